@@ -1,0 +1,30 @@
+"""The two kinds of failure a user can mend; each says in one line what was found, expected and to do next."""
+
+EXIT_DONE = 0
+EXIT_USAGE = 2  # wrong command line (argparse's own code)
+EXIT_BAD_INPUT = 3  # annotations, class list, checkpoint, weights, score file
+EXIT_ENVIRONMENT = 4  # disk, memory, permission, missing program, device
+EXIT_SOME_BAD = 5  # finished, but some inputs were bad and are listed
+EXIT_INTERRUPTED = 130  # Ctrl-C
+
+
+class UserError(Exception):
+    """Something outside the program is wrong; scripts print the message without a traceback."""
+
+    exit_code: int
+
+    def __str__(self) -> str:
+        # A loader's worker wraps the text in its own traceback; only what follows the type is meant for the user.
+        return super().__str__().rsplit(f"{type(self).__name__}: ", 1)[-1].strip()
+
+
+class BadInputError(UserError):
+    """A file that was given does not hold what it must."""
+
+    exit_code = EXIT_BAD_INPUT
+
+
+class EnvironmentFaultError(UserError):
+    """The machine lacks something: a program, a device, space."""
+
+    exit_code = EXIT_ENVIRONMENT

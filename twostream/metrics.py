@@ -1,0 +1,36 @@
+"""Accuracies from scores and labels. Rates are in 0 ... 1. Works on NumPy arrays and torch tensors alike."""
+
+import numpy as np
+
+
+def in_top_k(scores, labels, k: int):
+    """Is the true class among the k best? Scores (M, K), label indices (M,) -> booleans (M,).
+
+    A class counts as better than the true one when its score is higher or equal, so a tie is an error, and so is a
+    row of NaN (no score). With k >= K every finite row is right.
+
+    >>> in_top_k(np.array([[0.1, 0.7, 0.2], [0.5, 0.5, 0.0]]), np.array([2, 0]), k=2)
+    array([ True,  True])
+    >>> in_top_k(np.array([[0.1, 0.7, 0.2], [0.5, 0.5, 0.0]]), np.array([1, 0]), k=1)
+    array([ True, False])
+    """
+    true = scores[range(len(labels)), labels]
+    not_worse = (scores >= true[:, None]).sum(1)  # counts the true class itself, unless it is NaN
+    return (not_worse >= 1) & (not_worse <= k)
+
+
+def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """Share of rows whose true class is among the k best; NaN for no rows."""
+    return float(in_top_k(scores, labels, k).mean()) if len(labels) else float("nan")
+
+
+def mean_class_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over the classes that occur of the share of their rows that is right; NaN for no rows."""
+    right = in_top_k(scores, labels, 1)
+    recalls = [right[labels == label].mean() for label in np.unique(labels)]
+    return float(np.mean(recalls)) if recalls else float("nan")
+
+
+def mean_error(top1: float, top5: float) -> float:
+    """Mean of the top-1 and top-5 errors, the Kinetics challenge's measure."""
+    return ((1 - top1) + (1 - top5)) / 2

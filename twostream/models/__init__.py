@@ -1,0 +1,136 @@
+"""The networks by name, and the network of a stream: normalisation + backbone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from twostream.errors import BadInputError
+from twostream.models import inception, vgg
+from twostream.stream import StreamConfig
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network family: how to build it, what pictures it wants, and where its ImageNet weights are found."""
+
+    build: Callable[..., nn.Module]
+    """(num_classes, input_size, dropout) -> module, (N, 3, S, S) float32 -> logits (N, K) float32"""
+    input_size: int
+    """side of its pictures by default, pixels"""
+    min_input_size: int
+    mean: tuple[float, float, float]
+    """R, G, B, of pixels in 0 ... 1"""
+    std: tuple[float, float, float]
+    first_layer: str
+    """name of the convolution that sees the picture"""
+    head: str
+    """name of the layer that gives the logits"""
+    weight_files: tuple[str, ...]
+    """patterns of the names of its ImageNet weight files"""
+    renames: tuple[tuple[str, str], ...]
+    """(pattern, replacement): names of tensors in such files -> names in the module"""
+    ignored: str
+    """pattern of tensors in such files that have no place in the module, by design"""
+
+
+HEAD_STD = 0.001
+"""of the random weights of a new head, so that training starts from equal scores (as TSN does)"""
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+BACKBONES: dict[str, Backbone] = {
+    "inception_v3": Backbone(
+        build=inception.build,
+        input_size=299,
+        min_input_size=75,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        first_layer="Conv2d_1a_3x3.conv",
+        head="fc",
+        weight_files=("inception_v3_google-*.pth", "inception_v3.pth"),
+        renames=((r"^fc_kin\.", "fc."),),
+        ignored=r"^AuxLogits\.",
+    ),
+    "vgg16": Backbone(
+        build=vgg.build,
+        input_size=224,
+        min_input_size=32,
+        **IMAGENET,
+        first_layer="features.0",
+        head="classifier.6",
+        weight_files=("vgg16-*.pth", "vgg16.pth"),
+        renames=(),
+        ignored=r"^$",
+    ),
+    "vgg16_reducedfc": Backbone(
+        build=vgg.build_reducedfc,
+        input_size=300,
+        min_input_size=96,
+        mean=(123 / 255, 117 / 255, 104 / 255),
+        std=(1 / 255, 1 / 255, 1 / 255),  # pixels stay in 0 ... 255, as in the Caffe original
+        first_layer="conv_base.0",
+        head="classifier.4",
+        weight_files=("vgg16_reducedfc.pth", "vgg16_features-*.pth"),
+        renames=((r"^conv_base\.conv_base\.", "conv_base."), (r"^features\.", "conv_base."), (r"^(\d+)\.", r"conv_base.\1.")),
+        ignored=r"^$",
+    ),
+}  # fmt: skip
+
+ALIASES = {"inceptionv3": "inception_v3", "inception": "inception_v3", "vgg": "vgg16_reducedfc", "vgg_reducedfc": "vgg16_reducedfc"}
+
+
+def backbone_name(name: str) -> str:
+    """A flag's word -> the name in BACKBONES; `inceptionV3` and `vgg` are those of 2D-kinectics."""
+    name = ALIASES.get(name.lower(), name.lower())
+    if name not in BACKBONES:
+        raise BadInputError(f"--arch {name!r}, expected {', '.join(BACKBONES)}")
+    return name
+
+
+class StreamNetwork(nn.Module):
+    """Clips as they are stored -> logits: uint8 (N, 3T, S, S) -> float32 (N, K).
+
+    Normalisation is in here, so that nobody can use the wrong one. Weights are those of `.backbone`.
+    """
+
+    def __init__(self, backbone: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], clip_len: int):
+        super().__init__()
+        self.backbone = backbone
+        for name, values in (("mean", mean), ("std", std)):
+            buffer = 255 * torch.tensor(values * clip_len).view(1, -1, 1, 1)
+            self.register_buffer(name, buffer, persistent=False)
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        return self.backbone((clips.float() - self.mean) / self.std)
+
+
+def build_model(stream: StreamConfig, *, dropout: float = 0.6) -> StreamNetwork:
+    """The network of a stream, with random weights drawn from torch's generator.
+
+    Raises BadInputError when the network cannot take pictures of that size.
+    """
+    backbone = BACKBONES[stream.backbone]
+    if stream.input_size < backbone.min_input_size:
+        raise BadInputError(
+            f"--input_size {stream.input_size}, expected {backbone.min_input_size} or more for {stream.backbone}"
+        )
+    module = backbone.build(len(stream.classes), stream.input_size, dropout)
+    head = module.get_submodule(backbone.head)
+    nn.init.normal_(head.weight, std=HEAD_STD)
+    nn.init.zeros_(head.bias)
+    if stream.clip_len > 1:
+        _widen(module, backbone.first_layer, stream.num_channels)
+    return StreamNetwork(module, mean=backbone.mean, std=backbone.std, clip_len=stream.clip_len)
+
+
+def _widen(module: nn.Module, name: str, num_channels: int) -> None:
+    """Replace the first convolution by one that takes more channels."""
+    parent_name, _, child = name.rpartition(".")
+    parent = module.get_submodule(parent_name)
+    old = getattr(parent, child)
+    new = nn.Conv2d(
+        num_channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None
+    )
+    setattr(parent, child, new)

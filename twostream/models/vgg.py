@@ -1,0 +1,65 @@
+"""VGG-16 (Simonyan and Zisserman, ICLR 2015), as in torchvision and in the "reducedfc" form of SSD."""
+
+import torch
+import torchvision
+from torch import nn
+
+HIDDEN = 1024
+"""width of the fully connected layer of the reducedfc form"""
+
+
+def build(num_classes: int, input_size: int, dropout: float) -> nn.Module:
+    """torchvision's network: (N, 3, S, S) -> (N, K)."""
+    return torchvision.models.vgg16(weights=None, num_classes=num_classes, dropout=dropout)
+
+
+def build_reducedfc(num_classes: int, input_size: int, dropout: float) -> nn.Module:
+    """VGG-16 with its first two fully connected layers made convolutions: (N, 3, S, S) -> (N, K)."""
+    return ReducedFC(num_classes, input_size, dropout)
+
+
+class ReducedFC(nn.Module):
+    """The base network of SSD (Liu et al., ECCV 2016) with a small classifier, as 2D-kinectics has it.
+
+    The layers are numbered as in its weight file `vgg16_reducedfc.pth`: 0 ... 28 the convolutions of VGG-16, 31 the
+    dilated one, 33 the 1x1 one. At 300 pixels: 19x19 after `conv_base`, 3x3 after `extra_layers`.
+    """
+
+    def __init__(self, num_classes: int, input_size: int, dropout: float):
+        super().__init__()
+        self.conv_base = nn.Sequential(*_conv_base())
+        self.extra_layers = nn.Sequential(
+            nn.MaxPool2d(2), nn.Conv2d(1024, 1024, kernel_size=3, stride=3), nn.ReLU(inplace=True)
+        )
+        with torch.device("meta"):  # shapes only, nothing is computed
+            side = nn.Sequential(*_conv_base(), nn.MaxPool2d(2))(torch.empty(1, 3, input_size, input_size)).shape[-1]
+        features = 1024 * ((side - 3) // 3 + 1) ** 2
+        self.classifier = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(features, HIDDEN),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Linear(HIDDEN, num_classes),
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.extra_layers(self.conv_base(images))
+        return self.classifier(features.flatten(1))
+
+
+def _conv_base() -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    channels = 3
+    for width, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+        for _ in range(count):
+            layers += [nn.Conv2d(channels, width, kernel_size=3, padding=1), nn.ReLU(inplace=True)]
+            channels = width
+        layers.append(nn.MaxPool2d(2, ceil_mode=width == 256))  # 75 -> 38 at 300 pixels
+    layers[-1] = nn.MaxPool2d(kernel_size=3, stride=1, padding=1)
+    layers += [nn.Conv2d(512, 1024, kernel_size=3, padding=6, dilation=6), nn.ReLU(inplace=True)]
+    layers += [nn.Conv2d(1024, 1024, kernel_size=1), nn.ReLU(inplace=True)]
+    return layers

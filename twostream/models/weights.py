@@ -1,0 +1,158 @@
+"""Weight files: found by name, read without running code, fitted to a stream's network, and reported."""
+
+import pickle
+import re
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from twostream.errors import BadInputError
+from twostream.models import BACKBONES, Backbone
+from twostream.stream import StreamConfig
+
+
+@dataclass
+class WeightReport:
+    """What became of each tensor, by name."""
+
+    path: Path
+    loaded: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    """in the file, but not in the network"""
+    random: list[str] = field(default_factory=list)
+    """in the network, but not in the file"""
+
+    def __str__(self) -> str:
+        def layers(names: list[str]) -> str:
+            unique = list(dict.fromkeys(name.rpartition(".")[0] or name for name in names))
+            shown = ", ".join(unique[:6]) + (f" and {len(unique) - 6} more layers" if len(unique) > 6 else "")
+            return f"{len(names)} tensors ({shown})" if names else "none"
+
+        return (
+            f"weights of {self.path}: loaded {len(self.loaded)} tensors, "
+            f"skipped {layers(self.skipped)}, left random {layers(self.random)}"
+        )
+
+
+def find_pretrained(folder: Path, backbone: str) -> Path:
+    """The ImageNet weights of a backbone in a folder; raises BadInputError when there are none, or several."""
+    patterns = BACKBONES[backbone].weight_files
+    found = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    if not found:
+        raise BadInputError(
+            f"no ImageNet weights of {backbone} in {folder} (looked for {', '.join(patterns)}): "
+            f"run pretrained/fetch.py {backbone}, name their folder by --global_models_dir, or give --pretrained=False"
+        )
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise BadInputError(f"{folder} has {names}: choose one by --init_from=FILE")
+    return found[0]
+
+
+def read_torch_file(path: str | Path) -> dict:
+    """Read a torch file that holds tensors and plain values only; the one place where torch files are opened.
+
+    Raises BadInputError for anything else: other files, damaged ones (checksums of the file's parts are compared),
+    and pickles that would run code.
+    """
+    path = Path(path)
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as parts:
+                damaged = parts.testzip()
+            if damaged:
+                raise BadInputError(f"{path}: {damaged} does not match its checksum; take another copy of the file")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise BadInputError(f"{path}: there is no such file") from None
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OSError, LookupError,
+            AttributeError, TypeError, NotImplementedError) as error:  # fmt: skip
+        # What torch says runs over a page; the first sentence names the kind of damage.
+        reason = re.split(r"[.\n]", str(error) or type(error).__name__)[0]
+        size = path.stat().st_size if path.is_file() else 0
+        raise BadInputError(f"{path} ({size} bytes) is no file of tensors that can be trusted: {reason}") from None
+    if not isinstance(content, dict):
+        raise BadInputError(f"{path}: found a {type(content).__name__}, expected named tensors")
+    return content
+
+
+def load_weights(module: nn.Module, path: str | Path, stream: StreamConfig) -> WeightReport:
+    """Fill a backbone with the weights of a file and say what was used.
+
+    Files: torchvision's and 2D-kinectics' ImageNet weights, 2D-kinectics' `model_*.pth`, our checkpoints; with or
+    without the prefix of DataParallel. The first layer is fitted to the stream's channels, see `fit_first_layer`;
+    a head for other classes is left random. Raises BadInputError when another layer has another shape, or nothing
+    fits.
+    """
+    path = Path(path)
+    backbone = BACKBONES[stream.backbone]
+    content = read_torch_file(path)
+    source = _named_tensors(content, backbone)
+    adapt_to = stream.modality if _sees_rgb(content) else "rgb"
+    report = WeightReport(path)
+    own = module.state_dict()
+    for name, tensor in own.items():
+        new = source.pop(name, None)
+        if new is not None and name == f"{backbone.first_layer}.weight":
+            new = fit_first_layer(new, num_channels=tensor.shape[1], modality=adapt_to)
+        is_head = name.startswith(f"{backbone.head}.")
+        if new is None or not bool(torch.isfinite(new).all()) or (is_head and new.shape != tensor.shape):
+            # Old files have no num_batches_tracked, and training does not need it.
+            if not name.endswith("num_batches_tracked"):
+                report.random.append(name)
+        elif new.shape != tensor.shape:
+            raise BadInputError(
+                f"{path}: {name} has shape {tuple(new.shape)}, {stream.backbone} at {stream.input_size} pixels with "
+                f"{stream.clip_len} frames has {tuple(tensor.shape)}; the file is of another network, --arch or size"
+            )
+        else:
+            tensor.copy_(new)
+            report.loaded.append(name)
+    report.skipped = [name for name in source if not re.match(backbone.ignored, name)]
+    if f"{backbone.first_layer}.weight" not in report.loaded:
+        raise BadInputError(
+            f"{path}: {len(report.loaded)} of its {len(report.skipped) + len(report.loaded)} tensors fit "
+            f"{stream.backbone}, among them not {backbone.first_layer}; it holds {', '.join(report.skipped[:3])} ..."
+        )
+    return report
+
+
+def _sees_rgb(content: dict) -> bool:
+    """Was the network of this file made for RGB pictures? ImageNet's were; of 2D-kinectics' own we are not told."""
+    if "stream" in content:
+        return StreamConfig.from_json(content["stream"]).modality == "rgb"
+    return not any("fc_kin." in str(name) or "extra_layers." in str(name) for name in content)
+
+
+def _named_tensors(content: dict, backbone: Backbone) -> dict[str, torch.Tensor]:
+    """Tensors of a weight file under the names of the module."""
+    for wrapper in ("weights", "state_dict"):
+        if isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    tensors = {}
+    for name, value in content.items():
+        if isinstance(name, str) and isinstance(value, torch.Tensor):
+            name = name.removeprefix("module.")
+            for pattern, replacement in backbone.renames:
+                name = re.sub(pattern, replacement, name)
+            tensors[name] = value
+    return tensors
+
+
+def fit_first_layer(weight: torch.Tensor, *, num_channels: int, modality: str) -> torch.Tensor:
+    """First convolution of an RGB network -> one for `num_channels` input channels: (O, 3, k, k) -> (O, C, k, k).
+
+    rgb: repeated for each frame of the clip and divided by their number, so that a still clip gives what its frame
+    gives. flow: the mean over R, G, B stands for every channel (cross-modality initialisation; Wang et al., Temporal
+    Segment Networks, ECCV 2016), on the same scale; not so when the file's network was trained on flow already.
+    A weight that has that many channels and more than one frame already is taken as it is.
+    """
+    if weight.shape[1] != 3:
+        return weight
+    frames = num_channels // 3
+    if modality == "flow":
+        weight = weight.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+    return weight.repeat(1, frames, 1, 1) / frames

@@ -1,0 +1,144 @@
+"""Command-line flags shared by the programs, the parsers of their values, and how a program ends.
+
+Underscores are canonical: hyphens in flag names are read as underscores, `name=value` without dashes is read as
+`--name=value` where the flag exists, and abbreviations are off. Only programs import this module.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from twostream.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, UserError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with the spelling rules above."""
+
+    def __init__(self, **keywords):
+        keywords.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        super().__init__(allow_abbrev=False, **keywords)
+
+    def parse_known_args(self, args=None, namespace=None):
+        args = sys.argv[1:] if args is None else args
+        return super().parse_known_args([self._canonical(word) for word in args], namespace)
+
+    def _canonical(self, word: str) -> str:
+        match = re.fullmatch(r"(--)?([A-Za-z][\w-]*)(=.*)?", word, re.DOTALL)
+        if not match:
+            return word
+        dashes, name, value = match.groups()
+        flag = "--" + name.replace("-", "_")
+        if flag in self._option_string_actions and (dashes or value):
+            return flag + (value or "")
+        return word
+
+
+def boolean(text: str) -> bool:
+    """True or False, as written."""
+    if text.lower() in ("true", "1", "yes"):
+        return True
+    if text.lower() in ("false", "0", "no"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r}, expected True or False")
+
+
+def add_boolean(group, *flags: str, default: bool, help: str) -> None:
+    """A flag that may stand alone (True) or with a value: --visdom, --visdom=True, --visdom False."""
+    group.add_argument(*flags, type=boolean, nargs="?", const=True, default=default, metavar="True|False", help=help)
+
+
+def integers(text: str) -> tuple[int, ...]:
+    """Comma-separated whole numbers; empty for none."""
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected whole numbers with commas between them") from None
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Comma-separated numbers."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected numbers with commas between them") from None
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Comma-separated words."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    if not re.fullmatch(r"\+?\d+", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number above 0")
+    return int(text)
+
+
+def folder(text: str) -> Path:
+    """A path; `~` is the home folder."""
+    return Path(text).expanduser()
+
+
+def add_data_flags(parser: argparse.ArgumentParser) -> None:
+    """Where the data and the runs are."""
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--root", type=folder, required=True, metavar="DIR",
+        help="data root: the folder with annotations.json and rgb-images/, or the folder above it",
+    )  # fmt: skip
+    group.add_argument("--dataset", default="kinetics", metavar="NAME", help="name in the run's name; sub-folder of --root")
+    group.add_argument("--datasubset", default="", metavar="N", help="read hfiles/Annots_N.json of a 2D-kinectics tree")
+    group.add_argument("--save_root", type=folder, default=None, metavar="DIR", help="folder of the runs (default: --root)")
+
+
+def add_stream_flags(parser: argparse.ArgumentParser) -> None:
+    """Which stream: what the network looks at, and which network."""
+    group = parser.add_argument_group("stream")
+    group.add_argument(
+        "--input_type", "--input", "-i", default="rgb", metavar="TYPE", help="rgb, or a flow method: farneback, dis, tvl1"
+    )
+    group.add_argument(
+        "--arch", "-a", default=None, metavar="NAME",
+        help="network: inception_v3, vgg16 or vgg16_reducedfc (inceptionV3 and vgg are accepted)",
+    )  # fmt: skip
+
+
+def add_loading_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("machine")
+    group.add_argument("--workers", "-j", type=int, default=4, metavar="N", help="processes that load and decode images")
+    group.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1; auto takes a GPU if any")
+    group.add_argument("--ngpu", type=positive, default=1, metavar="N", help="GPUs that share each batch")
+
+
+def progress_bar(items: Iterable | None = None, **keywords) -> tqdm:
+    """A bar with ETA on a terminal; elsewhere, as in a job's log file, a line every half minute."""
+    return tqdm(items, mininterval=0.2 if sys.stderr.isatty() else 30, dynamic_ncols=True, **keywords)
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a program and leave with its documented exit code; the user's errors are one line, without traceback."""
+    # Output may be piped into `head`, or hold names that the terminal cannot show.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        code = main() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; what is finished is kept, run the command again to go on", file=sys.stderr)
+        code = EXIT_INTERRUPTED
+    except (OSError, MemoryError) as error:
+        print(f"error: {error or type(error).__name__}; mend it, then run the command again", file=sys.stderr)
+        code = EXIT_ENVIRONMENT
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code) if code == EXIT_INTERRUPTED else sys.exit(code)

@@ -1,0 +1,71 @@
+"""Run one function over many jobs in worker processes; a job's expected failure comes back as a value."""
+
+import multiprocessing
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from twostream.errors import EnvironmentFaultError
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that could not be done, for a reason that lies in its input."""
+
+    reason: str
+
+
+def run_jobs(
+    function: Callable[[Any], Any], jobs: Iterable, *, num_workers: int, expected: type[Exception]
+) -> Iterator[tuple[Any, Any]]:
+    """Yield (job, result) as jobs end, in any order; an `expected` exception becomes a Failure result.
+
+    Any other exception is a bug or a fault of the machine and is raised here. `function` and the jobs must be
+    picklable. Jobs are taken from the iterable a few ahead, so it may be long.
+    """
+    task = _Task(function, expected)
+    pool = ProcessPoolExecutor(
+        num_workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_worker
+    )
+    try:
+        waiting = iter(jobs)
+        running = {pool.submit(task, job): job for job in islice(waiting, 2 * num_workers)}
+        while running:
+            ended, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in ended:
+                yield running.pop(future), future.result()
+            running |= {pool.submit(task, job): job for job in islice(waiting, len(ended))}
+    except BrokenProcessPool:
+        raise EnvironmentFaultError(
+            "a worker process was killed (out of memory?); nothing finished is lost: run the command again, "
+            "with fewer --workers"
+        ) from None
+    finally:  # also on Ctrl-C, or when the caller stops listening
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+
+
+@dataclass(frozen=True)
+class _Task:
+    function: Callable[[Any], Any]
+    expected: type[Exception]
+
+    def __call__(self, job):
+        try:
+            return self.function(job)
+        except self.expected as error:
+            return Failure(str(error))
+
+
+def _prepare_worker() -> None:
+    import cv2
+
+    cv2.setNumThreads(1)  # one process per core is the parallelism
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle,
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and this lets a job remove its temporary files

@@ -1,0 +1,74 @@
+"""Which frame indices make a clip, which clips make a video, and in which order training sees them. Integers only."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+
+def clip_starts(num_frames: int, *, clip_len: int, frame_stride: int, clip_step: int) -> range:
+    """First frames of the clips of a video.
+
+    From 0 on in steps of `clip_step`, as long as the clip ends before the last frame, which therefore is never used
+    (2D-kinectics' rule: a flow folder may hold one image less than there are frames):
+
+        num_frames 10, clip_len 1, clip_step 3     0 . . 3 . . 6 . . -        -> 0, 3, 6
+        num_frames 10, clip_len 5, clip_step 3     [0 . . . .][3 ...7] . -    -> 0, 3
+
+    A video too short for one such clip has one clip at 0, see `clip_frames`; a video without frames has none.
+    """
+    span = (clip_len - 1) * frame_stride + 1
+    starts = range(0, num_frames - span, clip_step)
+    return starts if len(starts) or num_frames == 0 else range(1)
+
+
+def clip_frames(start: int, num_frames: int, *, clip_len: int, frame_stride: int) -> list[int]:
+    """Frame indices of a clip; indices past the end of a short video repeat its last frame."""
+    return [min(start + frame_stride * k, num_frames - 1) for k in range(clip_len)]
+
+
+class ClipIndex:
+    """All clips of a list of videos, numbered through in the order of the videos."""
+
+    def __init__(self, num_frames: Sequence[int], *, clip_len: int, frame_stride: int, clip_step: int):
+        self.num_frames = np.asarray(num_frames, np.int64)
+        self.clip_step = clip_step
+        counts = [
+            len(clip_starts(int(n), clip_len=clip_len, frame_stride=frame_stride, clip_step=clip_step))
+            for n in self.num_frames
+        ]
+        self.ends = np.cumsum(counts, dtype=np.int64)  # ends[v]: number of clips in videos 0 ... v
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def locate(self, clip: int) -> tuple[int, int]:
+        """Number of a clip -> (number of its video, its start)."""
+        video = int(np.searchsorted(self.ends, clip, side="right"))
+        first = int(self.ends[video - 1]) if video else 0
+        return video, (clip - first) * self.clip_step
+
+
+class TrainingOrder:
+    """Batches of (epoch, clip) for iterations first + 1 ... last: a batch sampler for a DataLoader.
+
+    The order is one endless line, a new permutation of all clips for each epoch, cut into batches. The batch of an
+    iteration depends on the seed and the iteration alone, so a resumed run starts in the middle without replaying.
+    """
+
+    def __init__(self, num_clips: int, *, batch_size: int, seed: int, first: int, last: int):
+        self.num_clips, self.batch_size, self.seed = num_clips, batch_size, seed
+        self.first, self.last = first, last
+
+    def __len__(self) -> int:
+        return max(self.last - self.first, 0)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, permutation = -1, np.empty(0, np.int64)
+        for iteration in range(self.first, self.last):
+            batch = []
+            for position in range(iteration * self.batch_size, (iteration + 1) * self.batch_size):
+                if position // self.num_clips != epoch:
+                    epoch = position // self.num_clips
+                    permutation = np.random.default_rng((self.seed, epoch)).permutation(self.num_clips)
+                batch.append((epoch, int(permutation[position % self.num_clips])))
+            yield batch

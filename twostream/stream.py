@@ -1,0 +1,58 @@
+"""What makes a stream: its input, its network and the geometry of its clips; and the name of a training run."""
+
+from dataclasses import asdict, dataclass, fields
+
+RGB = "rgb"
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """Everything needed to build a stream's network and feed it. Written into run folder, checkpoints, score files."""
+
+    input_type: str
+    """rgb, or the name of a flow method"""
+    backbone: str
+    classes: tuple[str, ...]
+    """in the order of the label indices"""
+    input_size: int
+    """side of the square crops, pixels"""
+    clip_len: int = 1
+    """frames of a clip, stacked on the channels"""
+    frame_stride: int = 1
+    """distance between the frames of a clip"""
+    flow_coding: dict | None = None
+    """how the flow images were made, as far as their tree says; None for rgb"""
+
+    def __post_init__(self):
+        if self.clip_len < 1 or self.frame_stride < 1:
+            raise ValueError(f"--seq_len {self.clip_len}, --gap {self.frame_stride}: expected at least 1")
+
+    @property
+    def modality(self) -> str:
+        """rgb or flow: decides mirroring and how the first layer is initialised."""
+        return "rgb" if self.input_type == RGB else "flow"
+
+    @property
+    def num_channels(self) -> int:
+        return 3 * self.clip_len
+
+    def to_json(self) -> dict:
+        return asdict(self) | {"classes": list(self.classes)}
+
+    @classmethod
+    def from_json(cls, content: dict) -> "StreamConfig":
+        """Raises ValueError naming the fields that are missing or unknown."""
+        names = {field.name for field in fields(cls)}
+        if names != content.keys():
+            raise ValueError(f"stream settings differ in {', '.join(sorted(names ^ content.keys()))}")
+        return cls(**(content | {"classes": tuple(content["classes"])}))
+
+
+def run_name(
+    stream: StreamConfig, *, dataset: str, clip_step: int, batch_size: int, learning_rate: float
+) -> str:
+    """Name of a training's folder, in the form of 2D-kinectics: kinetics-inception_v3-rgb-sl01-g1-fs6-64-000500."""
+    return (
+        f"{dataset}-{stream.backbone}-{stream.input_type}-sl{stream.clip_len:02d}-g{stream.frame_stride}"
+        f"-fs{clip_step}-{batch_size}-{round(learning_rate * 1e6):06d}"
+    )
