@@ -11,18 +11,18 @@ Exit codes: 0 done; 2 wrong command line; 3 data, weights or checkpoint are not 
 """
 
 import argparse
-import json
 import math
 import time
 from pathlib import Path
 
-from twostream import atomic, options
+from twostream import options
 from twostream.annotations import Annotations, Video, find_root, fingerprint, read_annotations
-from twostream.errors import BadInputError, EnvironmentFaultError
+from twostream.errors import BadInputError
 from twostream.extraction import tree_flow_coding
 from twostream.frame_store import FrameFolders
+from twostream.run_folder import run_name, write_stream
 from twostream.sampling import TrainingOrder
-from twostream.stream import StreamConfig, run_name
+from twostream.stream import StreamConfig
 
 METER_WINDOW = 500  # iterations after which the printed means start anew, as in 2D-kinectics
 VAL_STEP_FACTOR = 6  # validation takes every 6th of the frames that training takes
@@ -34,6 +34,7 @@ DECIDES_RESULT = (
 """settings that must be the same when a run is resumed"""
 
 
+# fmt: off
 def build_parser() -> options.Parser:
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_data_flags(parser)
@@ -73,6 +74,7 @@ def build_parser() -> options.Parser:
     group.add_argument("--visdom_server", default="http://localhost", metavar="URL", help="(default: http://localhost)")
     group.add_argument("--visdom_port", type=int, default=8097, metavar="N", help="(default: 8097)")
     return parser
+# fmt: on
 
 
 def main() -> int:
@@ -128,7 +130,7 @@ def main() -> int:
     if first >= args.max_iterations:
         print(f"{run_dir} has {first} of {args.max_iterations} iterations already: nothing to do")
         return 0
-    atomic.write_text(run_dir / "stream.json", json.dumps({"stream": stream.to_json(), "settings": settings}, indent=1))
+    write_stream(run_dir, stream, settings)
     monitors = Monitors([ConsoleMonitor(run_dir), JsonMonitor(run_dir, resumed_at=first if checkpoint else None)])
     if args.visdom:
         history = read_log(run_dir)
@@ -148,9 +150,7 @@ def main() -> int:
     if not checkpoint and (args.init_from or args.pretrained):
         weights = args.init_from or find_pretrained(args.global_models_dir, backbone)
         monitors.message(str(load_weights(network.backbone, weights, stream)))
-    optimizer = build_optimizer(
-        network, learning_rate=args.lr, momentum=args.momentum, weight_decay=args.weight_decay
-    )
+    optimizer = build_optimizer(network, learning_rate=args.lr, momentum=args.momentum, weight_decay=args.weight_decay)
     forward = torch.nn.DataParallel(network, device_ids=list(range(args.ngpu))) if args.ngpu > 1 else network
 
     # The clips.
@@ -238,17 +238,6 @@ def _check_same_run(path: Path, checkpoint: dict, stream: StreamConfig, settings
                 f"{path} was trained with {name} = {before.get(name)}, asked is {now}: resume with the old value, "
                 "or start a new run from it by --init_from and another --save_root"
             )
-
-
-def run() -> int:
-    import torch
-
-    try:
-        return main()
-    except torch.OutOfMemoryError as error:
-        raise EnvironmentFaultError(
-            f"out of memory on the GPU ({str(error).partition('.')[0]}): take a smaller --batch_size or --input_size"
-        ) from None
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from twostream.annotations import FILE_NAME, READERS, SPLITS, assign_splits, bui
 from twostream.errors import BadInputError
 
 
+# fmt: off
 def build_parser() -> options.Parser:
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -35,6 +36,7 @@ def build_parser() -> options.Parser:
     add("--group_by", default="", metavar="COLUMN", help="csv column of the groups (default: group, if there is one)")
     add("--seed", type=int, default=123, metavar="N", help="seed of that choice (default: 123)")
     return parser
+# fmt: on
 
 
 def main() -> int:

@@ -36,13 +36,14 @@ from twostream.video import VideoError, find_ffmpeg, find_videos
 FAILURES_NAME = "failed_videos.json"
 
 
+# fmt: off
 def build_parser() -> options.Parser:
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--videos", type=options.folder, metavar="DIR", help="folder of videos, at any depth (default: use the frames in --root)")
     add("--root", type=options.folder, required=True, metavar="DIR", help="data root to write into")
     add("--input_types", type=options.words, default=("rgb", "farneback"), metavar="A,B",
-        help="rgb and flow methods: farneback; dis (a tenth of the time); tvl1 (seconds per frame)  (default: rgb,farneback)")  # fmt: skip
+        help="rgb and flow methods: farneback; dis (a tenth of the time); tvl1 (seconds per frame)  (default: rgb,farneback)")
     add("--workers", "-j", type=options.positive, default=os.cpu_count(), metavar="N", help="processes (default: all cores, %(default)s here)")
     add("--ids", choices=("stem", "path"), default="stem", help="video id: the file's stem, or its path below --videos with __ for / (default: stem)")
 
@@ -56,9 +57,9 @@ def build_parser() -> options.Parser:
     group = parser.add_argument_group("flow")
     group.add_argument("--bound", type=float, default=None, metavar="PX", help="motion that fills the 8 bits of a flow image (default: 20; 8 with the old coding)")
     group.add_argument("--flow_coding", choices=("exact", "2d-kinectics"), default="exact",
-                       help="grey levels per pixel: 128/bound, or 128//bound as in 2D-kinectics trees (default: exact)")  # fmt: skip
+                       help="grey levels per pixel: 128/bound, or 128//bound as in 2D-kinectics trees (default: exact)")
     group.add_argument("--flow_preset", choices=tuple(FARNEBACK_PRESETS), default="default",
-                       help="Farneback parameters: OpenCV's usual call, or those of 2D-kinectics' flow and weights, 2.4 times dearer")  # fmt: skip
+                       help="Farneback parameters: OpenCV's usual call, or those of 2D-kinectics' flow and weights, 2.4 times dearer")
     for name, help_text in [
         ("pyr_scale", "size of a pyramid level relative to the one below"),
         ("levels", "pyramid levels"),
@@ -70,6 +71,7 @@ def build_parser() -> options.Parser:
         default = getattr(FARNEBACK_PRESETS["default"], name)
         group.add_argument(f"--{name}", type=type(default), metavar="N", help=f"Farneback: {help_text} (default: the preset's, {default})")
     return parser
+# fmt: on
 
 
 def build_settings(args: argparse.Namespace) -> ExtractionSettings:

@@ -242,7 +242,9 @@ def read_kinetics_csv(path: Path, *, id_from: str = "stem", group_by: str = "") 
         try:
             segment = f"{round(float(row['time_start'])):06d}_{round(float(row['time_end'])):06d}"
         except ValueError:
-            raise BadInputError(f"{where}: time {row['time_start']!r} to {row['time_end']!r}, expected seconds") from None
+            raise BadInputError(
+                f"{where}: time {row['time_start']!r} to {row['time_end']!r}, expected seconds"
+            ) from None
         split = SPLIT_NAMES.get(row["split"].lower())
         if split is None:
             raise BadInputError(f"{where}: split {row['split']!r}, expected {', '.join(SPLITS)}")

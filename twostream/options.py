@@ -87,13 +87,14 @@ def folder(text: str) -> Path:
     return Path(text).expanduser()
 
 
+# fmt: off
 def add_data_flags(parser: argparse.ArgumentParser) -> None:
     """Where the data and the runs are."""
     group = parser.add_argument_group("data")
     group.add_argument(
         "--root", type=folder, required=True, metavar="DIR",
         help="data root: the folder with annotations.json and rgb-images/, or the folder above it",
-    )  # fmt: skip
+    )
     group.add_argument("--dataset", default="kinetics", metavar="NAME", help="name in the run's name; sub-folder of --root")
     group.add_argument("--datasubset", default="", metavar="N", help="read hfiles/Annots_N.json of a 2D-kinectics tree")
     group.add_argument("--save_root", type=folder, default=None, metavar="DIR", help="folder of the runs (default: --root)")
@@ -108,7 +109,7 @@ def add_stream_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--arch", "-a", default=None, metavar="NAME",
         help="network: inception_v3, vgg16 or vgg16_reducedfc (inceptionV3 and vgg are accepted)",
-    )  # fmt: skip
+    )
 
 
 def add_loading_flags(parser: argparse.ArgumentParser) -> None:
@@ -116,6 +117,7 @@ def add_loading_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--workers", "-j", type=int, default=4, metavar="N", help="processes that load and decode images")
     group.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1; auto takes a GPU if any")
     group.add_argument("--ngpu", type=positive, default=1, metavar="N", help="GPUs that share each batch")
+# fmt: on
 
 
 def progress_bar(items: Iterable | None = None, **keywords) -> tqdm:

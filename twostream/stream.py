@@ -1,4 +1,4 @@
-"""What makes a stream: its input, its network and the geometry of its clips; and the name of a training run."""
+"""What makes a stream: its input, its network and the geometry of its clips."""
 
 from dataclasses import asdict, dataclass, fields
 
@@ -46,13 +46,3 @@ class StreamConfig:
         if names != content.keys():
             raise ValueError(f"stream settings differ in {', '.join(sorted(names ^ content.keys()))}")
         return cls(**(content | {"classes": tuple(content["classes"])}))
-
-
-def run_name(
-    stream: StreamConfig, *, dataset: str, clip_step: int, batch_size: int, learning_rate: float
-) -> str:
-    """Name of a training's folder, in the form of 2D-kinectics: kinetics-inception_v3-rgb-sl01-g1-fs6-64-000500."""
-    return (
-        f"{dataset}-{stream.backbone}-{stream.input_type}-sl{stream.clip_len:02d}-g{stream.frame_stride}"
-        f"-fs{clip_step}-{batch_size}-{round(learning_rate * 1e6):06d}"
-    )

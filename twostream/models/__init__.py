@@ -78,7 +78,12 @@ BACKBONES: dict[str, Backbone] = {
     ),
 }  # fmt: skip
 
-ALIASES = {"inceptionv3": "inception_v3", "inception": "inception_v3", "vgg": "vgg16_reducedfc", "vgg_reducedfc": "vgg16_reducedfc"}
+ALIASES = {
+    "inceptionv3": "inception_v3",
+    "inception": "inception_v3",
+    "vgg": "vgg16_reducedfc",
+    "vgg_reducedfc": "vgg16_reducedfc",
+}
 
 
 def backbone_name(name: str) -> str:
@@ -130,7 +135,5 @@ def _widen(module: nn.Module, name: str, num_channels: int) -> None:
     parent_name, _, child = name.rpartition(".")
     parent = module.get_submodule(parent_name)
     old = getattr(parent, child)
-    new = nn.Conv2d(
-        num_channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None
-    )
+    new = nn.Conv2d(num_channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)
     setattr(parent, child, new)

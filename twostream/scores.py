@@ -1,0 +1,167 @@
+"""Score tables: one row of logits per scored clip, with all that is needed to judge and to join them; their files."""
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from twostream import atomic
+from twostream.annotations import fingerprint
+from twostream.errors import BadInputError
+
+FORMAT = 1
+ARRAYS = {
+    "video_ids": ("U", 1),
+    "labels": ("i", 1),
+    "video_index": ("i", 1),
+    "start": ("i", 1),
+    "view": ("i", 1),
+    "logits": ("f", 2),
+}
+"""kind and number of dimensions of each array in a file"""
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Scores of a split by one stream.
+
+    The split is listed whole, so that videos without scores are known too; in order of id. Rows are in order of
+    video, start and view.
+    """
+
+    stream: dict
+    """the stream's settings, see StreamConfig.to_json"""
+    split: str
+    video_ids: np.ndarray
+    """(V,) str: all videos of the split, sorted"""
+    labels: np.ndarray
+    """(V,) label indices from 0; -1 where the split has no label"""
+    video_index: np.ndarray
+    """(M,) place of each row's video in `video_ids`"""
+    start: np.ndarray
+    """(M,) first frame index of the clip"""
+    view: np.ndarray
+    """(M,) number of the crop; 0 is the centre"""
+    logits: np.ndarray
+    """(M, K) float32"""
+    provenance: dict
+    """which checkpoint, at which step, by which version"""
+
+    @property
+    def classes(self) -> list[str]:
+        return self.stream["classes"]
+
+    @property
+    def row_labels(self) -> np.ndarray:
+        """(M,) label index of each row."""
+        return self.labels[self.video_index]
+
+    @property
+    def unscored_ids(self) -> list[str]:
+        """Videos of the split that have a label, but no row."""
+        scored = np.zeros(len(self.video_ids), bool)
+        scored[self.video_index] = True
+        return self.video_ids[~scored & (self.labels >= 0)].tolist()
+
+    @property
+    def split_fingerprint(self) -> str:
+        """Equal for two tables exactly when their classes, videos and labels are."""
+        return fingerprint(tuple(self.classes), self.video_ids.tolist(), self.labels.tolist())
+
+    def sorted(self) -> "ScoreTable":
+        """The same table in the order that the class promises."""
+        order = np.argsort(self.video_ids, kind="stable")
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        video_index = place[self.video_index]
+        rows = np.lexsort((self.view, self.start, video_index))
+        return ScoreTable(
+            self.stream, self.split, self.video_ids[order], self.labels[order],
+            video_index[rows].astype(np.int32), self.start[rows].astype(np.int32), self.view[rows].astype(np.int16),
+            self.logits[rows].astype(np.float32), self.provenance,
+        )  # fmt: skip
+
+
+def write_scores(path: str | Path, table: ScoreTable) -> None:
+    """Write a table as .npz, without pickle, whole or not at all."""
+    header = {"format": FORMAT, "stream": table.stream, "split": table.split, "provenance": table.provenance}
+    table = table.sorted()
+    arrays = {name: getattr(table, name) for name in ARRAYS}
+    atomic.write_file(path, lambda file: np.savez(file, header=np.array(json.dumps(header)), **arrays))
+
+
+def read_scores(path: str | Path) -> ScoreTable:
+    """Read a table and check it; BadInputError names what is wrong: the array, or the video and the row."""
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as parts:
+            if damaged := parts.testzip():
+                raise BadInputError(f"{path}: {damaged} does not match its checksum; run test.py again")
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("header", *ARRAYS)}
+        header = json.loads(str(arrays.pop("header")))
+        if header["format"] != FORMAT:
+            raise BadInputError(f"{path}: format {header['format']!r}, expected {FORMAT}; run test.py again")
+        table = ScoreTable(header["stream"], header["split"], provenance=header["provenance"], **arrays)
+        num_classes = len(table.classes)
+    except FileNotFoundError:
+        raise BadInputError(f"{path}: there is no such file; run test.py first") from None
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadInputError(f"{path}: no score file ({reason}); run test.py again") from None
+    _check(path, table, num_classes)
+    return table.sorted()
+
+
+def _check(path: Path, table: ScoreTable, num_classes: int) -> None:
+    def refuse(what: str):
+        raise BadInputError(f"{path}: {what}; run test.py again")
+
+    for name, (kind, dimensions) in ARRAYS.items():
+        array = getattr(table, name)
+        if array.dtype.kind != kind or array.ndim != dimensions:
+            refuse(
+                f"{name} has type {array.dtype} and shape {array.shape}, expected {dimensions} dimensions of {kind!r}"
+            )
+    rows, videos = len(table.logits), len(table.video_ids)
+    if {len(table.video_index), len(table.start), len(table.view)} != {rows} or len(table.labels) != videos:
+        refuse(f"lengths of its arrays differ from {rows} rows and {videos} videos")
+    if rows == 0 or table.logits.shape[1] != num_classes or num_classes == 0:
+        refuse(f"logits have shape {table.logits.shape}, expected rows for {num_classes} classes")
+    if len(np.unique(table.video_ids)) < videos:
+        refuse("a video id occurs twice")
+    if table.video_index.min() < 0 or table.video_index.max() >= videos:
+        refuse(f"a row names video {table.video_index.max()} of {videos}")
+    if table.labels.min() < -1 or table.labels.max() >= num_classes:
+        refuse(f"a label is {table.labels.max()}, expected less than {num_classes} classes")
+    finite = np.isfinite(table.logits).all(axis=1)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        refuse(f"row {row}, video {table.video_ids[table.video_index[row]]!r}: scores that are not finite")
+    keys = np.stack([table.video_index, table.start, table.view], axis=1)
+    unique, counts = np.unique(keys, axis=0, return_counts=True)
+    if len(unique) < rows:
+        video, start, _ = unique[counts.argmax()]
+        refuse(f"video {table.video_ids[video]!r} has frame {start} more than once")
+
+
+def write_challenge_json(
+    path: str | Path, video_ids: np.ndarray, scores: np.ndarray, classes: list[str], *, details: str, top: int = 5
+) -> None:
+    """Video scores (V, K) as the Kinetics/ActivityNet challenge's result file: the best `top` classes of each video.
+
+    Videos without scores (rows of NaN) are left out, which its evaluator counts as wrong.
+    """
+    results = {}
+    for video_id, row in zip(video_ids.tolist(), scores, strict=True):
+        if np.isfinite(row).all():
+            best = np.argsort(-row, kind="stable")[:top]
+            results[video_id] = [{"label": classes[k], "score": float(row[k])} for k in best]
+    content = {
+        "version": "KINETICS VERSION 1.0",
+        "external_data": {"used": True, "details": details},
+        "results": results,
+    }
+    atomic.write_text(path, json.dumps(content))
