@@ -1,0 +1,86 @@
+# make demo                  set up, then the whole job on generated videos: extract, train both streams, test, fuse
+# make demo VIDEOS=<folder>  the same on your own clips: a folder of class folders, with train/ and val/ above or not
+# make test                  set up, then the linters and the tests
+# make test-slow             the tests that take minutes each
+# make lock                  record the newest versions that fit in constraints.txt
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+STAMP   = $(VENV)/.installed
+DEMO   ?= demo
+
+.PHONY: setup headless-opencv demo test test-slow lint lock clean clean-setup
+.DELETE_ON_ERROR:
+
+setup: $(STAMP)
+
+# uv, because it lets a project say with which setuptools a dependency's source package is built: Visdom 0.2.4, the
+# last for Python 3.11, needs setuptools < 81 for that (pyproject.toml, [tool.uv]).
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is Python %d.%d, expected 3.11 or newer: make PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "no venv module: on Debian, apt-get install python3-venv" >&2; exit 4; }
+	$(BIN)/python -m pip install -q --disable-pip-version-check "uv>=0.9,<1"
+	$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode -c constraints.txt -e ".[dev]"
+	$(BIN)/python -c "import cv2" || $(MAKE) -s headless-opencv
+	@touch $@
+
+# opencv-contrib-python loads libGL and glib of the desktop; servers without them get the same OpenCV without windows.
+headless-opencv:
+	@echo "OpenCV cannot be imported (above): taking opencv-contrib-python-headless instead, which needs no libGL."
+	@echo "To have the other one: apt-get install libgl1 libglib2.0-0, then make clean-setup setup"
+	version=$$($(BIN)/python -c "from importlib.metadata import version; print(version('opencv-contrib-python'))") && \
+	$(BIN)/uv pip uninstall -q --python $(BIN)/python opencv-contrib-python && \
+	$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode -c constraints.txt "opencv-contrib-python-headless==$$version"
+	$(BIN)/python -c "import cv2"
+
+# -------------------------------------------------------------------------------------------------------------- demo
+
+RUN     = $(BIN)/python
+ifdef VIDEOS
+WHAT    = clips
+PREPARE = --ids=path
+TRAIN   = --input_size=96 --batch_size=16 --lr=0.0005 --dropout=0.3 --max_iterations=300 --stepvalues=200 --frame_step=2
+else
+VIDEOS  = $(DEMO)/videos
+WHAT    = toy
+PREPARE = --short_side=96
+TRAIN   = --input_size=80 --batch_size=16 --lr=0.002 --max_iterations=160 --stepvalues=100,140 --frame_step=2 --mirror=False
+endif
+TRAIN  += --pretrained=False --val_interval=80 --workers=2
+WHERE   = --root=$(DEMO)/data --save_root=$(DEMO)/runs
+
+demo: setup
+	rm -rf $(DEMO)
+ifeq ($(WHAT),toy)
+	$(RUN) tests/toy.py --videos=$(VIDEOS)
+endif
+	$(RUN) prep/extract.py --videos=$(VIDEOS) --root=$(DEMO)/data --input_types=rgb,farneback $(PREPARE)
+	$(RUN) prep/build_annotations.py --videos=$(VIDEOS) --root=$(DEMO)/data $(filter --ids%,$(PREPARE))
+	$(RUN) train.py $(WHERE) --dataset=$(WHAT) --input_type=rgb $(TRAIN)
+	$(RUN) train.py $(WHERE) --dataset=$(WHAT) --input_type=farneback $(TRAIN)
+	$(RUN) test.py $(WHERE) --input_type=rgb --workers=2
+	$(RUN) test.py $(WHERE) --input_type=farneback --workers=2
+	$(RUN) eval.py --save_root=$(DEMO)/runs
+	@echo "videos and images: $(VIDEOS), $(DEMO)/data; networks, logs, scores and report: $(DEMO)/runs"
+
+# ------------------------------------------------------------------------------------------------------------- tests
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: lint
+	$(BIN)/python -m pytest -q
+
+test-slow: setup
+	$(BIN)/python -m pytest -q -m slow
+
+lock: setup
+	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --all-extras --no-header --no-annotate pyproject.toml -o constraints.txt
+
+clean:
+	rm -rf $(DEMO) build *.egg-info
+
+clean-setup:
+	rm -rf $(VENV)

@@ -9,6 +9,7 @@ Exit codes: 0 done; 2 wrong command line; 3 score files are missing, damaged or 
 """
 
 import argparse
+import math
 
 from twostream import options, report
 from twostream.fusion import Consensus
@@ -48,6 +49,8 @@ def main() -> int:
     runs_folder = args.save_root or args.root
     if not args.scores and not runs_folder:
         parser.error("name the streams by --scores FILE FILE, or their folder by --save_root DIR")
+    if not args.input_types:
+        parser.error("--input_types is empty, expected for example rgb,farneback")
     if args.runs and len(args.runs) != len(args.input_types):
         parser.error(f"--runs names {len(args.runs)} runs for {len(args.input_types)} input types")
 
@@ -57,7 +60,7 @@ def main() -> int:
         runs = [find_run(runs_folder, input_type=t, name=n) for t, n in zip(args.input_types, names, strict=True)]
         paths = [find_scores(run, split=args.split, iteration=args.test_iteration) for run in runs]
     weights = args.fusion_weights or (1.0,) * len(paths)
-    if len(weights) != len(paths) or min(weights) < 0 or sum(weights) <= 0:
+    if len(weights) != len(paths) or min(weights) < 0 or not 0 < sum(weights) < math.inf:
         parser.error(f"--fusion_weights {weights}, expected {len(paths)} numbers, none negative, not all 0")
 
     tables = [read_scores(path) for path in paths]

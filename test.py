@@ -70,11 +70,13 @@ def main() -> int:
     saved = checkpoint_iterations(run_dir)
     if not saved:
         raise BadInputError(f"{run_dir} has no checkpoint: train.py saves one every --val_interval iterations")
-    for iteration in args.test_iteration or saved[-1:]:
+    iterations = args.test_iteration or saved[-1:]
+    for iteration in iterations:
         if iteration not in saved:
             raise BadInputError(
                 f"{run_dir} has no checkpoint of iteration {iteration}; it has {', '.join(map(str, saved))}"
             )
+    for iteration in iterations:
         table = score(args, run_dir, root, iteration, device)
         for rule in rules:
             name = f"results_{table.split}_{iteration:06d}-{rule}.json"

@@ -3,7 +3,7 @@
 
 Writes <root>/rgb-images/<video id>/00001.jpg ... and <root>/farneback-images/<video id>/00001.jpg ...
 A video's folder appears when it is complete; running the command again skips what is done and tries the rest.
-Without --videos, flow is computed from the frames in <root>/rgb-images.
+Without --videos, flow is computed from the frames in <root>/rgb-images, at their size and rate.
 
 Exit codes: 0 all done; 2 wrong command line; 3 settings differ from the tree's; 4 disk or program missing;
 5 done, but some videos were bad and are listed in <root>/failed_videos.json.
@@ -27,6 +27,7 @@ from twostream.extraction import (
     claim_tree,
     extract_video,
     missing_input_types,
+    settings_for_stored_frames,
 )
 from twostream.flow import FARNEBACK_PRESETS, FLOW_METHODS, FarnebackParameters, FlowCoding, FlowSettings
 from twostream.frame_store import FrameFolders, check_video_id
@@ -82,7 +83,8 @@ def build_settings(args: argparse.Namespace) -> ExtractionSettings:
     preset = FARNEBACK_PRESETS[args.flow_preset]
     given = {name: getattr(args, name) for name in vars(preset) if getattr(args, name) is not None}
     old_coding = args.flow_coding == "2d-kinectics"
-    coding = FlowCoding(bound=args.bound or (8 if old_coding else 20), integer_scale=old_coding)
+    usual_bound = 8 if old_coding else 20
+    coding = FlowCoding(bound=usual_bound if args.bound is None else args.bound, integer_scale=old_coding)
     farneback = FarnebackParameters(**(vars(preset) | given))
     methods = [input_type for input_type in dict.fromkeys(args.input_types) if input_type != RGB]
     return ExtractionSettings(
@@ -130,6 +132,8 @@ def main() -> int:
         parser.error("--input_types has rgb, so --videos must name the folder of videos")
     if args.videos:
         find_ffmpeg()
+    else:
+        settings = settings_for_stored_frames(args.root, settings)
     jobs = list_jobs(args, settings)
     claim_tree(args.root, settings)
 

@@ -10,6 +10,7 @@ Files made by 2D-kinectics (`hfiles/finalannots.json`, classes counted from 1 or
 import csv
 import hashlib
 import json
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -114,11 +115,21 @@ def read_annotations(root: str | Path, *, datasubset: str = "") -> Annotations:
 def read_json(path: Path) -> dict:
     """A JSON file that holds an object; BadInputError with line and column otherwise."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise BadInputError(f"{path}: {error}; expected JSON, make it again") from None
     if not isinstance(content, dict):
         raise BadInputError(f"{path}: found a {type(content).__name__}, expected a JSON object")
+    return content
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict:
+    """A JSON object, whose names must differ: of two videos with one id, the first would vanish."""
+    content = {}
+    for name, value in pairs:
+        if name in content:
+            raise ValueError(f"{name!r} stands there twice")
+        content[name] = value
     return content
 
 
@@ -138,7 +149,7 @@ def _from_content(path: Path, content: dict) -> Annotations:
             )
             for video_id, entry in content["videos"].items()
         ]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise BadInputError(f"{path}: {type(error).__name__} {error}; run prep/build_annotations.py again") from None
     return _checked(path, classes, videos)
 
@@ -156,12 +167,15 @@ def _from_2d_kinectics(path: Path, content: dict) -> Annotations:
             num_frames = int(entry.get("numf", 0)) if entry.get("isthere", "numf" in entry) else 0
             label = entry.get("label") if split != "test" or entry.get("label") in numbers else None
             videos.append(Video(check_video_id(video_id), split, label, num_frames))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise BadInputError(f"{path}: {type(error).__name__} {error}; expected annotations of 2D-kinectics") from None
     return _checked(path, classes, videos)
 
 
 def _checked(path: Path | None, classes: tuple[str, ...], videos: list[Video]) -> Annotations:
+    for name in (*classes, *(video.label for video in videos if video.label is not None)):
+        if not isinstance(name, str):
+            raise BadInputError(f"{path}: class {name!r} is a {type(name).__name__}, expected a name")
     known = set(classes)
     if len(known) < len(classes) or not classes:
         raise BadInputError(f"{path}: {len(classes)} classes of which {len(known)} differ; expected different ones")
@@ -170,6 +184,11 @@ def _checked(path: Path | None, classes: tuple[str, ...], videos: list[Video]) -
             raise BadInputError(f"{path}: video {video.id!r} is in split {video.split!r}, expected {', '.join(SPLITS)}")
         if video.label not in known and not (video.label is None and video.split == "test"):
             raise BadInputError(f"{path}: video {video.id!r} has label {video.label!r}, which is not in the class list")
+        if video.num_frames < 0 or video.frame_step < 1 or not 0 <= video.fps < math.inf:
+            raise BadInputError(
+                f"{path}: video {video.id!r} has {video.num_frames} frames, step {video.frame_step}, "
+                f"{video.fps} fps; expected counts and a rate"
+            )
     return Annotations(classes, tuple(sorted(videos, key=lambda video: video.id)), path)
 
 
@@ -241,7 +260,7 @@ def read_kinetics_csv(path: Path, *, id_from: str = "stem", group_by: str = "") 
     for where, row in _csv_rows(path, required=("youtube_id", "time_start", "time_end", "split")):
         try:
             segment = f"{round(float(row['time_start'])):06d}_{round(float(row['time_end'])):06d}"
-        except ValueError:
+        except (ValueError, OverflowError):
             raise BadInputError(
                 f"{where}: time {row['time_start']!r} to {row['time_end']!r}, expected seconds"
             ) from None

@@ -1,5 +1,6 @@
 """Replace a file whole or not at all, also when the process is killed or the disk is full half way."""
 
+import contextlib
 import os
 import uuid
 from collections.abc import Callable
@@ -32,7 +33,8 @@ def write_file(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
         reason = error.strerror or error
         raise EnvironmentFaultError(f"cannot write {path}: {reason}; what stood there before is kept") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # e.g. its folder could not be made
+            temporary.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from twostream import atomic
+from twostream.annotations import read_json
 from twostream.errors import BadInputError
 from twostream.flow import FlowFunction, FlowSettings
 from twostream.frame_store import FrameFolders, FrameFolderWriter, encode_jpeg
@@ -83,18 +84,27 @@ def claim_tree(root: str | Path, settings: ExtractionSettings) -> None:
 
     Raises BadInputError naming the setting and both values.
     """
-    for input_type in settings.input_types:
-        path = FrameFolders(root, input_type).folder / SETTINGS_NAME
-        asked = settings.to_json(input_type)
-        if not path.exists():
-            atomic.write_text(path, json.dumps(asked, indent=1))
+    stores = [FrameFolders(root, input_type) for input_type in settings.input_types]
+    unclaimed = []
+    for store in stores:
+        there = tree_settings(store)
+        if there is None:
+            unclaimed.append(store)
             continue
-        there = json.loads(path.read_text())
-        for key, before, now in _differences(there, asked):
+        for key, before, now in _differences(there, settings.to_json(store.input_type)):
             raise BadInputError(
-                f"{path}: these images were made with {key} = {before}, asked is {now}; "
+                f"{store.folder / SETTINGS_NAME}: these images were made with {key} = {before}, asked is {now}; "
                 "take the old setting, another --root, or delete that folder"
             )
+    for store in unclaimed:
+        text = json.dumps(settings.to_json(store.input_type), indent=1)
+        atomic.write_text(store.folder / SETTINGS_NAME, text)
+
+
+def settings_for_stored_frames(root: str | Path, settings: ExtractionSettings) -> ExtractionSettings:
+    """The settings of flow computed from the RGB tree: size and rate are those of its frames, whatever is asked."""
+    there = tree_settings(FrameFolders(root, RGB)) or {}
+    return replace(settings, short_side=there.get("short_side", 0), fps=there.get("fps", 0))
 
 
 def _differences(there: dict, asked: dict, prefix: str = "") -> Iterator[tuple[str, object, object]]:
@@ -223,7 +233,10 @@ class _Track:
     def _flow_image(self) -> np.ndarray:
         if len(self.gray_pair) == 1:  # a video of one frame does not move
             return self.flow.coding.encode(np.zeros((*self.gray_pair[0].shape, 2), np.float32))
-        return self.flow.coding.encode(self.flow_function(*self.gray_pair))
+        try:
+            return self.flow.coding.encode(self.flow_function(*self.gray_pair))
+        except ValueError as error:
+            raise VideoError(str(error)) from None
 
     def _write(self, frame_index: int, image: np.ndarray) -> None:
         jpeg = encode_jpeg(image, quality=self.job.settings.quality, chroma_subsampling=self.flow is None)
@@ -257,9 +270,12 @@ class _StoredFrames:
                 raise VideoError(str(error)) from None
 
 
+def tree_settings(store: FrameFolders) -> dict | None:
+    """The settings of a tree, as recorded beside its images; None for trees of other tools."""
+    path = store.folder / SETTINGS_NAME
+    return read_json(path) if path.is_file() else None
+
+
 def tree_flow_coding(store: FrameFolders) -> dict | None:
     """How the flow images of a tree were made, as recorded beside them; None for RGB and for trees of other tools."""
-    try:
-        return json.loads((store.folder / SETTINGS_NAME).read_text()).get("flow")
-    except FileNotFoundError:
-        return None
+    return (tree_settings(store) or {}).get("flow")

@@ -74,6 +74,18 @@ class FarnebackParameters:
     poly_sigma: float = 1.2
     """standard deviation of the Gaussian that weighs that neighbourhood, pixels"""
 
+    def __post_init__(self):
+        for flag, value, good, expected in [
+            ("--pyr_scale", self.pyr_scale, 0 < self.pyr_scale < 1, "between 0 and 1"),
+            ("--levels", self.levels, self.levels >= 1, "1 or more"),
+            ("--win_size", self.win_size, self.win_size >= 1, "1 or more"),
+            ("--iterations", self.iterations, self.iterations >= 1, "1 or more"),
+            ("--poly_n", self.poly_n, self.poly_n in (5, 7), "5 or 7"),
+            ("--poly_sigma", self.poly_sigma, self.poly_sigma > 0, "above 0"),
+        ]:
+            if not good:
+                raise ValueError(f"{flag} is {value:g}, expected {expected}")
+
 
 FARNEBACK_PRESETS = {
     "default": FarnebackParameters(),
@@ -81,8 +93,11 @@ FARNEBACK_PRESETS = {
     "2d-kinectics": FarnebackParameters(levels=5, win_size=13, iterations=10, poly_sigma=1.1),
 }
 
+DIS_MIN_SIDE = 32
+"""pixels; below, OpenCV 5.0 takes its pyramid by the width alone and crashes the process on long frames"""
+
 FlowFunction = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Two grey images (H, W) uint8 -> flow (H, W, 2) float32."""
+"""Two grey images (H, W) uint8 -> flow (H, W, 2) float32; ValueError where the method cannot do with their size."""
 
 
 def _farneback(parameters: FarnebackParameters) -> FlowFunction:
@@ -99,7 +114,16 @@ def _farneback(parameters: FarnebackParameters) -> FlowFunction:
 def _dis(parameters: FarnebackParameters) -> FlowFunction:
     """Kroeger et al., Fast Optical Flow using Dense Inverse Search, ECCV 2016: a tenth of Farneback's time."""
     method = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    return lambda first, second: method.calc(first, second, None)
+
+    def compute(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        if min(first.shape) < DIS_MIN_SIDE:
+            height, width = first.shape
+            raise ValueError(
+                f"flow method dis needs {DIS_MIN_SIDE} pixels or more each way, frames are {width}x{height}"
+            )
+        return method.calc(first, second, None)
+
+    return compute
 
 
 def _tvl1(parameters: FarnebackParameters) -> FlowFunction:

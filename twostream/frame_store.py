@@ -80,7 +80,10 @@ class FrameFolders:
         """What was written when the video was extracted; None for folders that other tools made."""
         path = self.video_folder(video_id) / RECORD_NAME
         try:
-            return json.loads(path.read_text())
+            record = json.loads(path.read_text())
+            if not isinstance(record, dict) or not isinstance(record.get("num_frames"), int):
+                raise ValueError("no num_frames in it")
+            return record
         except FileNotFoundError:
             return None
         except ValueError as error:

@@ -98,9 +98,10 @@ def check_fusable(tables: list[ScoreTable], names: list[str]) -> None:
 
 def common_rows(tables: list[ScoreTable]) -> list[np.ndarray]:
     """For each table the rows whose (video, start, view) all tables have, in the same order."""
-    keys = [np.stack([t.video_index, t.start, t.view], axis=1).astype(np.int64) for t in tables]
-    packed = [np.ascontiguousarray(k).view([("", np.int64)] * 3).ravel() for k in keys]
+    keys = [(table.video_index, table.start, table.view) for table in tables]
+    extent = [1 + max(int(part.max()) for part in parts) for parts in zip(*keys, strict=True)]
+    packed = [np.ravel_multi_index(key, extent) for key in keys]  # one ascending integer a row: tables are sorted
     common = packed[0]
     for other in packed[1:]:
-        common = np.intersect1d(common, other)
-    return [np.searchsorted(p, common) for p in packed]  # tables are sorted by these keys
+        common = np.intersect1d(common, other, assume_unique=True)
+    return [np.searchsorted(rows, common) for rows in packed]

@@ -1,8 +1,10 @@
 """Run one function over many jobs in worker processes; a job's expected failure comes back as a value."""
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -61,11 +63,26 @@ class _Task:
             return self.function(job)
         except self.expected as error:
             return Failure(str(error))
+        except SystemExit as end:  # the pool would take it for a result, and start the next job
+            os._exit(end.code)
 
 
 def _prepare_worker() -> None:
     import cv2
 
     cv2.setNumThreads(1)  # one process per core is the parallelism
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle,
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and this lets a job remove its temporary files
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGTERM, _leave)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _leave(signal_number: int, frame: object) -> None:
+    """Let a job remove its temporary files, undisturbed by a second signal."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + signal_number)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for its next job for ever."""
+    multiprocessing.parent_process().join()
+    os.kill(os.getpid(), signal.SIGTERM)

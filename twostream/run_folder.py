@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from pathlib import Path
 
 from twostream import atomic
@@ -35,7 +36,9 @@ def find_run(save_root: Path, *, input_type: str, backbone: str | None = None, n
     """
     runs = {}
     for path in sorted(Path(save_root).glob(f"*/{STREAM_NAME}")):
-        stream = read_json(path).get("stream", {})
+        stream = read_json(path).get("stream")
+        if not isinstance(stream, dict):
+            raise BadInputError(f"{path}: found no settings of a stream; it is no run of train.py, move it elsewhere")
         right = stream.get("input_type") == input_type and backbone in (None, stream.get("backbone"))
         if right and name in ("", path.parent.name):
             runs[path.parent.name] = path.parent
@@ -57,7 +60,8 @@ def find_scores(run_dir: Path, *, split: str, iteration: int | None) -> Path:
     """A run's score file of a split: of that iteration, or else of the highest one."""
     if iteration is not None:
         return scores_path(run_dir, split=split, iteration=iteration)
-    found = sorted(run_dir.glob(f"scores_{split}_*.npz"), key=lambda path: int(path.stem.rpartition("_")[2]))
-    if not found:
+    names = (re.fullmatch(rf"scores_{re.escape(split)}_(\d+)\.npz", path.name) for path in run_dir.glob("scores_*.npz"))
+    iterations = [int(match.group(1)) for match in names if match]
+    if not iterations:
         raise BadInputError(f"{run_dir} has no scores of split {split!r}: run test.py first")
-    return found[-1]
+    return scores_path(run_dir, split=split, iteration=max(iterations))

@@ -10,17 +10,18 @@ import numpy as np
 from twostream import atomic
 from twostream.annotations import fingerprint
 from twostream.errors import BadInputError
+from twostream.stream import StreamConfig
 
 FORMAT = 1
 ARRAYS = {
-    "video_ids": ("U", 1),
-    "labels": ("i", 1),
-    "video_index": ("i", 1),
-    "start": ("i", 1),
-    "view": ("i", 1),
-    "logits": ("f", 2),
+    "video_ids": (np.str_, 1),
+    "labels": (np.int32, 1),
+    "video_index": (np.int32, 1),
+    "start": (np.int32, 1),
+    "view": (np.int16, 1),
+    "logits": (np.float32, 2),
 }
-"""kind and number of dimensions of each array in a file"""
+"""type and number of dimensions of each array in a file"""
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,7 @@ class ScoreTable:
         rows = np.lexsort((self.view, self.start, video_index))
         return ScoreTable(
             self.stream, self.split, self.video_ids[order], self.labels[order],
-            video_index[rows].astype(np.int32), self.start[rows].astype(np.int32), self.view[rows].astype(np.int16),
-            self.logits[rows].astype(np.float32), self.provenance,
+            video_index[rows], self.start[rows], self.view[rows], self.logits[rows], self.provenance,
         )  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def write_scores(path: str | Path, table: ScoreTable) -> None:
     """Write a table as .npz, without pickle, whole or not at all."""
     header = {"format": FORMAT, "stream": table.stream, "split": table.split, "provenance": table.provenance}
     table = table.sorted()
-    arrays = {name: getattr(table, name) for name in ARRAYS}
+    arrays = {name: getattr(table, name).astype(kind) for name, (kind, _) in ARRAYS.items()}
     atomic.write_file(path, lambda file: np.savez(file, header=np.array(json.dumps(header)), **arrays))
 
 
@@ -105,7 +105,7 @@ def read_scores(path: str | Path) -> ScoreTable:
         if header["format"] != FORMAT:
             raise BadInputError(f"{path}: format {header['format']!r}, expected {FORMAT}; run test.py again")
         table = ScoreTable(header["stream"], header["split"], provenance=header["provenance"], **arrays)
-        num_classes = len(table.classes)
+        num_classes = len(StreamConfig.from_json(table.stream).classes)
     except FileNotFoundError:
         raise BadInputError(f"{path}: there is no such file; run test.py first") from None
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError, NotImplementedError) as error:
@@ -121,10 +121,9 @@ def _check(path: Path, table: ScoreTable, num_classes: int) -> None:
 
     for name, (kind, dimensions) in ARRAYS.items():
         array = getattr(table, name)
-        if array.dtype.kind != kind or array.ndim != dimensions:
-            refuse(
-                f"{name} has type {array.dtype} and shape {array.shape}, expected {dimensions} dimensions of {kind!r}"
-            )
+        if array.dtype.type is not kind or array.ndim != dimensions:
+            expected = f"{dimensions} dimensions of {kind.__name__}"
+            refuse(f"{name} has type {array.dtype} and shape {array.shape}, expected {expected}")
     rows, videos = len(table.logits), len(table.video_ids)
     if {len(table.video_index), len(table.start), len(table.view)} != {rows} or len(table.labels) != videos:
         refuse(f"lengths of its arrays differ from {rows} rows and {videos} videos")
@@ -132,10 +131,15 @@ def _check(path: Path, table: ScoreTable, num_classes: int) -> None:
         refuse(f"logits have shape {table.logits.shape}, expected rows for {num_classes} classes")
     if len(np.unique(table.video_ids)) < videos:
         refuse("a video id occurs twice")
-    if table.video_index.min() < 0 or table.video_index.max() >= videos:
-        refuse(f"a row names video {table.video_index.max()} of {videos}")
-    if table.labels.min() < -1 or table.labels.max() >= num_classes:
-        refuse(f"a label is {table.labels.max()}, expected less than {num_classes} classes")
+    for name, lowest, end in (
+        ("video_index", 0, videos), ("labels", -1, num_classes), ("start", 0, None), ("view", 0, None),
+    ):  # fmt: skip
+        array = getattr(table, name)
+        wrong = (array < lowest) | (array >= end if end is not None else False)
+        if wrong.any():
+            place = int(np.argmax(wrong))
+            limit = "" if end is None else f" and below {end}"
+            refuse(f"{name}[{place}] is {array[place]}, expected {lowest} or more{limit}")
     finite = np.isfinite(table.logits).all(axis=1)
     if not finite.all():
         row = int(np.argmin(finite))

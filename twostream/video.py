@@ -15,6 +15,7 @@ import numpy as np
 from twostream.errors import EnvironmentFaultError
 
 MIN_FFMPEG = (5, 1)  # the first with -fps_mode; later ones no longer have -vsync
+UNKNOWN_VERSION = "of unknown version"
 
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .ts .m2ts .mts .3gp .ogv .asf .vob".split()
@@ -69,13 +70,15 @@ def ffmpeg_version(ffmpeg: str) -> str:
     """The version as ffmpeg prints it, e.g. "7.1-static" or "N-109..." for a development build."""
     out = subprocess.run([ffmpeg, "-version"], capture_output=True, text=True, errors="replace", check=False)
     match = re.match(r"ffmpeg version (\S+)", out.stdout)
-    return match.group(1) if match else "of unknown version"
+    return match.group(1) if match else UNKNOWN_VERSION
 
 
 def _version_tuple(version: str) -> tuple[int, ...]:
     numbers = re.match(r"n?(\d+)\.(\d+)", version)
+    if numbers:
+        return tuple(map(int, numbers.groups()))
     # Development builds ("N-109...", "git-2023-...") carry no number; they are newer than any release we refuse.
-    return tuple(map(int, numbers.groups())) if numbers else (99, 0)
+    return (0, 0) if version == UNKNOWN_VERSION else (99, 0)
 
 
 class Decoder:
@@ -107,16 +110,24 @@ class Decoder:
             *("-map", "0:V:0", "-an", "-sn", "-dn"),  # V: a real video stream, not cover art
             *(["-vf", ",".join(filters)] if filters else []),
             *("-fps_mode", "passthrough"),  # the default repeats and drops frames of variable-rate videos
+            *("-enc_time_base", "1:1000000"),  # the default rounds time stamps to the declared rate
             *("-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "pipe:1"),
         ]
 
     def __iter__(self) -> Iterator[np.ndarray]:
         ffmpeg = find_ffmpeg()
+        if not self.path.is_file():
+            raise VideoError("no such file (a broken link?)")
         if self.path.stat().st_size == 0:
             raise VideoError("empty file, 0 bytes")
         with tempfile.TemporaryDirectory() as scratch, open(os.path.join(scratch, "log"), "w+b") as log:
             progress_file = os.path.join(scratch, "progress")
-            process = subprocess.Popen(self.command(ffmpeg, progress_file), stdout=subprocess.PIPE, stderr=log)
+            process = subprocess.Popen(
+                self.command(ffmpeg, progress_file),
+                stdout=subprocess.PIPE,
+                stderr=log,
+                process_group=0,  # a terminal's Ctrl-C is for this program: it would look like a damaged video
+            )
             num_frames = 0
             try:
                 while (frame := _read_ppm(process.stdout)) is not None:

@@ -1,0 +1,70 @@
+"""Shared by all tests: small generated worlds, and a way to run the programs as a user does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests import toy
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+cv2.setNumThreads(1)
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Folder of real footage beside the repository; tests on it skip where a stranger has only the clone."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("no real footage beside the repository")
+    return SHARED_DATA
+
+
+@pytest.fixture
+def run_program():
+    """Run a program of the repository in a process of its own: run_program("train.py", "--root=x") -> its result.
+
+    Fails the test when there is a traceback: bad input must never end in one.
+    """
+
+    def run(program: str, *words, cwd: Path = REPOSITORY, timeout: float = 300, env: dict | None = None):
+        command = [sys.executable, str(REPOSITORY / program), *map(str, words)]
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""} | (env or {})
+        result = subprocess.run(
+            command, cwd=cwd, env=environment, capture_output=True, text=True, errors="replace", timeout=timeout
+        )
+        assert "Traceback" not in result.stderr, result.stderr
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def toy_videos(tmp_path_factory) -> Path:
+    """Folder with train/ and val/ of class folders: the toy world, one video per class and split."""
+    folder = tmp_path_factory.mktemp("toy") / "videos"
+    toy.write_world(folder, num_train=1, num_val=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_root(toy_videos) -> Path:
+    """Data root with the toy world's frames, Farneback flow and annotations."""
+    root = toy_videos.parent / "data"
+    for words in (
+        ["prep/extract.py", "--videos", toy_videos, "--root", root, "--short_side=96", "--workers=2"],
+        ["prep/build_annotations.py", "--root", root, "--videos", toy_videos],
+    ):
+        subprocess.run([sys.executable, *map(str, words)], cwd=REPOSITORY, check=True, capture_output=True)
+    return root
+
+
+def noise_image(seed: int = 0, *, height: int = 48, width: int = 64) -> np.ndarray:
+    """A smooth random picture, uint8 (H, W, 3), that JPEG keeps well."""
+    rng = np.random.default_rng(seed)
+    return cv2.GaussianBlur(rng.integers(0, 256, (height, width, 3), np.uint8), (0, 0), 3)

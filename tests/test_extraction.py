@@ -1,0 +1,364 @@
+"""prep/extract.py as a user runs it: what it writes, what it refuses, and that it can be interrupted."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests import toy
+from tests.conftest import REPOSITORY, noise_image
+from twostream.errors import BadInputError
+from twostream.extraction import ExtractionJob, ExtractionSettings, claim_tree, extract_video
+from twostream.flow import FlowCoding, FlowSettings
+from twostream.frame_store import FrameFolders, encode_jpeg
+from twostream.video import VideoError
+
+NUM_FRAMES = 10
+SETTINGS = ExtractionSettings(short_side=0, flow=(FlowSettings("farneback"),))
+
+
+def moving_pictures(num_frames: int = NUM_FRAMES, *, seed: int = 0) -> np.ndarray:
+    wide = noise_image(seed, height=48, width=64 + 2 * num_frames)
+    return np.stack([wide[:, 2 * k : 2 * k + 64] for k in range(num_frames)])
+
+
+@pytest.fixture
+def videos(tmp_path) -> Path:
+    """Two videos in class folders."""
+    folder = tmp_path / "videos"
+    toy.write_video(folder / "left" / "a.mkv", moving_pictures(seed=0))
+    toy.write_video(folder / "right" / "b c.mkv", moving_pictures(seed=1)[::-1])
+    return folder
+
+
+@pytest.fixture
+def extract(run_program, tmp_path, videos):
+    """Run the program over those videos into tmp_path/data (or what the flags say); check its exit code."""
+
+    def run(*flags, code: int = 0):
+        words = [] if any(str(flag).startswith("--root") for flag in flags) else ["--root", tmp_path / "data"]
+        words += ["--videos", videos] if "--no-videos" not in flags else []
+        words += ["--short_side=0", "--workers=2", *(flag for flag in flags if flag != "--no-videos")]
+        result = run_program("prep/extract.py", *words)
+        assert result.returncode == code, result.stdout + result.stderr
+        return result
+
+    return run
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """All finished files below a data root."""
+    paths = [path for path in root.rglob("*") if path.is_file() and ".tmp-" not in str(path)]
+    return {str(path.relative_to(root)): path.read_bytes() for path in paths}
+
+
+def job(root: Path, path: Path | None, settings: ExtractionSettings = SETTINGS, video_id: str = "a") -> ExtractionJob:
+    return ExtractionJob(str(root), video_id, path and str(path), settings)
+
+
+def expected_flow_files(pictures: np.ndarray, coding: FlowCoding, quality: int = 90) -> list[bytes]:
+    """Flow image k from pictures k and k + 1 by OpenCV's usual call; the last one twice."""
+    grey = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pictures]
+    images = []
+    for first, second in zip(grey, grey[1:], strict=False):
+        flow = cv2.calcOpticalFlowFarneback(first, second, None, 0.5, 3, 15, 3, 5, 1.2, 0)
+        levels = np.dstack([flow, cv2.magnitude(flow[..., 0], flow[..., 1])]) * np.float32(coding.scale)
+        images.append(np.clip(np.rint(levels) + 128, 0, 255).astype(np.uint8))
+    return [encode_jpeg(i, quality=quality, chroma_subsampling=False) for i in [*images, images[-1]]]
+
+
+def stored(root: Path, input_type: str, video_id: str = "a") -> list[bytes]:
+    paths = sorted((root / f"{input_type}-images" / video_id).glob("*.jpg"))
+    return [path.read_bytes() for path in paths]
+
+
+# ------------------------------------------------------------------------------------------------ what is written
+
+
+def test_toy_world_has_a_flow_image_beside_every_frame(toy_root):
+    names = [f"{k + 1:05d}.jpg" for k in range(toy.NUM_FRAMES)]
+    for input_type in ("rgb", "farneback"):
+        store = FrameFolders(toy_root, input_type)
+        assert len(store.video_ids()) == 2 * len(toy.CLASSES)
+        for video_id in store.video_ids():
+            assert sorted(os.listdir(store.video_folder(video_id))) == [*names, "video.json"]
+            record = store.record(video_id)
+            assert (record["num_frames"], record["width"], record["height"]) == (toy.NUM_FRAMES, toy.SIDE, toy.SIDE)
+            assert record["fps"] == 15 and record["damage"] == "" and record["id"] == video_id
+
+
+def test_flow_images_are_those_of_the_decoded_frames_the_last_pair_repeated(videos, tmp_path):
+    extract_video(job(tmp_path, videos / "left" / "a.mkv"))
+    assert stored(tmp_path, "farneback") == expected_flow_files(moving_pictures(), FlowCoding())
+
+
+def test_rgb_images_are_the_frames(videos, tmp_path):
+    extract_video(job(tmp_path, videos / "left" / "a.mkv"))
+    truth = [encode_jpeg(picture, quality=90, chroma_subsampling=True) for picture in moving_pictures()]
+    assert stored(tmp_path, "rgb") == truth
+
+
+def test_one_frame_does_not_move(tmp_path):
+    toy.write_video(tmp_path / "one.mkv", moving_pictures(1))
+    result = extract_video(job(tmp_path, tmp_path / "one.mkv"))
+    assert (result.num_frames, result.num_images) == (1, 2)
+    image = FrameFolders(tmp_path, "farneback").read("a", [0])
+    assert (image == 128).all()  # a flat grey is exact in JPEG
+
+
+def test_frame_step_stores_a_subset_of_the_full_extraction(videos, tmp_path):
+    extract_video(job(tmp_path / "all", videos / "left" / "a.mkv"))
+    settings = ExtractionSettings(short_side=0, frame_step=3, flow=SETTINGS.flow)
+    extract_video(job(tmp_path / "some", videos / "left" / "a.mkv", settings))
+    full, some = tree(tmp_path / "all"), tree(tmp_path / "some")
+    names = {f"{t}-images/a/{n:05d}.jpg" for t in ("rgb", "farneback") for n in (1, 4, 7, 10)}
+    assert {name for name in some if name.endswith(".jpg")} == names
+    assert all(some[name] == full[name] for name in names)
+
+
+def test_old_coding_switch(extract, tmp_path):
+    extract("--flow_coding=2d-kinectics", "--input_types=farneback")
+    truth = expected_flow_files(moving_pictures(), FlowCoding(bound=8, integer_scale=True))
+    assert stored(tmp_path / "data", "farneback") == truth
+    settings = json.loads((tmp_path / "data" / "farneback-images" / "extraction.json").read_text())
+    assert settings["flow"]["coding"] == {"bound": 8, "integer_scale": True, "scale": 16, "zero": 128}
+
+
+def test_flow_from_stored_frames_has_the_same_indices(extract, tmp_path):
+    data = tmp_path / "data"
+    extract("--input_types=rgb", "--quality=95")
+    extract("--no-videos", "--input_types=farneback", "--short_side=256")
+    assert len(stored(data, "farneback")) == NUM_FRAMES
+    frames = FrameFolders(data, "rgb").read("a", list(range(NUM_FRAMES)))
+    assert stored(data, "farneback") == expected_flow_files(frames, FlowCoding())
+    # The record tells the size of the frames that were used, not the one that was asked for.
+    assert json.loads((data / "farneback-images" / "extraction.json").read_text())["short_side"] == 0
+
+
+def test_flow_from_frames_of_other_tools(extract, tmp_path):
+    folder = tmp_path / "data" / "rgb-images" / "a"
+    folder.mkdir(parents=True)
+    for k, picture in enumerate(moving_pictures(3)):
+        (folder / f"{k + 1:05d}.jpg").write_bytes(encode_jpeg(picture, quality=95, chroma_subsampling=True))
+    extract("--no-videos", "--input_types=farneback")
+    assert FrameFolders(tmp_path / "data", "farneback").count("a") == 3
+
+
+def test_number_of_workers_does_not_change_a_byte(extract, tmp_path):
+    for workers in (1, 2):
+        extract(f"--root={tmp_path / str(workers)}", f"--workers={workers}")
+    assert tree(tmp_path / "1") == tree(tmp_path / "2")
+
+
+# ------------------------------------------------------------------------------------------------- running again
+
+
+def test_running_again_does_nothing(extract, tmp_path):
+    extract()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*")}
+    assert "2 of 2 videos are done already" in extract().stdout
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*")} == before
+
+
+def test_a_missing_input_type_is_added_and_the_rest_left(extract, tmp_path):
+    extract()
+    whole = tree(tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "farneback-images" / "a")
+    extract()
+    assert tree(tmp_path / "data") == whole
+
+
+@pytest.mark.parametrize(
+    "flag, words",
+    [
+        ("--short_side=32", "short_side = 0, asked is 32"),
+        ("--quality=80", "quality = 90, asked is 80"),
+        ("--bound=8", "flow.coding.bound = 20.0, asked is 8.0"),
+        ("--flow_preset=2d-kinectics", "flow.parameters.iterations = 3, asked is 10"),
+    ],
+)
+def test_other_settings_are_refused_with_both_values(videos, tmp_path, extract, flag, words):
+    claim_tree(tmp_path / "data", SETTINGS)
+    assert words in extract(flag, code=3).stderr
+    assert sorted(os.listdir(tmp_path / "data" / "rgb-images")) == ["extraction.json"]
+
+
+def test_refused_settings_claim_no_other_tree(tmp_path):
+    claim_tree(tmp_path, ExtractionSettings(rgb=False, flow=SETTINGS.flow, short_side=64))
+    with pytest.raises(BadInputError, match="short_side = 64, asked is 0"):
+        claim_tree(tmp_path, SETTINGS)
+    assert not (tmp_path / "rgb-images").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"fps": 0'])
+def test_broken_settings_file_is_named(tmp_path, text):
+    claim_tree(tmp_path, SETTINGS)
+    (tmp_path / "rgb-images" / "extraction.json").write_text(text)
+    with pytest.raises(BadInputError, match="rgb-images/extraction.json"):
+        claim_tree(tmp_path, SETTINGS)
+
+
+@pytest.fixture
+def started(tmp_path):
+    """Start the program over six longer videos in a process group of its own; return it in mid-run."""
+    rng = np.random.default_rng(0)
+    for k in range(6):
+        toy.write_video(tmp_path / "long" / f"v{k}.mkv", rng.integers(0, 256, (40, 96, 128, 3), np.uint8))
+
+    def command(root: Path) -> list[str]:
+        words = ["prep/extract.py", "--videos", tmp_path / "long", "--root", root, "--workers=2", "--short_side=0"]
+        return [sys.executable, *map(str, words)]
+
+    def start(root: Path) -> subprocess.Popen:
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command(root), cwd=REPOSITORY, start_new_session=True, **pipes)
+        while process.poll() is None and not list(root.glob("rgb-images/.tmp-*/00005.jpg")):
+            time.sleep(0.01)
+        assert process.poll() is None, "it ended before it could be interrupted"
+        return process
+
+    def finish(root: Path) -> None:
+        subprocess.run(command(root), cwd=REPOSITORY, check=True, capture_output=True)
+
+    start.finish = finish
+    return start
+
+
+def processes_that_name(word: Path) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found += [path.read_bytes().decode(errors="replace")] if bytes(word) in path.read_bytes() else []
+        except OSError:  # it has just ended
+            continue
+    return found
+
+
+def wait_until_gone(word: Path) -> None:
+    for _ in range(200):
+        if not processes_that_name(word):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"still running: {processes_that_name(word)}")
+
+
+def test_killed_run_goes_on_to_the_same_tree(started, tmp_path):
+    started.finish(tmp_path / "undisturbed")
+    process = started(tmp_path / "killed")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    wait_until_gone(tmp_path / "long")
+    assert tree(tmp_path / "killed") != tree(tmp_path / "undisturbed")
+    started.finish(tmp_path / "killed")
+    assert tree(tmp_path / "killed") == tree(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to the program", "from the terminal"])
+def test_ctrl_c_ends_everything_and_leaves_no_half_video(started, tmp_path, send):
+    process = started(tmp_path / "data")
+    send(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130 and "Traceback" not in errors and "interrupted" in errors
+    wait_until_gone(tmp_path / "long")
+    assert not list((tmp_path / "data").glob("*/.tmp-*"))
+    assert not (tmp_path / "data" / "failed_videos.json").exists()
+
+
+# --------------------------------------------------------------------------------------------------- bad videos
+
+
+def test_bad_videos_are_listed_and_the_good_ones_done(extract, videos, tmp_path):
+    (videos / "left" / "empty.mp4").write_bytes(b"")
+    (videos / "left" / "text.mp4").write_text("no video " * 100)
+    (videos / "right" / "link.mp4").symlink_to("nowhere")
+    cut = videos / "right" / "cut.mkv"
+    cut.write_bytes((videos / "left" / "a.mkv").read_bytes()[:-3000])
+    data = tmp_path / "data"
+
+    result = extract(code=5)
+    failures = json.loads((data / "failed_videos.json").read_text())
+    assert set(failures) == {"empty", "text", "link", "cut"}
+    assert all(failure["reason"] and failure["reason"] in result.stderr for failure in failures.values())
+    assert failures["empty"] == {"file": str(videos / "left" / "empty.mp4"), "reason": "empty file, 0 bytes"}
+    assert FrameFolders(data, "rgb").video_ids() == FrameFolders(data, "farneback").video_ids() == ["a", "b c"]
+    assert not list(data.glob("*/.tmp-*"))
+
+    for name in ("left/empty.mp4", "left/text.mp4", "right/link.mp4"):
+        (videos / name).unlink()
+    result = extract("--accept_partial")
+    assert "1 damaged videos were kept in part" in result.stdout
+    assert not (data / "failed_videos.json").exists()
+    record = FrameFolders(data, "rgb").record("cut")
+    assert record["damage"] and 0 < record["num_frames"] < NUM_FRAMES
+
+
+def test_video_too_small_for_its_flow_method_is_a_bad_video(tmp_path):
+    toy.write_video(tmp_path / "small.mkv", np.zeros((3, 16, 200, 3), np.uint8))
+    settings = ExtractionSettings(short_side=0, flow=(FlowSettings("dis"),))
+    with pytest.raises(VideoError, match="200x16"):
+        extract_video(job(tmp_path, tmp_path / "small.mkv", settings))
+    assert FrameFolders(tmp_path, "rgb").video_ids() == []
+
+
+def test_flow_of_a_broken_stored_frame_is_a_bad_video(videos, tmp_path):
+    extract_video(job(tmp_path, videos / "left" / "a.mkv", ExtractionSettings(short_side=0)))
+    (tmp_path / "rgb-images" / "a" / "00003.jpg").write_bytes(b"\xff\xd8 cut")
+    with pytest.raises(VideoError, match="00003.jpg"):
+        extract_video(job(tmp_path, None, ExtractionSettings(rgb=False, flow=SETTINGS.flow)))
+    assert FrameFolders(tmp_path, "farneback").video_ids() == []
+
+
+def test_video_that_changed_since_its_frames_were_stored_is_refused(videos, tmp_path):
+    extract_video(job(tmp_path, videos / "left" / "a.mkv", ExtractionSettings(short_side=0)))
+    toy.write_video(tmp_path / "other.mkv", moving_pictures(NUM_FRAMES - 1))
+    with pytest.raises(VideoError, match="9 frames decoded, but .* has 10"):
+        extract_video(job(tmp_path, tmp_path / "other.mkv"))
+
+
+# ---------------------------------------------------------------------------------------------- wrong commands
+
+
+@pytest.mark.parametrize(
+    "flags, word",
+    [
+        (["--input_types=rgb,brox"], "brox"),
+        (["--bound=0"], "--bound is 0"),
+        (["--bound=nan"], "--bound is nan"),
+        (["--quality=101"], "--quality is 101"),
+        (["--short_side=-1"], "--short_side is -1"),
+        (["--fps=-2"], "--fps is -2"),
+        (["--frame_step=0"], "frame_step"),
+        (["--workers=0"], "workers"),
+        (["--poly_n=4"], "--poly_n is 4"),
+        (["--no-videos"], "--videos"),
+        (["--no_such_flag=1"], "no_such_flag"),
+    ],
+)
+def test_wrong_flags_end_with_2_and_write_nothing(extract, tmp_path, flags, word):
+    assert word in extract(*flags, code=2).stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_folder_without_videos_ends_with_3(run_program, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "missing"):
+        result = run_program("prep/extract.py", "--videos", tmp_path / folder, "--root", tmp_path / "data")
+        assert result.returncode == 3 and str(tmp_path / folder) in result.stderr
+    result = run_program("prep/extract.py", "--root", tmp_path / "data", "--input_types=farneback")
+    assert result.returncode == 3 and "--videos" in result.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_two_videos_of_one_id_end_with_3_and_can_be_told_apart_by_path(extract, videos, tmp_path):
+    shutil.copy(videos / "left" / "a.mkv", videos / "right" / "a.mkv")
+    assert "--ids=path" in extract(code=3).stderr
+    extract("--ids=path", "--input_types=rgb")
+    assert FrameFolders(tmp_path / "data", "rgb").video_ids() == ["left__a", "right__a", "right__b c"]

@@ -1,0 +1,194 @@
+"""Consensus against literal rules on small tables; fusion joins by video and frame, never by position."""
+
+import dataclasses
+from math import exp
+
+import numpy as np
+import pytest
+
+from tests.tables import CLASSES, make_table
+from twostream import fusion
+from twostream.errors import BadInputError
+from twostream.fusion import Consensus
+from twostream.report import build_report
+
+SOFTMAX_MEAN = Consensus.parse("softmax-mean")
+
+# One video, three clips, two classes. Softmax of (0, ln 3) is (1/4, 3/4); of (0, 0) is (1/2, 1/2).
+LN3 = float(np.log(3))
+CLIPS = [[0.0, LN3], [0.0, 0.0], [LN3, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("mean", [LN3 / 3, LN3 / 3]),
+        ("max", [LN3, LN3]),
+        ("clstk-1", [LN3, LN3]),
+        ("clstk-2", [LN3 / 2, LN3 / 2]),  # class 0: ln 3 and 0; the better two differ by class
+        ("clstk-3", [LN3 / 3, LN3 / 3]),
+        ("clstk-50", [LN3 / 3, LN3 / 3]),  # more than there are: all of them
+        ("softmax-mean", [1 / 2, 1 / 2]),
+        ("softmax-max", [3 / 4, 3 / 4]),
+        ("softmax-clstk-2", [5 / 8, 5 / 8]),
+    ],
+)
+def test_consensus_by_hand(rule, expected):
+    table = make_table(CLIPS, video_ids=["v"], labels=[0], classes=("no", "yes"))
+    # Logits are stored as float32, whose rounding is 6e-8 of the value.
+    np.testing.assert_allclose(Consensus.parse(rule).video_scores(table), [expected], rtol=1e-6)
+
+
+@pytest.mark.parametrize("on_softmax", [False, True])
+@pytest.mark.parametrize("k", [1, 2, 5, 10, 30])
+def test_class_wise_top_k_is_sort_and_take_the_best(k, on_softmax):
+    """FORMATS 1.9: per class, sort over frames, mean of the best min(k, T); here the number of frames T varies."""
+    video_index = [0] * 1 + [1] * 4 + [2] * 12
+    table = make_table(video_index=video_index, seed=k)
+    result = Consensus("clstk", k, on_softmax).video_scores(table)
+    for video in range(3):
+        rows = table.logits[table.video_index == video].astype(float).tolist()
+        if on_softmax:
+            rows = [[exp(x) / sum(map(exp, row)) for x in row] for row in rows]
+        for label in range(len(CLASSES)):
+            best = sorted((row[label] for row in rows), reverse=True)[:k]
+            # float64 sums in another order: a few units in the last place.
+            assert result[video, label] == pytest.approx(sum(best) / len(best), rel=1e-12)
+
+
+@pytest.mark.parametrize("rule", ["mean", "max", "clstk-2", "softmax-mean", "softmax-max", "softmax-clstk-2"])
+def test_order_of_frames_does_not_matter(rule):
+    logits = np.random.default_rng(0).normal(size=(9, 4))
+    order = np.concatenate([3 * v + np.random.default_rng(v).permutation(3) for v in range(3)])
+    one, other = (Consensus.parse(rule).video_scores(make_table(part)) for part in (logits, logits[order]))
+    np.testing.assert_allclose(one, other, rtol=1e-12)  # sums in another order
+
+
+@pytest.mark.parametrize("rule", ["mean", "max", "clstk-1", "clstk-30"])
+def test_one_frame_is_its_own_consensus(rule):
+    table = make_table(frames=1)
+    np.testing.assert_array_equal(Consensus.parse(rule).video_scores(table), table.logits)
+
+
+def test_videos_without_clips_have_no_score():
+    table = make_table(video_index=[0, 0, 2])  # "b", "b", "c": nothing of "a"
+    result = SOFTMAX_MEAN.video_scores(table)
+    assert table.video_ids.tolist() == ["a", "b", "c"]
+    assert np.isnan(result).all(axis=1).tolist() == [True, False, False]
+    assert table.unscored_ids == ["a"]
+
+
+def test_softmax_does_not_overflow():
+    np.testing.assert_allclose(fusion.softmax(np.array([[1000.0, 1000.0], [-1000.0, 0.0]])), [[0.5, 0.5], [0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("mean", "mean"),
+        ("max", "max"),
+        ("clstk-30", "clstk-030"),
+        ("clstk-030", "clstk-030"),  # 2D-kinectics' file names
+        ("softmax-clstk-1000", "softmax-clstk-1000"),
+        ("softmax-mean", "softmax-mean"),
+    ],
+)
+def test_consensus_is_read_as_it_is_written(text, written):
+    rule = Consensus.parse(text)
+    assert str(rule) == written
+    assert Consensus.parse(written) == rule
+
+
+@pytest.mark.parametrize(
+    "text", ["", "median", "clstk", "clstk-", "clstk-0", "clstk--1", "clstk-1.5", "mean-3", "softmax", "Mean", "mean "]
+)
+def test_unknown_consensus_is_refused(text):
+    with pytest.raises(ValueError, match="expected mean, max or clstk-K"):
+        Consensus.parse(text)
+
+
+def test_fuse_is_a_weighted_mean():
+    one, other = np.array([[1.0, 0.0]]), np.array([[0.0, 4.0]])
+    np.testing.assert_allclose(fusion.fuse([one, other], (1.0, 1.0)), [[0.5, 2.0]])
+    np.testing.assert_allclose(fusion.fuse([one, other], (1.0, 3.0)), [[0.25, 3.0]])
+    np.testing.assert_array_equal(fusion.fuse([one, other], (2.0, 0.0)), one)
+    np.testing.assert_array_equal(fusion.fuse([one, np.full((1, 2), np.nan)], (1.0, 1.0)), [[np.nan, np.nan]])
+
+
+def report_of(*tables, weights=(1.0, 1.0), consensus=SOFTMAX_MEAN):
+    return build_report(list(tables), ["RGB", "Flow"][: len(tables)], consensus=consensus, weights=weights)
+
+
+def test_rows_are_joined_by_video_and_frame():
+    """Shuffled rows, and videos listed in another order, change nothing at all."""
+    rgb, flow = make_table(seed=1), make_table(seed=2, input_type="farneback")
+    truth = report_of(rgb, flow)
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        rows, videos = rng.permutation(9), rng.permutation(3)
+        shuffled = dataclasses.replace(
+            flow,
+            video_ids=flow.video_ids[videos],
+            labels=flow.labels[videos],
+            video_index=np.argsort(videos)[flow.video_index][rows],
+            **{name: getattr(flow, name)[rows] for name in ("start", "view", "logits")},
+        ).sorted()
+        assert report_of(rgb, shuffled) == truth
+
+
+def test_common_rows_of_different_frame_steps():
+    """Frames 0 2 4 6 8 10 against 0 3 6 9: both have 0 and 6."""
+    one = make_table(frames=6, frame_step=2)
+    other = make_table(frames=4, frame_step=3, input_type="farneback")
+    rows = fusion.common_rows([one, other])
+    for table, chosen in zip((one, other), rows, strict=True):
+        assert table.start[chosen].tolist() == [0, 6] * 3
+        assert table.video_index[chosen].tolist() == [0, 0, 1, 1, 2, 2]
+    assert report_of(one, other).rows[-1].num_frames == 6
+
+
+def test_streams_without_a_common_frame_are_refused():
+    one = make_table(frames=1)
+    other = make_table(video_index=[0, 1, 2], start=[1, 1, 1])
+    with pytest.raises(BadInputError, match="RGB and Flow have no frame in common"):
+        report_of(one, other)
+
+
+def test_all_weight_on_one_stream_is_that_stream():
+    """Of the frames too: softmax keeps the order of the logits."""
+    rgb, flow = make_table(seed=1), make_table(seed=2, input_type="farneback")
+    for position, weights in enumerate([(1.0, 0.0), (0.0, 2.5)]):
+        rows = report_of(rgb, flow, weights=weights).rows
+        assert dataclasses.replace(rows[2], name="") == dataclasses.replace(rows[position], name="")
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"classes": ("jump", "run", "sit")}, "4 and 3 classes"),
+        ({"classes": ("jump", "run", "sleep", "walk")}, "'sit' and 'sleep'"),
+        ({"classes": ("run", "jump", "sit", "walk")}, "'jump' and 'run'"),  # the same ones in another order
+        ({"split": "test"}, "'val' and 'test'"),
+        ({"labels": (1, 2, 1)}, r"2 videos .*'a', 'c'"),
+        ({"video_ids": ("b", "a", "other")}, r"2 videos .*'c', 'other'"),
+        ({"video_ids": ("b", "a", "c", "d"), "labels": (1, 0, 3, 3)}, r"1 videos .*'d'"),
+    ],
+)
+def test_tables_that_do_not_belong_together(change, difference):
+    labels = {"labels": (1, 0, 2)}  # within 3 classes too
+    with pytest.raises(BadInputError, match=f"RGB and Flow cannot be fused.*{difference}"):
+        report_of(make_table(**labels), make_table(input_type="farneback", **(labels | change)))
+
+
+def test_fusion_knows_what_neither_stream_knows():
+    """The toy world in miniature: one stream sees the colour, the other the direction, both are half right."""
+    classes = ("blue_left", "blue_right", "red_left", "red_right")
+    ids, labels = list(classes), [0, 1, 2, 3]
+    # Each is sure of its half; within it, it leans to the first class for every video.
+    rgb = make_table([[3, 2, 0, 0], [3, 2, 0, 0], [0, 0, 3, 2], [0, 0, 3, 2]],
+        video_ids=ids, labels=labels, classes=classes, frames=1)  # fmt: skip
+    flow = make_table([[3, 0, 2, 0], [0, 3, 0, 2], [3, 0, 2, 0], [0, 3, 0, 2]],
+        video_ids=ids, labels=labels, classes=classes, frames=1, input_type="farneback")  # fmt: skip
+    report = report_of(rgb, flow, consensus=Consensus.parse("mean"))
+    assert [row.video_top1 for row in report.rows] == [0.5, 0.5, 1.0]
+    assert [row.mean_class_accuracy for row in report.rows] == [0.5, 0.5, 1.0]
