@@ -41,13 +41,13 @@ def test_lossless_video_comes_back_pixel_by_pixel(tmp_path, num_frames):
     assert result.declared_seconds == pytest.approx(num_frames / 15, abs=0.01)  # ffmpeg prints hundredths
 
 
-def test_variable_rate_video_gives_every_frame_once(tmp_path):
+# Bursts of five frames at 50 per second with pauses of half a second; in ticks of 1/15 s some stamps are the same.
+@pytest.mark.parametrize("tick", ["1:1000", "1:15"], ids=["own stamps", "shared stamps"])
+def test_variable_rate_video_gives_every_frame_once(tmp_path, tick):
     truth = pictures(20)
     toy.write_video(tmp_path / "constant.mkv", truth)
-    # Bursts of five frames at 50 per second with pauses of half a second between them.
-    stamps = "setpts=(N*0.02+0.5*floor(N/5))/TB"
-    source = ["-i", tmp_path / "constant.mkv", "-vf", stamps, "-fps_mode", "passthrough"]
-    ffmpeg(*source, "-c:v", "ffv1", tmp_path / "variable.mkv")
+    stamps = ["-vf", "setpts=(N*0.02+0.5*floor(N/5))/TB", "-fps_mode", "passthrough", "-enc_time_base", tick]
+    ffmpeg("-i", tmp_path / "constant.mkv", *stamps, "-c:v", "ffv1", tmp_path / "variable.mkv")
     frames, result = decode(tmp_path / "variable.mkv")
     np.testing.assert_array_equal(frames, truth)
     assert result.damage == ""

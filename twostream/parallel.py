@@ -60,11 +60,21 @@ class _Task:
 
     def __call__(self, job):
         try:
-            return self.function(job)
-        except self.expected as error:
-            return Failure(str(error))
+            signal.signal(signal.SIGTERM, _leave)
+            try:
+                return self.function(job)
+            except self.expected as error:
+                return Failure(str(error))
+            finally:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
         except SystemExit as end:  # the pool would take it for a result, and start the next job
             os._exit(end.code)
+
+
+def _leave(signal_number: int, frame: object) -> None:
+    """Let the job remove its temporary files, undisturbed by a second signal."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + signal_number)
 
 
 def _prepare_worker() -> None:
@@ -72,14 +82,7 @@ def _prepare_worker() -> None:
 
     cv2.setNumThreads(1)  # one process per core is the parallelism
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _leave(signal_number: int, frame: object) -> None:
-    """Let a job remove its temporary files, undisturbed by a second signal."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(128 + signal_number)
 
 
 def _end_with_parent() -> None:

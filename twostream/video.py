@@ -173,6 +173,8 @@ def _first_complaint(words: str) -> str:
     The exit code alone does not tell: most damaged files end with 0.
     """
     for line in words.splitlines():
+        if line.startswith(("[vost#", "[out#", "[image2pipe")):
+            continue  # about its output: two frames of one time stamp, which a picture sequence can have
         if "Stream map" in line and "matches no streams" in line:
             return "no video stream"
         match = re.search(r"\[(error|fatal|warning)\] (.*)", line)
