@@ -10,7 +10,7 @@ BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 DEMO   ?= demo
 
-.PHONY: setup headless-opencv demo test test-slow lint lock clean clean-setup
+.PHONY: setup demo test test-slow lint lock clean clean-setup
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -18,21 +18,22 @@ setup: $(STAMP)
 # uv, because it lets a project say with which setuptools a dependency's source package is built: Visdom 0.2.4, the
 # last for Python 3.11, needs setuptools < 81 for that (pyproject.toml, [tool.uv]).
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is Python %d.%d, expected 3.11 or newer: make PYTHON=python3.12" % sys.version_info[:2])'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is Python %d.%d, expected 3.11 or newer: make PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "no venv module: on Debian, apt-get install python3-venv" >&2; exit 4; }
 	$(BIN)/python -m pip install -q --disable-pip-version-check "uv>=0.9,<1"
 	$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode -c constraints.txt -e ".[dev]"
-	$(BIN)/python -c "import cv2" || $(MAKE) -s headless-opencv
+	$(BIN)/python -c "import cv2" || { $(HEADLESS_OPENCV); }
 	@touch $@
 
 # opencv-contrib-python loads libGL and glib of the desktop; servers without them get the same OpenCV without windows.
-headless-opencv:
-	@echo "OpenCV cannot be imported (above): taking opencv-contrib-python-headless instead, which needs no libGL."
-	@echo "To have the other one: apt-get install libgl1 libglib2.0-0, then make clean-setup setup"
-	version=$$($(BIN)/python -c "from importlib.metadata import version; print(version('opencv-contrib-python'))") && \
-	$(BIN)/uv pip uninstall -q --python $(BIN)/python opencv-contrib-python && \
-	$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode -c constraints.txt "opencv-contrib-python-headless==$$version"
-	$(BIN)/python -c "import cv2"
+define HEADLESS_OPENCV
+echo "OpenCV cannot be imported (above): taking opencv-contrib-python-headless instead, which needs no libGL."; \
+echo "To have the other one: apt-get install libgl1 libglib2.0-0, then make clean-setup setup"; \
+version=$$($(BIN)/python -c "from importlib.metadata import version; print(version('opencv-contrib-python'))") && \
+$(BIN)/uv pip uninstall -q --python $(BIN)/python opencv-contrib-python && \
+$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode "opencv-contrib-python-headless==$$version" && \
+$(BIN)/python -c "import cv2"
+endef
 
 # -------------------------------------------------------------------------------------------------------------- demo
 
@@ -53,10 +54,10 @@ WHERE   = --root=$(DEMO)/data --save_root=$(DEMO)/runs
 demo: setup
 	rm -rf $(DEMO)
 ifeq ($(WHAT),toy)
-	$(RUN) tests/toy.py --videos=$(VIDEOS)
+	$(RUN) tests/toy.py "--videos=$(VIDEOS)"
 endif
-	$(RUN) prep/extract.py --videos=$(VIDEOS) --root=$(DEMO)/data --input_types=rgb,farneback $(PREPARE)
-	$(RUN) prep/build_annotations.py --videos=$(VIDEOS) --root=$(DEMO)/data $(filter --ids%,$(PREPARE))
+	$(RUN) prep/extract.py "--videos=$(VIDEOS)" --root=$(DEMO)/data --input_types=rgb,farneback $(PREPARE)
+	$(RUN) prep/build_annotations.py "--videos=$(VIDEOS)" --root=$(DEMO)/data $(filter --ids%,$(PREPARE))
 	$(RUN) train.py $(WHERE) --dataset=$(WHAT) --input_type=rgb $(TRAIN)
 	$(RUN) train.py $(WHERE) --dataset=$(WHAT) --input_type=farneback $(TRAIN)
 	$(RUN) test.py $(WHERE) --input_type=rgb --workers=2

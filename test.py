@@ -18,7 +18,7 @@ from twostream.annotations import find_root, read_annotations
 from twostream.errors import BadInputError
 from twostream.extraction import tree_flow_coding
 from twostream.frame_store import FrameFolders
-from twostream.fusion import Consensus
+from twostream.fusion import Consensus, class_difference
 from twostream.run_folder import find_run, scores_path
 from twostream.scores import ScoreTable, write_challenge_json, write_scores
 from twostream.stream import StreamConfig
@@ -168,8 +168,8 @@ def _check_flags(
             raise BadInputError(f"{path} was trained with {name} = {getattr(stream, name)}, asked is {value}")
     if classes != stream.classes:
         raise BadInputError(
-            f"{path} was trained for {len(stream.classes)} classes {stream.classes[:3]} ..., the annotations have "
-            f"{len(classes)} classes {classes[:3]} ...; they must be the same, in the same order"
+            f"{path} and the annotations have {class_difference(stream.classes, classes)}; "
+            "they must be the same, in the same order"
         )
     if stream.flow_coding and flow_coding and flow_coding != stream.flow_coding:
         raise BadInputError(

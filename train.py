@@ -50,16 +50,16 @@ def build_parser() -> options.Parser:
 
     group = parser.add_argument_group("optimization")
     add = group.add_argument
-    add("--max_iterations", type=int, default=500_000, metavar="N", help="iterations in all (default: 500000)")
-    add("--start_iteration", type=int, default=0, metavar="N", help="begin the count here (default: 0)")
+    add("--max_iterations", type=options.positive, default=500_000, metavar="N", help="iterations in all (default: 500000)")
+    add("--start_iteration", type=options.not_negative, default=0, metavar="N", help="begin the count here (default: 0)")
     add("--batch_size", "-b", type=options.positive, default=64, metavar="N", help="clips per iteration (default: 64)")
-    add("--lr", "--learning_rate", type=float, default=0.0005, metavar="LR", help="learning rate; biases have twice of it (default: 0.0005)")
-    add("--momentum", type=float, default=0.9, metavar="M", help="of SGD (default: 0.9)")
-    add("--weight_decay", "--wd", type=float, default=1e-4, metavar="W", help="not for biases (default: 0.0001)")
+    add("--lr", "--learning_rate", type=options.rate, default=0.0005, metavar="LR", help="learning rate; biases have twice of it (default: 0.0005)")
+    add("--momentum", type=options.rate, default=0.9, metavar="M", help="of SGD (default: 0.9)")
+    add("--weight_decay", "--wd", type=options.rate, default=1e-4, metavar="W", help="not for biases (default: 0.0001)")
     add("--stepvalues", "--step_values", type=options.integers, default=(250_000, 400_000), metavar="N,N", help="iterations at which the rate drops (default: 250000,400000)")
-    add("--gamma", type=float, default=0.2, metavar="G", help="by this factor (default: 0.2)")
-    add("--dropout", type=float, default=0.6, metavar="P", help="before the head (default: 0.6)")
-    add("--seed", type=int, default=123, metavar="N", help="of weights, order and crops (default: 123)")
+    add("--gamma", type=options.rate, default=0.2, metavar="G", help="by this factor (default: 0.2)")
+    add("--dropout", type=options.share, default=0.6, metavar="P", help="before the head (default: 0.6)")
+    add("--seed", type=options.not_negative, default=123, metavar="N", help="of weights, order and crops (default: 123)")
 
     group = parser.add_argument_group("weights")
     options.add_boolean(group, "--pretrained", default=True, help="start from ImageNet weights (default: True)")
@@ -130,6 +130,9 @@ def main() -> int:
     if first >= args.max_iterations:
         print(f"{run_dir} has {first} of {args.max_iterations} iterations already: nothing to do")
         return 0
+    weights = args.init_from
+    if args.pretrained and not weights and not checkpoint:
+        weights = find_pretrained(args.global_models_dir, backbone)
     write_stream(run_dir, stream, settings)
     monitors = Monitors([ConsoleMonitor(run_dir), JsonMonitor(run_dir, resumed_at=first if checkpoint else None)])
     if args.visdom:
@@ -147,8 +150,7 @@ def main() -> int:
     # The network.
     torch.manual_seed(args.seed)
     network = build_model(stream, dropout=args.dropout).to(device)
-    if not checkpoint and (args.init_from or args.pretrained):
-        weights = args.init_from or find_pretrained(args.global_models_dir, backbone)
+    if weights and not checkpoint:
         monitors.message(str(load_weights(network.backbone, weights, stream)))
     optimizer = build_optimizer(network, learning_rate=args.lr, momentum=args.momentum, weight_decay=args.weight_decay)
     forward = torch.nn.DataParallel(network, device_ids=list(range(args.ngpu))) if args.ngpu > 1 else network

@@ -46,7 +46,9 @@ def main() -> int:
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", choices=("inception_v3", "vgg16", "vgg16_reducedfc"), help="whose weights")
     parser.add_argument("--folder", type=options.folder, default=FOLDER, metavar="DIR", help="(default: pretrained/)")
-    parser.add_argument("--url", default="", help="take the file from here, such as a mirror; it is checked all the same")
+    parser.add_argument(
+        "--url", default="", help="take the file from here, such as a mirror; it is checked all the same"
+    )
     args = parser.parse_args()
 
     from torch.hub import download_url_to_file
@@ -79,7 +81,9 @@ def check(path: Path, network: str, sha256_prefix: str) -> None:
 
     digest = sha256(path)
     if not digest.startswith(sha256_prefix):
-        raise BadInputError(f"{path} has SHA-256 {digest[:8]}..., expected {sha256_prefix}...; delete it, fetch it again")
+        raise BadInputError(
+            f"{path} has SHA-256 {digest[:8]}..., expected {sha256_prefix}...; delete it, fetch it again"
+        )
     classes = tuple(map(str, range(1000)))
     stream = StreamConfig("rgb", network, classes, BACKBONES[network].input_size)
     print(load_weights(build_model(stream).backbone, path, stream))

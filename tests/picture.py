@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The picture of README.md from a finished `make demo`: an RGB frame, its flow image, and the fused table.
 
-  python tests/picture.py --demo=demo --picture=docs/two_streams.png
+python tests/picture.py --demo=demo --picture=docs/two_streams.png
 """
 
 import argparse

@@ -181,7 +181,7 @@ def test_array_that_claims_more_than_is_there(path, shape):
 def test_wrong_type(path, name, dtype):
     rewrite(path, **{name: getattr(make_table(), name).astype(dtype)})
     message = refused(path)
-    assert name in message and np.dtype(dtype).name.rstrip("0123456789_") in message
+    assert f"{name} has type {np.dtype(dtype)}" in message
 
 
 @pytest.mark.parametrize(

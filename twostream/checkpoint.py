@@ -7,6 +7,7 @@ It holds tensors and plain values only: format, stream, weights, optimizer, iter
 import hashlib
 import re
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import nn
@@ -58,8 +59,16 @@ def write_checkpoint(
         "versions": {"torch": torch.__version__.partition("+")[0], "threads": torch.get_num_threads()},
     }
     path = checkpoint_path(run_dir, iteration)
-    atomic.write_file(path, lambda file: torch.save(content, file))
+    atomic.write_file(path, lambda file: _save(content, file))
     return path
+
+
+def _save(content: dict, file: BinaryIO) -> None:
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:
+        # What torch says when the file takes no more, e.g. on a full disk; the file's own error is its context.
+        raise error.__context__ if isinstance(error.__context__, OSError) else OSError(str(error)) from None
 
 
 def read_checkpoint(path: str | Path) -> dict:
@@ -77,13 +86,17 @@ def checkpoint_stream(path: str | Path, content: dict) -> StreamConfig:
     """The stream that a checkpoint was trained for."""
     try:
         return StreamConfig.from_json(content["stream"])
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BadInputError(f"{path}: {error}; expected a checkpoint of this version") from None
 
 
 def load_weights_of(backbone: nn.Module, content: dict) -> None:
-    """Put a checkpoint's weights into its network, name by name."""
-    backbone.load_state_dict(content["weights"])
+    """Put a checkpoint's weights into its network, name by name; BadInputError when they are another network's."""
+    try:
+        backbone.load_state_dict(content["weights"])
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise BadInputError(f"the checkpoint's weights do not fit its own network: {reason}") from None
 
 
 def restore(content: dict, backbone: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -23,6 +23,8 @@ def choose_device(name: str, *, num_gpus: int = 1) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise EnvironmentFaultError(f"--device {name!r}, expected auto, cpu, cuda or cuda:<number>") from None
+    if device.type not in ("cpu", "cuda"):
+        raise EnvironmentFaultError(f"--device {name!r}, expected auto, cpu, cuda or cuda:<number>")
     if device.type == "cuda" and (device.index or 0) >= available:
         raise EnvironmentFaultError(f"--device {name}, but {available} GPUs are visible; take --device=cpu or auto")
     return device

@@ -1,7 +1,7 @@
 """Consensus (clips of a video -> one row of scores) and fusion (streams -> one)."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +76,12 @@ def fuse(scores: list[np.ndarray], weights: tuple[float, ...]) -> np.ndarray:
     return sum(weight / total * array for weight, array in zip(weights, scores, strict=True))
 
 
+def class_difference(one: Sequence[str], other: Sequence[str]) -> str:
+    """How two lists of classes differ, for messages: their lengths and the first place where they do."""
+    first = next((f", first {a!r} and {b!r}" for a, b in zip(one, other, strict=False) if a != b), "")
+    return f"{len(one)} and {len(other)} classes that differ{first}"
+
+
 def check_fusable(tables: list[ScoreTable], names: list[str]) -> None:
     """Raise BadInputError unless all tables score the same videos with the same labels and classes."""
     first = tables[0]
@@ -84,9 +90,7 @@ def check_fusable(tables: list[ScoreTable], names: list[str]) -> None:
         if table.split != first.split:
             raise BadInputError(f"{pair}: splits {first.split!r} and {table.split!r}; score the same one")
         if table.classes != first.classes:
-            differing = [pair for pair in zip(first.classes, table.classes, strict=False) if pair[0] != pair[1]]
-            what = f"first {differing[0][0]!r} and {differing[0][1]!r}" if differing else "by number"
-            raise BadInputError(f"{pair}: {len(first.classes)} and {len(table.classes)} classes that differ, {what}")
+            raise BadInputError(f"{pair}: {class_difference(first.classes, table.classes)}; train on the same ones")
         if table.split_fingerprint != first.split_fingerprint:
             labels = [dict(zip(t.video_ids.tolist(), t.labels.tolist(), strict=True)) for t in (first, table)]
             differing = [i for i in labels[0].keys() | labels[1].keys() if labels[0].get(i) != labels[1].get(i)]

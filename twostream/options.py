@@ -5,7 +5,7 @@ Underscores are canonical: hyphens in flag names are read as underscores, `name=
 """
 
 import argparse
-import os
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -82,6 +82,26 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def not_negative(text: str) -> int:
+    """A whole number, 0 or more."""
+    return 0 if re.fullmatch(r"\+?0+", text) else positive(text)
+
+
+def rate(text: str) -> float:
+    """A finite number, 0 or more."""
+    value = float(text)  # argparse says what is wrong when it is none
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a finite number, 0 or more")
+    return value
+
+
+def share(text: str) -> float:
+    """A number from 0 up to 1."""
+    if not 0 <= (value := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a number from 0 up to 1")
+    return value
+
+
 def folder(text: str) -> Path:
     """A path; `~` is the home folder."""
     return Path(text).expanduser()
@@ -114,7 +134,7 @@ def add_stream_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_loading_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("machine")
-    group.add_argument("--workers", "-j", type=int, default=4, metavar="N", help="processes that load and decode images")
+    group.add_argument("--workers", "-j", type=not_negative, default=4, metavar="N", help="processes that load and decode images")
     group.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1; auto takes a GPU if any")
     group.add_argument("--ngpu", type=positive, default=1, metavar="N", help="GPUs that share each batch")
 # fmt: on
@@ -138,9 +158,13 @@ def run(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted; what is finished is kept, run the command again to go on", file=sys.stderr)
         code = EXIT_INTERRUPTED
-    except (OSError, MemoryError) as error:
-        print(f"error: {error or type(error).__name__}; mend it, then run the command again", file=sys.stderr)
+    except RuntimeError as error:
+        if not re.search(r"out of memory|DataLoader worker", str(error)):
+            raise
+        reason = str(error).partition(". ")[0]
+        print(f"error: {reason}; take a smaller --batch_size or fewer --workers, then go on", file=sys.stderr)
         code = EXIT_ENVIRONMENT
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code) if code == EXIT_INTERRUPTED else sys.exit(code)
+    except (OSError, MemoryError) as error:
+        print(f"error: {str(error) or type(error).__name__}; mend it, then run the command again", file=sys.stderr)
+        code = EXIT_ENVIRONMENT
+    sys.exit(code)

@@ -22,8 +22,9 @@ def clip_starts(num_frames: int, *, clip_len: int, frame_stride: int, clip_step:
 
 
 def clip_frames(start: int, num_frames: int, *, clip_len: int, frame_stride: int) -> list[int]:
-    """Frame indices of a clip; indices past the end of a short video repeat its last frame."""
-    return [min(start + frame_stride * k, num_frames - 1) for k in range(clip_len)]
+    """Frame indices of a clip; in a video too short for it, the last one before the end is repeated."""
+    last = (num_frames - 1 - start) // frame_stride
+    return [start + frame_stride * min(k, last) for k in range(clip_len)]
 
 
 class ClipIndex:

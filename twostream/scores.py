@@ -1,7 +1,9 @@
 """Score tables: one row of logits per scored clip, with all that is needed to judge and to join them; their files."""
 
 import json
+import tokenize
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,12 @@ ARRAYS = {
     "logits": (np.float32, 2),
 }
 """type and number of dimensions of each array in a file"""
+
+UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, tokenize.TokenError, OSError, EOFError, LookupError,
+    ValueError, TypeError, AttributeError, RuntimeError, MemoryError,
+)  # fmt: skip
+"""what zipfile, numpy and json raise for damaged or foreign content"""
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ class ScoreTable:
     def sorted(self) -> "ScoreTable":
         """The same table in the order that the class promises."""
         order = np.argsort(self.video_ids, kind="stable")
-        place = np.empty_like(order)
+        place = np.empty(len(order), np.int32)
         place[order] = np.arange(len(order))
         video_index = place[self.video_index]
         rows = np.lexsort((self.view, self.start, video_index))
@@ -100,7 +108,8 @@ def read_scores(path: str | Path) -> ScoreTable:
             if damaged := parts.testzip():
                 raise BadInputError(f"{path}: {damaged} does not match its checksum; run test.py again")
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("header", *ARRAYS)}
+            # What is no array at all, NumPy hands out as bytes.
+            arrays = {name: np.asarray(file[name]) for name in ("header", *ARRAYS)}
         header = json.loads(str(arrays.pop("header")))
         if header["format"] != FORMAT:
             raise BadInputError(f"{path}: format {header['format']!r}, expected {FORMAT}; run test.py again")
@@ -108,7 +117,9 @@ def read_scores(path: str | Path) -> ScoreTable:
         num_classes = len(StreamConfig.from_json(table.stream).classes)
     except FileNotFoundError:
         raise BadInputError(f"{path}: there is no such file; run test.py first") from None
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError, NotImplementedError) as error:
+    except PermissionError:
+        raise  # the machine's fault, not the file's
+    except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadInputError(f"{path}: no score file ({reason}); run test.py again") from None
     _check(path, table, num_classes)
@@ -143,12 +154,12 @@ def _check(path: Path, table: ScoreTable, num_classes: int) -> None:
     finite = np.isfinite(table.logits).all(axis=1)
     if not finite.all():
         row = int(np.argmin(finite))
-        refuse(f"row {row}, video {table.video_ids[table.video_index[row]]!r}: scores that are not finite")
+        refuse(f"row {row}, video {str(table.video_ids[table.video_index[row]])!r}: scores that are not finite")
     keys = np.stack([table.video_index, table.start, table.view], axis=1)
     unique, counts = np.unique(keys, axis=0, return_counts=True)
     if len(unique) < rows:
         video, start, _ = unique[counts.argmax()]
-        refuse(f"video {table.video_ids[video]!r} has frame {start} more than once")
+        refuse(f"video {str(table.video_ids[video])!r} has frame {start} more than once")
 
 
 def write_challenge_json(

@@ -35,8 +35,8 @@ class Backbone:
     """pattern of tensors in such files that have no place in the module, by design"""
 
 
-HEAD_STD = 0.001
-"""of the random weights of a new head, so that training starts from equal scores (as TSN does)"""
+HEAD_STD = 0.01
+"""of the random weights of a new head, so that training starts from nearly equal scores"""
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -90,7 +90,7 @@ def backbone_name(name: str) -> str:
     """A flag's word -> the name in BACKBONES; `inceptionV3` and `vgg` are those of 2D-kinectics."""
     name = ALIASES.get(name.lower(), name.lower())
     if name not in BACKBONES:
-        raise BadInputError(f"--arch {name!r}, expected {', '.join(BACKBONES)}")
+        raise BadInputError(f"network {name!r}, expected {', '.join(BACKBONES)}")
     return name
 
 
@@ -114,9 +114,9 @@ class StreamNetwork(nn.Module):
 def build_model(stream: StreamConfig, *, dropout: float = 0.6) -> StreamNetwork:
     """The network of a stream, with random weights drawn from torch's generator.
 
-    Raises BadInputError when the network cannot take pictures of that size.
+    Raises BadInputError when there is no such network, or it cannot take pictures of that size.
     """
-    backbone = BACKBONES[stream.backbone]
+    backbone = BACKBONES[backbone_name(stream.backbone)]
     if stream.input_size < backbone.min_input_size:
         raise BadInputError(
             f"--input_size {stream.input_size}, expected {backbone.min_input_size} or more for {stream.backbone}"

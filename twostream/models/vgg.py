@@ -7,6 +7,9 @@ from torch import nn
 HIDDEN = 1024
 """width of the fully connected layer of the reducedfc form"""
 
+PIXEL_DEVIATION = 58
+"""of photographs in 0 ... 255, which the reducedfc form sees; random weights are drawn for a deviation of 1"""
+
 
 def build(num_classes: int, input_size: int, dropout: float) -> nn.Module:
     """torchvision's network: (N, 3, S, S) -> (N, K)."""
@@ -45,6 +48,8 @@ class ReducedFC(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(module.bias)
+        with torch.no_grad():
+            self.conv_base[0].weight /= PIXEL_DEVIATION
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         features = self.extra_layers(self.conv_base(images))

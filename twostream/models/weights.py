@@ -2,7 +2,9 @@
 
 import pickle
 import re
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +13,10 @@ from torch import nn
 
 from twostream.errors import BadInputError
 from twostream.models import BACKBONES, Backbone
-from twostream.stream import StreamConfig
+from twostream.stream import RGB, StreamConfig
+
+ZIP_FOLDER_BIT = 0x10
+"""of a zip entry's attributes, as MS-DOS had it"""
 
 
 @dataclass
@@ -62,14 +67,16 @@ def read_torch_file(path: str | Path) -> dict:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as parts:
-                damaged = parts.testzip()
+                # A part marked as a folder passes Python's check, and torch leaves its tensor unfilled.
+                folders = [part.filename for part in parts.infolist() if part.external_attr & ZIP_FOLDER_BIT]
+                damaged = parts.testzip() or next(iter(folders), None)
             if damaged:
                 raise BadInputError(f"{path}: {damaged} does not match its checksum; take another copy of the file")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise BadInputError(f"{path}: there is no such file") from None
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OSError, LookupError,
-            AttributeError, TypeError, NotImplementedError) as error:  # fmt: skip
+    except (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError, ValueError,
+            OSError, LookupError, AttributeError, TypeError, AssertionError, ArithmeticError) as error:  # fmt: skip
         # What torch says runs over a page; the first sentence names the kind of damage.
         reason = re.split(r"[.\n]", str(error) or type(error).__name__)[0]
         size = path.stat().st_size if path.is_file() else 0
@@ -122,8 +129,8 @@ def load_weights(module: nn.Module, path: str | Path, stream: StreamConfig) -> W
 
 def _sees_rgb(content: dict) -> bool:
     """Was the network of this file made for RGB pictures? ImageNet's were; of 2D-kinectics' own we are not told."""
-    if "stream" in content:
-        return StreamConfig.from_json(content["stream"]).modality == "rgb"
+    if isinstance(content.get("stream"), dict):
+        return content["stream"].get("input_type") == RGB
     return not any("fc_kin." in str(name) or "extra_layers." in str(name) for name in content)
 
 
@@ -135,7 +142,7 @@ def _named_tensors(content: dict, backbone: Backbone) -> dict[str, torch.Tensor]
     tensors = {}
     for name, value in content.items():
         if isinstance(name, str) and isinstance(value, torch.Tensor):
-            name = name.removeprefix("module.")
+            name = re.sub(r"^(module\.)+", "", name)
             for pattern, replacement in backbone.renames:
                 name = re.sub(pattern, replacement, name)
             tensors[name] = value
@@ -150,7 +157,7 @@ def fit_first_layer(weight: torch.Tensor, *, num_channels: int, modality: str) -
     Segment Networks, ECCV 2016), on the same scale; not so when the file's network was trained on flow already.
     A weight that has that many channels and more than one frame already is taken as it is.
     """
-    if weight.shape[1] != 3:
+    if weight.ndim != 4 or weight.shape[1] != 3:
         return weight
     frames = num_channels // 3
     if modality == "flow":

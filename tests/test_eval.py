@@ -1,0 +1,161 @@
+"""eval.py as a user runs it."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.tables import make_table
+from twostream.run_folder import scores_path, write_stream
+from twostream.scores import write_scores
+from twostream.stream import StreamConfig
+
+
+def make_run(save_root, name, table, *, iteration=100):
+    """A run's folder with its scores, as train.py and test.py leave it."""
+    run = save_root / name
+    run.mkdir(parents=True, exist_ok=True)
+    write_stream(run, StreamConfig.from_json(table.stream), {})
+    write_scores(scores_path(run, split=table.split, iteration=iteration), table)
+    return run
+
+
+@pytest.fixture
+def save_root(tmp_path):
+    """Runs of both types; flow was scored twice, perfectly at last. Names say nothing."""
+    make_run(tmp_path, "one", make_table(seed=1))
+    flow = make_table(seed=2, input_type="farneback")
+    make_run(tmp_path, "two", flow, iteration=100)
+    perfect = dataclasses.replace(flow, logits=np.eye(4, dtype=np.float32)[flow.row_labels])
+    make_run(tmp_path, "two", perfect, iteration=1_000_000)
+    return tmp_path
+
+
+def rows_of(path):
+    return {row["name"]: row for row in json.loads(path.read_text())["rows"]}
+
+
+def test_streams_by_run(run_program, save_root):
+    result = run_program("eval.py", f"--save_root={save_root}")
+    assert result.returncode == 0, result.stderr
+    assert f"wrote {save_root}/report.json" in result.stdout
+    assert f"scores: {save_root}/two/scores_val_1000000.npz" in result.stdout
+    rows = rows_of(save_root / "report.json")
+    assert list(rows) == ["RGB", "Flow", "RGB+Flow"]
+    assert rows["Flow"]["video_top1"] == 1
+    for title in ("frame top-1", "frame top-3", "video top-1", "video top-5", "mean error", "mean class acc"):
+        assert title in result.stdout
+
+
+def test_iteration_weights_consensus_and_old_spellings(run_program, save_root):
+    result = run_program(
+        "eval.py", f"--root={save_root}", "--input=rgb,farneback", "--test-iteration=100",
+        "--fusion-weights=0,1", "--consensus=clstk-2", f"--report={save_root}/deep/er/table.json",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    rows = rows_of(save_root / "deep/er/table.json")
+    assert rows["RGB+Flow"] | {"name": "Flow"} == rows["Flow"]
+    assert json.loads((save_root / "deep/er/table.json").read_text())["consensus"] == "clstk-002"
+    assert not (save_root / "report.json").exists()
+
+
+def test_streams_by_score_file(run_program, save_root, tmp_path):
+    files = [save_root / "one/scores_val_000100.npz", save_root / "two/scores_val_000100.npz"]
+    result = run_program("eval.py", "--scores", *files, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    by_file = (tmp_path / "report.json").read_text()
+    run_program("eval.py", f"--save_root={save_root}", "--test_iteration=100", f"--report={tmp_path}/by_run.json")
+    assert (tmp_path / "by_run.json").read_text() == by_file
+
+
+def test_one_stream_alone_and_two_of_a_kind(run_program, save_root):
+    assert run_program("eval.py", f"--save_root={save_root}", "--input_types=rgb").returncode == 0
+    assert list(rows_of(save_root / "report.json")) == ["RGB"]
+    file = save_root / "one/scores_val_000100.npz"
+    assert run_program("eval.py", "--scores", file, file, f"--report={save_root}/twice.json").returncode == 0
+    rows = rows_of(save_root / "twice.json")
+    assert len(rows) == 3  # names differ, so no row is lost
+    assert len({row["video_top1"] for row in rows.values()}) == 1
+
+
+def test_several_runs_of_a_type_are_listed_and_chosen(run_program, save_root):
+    make_run(save_root, "three", make_table(seed=3))
+    result = run_program("eval.py", f"--save_root={save_root}")
+    assert result.returncode == 3
+    assert "choose with --run or --runs among one, three" in result.stderr
+    assert run_program("eval.py", f"--save_root={save_root}", "--runs=three,two").returncode == 0
+    content = json.loads((save_root / "report.json").read_text())
+    assert [source["stream"]["input_type"] for source in content["sources"]] == ["rgb", "farneback"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--input_types=rgb,tvl1"], "no run of tvl1"),
+        (["--runs=one,other"], "no run of farneback other"),
+        (["--split=test"], "one has no scores of split 'test': run test.py first"),
+        (["--test_iteration=7"], "scores_val_000007.npz: there is no such file; run test.py first"),
+    ],
+)
+def test_missing_scores_exit_3(run_program, save_root, words, message):
+    result = run_program("eval.py", f"--save_root={save_root}", *words)
+    assert result.returncode == 3
+    assert message in result.stderr and result.stderr.count("\n") == 1
+    assert not (save_root / "report.json").exists()
+
+
+def test_damaged_and_differing_files_exit_3(run_program, save_root):
+    two = save_root / "two/scores_val_1000000.npz"
+    write_scores(two, make_table(input_type="farneback", classes=("run", "jump", "sit", "walk")))
+    result = run_program("eval.py", f"--save_root={save_root}")
+    assert result.returncode == 3 and "RGB and Flow cannot be fused" in result.stderr
+    two.write_bytes(two.read_bytes()[:500])
+    result = run_program("eval.py", f"--save_root={save_root}")
+    assert result.returncode == 3 and str(two) in result.stderr and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],  # no streams at all
+        ["--save_root=.", "--consensus=median"],
+        ["--save_root=.", "--runs=one"],  # of two input types
+        ["--save_root=.", "--input_types="],
+        ["--save_root=.", "--fusion=1,1"],  # abbreviations are off
+    ],
+)
+def test_wrong_command_line_exits_2(run_program, words):
+    result = run_program("eval.py", *words)
+    assert result.returncode == 2 and "eval.py: error:" in result.stderr
+
+
+@pytest.mark.parametrize("weights", ["1", "1,2,3", "-1,2", "0,0", "nan,1", "inf,1", "x,1", ""])
+def test_wrong_weights_exit_2(run_program, save_root, weights):
+    result = run_program("eval.py", f"--save_root={save_root}", f"--fusion_weights={weights}")
+    assert result.returncode == 2 and "--fusion_weights" in result.stderr
+    assert not (save_root / "report.json").exists()
+
+
+def test_help_names_every_flag(run_program):
+    result = run_program("eval.py", "--help")
+    assert result.returncode == 0
+    for flag in ("--scores", "--save_root", "--input_types", "--runs", "--split", "--consensus", "--fusion_weights"):
+        assert flag in result.stdout
+
+
+def test_answers_without_torch(save_root):
+    """A whole run in a process of its own leaves torch unimported."""
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['eval.py', '--save_root={save_root}']\n"
+        "try:\n    runpy.run_path('eval.py', run_name='__main__')\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "print(sorted({'torch', 'torchvision', 'visdom'} & sys.modules.keys()))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1:] == ["[]"], result.stderr
+    assert (save_root / "report.json").is_file()

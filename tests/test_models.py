@@ -1,0 +1,209 @@
+"""The contract of every network in BACKBONES, and that ours are the published ones."""
+
+import re
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional
+
+from twostream.errors import BadInputError
+from twostream.models import BACKBONES, StreamNetwork, backbone_name, build_model
+from twostream.models.vgg import build_reducedfc
+from twostream.models.weights import load_weights
+from twostream.stream import StreamConfig
+
+NUM_CLASSES = 5
+
+
+def stream(backbone, *, clip_len=1, input_type="rgb", input_size=None, num_classes=NUM_CLASSES) -> StreamConfig:
+    classes = tuple(f"class {k}" for k in range(num_classes))
+    return StreamConfig(input_type, backbone, classes, input_size or BACKBONES[backbone].min_input_size, clip_len)
+
+
+def pictures(size: int, *, count=2, clip_len=1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 3 * clip_len, size, size), generator=generator, dtype=torch.uint8)
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
+def backbone(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def network(backbone):
+    """With dropout off, for clips of three frames, at the smallest size. Tests run in order; the last one trains it."""
+    torch.manual_seed(0)
+    return build_model(stream(backbone, clip_len=3), dropout=0.0)
+
+
+def test_logits_of_clips(backbone, network):
+    with torch.no_grad():
+        logits = network(pictures(BACKBONES[backbone].min_input_size, clip_len=3))
+    assert logits.shape == (2, NUM_CLASSES) and logits.dtype == torch.float32
+    # A new head gives all classes nearly the same score: features are of order 1, its weights of order HEAD_STD.
+    assert logits.abs().max() < 1
+
+
+def test_first_layer_is_widened_and_alone_in_it(backbone, network):
+    first = BACKBONES[backbone].first_layer
+    with torch.device("meta"):
+        single = build_model(stream(backbone)).backbone
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.backbone.state_dict().items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in single.state_dict().items()}
+    assert expected[f"{first}.weight"][1] == 3
+    expected[f"{first}.weight"] = (shapes[f"{first}.weight"][0], 9, *expected[f"{first}.weight"][2:])
+    assert shapes == expected
+    old, new = single.get_submodule(first), network.backbone.get_submodule(first)
+    assert (old.stride, old.padding, old.bias is None) == (new.stride, new.padding, new.bias is None)
+
+
+def test_head_is_the_last_layer(backbone, network):
+    head = network.backbone.get_submodule(BACKBONES[backbone].head)
+    assert isinstance(head, nn.Linear) and head.out_features == NUM_CLASSES
+    assert not head.bias.any()
+
+
+def test_default_size_fits(backbone):
+    size = BACKBONES[backbone].input_size
+    with torch.device("meta"):
+        network = build_model(stream(backbone, input_size=size)).eval()
+        assert network(torch.empty(1, 3, size, size, dtype=torch.uint8)).shape == (1, NUM_CLASSES)
+
+
+def test_too_small_pictures_are_refused(backbone):
+    least = BACKBONES[backbone].min_input_size
+    with pytest.raises(BadInputError, match=f"--input_size {least - 1}, expected {least} or more for {backbone}"):
+        build_model(stream(backbone, input_size=least - 1))
+
+
+def test_dropout_reaches_the_network(backbone):
+    with torch.device("meta"):
+        module = build_model(stream(backbone), dropout=0.37)
+    assert {m.p for m in module.modules() if isinstance(m, nn.Dropout)} == {0.37}
+
+
+def test_no_buffers_of_ours_in_the_weights(backbone, network):
+    assert all(name.startswith("backbone.") for name in network.state_dict())
+
+
+def test_saved_weights_come_back(backbone, network, tmp_path):
+    if backbone == "vgg16":
+        pytest.skip("half a gigabyte; see test_vgg16_gives_what_torchvision_gives")
+    config = stream(backbone, clip_len=3)
+    torch.save({"stream": config.to_json(), "weights": network.backbone.state_dict()}, tmp_path / "w.pth")
+    other = build_model(config).backbone
+    report = load_weights(other, tmp_path / "w.pth", config)
+    assert not report.random and not report.skipped
+    for name, tensor in network.backbone.named_parameters():
+        assert torch.equal(other.get_parameter(name), tensor), name
+
+
+def test_one_step_lowers_the_loss(backbone, network):
+    clips, labels = pictures(BACKBONES[backbone].min_input_size, count=4, clip_len=3), torch.tensor([0, 1, 2, 3])
+    network.train()
+    before = functional.cross_entropy(network(clips), labels)
+    before.backward()
+    with torch.no_grad():
+        # Where the loss is nearly straight, a rate of r / |gradient|^2 lowers it by r, whatever the network's scale.
+        squared = sum(p.grad.square().sum() for p in network.parameters())
+        for parameter in network.parameters():
+            parameter -= 0.02 / squared * parameter.grad
+        after = functional.cross_entropy(network(clips), labels)
+    assert 0.005 < before - after < 0.05
+
+
+# ------------------------------------------------------------------------------------------------ one by one
+
+
+@pytest.mark.parametrize(
+    ("backbone", "pixel", "expected"),
+    [
+        ("inception_v3", (0, 0, 0), (-1, -1, -1)),
+        ("inception_v3", (255, 255, 255), (1, 1, 1)),
+        ("inception_v3", (51, 102, 204), (-0.6, -0.2, 0.6)),
+        ("vgg16", (0, 0, 0), (-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225)),
+        ("vgg16", (255, 255, 255), (2.2489083, 2.4285714, 2.64)),
+        ("vgg16_reducedfc", (123, 117, 104), (0, 0, 0)),
+        ("vgg16_reducedfc", (255, 0, 105), (132, -117, 1)),
+    ],
+)
+@pytest.mark.parametrize("clip_len", [1, 2])
+def test_normalisation(backbone, pixel, expected, clip_len):
+    record = BACKBONES[backbone]
+    network = StreamNetwork(nn.Identity(), mean=record.mean, std=record.std, clip_len=clip_len)
+    clip = torch.tensor(pixel, dtype=torch.uint8).repeat(clip_len).view(1, -1, 1, 1)
+    # float32 of 255 * mean is off by 1e-5 where pixels are not scaled
+    assert torch.allclose(network(clip).flatten(), torch.tensor(expected).float().repeat(clip_len), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [("inceptionV3", "inception_v3"), ("inception_v3", "inception_v3"), ("vgg", "vgg16_reducedfc"), ("VGG16", "vgg16")],
+)
+def test_names_of_2d_kinectics_are_accepted(word, name):
+    assert backbone_name(word) == name
+
+
+def test_unknown_name():
+    with pytest.raises(BadInputError, match="network 'resnet101', expected inception_v3, vgg16, vgg16_reducedfc"):
+        backbone_name("resnet101")
+
+
+def test_reducedfc_is_the_network_of_2d_kinectics():
+    """Its layer numbers are the keys of `vgg16_reducedfc.pth`; at 300 pixels 19x19, then 3x3."""
+    with torch.device("meta"):
+        module = build_reducedfc(NUM_CLASSES, 300, 0.6)
+        base = module.conv_base(torch.empty(1, 3, 300, 300))
+        assert base.shape == (1, 1024, 19, 19)
+        assert module.extra_layers(base).shape == (1, 1024, 3, 3)
+    names = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    numbers = [int(m[1]) for m in (re.fullmatch(r"conv_base\.(\d+)\.weight", name) for name in names) if m]
+    assert numbers == [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28, 31, 33]
+    assert names["conv_base.31.weight"] == (1024, 512, 3, 3) and names["conv_base.33.weight"] == (1024, 1024, 1, 1)
+    assert names["extra_layers.1.weight"] == (1024, 1024, 3, 3)
+    assert names["classifier.1.weight"] == (1024, 9216) and names["classifier.4.weight"] == (NUM_CLASSES, 1024)
+    assert module.conv_base[31].dilation == (6, 6)
+
+
+def normalised(clips, mean, std):
+    return torchvision.transforms.functional.normalize(clips.float() / 255, mean, std)
+
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def test_inception_gives_what_torchvision_gives(tmp_path):
+    """Its file has an auxiliary head, and it turns ImageNet's normalisation into .5 / .5 itself: ours starts there."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.inception_v3(
+        weights=None, num_classes=1000, transform_input=True, init_weights=False
+    ).eval()
+    torch.save(theirs.state_dict(), tmp_path / "inception_v3_google-0cc3c7bd.pth")
+    config = stream("inception_v3", num_classes=1000)
+    ours = build_model(config).eval()
+    report = load_weights(ours.backbone, tmp_path / "inception_v3_google-0cc3c7bd.pth", config)
+    assert not report.random and not report.skipped
+    assert len(report.loaded) == len(ours.backbone.state_dict())
+    clips = pictures(75)
+    with torch.no_grad():
+        expected = theirs(normalised(clips, *IMAGENET))
+        # Two ways to compute the same normalisation in float32, then 90 layers.
+        assert torch.allclose(ours(clips), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+
+
+def test_vgg16_gives_what_torchvision_gives(tmp_path):
+    torch.manual_seed(0)
+    theirs = torchvision.models.vgg16(weights=None, num_classes=NUM_CLASSES, init_weights=False).eval()
+    torch.save(theirs.state_dict(), tmp_path / "vgg16-397923af.pth")
+    config = stream("vgg16")
+    ours = build_model(config).eval()
+    report = load_weights(ours.backbone, tmp_path / "vgg16-397923af.pth", config)
+    assert not report.random and not report.skipped and len(report.loaded) == 32
+    clips = pictures(32)
+    with torch.no_grad():
+        expected = theirs(normalised(clips, *IMAGENET))
+        assert torch.allclose(ours(clips), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    (tmp_path / "vgg16-397923af.pth").unlink()  # half a gigabyte

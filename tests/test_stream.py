@@ -1,0 +1,38 @@
+"""What makes a stream, as it travels through files."""
+
+import json
+
+import pytest
+
+from twostream.stream import StreamConfig
+
+STREAM = StreamConfig("farneback", "vgg16", ("walk", "run"), 224, 5, 2, {"scale": 6.4, "zero": 128})
+
+
+def test_round_trip_through_json():
+    assert StreamConfig.from_json(json.loads(json.dumps(STREAM.to_json()))) == STREAM
+
+
+def test_missing_and_unknown_fields_are_named():
+    content = STREAM.to_json()
+    del content["clip_len"]
+    with pytest.raises(ValueError, match="clip_len, depth"):
+        StreamConfig.from_json(content | {"depth": 3})
+
+
+@pytest.mark.parametrize(
+    "input_type, modality", [("rgb", "rgb"), ("farneback", "flow"), ("dis", "flow"), ("brox", "flow")]
+)
+def test_modality(input_type, modality):
+    assert StreamConfig(input_type, "vgg16", ("a",), 224).modality == modality
+
+
+def test_channels():
+    assert STREAM.num_channels == 15
+    assert StreamConfig("rgb", "vgg16", ("a",), 224).num_channels == 3
+
+
+@pytest.mark.parametrize("geometry", [{"clip_len": 0}, {"frame_stride": 0}, {"clip_len": -1}])
+def test_empty_clips_are_refused(geometry):
+    with pytest.raises(ValueError, match="--seq_len"):
+        StreamConfig("rgb", "vgg16", ("a",), 224, **geometry)

@@ -1,0 +1,262 @@
+"""test.py as a user runs it, on a network that train.py trained for one iteration on the toy world."""
+
+import json
+import runpy
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests import toy
+from tests.conftest import REPOSITORY
+from twostream.checkpoint import checkpoint_path, read_checkpoint, write_checkpoint
+from twostream.fusion import Consensus
+from twostream.models import build_model
+from twostream.run_folder import write_stream
+from twostream.scores import read_scores
+from twostream.stream import StreamConfig
+
+SIZE = 75  # the smallest picture that InceptionV3 takes
+FLAGS = ("--workers=0", "--device=cpu")
+FEW = ("--frame_step=16", "--consensus=mean")  # two clips a video, for tests of something else
+
+
+@pytest.fixture(scope="module")
+def trained(toy_root, tmp_path_factory):
+    """Folder of the runs, with one RGB run of one iteration; tests that change it take a copy."""
+    save_root = tmp_path_factory.mktemp("runs")
+    words = ["--input_type=rgb", "--max_iterations=1", f"--input_size={SIZE}", "-b", 2, "--pretrained=False", *FLAGS]
+    command = [sys.executable, "train.py", f"--root={toy_root}", f"--save_root={save_root}", *words]
+    subprocess.run(list(map(str, command)), cwd=REPOSITORY, check=True, capture_output=True)
+    return save_root
+
+
+@pytest.fixture
+def save_root(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "runs")
+
+
+@pytest.fixture
+def root(toy_root, tmp_path):
+    """A data root whose annotations and list of RGB videos a test may change; the images are those of toy_root."""
+    root = tmp_path / "data"
+    (root / "rgb-images").mkdir(parents=True)
+    shutil.copy(toy_root / "annotations.json", root)
+    for folder in (toy_root / "rgb-images").iterdir():
+        (root / "rgb-images" / folder.name).symlink_to(folder)
+    return root
+
+
+@pytest.fixture
+def run_test(monkeypatch, capsys):
+    """Run test.py in this process, which has torch imported already: an eighth of the time of one of its own."""
+
+    def run(root, save_root, *words) -> subprocess.CompletedProcess:
+        monkeypatch.setattr(sys, "argv", ["test.py", f"--root={root}", f"--save_root={save_root}", *FLAGS, *words])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(REPOSITORY / "test.py"), run_name="__main__")
+        return subprocess.CompletedProcess(sys.argv, end.value.code, *capsys.readouterr())
+
+    return run
+
+
+def assert_close(logits, truth):
+    """Equal but for the order of sums, which the size of the batch decides.
+
+    float32 rounds to 6e-8, and a hundred layers add that up to some 1e-6 of the largest logit. (After one iteration the
+    means of BatchNorm are none yet, and logits may have any size: 1e20 was seen.)
+    """
+    np.testing.assert_allclose(logits, truth, rtol=0, atol=1e-5 * np.abs(truth).max())
+
+
+def the_run(save_root):
+    (run,) = save_root.iterdir()
+    return run
+
+
+def refused(result) -> str:
+    assert result.returncode == 3, result.stdout + result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: ")
+    return result.stderr.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def scored(trained, toy_root, tmp_path_factory):
+    """Every 4th frame of val, scored in batches of 5, with old spellings; (table, run folder, printed lines)."""
+    save_root = shutil.copytree(trained, tmp_path_factory.mktemp("scored") / "runs")
+    words = ["--input=rgb", "--test-iteration=1", "--frame-step=4", "-tb", "5", "--learning-rate=0.1", *FLAGS]
+    words += [f"root={toy_root}", f"--save-root={save_root}"]
+    result = subprocess.run([sys.executable, "test.py", *words], cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    run = the_run(save_root)
+    return read_scores(run / "scores_val_000001.npz"), run, result.stdout
+
+
+def test_table_lists_the_split_and_every_4th_frame(scored, toy_root):
+    table, run, _ = scored
+    videos = json.loads((toy_root / "annotations.json").read_text())["videos"]
+    val = sorted(video_id for video_id, entry in videos.items() if entry["split"] == "val")
+    assert table.video_ids.tolist() == val and len(val) == 4
+    assert table.classes == list(toy.CLASSES)
+    assert [table.classes[label] for label in table.labels] == [videos[video_id]["label"] for video_id in val]
+    # 33 frames: 0, 4 ... 28; the last frame, 32, is never used (sampling.clip_starts).
+    assert table.start.tolist() == list(range(0, toy.NUM_FRAMES - 1, 4)) * 4
+    assert table.video_index.tolist() == np.repeat(range(4), 8).tolist()
+    assert not table.view.any()
+    assert (table.provenance["run"], table.provenance["iteration"], table.provenance["frame_step"]) == (run.name, 1, 4)
+
+
+def test_logits_are_those_of_the_checkpoint(scored, toy_root):
+    """Network, pictures and crop put together by hand: one picture at a time, without loader and batches."""
+    table, run, _ = scored
+    content = torch.load(run / "checkpoint_000001.pth", weights_only=True)
+    network = build_model(StreamConfig.from_json(content["stream"])).eval()
+    network.backbone.load_state_dict(content["weights"])
+    # 96 pixels become int(1.1 * 75) = 82, of which the middle 75 are seen: the middle 88 of the 96, resized.
+    side = round(96 * SIZE / 82)
+    edge = (96 - side) // 2
+    for row in range(0, len(table.logits), 5):
+        folder = toy_root / "rgb-images" / table.video_ids[table.video_index[row]]
+        picture = cv2.imread(str(folder / f"{table.start[row] + 1:05d}.jpg"))[:, :, ::-1]
+        cut = cv2.resize(picture[edge : edge + side, edge : edge + side], (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        clip = torch.from_numpy(cut.transpose(2, 0, 1).copy())[None]
+        with torch.no_grad():
+            logits = network(clip).numpy()[0]
+        assert_close(table.logits[row], logits)
+    # The comparison says something: rows differ by much more.
+    with pytest.raises(AssertionError):
+        assert_close(table.logits[5], table.logits[0])
+
+
+def test_frame_accuracy_is_printed(scored):
+    table, _, printed = scored
+    order = (-table.logits).argsort(axis=1)
+    hits = order == table.row_labels[:, None]
+    top1, top3 = (100 * hits[:, :k].any(axis=1).mean() for k in (1, 3))
+    assert f"frames: Top1 {top1:.2f} Top3 {top3:.2f} Loss " in printed
+
+
+@pytest.mark.parametrize("rule", ["clstk-010", "clstk-020", "clstk-030", "clstk-050", "softmax-mean"])
+def test_results_of_each_consensus(scored, rule):
+    table, run, printed = scored
+    path = run / f"results_val_000001-{rule}.json"
+    assert f"wrote {path}" in printed
+    results = json.loads(path.read_text())["results"]
+    assert list(results) == table.video_ids.tolist()
+    truth = Consensus.parse(rule).video_scores(table)
+    for entries, row in zip(results.values(), truth, strict=True):
+        assert [entry["score"] for entry in entries] == sorted(row.tolist(), reverse=True)
+        assert entries[0]["label"] == table.classes[row.argmax()]
+
+
+def test_scores_do_not_depend_on_batch_and_processes(run_test, scored, toy_root, save_root):
+    table, _, _ = scored
+    result = run_test(toy_root, save_root, "--frame_step=4", "--consensus=mean,max", "-tb", "32", "--workers=1")
+    assert result.returncode == 0, result.stderr
+    again = read_scores(the_run(save_root) / "scores_val_000001.npz")
+    assert_close(again.logits, table.logits)
+    assert (again.split_fingerprint, again.start.tolist()) == (table.split_fingerprint, table.start.tolist())
+    names = {path.name for path in the_run(save_root).glob("results_*.json")}
+    assert names == {"results_val_000001-mean.json", "results_val_000001-max.json"}
+
+
+def test_several_iterations_and_another_split(run_test, toy_root, save_root):
+    run = the_run(save_root)
+    shutil.copy(run / "checkpoint_000001.pth", run / "checkpoint_000003.pth")
+    result = run_test(toy_root, save_root, "--test_iterations=3,1", "--split=train", *FEW)
+    assert result.returncode == 0, result.stderr
+    assert {path.name for path in run.glob("scores_*")} == {"scores_train_000001.npz", "scores_train_000003.npz"}
+    # One that is not there is found out before the first is scored.
+    message = refused(run_test(toy_root, save_root, "--test_iteration=1,7", *FEW))
+    assert "no checkpoint of iteration 7; it has 1, 3" in message
+    assert not list(run.glob("scores_val_*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seq_len=2"], "clip_len = 1, asked is 2"),
+        (["--gap=3"], "frame_stride = 1, asked is 3"),
+        (["--input_size=80"], f"input_size = {SIZE}, asked is 80"),
+        (["--arch=vgg16"], "no run of rgb vgg16"),
+        (["--split=test"], "no videos in split 'test'"),
+    ],
+)
+def test_flags_that_disagree_exit_3(run_test, toy_root, trained, words, message):
+    assert message in refused(run_test(toy_root, trained, *FEW, *words))
+
+
+def test_agreeing_flags_are_fine(run_test, toy_root, save_root):
+    words = ("--seq_len=1", "--gap=1", f"--isize={SIZE}", "--arch=inceptionV3")
+    assert run_test(toy_root, save_root, *FEW, *words).returncode == 0
+
+
+def test_wrong_consensus_exits_2(run_test, toy_root, trained):
+    result = run_test(toy_root, trained, "--consensus=mean,median")
+    assert result.returncode == 2 and "'median'" in result.stderr
+
+
+@pytest.mark.parametrize("change", ["another class", "another order"])
+def test_other_class_list_exits_3(run_test, root, trained, change):
+    text = (root / "annotations.json").read_text()
+    if change == "another class":
+        text = text.replace('"red_right"', '"red_up"')
+    else:
+        text = text.replace('["blue_left", "blue_right"', '["blue_right", "blue_left"')
+    (root / "annotations.json").write_text(text)
+    message = refused(run_test(root, trained, *FEW))
+    first = "'red_right' and 'red_up'" if change == "another class" else "'blue_left' and 'blue_right'"
+    assert f"4 and 4 classes that differ, first {first}" in message
+
+
+def test_video_without_images_is_counted_as_unscored(run_test, root, save_root):
+    missing = "red_left_10000"
+    (root / "rgb-images" / missing).unlink()
+    result = run_test(root, save_root, *FEW)
+    assert result.returncode == 0, result.stderr
+    assert f"1 videos of val have no rgb images: {missing}" in result.stdout
+    table = read_scores(the_run(save_root) / "scores_val_000001.npz")
+    assert len(table.video_ids) == 4 and table.unscored_ids == [missing]
+    results = json.loads((the_run(save_root) / "results_val_000001-mean.json").read_text())["results"]
+    assert missing not in results and len(results) == 3
+
+
+def test_flow_of_another_coding_exits_3(run_test, toy_root, tmp_path):
+    """A checkpoint trained on flow with bound 20, as the tree says, is scored; one of bound 8 is refused."""
+    (settings_path,) = (toy_root / "farneback-images").glob("*.json")
+    coding = json.loads(settings_path.read_text())["flow"]
+    for name, flow_coding, code in (("same", coding, 0), ("other", coding | {"coding": {"bound": 8}}, 3)):
+        stream = StreamConfig(
+            input_type="farneback", backbone="vgg16_reducedfc", classes=toy.CLASSES, input_size=96,
+            flow_coding=flow_coding,
+        )  # fmt: skip
+        run = tmp_path / name / "run"
+        run.mkdir(parents=True)
+        write_stream(run, stream, {})
+        backbone = build_model(stream).backbone
+        write_checkpoint(
+            run, stream=stream, backbone=backbone, optimizer=torch.optim.SGD(backbone.parameters(), lr=0.1),
+            iteration=1, settings={}, progress={},
+        )  # fmt: skip
+        result = run_test(toy_root, tmp_path / name, "--input_type=farneback", *FEW)
+        assert result.returncode == code, result.stderr
+    assert "was trained on flow made with" in refused(result)
+
+
+def test_missing_and_damaged_checkpoints_exit_3(run_test, toy_root, save_root):
+    path = checkpoint_path(the_run(save_root), 1)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    assert str(path) in refused(run_test(toy_root, save_root, *FEW))
+    path.unlink()
+    assert "has no checkpoint" in refused(run_test(toy_root, save_root, *FEW))
+    assert not list(the_run(save_root).glob("scores_*"))
+
+
+def test_stream_of_the_table_is_that_of_the_checkpoint(scored):
+    table, run, _ = scored
+    assert table.stream == read_checkpoint(run / "checkpoint_000001.pth")["stream"]

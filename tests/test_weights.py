@@ -1,0 +1,296 @@
+"""Weight files: which are accepted, under which names, and what is refused without harm.
+
+Most tests fill a stub that has the first layer, one more and the head, under the names of the real network.
+"""
+
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from twostream.errors import BadInputError
+from twostream.models import BACKBONES, build_model
+from twostream.models.weights import find_pretrained, fit_first_layer, load_weights, read_torch_file
+from twostream.stream import StreamConfig
+
+NAMES = {
+    "inception_v3": {"Conv2d_1a_3x3.conv": "conv", "Conv2d_1a_3x3.bn": "bn", "fc": "linear"},
+    "vgg16": {"features.0": "conv", "classifier.3": "linear", "classifier.6": "linear"},
+    "vgg16_reducedfc": {"conv_base.0": "conv", "conv_base.33": "conv1", "classifier.1": "linear", "classifier.4": "linear"},
+}  # fmt: skip
+
+
+def stub(backbone="vgg16", *, channels=3, num_classes=4) -> nn.Module:
+    """Layers under dotted names, with weights from torch's generator."""
+    root = nn.Module()
+    for dotted, kind in NAMES[backbone].items():
+        *parents, last = dotted.split(".")
+        node = root
+        for part in parents:
+            if part not in dict(node.named_children()):
+                node.add_module(part, nn.Module())
+            node = node.get_submodule(part)
+        is_head = dotted == BACKBONES[backbone].head
+        layer = {
+            "conv": lambda: nn.Conv2d(channels, 6, 3),
+            "conv1": lambda: nn.Conv2d(6, 6, 1),
+            "bn": lambda: nn.BatchNorm2d(6),
+            "linear": lambda rows=num_classes if is_head else 5: nn.Linear(5, rows),
+        }[kind]()
+        node.add_module(last, layer)
+    return root
+
+
+def stream(backbone="vgg16", **changes) -> StreamConfig:
+    return StreamConfig(
+        **{"input_type": "rgb", "backbone": backbone, "classes": tuple("abcd"), "input_size": 96} | changes
+    )
+
+
+def saved(path, state, **keywords):
+    torch.save(state, path, **keywords)
+    return path
+
+
+def assert_same(module, state):
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+
+
+PREFIXES = [
+    *[(backbone, "", "") for backbone in NAMES],
+    *[(backbone, "", "module.") for backbone in NAMES],
+    *[(backbone, "", "module.module.") for backbone in NAMES],
+    ("inception_v3", "fc.", "fc_kin."),
+    ("inception_v3", "fc.", "module.fc_kin."),
+    ("vgg16_reducedfc", "conv_base.", "conv_base.conv_base."),
+    ("vgg16_reducedfc", "conv_base.", "module.conv_base.conv_base."),
+    ("vgg16_reducedfc", "conv_base.", ""),
+    ("vgg16_reducedfc", "conv_base.", "features."),
+]
+
+
+@pytest.mark.parametrize("backbone, ours, theirs", PREFIXES)
+@pytest.mark.parametrize("wrapper", [None, "weights", "state_dict"])
+def test_names_of_tensors(tmp_path, backbone, ours, theirs, wrapper):
+    source, target = stub(backbone), stub(backbone)
+    state = {
+        (theirs + name.removeprefix(ours) if name.startswith(ours) else name): tensor
+        for name, tensor in source.state_dict().items()
+    }
+    content = {wrapper: state, "epoch": 3} if wrapper else state
+    report = load_weights(target, saved(tmp_path / "w.pth", content), stream(backbone))
+    assert_same(target, source.state_dict())
+    assert not report.random and not report.skipped
+
+
+def test_old_files_have_no_num_batches_tracked(tmp_path):
+    source, target = stub("inception_v3"), stub("inception_v3")
+    state = {name: tensor for name, tensor in source.state_dict().items() if "num_batches" not in name}
+    path = saved(tmp_path / "w.pth", state, _use_new_zipfile_serialization=False)  # as files of 2017 are
+    report = load_weights(target, path, stream("inception_v3"))
+    assert_same(target, source.state_dict())
+    assert not report.random
+
+
+def test_auxiliary_head_is_left_out_silently(tmp_path):
+    state = stub("inception_v3").state_dict() | {"AuxLogits.fc.weight": torch.zeros(2, 2)}
+    assert not load_weights(stub("inception_v3"), saved(tmp_path / "w.pth", state), stream("inception_v3")).skipped
+
+
+def test_head_for_other_classes_stays_random_and_is_reported(tmp_path):
+    source, target = stub(num_classes=1000), stub()
+    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+    report = load_weights(target, saved(tmp_path / "w.pth", source.state_dict()), stream())
+    head = {name: before[name] for name in ("classifier.6.weight", "classifier.6.bias")}
+    assert_same(target, source.state_dict() | head)
+    assert report.random == list(head)
+    assert "left random 2 tensors (classifier.6)" in str(report) and str(tmp_path) in str(report)
+
+
+def test_more_tensors_are_reported(tmp_path):
+    state = stub().state_dict() | {"extra.weight": torch.zeros(1)}
+    report = load_weights(stub(), saved(tmp_path / "w.pth", state), stream())
+    assert report.skipped == ["extra.weight"] and "skipped 1 tensors (extra)" in str(report)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_non_finite_tensors_stay_random(tmp_path, value):
+    state = stub().state_dict()
+    state["classifier.3.weight"][0, 0] = value
+    target = stub()
+    report = load_weights(target, saved(tmp_path / "w.pth", state), stream())
+    assert report.random == ["classifier.3.weight"]
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in target.state_dict().values())
+
+
+def test_real_vgg_features(shared_data):
+    """13 convolutions, with weight and bias, and no classifier."""
+    with torch.device("meta"):
+        module = build_model(stream(input_size=32)).backbone
+    report = load_weights(module, shared_data / "weights" / "vgg16-features-edges.pth", stream(input_size=32))
+    assert (len(report.loaded), len(report.random), report.skipped) == (26, 6, [])
+
+
+def test_real_features_in_the_reducedfc_form(shared_data):
+    with torch.device("meta"):
+        module = build_model(stream("vgg16_reducedfc")).backbone
+    path = shared_data / "weights" / "vgg16-features-edges.pth"
+    report = load_weights(module, path, stream("vgg16_reducedfc"))
+    assert len(report.loaded) == 26 and report.skipped == []
+    # The 1000-layer part of ImageNet's file is missing here: the dilated and the 1x1 convolution, and what is new.
+    assert {name.rpartition(".")[0] for name in report.random} == {
+        "conv_base.31", "conv_base.33", "extra_layers.1", "classifier.1", "classifier.4"
+    }  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------------- refused
+
+
+def refusal(path, backbone="vgg16", **changes) -> str:
+    with pytest.raises(BadInputError) as caught:
+        load_weights(stub(backbone), path, stream(backbone, **changes))
+    message = str(caught.value)
+    assert str(path) in message and "\n" not in message and len(message) < 500
+    return message
+
+
+def test_real_weights_of_another_network(shared_data):
+    path = shared_data / "weights" / "squeezenet1_1-features.pth"
+    assert "vgg16" in refusal(path)
+
+
+@pytest.mark.parametrize("backbone, other", [("vgg16", "inception_v3"), ("inception_v3", "vgg16_reducedfc")])
+def test_other_architecture(tmp_path, backbone, other):
+    message = refusal(saved(tmp_path / "w.pth", stub(other).state_dict()), backbone)
+    assert backbone in message and BACKBONES[backbone].first_layer in message
+
+
+def test_other_shapes(tmp_path):
+    state = stub().state_dict() | {"classifier.3.weight": torch.zeros(5, 7)}
+    assert "(5, 7)" in (message := refusal(saved(tmp_path / "w.pth", state))) and "(5, 5)" in message
+
+
+@pytest.mark.parametrize("shape", [(), (6,), (6, 4, 3, 3), (6, 3, 3), (0, 3, 3, 3)])
+def test_first_layer_of_no_picture(tmp_path, shape):
+    assert "features.0" in refusal(saved(tmp_path / "w.pth", {"features.0.weight": torch.zeros(shape)}))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"<!DOCTYPE html><html>404</html>", b"PK\x03\x04", b"\x80\x02.", bytes(1000), b"{}"]
+)
+def test_files_that_are_no_weights(tmp_path, content):
+    path = tmp_path / "vgg16-397923af.pth"
+    path.write_bytes(content)
+    assert f"({len(content)} bytes)" in refusal(path)
+
+
+@pytest.mark.parametrize("old_format", [False, True])
+def test_truncated_files(tmp_path, old_format):
+    path = saved(tmp_path / "w.pth", stub().state_dict(), _use_new_zipfile_serialization=not old_format)
+    whole = path.read_bytes()
+    for length in range(0, len(whole), len(whole) // 25):
+        path.write_bytes(whole[:length])
+        refusal(path)
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(2)], torch.zeros(2), {}, {"stream": 3}, {"weights": []}])
+def test_other_contents(tmp_path, content):
+    refusal(saved(tmp_path / "w.pth", content))
+
+
+class Hostile:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return (open, (str(self.marker), "w"))
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "pickle"])
+def test_hostile_pickle_is_not_run(tmp_path, form):
+    marker, path = tmp_path / "marker", tmp_path / "w.pth"
+    content = stub().state_dict() | {"payload": Hostile(marker)}
+    if form == "pickle":
+        path.write_bytes(pickle.dumps({"payload": Hostile(marker)}, protocol=2))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+    refusal(path)
+    assert not marker.exists()
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(BadInputError, match="no such file"):
+        read_torch_file(tmp_path / "none.pth")
+
+
+# ------------------------------------------------------------------------------------------------ found by name
+
+
+@pytest.mark.parametrize(
+    ("backbone", "name"),
+    [
+        ("inception_v3", "inception_v3_google-1a9a5a14.pth"),
+        ("inception_v3", "inception_v3_google-0cc3c7bd.pth"),
+        ("inception_v3", "inception_v3.pth"),
+        ("vgg16", "vgg16-397923af.pth"),
+        ("vgg16_reducedfc", "vgg16_reducedfc.pth"),
+    ],
+)
+def test_names_of_files(tmp_path, backbone, name):
+    for other in ("README.md", "resnet101.pth", name):
+        (tmp_path / other).touch()
+    assert find_pretrained(tmp_path, backbone) == tmp_path / name
+
+
+def test_no_pretrained_file(tmp_path):
+    with pytest.raises(BadInputError, match=r"no ImageNet weights of vgg16 in .*pretrained/fetch\.py vgg16.*False"):
+        find_pretrained(tmp_path, "vgg16")
+
+
+def test_several_pretrained_files(tmp_path):
+    for name in ("inception_v3.pth", "inception_v3_google-1a9a5a14.pth"):
+        (tmp_path / name).touch()
+    with pytest.raises(BadInputError, match="inception_v3.pth, inception_v3_google-1a9a5a14.pth: choose.*--init_from"):
+        find_pretrained(tmp_path, "inception_v3")
+
+
+# -------------------------------------------------------------------------------------------------- first layer
+
+
+def test_still_clip_gives_what_its_frame_gives():
+    weight, picture = torch.randn(8, 3, 3, 3), torch.randn(1, 3, 9, 9)
+    widened = fit_first_layer(weight, num_channels=15, modality="rgb")
+    assert widened.shape == (8, 15, 3, 3)
+    expected = nn.functional.conv2d(picture, weight)
+    # Rounding of five fifths in float32
+    assert torch.allclose(nn.functional.conv2d(picture.repeat(1, 5, 1, 1), widened), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("frames", [1, 4])
+def test_flow_starts_from_the_mean_over_colours(frames):
+    weight = torch.randn(8, 3, 3, 3)
+    fitted = fit_first_layer(weight, num_channels=3 * frames, modality="flow")
+    grey = torch.randn(1, 1, 9, 9)
+    # The same picture in all channels of all frames: what the RGB network says of that grey picture.
+    expected = nn.functional.conv2d(grey.repeat(1, 3, 1, 1), weight)
+    assert torch.allclose(nn.functional.conv2d(grey.repeat(1, 3 * frames, 1, 1), fitted), expected, atol=1e-5)
+    assert all(torch.equal(fitted[:, 0], fitted[:, c]) for c in range(3 * frames))
+
+
+def test_rgb_weight_for_one_frame_is_taken_as_it_is():
+    weight = torch.randn(8, 3, 3, 3)
+    assert torch.equal(fit_first_layer(weight, num_channels=3, modality="rgb"), weight)
+
+
+@pytest.mark.parametrize("trained_on, averaged", [("rgb", True), ("farneback", False), (None, True)])
+def test_flow_stream_averages_rgb_weights_only(tmp_path, trained_on, averaged):
+    source, target = stub(), stub()
+    content = {"weights": source.state_dict()}
+    if trained_on:
+        content["stream"] = stream(input_type=trained_on).to_json()
+    load_weights(target, saved(tmp_path / "w.pth", content), stream(input_type="farneback"))
+    weight = source.state_dict()["features.0.weight"]
+    expected = weight.mean(1, keepdim=True).expand_as(weight) if averaged else weight
+    assert torch.allclose(target.state_dict()["features.0.weight"], expected)
