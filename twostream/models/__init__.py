@@ -131,9 +131,27 @@ def build_model(stream: StreamConfig, *, dropout: float = 0.6) -> StreamNetwork:
 
 
 def _widen(module: nn.Module, name: str, num_channels: int) -> None:
-    """Replace the first convolution by one that takes more channels."""
+    """Replace the first convolution by one that takes more channels, and gives for a still clip what it gave."""
     parent_name, _, child = name.rpartition(".")
     parent = module.get_submodule(parent_name)
     old = getattr(parent, child)
     new = nn.Conv2d(num_channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)
+    state = old.state_dict()
+    new.load_state_dict(state | {"weight": fit_first_layer(state["weight"], num_channels=num_channels, modality="rgb")})
     setattr(parent, child, new)
+
+
+def fit_first_layer(weight: torch.Tensor, *, num_channels: int, modality: str) -> torch.Tensor:
+    """First convolution of an RGB network -> one for `num_channels` input channels: (O, 3, k, k) -> (O, C, k, k).
+
+    rgb: repeated for each frame of the clip and divided by their number, so that a still clip gives what its frame
+    gives. flow: the mean over R, G, B stands for every channel (cross-modality initialisation; Wang et al., Temporal
+    Segment Networks, ECCV 2016), on the same scale; not so when the file's network was trained on flow already.
+    A weight that has that many channels and more than one frame already is taken as it is.
+    """
+    if weight.ndim != 4 or weight.shape[1] != 3:
+        return weight
+    frames = num_channels // 3
+    if modality == "flow":
+        weight = weight.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+    return weight.repeat(1, frames, 1, 1) / frames

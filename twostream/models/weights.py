@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from twostream.errors import BadInputError
-from twostream.models import BACKBONES, Backbone
+from twostream.models import BACKBONES, Backbone, fit_first_layer
 from twostream.stream import RGB, StreamConfig
 
 ZIP_FOLDER_BIT = 0x10
@@ -147,19 +147,3 @@ def _named_tensors(content: dict, backbone: Backbone) -> dict[str, torch.Tensor]
                 name = re.sub(pattern, replacement, name)
             tensors[name] = value
     return tensors
-
-
-def fit_first_layer(weight: torch.Tensor, *, num_channels: int, modality: str) -> torch.Tensor:
-    """First convolution of an RGB network -> one for `num_channels` input channels: (O, 3, k, k) -> (O, C, k, k).
-
-    rgb: repeated for each frame of the clip and divided by their number, so that a still clip gives what its frame
-    gives. flow: the mean over R, G, B stands for every channel (cross-modality initialisation; Wang et al., Temporal
-    Segment Networks, ECCV 2016), on the same scale; not so when the file's network was trained on flow already.
-    A weight that has that many channels and more than one frame already is taken as it is.
-    """
-    if weight.ndim != 4 or weight.shape[1] != 3:
-        return weight
-    frames = num_channels // 3
-    if modality == "flow":
-        weight = weight.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
-    return weight.repeat(1, frames, 1, 1) / frames
