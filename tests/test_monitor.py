@@ -11,6 +11,7 @@ import urllib.request
 
 import pytest
 
+from twostream.errors import BadInputError
 from twostream.monitor import ConsoleMonitor, JsonMonitor, Monitors, VisdomMonitor, read_log
 
 
@@ -275,3 +276,21 @@ def test_a_server_that_does_not_answer_stops_nobody(monkeypatch, capfd, greeting
                 monitor.validation(validation_numbers(iteration))
             monitor.close()
     assert capfd.readouterr().err.count("warning: no Visdom") == 1
+
+
+def test_long_curves_are_thinned_and_keep_their_end(monkeypatch):
+    monkeypatch.setattr(VisdomMonitor, "MAX_POINTS", 10)
+    monitor = VisdomMonitor(server="http://localhost", port=free_port(), env="run")
+    monitor.close()
+    for length in (1, 10, 11, 95, 1000):
+        points = [(iteration, 0.5) for iteration in range(length)]
+        thinned = monitor._thinned(points)
+        assert len(thinned) <= 10 and thinned[-1] == points[-1] and set(thinned) <= set(points)
+
+
+def test_damaged_line_of_a_log_is_named(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"iteration": 1}\n{"itera\n')
+    with pytest.raises(BadInputError, match="line 2"):
+        read_log(tmp_path)
+    (tmp_path / "log.jsonl").write_text('{"iteration": 1}\n{"itera')  # a killed run
+    assert read_log(tmp_path) == [{"iteration": 1}]

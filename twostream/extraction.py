@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -133,9 +134,9 @@ def extract_video(job: ExtractionJob) -> Extracted:
     else:
         frames = Decoder(job.path, short_side=job.settings.short_side, fps=job.settings.fps)
     tracks = [_Track(job, input_type) for input_type in missing]
-    try:
+    with ExitStack() as writers:
         for track in tracks:
-            track.writer.__enter__()
+            writers.enter_context(track.writer)
         for frame in frames:
             for track in tracks:
                 track.add(frame)
@@ -149,9 +150,6 @@ def extract_video(job: ExtractionJob) -> Extracted:
         record = _record(job, result, frame.shape)
         for track in tracks:
             track.writer.publish(record | {"settings": job.settings.to_json(track.input_type)})
-    finally:
-        for track in tracks:
-            track.writer.__exit__()
     return Extracted(
         result.num_frames,
         num_images=sum(len(track.writer.checksums) for track in tracks),

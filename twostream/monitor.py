@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from twostream import atomic
+from twostream.errors import BadInputError
 
 
 class ConsoleMonitor:
@@ -75,10 +76,17 @@ class JsonMonitor:
 
 
 def read_log(run_dir: Path) -> list[dict]:
-    """The whole lines of log.jsonl; empty when there is none."""
+    """The whole lines of log.jsonl; empty when there is none. Raises BadInputError naming a line that is damaged."""
     path = run_dir / "log.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    entries = []
+    for number, line in enumerate(lines, 1):
+        if line.endswith("\n"):  # a killed run may leave half a line
+            try:
+                entries.append(json.loads(line))
+            except ValueError as error:
+                raise BadInputError(f"{path}, line {number}: {error}; delete that line, then resume") from None
+    return entries
 
 
 class VisdomMonitor:
@@ -94,6 +102,8 @@ class VisdomMonitor:
         "accuracy": ("Train & Val Accuracies", ("trainTop3", "valTop3", "trainTop1", "valTop1")),
     }
     TIMEOUT_SECONDS = 10.0
+    PAUSE_SECONDS = 1.0  # between two updates
+    MAX_POINTS = 1000  # of a curve; longer ones are thinned evenly
 
     def __init__(self, *, server: str, port: int, env: str, history: list[dict] = ()):
         self.server, self.port, self.env = server, port, env.replace("/", "_")
@@ -145,13 +155,20 @@ class VisdomMonitor:
                 if not self.pending:
                     return
                 self.pending = False
-                curves = {name: list(points) for name, points in self.curves.items()}
+                curves = {name: self._thinned(points) for name, points in self.curves.items()}
             try:
                 client = client or self._connect()
                 self._send(client, curves)
             except Exception as error:  # whatever a plotting library raises, training goes on
                 client = None
                 self._warn(error)
+            with self.changed:
+                self.changed.wait_for(lambda: self.closing, timeout=self.PAUSE_SECONDS)
+
+    def _thinned(self, points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+        """At most MAX_POINTS of them, the last one included."""
+        step = -(-len(points) // self.MAX_POINTS)
+        return points[::-step][::-1]
 
     def _connect(self):
         import visdom
