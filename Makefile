@@ -22,12 +22,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "no venv module: on Debian, apt-get install python3-venv" >&2; exit 4; }
 	$(BIN)/python -m pip install -q --disable-pip-version-check "uv>=0.9,<1"
 	$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode -c constraints.txt -e ".[dev]"
-	$(BIN)/python -c "import cv2" || { $(HEADLESS_OPENCV); }
+	$(BIN)/python -c "import cv2" 2>/dev/null || { $(HEADLESS_OPENCV); }
 	@touch $@
 
 # opencv-contrib-python loads libGL and glib of the desktop; servers without them get the same OpenCV without windows.
 define HEADLESS_OPENCV
-echo "OpenCV cannot be imported (above): taking opencv-contrib-python-headless instead, which needs no libGL."; \
+echo "OpenCV cannot be imported here: taking opencv-contrib-python-headless instead, which needs no libGL."; \
 echo "To have the other one: apt-get install libgl1 libglib2.0-0, then make clean-setup setup"; \
 version=$$($(BIN)/python -c "from importlib.metadata import version; print(version('opencv-contrib-python'))") && \
 $(BIN)/uv pip uninstall -q --python $(BIN)/python opencv-contrib-python && \

@@ -13,7 +13,7 @@ import math
 
 from twostream import options, report
 from twostream.fusion import Consensus
-from twostream.run_folder import find_run, find_scores
+from twostream.run_folder import STREAM_NAME, find_run, find_scores
 from twostream.scores import read_scores
 
 
@@ -25,6 +25,7 @@ def build_parser() -> options.Parser:
     add("--scores", type=options.folder, nargs="+", metavar="FILE", help="score files of test.py, one per stream")
     add("--save_root", type=options.folder, metavar="DIR", help="or: folder of the runs (default: --root)")
     add("--root", type=options.folder, metavar="DIR", help="data root, where --save_root was not given in training")
+    add("--dataset", default="kinetics", metavar="NAME", help="sub-folder of --root, if the runs are there (default: kinetics)")
     add("--input_types", "--input_type", "--input", "-i", type=options.words, default=("rgb", "farneback"), metavar="A,B", help="whose runs to take there (default: rgb,farneback)")
     add("--runs", type=options.words, default=(), metavar="A,B", help="names of those runs, where there are several of an input type")
     add("--split", default="val", metavar="NAME", help="(default: val)")
@@ -35,8 +36,19 @@ def build_parser() -> options.Parser:
     add("--consensus", default="softmax-mean", metavar="RULE", help="clips of a video -> one: mean, max or clstk-K (mean of each class's best K frames) on logits, softmax-mean ... on softmax (default: softmax-mean)")
     add("--fusion_weights", type=options.numbers, default=None, metavar="W,W", help="of the streams (default: equal)")
     add("--report", type=options.folder, default=None, metavar="FILE", help="where to save the table as JSON (default: report.json beside the runs, or here)")
+    options.add_ignored_flags(parser, "--arch -a", "--datasubset", "--workers -j", "--seq_len", "--gap", "--frame_step",
+                              "--batch_size -b", "--test_batch_size -tb", "--ngpu", "--lr --learning_rate",
+                              "--print_freq -p", "--global_models_dir", "--pretrained")
     return parser
 # fmt: on
+
+
+def find_runs_folder(args: argparse.Namespace):
+    """--save_root, or where the runs are that were trained without it; None when neither is named."""
+    if args.save_root or not args.root:
+        return args.save_root
+    nested = args.root / args.dataset
+    return nested if any(nested.glob(f"*/{STREAM_NAME}")) else args.root
 
 
 def main() -> int:
@@ -46,7 +58,7 @@ def main() -> int:
         consensus = Consensus.parse(args.consensus)
     except ValueError as error:
         parser.error(f"--consensus: {error}")
-    runs_folder = args.save_root or args.root
+    runs_folder = find_runs_folder(args)
     if not args.scores and not runs_folder:
         parser.error("name the streams by --scores FILE FILE, or their folder by --save_root DIR")
     if not args.input_types:

@@ -44,9 +44,7 @@ def build_parser() -> options.Parser:
     group.add_argument("--gap", type=options.positive, metavar="N", help="distance between them")
     group.add_argument("--input_size", "--isize", "--is", type=options.positive, metavar="PX", help="side of the crops")
 
-    group = parser.add_argument_group("accepted from old command lines, without effect")
-    for flags in (("--lr", "--learning_rate"), ("--print_freq", "-p"), ("--global_models_dir",), ("--pretrained",)):
-        group.add_argument(*flags, metavar="X", help="found in the checkpoint, or not needed to test")
+    options.add_ignored_flags(parser, "--lr --learning_rate", "--print_freq -p", "--global_models_dir", "--pretrained")
     return parser
 # fmt: on
 

@@ -1,6 +1,7 @@
 """Shared by all tests: small generated worlds, and a way to run the programs as a user does."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 cv2.setNumThreads(1)
+# A shell's background jobs ignore Ctrl-C, and so would the programs that tests start there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

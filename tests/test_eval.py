@@ -159,3 +159,13 @@ def test_answers_without_torch(save_root):
     result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert result.stdout.splitlines()[-1:] == ["[]"], result.stderr
     assert (save_root / "report.json").is_file()
+
+
+def test_command_line_of_2d_kinectics(run_program, save_root):
+    """Its runs were below <root>/<dataset>, and its eval.py took all flags of the training."""
+    old = "--dataset=kinetics --arch=inceptionV3 -j 4 --seq_len=1 --gap 1 --frame_step=6 -b 64 -tb 128 --ngpu=2 --lr=0.0005"
+    save_root.rename(save_root.parent / "kinetics")
+    words = [f"--root={save_root.parent}", *old.split(), "--global-models-dir=x", "--pretrained=False", "-p", "10"]
+    result = run_program("eval.py", *words)
+    assert result.returncode == 0, result.stderr
+    assert rows_of(save_root.parent / "kinetics" / "report.json")

@@ -140,6 +140,13 @@ def add_loading_flags(parser: argparse.ArgumentParser) -> None:
 # fmt: on
 
 
+def add_ignored_flags(parser: argparse.ArgumentParser, *flags: str) -> None:
+    """Flags of old command lines that have nothing to say here; each text is the spellings of one."""
+    group = parser.add_argument_group("accepted from old command lines, without effect")
+    for spellings in flags:
+        group.add_argument(*spellings.split(), metavar="X", help="found in the run, or not needed")
+
+
 def progress_bar(items: Iterable | None = None, **keywords) -> tqdm:
     """A bar with ETA on a terminal; elsewhere, as in a job's log file, a line every half minute."""
     return tqdm(items, mininterval=0.2 if sys.stderr.isatty() else 30, dynamic_ncols=True, **keywords)
