@@ -32,7 +32,7 @@ def main() -> None:
     args = parser.parse_args()
 
     rows = json.loads((args.demo / "runs" / "report.json").read_text())["rows"]
-    video_id, frame_index = "red_right_10000", 3
+    video_id, frame_index = "red_right_10000", 9
     canvas = np.full((SCALE * 96 + 60, 1130, 3), 255, np.uint8)
     for column, (input_type, title) in enumerate((("rgb", "RGB frame"), ("farneback", "flow image"))):
         image = FrameFolders(args.demo / "data", input_type).read(video_id, [frame_index])[0]
