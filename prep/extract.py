@@ -21,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from twostream import atomic, options
 from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError
 from twostream.extraction import (
-    RGB,
     ExtractionJob,
     ExtractionSettings,
     claim_tree,
@@ -32,6 +31,7 @@ from twostream.extraction import (
 from twostream.flow import FARNEBACK_PRESETS, FLOW_METHODS, FarnebackParameters, FlowCoding, FlowSettings
 from twostream.frame_store import FrameFolders, check_video_id
 from twostream.parallel import Failure, run_jobs
+from twostream.stream import RGB
 from twostream.video import VideoError, find_ffmpeg, find_videos
 
 FAILURES_NAME = "failed_videos.json"

@@ -14,9 +14,9 @@ from twostream.annotations import read_json
 from twostream.errors import BadInputError
 from twostream.flow import FlowFunction, FlowSettings
 from twostream.frame_store import FrameFolders, FrameFolderWriter, encode_jpeg
+from twostream.stream import RGB
 from twostream.video import Decoded, Decoder, VideoError, ffmpeg_version, find_ffmpeg
 
-RGB = "rgb"
 SETTINGS_NAME = "extraction.json"
 
 
