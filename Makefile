@@ -40,23 +40,24 @@ endef
 RUN     = $(BIN)/python
 ifdef VIDEOS
 WHAT    = clips
-PREPARE = --ids=path
-TRAIN   = --input_size=96 --batch_size=16 --lr=0.0005 --dropout=0.3 --max_iterations=300 --stepvalues=200 --frame_step=2
+PREPARE = --ids=path --short_side=128 --fps=10
+TRAIN   = --input_size=96 --batch_size=16 --lr=0.001 --max_iterations=600 --stepvalues=450 --frame_step=1 --dropout=0.3 --val_interval=150
 else
 VIDEOS  = $(DEMO)/videos
 WHAT    = toy
 PREPARE = --short_side=96
-TRAIN   = --input_size=80 --batch_size=16 --lr=0.002 --max_iterations=160 --stepvalues=100,140 --frame_step=2 --mirror=False
+TRAIN   = --input_size=80 --batch_size=16 --lr=0.002 --max_iterations=160 --stepvalues=100,140 --frame_step=2 --mirror=False --val_interval=80
 endif
-TRAIN  += --pretrained=False --val_interval=80 --workers=2
+TRAIN  += --pretrained=False --workers=2
 WHERE   = --root=$(DEMO)/data --save_root=$(DEMO)/runs
 
+# Exit code 5: some videos were bad, and are listed; the others go on.
 demo: setup
-	rm -rf $(DEMO)
+	rm -rf $(DEMO)/data $(DEMO)/runs
 ifeq ($(WHAT),toy)
 	$(RUN) tests/toy.py "--videos=$(VIDEOS)"
 endif
-	$(RUN) prep/extract.py "--videos=$(VIDEOS)" --root=$(DEMO)/data --input_types=rgb,farneback $(PREPARE)
+	$(RUN) prep/extract.py "--videos=$(VIDEOS)" --root=$(DEMO)/data --input_types=rgb,farneback $(PREPARE) || [ $$? -eq 5 ]
 	$(RUN) prep/build_annotations.py "--videos=$(VIDEOS)" --root=$(DEMO)/data $(filter --ids%,$(PREPARE))
 	$(RUN) train.py $(WHERE) --dataset=$(WHAT) --input_type=rgb $(TRAIN)
 	$(RUN) train.py $(WHERE) --dataset=$(WHAT) --input_type=farneback $(TRAIN)
