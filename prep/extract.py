@@ -44,7 +44,7 @@ def build_parser() -> options.Parser:
     add("--videos", type=options.folder, metavar="DIR", help="folder of videos, at any depth (default: use the frames in --root)")
     add("--root", type=options.folder, required=True, metavar="DIR", help="data root to write into")
     add("--input_types", type=options.words, default=("rgb", "farneback"), metavar="A,B",
-        help="rgb and flow methods: farneback; dis (a tenth of the time); tvl1 (seconds per frame)  (default: rgb,farneback)")
+        help="rgb and flow methods: farneback; dis (a ninth of the time); tvl1 (84 times of it) (default: rgb,farneback)")
     add("--workers", "-j", type=options.positive, default=os.cpu_count(), metavar="N", help="processes (default: all cores, %(default)s here)")
     add("--ids", choices=("stem", "path"), default="stem", help="video id: the file's stem, or its path below --videos with __ for / (default: stem)")
 
@@ -60,7 +60,7 @@ def build_parser() -> options.Parser:
     group.add_argument("--flow_coding", choices=("exact", "2d-kinectics"), default="exact",
                        help="grey levels per pixel: 128/bound, or 128//bound as in 2D-kinectics trees (default: exact)")
     group.add_argument("--flow_preset", choices=tuple(FARNEBACK_PRESETS), default="default",
-                       help="Farneback parameters: OpenCV's usual call, or those of 2D-kinectics' flow and weights, 2.4 times dearer")
+                       help="Farneback parameters: OpenCV's usual call, or those of 2D-kinectics' flow and weights, 2.3 times the cost")
     for name, help_text in [
         ("pyr_scale", "size of a pyramid level relative to the one below"),
         ("levels", "pyramid levels"),

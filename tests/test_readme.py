@@ -65,7 +65,9 @@ def test_the_demo_is_the_walk_through():
 
 def all_commands() -> list[str]:
     found = [command for block in shell_blocks(README) for command in commands(block)]
-    return [c for c in found if re.search(r"\bpython3? (prep/|pretrained/)?\w+\.py\b", c) and "tests/" not in c]
+    return [
+        c for c in found if re.search(r"\bpython3? (prep/|pretrained/|benchmarks/)?\w+\.py\b", c) and "tests/" not in c
+    ]
 
 
 @pytest.mark.parametrize("command", all_commands())
