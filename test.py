@@ -17,7 +17,7 @@ from twostream import options
 from twostream.annotations import find_root, read_annotations
 from twostream.errors import BadInputError
 from twostream.extraction import tree_flow_coding
-from twostream.frame_store import FrameFolders
+from twostream.frame_store import open_store
 from twostream.fusion import Consensus, class_difference
 from twostream.run_folder import find_run, scores_path
 from twostream.scores import ScoreTable, write_challenge_json, write_scores
@@ -101,7 +101,7 @@ def score(args: argparse.Namespace, run_dir: Path, root: Path, iteration: int, d
     content = read_checkpoint(path)
     stream = checkpoint_stream(path, content)
     annotations = read_annotations(root, datasubset=args.datasubset)
-    store = FrameFolders(root, stream.input_type)
+    store = open_store(root, stream.input_type)
     _check_flags(args, path, stream, annotations.classes, tree_flow_coding(store))
 
     network = build_model(stream).to(device)

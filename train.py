@@ -19,7 +19,7 @@ from twostream import options
 from twostream.annotations import Annotations, Video, find_root, fingerprint, read_annotations
 from twostream.errors import BadInputError
 from twostream.extraction import tree_flow_coding
-from twostream.frame_store import FrameFolders
+from twostream.frame_store import open_store
 from twostream.run_folder import run_name, write_stream
 from twostream.sampling import TrainingOrder
 from twostream.stream import StreamConfig
@@ -96,7 +96,7 @@ def main() -> int:
     device = choose_device(args.device, num_gpus=args.ngpu)
     root = find_root(args.root, args.dataset)
     annotations = read_annotations(root, datasubset=args.datasubset)
-    store = FrameFolders(root, args.input_type)
+    store = open_store(root, args.input_type)
     backbone = backbone_name(args.arch or "inception_v3")
     stream = StreamConfig(
         input_type=args.input_type,

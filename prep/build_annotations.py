@@ -19,8 +19,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from twostream import options
-from twostream.annotations import FILE_NAME, READERS, SPLITS, assign_splits, build_annotations, write_annotations
+from twostream.annotations import FILE_NAME, SPLITS, write_annotations
 from twostream.errors import BadInputError
+from twostream.lists import READERS, assign_splits, build_annotations
 
 
 # fmt: off

@@ -29,7 +29,7 @@ from twostream.extraction import (
     settings_for_stored_frames,
 )
 from twostream.flow import FARNEBACK_PRESETS, FLOW_METHODS, FarnebackParameters, FlowCoding, FlowSettings
-from twostream.frame_store import FrameFolders, check_video_id
+from twostream.frame_store import check_video_id, open_store
 from twostream.parallel import Failure, run_jobs
 from twostream.stream import RGB
 from twostream.video import VideoError, find_ffmpeg, find_videos
@@ -101,7 +101,7 @@ def build_settings(args: argparse.Namespace) -> ExtractionSettings:
 def list_jobs(args: argparse.Namespace, settings: ExtractionSettings) -> list[ExtractionJob]:
     """All videos asked for, whether done or not."""
     if args.videos is None:
-        video_ids = FrameFolders(args.root, RGB).video_ids()
+        video_ids = open_store(args.root, RGB).video_ids()
         if not video_ids:
             raise BadInputError(f"{args.root}/rgb-images has no videos: name a folder of videos with --videos")
         paths = dict.fromkeys(video_ids)

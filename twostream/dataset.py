@@ -7,12 +7,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from twostream.annotations import Annotations, Video
 from twostream.errors import BadInputError
-from twostream.frame_store import FrameFolders
+from twostream.frame_store import FrameStore
 from twostream.sampling import ClipIndex, TrainingOrder, clip_frames
 from twostream.stream import StreamConfig
 
 
-def usable_videos(annotations: Annotations, split: str, store: FrameFolders) -> tuple[list[Video], list[str]]:
+def usable_videos(annotations: Annotations, split: str, store: FrameStore) -> tuple[list[Video], list[str]]:
     """Videos of a split that have images of this input type, and the ids of those that have none.
 
     Raises BadInputError when none has.
@@ -36,7 +36,7 @@ class ClipDataset(Dataset):
     """
 
     def __init__(
-        self, videos: list[Video], label_indices: list[int], store: FrameFolders, stream: StreamConfig, *,
+        self, videos: list[Video], label_indices: list[int], store: FrameStore, stream: StreamConfig, *,
         clip_step: int, transform, seed: int = 0,
     ):  # fmt: skip
         self.videos, self.store, self.stream, self.transform, self.seed = videos, store, stream, transform, seed

@@ -13,7 +13,7 @@ from twostream import atomic
 from twostream.annotations import read_json
 from twostream.errors import BadInputError
 from twostream.flow import FlowFunction, FlowSettings
-from twostream.frame_store import FrameFolders, FrameFolderWriter, encode_jpeg
+from twostream.frame_store import FrameStore, encode_jpeg, open_store
 from twostream.stream import RGB
 from twostream.video import Decoded, Decoder, VideoError, ffmpeg_version, find_ffmpeg
 
@@ -85,7 +85,7 @@ def claim_tree(root: str | Path, settings: ExtractionSettings) -> None:
 
     Raises BadInputError naming the setting and both values.
     """
-    stores = [FrameFolders(root, input_type) for input_type in settings.input_types]
+    stores = [open_store(root, input_type) for input_type in settings.input_types]
     unclaimed = []
     for store in stores:
         there = tree_settings(store)
@@ -104,7 +104,7 @@ def claim_tree(root: str | Path, settings: ExtractionSettings) -> None:
 
 def settings_for_stored_frames(root: str | Path, settings: ExtractionSettings) -> ExtractionSettings:
     """The settings of flow computed from the RGB tree: size and rate are those of its frames, whatever is asked."""
-    there = tree_settings(FrameFolders(root, RGB)) or {}
+    there = tree_settings(open_store(root, RGB)) or {}
     return replace(settings, short_side=there.get("short_side", 0), fps=there.get("fps", 0))
 
 
@@ -119,7 +119,7 @@ def _differences(there: dict, asked: dict, prefix: str = "") -> Iterator[tuple[s
 
 def missing_input_types(root: str | Path, video_id: str, settings: ExtractionSettings) -> tuple[str, ...]:
     """The asked input types of this video that are not published yet."""
-    return tuple(t for t in settings.input_types if not FrameFolders(root, t).has(video_id))
+    return tuple(t for t in settings.input_types if not open_store(root, t).has(video_id))
 
 
 def extract_video(job: ExtractionJob) -> Extracted:
@@ -128,7 +128,7 @@ def extract_video(job: ExtractionJob) -> Extracted:
     Raises VideoError with the reason when the video cannot be used; then nothing of it is published.
     """
     missing = missing_input_types(job.root, job.video_id, job.settings)
-    rgb_store = FrameFolders(job.root, RGB)
+    rgb_store = open_store(job.root, RGB)
     if job.path is None:
         frames = _StoredFrames(rgb_store, job.video_id)
     else:
@@ -158,13 +158,13 @@ def extract_video(job: ExtractionJob) -> Extracted:
     )
 
 
-def _check_same_frames(store: FrameFolders, video_id: str, num_frames: int) -> None:
+def _check_same_frames(store: FrameStore, video_id: str, num_frames: int) -> None:
     there = store.count(video_id)
     record = store.record(video_id)
     if record is None or record["settings"]["frame_step"] == 1:
         if there != num_frames:
             raise VideoError(
-                f"{num_frames} frames decoded, but {store.video_folder(video_id)} has {there}: leave out --videos "
+                f"{num_frames} frames decoded, but {store.where(video_id)} has {there}: leave out --videos "
                 "to compute flow from those frames"
             )
 
@@ -204,7 +204,7 @@ class _Track:
     gray_pair: list[np.ndarray] = field(default_factory=list)
 
     def __post_init__(self):
-        self.writer = FrameFolderWriter(FrameFolders(self.job.root, self.input_type), self.job.video_id)
+        self.writer = open_store(self.job.root, self.input_type).writer(self.job.video_id)
         for flow in self.job.settings.flow:
             if flow.method == self.input_type:
                 self.flow, self.flow_function = flow, flow.function()
@@ -245,13 +245,13 @@ class _Track:
 class _StoredFrames:
     """The published RGB frames of a video, with the face of a Decoder."""
 
-    def __init__(self, store: FrameFolders, video_id: str):
+    def __init__(self, store: FrameStore, video_id: str):
         self.store = store
         self.video_id = video_id
         record = store.record(video_id) or {}
         if record.get("settings", {}).get("frame_step", 1) != 1:
             raise VideoError(
-                f"{store.video_folder(video_id)} holds every {record['settings']['frame_step']}th frame only; "
+                f"{store.where(video_id)} holds every {record['settings']['frame_step']}th frame only; "
                 "flow needs neighbours: name the videos with --videos"
             )
         self.result = Decoded(
@@ -260,7 +260,7 @@ class _StoredFrames:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         if self.result.num_frames == 0:
-            raise VideoError(f"{self.store.video_folder(self.video_id)} holds no frames")
+            raise VideoError(f"{self.store.where(self.video_id)} holds no frames")
         for frame_index in range(self.result.num_frames):
             try:
                 yield self.store.read(self.video_id, [frame_index])[0]
@@ -268,12 +268,12 @@ class _StoredFrames:
                 raise VideoError(str(error)) from None
 
 
-def tree_settings(store: FrameFolders) -> dict | None:
+def tree_settings(store: FrameStore) -> dict | None:
     """The settings of a tree, as recorded beside its images; None for trees of other tools."""
     path = store.folder / SETTINGS_NAME
     return read_json(path) if path.is_file() else None
 
 
-def tree_flow_coding(store: FrameFolders) -> dict | None:
+def tree_flow_coding(store: FrameStore) -> dict | None:
     """How the flow images of a tree were made, as recorded beside them; None for RGB and for trees of other tools."""
     return (tree_settings(store) or {}).get("flow")
