@@ -110,10 +110,7 @@ def score(args: argparse.Namespace, run_dir: Path, root: Path, iteration: int, d
     videos, missing = usable_videos(annotations, args.split, store)
     if missing:
         print(f"{len(missing)} videos of {args.split} have no {stream.input_type} images: {', '.join(missing[:5])}")
-    labels = [annotations.label_index(video) for video in videos]
-    clips = ClipDataset(
-        videos, labels, store, stream, clip_step=args.frame_step, transform=CentreCrop(stream.input_size)
-    )
+    clips = ClipDataset(videos, store, stream, clip_step=args.frame_step, transform=CentreCrop(stream.input_size))
     batches = test_loader(
         clips, batch_size=args.test_batch_size, num_workers=args.workers, pin_memory=device.type == "cuda"
     )
@@ -130,16 +127,17 @@ def score(args: argparse.Namespace, run_dir: Path, root: Path, iteration: int, d
         result = engine.evaluate([(numbers, labels, logits)])
         print(f"frames: Top1 {100 * result.top1:.2f} Top3 {100 * result.top3:.2f} Loss {result.loss:.3f}")
     split = annotations.split(args.split)
-    place = {video.id: position for position, video in enumerate(split)}
-    located = [clips.index.locate(number) for number in numbers.tolist()]
+    video_ids = np.array(list(split.ids))
+    places = np.searchsorted(video_ids, list(videos.ids))  # in the split, of the videos that have images
+    video, start = clips.index.locate(numbers.numpy())
     table = ScoreTable(
         stream=stream.to_json(),
         split=args.split,
-        video_ids=np.array([video.id for video in split]),
-        labels=np.array([annotations.label_index(video) for video in split], np.int32),
-        video_index=np.array([place[videos[video].id] for video, _ in located], np.int32),
-        start=np.array([start for _, start in located], np.int32),
-        view=np.zeros(len(located), np.int16),
+        video_ids=video_ids,
+        labels=split.label_index,
+        video_index=places[video],
+        start=start,
+        view=np.zeros(len(start), np.int16),
         logits=logits.numpy(),
         provenance={
             "checkpoint": path.name,

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from twostream import options
-from twostream.annotations import Annotations, Video, find_root, fingerprint, read_annotations
+from twostream.annotations import find_root, fingerprint, read_annotations
 from twostream.errors import BadInputError
 from twostream.extraction import tree_flow_coding
 from twostream.frame_store import open_store
@@ -109,8 +109,16 @@ def main() -> int:
     )
     train_videos, train_missing = usable_videos(annotations, "train", store)
     val_videos, val_missing = usable_videos(annotations, "val", store)
+    train_set = ClipDataset(
+        train_videos, store, stream, clip_step=args.frame_step, seed=args.seed,
+        transform=TrainCrop(stream.input_size, stream.modality, mirror=args.mirror),
+    )  # fmt: skip
+    val_set = ClipDataset(
+        val_videos, store, stream, clip_step=args.frame_step * VAL_STEP_FACTOR, transform=CentreCrop(stream.input_size)
+    )
     settings = {name: getattr(args, name) for name in DECIDES_RESULT if hasattr(args, name)}
-    settings |= {"stepvalues": list(args.stepvalues), "train_split": _fingerprint(annotations, train_videos)}
+    train_split = fingerprint(stream.classes, train_videos.ids, train_videos.label_index)
+    settings |= {"stepvalues": list(args.stepvalues), "train_split": train_split}
 
     # Where it goes, and from where it goes on.
     name = run_name(
@@ -155,15 +163,7 @@ def main() -> int:
     optimizer = build_optimizer(network, learning_rate=args.lr, momentum=args.momentum, weight_decay=args.weight_decay)
     forward = torch.nn.DataParallel(network, device_ids=list(range(args.ngpu))) if args.ngpu > 1 else network
 
-    # The clips.
-    def clips(videos: list[Video], *, clip_step: int, transform) -> ClipDataset:
-        labels = [annotations.label_index(video) for video in videos]
-        return ClipDataset(videos, labels, store, stream, clip_step=clip_step, transform=transform, seed=args.seed)
-
-    crop = TrainCrop(stream.input_size, stream.modality, mirror=args.mirror)
-    train_set = clips(train_videos, clip_step=args.frame_step, transform=crop)
-    val_step = args.frame_step * VAL_STEP_FACTOR
-    val_set = clips(val_videos, clip_step=val_step, transform=CentreCrop(stream.input_size))
+    # The batches.
     order = TrainingOrder(
         len(train_set), batch_size=args.batch_size, seed=args.seed, first=first, last=args.max_iterations
     )
@@ -224,11 +224,6 @@ def main() -> int:
             monitors.message(f"saved {path}")
     monitors.close()
     return 0
-
-
-def _fingerprint(annotations: Annotations, videos: list[Video]) -> str:
-    labels = [annotations.label_index(video) for video in videos]
-    return fingerprint(annotations.classes, [video.id for video in videos], labels)
 
 
 def _check_same_run(path: Path, checkpoint: dict, stream: StreamConfig, settings: dict) -> None:

@@ -1,15 +1,21 @@
 #!/usr/bin/env python3
-"""Cost of the flow methods on one core, relative to the default, and the error of the coded flow images.
+"""What flow costs on one core, how far it is from the truth, and what coding it as images loses.
 
-  python benchmarks/flow.py --video=clip.mp4      # any video; without it a moving texture is used
+  python benchmarks/flow.py --video=clip.mp4                            # any video; without it a moving texture
+  python benchmarks/flow.py --video=clip.mp4 --ground_truth=middlebury  # and end-point errors
 
-Methods take turns on the same pairs, so that a busy machine slows all of them; the ratio of medians is the result.
+Methods take turns on the same pairs, so that a busy machine slows all of them; times are CPU time, medians. A folder of
+ground truth has, at any depth, folders with two images (in order of name) and a Middlebury .flo file. The end-point
+error is the length of the difference to the truth in pixels, over all pixels whose flow is known; "coded" is the flow
+as read from its flow image, stored as prep/extract.py does.
 """
 
 import argparse
 import itertools
 import sys
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 
@@ -18,16 +24,22 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from twostream.flow import FARNEBACK_PRESETS, FlowSettings
+from twostream import options
+from twostream.errors import BadInputError
+from twostream.flow import FARNEBACK_PRESETS, FlowCoding, FlowFunction, FlowSettings
 from twostream.frame_store import encode_jpeg
-from twostream.video import Decoder
+from twostream.video import Decoder, VideoError
 
 METHODS = {
     "farneback": FlowSettings("farneback"),
-    "farneback 2d-kinectics": FlowSettings("farneback", farneback=FARNEBACK_PRESETS["2d-kinectics"]),
+    "farneback, 2d-kinectics": FlowSettings("farneback", farneback=FARNEBACK_PRESETS["2d-kinectics"]),
     "dis": FlowSettings("dis"),
     "tvl1": FlowSettings("tvl1"),
 }
+CODING = FlowCoding()
+QUALITY = 90
+UNKNOWN_FLOW = 1e9  # Middlebury's mark
+FAR = 3  # pixels
 
 
 def moving_texture(num_frames: int) -> list[np.ndarray]:
@@ -37,50 +49,176 @@ def moving_texture(num_frames: int) -> list[np.ndarray]:
     return [texture[k : k + 256, 3 * k : 3 * k + 340].copy() for k in range(num_frames)]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--video", type=Path, help="decoded to short side 256")
-    parser.add_argument("--pairs", type=int, default=20, help="(default: 20)")
-    parser.add_argument("--tvl1", action="store_true", help="time tvl1 too, which takes seconds a pair")
-    args = parser.parse_args()
-    cv2.setNumThreads(1)
+def read_gray(path: Path, num_frames: int) -> list[np.ndarray]:
+    """The first frames of a video, grey, with a short side of 256 pixels."""
+    try:
+        with closing(iter(Decoder(path, short_side=256))) as decoded:
+            frames = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in itertools.islice(decoded, num_frames)]
+    except VideoError as error:
+        raise BadInputError(f"--video {path}: {error}") from None
+    if len(frames) < 2:
+        raise BadInputError(f"--video {path} has one frame, expected more, for flow")
+    return frames
 
-    if args.video:
-        decoded = itertools.islice(Decoder(args.video, short_side=256), args.pairs + 1)
-        frames = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in decoded]
-    else:
-        frames = moving_texture(args.pairs + 1)
-    height, width = frames[0].shape
-    print(f"{len(frames) - 1} pairs of {width}x{height}, one thread, OpenCV {cv2.__version__}")
 
-    methods = {name: settings for name, settings in METHODS.items() if name != "tvl1" or args.tvl1}
-    functions = {name: settings.function() for name, settings in methods.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in methods}
+def print_row(*cells: object) -> None:
+    print(f"| {' | '.join(map(str, cells))} |")
+
+
+def print_head(*cells: object) -> None:
+    print()
+    print_row(*cells)
+    print(f"|{'---|' * len(cells)}")
+
+
+# ---------------------------------------------------------------------------------------------------------- cost
+
+
+def timed(function: FlowFunction, pair: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, float]:
+    """The flow and the ms of CPU time it took."""
+    start = time.process_time()
+    flow = function(*pair)
+    return flow, 1000 * (time.process_time() - start)
+
+
+def compare_costs(functions: dict[str, FlowFunction], frames: list[np.ndarray]) -> list[np.ndarray]:
+    """Print what the methods cost; return the default's flow."""
+    costs: dict[str, list[float]] = {name: [] for name in functions}
     flows = []
     for pair in itertools.pairwise(frames):
         for name, function in functions.items():
-            start = time.perf_counter()
-            flow = function(*pair)
-            seconds[name].append(time.perf_counter() - start)
+            flow, cost = timed(function, pair)
+            costs[name].append(cost)
             if name == "farneback":
                 flows.append(flow)
-    usual = median(seconds["farneback"])
-    for name, values in seconds.items():
-        print(f"{name:24} {1000 * median(values):8.2f} ms a pair  {median(values) / usual:6.2f} x")
+    print_head("method", "ms a pair", "of the default")
+    for name, values in costs.items():
+        print_row(name, f"{median(values):,.2f}", f"{median(values) / median(costs['farneback']):.2f}")
+    return flows
 
-    coding = METHODS["farneback"].coding
-    images = [coding.encode(flow) for flow in flows]
-    for title, chroma_subsampling in (("with chroma subsampling", True), ("without", False)):
+
+# ---------------------------------------------------------------------------------------------------------- accuracy
+
+
+def read_truth(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Name -> two grey images (H, W) uint8 and the flow (H, W, 2) float32 between them."""
+    truth = {}
+    for path in sorted(folder.rglob("*.flo")):
+        images = sorted(p for p in path.parent.iterdir() if p.suffix.lower() in (".png", ".jpg", ".ppm"))
+        if len(images) != 2:
+            raise BadInputError(f"{path.parent} has {len(images)} images beside {path.name}, expected two")
+        first, second = (cv2.imread(str(image), cv2.IMREAD_GRAYSCALE) for image in images)
+        truth[path.parent.name] = first, second, cv2.readOpticalFlow(str(path))
+    if not truth:
+        raise BadInputError(f"--ground_truth {folder} has no .flo file below it")
+    return truth
+
+
+def end_point_errors(flow: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Mean length of the difference, in pixels, and the share of pixels where it is more than FAR, in percent."""
+    known = (np.abs(truth) < UNKNOWN_FLOW).all(axis=-1)
+    lengths = np.linalg.norm(flow[known] - truth[known], axis=-1)
+    return lengths.mean(), 100 * (lengths > FAR).mean()
+
+
+def stored(flow: np.ndarray) -> np.ndarray:
+    """The flow as it comes back from its flow image."""
+    jpeg = encode_jpeg(CODING.encode(flow), quality=QUALITY, chroma_subsampling=False)
+    return CODING.decode(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB))
+
+
+def compare_accuracy(functions: dict[str, FlowFunction], folder: Path, *, repeats: int) -> None:
+    print_head("method", "pair", "ms", "error, px", f"> {FAR} px, %", "coded: error, px", f"> {FAR} px, %")
+    for pair_name, (first, second, truth) in read_truth(folder).items():
+        costs: dict[str, list[float]] = {name: [] for name in functions}
+        flows = {}
+        for _ in range(repeats):
+            for name, function in functions.items():
+                flows[name], cost = timed(function, (first, second))
+                costs[name].append(cost)
+        for name, flow in flows.items():
+            errors = *end_point_errors(flow, truth), *end_point_errors(stored(flow), truth)
+            print_row(name, pair_name, f"{median(costs[name]):,.1f}", *(f"{error:.3f}" for error in errors))
+
+
+# ------------------------------------------------------------------------------------------------------------ coding
+
+
+def three_channels(chroma_subsampling: bool) -> Callable[[np.ndarray], tuple[np.ndarray, int]]:
+    def code(image: np.ndarray) -> tuple[np.ndarray, int]:
+        jpeg = encode_jpeg(image, quality=QUALITY, chroma_subsampling=chroma_subsampling)
+        return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)[..., :2], len(jpeg)
+
+    return code
+
+
+def gray_plane(plane: np.ndarray, quality: int) -> tuple[np.ndarray, int]:
+    jpeg = cv2.imencode(".jpg", plane, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE), len(jpeg)
+
+
+def two_planes(quality: int) -> Callable[[np.ndarray], tuple[np.ndarray, int]]:
+    def code(image: np.ndarray) -> tuple[np.ndarray, int]:
+        planes, sizes = zip(*(gray_plane(image[..., axis], quality) for axis in (0, 1)), strict=True)
+        return np.stack(planes, axis=-1), sum(sizes)
+
+    return code
+
+
+def stacked_planes(quality: int) -> Callable[[np.ndarray], tuple[np.ndarray, int]]:
+    def code(image: np.ndarray) -> tuple[np.ndarray, int]:
+        plane, size = gray_plane(np.vstack([image[..., 0], image[..., 1]]), quality)
+        return np.stack(np.vsplit(plane, 2), axis=-1), size
+
+    return code
+
+
+CODINGS: dict[str, Callable[[np.ndarray], tuple[np.ndarray, int]]] = {
+    "x, y, magnitude, quality 90 (ours)": three_channels(False),
+    "the same with chroma subsampling": three_channels(True),
+    "x and y, two gray images, quality 90": two_planes(90),
+    "x and y, two gray images, quality 75": two_planes(75),
+    "x over y, one gray image, quality 90": stacked_planes(90),
+    "x over y, one gray image, quality 75": stacked_planes(75),
+}
+"""A flow image (H, W, 3) -> x and y (H, W, 2) as they come back, and the bytes they took"""
+
+
+def compare_codings(flows: list[np.ndarray]) -> None:
+    images = [CODING.encode(flow) for flow in flows]
+    print_head("coding", "error in x and y, grey levels", "bytes a pair")
+    for name, code in CODINGS.items():
         errors, sizes = [], []
         for image in images:
-            jpeg = encode_jpeg(image, quality=90, chroma_subsampling=chroma_subsampling)
-            again = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
-            errors.append(np.abs(again[..., :2].astype(float) - image[..., :2]).mean())
-            sizes.append(len(jpeg))
-        print(
-            f"flow image {title:24} {np.mean(errors):.2f} grey levels of error in x and y, {np.mean(sizes):.0f} bytes"
-        )
+            again, size = code(image)
+            errors.append(np.abs(again.astype(float) - image[..., :2]).mean())
+            sizes.append(size)
+        print_row(name, f"{np.mean(errors):.2f}", f"{np.mean(sizes):,.0f}")
+
+
+def build_parser() -> options.Parser:
+    parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--video", type=options.folder, metavar="FILE", help="decoded to short side 256")
+    add("--pairs", type=options.positive, default=20, metavar="N", help="of its frames (default: 20)")
+    add("--ground_truth", type=options.folder, metavar="DIR", help="image pairs with the flow between them")
+    add("--repeats", type=options.positive, default=5, metavar="N", help="times on each of those (default: 5)")
+    add("--tvl1", action="store_true", help="tvl1 too, which takes seconds a pair")
+    return parser
+
+
+def main() -> None:
+    args = build_parser().parse_args()
+    cv2.setNumThreads(1)
+    frames = read_gray(args.video, args.pairs + 1) if args.video else moving_texture(args.pairs + 1)
+    height, width = frames[0].shape
+    print(f"{len(frames) - 1} pairs of {width}x{height}, one thread, OpenCV {cv2.__version__}")
+    methods = {name: settings for name, settings in METHODS.items() if settings.method != "tvl1" or args.tvl1}
+    functions = {name: settings.function() for name, settings in methods.items()}
+    compare_codings(compare_costs(functions, frames))
+    if args.ground_truth:
+        compare_accuracy(functions, args.ground_truth, repeats=args.repeats)
 
 
 if __name__ == "__main__":
-    main()
+    options.run(main)

@@ -15,11 +15,13 @@ import pytest
 
 from tests import toy
 from tests.conftest import REPOSITORY, noise_image
+from tests.kills import content, run_rounds
 from twostream.errors import BadInputError
 from twostream.extraction import ExtractionJob, ExtractionSettings, claim_tree, extract_video
+from twostream.failures import read_failures
 from twostream.flow import FlowCoding, FlowSettings
-from twostream.frame_store import FrameFolders, encode_jpeg
-from twostream.video import VideoError
+from twostream.frame_store import FrameFolders, encode_jpeg, open_store
+from twostream.video import VideoError, find_ffmpeg
 
 NUM_FRAMES = 10
 SETTINGS = ExtractionSettings(short_side=0, flow=(FlowSettings("farneback"),))
@@ -43,11 +45,11 @@ def videos(tmp_path) -> Path:
 def extract(run_program, tmp_path, videos):
     """Run the program over those videos into tmp_path/data (or what the flags say); check its exit code."""
 
-    def run(*flags, code: int = 0):
+    def run(*flags, code: int = 0, env: dict | None = None):
         words = [] if any(str(flag).startswith("--root") for flag in flags) else ["--root", tmp_path / "data"]
         words += ["--videos", videos] if "--no-videos" not in flags else []
         words += ["--short_side=0", "--workers=2", *(flag for flag in flags if flag != "--no-videos")]
-        result = run_program("prep/extract.py", *words)
+        result = run_program("prep/extract.py", *words, env=env)
         assert result.returncode == code, result.stdout + result.stderr
         return result
 
@@ -64,14 +66,15 @@ def job(root: Path, path: Path | None, settings: ExtractionSettings = SETTINGS, 
     return ExtractionJob(str(root), video_id, path and str(path), settings)
 
 
-def expected_flow_files(pictures: np.ndarray, coding: FlowCoding, quality: int = 90) -> list[bytes]:
+def expected_flow_files(pictures: np.ndarray, coding: FlowCoding, quality: int = 75) -> list[bytes]:
     """Flow image k from pictures k and k + 1 by OpenCV's usual call; the last one twice."""
     grey = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pictures]
     images = []
     for first, second in zip(grey, grey[1:], strict=False):
         flow = cv2.calcOpticalFlowFarneback(first, second, None, 0.5, 3, 15, 3, 5, 1.2, 0)
-        levels = np.dstack([flow, cv2.magnitude(flow[..., 0], flow[..., 1])]) * np.float32(coding.scale)
-        images.append(np.clip(np.rint(levels) + 128, 0, 255).astype(np.uint8))
+        x, y = flow[..., 0], flow[..., 1]
+        stacked = np.vstack([x, y]) if coding.planes else np.dstack([x, y, cv2.magnitude(x, y)])
+        images.append(np.clip(np.rint(stacked * np.float32(coding.scale)) + 128, 0, 255).astype(np.uint8))
     return [encode_jpeg(i, quality=quality, chroma_subsampling=False) for i in [*images, images[-1]]]
 
 
@@ -126,10 +129,12 @@ def test_frame_step_stores_a_subset_of_the_full_extraction(videos, tmp_path):
 
 def test_old_coding_switch(extract, tmp_path):
     extract("--flow_coding=2d-kinectics", "--input_types=farneback")
-    truth = expected_flow_files(moving_pictures(), FlowCoding(bound=8, integer_scale=True))
+    truth = expected_flow_files(moving_pictures(), FlowCoding(bound=8, integer_scale=True, planes=False), quality=90)
     assert stored(tmp_path / "data", "farneback") == truth
     settings = json.loads((tmp_path / "data" / "farneback-images" / "extraction.json").read_text())
-    assert settings["flow"]["coding"] == {"bound": 8, "integer_scale": True, "scale": 16, "zero": 128}
+    assert settings["flow"]["coding"] == {
+        "bound": 8, "integer_scale": True, "planes": False, "scale": 16, "zero": 128
+    }  # fmt: skip
 
 
 def test_flow_from_stored_frames_has_the_same_indices(extract, tmp_path):
@@ -228,7 +233,8 @@ def started(tmp_path):
     def finish(root: Path) -> None:
         subprocess.run(command(root), cwd=REPOSITORY, check=True, capture_output=True)
 
-    start.finish = finish
+    start.command, start.finish = command, finish
+    start.run = lambda root: subprocess.Popen(command(root), cwd=REPOSITORY, stdout=subprocess.DEVNULL)
     return start
 
 
@@ -261,15 +267,31 @@ def test_killed_run_goes_on_to_the_same_tree(started, tmp_path):
     assert tree(tmp_path / "killed") == tree(tmp_path / "undisturbed")
 
 
-@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to the program", "from the terminal"])
-def test_ctrl_c_ends_everything_and_leaves_no_half_video(started, tmp_path, send):
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)], ids=["INT", "TERM", "HUP"]
+)
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to the program", "to all"])
+def test_signals_end_everything_and_leave_no_half_video(started, tmp_path, send, number, code):
     process = started(tmp_path / "data")
-    send(process.pid, signal.SIGINT)
+    send(process.pid, number)
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130 and "Traceback" not in errors and "interrupted" in errors
+    assert process.returncode == code and "Traceback" not in errors and "interrupted" in errors
     wait_until_gone(tmp_path / "long")
     assert not list((tmp_path / "data").glob("*/.tmp-*"))
-    assert not (tmp_path / "data" / "failed_videos.json").exists()
+    assert not (tmp_path / "data" / "failed_videos.jsonl").exists()
+
+
+def test_several_copies_on_one_list_end_well(started, tmp_path):
+    started.finish(tmp_path / "alone")
+    copies = [started.run(tmp_path / "together") for _ in range(4)]
+    assert [copy.wait(timeout=120) for copy in copies] == [0] * 4
+    assert tree(tmp_path / "together") == tree(tmp_path / "alone")
+
+
+def test_killed_extraction_is_the_undisturbed_one(tmp_path):
+    tally = run_rounds(tmp_path, kills=100, seed=0)
+    assert tally.kills >= 100
+    assert (tally.differing, tally.orphans) == (0, 0)
 
 
 # --------------------------------------------------------------------------------------------------- bad videos
@@ -284,10 +306,11 @@ def test_bad_videos_are_listed_and_the_good_ones_done(extract, videos, tmp_path)
     data = tmp_path / "data"
 
     result = extract(code=5)
-    failures = json.loads((data / "failed_videos.json").read_text())
+    failures = read_failures(data)
     assert set(failures) == {"empty", "text", "link", "cut"}
     assert all(failure["reason"] and failure["reason"] in result.stderr for failure in failures.values())
-    assert failures["empty"] == {"file": str(videos / "left" / "empty.mp4"), "reason": "empty file, 0 bytes"}
+    assert failures["empty"]["file"] == str(videos / "left" / "empty.mp4")
+    assert failures["empty"]["kind"] == "empty" and "1 empty" in result.stderr and "4 bad videos" in result.stderr
     assert FrameFolders(data, "rgb").video_ids() == FrameFolders(data, "farneback").video_ids() == ["a", "b c"]
     assert not list(data.glob("*/.tmp-*"))
 
@@ -295,7 +318,7 @@ def test_bad_videos_are_listed_and_the_good_ones_done(extract, videos, tmp_path)
         (videos / name).unlink()
     result = extract("--accept_partial")
     assert "1 damaged videos were kept in part" in result.stdout
-    assert not (data / "failed_videos.json").exists()
+    assert not (data / "failed_videos.jsonl").exists()
     record = FrameFolders(data, "rgb").record("cut")
     assert record["damage"] and 0 < record["num_frames"] < NUM_FRAMES
 
@@ -362,3 +385,161 @@ def test_two_videos_of_one_id_end_with_3_and_can_be_told_apart_by_path(extract, 
     assert "--ids=path" in extract(code=3).stderr
     extract("--ids=path", "--input_types=rgb")
     assert FrameFolders(tmp_path / "data", "rgb").video_ids() == ["left__a", "right__a", "right__b c"]
+
+
+def test_bad_video_is_not_tried_again_until_it_or_the_settings_change(extract, videos, tmp_path):
+    cut = videos / "left" / "cut.mkv"
+    cut.write_bytes((videos / "left" / "a.mkv").read_bytes()[:-3000])
+    extract(code=5)
+    again = extract(code=5)
+    assert "1 failed before and have not changed" in again.stdout and str(cut) in again.stderr
+    assert "failed before" not in extract("--retry_failed", code=5).stdout
+    cut.write_bytes((videos / "left" / "a.mkv").read_bytes())
+    extract()
+    assert stored(tmp_path / "data", "rgb", "cut") == stored(tmp_path / "data", "rgb", "a")
+
+
+def test_hanging_ffmpeg_costs_its_video_only(extract, videos, tmp_path):
+    fake = tmp_path / "bin" / "ffmpeg"
+    fake.parent.mkdir()
+    fake.write_text(
+        f'#!/bin/sh\ncase "$*" in *version*|*b\\ c.mkv*) ;; *a.mkv*) sleep 100 ;; esac\nexec {find_ffmpeg()} "$@"\n'
+    )
+    fake.chmod(0o755)
+    result = extract(
+        "--time_limit=1", "--check_space=False", code=5, env={"PATH": f"{fake.parent}:{os.environ['PATH']}"}
+    )
+    assert read_failures(tmp_path / "data")["a"]["kind"] == "time limit" and "1 time limit" in result.stderr
+    assert FrameFolders(tmp_path / "data", "rgb").video_ids() == ["b c"]
+
+
+def test_long_video_is_refused_before_it_is_decoded(extract, tmp_path):
+    result = extract("--max_seconds=0.5", code=5)
+    assert "2 too long" in result.stderr and "--max_seconds" in result.stderr
+    assert not FrameFolders(tmp_path / "data", "rgb").video_ids()
+
+
+# ------------------------------------------------------------------------------------------- a part of the videos
+
+
+def test_shards_together_are_the_whole(extract, tmp_path):
+    extract()
+    for part in ("0/2", "1/2"):
+        extract(f"--root={tmp_path / 'parts'}", f"--shard={part}")
+        if part == "0/2":
+            assert FrameFolders(tmp_path / "parts", "rgb").video_ids() == ["a"]
+    assert tree(tmp_path / "parts") == tree(tmp_path / "data")
+    extract("--shard=2/2", code=2)
+
+
+def test_shards_list_their_own_failures(extract, videos, tmp_path):
+    (videos / "left" / "bad.mp4").write_text("no video")
+    for part, code in (("0/3", 0), ("1/3", 0), ("2/3", 5)):
+        extract(f"--shard={part}", code=code)
+    assert [path.name for path in (tmp_path / "data").glob("*.jsonl")] == ["failed_videos.2-of-3.jsonl"]
+
+
+def test_only_listed_videos_are_extracted(extract, tmp_path):
+    (tmp_path / "list.csv").write_text("video,label\nb c.mkv,x\nnowhere.mkv,x\n")
+    result = extract("--list", tmp_path / "list.csv")
+    assert "1 of 2 listed videos are there; not: nowhere" in result.stdout
+    assert FrameFolders(tmp_path / "data", "rgb").video_ids() == ["b c"]
+
+
+def test_trimming_cuts_segments_out_of_the_file(extract, videos, tmp_path):
+    toy.write_video(videos / "long.mkv", moving_pictures(60), fps=10)
+    rows = ["label,youtube_id,time_start,time_end,split", "x,long,1,3,train", "x,long,4,5,train", "x,gone,1,2,train"]
+    (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
+    extract("--list", tmp_path / "list.csv", "--format=kinetics_csv", "--trim", "--input_types=rgb")
+    truth = [encode_jpeg(picture, quality=90, chroma_subsampling=True) for picture in moving_pictures(60)]
+    assert stored(tmp_path / "data", "rgb", "long_000001_000003") == truth[10:30]
+    assert stored(tmp_path / "data", "rgb", "long_000004_000005") == truth[40:50]
+    record = FrameFolders(tmp_path / "data", "rgb").record("long_000001_000003")
+    assert record["num_frames"] == 20 and record["source"]["segment"] == [1, 3]
+
+
+def test_segment_beyond_the_end_is_a_bad_video(extract, videos, tmp_path):
+    (tmp_path / "list.csv").write_text("label,youtube_id,time_start,time_end,split\nx,a,7,17,train\n")
+    result = extract("--list", tmp_path / "list.csv", "--format=kinetics_csv", "--trim", code=5)
+    assert "7" in result.stderr and "a.mkv" in result.stderr
+
+
+def test_plan_says_what_is_to_do_and_writes_nothing(extract, tmp_path):
+    result = extract("--plan")
+    assert "plan: 2 videos, about 20 frames, 40 images" in result.stdout
+    assert not (tmp_path / "data").exists()
+
+
+# --------------------------------------------------------------------------------------------------- packed store
+
+
+def test_packed_store_holds_the_same_images_and_records(extract, tmp_path):
+    extract()
+    extract(f"--root={tmp_path / 'packed'}", "--store=packed")
+    for input_type in ("rgb", "farneback"):
+        loose, packed = open_store(tmp_path / "data", input_type), open_store(tmp_path / "packed", input_type)
+        assert (loose.kind, packed.kind) == ("folders", "packed")
+        assert content(loose) == content(packed)
+    extract(f"--root={tmp_path / 'packed'}")  # recognised without being told
+    assert "2 of 2 videos are done already" in extract(f"--root={tmp_path / 'packed'}", "--store=packed").stdout
+    assert "packed" in extract(f"--root={tmp_path / 'packed'}", "--store=folders", code=3).stderr
+
+
+def test_flow_of_packed_frames(extract, tmp_path):
+    data = tmp_path / "data"
+    extract("--input_types=rgb", "--store=packed")
+    extract("--no-videos", "--input_types=farneback", "--store=packed")
+    assert open_store(data, "farneback").video_ids() == ["a", "b c"]
+
+
+# ------------------------------------------------------------------------------------------------ odd data roots
+
+
+def test_root_and_videos_may_be_links(extract, videos, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "link").symlink_to(videos)
+    (videos / "loop").symlink_to(videos)
+    extract()
+    assert FrameFolders(tmp_path / "elsewhere", "rgb").video_ids() == ["a", "b c"]
+
+
+def test_full_disk_ends_with_4_and_the_next_run_goes_on(started, tmp_path):
+    root = tmp_path / "data"
+    limited = ["bash", "-c", 'trap "" XFSZ; ulimit -f 8; exec "$@"', "x", *started.command(root), "--check_space=False"]
+    result = subprocess.run(limited, cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 4, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert "free" in line and "Traceback" not in result.stderr
+    assert not list(root.glob("*/.tmp-*"))
+    started.finish(root)
+    started.finish(tmp_path / "undisturbed")
+    assert tree(root) == tree(tmp_path / "undisturbed")
+
+
+SMALL_DISKS = {"size": "size=200k", "files": "nr_inodes=30", "read only": "ro"}
+
+
+@pytest.mark.parametrize("option", SMALL_DISKS.values(), ids=SMALL_DISKS)
+def test_small_disk_is_refused_before_any_work(started, tmp_path, option):
+    root = tmp_path / "disk"
+    root.mkdir()
+    mount = f'mount -t tmpfs -o {option} none {root} && exec "$@"'
+    private = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "x"]
+    if subprocess.run([*private, "true"], capture_output=True).returncode:
+        pytest.skip("no private mounts here")
+    result = subprocess.run([*private, *started.command(root)], cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 4 and "Traceback" not in result.stderr, result.stderr
+    assert str(root) in result.stderr
+
+
+def test_leftovers_of_killed_runs_of_this_machine_are_swept(started, tmp_path):
+    process = started(tmp_path / "data")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    other = tmp_path / "data" / "rgb-images" / ".tmp-otherhost-1-12345678"
+    other.mkdir()
+    wait_until_gone(tmp_path / "long")
+    assert len(list((tmp_path / "data").glob("*/.tmp-*"))) > 1
+    started.finish(tmp_path / "data")
+    assert list((tmp_path / "data").glob("*/.tmp-*")) == [other]

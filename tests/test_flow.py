@@ -11,7 +11,9 @@ from twostream.flow import (
     FarnebackParameters,
     FlowCoding,
     FlowSettings,
+    from_planes,
     mirror,
+    to_planes,
 )
 
 SIDE = 64  # small, since tvl1 takes seconds on a usual frame
@@ -135,6 +137,23 @@ def test_round_trip_within_half_a_grey_level(coding):
     flow = smooth_flow(0, largest=0.99 * min(coding.bound, 127 / coding.scale))
     error = np.abs(coding.decode(coding.encode(flow)) - flow).max()
     assert error <= 0.5 / coding.scale * 1.0001  # float32
+
+
+@pytest.mark.parametrize("coding", CODINGS, ids=repr)
+def test_planes_hold_x_above_y_and_the_magnitude_comes_back_within_a_level(coding):
+    image = coding.encode(smooth_flow(2, largest=1.2 * coding.bound))
+    planes = to_planes(image)
+    assert planes.shape == (48, 32)
+    np.testing.assert_array_equal(planes, np.vstack([image[..., 0], image[..., 1]]))
+    back = from_planes(planes)
+    np.testing.assert_array_equal(back[..., :2], image[..., :2])
+    inside = (image[..., :2] > 0).all(-1) & (image[..., :2] < 255).all(-1)  # else x or y was clipped
+    assert np.abs(back[..., 2].astype(int) - image[..., 2])[inside].max() <= 1
+
+
+def test_odd_number_of_rows_is_no_pair_of_planes():
+    with pytest.raises(ValueError, match="7 rows"):
+        from_planes(np.zeros((7, 4), np.uint8))
 
 
 @pytest.mark.parametrize("bound", [0, -1, 129, float("nan")])

@@ -139,6 +139,8 @@ def test_other_words_stay_as_they_are():
         ("raise OSError(28, 'No space left on device', 'f')", 4, "No space left on device: 'f'"),
         ("raise MemoryError", 4, "MemoryError"),
         ("raise KeyboardInterrupt", 130, "interrupted"),
+        ("import os; os.kill(os.getpid(), 15)", 143, "interrupted"),
+        ("import os; os.kill(os.getpid(), 1)", 143, "interrupted"),
         ("raise SystemExit(2)", 2, ""),
         ("raise ZeroDivisionError", 1, "Traceback"),  # a fault of ours is seen as one
         (r"print('\udcff')", 0, ""),

@@ -72,6 +72,7 @@ def all_commands() -> list[str]:
 
 @pytest.mark.parametrize("command", all_commands())
 def test_flags_of_every_command_exist(command):
+    command = command.replace("$SLURM_ARRAY_TASK_ID", "3")
     words = [word for word in shlex.split(command) if not re.match(r"[A-Z_]+=", word)]
     program, arguments = words[1], words[2:]
     names = runpy.run_path(str(REPOSITORY / program))

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 
 from twostream.sampling import ClipIndex, TrainingOrder, clip_frames, clip_starts
@@ -50,11 +51,27 @@ def test_short_videos(num_frames, clip_len, frame_stride, frames):
     assert [clip_frames(start, num_frames, **geometry) for start in starts] == frames
 
 
-def test_index_locates_every_clip():
-    lengths, geometry = [0, 1, 30, 0, 7, 2, 160, 0], {"clip_len": 3, "frame_stride": 2}
-    index = ClipIndex(lengths, clip_step=4, **geometry)
-    brute = [(v, start) for v, n in enumerate(lengths) for start in clip_starts(n, clip_step=4, **geometry)]
-    assert [index.locate(clip) for clip in range(len(index))] == brute
+def test_index_has_the_clips_that_clip_starts_has():
+    """The index computes for all videos at once what `clip_starts` says of one."""
+    rng = np.random.default_rng(0)
+    for clip_len, frame_stride, clip_step in itertools.product((1, 2, 5), (1, 3), (1, 4, 100)):
+        geometry = {"clip_len": clip_len, "frame_stride": frame_stride, "clip_step": clip_step}
+        span = (clip_len - 1) * frame_stride + 1
+        near = [span + d for d in range(-2, 3) if span + d >= 0] + [span + clip_step + d for d in range(-2, 3)]
+        lengths = [0, 1, 2, *near, *rng.integers(0, 100, 5).tolist(), 0]
+        index = ClipIndex(lengths, **geometry)
+        brute = [(v, start) for v, n in enumerate(lengths) for start in clip_starts(n, **geometry)]
+        assert len(index) == len(brute)
+        assert [index.locate(clip) for clip in range(len(index))] == brute
+        videos, starts = index.locate(np.arange(len(index)))
+        assert list(zip(videos.tolist(), starts.tolist(), strict=True)) == brute
+
+
+def test_index_of_more_clips_than_32_bits_count():
+    longest = 2**31 - 1
+    index = ClipIndex(np.array([longest, 3, longest], np.int32), clip_step=1, **SINGLE)
+    assert len(index) == 2 * (longest - 1) + 2
+    assert index.locate(longest - 1) == (1, 0) and index.locate(len(index) - 1) == (2, longest - 2)
 
 
 def test_index_of_nothing():

@@ -190,6 +190,16 @@ def test_flags_that_disagree_exit_3(run_test, toy_root, trained, words, message)
     assert message in refused(run_test(toy_root, trained, *FEW, *words))
 
 
+def test_frames_that_a_sparse_extraction_does_not_have_exit_3(run_test, root, save_root):
+    """Every fourth frame was stored: it can be scored at a step of 16, not of 6."""
+    text = (root / "annotations.json").read_text()
+    (root / "annotations.json").write_text(text.replace('"num_frames"', '"frame_step": 4, "num_frames"'))
+    message = refused(run_test(root, save_root, "--frame_step=6"))
+    assert "was extracted with --frame_step=4" in message and "a multiple of 4" in message
+    assert not list(the_run(save_root).glob("scores_*"))
+    assert run_test(root, save_root, *FEW).returncode == 0
+
+
 def test_agreeing_flags_are_fine(run_test, toy_root, save_root):
     words = ("--seq_len=1", "--gap=1", f"--isize={SIZE}", "--arch=inceptionV3")
     assert run_test(toy_root, save_root, *FEW, *words).returncode == 0

@@ -224,6 +224,19 @@ def test_no_data(train, tmp_path):
     assert_refused(train(tmp_path, root=tmp_path / "none"), 3, tmp_path / "none", "prep/build_annotations.py")
 
 
+@pytest.mark.parametrize("words", [["--frame_step=3"], ["--frame_step=2", "--seq_len=3", "--gap=1"]])
+def test_frames_that_a_sparse_extraction_does_not_have(train, toy_root, tmp_path, words):
+    """Every second frame was stored; with another step no run is begun."""
+    text = (toy_root / "annotations.json").read_text()
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "annotations.json").write_text(text.replace('"num_frames"', '"frame_step": 2, "num_frames"'))
+    (root / "rgb-images").symlink_to(toy_root / "rgb-images")
+    result = train(tmp_path / "runs", "--max_iterations=1", *words, root=root)
+    assert_refused(result, 3, "was extracted with --frame_step=2", "a multiple of 2")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_no_images_of_that_input_type(train, tmp_path):
     assert_refused(train(tmp_path, "--input_type=dis"), 3, "dis-images", "--input_types=dis")
 

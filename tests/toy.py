@@ -71,7 +71,7 @@ def write_video(path: Path, pictures: np.ndarray, *, fps: int = 15, codec: tuple
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "pipe:0"]
     target = ["-c:v", *codec, *(["-pix_fmt", "gbrp"] if codec == ("ffv1",) else []), f"file:{path}"]
     command = [find_ffmpeg(), "-nostdin", "-loglevel", "error", "-y", *source, *target]
-    subprocess.run(command, input=pictures.tobytes(), check=True)
+    subprocess.run(command, input=pictures.tobytes(), check=True, timeout=120)
 
 
 def write_world(folder: Path, *, num_train: int, num_val: int) -> None:

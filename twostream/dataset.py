@@ -1,31 +1,34 @@
 """Annotations + sampling + frames + crops, as a torch data set; and its loader."""
 
+import math
+
 import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from twostream.annotations import Annotations, Video
+from twostream.annotations import Annotations, VideoTable
 from twostream.errors import BadInputError
 from twostream.frame_store import FrameStore
 from twostream.sampling import ClipIndex, TrainingOrder, clip_frames
 from twostream.stream import StreamConfig
 
 
-def usable_videos(annotations: Annotations, split: str, store: FrameStore) -> tuple[list[Video], list[str]]:
+def usable_videos(annotations: Annotations, split: str, store: FrameStore) -> tuple[VideoTable, list[str]]:
     """Videos of a split that have images of this input type, and the ids of those that have none.
 
     Raises BadInputError when none has.
     """
+    # One listing of the store, not a question for each of a million videos.
+    stored = set(store.video_ids())
     videos = annotations.split(split)
-    usable = [video for video in videos if video.num_frames and store.has(video.id)]
-    if not usable:
+    usable = np.fromiter((video_id in stored for video_id in videos.ids), bool, len(videos)) & (videos.num_frames > 0)
+    if not usable.any():
         raise BadInputError(
             f"none of the {len(videos)} videos of split {split!r} has images in {store.folder}: "
             f"run prep/extract.py --input_types={store.input_type}, then prep/build_annotations.py"
         )
-    there = {video.id for video in usable}
-    return usable, [video.id for video in videos if video.id not in there]
+    return videos[usable], list(videos.ids[~usable])
 
 
 class ClipDataset(Dataset):
@@ -33,40 +36,39 @@ class ClipDataset(Dataset):
 
     An item is named by its clip's number, or by (epoch, clip) in training, where the pair and the seed decide the
     crop. It is (clip, label, number): uint8 (3T, S, S), label index (-1: none), the clip's number.
+
+    What it knows of the videos are columns, which loader processes share: they copy none of them.
     """
 
     def __init__(
-        self, videos: list[Video], label_indices: list[int], store: FrameStore, stream: StreamConfig, *,
-        clip_step: int, transform, seed: int = 0,
+        self, videos: VideoTable, store: FrameStore, stream: StreamConfig, *, clip_step: int, transform, seed: int = 0
     ):  # fmt: skip
         self.videos, self.store, self.stream, self.transform, self.seed = videos, store, stream, transform, seed
-        self.labels = np.asarray(label_indices, np.int64)
-        for video in videos:
-            # A clip longer than one frame needs its neighbours; a single frame needs itself only.
-            needed = clip_step if stream.clip_len == 1 else np.gcd(clip_step, stream.frame_stride)
-            if needed % video.frame_step:
-                raise BadInputError(
-                    f"video {video.id!r} was extracted with --frame_step={video.frame_step}, so frames at step {needed} "
-                    f"are not all there; use a --frame_step that is a multiple of {video.frame_step}, or extract again"
-                )
+        # A clip longer than one frame needs its neighbours; a single frame needs itself only.
+        needed = clip_step if stream.clip_len == 1 else math.gcd(clip_step, stream.frame_stride)
+        for place in np.flatnonzero(needed % videos.frame_step)[:1]:
+            video = videos[place]
+            raise BadInputError(
+                f"video {video.id!r} was extracted with --frame_step={video.frame_step}, so frames at step {needed} "
+                f"are not all there; use a --frame_step that is a multiple of {video.frame_step}, or extract again"
+            )
         self.index = ClipIndex(
-            [video.num_frames for video in videos],
-            clip_len=stream.clip_len, frame_stride=stream.frame_stride, clip_step=clip_step,
-        )  # fmt: skip
+            videos.num_frames, clip_len=stream.clip_len, frame_stride=stream.frame_stride, clip_step=clip_step
+        )
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[torch.Tensor, int, int]:
         epoch, clip_number = key if isinstance(key, tuple) else (0, key)
-        video_number, start = self.index.locate(clip_number)
-        video = self.videos[video_number]
+        place, start = map(int, self.index.locate(clip_number))
+        video = self.videos[place]
         geometry = {"clip_len": self.stream.clip_len, "frame_stride": self.stream.frame_stride}
         clip = self.store.read(video.id, clip_frames(start, video.num_frames, **geometry))
         cropped = self.transform(clip, np.random.default_rng((self.seed, epoch, clip_number)))
         # (T, S, S, 3) -> (3T, S, S): all channels of frame 0, then all of frame 1 ...
         channels_first = np.ascontiguousarray(cropped.transpose(0, 3, 1, 2)).reshape(-1, *cropped.shape[1:3])
-        return torch.from_numpy(channels_first), int(self.labels[video_number]), clip_number
+        return torch.from_numpy(channels_first), int(self.videos.label_index[place]), clip_number
 
 
 def train_loader(dataset: ClipDataset, order: TrainingOrder, *, num_workers: int, pin_memory: bool) -> DataLoader:

@@ -6,6 +6,7 @@ EXIT_BAD_INPUT = 3  # annotations, class list, checkpoint, weights, score file
 EXIT_ENVIRONMENT = 4  # disk, memory, permission, missing program, device
 EXIT_SOME_BAD = 5  # finished, but some inputs were bad and are listed
 EXIT_INTERRUPTED = 130  # Ctrl-C
+EXIT_TERMINATED = 143  # SIGTERM, or SIGHUP of a closed terminal
 
 
 class UserError(Exception):
@@ -28,3 +29,7 @@ class EnvironmentFaultError(UserError):
     """The machine lacks something: a program, a device, space."""
 
     exit_code = EXIT_ENVIRONMENT
+
+
+class Terminated(KeyboardInterrupt):
+    """The machine asks the program to end, as a user does with Ctrl-C."""

@@ -1,9 +1,11 @@
-"""One video -> its published folders of RGB frames and flow images, each video decoded once."""
+"""One video -> its published RGB frames and flow images, each video decoded once."""
 
 import json
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -11,9 +13,9 @@ import numpy as np
 
 from twostream import atomic
 from twostream.annotations import read_json
-from twostream.errors import BadInputError
-from twostream.flow import FlowFunction, FlowSettings
-from twostream.frame_store import FrameStore, encode_jpeg, open_store
+from twostream.errors import BadInputError, EnvironmentFaultError
+from twostream.flow import FlowSettings, to_planes
+from twostream.frame_store import FrameStore, FrameWriter, encode_jpeg, open_store
 from twostream.stream import RGB
 from twostream.video import Decoded, Decoder, VideoError, ffmpeg_version, find_ffmpeg
 
@@ -31,11 +33,17 @@ class ExtractionSettings:
     frame_step: int = 1
     """only frames 0, frame_step, 2 frame_step ... are stored, and the flow from each of them to its neighbour"""
     quality: int = 90
-    """JPEG quality, 1 to 100"""
+    """JPEG quality of RGB frames, 1 to 100"""
+    flow_quality: int = 75
+    """JPEG quality of flow images, 1 to 100"""
     flow: tuple[FlowSettings, ...] = ()
     rgb: bool = True
     accept_partial: bool = False
     """keep what can be read of a damaged video"""
+    max_seconds: float = 0
+    """longer videos (or segments) are refused; 0: none"""
+    time_limit: float = 120
+    """seconds that ffmpeg may keep us waiting, beside what the video's duration allows"""
 
     def __post_init__(self):
         for flag, value, low, high in [
@@ -43,6 +51,7 @@ class ExtractionSettings:
             ("--fps", self.fps, 0, 1000),
             ("--frame_step", self.frame_step, 1, 10**6),
             ("--quality", self.quality, 1, 100),
+            ("--flow_quality", self.flow_quality, 1, 100),
         ]:
             if not low <= value <= high:
                 raise ValueError(f"{flag} is {value:g}, expected {low} to {high}")
@@ -53,10 +62,11 @@ class ExtractionSettings:
 
     def to_json(self, input_type: str) -> dict:
         """The settings that decide the images of one input type."""
-        common = {"short_side": self.short_side, "fps": self.fps}
-        common |= {"frame_step": self.frame_step, "quality": self.quality}
-        flow = [flow.to_json() for flow in self.flow if flow.method == input_type]
-        return common | {"chroma_subsampling": input_type == RGB} | ({"flow": flow[0]} if flow else {})
+        common = {"short_side": self.short_side, "fps": self.fps, "frame_step": self.frame_step}
+        flow = [
+            {"quality": self.flow_quality, "flow": flow.to_json()} for flow in self.flow if flow.method == input_type
+        ]
+        return common | (flow[0] if flow else {"quality": self.quality})
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,10 @@ class ExtractionJob:
     path: str | None
     """the video file; None: compute flow from the published RGB frames"""
     settings: ExtractionSettings
+    segment: tuple[float, float] | None = None
+    """start and end in seconds; None: the whole file"""
+    store: str | None = None
+    """kind of frame store where nothing is yet; None: folders"""
 
 
 @dataclass
@@ -75,17 +89,18 @@ class Extracted:
     """What one job wrote."""
 
     num_frames: int
-    num_images: int = 0
-    num_bytes: int = 0
-    damage: str = ""
+    num_images: int
+    num_bytes: int
+    damage: str
+    notes: tuple[str, ...]
 
 
-def claim_tree(root: str | Path, settings: ExtractionSettings) -> None:
+def claim_tree(root: str | Path, settings: ExtractionSettings, *, store: str | None = None) -> None:
     """Record the settings of each tree beside its images, or refuse to mix two settings in one tree.
 
-    Raises BadInputError naming the setting and both values.
+    Raises BadInputError naming the setting and both values; EnvironmentFaultError where nothing can be written.
     """
-    stores = [open_store(root, input_type) for input_type in settings.input_types]
+    stores = [open_store(root, input_type, kind=store) for input_type in settings.input_types]
     unclaimed = []
     for store in stores:
         there = tree_settings(store)
@@ -100,6 +115,11 @@ def claim_tree(root: str | Path, settings: ExtractionSettings) -> None:
     for store in unclaimed:
         text = json.dumps(settings.to_json(store.input_type), indent=1)
         atomic.write_text(store.folder / SETTINGS_NAME, text)
+    for store in stores:
+        try:
+            tempfile.TemporaryFile(dir=store.folder).close()
+        except OSError as error:
+            raise _disk_fault(store.folder, error) from None
 
 
 def settings_for_stored_frames(root: str | Path, settings: ExtractionSettings) -> ExtractionSettings:
@@ -117,56 +137,92 @@ def _differences(there: dict, asked: dict, prefix: str = "") -> Iterator[tuple[s
             yield prefix + key, before, now
 
 
-def missing_input_types(root: str | Path, video_id: str, settings: ExtractionSettings) -> tuple[str, ...]:
+def missing_input_types(job: ExtractionJob) -> tuple[str, ...]:
     """The asked input types of this video that are not published yet."""
-    return tuple(t for t in settings.input_types if not open_store(root, t).has(video_id))
+    stores = (open_store(job.root, input_type, kind=job.store) for input_type in job.settings.input_types)
+    return tuple(store.input_type for store in stores if not store.has(job.video_id))
 
 
 def extract_video(job: ExtractionJob) -> Extracted:
     """Decode a video once and publish those of its input types that are missing.
 
-    Raises VideoError with the reason when the video cannot be used; then nothing of it is published.
+    Raises VideoError with the reason when the video cannot be used, and then nothing of it is published;
+    EnvironmentFaultError when the disk is full or may not be written.
     """
-    missing = missing_input_types(job.root, job.video_id, job.settings)
-    rgb_store = open_store(job.root, RGB)
+    missing = missing_input_types(job)
+    frames = open_frames(job)
+    try:
+        with ExitStack() as writers:
+            tracks = [
+                Track(
+                    writers.enter_context(open_store(job.root, t, kind=job.store).writer(job.video_id)), t, job.settings
+                )
+                for t in missing
+            ]
+            return _fill(job, frames, tracks)
+    except BadInputError as error:  # of an image or a record that is stored already
+        raise VideoError(str(error)) from None
+    except OSError as error:
+        raise _disk_fault(job.root, error) from None
+
+
+def open_frames(job: ExtractionJob) -> "Decoder | _StoredFrames":
+    """The frames that a job starts from."""
     if job.path is None:
-        frames = _StoredFrames(rgb_store, job.video_id)
-    else:
-        frames = Decoder(job.path, short_side=job.settings.short_side, fps=job.settings.fps)
-    tracks = [_Track(job, input_type) for input_type in missing]
-    with ExitStack() as writers:
+        return _StoredFrames(open_store(job.root, RGB), job.video_id)
+    start_seconds, end_seconds = job.segment or (0.0, None)
+    return Decoder(
+        job.path,
+        short_side=job.settings.short_side,
+        fps=job.settings.fps,
+        start_seconds=start_seconds,
+        end_seconds=end_seconds,
+        max_seconds=job.settings.max_seconds,
+        time_limit_seconds=job.settings.time_limit,
+    )
+
+
+def _fill(job: ExtractionJob, frames: "Decoder | _StoredFrames", tracks: list["Track"]) -> Extracted:
+    for frame in frames:
         for track in tracks:
-            writers.enter_context(track.writer)
-        for frame in frames:
-            for track in tracks:
-                track.add(frame)
-        result = frames.result
-        if result.damage and job.path and not job.settings.accept_partial:
-            raise VideoError(f"{result.damage} ({result.num_frames} frames could be read)")
-        if RGB not in missing and rgb_store.has(job.video_id):
-            _check_same_frames(rgb_store, job.video_id, result.num_frames)
-        for track in tracks:
-            track.finish()
-        record = _record(job, result, frame.shape)
-        for track in tracks:
-            track.writer.publish(record | {"settings": job.settings.to_json(track.input_type)})
+            track.add(frame)
+    result = frames.result
+    if result.damage and job.path and not job.settings.accept_partial:
+        raise VideoError(f"{result.damage} ({result.num_frames} frames could be read)", result.damage_kind)
+    rgb_store = open_store(job.root, RGB, kind=job.store)
+    if not any(track.input_type == RGB for track in tracks) and rgb_store.has(job.video_id):
+        _check_same_frames(rgb_store, job.video_id, result.num_frames)
+    for track in tracks:
+        track.finish()
+    record = _record(job, result, frame.shape)
+    for track in tracks:
+        track.writer.publish(record | {"settings": job.settings.to_json(track.input_type)})
     return Extracted(
         result.num_frames,
         num_images=sum(len(track.writer.checksums) for track in tracks),
         num_bytes=sum(track.num_bytes for track in tracks),
         damage=result.damage,
+        notes=result.notes,
+    )
+
+
+def _disk_fault(folder: str | Path, error: OSError) -> EnvironmentFaultError:
+    """What is known of the disk, for the one line that the user reads."""
+    free = os.statvfs(folder)
+    return EnvironmentFaultError(
+        f"{error.filename or folder}: {error.strerror or error}; the disk of {folder} has "
+        f"{free.f_bavail * free.f_frsize / 1e6:.0f} MB and {free.f_favail} files free; what is published is kept: "
+        "mend it, then run the command again"
     )
 
 
 def _check_same_frames(store: FrameStore, video_id: str, num_frames: int) -> None:
     there = store.count(video_id)
-    record = store.record(video_id)
-    if record is None or record["settings"]["frame_step"] == 1:
-        if there != num_frames:
-            raise VideoError(
-                f"{num_frames} frames decoded, but {store.where(video_id)} has {there}: leave out --videos "
-                "to compute flow from those frames"
-            )
+    if there != num_frames:
+        raise VideoError(
+            f"{num_frames} frames decoded, but {store.where(video_id)} has {there}: leave out --videos "
+            "to compute flow from those frames"
+        )
 
 
 def _record(job: ExtractionJob, result: Decoded, shape: tuple[int, ...]) -> dict:
@@ -179,6 +235,8 @@ def _record(job: ExtractionJob, result: Decoded, shape: tuple[int, ...]) -> dict
         "fps": result.fps,
         "declared_seconds": result.declared_seconds,
         "damage": result.damage,
+        "damage_kind": result.damage_kind,
+        "notes": list(result.notes),
         "source": _source(job),
         "programs": {"ffmpeg": ffmpeg_version(find_ffmpeg()) if job.path else None, "opencv": cv2.__version__},
     }
@@ -188,26 +246,20 @@ def _source(job: ExtractionJob) -> dict:
     if job.path is None:
         return {"name": f"{RGB}-images/{job.video_id}"}
     path = Path(job.path)
-    return {"name": path.name, "bytes": path.stat().st_size}
+    source = {"name": path.name, "bytes": path.stat().st_size}
+    return source | ({"segment": list(job.segment)} if job.segment else {})
 
 
-@dataclass
-class _Track:
+class Track:
     """The images of one input type while the frames of its video pass by."""
 
-    job: ExtractionJob
-    input_type: str
-    num_frames: int = 0
-    num_bytes: int = 0
-    flow: FlowSettings | None = None
-    flow_function: FlowFunction | None = None
-    gray_pair: list[np.ndarray] = field(default_factory=list)
-
-    def __post_init__(self):
-        self.writer = open_store(self.job.root, self.input_type).writer(self.job.video_id)
-        for flow in self.job.settings.flow:
-            if flow.method == self.input_type:
-                self.flow, self.flow_function = flow, flow.function()
+    def __init__(self, writer: FrameWriter, input_type: str, settings: ExtractionSettings):
+        self.writer, self.input_type, self.settings = writer, input_type, settings
+        self.num_frames = self.num_bytes = 0
+        self.gray_pair: list[np.ndarray] = []
+        self.stored_flow: np.ndarray | None = None
+        self.flow = next((flow for flow in settings.flow if flow.method == input_type), None)
+        self.flow_function = self.flow and self.flow.function()
 
     def add(self, frame: np.ndarray) -> None:
         """Take the next frame, uint8 (H, W, 3) RGB."""
@@ -216,28 +268,35 @@ class _Track:
                 self._write(self.num_frames, frame)
         else:
             self.gray_pair = [*self.gray_pair[-1:], cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)]
+            self.stored_flow = None
             if self.num_frames and self._stored(self.num_frames - 1):
-                self._write(self.num_frames - 1, self._flow_image())
+                self._write(self.num_frames - 1, self._flow_of_pair())
         self.num_frames += 1
 
     def finish(self) -> None:
         """The last frame has no next one: its flow image repeats the last pair, so that all indices exist."""
         if self.flow is not None and self._stored(self.num_frames - 1):
-            self._write(self.num_frames - 1, self._flow_image())
+            self._write(self.num_frames - 1, self._flow_of_pair())
 
     def _stored(self, frame_index: int) -> bool:
-        return frame_index % self.job.settings.frame_step == 0
+        return frame_index % self.settings.frame_step == 0
 
-    def _flow_image(self) -> np.ndarray:
-        if len(self.gray_pair) == 1:  # a video of one frame does not move
-            return self.flow.coding.encode(np.zeros((*self.gray_pair[0].shape, 2), np.float32))
-        try:
-            return self.flow.coding.encode(self.flow_function(*self.gray_pair))
-        except ValueError as error:
-            raise VideoError(str(error)) from None
+    def _flow_of_pair(self) -> np.ndarray:
+        if self.stored_flow is None:
+            try:
+                one = len(self.gray_pair) == 1  # a video of one frame does not move
+                flow = (
+                    np.zeros((*self.gray_pair[0].shape, 2), np.float32) if one else self.flow_function(*self.gray_pair)
+                )
+            except (ValueError, cv2.error) as error:
+                raise VideoError(" ".join(str(error).split()), "no flow") from None
+            image = self.flow.coding.encode(flow)
+            self.stored_flow = to_planes(image) if self.flow.coding.planes else image
+        return self.stored_flow
 
     def _write(self, frame_index: int, image: np.ndarray) -> None:
-        jpeg = encode_jpeg(image, quality=self.job.settings.quality, chroma_subsampling=self.flow is None)
+        quality = self.settings.quality if self.flow is None else self.settings.flow_quality
+        jpeg = encode_jpeg(image, quality=quality, chroma_subsampling=self.flow is None)
         self.writer.write(frame_index, jpeg)
         self.num_bytes += len(jpeg)
 

@@ -2,6 +2,8 @@
 
 Flow is float32 (H, W, 2), pixels per frame, x to the right and y down, from frame k to frame k + 1.
 A flow image is uint8 (H, W, 3): R = x, G = y, B = magnitude, each `round(value * scale) + 128`, clipped.
+On disk it is a JPEG of its planes, uint8 (2H, W): x above y, in one grey picture. Trees of flow images as colour
+pictures, as 2D-kinectics made them, are read too.
 """
 
 from collections.abc import Callable
@@ -22,6 +24,8 @@ class FlowCoding:
     """motion in pixels that reaches the end of the 8-bit range"""
     integer_scale: bool = False
     """True: grey levels per pixel are `128 // bound`, as in trees made for 2D-kinectics (its bound was 8)"""
+    planes: bool = True
+    """stored as planes, which at equal size lose half of what colour pictures do (benchmarks/flow.py)"""
 
     def __post_init__(self):
         if not 0 < self.bound <= ZERO:
@@ -42,6 +46,24 @@ class FlowCoding:
     def decode(self, image: np.ndarray) -> np.ndarray:
         """Flow image (H, W, 3) uint8 -> flow (H, W, 2) float32, within half a grey level where not clipped."""
         return (image[..., :2].astype(np.float32) - ZERO) / np.float32(self.scale)
+
+
+def to_planes(image: np.ndarray) -> np.ndarray:
+    """Flow image (H, W, 3) uint8 -> its planes (2H, W)."""
+    return np.concatenate([image[..., 0], image[..., 1]])
+
+
+def from_planes(planes: np.ndarray) -> np.ndarray:
+    """Planes (2H, W) uint8 -> flow image (H, W, 3), the magnitude from the grey levels of x and y.
+
+    Raises ValueError where there are not two planes.
+    """
+    height, odd = divmod(len(planes), 2)
+    if odd:
+        raise ValueError(f"{len(planes)} rows, expected two planes of equal height")
+    motion = cv2.subtract(planes, ZERO, dtype=cv2.CV_32F)
+    magnitude = cv2.add(cv2.magnitude(motion[:height], motion[height:]), ZERO, dtype=cv2.CV_8U)
+    return cv2.merge([planes[:height], planes[height:], magnitude])
 
 
 def mirror(image: np.ndarray) -> np.ndarray:

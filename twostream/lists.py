@@ -1,33 +1,74 @@
-"""Readers of the lists that data sets come with, the choice of a val split, and the join with what is extracted."""
+"""The lists that data sets come with: read, checked, given splits, joined with what is extracted, and written.
+
+A reader yields `Listed` entries one by one, so that a list of a million is never held as objects; it stops at the first
+line that it cannot read. Faults of labels and ids, which need the whole list, are collected by `build_annotations` and
+reported together.
+"""
 
 import csv
+import difflib
+import functools
+import itertools
+import math
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+import unicodedata
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
-from twostream.annotations import FILE_NAME, SPLIT_NAMES, SPLITS, Annotations, Video, checked
+import numpy as np
+
+from twostream import atomic
+from twostream.annotations import FILE_NAME, SPLIT_NAMES, SPLITS, Annotations, Video, make_annotations, read_json
 from twostream.errors import BadInputError
-from twostream.frame_store import check_video_id, open_store
+from twostream.frame_store import FrameStore, check_video_id, open_store
 from twostream.video import find_videos, video_id_of
 
+SHOWN = 20
+"""lines printed of each kind of finding"""
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+
+class Listed(NamedTuple):
     """One entry of a data set's own list."""
 
     ids: tuple[str, ...]
-    """ids under which the video may have been extracted; the first is its proper one"""
+    """ids under which the video may have been extracted: its own, and the one of the whole video it is a part of"""
     label: str | None
     split: str | None
     """None: to be decided by `assign_splits`"""
-    group: str
+    path: str
+    line: int = 0
+    """from 1; 0 where the place is not a line, as in JSON"""
+    group: str = ""
     """videos of one group stay in one split; "" for none"""
-    where: str
-    """file and line, for messages"""
+    segment: tuple[float, float] | None = None
+    """start and end in seconds; None: the whole file"""
+
+    @property
+    def where(self) -> str:
+        """File and line, for messages."""
+        return _place(self.path, self.line)
 
 
-def read_folder(folder: Path, *, id_from: str = "stem", group_by: str = "") -> list[Listed]:
+def segment_id(source: str, start_seconds: float, end_seconds: float) -> str:
+    """Id of a part of a video: `<source>_000012_000022`, as Kinetics crawlers name their files.
+
+    Where start or end is no whole second, both have milliseconds: `<source>_000012.345_000022.000`.
+    """
+    if start_seconds.is_integer() and end_seconds.is_integer():
+        return f"{source}_{start_seconds:06.0f}_{end_seconds:06.0f}"
+    return f"{source}_{start_seconds:010.3f}_{end_seconds:010.3f}"
+
+
+# ------------------------------------------------------------------------------------------------------- readers
+
+
+def read_folder(folder: Path, *, id_from: str = "stem", **_unused) -> Iterator[Listed]:
     """Class folders with videos in them, with or without train/val/test folders above."""
     if not folder.is_dir():
         raise BadInputError(f"{folder} is no folder, expected one with a folder of videos for each class")
@@ -37,108 +78,381 @@ def read_folder(folder: Path, *, id_from: str = "stem", group_by: str = "") -> l
         raise BadInputError(f"{error}: rename one, or add --ids=path (here and to extract.py)") from None
     tops = {path.relative_to(folder).parts[0] for path in videos.values()}
     has_splits = bool(tops) and all(top.lower() in SPLIT_NAMES for top in tops)
-    listed = []
     for video_id, path in videos.items():
         parts = path.relative_to(folder).parts
         split = SPLIT_NAMES[parts[0].lower()] if has_splits else None
         if len(parts) < 2 + has_splits:
             raise BadInputError(f"{path} is in no class folder, expected {folder}/<class>/<video>")
-        listed.append(Listed((video_id,), parts[has_splits], split, "", str(path)))
-    return listed
+        yield Listed((_sound_id(video_id, str(path)),), parts[has_splits], split, str(path))
 
 
-def read_csv(path: Path, *, id_from: str = "stem", group_by: str = "") -> list[Listed]:
+def read_csv(path: Path, *, id_from: str = "stem", group_by: str = "", **_unused) -> Iterator[Listed]:
     """Columns video, label, and optionally split and group (or the column named by `group_by`)."""
-    group_column = group_by or "group"
-    listed = []
-    for where, row in _csv_rows(path, required=("video", "label", *([group_by] if group_by else []))):
-        split = row.get("split")
-        if split and split.lower() not in SPLIT_NAMES:
-            raise BadInputError(f"{where}: split {split!r}, expected {', '.join(SPLITS)}")
-        video_id = video_id_of(Path(row["video"]), id_from=id_from)
-        listed.append(
-            Listed(
-                (video_id,),
-                row["label"] or None,
-                SPLIT_NAMES[split.lower()] if split else None,
-                row.get(group_column) or "",
-                where,
-            )
-        )
-    return listed
+    columns = ("video", "label", "split", group_by or "group")
+    required = ("video", "label", *([group_by] if group_by else []))
+    for line, (video, label, split, group) in _csv_rows(path, columns, required=required):
+        video_id = _sound_id(video_id_of(Path(video), id_from=id_from), path, line)
+        yield Listed((video_id,), label or None, _split(split, path, line) if split else None, str(path), line, group)
 
 
-def read_kinetics_csv(path: Path, *, id_from: str = "stem", group_by: str = "") -> list[Listed]:
-    """label,youtube_id,time_start,time_end,split[,is_cc]; test lists have no label column.
+def read_kinetics_csv(path: Path, **_unused) -> Iterator[Listed]:
+    """label,youtube_id,time_start,time_end,split[,is_cc] of Kinetics-400, 600 and 700; test lists have no label."""
+    name = str(path)
+    columns = ("youtube_id", "time_start", "time_end", "split", "label")
+    for line, (source, start, end, split, label) in _csv_rows(path, columns, required=columns[:-1]):
+        segment = _segment(start, end, path, line)
+        if segment[0] == segment[1]:
+            raise BadInputError(f"{_place(path, line)}: time {start!r} to {end!r}, expected a later end")
+        ids = segment_id(_sound_id(source, path, line), *segment), source
+        yield Listed(ids, label or None, _split(split, path, line), name, line, "", segment)
 
-    Videos are looked for as `<id>_<start>_<end>` with six digits each, as the crawler names them, then as `<id>`.
+
+def read_ucf101(folder: Path, *, id_from: str = "stem", split_number: int = 1, **_unused) -> Iterator[Listed]:
+    """Folder with classInd.txt, trainlist0N.txt and testlist0N.txt; the label is the folder in each path.
+
+    The test lists become "val": the field trains on the one, and validates and reports on the other.
     """
-    listed = []
-    for where, row in _csv_rows(path, required=("youtube_id", "time_start", "time_end", "split")):
-        try:
-            segment = f"{round(float(row['time_start'])):06d}_{round(float(row['time_end'])):06d}"
-        except (ValueError, OverflowError):
-            raise BadInputError(
-                f"{where}: time {row['time_start']!r} to {row['time_end']!r}, expected seconds"
-            ) from None
-        split = SPLIT_NAMES.get(row["split"].lower())
-        if split is None:
-            raise BadInputError(f"{where}: split {row['split']!r}, expected {', '.join(SPLITS)}")
-        ids = (f"{row['youtube_id']}_{segment}", row["youtube_id"])
-        listed.append(Listed(ids, row.get("label") or None, split, "", where))
-    return listed
+    classes = read_classes(folder / "classInd.txt")
+    for name, split in (("trainlist", "train"), ("testlist", "val")):
+        path = folder / f"{name}{split_number:02d}.txt"
+        for line, text in _text_lines(path):
+            video, number = re.fullmatch(r"(.+?)(?:\s+(\d{1,9}))?", text).groups()
+            label = Path(video).parent.name
+            if label not in classes:
+                raise BadInputError(
+                    f"{_place(path, line)}: class {label!r} is not in classInd.txt{_hint(label, classes)}"
+                )
+            if number and int(number) != classes.index(label) + 1:
+                raise BadInputError(
+                    f"{_place(path, line)}: class number {number}, expected {classes.index(label) + 1}, "
+                    f"which is {label!r} in classInd.txt"
+                )
+            yield Listed(
+                (_sound_id(video_id_of(Path(video), id_from=id_from), path, line),), label, split, str(path), line
+            )
 
 
-def _csv_rows(path: Path, *, required: tuple[str, ...]):
-    """Yield (file and line, row) of a CSV file with a header."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            missing = [name for name in required if name not in (reader.fieldnames or [])]
-            if missing:
-                header = ",".join(reader.fieldnames or [])
-                raise BadInputError(f"{path}: header {header!r} lacks {', '.join(missing)}")
-            for row in reader:
-                where = f"{path}, line {reader.line_num}"
-                if None in row or None in row.values():
-                    raise BadInputError(f"{where}: expected {len(reader.fieldnames)} columns, as in the header")
-                yield where, row
-    except FileNotFoundError:
-        raise BadInputError(f"{path}: there is no such list") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise BadInputError(f"{path}: {error}; expected a CSV file in UTF-8") from None
+def read_hmdb51(folder: Path, *, id_from: str = "stem", split_number: int = 1, **_unused) -> Iterator[Listed]:
+    """Folder with <class>_test_splitN.txt of `file 0|1|2`: 0 is not used, 1 is "train", 2 (the test set) is "val"."""
+    suffix = f"_test_split{split_number}.txt"
+    paths = sorted(folder.glob(f"*{suffix}"))
+    if not paths:
+        raise BadInputError(f"{folder} has no *{suffix}, expected the folder with the split files of HMDB51")
+    for path in paths:
+        label = path.name.removesuffix(suffix)
+        for line, text in _text_lines(path):
+            video, *mark = text.rsplit(None, 1)
+            if mark not in (["0"], ["1"], ["2"]):
+                raise BadInputError(f"{_place(path, line)}: {text!r}, expected a file name and 0, 1 or 2")
+            if mark != ["0"]:
+                video_id = _sound_id(video_id_of(Path(label, video), id_from=id_from), path, line)
+                yield Listed((video_id,), label, "train" if mark == ["1"] else "val", str(path), line)
 
 
-READERS: dict[str, Callable[..., list[Listed]]] = {
+def read_mmaction2_frames(
+    path: Path, *, id_from: str = "stem", classes: tuple[str, ...] = (), **_unused
+) -> Iterator[Listed]:
+    """Raw-frame lists of MMAction2 and TSN: `dir total_frames label`, or `dir start total_frames label`.
+
+    With a start, the entry's own id is `<dir>_<start>_<end>` in frames, of six digits each.
+    """
+    for line, text in _text_lines(path):
+        folder, *numbers = text.rsplit(None, 2)
+        if len(numbers) < 2 or not re.fullmatch(r"\d{1,9}", numbers[0]):
+            raise BadInputError(f"{_place(path, line)}: {text!r}, expected a folder, its number of frames and a label")
+        folder, *start = folder.rsplit(None, 1) if re.search(r"\s\d{1,9}$", folder) else [folder]
+        source = "__".join(Path(folder).parts) if id_from == "path" else Path(folder).name
+        _sound_id(source, path, line)
+        ids = (source,)
+        if start:
+            ids = (f"{source}_{int(start[0]):06d}_{int(start[0]) + int(numbers[0]):06d}", source)
+        yield Listed(ids, _numbered_label(numbers[1], classes, path, line), None, str(path), line)
+
+
+def read_mmaction2_videos(
+    path: Path, *, id_from: str = "stem", classes: tuple[str, ...] = (), **_unused
+) -> Iterator[Listed]:
+    """Video lists of MMAction2 and SlowFast: `path label`."""
+    for line, text in _text_lines(path):
+        video, *label = text.rsplit(None, 1)
+        if not label:
+            raise BadInputError(f"{_place(path, line)}: {text!r}, expected a video and a label")
+        video_id = _sound_id(video_id_of(Path(video), id_from=id_from), path, line)
+        yield Listed((video_id,), _numbered_label(label[0], classes, path, line), None, str(path), line)
+
+
+def read_activitynet(path: Path, **_unused) -> Iterator[Listed]:
+    """JSON of ActivityNet, and of the Kinetics releases, which lack its "database" around the videos.
+
+    One entry for each label and segment. ActivityNet 1.3 has a few segments of no length; they are listed like others.
+    """
+    content = _json(path)
+    for video_id, video in _entries(path, content.get("database", content)):
+        _sound_id(video_id, path)
+        with _structure(f"{path}, video {video_id!r}") as place:
+            split = _split(video["subset"], place)
+            annotations = video.get("annotations") or []
+            # The same label may stand there twice for one segment.
+            labelled = dict.fromkeys(
+                (_label(entry.get("label")), _segment(start, end, place))
+                for entry in ([annotations] if isinstance(annotations, dict) else annotations)
+                for start, end in [entry["segment"]]
+            )
+        for label, segment in labelled:
+            yield Listed((segment_id(video_id, *segment), video_id), label, split, str(path), segment=segment)
+        if not labelled:
+            yield Listed((video_id,), None, split, str(path))
+
+
+def read_2d_kinectics(path: Path, **_unused) -> Iterator[Listed]:
+    """JSON of 2D-kinectics (hfiles/finalannots.json), to index its tree again."""
+    content = _json(path)
+    classes = content.get("classes")
+    if not isinstance(classes, dict):
+        raise BadInputError(f'{path}: no "classes", expected annotations of 2D-kinectics')
+    for video_id, video in _entries(path, content.get("database")):
+        _sound_id(video_id, path)
+        with _structure(f"{path}, video {video_id!r}") as place:
+            split, label = _split(video["subset"], place), _label(video.get("label"))
+            if label not in classes and split != "test":
+                raise BadInputError(f'{place}: label {label!r} is not among the "classes" of the file')
+        yield Listed((video_id,), label if label in classes else None, split, str(path))
+
+
+READERS: dict[str, Callable[..., Iterator[Listed]]] = {
     "folder": read_folder,
     "csv": read_csv,
     "kinetics_csv": read_kinetics_csv,
+    "ucf101": read_ucf101,
+    "hmdb51": read_hmdb51,
+    "mmaction2_frames": read_mmaction2_frames,
+    "mmaction2_videos": read_mmaction2_videos,
+    "activitynet": read_activitynet,
+    "2d-kinectics": read_2d_kinectics,
 }
 
 
-def assign_splits(listed: list[Listed], *, val_fraction: float, seed: int) -> list[Listed]:
+def read_lists(
+    kind: str,
+    files: Iterable[tuple[str | None, Path]],
+    *,
+    id_from: str = "stem",
+    group_by: str = "",
+    split_number: int = 1,
+    classes: tuple[str, ...] = (),
+) -> Iterator[Listed]:
+    """Entries of several files of one kind of `READERS`, each with the split that its entries are in, if one is given.
+
+    `classes` name the numbers that stand for labels in MMAction2's lists. Raises BadInputError with file and line.
+    """
+    for split, path in files:
+        entries = READERS[kind](path, id_from=id_from, group_by=group_by, split_number=split_number, classes=classes)
+        for entry in entries:
+            if split and entry.split not in (None, split):
+                raise BadInputError(f"{entry.where}: split {entry.split}, but the list was given as {split}={path}")
+            yield entry._replace(split=split) if split else entry
+
+
+def list_file(text: str) -> tuple[str | None, Path]:
+    """`val=FILE` -> the split of all its entries, and the file; `FILE` alone says no split."""
+    split, equals, path = text.partition("=")
+    if equals and split in SPLITS:
+        return split, Path(path).expanduser()
+    return None, Path(text).expanduser()
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """Class names, one a line in the order of their numbers; or `number name`, as UCF101 has it."""
+    return _parse_classes(list(_lines(path)), path)
+
+
+def _parse_classes(lines: Iterable[str], path: Path) -> tuple[str, ...]:
+    names = "\n".join(line.strip() for line in lines).rstrip("\n").split("\n")
+    numbered = [re.fullmatch(r"(\d{1,9})\s+(.+)", name) for name in names]
+    if all(numbered):
+        first = min(int(numbered[0][1]), 1)
+        if [int(match[1]) for match in numbered] == list(range(first, first + len(names))):
+            names = [match[2] for match in numbered]
+    lines_of: dict[str, int] = {}
+    for line, name in enumerate(names, start=1):
+        if not name:
+            raise BadInputError(f"{_place(path, line)}: empty, expected the name of a class")
+        if (other := lines_of.setdefault(_folded(name), line)) != line:
+            raise BadInputError(f"{_place(path, line)}: class {name!a} is {names[other - 1]!a} of line {other} again")
+    return tuple(names)
+
+
+def _place(path: str | Path, line: int = 0) -> str:
+    return f"{path}, line {line}" if line else str(path)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Lines of a text in UTF-8, with their ends, whatever those are; without a byte order mark."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            for line, text in enumerate(file, start=1):
+                if "\0" in text:
+                    raise BadInputError(f"{_place(path, line)}: zero bytes, as in UTF-16; save it as text in UTF-8")
+                yield text
+    except FileNotFoundError:
+        raise BadInputError(f"{path}: there is no such list") from None
+    except (IsADirectoryError, NotADirectoryError):
+        raise BadInputError(f"{path}: expected a file") from None
+    except UnicodeDecodeError as error:
+        place = _place(path, _undecodable_line(path))
+        raise BadInputError(f"{place}: {error.reason}, expected text in UTF-8; save it as that") from None
+
+
+def _undecodable_line(path: Path) -> int:
+    """The decoder works in blocks, so that its error does not tell the line."""
+    with open(path, "rb") as file:
+        return next((line for line, data in enumerate(file, start=1) if "\ufffd" in data.decode(errors="replace")), 0)
+
+
+def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Line numbers and lines that are not blank."""
+    for line, text in enumerate(_lines(path), start=1):
+        if text := text.strip():
+            yield line, text
+
+
+def _csv_rows(
+    path: Path, columns: tuple[str, ...], *, required: tuple[str, ...]
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Line numbers, and the values of these columns ("" where there is none), of a CSV file with a header."""
+    reader = csv.reader(_lines(path), strict=True)
+    try:
+        header = next(reader, [])
+        if missing := [name for name in required if name not in header]:
+            raise BadInputError(f"{_place(path, 1)}: header {','.join(header)!r} lacks {', '.join(missing)}")
+        values = itemgetter(*(header.index(name) if name in header else len(header) for name in columns))
+        for row in filter(None, reader):  # without blank lines
+            if len(row) != len(header):
+                place = _place(path, reader.line_num)
+                raise BadInputError(f"{place}: {len(row)} columns, expected {len(header)} columns as in the header")
+            row.append("")
+            yield reader.line_num, values(row)
+    except csv.Error as error:
+        raise BadInputError(f"{_place(path, reader.line_num)}: {error}; expected CSV with commas") from None
+
+
+def _json(path: Path) -> dict:
+    if not path.is_file():
+        raise BadInputError(f"{path}: there is no such list")
+    return read_json(path)
+
+
+def _entries(path: Path, database: object) -> Iterable[tuple[str, dict]]:
+    if not isinstance(database, dict):
+        raise BadInputError(f"{path}: the videos are a {type(database).__name__}, expected a JSON object of them by id")
+    return database.items()
+
+
+@contextmanager
+def _structure(place: str) -> Iterator[str]:
+    """An entry of JSON that is built otherwise than its format says -> BadInputError naming the place."""
+    try:
+        yield place
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise BadInputError(f"{place}: {type(error).__name__} {error}; expected another form") from None
+
+
+def _label(name: object) -> str | None:
+    """Of a JSON file; none where it is empty."""
+    if not isinstance(name, str | None):
+        raise TypeError(f"label {name!r}")
+    return name or None
+
+
+# Nearly all ids; nothing below could say a word against them.
+_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,100}")
+# An error value, a formula, or a number instead of an id: an id that begins with "-" is a formula to a spreadsheet.
+_DAMAGED = re.compile(r"#(NAME\?|REF!|VALUE!|DIV/0!|N/A|NUM!|NULL!)|=.*|\d(\.\d+)?E\+\d+", re.DOTALL)
+
+
+def _sound_id(video_id: str, path: str | Path, line: int = 0) -> str:
+    """The id itself; BadInputError with the place where it can name no folder, or a spreadsheet has damaged it."""
+    if _PLAIN.fullmatch(video_id):
+        return video_id
+    if _DAMAGED.fullmatch(video_id):
+        place = _place(path, line)
+        raise BadInputError(f"{place}: video id {video_id!r}, damaged by a spreadsheet program; take the original list")
+    try:
+        return check_video_id(video_id)
+    except BadInputError as error:
+        raise BadInputError(f"{_place(path, line)}: {error}") from None
+
+
+def _split(text: str, path: str | Path, line: int = 0) -> str:
+    split = SPLIT_NAMES.get(text.lower())
+    if split is None:
+        raise BadInputError(f"{_place(path, line)}: split {text!r}, expected {', '.join(SPLITS)}")
+    return split
+
+
+def _segment(start: str | float, end: str | float, path: str | Path, line: int = 0) -> tuple[float, float]:
+    """Seconds; the end may be the start."""
+    try:
+        segment = float(start), float(end)
+    except (ValueError, OverflowError):
+        segment = math.nan, math.nan
+    if 0 <= segment[0] <= segment[1] < math.inf:
+        return segment
+    raise BadInputError(f"{_place(path, line)}: time {start!r} to {end!r}, expected seconds from 0, in order of time")
+
+
+def _numbered_label(text: str, classes: tuple[str, ...], path: Path, line: int) -> str:
+    """Name of a class number; the number itself as text without class list, and a name as it is."""
+    if not re.fullmatch(r"-?\d{1,9}", text):
+        return text
+    number = int(text)
+    if number < 0 or classes and number >= len(classes):
+        expected = f"0 to {len(classes) - 1}, the places in the class list" if classes else "0 or more"
+        raise BadInputError(f"{_place(path, line)}: class number {number}, expected {expected}")
+    return classes[number] if classes else str(number)
+
+
+# ------------------------------------------------------------------------------------------------------- splits
+
+
+def assign_splits(listed: Iterable[Listed], *, val_fraction: float, seed: int) -> Iterable[Listed]:
     """Give every entry a split: its own, or else "val" for about `val_fraction` of them and "train" for the rest.
 
     Without groups the fraction is taken of each class (at least one video of it, at most all but one); groups go to
-    one side whole. The result depends on the ids and the seed only, not on the order of the list.
+    one side whole. The result depends on the ids and the seed only, not on the order of the list. Entries that have
+    splits pass through one by one; to choose, all of them are held.
     """
-    without = [entry for entry in listed if entry.split is None]
-    if not without:
-        return listed
-    if len(without) < len(listed):
-        raise BadInputError(f"{without[0].where}: no split, but other entries have one; give all or none")
+    listed = iter(listed)
+    for first in listed:
+        if first.split is None:
+            return _chosen_splits([first, *listed], val_fraction, random.Random(seed))
+        return _checked_splits(itertools.chain([first], listed))
+    return []
+
+
+def _checked_splits(listed: Iterable[Listed]) -> Iterator[Listed]:
+    for entry in listed:
+        if entry.split is None:
+            raise BadInputError(f"{entry.where}: no split, but other entries have one; give all or none")
+        yield entry
+
+
+def _chosen_splits(listed: list[Listed], val_fraction: float, shuffler: random.Random) -> list[Listed]:
+    for entry in listed:
+        if entry.split is not None:
+            raise BadInputError(f"{listed[0].where}: no split, but {entry.where} has one; give all or none")
     grouped = any(entry.group for entry in listed)
-    chosen = (_choose_groups if grouped else _choose_videos)(listed, val_fraction, random.Random(seed))
-    return [
-        Listed(entry.ids, entry.label, "val" if entry.ids[0] in chosen else "train", entry.group, entry.where)
-        for entry in listed
-    ]
+    chosen = (_choose_groups if grouped else _choose_videos)(listed, val_fraction, shuffler)
+    return [entry._replace(split="val" if entry.ids[0] in chosen else "train") for entry in listed]
 
 
 def _choose_videos(listed: list[Listed], fraction: float, shuffler: random.Random) -> set[str]:
+    ids_of = defaultdict(list)
+    for entry in listed:
+        ids_of[entry.label or ""].append(entry.ids[0])
     chosen: set[str] = set()
-    for label in sorted({entry.label or "" for entry in listed}):
-        ids = sorted(entry.ids[0] for entry in listed if (entry.label or "") == label)
+    for _, ids in sorted(ids_of.items()):
+        ids.sort()
         shuffler.shuffle(ids)
         count = min(max(round(len(ids) * fraction), 1), len(ids) - 1) if fraction > 0 else 0
         chosen.update(ids[:count])
@@ -146,43 +460,280 @@ def _choose_videos(listed: list[Listed], fraction: float, shuffler: random.Rando
 
 
 def _choose_groups(listed: list[Listed], fraction: float, shuffler: random.Random) -> set[str]:
-    groups = sorted({entry.group for entry in listed})
+    ids_of = defaultdict(list)
+    for entry in listed:
+        ids_of[entry.group].append(entry.ids[0])
+    groups = sorted(ids_of)
     shuffler.shuffle(groups)
     chosen: set[str] = set()
     for group in groups[1:]:  # one group at least is left to train on
         if len(chosen) >= fraction * len(listed):
             break
-        chosen.update(entry.ids[0] for entry in listed if entry.group == group)
+        chosen.update(ids_of[group])
     return chosen
 
 
-def build_annotations(listed: list[Listed], root: str | Path) -> Annotations:
-    """Join a list (whose entries all have a split) with what is extracted below a data root.
+# --------------------------------------------------------------------------------------------- join with the images
 
-    Classes are in alphabetical order. Videos that were not extracted stay, with 0 frames. Raises BadInputError for
-    an id listed twice, naming both places.
+
+def build_annotations(
+    listed: Iterable[Listed], root: str | Path, *, classes: tuple[str, ...] = ()
+) -> tuple[Annotations, list[str]]:
+    """Join a list (whose entries all have a split) with what is extracted below a data root; and warnings to print.
+
+    Classes are `classes` in their order, else the labels in alphabetical order. Videos that were not extracted stay,
+    with 0 frames. An entry is the extracted video of its own id; or of the id of the whole video, if no other entry is
+    a part of that. Raises BadInputError with all faults of labels and ids, a line each with its place.
     """
-    stores = [open_store(root, folder.name.removesuffix("-images")) for folder in _image_folders(root)]
-    if not stores:
-        raise BadInputError(f"{root} has no images (rgb-images/, farneback-images/, ...): run prep/extract.py first")
-    extracted = {video_id: store for store in reversed(stores) for video_id in store.video_ids()}
-    seen: dict[str, str] = {}
-    videos = []
-    for entry in listed:
-        video_id = next((video_id for video_id in entry.ids if video_id in extracted), entry.ids[0])
-        if video_id in seen:
-            raise BadInputError(f"{entry.where}: video {video_id!r} is listed already, in {seen[video_id]}")
-        seen[video_id] = entry.where
-        if entry.label is None and entry.split != "test":
-            raise BadInputError(f"{entry.where}: video {video_id!r} has no label, expected one in split {entry.split}")
-        store = extracted.get(video_id)
-        num_frames, fps, frame_step = store.facts(video_id) if store else (0, 0.0, 1)
-        videos.append(Video(check_video_id(video_id), entry.split, entry.label, num_frames, fps, frame_step))
-    classes = tuple(sorted({video.label for video in videos if video.label is not None}))
-    return checked(Path(root, FILE_NAME), classes, videos)
+    extracted = {video_id: store for store in reversed(_stores(root)) for video_id in store.video_ids()}
+    table = _Table(listed, extracted)
+    faults = [*table.label_faults(classes), *table.repeated()]
+    if faults:
+        raise BadInputError(
+            faults[0] if len(faults) == 1 else "\n  ".join(["the lists need mending, nothing was written:", *faults])
+        )
+    names = classes or _class_order(name for name in table.label_names if name is not None)
+    if not names:
+        raise BadInputError(f"{table.where(0)}: no entry has a label; give the train list too, or --classes FILE")
+    videos = (
+        Video(video_id, split, label, *(extracted[video_id].facts(video_id) if video_id in extracted else (0,)))
+        for video_id, split, label in table.rows(table.order)
+    )
+    warnings = [*table.one_sided(), *table.torn(), *table.unmatched()]
+    return make_annotations(videos, classes=names, path=Path(root, FILE_NAME)), warnings
 
 
-def _image_folders(root: str | Path) -> list[Path]:
-    """Image folders below a data root; RGB first, whose count of frames decides."""
+def _class_order(names: Iterable[str]) -> tuple[str, ...]:
+    names = sorted(names)
+    return tuple(sorted(names, key=int) if all(name.isdecimal() for name in names) else names)
+
+
+def _stores(root: str | Path) -> list[FrameStore]:
+    """Images below a data root; RGB first, whose count of frames decides."""
     folders = [path for path in Path(root).glob("*-images") if path.is_dir()]
-    return sorted(folders, key=lambda path: (path.name != "rgb-images", path.name))
+    if not folders:
+        raise BadInputError(f"{root} has no images (rgb-images/, farneback-images/, ...): run prep/extract.py first")
+    folders.sort(key=lambda path: (path.name != "rgb-images", path.name))
+    return [open_store(root, folder.name.removesuffix("-images")) for folder in folders]
+
+
+class _Table:
+    """Entries of all lists as columns (about 110 bytes each), and what is wrong with them."""
+
+    def __init__(self, listed: Iterable[Listed], extracted: Container[str]):
+        self.extracted = extracted
+        self.ids: list[str] = []
+        self.label_names: dict[str | None, int] = {}
+        self.paths: dict[str, int] = {}
+        # Of the id of the whole video its hash is enough, in 64 bits: it is only compared.
+        split, label, path, line, source = (array(kind) for kind in "biiiq")
+        whole: dict[int, str] = {}  # row -> id of the whole video, where that is extracted and the part is not
+        for row, entry in enumerate(listed):
+            self.ids.append(entry.ids[0])
+            split.append(SPLITS.index(entry.split))
+            label.append(self.label_names.setdefault(entry.label, len(self.label_names)))
+            path.append(self.paths.setdefault(entry.path, len(self.paths)))
+            line.append(entry.line)
+            source.append(hash(entry.ids[-1]))
+            if entry.ids[0] not in extracted and entry.ids[-1] in extracted:
+                whole[row] = entry.ids[-1]
+        self.split, self.label, self.path, self.line, self.source = map(np.asarray, (split, label, path, line, source))
+        self.ambiguous = []
+        if whole:
+            _, inverse, counts = np.unique(self.source, return_inverse=True, return_counts=True)
+            for row, video_id in whole.items():
+                if counts[inverse[row]] == 1:
+                    self.ids[row] = video_id
+                else:
+                    self.ambiguous.append(row)
+
+    @functools.cached_property
+    def order(self) -> np.ndarray:
+        """Rows in order of id, those of one id in order of the list."""
+        return np.array(sorted(range(len(self.ids)), key=self.ids.__getitem__), np.int32)
+
+    def rows(self, numbers: np.ndarray) -> Iterator[tuple[str, str, str | None]]:
+        """Id, split and label of entries."""
+        names = list(self.label_names)
+        for first in range(0, len(numbers), 1000):
+            block = numbers[first : first + 1000]
+            for row, split, label in zip(
+                *(n.tolist() for n in (block, self.split[block], self.label[block])), strict=True
+            ):
+                yield self.ids[row], SPLITS[split], names[label]
+
+    def where(self, row: int) -> str:
+        """File and line of an entry."""
+        return _place(list(self.paths)[self.path[row]], int(self.line[row]))
+
+    def label_faults(self, classes: tuple[str, ...]) -> Iterator[str]:
+        """Entries without label, labels that are not in the class list, and labels that are nearly the same."""
+        unlabelled = np.flatnonzero(
+            (self.label == self.label_names.get(None, -1)) & (self.split != SPLITS.index("test"))
+        )
+        yield from _first(
+            unlabelled,
+            lambda row: (
+                f"{self.where(row)}: video {self.ids[row]!r} has no label, expected one in split "
+                f"{SPLITS[self.split[row]]}"
+            ),
+        )
+        known, unknown, twins = {}, [], []
+        for name in self.label_rows:
+            if classes and name not in classes:
+                unknown.append(name)
+            elif known.setdefault(_folded(name), name) != name:
+                twins.append(name)
+        yield from _first(
+            unknown, lambda name: f"{self.label_text(name)} is not in the class list{_hint(name, classes)}"
+        )
+        yield from _first(
+            twins,
+            lambda name: (
+                f"{self.label_text(name)} and {known[_folded(name)]!r} "
+                f"({self.where(self.label_rows[known[_folded(name)]])}) {TWINS}; write both in one way"
+            ),
+        )
+
+    @functools.cached_property
+    def label_rows(self) -> dict[str, int]:
+        """Row in which each label stands first."""
+        _, rows = np.unique(self.label, return_index=True)
+        return {name: int(rows[code]) for name, code in self.label_names.items() if name is not None}
+
+    @functools.cached_property
+    def label_counts(self) -> np.ndarray:
+        """Entries of each label in each split: (labels, splits)."""
+        cells = self.label.astype(np.int64) * len(SPLITS) + self.split
+        return np.bincount(cells, minlength=len(self.label_names) * len(SPLITS)).reshape(-1, len(SPLITS))
+
+    def label_text(self, name: str) -> str:
+        count = self.label_counts[self.label_names[name]].sum()
+        return f"{self.where(self.label_rows[name])}: label {name!r} ({count} videos)"
+
+    def repeated(self) -> Iterator[str]:
+        """Entries whose id an earlier one has."""
+        pairs = sorted((b, a) for a, b in itertools.pairwise(self.order.tolist()) if self.ids[a] == self.ids[b])
+
+        def text(pair: tuple[int, int]) -> str:
+            rows = list(self.rows(np.array(pair)))
+            changes = "".join(f", {b!r} here and {a!r} there" for b, a in zip(*rows, strict=True) if a != b)
+            place = f"{self.where(pair[0])}: video {rows[0][0]!r}"
+            return f"{place} is listed already, in {self.where(pair[1])}{changes}; remove one"
+
+        yield from _first(pairs, text)
+
+    def one_sided(self) -> Iterator[str]:
+        """Warnings of classes that are only trained or only judged."""
+        train, held_out = self.label_counts[:, 0], self.label_counts[:, 1:].sum(1)
+        labels = [name for name in self.label_names if name is not None]
+        if not all(any(counts[self.label_names[name]] for name in labels) for counts in (train, held_out)):
+            return
+        for counts, where in ((train, "no train videos"), (held_out, "train videos only")):
+            names = [name for name in sorted(labels) if counts[self.label_names[name]] == 0]
+            if names:
+                yield "\n  ".join([f"{len(names)} classes have {where}:", *_first(names, self.label_text)])
+
+    def torn(self) -> Iterator[str]:
+        """Warning of parts of one video in several splits, which makes results look better than they are."""
+        order = np.lexsort((np.arange(len(self.ids)), self.split, self.source))
+        sources, splits = self.source[order], self.split[order]
+        places = np.flatnonzero((sources[1:] == sources[:-1]) & (splits[1:] != splits[:-1]))
+        if len(places):
+            pairs = np.stack([order[places], order[places + 1]], 1)
+            pairs = pairs[pairs[:, 0].argsort()]
+
+            def text(pair: np.ndarray) -> str:
+                ids = [f"{video_id!r} ({split}; {self.where(row)})"
+                       for row, (video_id, split, _) in zip(pair, self.rows(pair), strict=True)]  # fmt: skip
+                return " and ".join(ids)
+
+            count = len(np.unique(sources[places]))
+            title = f"{count} videos have parts in more than one split, harmless only where those show other scenes:"
+            yield "\n  ".join([title, *_first(pairs, text, shown=5)])
+
+    def unmatched(self) -> Iterator[str]:
+        """Warnings of images that are there, but under ids that say not which entry they are."""
+        if self.ambiguous:
+            yield "\n  ".join(
+                [
+                    f"{len(self.ambiguous)} entries are parts of videos that were extracted whole; "
+                    "extract these with --trim, or name their files <id>_<start>_<end>:",
+                    *_first(self.ambiguous, lambda row: f"{self.where(row)}: {self.ids[row]!r}"),
+                ]
+            )
+        if self.ids and not any(video_id in self.extracted for video_id in self.ids):
+            there = next(iter(self.extracted), None)
+            yield (
+                f"no listed video is extracted: the list has {self.ids[0]!r}, there is "
+                f"{'nothing' if there is None else repr(there)}; compare the ids (--ids), or run prep/extract.py"
+            )
+
+
+TWINS = "differ in case, blanks, underscores or unicode form only"
+
+
+def _folded(name: str) -> str:
+    """The same for names that people take for one."""
+    return " ".join(unicodedata.normalize("NFC", name).casefold().replace("_", " ").split())
+
+
+def _hint(name: str, classes: tuple[str, ...]) -> str:
+    twin = next((known for known in classes if _folded(known) == _folded(name)), None)
+    if twin is not None:
+        return f"; it and {twin!r} there {TWINS}"
+    nearest = difflib.get_close_matches(name, classes, n=1)
+    return f"; the nearest there is {nearest[0]!r}" if nearest else ""
+
+
+def _first(items: Sequence, text: Callable[..., str], *, shown: int = SHOWN) -> Iterator[str]:
+    """Texts of the first items, and how many more there are."""
+    yield from (text(item) for item in items[:shown])
+    if len(items) > shown:
+        yield f"... and {len(items) - shown} more of these"
+
+
+# ----------------------------------------------------------------------------------------------------- written lists
+
+
+def _frames_line(store: FrameStore, video: Video) -> tuple[str, int]:
+    if video.frame_step != 1:
+        raise BadInputError(f"{store.where(video.id)} has every {video.frame_step}th frame only, these lists mean all")
+    return video.id, video.num_frames
+
+
+def _videos_line(store: FrameStore, video: Video) -> tuple[str]:
+    source = (store.record(video.id) or {}).get("source", {})  # "bytes" where a video file was decoded
+    if "bytes" not in source or "segment" in source:
+        raise BadInputError(f"{store.where(video.id)} was not made from a whole video file; write mmaction2_frames")
+    return (source["name"],)
+
+
+WRITERS: dict[str, Callable[[FrameStore, Video], tuple]] = {
+    "mmaction2_frames": _frames_line,
+    "mmaction2_videos": _videos_line,
+}
+
+
+def write_lists(kind: str, annotations: Annotations, root: str | Path, prefix: str | Path) -> dict[Path, int]:
+    """Write PREFIX_<split>.txt for MMAction2 and PREFIX_classes.txt, the names of its class numbers.
+
+    Returns the files and their numbers of lines. Videos without frames or without label are left out. Raises
+    BadInputError for what these lists, which are split at blanks, cannot hold; then nothing is written.
+    """
+    stores = _stores(root)
+    texts: dict[str, list[str]] = {"classes": list(annotations.classes)}
+    for video, number in zip(annotations.videos, annotations.videos.label_index.tolist(), strict=True):
+        if video.num_frames and video.label is not None:
+            words = [*map(str, WRITERS[kind](stores[0], video)), str(number)]
+            if words != " ".join(words).split():
+                raise BadInputError(
+                    f"video {video.id!r}: {words[0]!r} has a blank, at which MMAction2 splits; rename it"
+                )
+            texts.setdefault(video.split, []).append(" ".join(words))
+    paths = {part: Path(f"{prefix}_{part}.txt") for part in texts}
+    if _parse_classes(annotations.classes, paths["classes"]) != annotations.classes:
+        raise BadInputError(f"{annotations.path}: class names that cannot stand one a line; rename those classes")
+    for part, lines in texts.items():
+        atomic.write_text(paths[part], "".join(f"{line}\n" for line in lines))
+    return {paths[part]: len(lines) for part, lines in texts.items()}

@@ -7,13 +7,14 @@ Underscores are canonical: hyphens in flag names are read as underscores, `name=
 import argparse
 import math
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tqdm import tqdm
 
-from twostream.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, UserError
+from twostream.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -102,6 +103,14 @@ def share(text: str) -> float:
     return value
 
 
+def part(text: str) -> tuple[int, int]:
+    """Part i of n, as `i/n` with i from 0."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not int(match[1]) < int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected i/n with i from 0 up to n - 1, as 0/16")
+    return int(match[1]), int(match[2])
+
+
 def folder(text: str) -> Path:
     """A path; `~` is the home folder."""
     return Path(text).expanduser()
@@ -157,14 +166,17 @@ def run(main: Callable[[], int | None]) -> None:
     # Output may be piped into `head`, or hold names that the terminal cannot show.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` has its way
+            signal.signal(number, _terminate)
     try:
         code = main() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("interrupted; what is finished is kept, run the command again to go on", file=sys.stderr)
-        code = EXIT_INTERRUPTED
+        code = EXIT_TERMINATED if isinstance(error, Terminated) else EXIT_INTERRUPTED
     except RuntimeError as error:
         if not re.search(r"out of memory|DataLoader worker", str(error)):
             raise
@@ -175,3 +187,7 @@ def run(main: Callable[[], int | None]) -> None:
         print(f"error: {str(error) or type(error).__name__}; mend it, then run the command again", file=sys.stderr)
         code = EXIT_ENVIRONMENT
     sys.exit(code)
+
+
+def _terminate(signal_number: int, frame: object) -> None:
+    raise Terminated

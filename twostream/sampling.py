@@ -28,25 +28,24 @@ def clip_frames(start: int, num_frames: int, *, clip_len: int, frame_stride: int
 
 
 class ClipIndex:
-    """All clips of a list of videos, numbered through in the order of the videos."""
+    """All clips of V videos, numbered through in the order of the videos; `num_frames` is (V,)."""
 
-    def __init__(self, num_frames: Sequence[int], *, clip_len: int, frame_stride: int, clip_step: int):
-        self.num_frames = np.asarray(num_frames, np.int64)
+    def __init__(self, num_frames: Sequence[int] | np.ndarray, *, clip_len: int, frame_stride: int, clip_step: int):
+        num_frames = np.asarray(num_frames, np.int64)
         self.clip_step = clip_step
-        counts = [
-            len(clip_starts(int(n), clip_len=clip_len, frame_stride=frame_stride, clip_step=clip_step))
-            for n in self.num_frames
-        ]
-        self.ends = np.cumsum(counts, dtype=np.int64)  # ends[v]: number of clips in videos 0 ... v
+        # As many as `clip_starts` has: a range of n numbers in steps of s has n / s, rounded up.
+        span = (clip_len - 1) * frame_stride + 1
+        counts = np.maximum(-((span - num_frames) // clip_step), 1) * (num_frames != 0)
+        self.ends = np.cumsum(counts)  # ends[v]: number of clips in videos 0 ... v
 
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0
 
-    def locate(self, clip: int) -> tuple[int, int]:
-        """Number of a clip -> (number of its video, its start)."""
-        video = int(np.searchsorted(self.ends, clip, side="right"))
-        first = int(self.ends[video - 1]) if video else 0
-        return video, (clip - first) * self.clip_step
+    def locate(self, clips: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of clips -> (numbers of their videos, their starts), each shaped like `clips`."""
+        videos = np.searchsorted(self.ends, clips, side="right")
+        firsts = np.where(videos > 0, self.ends[videos - 1], 0)
+        return videos, (clips - firsts) * self.clip_step
 
 
 class TrainingOrder:

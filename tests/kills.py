@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Kill extraction at random moments again and again, and compare what it leaves with an undisturbed run.
+
+A round starts on an empty data root. One or several copies of prep/extract.py work on the same videos; their process
+groups are killed (SIGKILL) after a random time, and they are started again, until the videos are done. Then every
+image and record must be, byte for byte, that of the undisturbed run; and no ffmpeg may be left.
+"""
+
+import argparse
+import os
+import platform
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests import toy
+from twostream.frame_store import FrameStore, frame_name, open_store
+from twostream.video import ffmpeg_version, find_ffmpeg
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+INPUT_TYPES = ("rgb", "farneback")
+NUM_VIDEOS = 8
+MAX_WAIT_SECONDS = 3.0
+"""before a kill; an undisturbed run of the videos takes about so long, a good part of it the start of the program"""
+
+
+@dataclass
+class Tally:
+    """What the rounds came to."""
+
+    rounds: int = 0
+    kills: int = 0
+    differing: int = 0
+    """videos that were not those of the undisturbed run, of all rounds"""
+    orphans: int = 0
+    """ffmpeg processes alive after a round"""
+
+
+def write_videos(folder: Path) -> None:
+    """Videos of different lengths, some of which take a while."""
+    for seed in range(NUM_VIDEOS):
+        pictures = toy.frames(seed, "red", "right")[: 8 + 3 * seed]
+        large = np.stack([cv2.resize(picture, (256, 192)) for picture in pictures])
+        toy.write_video(folder / f"v{seed}.mkv", large)
+
+
+def start(videos: Path, root: Path, store: str) -> subprocess.Popen:
+    """One copy of the program, in a process group of its own."""
+    command = [sys.executable, str(REPOSITORY / "prep" / "extract.py"), f"--videos={videos}", f"--root={root}"]
+    command += ["--short_side=0", "--workers=2", f"--store={store}"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0)
+
+
+def content(store: FrameStore) -> dict[str, dict]:
+    """All that is stored, by video: images by name, the record, without regard to where it lies."""
+    return {
+        video_id: {frame_name(k): store.read_bytes(video_id, k) for k in store.frame_indices(video_id)}
+        | {"record": store.record(video_id)}
+        for video_id in store.video_ids()
+    }
+
+
+def run_round(videos: Path, root: Path, store: str, *, copies: int, max_kills: int, rng: random.Random) -> int:
+    """Kill and start again until the videos are done; at most so many kills. Returns their number."""
+    kills = 0
+    while True:
+        programs = [start(videos, root, store) for _ in range(copies)]
+        deadline = time.monotonic() + rng.uniform(0.2, MAX_WAIT_SECONDS)
+        while kills < max_kills and time.monotonic() < deadline and any(p.poll() is None for p in programs):
+            time.sleep(0.01)
+        running = [p for p in programs if p.poll() is None]
+        if kills < max_kills and running:
+            for program in running:
+                os.killpg(program.pid, signal.SIGKILL)
+                program.wait()
+                kills += 1
+            continue
+        if all(program.wait() == 0 for program in programs):
+            return kills
+
+
+def ffmpegs_on(folder: Path) -> int:
+    """ffmpeg processes whose command line names a folder."""
+    num = 0
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            num += str(folder).encode() in process.read_bytes() and b"image2pipe" in process.read_bytes()
+        except OSError:
+            continue
+    return num
+
+
+def run_rounds(folder: Path, *, kills: int, seed: int, stores: tuple[str, ...] = ("folders", "packed")) -> Tally:
+    """Rounds until so many kills, by turns with one copy and with two, in each kind of store."""
+    rng = random.Random(seed)
+    videos = folder / "videos"
+    write_videos(videos)
+    program = start(videos, folder / "truth", "folders")
+    assert program.wait() == 0, "the undisturbed run failed"
+    truth = {t: content(open_store(folder / "truth", t)) for t in INPUT_TYPES}
+    tally = Tally()
+    while tally.kills < kills:
+        root = folder / f"round{tally.rounds}"
+        store, copies = stores[tally.rounds % len(stores)], 1 + tally.rounds // len(stores) % 2
+        left = min(kills - tally.kills, 10)
+        tally.kills += run_round(videos, root, store, copies=copies, max_kills=left, rng=rng)
+        tally.rounds += 1
+        for input_type in INPUT_TYPES:
+            there = content(open_store(root, input_type))
+            names = truth[input_type].keys() | there.keys()
+            tally.differing += sum(there.get(name) != truth[input_type].get(name) for name in names)
+        for _ in range(100):  # a killed program's ffmpeg ends at its next write
+            if not ffmpegs_on(videos):
+                break
+            time.sleep(0.1)
+        else:
+            tally.orphans += ffmpegs_on(videos)
+    return tally
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=123)
+    parser.add_argument("--out", type=Path, help="Markdown file to write the result into")
+    args = parser.parse_args()
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        tally = run_rounds(Path(folder), kills=args.kills, seed=args.seed)
+    text = f"""# Extraction killed {tally.kills} times
+
+`python tests/kills.py --kills={args.kills} --seed={args.seed}`, {date.today()}, {(time.monotonic() - begin) / 60:.0f} minutes on
+{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, OpenCV {cv2.__version__},
+ffmpeg {ffmpeg_version(find_ffmpeg())}.
+
+| | |
+|---|---|
+| rounds, by turns loose and packed, with one copy of the program and with two | {tally.rounds} |
+| kills (SIGKILL to a copy's process group, at random) | {tally.kills} |
+| videos x input types compared with the undisturbed run, byte for byte | {tally.rounds * NUM_VIDEOS * len(INPUT_TYPES)} |
+| of them different or missing | {tally.differing} |
+| ffmpeg processes left over | {tally.orphans} |
+"""
+    print(text)
+    if args.out:
+        args.out.write_text(text)
+    return int(tally.differing + tally.orphans > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
