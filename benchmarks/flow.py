@@ -26,8 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from twostream import options
 from twostream.errors import BadInputError
+from twostream.extraction import ExtractionSettings
 from twostream.flow import FARNEBACK_PRESETS, FlowCoding, FlowFunction, FlowSettings
-from twostream.frame_store import encode_jpeg
+from twostream.frame_store import decode_jpeg, encode_jpeg
 from twostream.video import Decoder, VideoError
 
 METHODS = {
@@ -123,8 +124,9 @@ def end_point_errors(flow: np.ndarray, truth: np.ndarray) -> tuple[float, float]
 
 def stored(flow: np.ndarray) -> np.ndarray:
     """The flow as it comes back from its flow image."""
-    jpeg = encode_jpeg(CODING.encode(flow), quality=QUALITY, chroma_subsampling=False)
-    return CODING.decode(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB))
+    quality = ExtractionSettings().flow_quality
+    jpeg = encode_jpeg(CODING.encode_planes(flow), quality=quality, chroma_subsampling=False)
+    return CODING.decode(decode_jpeg(jpeg, "farneback"))
 
 
 def compare_accuracy(functions: dict[str, FlowFunction], folder: Path, *, repeats: int) -> None:
@@ -174,12 +176,12 @@ def stacked_planes(quality: int) -> Callable[[np.ndarray], tuple[np.ndarray, int
 
 
 CODINGS: dict[str, Callable[[np.ndarray], tuple[np.ndarray, int]]] = {
-    "x, y, magnitude, quality 90 (ours)": three_channels(False),
+    "x, y, magnitude, quality 90 (`--flow_coding=colour`)": three_channels(False),
     "the same with chroma subsampling": three_channels(True),
     "x and y, two gray images, quality 90": two_planes(90),
     "x and y, two gray images, quality 75": two_planes(75),
     "x over y, one gray image, quality 90": stacked_planes(90),
-    "x over y, one gray image, quality 75": stacked_planes(75),
+    "x over y, one gray image, quality 75 (ours)": stacked_planes(75),
 }
 """A flow image (H, W, 3) -> x and y (H, W, 2) as they come back, and the bytes they took"""
 

@@ -71,7 +71,7 @@ class Clip:
         self.height, self.width = self.frames[0].shape[:2]
         self.gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in self.frames]
         function = FARNEBACK.function()
-        self.flow_images = [FARNEBACK.coding.encode(function(*pair)) for pair in pairwise(self.gray)]
+        self.flow = [function(*pair) for pair in pairwise(self.gray)]
         self.jpegs = [encode_jpeg(frame, quality=QUALITY, chroma_subsampling=True) for frame in self.frames]
         self.copies = folder / "copies"
         self.num_copies = copies
@@ -132,8 +132,9 @@ def code_rgb(clip: Clip, folder: Path) -> int:
 
 
 def code_flow(clip: Clip, folder: Path) -> int:
-    for image in clip.flow_images:
-        encode_jpeg(image, quality=QUALITY, chroma_subsampling=False)
+    quality = ExtractionSettings().flow_quality
+    for flow in clip.flow:
+        encode_jpeg(FARNEBACK.coding.encode_planes(flow), quality=quality, chroma_subsampling=False)
     return len(clip.frames)
 
 
@@ -231,7 +232,7 @@ ROWS: dict[str, tuple[str, Run]] = {
     "decode": ("part: ffmpeg decodes and scales into a pipe", decode_and_scale),
     "code-rgb": ("part: RGB -> JPEG", code_rgb),
     "bare-farneback": ("part: `cv2.calcOpticalFlowFarneback` alone", bare_farneback),
-    "code-flow": ("part: flow image -> JPEG", code_flow),
+    "code-flow": ("part: flow -> JPEG", code_flow),
     "checksum": ("part: checksum of an RGB image, which both ways of writing take", check),
     "write-folders": ("part: write RGB, a file for each frame", write(store="folders")),
     "write-packed": ("part: write RGB, packed", write(store="packed")),
@@ -239,11 +240,13 @@ ROWS: dict[str, tuple[str, Run]] = {
     "workers-2": ("`prep/extract.py --workers=2`, wall-clock", program(workers=2)),
 }
 WALL_CLOCK = {"workers-1", "workers-2"}
+CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 SUMS = {
     "rgb-parts": ("decode", "code-rgb"),
     "farneback-parts": ("decode", "code-rgb", "bare-farneback", "code-flow"),
 }
+WITHOUT_CHECKSUM = {"folders-alone": "write-folders", "packed-alone": "write-packed"}
 
 
 @dataclass(frozen=True)
@@ -277,7 +280,7 @@ GOALS = [
     Goal("Farneback / DIS, with RGB", "farneback", "dis", at_least=4),
     Goal("every flow / every sixth, with RGB", "farneback", "step6", at_least=4.5),
     Goal("RGB: folders / packed", "rgb", "rgb-packed"),
-    Goal("writing: a file for each frame / packed", "write-folders", "write-packed", at_least=5),
+    Goal("writing: a file for each frame / packed", "folders-alone", "packed-alone", at_least=5),
     Goal("one worker / two, wall-clock", "workers-1", "workers-2", at_least=1.8),
 ]
 
@@ -288,6 +291,12 @@ def cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
+def pin(*, one_core: bool) -> None:
+    """Run this process and its children on one core, or on all; only Linux can."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(CORES)} if one_core else CORES)
+
+
 def measure(clip: Clip, names: list[str], *, repeats: int) -> tuple[dict[str, float], dict[str, int]]:
     """Seconds a frame of each row, the median; and its number of frames."""
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -295,6 +304,8 @@ def measure(clip: Clip, names: list[str], *, repeats: int) -> tuple[dict[str, fl
     for repeat in range(repeats):
         for name in names if repeat % 2 == 0 else reversed(names):
             clock = time.perf_counter if name in WALL_CLOCK else cpu_seconds
+            # On one core: on two, ffmpeg slows its neighbour down that shares a core's caches with it.
+            pin(one_core=name not in WALL_CLOCK)
             with tempfile.TemporaryDirectory() as folder:
                 start = clock()
                 frames[name] = ROWS[name][1](clip, Path(folder))
@@ -354,6 +365,10 @@ def main() -> None:
     titles = {name: title for name, (title, _) in ROWS.items()}
     titles |= {name: f"sum: {' + '.join(parts)}" for name, parts in SUMS.items()}
     costs |= {name: sum(costs[part] for part in parts) for name, parts in SUMS.items() if costs.keys() >= set(parts)}
+    if "checksum" in costs:
+        for name, whole in WITHOUT_CHECKSUM.items():
+            if whole in costs:
+                costs[name], titles[name] = costs[whole] - costs["checksum"], f"difference: {whole} - checksum"
     for name, cost in costs.items():
         other = f" ({frames[name]} frames)" if frames.get(name, 0) % len(clip.frames) else ""
         print(f"| {name} | {titles[name]}{other} | {1 / cost:,.1f} | {1000 * cost:.3f} |")

@@ -35,11 +35,11 @@ import numpy as np
 from twostream import options
 from twostream.annotations import FILE_NAME, SPLITS, Annotations, read_annotations, write_annotations
 from twostream.errors import BadInputError
+from twostream.join import build_annotations
 from twostream.lists import (
     READERS,
     WRITERS,
     assign_splits,
-    build_annotations,
     list_file,
     read_classes,
     read_lists,

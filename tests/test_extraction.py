@@ -1,5 +1,6 @@
 """prep/extract.py as a user runs it: what it writes, what it refuses, and that it can be interrupted."""
 
+import errno
 import json
 import os
 import shutil
@@ -14,9 +15,10 @@ import numpy as np
 import pytest
 
 from tests import toy
+from tests.cluster import DaskScheduler
 from tests.conftest import REPOSITORY, noise_image
 from tests.kills import content, run_rounds
-from twostream.errors import BadInputError
+from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.extraction import ExtractionJob, ExtractionSettings, claim_tree, extract_video
 from twostream.failures import read_failures
 from twostream.flow import FlowCoding, FlowSettings
@@ -222,9 +224,9 @@ def started(tmp_path):
         words = ["prep/extract.py", "--videos", tmp_path / "long", "--root", root, "--workers=2", "--short_side=0"]
         return [sys.executable, *map(str, words)]
 
-    def start(root: Path) -> subprocess.Popen:
+    def start(root: Path, *flags: str) -> subprocess.Popen:
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen(command(root), cwd=REPOSITORY, start_new_session=True, **pipes)
+        process = subprocess.Popen([*command(root), *flags], cwd=REPOSITORY, start_new_session=True, **pipes)
         while process.poll() is None and not list(root.glob("rgb-images/.tmp-*/00005.jpg")):
             time.sleep(0.01)
         assert process.poll() is None, "it ended before it could be interrupted"
@@ -439,6 +441,21 @@ def test_shards_list_their_own_failures(extract, videos, tmp_path):
     assert [path.name for path in (tmp_path / "data").glob("*.jsonl")] == ["failed_videos.2-of-3.jsonl"]
 
 
+def test_cluster_one_of_whose_workers_is_killed_makes_the_same_tree(started, tmp_path):
+    started.finish(tmp_path / "here")
+    (tmp_path / "cluster").mkdir()
+    cluster = DaskScheduler(tmp_path / "cluster")
+    try:
+        worker, _ = cluster.start_worker(), cluster.start_worker()
+        process = started(tmp_path / "there", f"--scheduler={cluster.address}")
+        os.killpg(worker.pid, signal.SIGKILL)
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+    finally:
+        cluster.kill()
+    assert tree(tmp_path / "there") == tree(tmp_path / "here")
+
+
 def test_only_listed_videos_are_extracted(extract, tmp_path):
     (tmp_path / "list.csv").write_text("video,label\nb c.mkv,x\nnowhere.mkv,x\n")
     result = extract("--list", tmp_path / "list.csv")
@@ -543,3 +560,24 @@ def test_leftovers_of_killed_runs_of_this_machine_are_swept(started, tmp_path):
     assert len(list((tmp_path / "data").glob("*/.tmp-*"))) > 1
     started.finish(tmp_path / "data")
     assert list((tmp_path / "data").glob("*/.tmp-*")) == [other]
+
+
+def test_too_many_folders_end_with_one_line(videos, tmp_path, monkeypatch):
+    def full(*names):
+        raise OSError(errno.EMLINK, os.strerror(errno.EMLINK), names[0])
+
+    claim_tree(tmp_path / "data", SETTINGS)
+    monkeypatch.setattr(os, "rename", full)
+    with pytest.raises(EnvironmentFaultError, match="Too many links.*files free.*run the command again"):
+        extract_video(job(tmp_path / "data", videos / "left" / "a.mkv"))
+    assert not list((tmp_path / "data").glob("*/.tmp-*")) and not stored(tmp_path / "data", "rgb")
+
+
+def test_times_of_files_do_not_matter(extract, videos, tmp_path):
+    extract()
+    before = tree(tmp_path / "data")
+    rng = np.random.default_rng(0)
+    for path in [*videos.rglob("*"), *(tmp_path / "data").rglob("*")]:
+        os.utime(path, (rng.uniform(0, 4e9),) * 2)
+    assert "2 of 2 videos are done already" in extract().stdout
+    assert tree(tmp_path / "data") == before

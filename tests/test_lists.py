@@ -15,13 +15,12 @@ from tests.conftest import REPOSITORY
 from twostream.annotations import Video, read_annotations
 from twostream.errors import BadInputError
 from twostream.frame_store import check_video_id
+from twostream.join import SHOWN, build_annotations
 from twostream.lists import (
     READERS,
-    SHOWN,
     WRITERS,
     Listed,
     assign_splits,
-    build_annotations,
     list_file,
     read_classes,
     read_csv,

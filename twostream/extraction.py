@@ -14,7 +14,7 @@ import numpy as np
 from twostream import atomic
 from twostream.annotations import read_json
 from twostream.errors import BadInputError, EnvironmentFaultError
-from twostream.flow import FlowSettings, to_planes
+from twostream.flow import FlowSettings
 from twostream.frame_store import FrameStore, FrameWriter, encode_jpeg, open_store
 from twostream.stream import RGB
 from twostream.video import Decoded, Decoder, VideoError, ffmpeg_version, find_ffmpeg
@@ -290,8 +290,8 @@ class Track:
                 )
             except (ValueError, cv2.error) as error:
                 raise VideoError(" ".join(str(error).split()), "no flow") from None
-            image = self.flow.coding.encode(flow)
-            self.stored_flow = to_planes(image) if self.flow.coding.planes else image
+            coding = self.flow.coding
+            self.stored_flow = coding.encode_planes(flow) if coding.planes else coding.encode(flow)
         return self.stored_flow
 
     def _write(self, frame_index: int, image: np.ndarray) -> None:

@@ -39,18 +39,19 @@ class FlowCoding:
     def encode(self, flow: np.ndarray) -> np.ndarray:
         """Flow (H, W, 2) float32 -> flow image (H, W, 3) uint8."""
         x, y = cv2.split(flow)
-        stacked = cv2.merge([x, y, cv2.magnitude(x, y)])
+        return self._levels(cv2.merge([x, y, cv2.magnitude(x, y)]))
+
+    def encode_planes(self, flow: np.ndarray) -> np.ndarray:
+        """Flow (H, W, 2) float32 -> the planes of its flow image, (2H, W) uint8: x above y."""
+        return cv2.vconcat(cv2.split(self._levels(flow)))
+
+    def _levels(self, values: np.ndarray) -> np.ndarray:
         # One saturating pass; rounds half to even, as np.rint does.
-        return cv2.addWeighted(stacked, self.scale, stacked, 0, ZERO, dtype=cv2.CV_8U)
+        return cv2.addWeighted(values, self.scale, values, 0, ZERO, dtype=cv2.CV_8U)
 
     def decode(self, image: np.ndarray) -> np.ndarray:
         """Flow image (H, W, 3) uint8 -> flow (H, W, 2) float32, within half a grey level where not clipped."""
         return (image[..., :2].astype(np.float32) - ZERO) / np.float32(self.scale)
-
-
-def to_planes(image: np.ndarray) -> np.ndarray:
-    """Flow image (H, W, 3) uint8 -> its planes (2H, W)."""
-    return np.concatenate([image[..., 0], image[..., 1]])
 
 
 def from_planes(planes: np.ndarray) -> np.ndarray:

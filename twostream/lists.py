@@ -1,36 +1,28 @@
-"""The lists that data sets come with: read, checked, given splits, joined with what is extracted, and written.
+"""The lists that data sets come with: read, given splits, and written.
 
 A reader yields `Listed` entries one by one, so that a list of a million is never held as objects; it stops at the first
-line that it cannot read. Faults of labels and ids, which need the whole list, are collected by `build_annotations` and
-reported together.
+line that it cannot read. Faults of labels and ids, which need the whole list, are found in join.py.
 """
 
 import csv
 import difflib
-import functools
 import itertools
 import math
 import random
 import re
 import unicodedata
-from array import array
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from twostream import atomic
-from twostream.annotations import FILE_NAME, SPLIT_NAMES, SPLITS, Annotations, Video, make_annotations, read_json
+from twostream.annotations import SPLIT_NAMES, SPLITS, Annotations, Video, read_json
 from twostream.errors import BadInputError
 from twostream.frame_store import FrameStore, check_video_id, open_store
 from twostream.video import find_videos, video_id_of
-
-SHOWN = 20
-"""lines printed of each kind of finding"""
 
 
 class Listed(NamedTuple):
@@ -52,7 +44,7 @@ class Listed(NamedTuple):
     @property
     def where(self) -> str:
         """File and line, for messages."""
-        return _place(self.path, self.line)
+        return place_of(self.path, self.line)
 
 
 def segment_id(source: str, start_seconds: float, end_seconds: float) -> str:
@@ -102,7 +94,7 @@ def read_kinetics_csv(path: Path, **_unused) -> Iterator[Listed]:
     for line, (source, start, end, split, label) in _csv_rows(path, columns, required=columns[:-1]):
         segment = _segment(start, end, path, line)
         if segment[0] == segment[1]:
-            raise BadInputError(f"{_place(path, line)}: time {start!r} to {end!r}, expected a later end")
+            raise BadInputError(f"{place_of(path, line)}: time {start!r} to {end!r}, expected a later end")
         ids = segment_id(_sound_id(source, path, line), *segment), source
         yield Listed(ids, label or None, _split(split, path, line), name, line, "", segment)
 
@@ -120,11 +112,11 @@ def read_ucf101(folder: Path, *, id_from: str = "stem", split_number: int = 1, *
             label = Path(video).parent.name
             if label not in classes:
                 raise BadInputError(
-                    f"{_place(path, line)}: class {label!r} is not in classInd.txt{_hint(label, classes)}"
+                    f"{place_of(path, line)}: class {label!r} is not in classInd.txt{hint(label, classes)}"
                 )
             if number and int(number) != classes.index(label) + 1:
                 raise BadInputError(
-                    f"{_place(path, line)}: class number {number}, expected {classes.index(label) + 1}, "
+                    f"{place_of(path, line)}: class number {number}, expected {classes.index(label) + 1}, "
                     f"which is {label!r} in classInd.txt"
                 )
             yield Listed(
@@ -143,7 +135,7 @@ def read_hmdb51(folder: Path, *, id_from: str = "stem", split_number: int = 1, *
         for line, text in _text_lines(path):
             video, *mark = text.rsplit(None, 1)
             if mark not in (["0"], ["1"], ["2"]):
-                raise BadInputError(f"{_place(path, line)}: {text!r}, expected a file name and 0, 1 or 2")
+                raise BadInputError(f"{place_of(path, line)}: {text!r}, expected a file name and 0, 1 or 2")
             if mark != ["0"]:
                 video_id = _sound_id(video_id_of(Path(label, video), id_from=id_from), path, line)
                 yield Listed((video_id,), label, "train" if mark == ["1"] else "val", str(path), line)
@@ -159,7 +151,9 @@ def read_mmaction2_frames(
     for line, text in _text_lines(path):
         folder, *numbers = text.rsplit(None, 2)
         if len(numbers) < 2 or not re.fullmatch(r"\d{1,9}", numbers[0]):
-            raise BadInputError(f"{_place(path, line)}: {text!r}, expected a folder, its number of frames and a label")
+            raise BadInputError(
+                f"{place_of(path, line)}: {text!r}, expected a folder, its number of frames and a label"
+            )
         folder, *start = folder.rsplit(None, 1) if re.search(r"\s\d{1,9}$", folder) else [folder]
         source = "__".join(Path(folder).parts) if id_from == "path" else Path(folder).name
         _sound_id(source, path, line)
@@ -176,7 +170,7 @@ def read_mmaction2_videos(
     for line, text in _text_lines(path):
         video, *label = text.rsplit(None, 1)
         if not label:
-            raise BadInputError(f"{_place(path, line)}: {text!r}, expected a video and a label")
+            raise BadInputError(f"{place_of(path, line)}: {text!r}, expected a video and a label")
         video_id = _sound_id(video_id_of(Path(video), id_from=id_from), path, line)
         yield Listed((video_id,), _numbered_label(label[0], classes, path, line), None, str(path), line)
 
@@ -276,13 +270,13 @@ def _parse_classes(lines: Iterable[str], path: Path) -> tuple[str, ...]:
     lines_of: dict[str, int] = {}
     for line, name in enumerate(names, start=1):
         if not name:
-            raise BadInputError(f"{_place(path, line)}: empty, expected the name of a class")
-        if (other := lines_of.setdefault(_folded(name), line)) != line:
-            raise BadInputError(f"{_place(path, line)}: class {name!a} is {names[other - 1]!a} of line {other} again")
+            raise BadInputError(f"{place_of(path, line)}: empty, expected the name of a class")
+        if (other := lines_of.setdefault(folded(name), line)) != line:
+            raise BadInputError(f"{place_of(path, line)}: class {name!a} is {names[other - 1]!a} of line {other} again")
     return tuple(names)
 
 
-def _place(path: str | Path, line: int = 0) -> str:
+def place_of(path: str | Path, line: int = 0) -> str:
     return f"{path}, line {line}" if line else str(path)
 
 
@@ -292,14 +286,14 @@ def _lines(path: Path) -> Iterator[str]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             for line, text in enumerate(file, start=1):
                 if "\0" in text:
-                    raise BadInputError(f"{_place(path, line)}: zero bytes, as in UTF-16; save it as text in UTF-8")
+                    raise BadInputError(f"{place_of(path, line)}: zero bytes, as in UTF-16; save it as text in UTF-8")
                 yield text
     except FileNotFoundError:
         raise BadInputError(f"{path}: there is no such list") from None
     except (IsADirectoryError, NotADirectoryError):
         raise BadInputError(f"{path}: expected a file") from None
     except UnicodeDecodeError as error:
-        place = _place(path, _undecodable_line(path))
+        place = place_of(path, _undecodable_line(path))
         raise BadInputError(f"{place}: {error.reason}, expected text in UTF-8; save it as that") from None
 
 
@@ -324,16 +318,16 @@ def _csv_rows(
     try:
         header = next(reader, [])
         if missing := [name for name in required if name not in header]:
-            raise BadInputError(f"{_place(path, 1)}: header {','.join(header)!r} lacks {', '.join(missing)}")
+            raise BadInputError(f"{place_of(path, 1)}: header {','.join(header)!r} lacks {', '.join(missing)}")
         values = itemgetter(*(header.index(name) if name in header else len(header) for name in columns))
         for row in filter(None, reader):  # without blank lines
             if len(row) != len(header):
-                place = _place(path, reader.line_num)
+                place = place_of(path, reader.line_num)
                 raise BadInputError(f"{place}: {len(row)} columns, expected {len(header)} columns as in the header")
             row.append("")
             yield reader.line_num, values(row)
     except csv.Error as error:
-        raise BadInputError(f"{_place(path, reader.line_num)}: {error}; expected CSV with commas") from None
+        raise BadInputError(f"{place_of(path, reader.line_num)}: {error}; expected CSV with commas") from None
 
 
 def _json(path: Path) -> dict:
@@ -375,18 +369,18 @@ def _sound_id(video_id: str, path: str | Path, line: int = 0) -> str:
     if _PLAIN.fullmatch(video_id):
         return video_id
     if _DAMAGED.fullmatch(video_id):
-        place = _place(path, line)
+        place = place_of(path, line)
         raise BadInputError(f"{place}: video id {video_id!r}, damaged by a spreadsheet program; take the original list")
     try:
         return check_video_id(video_id)
     except BadInputError as error:
-        raise BadInputError(f"{_place(path, line)}: {error}") from None
+        raise BadInputError(f"{place_of(path, line)}: {error}") from None
 
 
 def _split(text: str, path: str | Path, line: int = 0) -> str:
     split = SPLIT_NAMES.get(text.lower())
     if split is None:
-        raise BadInputError(f"{_place(path, line)}: split {text!r}, expected {', '.join(SPLITS)}")
+        raise BadInputError(f"{place_of(path, line)}: split {text!r}, expected {', '.join(SPLITS)}")
     return split
 
 
@@ -398,7 +392,7 @@ def _segment(start: str | float, end: str | float, path: str | Path, line: int =
         segment = math.nan, math.nan
     if 0 <= segment[0] <= segment[1] < math.inf:
         return segment
-    raise BadInputError(f"{_place(path, line)}: time {start!r} to {end!r}, expected seconds from 0, in order of time")
+    raise BadInputError(f"{place_of(path, line)}: time {start!r} to {end!r}, expected seconds from 0, in order of time")
 
 
 def _numbered_label(text: str, classes: tuple[str, ...], path: Path, line: int) -> str:
@@ -408,8 +402,33 @@ def _numbered_label(text: str, classes: tuple[str, ...], path: Path, line: int) 
     number = int(text)
     if number < 0 or classes and number >= len(classes):
         expected = f"0 to {len(classes) - 1}, the places in the class list" if classes else "0 or more"
-        raise BadInputError(f"{_place(path, line)}: class number {number}, expected {expected}")
+        raise BadInputError(f"{place_of(path, line)}: class number {number}, expected {expected}")
     return classes[number] if classes else str(number)
+
+
+TWINS = "differ in case, blanks, underscores or unicode form only"
+
+
+def folded(name: str) -> str:
+    """The same for names that people take for one."""
+    return " ".join(unicodedata.normalize("NFC", name).casefold().replace("_", " ").split())
+
+
+def hint(name: str, classes: tuple[str, ...]) -> str:
+    twin = next((known for known in classes if folded(known) == folded(name)), None)
+    if twin is not None:
+        return f"; it and {twin!r} there {TWINS}"
+    nearest = difflib.get_close_matches(name, classes, n=1)
+    return f"; the nearest there is {nearest[0]!r}" if nearest else ""
+
+
+def image_stores(root: str | Path) -> list[FrameStore]:
+    """Images below a data root; RGB first, whose count of frames decides."""
+    folders = [path for path in Path(root).glob("*-images") if path.is_dir()]
+    if not folders:
+        raise BadInputError(f"{root} has no images (rgb-images/, farneback-images/, ...): run prep/extract.py first")
+    folders.sort(key=lambda path: (path.name != "rgb-images", path.name))
+    return [open_store(root, folder.name.removesuffix("-images")) for folder in folders]
 
 
 # ------------------------------------------------------------------------------------------------------- splits
@@ -473,226 +492,6 @@ def _choose_groups(listed: list[Listed], fraction: float, shuffler: random.Rando
     return chosen
 
 
-# --------------------------------------------------------------------------------------------- join with the images
-
-
-def build_annotations(
-    listed: Iterable[Listed], root: str | Path, *, classes: tuple[str, ...] = ()
-) -> tuple[Annotations, list[str]]:
-    """Join a list (whose entries all have a split) with what is extracted below a data root; and warnings to print.
-
-    Classes are `classes` in their order, else the labels in alphabetical order. Videos that were not extracted stay,
-    with 0 frames. An entry is the extracted video of its own id; or of the id of the whole video, if no other entry is
-    a part of that. Raises BadInputError with all faults of labels and ids, a line each with its place.
-    """
-    extracted = {video_id: store for store in reversed(_stores(root)) for video_id in store.video_ids()}
-    table = _Table(listed, extracted)
-    faults = [*table.label_faults(classes), *table.repeated()]
-    if faults:
-        raise BadInputError(
-            faults[0] if len(faults) == 1 else "\n  ".join(["the lists need mending, nothing was written:", *faults])
-        )
-    names = classes or _class_order(name for name in table.label_names if name is not None)
-    if not names:
-        raise BadInputError(f"{table.where(0)}: no entry has a label; give the train list too, or --classes FILE")
-    videos = (
-        Video(video_id, split, label, *(extracted[video_id].facts(video_id) if video_id in extracted else (0,)))
-        for video_id, split, label in table.rows(table.order)
-    )
-    warnings = [*table.one_sided(), *table.torn(), *table.unmatched()]
-    return make_annotations(videos, classes=names, path=Path(root, FILE_NAME)), warnings
-
-
-def _class_order(names: Iterable[str]) -> tuple[str, ...]:
-    names = sorted(names)
-    return tuple(sorted(names, key=int) if all(name.isdecimal() for name in names) else names)
-
-
-def _stores(root: str | Path) -> list[FrameStore]:
-    """Images below a data root; RGB first, whose count of frames decides."""
-    folders = [path for path in Path(root).glob("*-images") if path.is_dir()]
-    if not folders:
-        raise BadInputError(f"{root} has no images (rgb-images/, farneback-images/, ...): run prep/extract.py first")
-    folders.sort(key=lambda path: (path.name != "rgb-images", path.name))
-    return [open_store(root, folder.name.removesuffix("-images")) for folder in folders]
-
-
-class _Table:
-    """Entries of all lists as columns (about 110 bytes each), and what is wrong with them."""
-
-    def __init__(self, listed: Iterable[Listed], extracted: Container[str]):
-        self.extracted = extracted
-        self.ids: list[str] = []
-        self.label_names: dict[str | None, int] = {}
-        self.paths: dict[str, int] = {}
-        # Of the id of the whole video its hash is enough, in 64 bits: it is only compared.
-        split, label, path, line, source = (array(kind) for kind in "biiiq")
-        whole: dict[int, str] = {}  # row -> id of the whole video, where that is extracted and the part is not
-        for row, entry in enumerate(listed):
-            self.ids.append(entry.ids[0])
-            split.append(SPLITS.index(entry.split))
-            label.append(self.label_names.setdefault(entry.label, len(self.label_names)))
-            path.append(self.paths.setdefault(entry.path, len(self.paths)))
-            line.append(entry.line)
-            source.append(hash(entry.ids[-1]))
-            if entry.ids[0] not in extracted and entry.ids[-1] in extracted:
-                whole[row] = entry.ids[-1]
-        self.split, self.label, self.path, self.line, self.source = map(np.asarray, (split, label, path, line, source))
-        self.ambiguous = []
-        if whole:
-            _, inverse, counts = np.unique(self.source, return_inverse=True, return_counts=True)
-            for row, video_id in whole.items():
-                if counts[inverse[row]] == 1:
-                    self.ids[row] = video_id
-                else:
-                    self.ambiguous.append(row)
-
-    @functools.cached_property
-    def order(self) -> np.ndarray:
-        """Rows in order of id, those of one id in order of the list."""
-        return np.array(sorted(range(len(self.ids)), key=self.ids.__getitem__), np.int32)
-
-    def rows(self, numbers: np.ndarray) -> Iterator[tuple[str, str, str | None]]:
-        """Id, split and label of entries."""
-        names = list(self.label_names)
-        for first in range(0, len(numbers), 1000):
-            block = numbers[first : first + 1000]
-            for row, split, label in zip(
-                *(n.tolist() for n in (block, self.split[block], self.label[block])), strict=True
-            ):
-                yield self.ids[row], SPLITS[split], names[label]
-
-    def where(self, row: int) -> str:
-        """File and line of an entry."""
-        return _place(list(self.paths)[self.path[row]], int(self.line[row]))
-
-    def label_faults(self, classes: tuple[str, ...]) -> Iterator[str]:
-        """Entries without label, labels that are not in the class list, and labels that are nearly the same."""
-        unlabelled = np.flatnonzero(
-            (self.label == self.label_names.get(None, -1)) & (self.split != SPLITS.index("test"))
-        )
-        yield from _first(
-            unlabelled,
-            lambda row: (
-                f"{self.where(row)}: video {self.ids[row]!r} has no label, expected one in split "
-                f"{SPLITS[self.split[row]]}"
-            ),
-        )
-        known, unknown, twins = {}, [], []
-        for name in self.label_rows:
-            if classes and name not in classes:
-                unknown.append(name)
-            elif known.setdefault(_folded(name), name) != name:
-                twins.append(name)
-        yield from _first(
-            unknown, lambda name: f"{self.label_text(name)} is not in the class list{_hint(name, classes)}"
-        )
-        yield from _first(
-            twins,
-            lambda name: (
-                f"{self.label_text(name)} and {known[_folded(name)]!r} "
-                f"({self.where(self.label_rows[known[_folded(name)]])}) {TWINS}; write both in one way"
-            ),
-        )
-
-    @functools.cached_property
-    def label_rows(self) -> dict[str, int]:
-        """Row in which each label stands first."""
-        _, rows = np.unique(self.label, return_index=True)
-        return {name: int(rows[code]) for name, code in self.label_names.items() if name is not None}
-
-    @functools.cached_property
-    def label_counts(self) -> np.ndarray:
-        """Entries of each label in each split: (labels, splits)."""
-        cells = self.label.astype(np.int64) * len(SPLITS) + self.split
-        return np.bincount(cells, minlength=len(self.label_names) * len(SPLITS)).reshape(-1, len(SPLITS))
-
-    def label_text(self, name: str) -> str:
-        count = self.label_counts[self.label_names[name]].sum()
-        return f"{self.where(self.label_rows[name])}: label {name!r} ({count} videos)"
-
-    def repeated(self) -> Iterator[str]:
-        """Entries whose id an earlier one has."""
-        pairs = sorted((b, a) for a, b in itertools.pairwise(self.order.tolist()) if self.ids[a] == self.ids[b])
-
-        def text(pair: tuple[int, int]) -> str:
-            rows = list(self.rows(np.array(pair)))
-            changes = "".join(f", {b!r} here and {a!r} there" for b, a in zip(*rows, strict=True) if a != b)
-            place = f"{self.where(pair[0])}: video {rows[0][0]!r}"
-            return f"{place} is listed already, in {self.where(pair[1])}{changes}; remove one"
-
-        yield from _first(pairs, text)
-
-    def one_sided(self) -> Iterator[str]:
-        """Warnings of classes that are only trained or only judged."""
-        train, held_out = self.label_counts[:, 0], self.label_counts[:, 1:].sum(1)
-        labels = [name for name in self.label_names if name is not None]
-        if not all(any(counts[self.label_names[name]] for name in labels) for counts in (train, held_out)):
-            return
-        for counts, where in ((train, "no train videos"), (held_out, "train videos only")):
-            names = [name for name in sorted(labels) if counts[self.label_names[name]] == 0]
-            if names:
-                yield "\n  ".join([f"{len(names)} classes have {where}:", *_first(names, self.label_text)])
-
-    def torn(self) -> Iterator[str]:
-        """Warning of parts of one video in several splits, which makes results look better than they are."""
-        order = np.lexsort((np.arange(len(self.ids)), self.split, self.source))
-        sources, splits = self.source[order], self.split[order]
-        places = np.flatnonzero((sources[1:] == sources[:-1]) & (splits[1:] != splits[:-1]))
-        if len(places):
-            pairs = np.stack([order[places], order[places + 1]], 1)
-            pairs = pairs[pairs[:, 0].argsort()]
-
-            def text(pair: np.ndarray) -> str:
-                ids = [f"{video_id!r} ({split}; {self.where(row)})"
-                       for row, (video_id, split, _) in zip(pair, self.rows(pair), strict=True)]  # fmt: skip
-                return " and ".join(ids)
-
-            count = len(np.unique(sources[places]))
-            title = f"{count} videos have parts in more than one split, harmless only where those show other scenes:"
-            yield "\n  ".join([title, *_first(pairs, text, shown=5)])
-
-    def unmatched(self) -> Iterator[str]:
-        """Warnings of images that are there, but under ids that say not which entry they are."""
-        if self.ambiguous:
-            yield "\n  ".join(
-                [
-                    f"{len(self.ambiguous)} entries are parts of videos that were extracted whole; "
-                    "extract these with --trim, or name their files <id>_<start>_<end>:",
-                    *_first(self.ambiguous, lambda row: f"{self.where(row)}: {self.ids[row]!r}"),
-                ]
-            )
-        if self.ids and not any(video_id in self.extracted for video_id in self.ids):
-            there = next(iter(self.extracted), None)
-            yield (
-                f"no listed video is extracted: the list has {self.ids[0]!r}, there is "
-                f"{'nothing' if there is None else repr(there)}; compare the ids (--ids), or run prep/extract.py"
-            )
-
-
-TWINS = "differ in case, blanks, underscores or unicode form only"
-
-
-def _folded(name: str) -> str:
-    """The same for names that people take for one."""
-    return " ".join(unicodedata.normalize("NFC", name).casefold().replace("_", " ").split())
-
-
-def _hint(name: str, classes: tuple[str, ...]) -> str:
-    twin = next((known for known in classes if _folded(known) == _folded(name)), None)
-    if twin is not None:
-        return f"; it and {twin!r} there {TWINS}"
-    nearest = difflib.get_close_matches(name, classes, n=1)
-    return f"; the nearest there is {nearest[0]!r}" if nearest else ""
-
-
-def _first(items: Sequence, text: Callable[..., str], *, shown: int = SHOWN) -> Iterator[str]:
-    """Texts of the first items, and how many more there are."""
-    yield from (text(item) for item in items[:shown])
-    if len(items) > shown:
-        yield f"... and {len(items) - shown} more of these"
-
-
 # ----------------------------------------------------------------------------------------------------- written lists
 
 
@@ -721,7 +520,7 @@ def write_lists(kind: str, annotations: Annotations, root: str | Path, prefix: s
     Returns the files and their numbers of lines. Videos without frames or without label are left out. Raises
     BadInputError for what these lists, which are split at blanks, cannot hold; then nothing is written.
     """
-    stores = _stores(root)
+    stores = image_stores(root)
     texts: dict[str, list[str]] = {"classes": list(annotations.classes)}
     for video, number in zip(annotations.videos, annotations.videos.label_index.tolist(), strict=True):
         if video.num_frames and video.label is not None:

@@ -1,0 +1,63 @@
+"""The programs one after the other, as a user runs them; and the table of faults, which must name tests that exist."""
+
+import json
+import re
+from pathlib import Path
+
+from tests import toy
+from tests.conftest import REPOSITORY
+from twostream.annotations import read_annotations
+
+ODD_NAMES = [
+    "-leading dash", "a b", "it's", 'a"b', "a;touch MARKER", "$(touch MARKER)", "`touch MARKER`", "100%d", "a:b", "[x](y)",
+    "new\nline", "öäü 測試", "e\u0301", "\u00e9", "file:x", "a&b|c", "trailing.", "CON", "*?", "x" * 251,
+]  # fmt: skip
+
+NO_NETWORK = """
+import socket
+connect = socket.socket.connect
+def local_only(self, address):
+    if self.family != socket.AF_UNIX:
+        open({marker!r}, "w").write(repr(address))
+        raise OSError("no network here")
+    return connect(self, address)
+socket.socket.connect = local_only
+"""
+
+
+def test_odd_names_from_the_videos_to_the_report(run_program, tmp_path):
+    videos, root, runs = tmp_path / "my videos", tmp_path / "data root", tmp_path / "runs"
+    for k, name in enumerate(ODD_NAMES):
+        split, label = ("train", "val")[k % 2], "ab"[k // 2 % 2]
+        toy.write_video(videos / split / f"class '{label}'" / f"{name}.mkv", toy.frames(k, "red", "left")[:6, :32, :32])
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(NO_NETWORK.format(marker=str(tmp_path / "connected")))
+    env = {"PYTHONPATH": str(tmp_path / "site"), "OMP_NUM_THREADS": "1"}
+
+    def run(program, *words):
+        result = run_program(program, *words, cwd=tmp_path, env=env)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    where = ("--root", root, "--save_root", runs)
+    run("prep/extract.py", "--videos", videos, "--root", root, "--short_side=0", "--workers=2")
+    run("prep/build_annotations.py", "--videos", videos, "--root", root)
+    run("prep/verify.py", "--root", root, "--workers=1")
+    small = ("--input_size=75", "--batch_size=2", "--max_iterations=1", "--val_interval=1", "--frame_step=5")
+    run("train.py", *where, *small, "--pretrained=False", "--workers=0", "--stepvalues=1")
+    run("test.py", *where, "--input_type=rgb", "--frame_step=5", "--workers=0")
+    run("eval.py", "--save_root", runs)
+
+    assert {video.id for video in read_annotations(root).videos} == set(ODD_NAMES)
+    (report,) = runs.rglob("report.json")
+    assert json.loads(report.read_text())["rows"][0]["num_videos"] == len(ODD_NAMES) // 2
+    assert not list(tmp_path.rglob("MARKER")) and not (tmp_path / "connected").exists()
+
+
+def test_every_fault_of_the_table_has_tests_that_exist():
+    rows = re.findall(r"^\| (\d+) \|.*\| ([^|]*) \|$", (REPOSITORY / "docs" / "faults.md").read_text(), re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 38))
+    for _, tests in rows:
+        named = re.findall(r"`(\w+\.py)::(\w+)`", tests)
+        assert named
+        for file, test in named:
+            assert re.search(rf"^def {test}\(", Path(REPOSITORY, "tests", file).read_text(), re.MULTILINE), test
