@@ -9,9 +9,11 @@ Writes <save_root>/<run>/: stream.json, train.log, log.jsonl, run.lock, checkpoi
 --resume goes on from the newest checkpoint that can be read, on the CPU bit for bit. Flags given otherwise than before:
   go on as they are     --workers, --print_freq, --val_interval, --save_interval, --keep_checkpoints, --max_iterations,
                         --visdom...; --device and --ngpu too, though not bit for bit
-  by --allow_change     --lr (with --run), --stepvalues, --gamma, --momentum, --weight_decay, --dropout, --mirror
-  refused               --arch, --input_type, --seq_len, --gap, --input_size, --batch_size, --frame_step, --seed, and other
-                        classes, videos or labels
+  by --allow_change     --lr (with --run), --schedule, --stepvalues, --gamma, --warm_up, --momentum, --weight_decay,
+                        --dropout, --mirror, --amp, --clip_norm, --label_smoothing
+  refused               --arch, --input_type, --seq_len, --gap, --input_size, --batch_size, --frame_step, --seed,
+                        --accumulate, --channels_last, --ema, --batch_norm, --first_layer_factor, --norm_decay, and
+                        other classes, videos or labels
 
 SIGTERM and SIGUSR1 (Slurm's notice): the present iteration is finished and saved. A second one, a second or more later,
 ends at once, as Ctrl-C does, which saves nothing.
@@ -40,10 +42,16 @@ from twostream.stream import StreamConfig
 METER_WINDOW = 500  # iterations after which the printed means start anew, as in 2D-kinectics
 VAL_STEP_FACTOR = 6  # validation takes every 6th of the frames that training takes
 
-MAY_CHANGE = ("lr", "stepvalues", "gamma", "momentum", "weight_decay", "dropout", "mirror")
+MAY_CHANGE = (
+    "lr", "schedule", "stepvalues", "gamma", "warm_up", "momentum", "weight_decay", "dropout", "mirror", "amp", "clip_norm",
+    "label_smoothing",
+)  # fmt: skip
 """settings that decide the result, and may be others in a resumed run when --allow_change names them"""
 
-DECIDES_RESULT = (*MAY_CHANGE, "batch_size", "frame_step", "seed")
+DECIDES_RESULT = (
+    *MAY_CHANGE, "batch_size", "frame_step", "seed", "accumulate", "channels_last", "ema", "batch_norm",
+    "first_layer_factor", "norm_decay",
+)  # fmt: skip
 """settings that must be the same when a run is resumed; so must the stream, and the training videos"""
 
 
@@ -89,10 +97,25 @@ def build_parser() -> options.Parser:
     add("--lr", "--learning_rate", type=options.rate, default=0.0005, metavar="LR", help="learning rate; biases have twice of it (default: 0.0005)")
     add("--momentum", type=options.rate, default=0.9, metavar="M", help="of SGD (default: 0.9)")
     add("--weight_decay", "--wd", type=options.rate, default=1e-4, metavar="W", help="not for biases (default: 0.0001)")
+    add("--schedule", choices=("step", "cosine"), default="step", help="step: --stepvalues and --gamma; cosine: down to 0 at --max_iterations (SGDR, ICLR 2017) (default: step)")
+    add("--warm_up", type=options.not_negative, default=0, metavar="N", help="iterations in which the rate grows to its full value; steadies large batches (Goyal et al. 2017) (default: 0)")
     add("--stepvalues", "--step_values", type=options.integers, default=(250_000, 400_000), metavar="N,N", help="iterations at which the rate drops (default: 250000,400000)")
     add("--gamma", type=options.rate, default=0.2, metavar="G", help="by this factor (default: 0.2)")
     add("--dropout", type=options.share, default=0.6, metavar="P", help="before the head (default: 0.6)")
     add("--seed", type=options.not_negative, default=123, metavar="N", help="of weights, order and crops (default: 123)")
+    add("--label_smoothing", type=options.share, default=0.0, metavar="E", help="spread this share of each label over all classes (Szegedy et al., CVPR 2016) (default: 0)")
+    add("--clip_norm", type=options.rate, default=0.0, metavar="L", help="longest gradient, 0: any; TSN has 40 for RGB, 20 for flow (ECCV 2016) (default: 0)")
+    add("--first_layer_factor", type=options.rate, default=1.0, metavar="F", help="learn the first layer F times as fast; TSN's flow has 5 (ECCV 2016) (default: 1)")
+    options.add_boolean(group, "--norm_decay", default=True, help="weight decay for batch norm's scales too; TSN has none (default: True)")
+    add("--batch_norm", choices=("train", "partial", "frozen"), default="train", help="partial: only the first one learns, against over-fitting on few videos (TSN, ECCV 2016); frozen: none (default: train)")
+    add("--ema", type=options.share, default=0.0, metavar="D", help="validate an average of the weights that keeps D of itself per iteration, as .9999; 0: none (Polyak and Juditsky 1992) (default: 0)")
+    add("--max_skipped", type=options.positive, default=10, metavar="N", help="stop after N batches in a row whose loss or gradient is not finite; they are never applied (default: 10)")
+
+    group = parser.add_argument_group("speed")
+    add = group.add_argument
+    add("--amp", choices=("off", "bf16", "fp16"), default="off", help="format of the heavy layers; weights stay float32 (Micikevicius et al., ICLR 2018) (default: off)")
+    options.add_boolean(group, "--channels_last", default=False, help="order of memory that fast convolutions want on a GPU (default: False)")
+    add("--accumulate", type=options.positive, default=1, metavar="N", help="compute each batch in N parts: memory of one part, gradient of all; batch norm sees a part (default: 1)")
 
     group = parser.add_argument_group("weights")
     options.add_boolean(group, "--pretrained", default=True, help="start from ImageNet weights (default: True)")
@@ -122,8 +145,9 @@ def main() -> int:
     import torch
 
     from twostream import checkpoint as checkpoints
+    from twostream import engine
     from twostream.dataset import ClipDataset, test_loader, train_loader, usable_videos
-    from twostream.engine import Meter, build_optimizer, choose_device, evaluate, fit, predict, step_schedule
+    from twostream.engine import FitOptions, Meter, choose_device, evaluate, fit, predict
     from twostream.models import BACKBONES, backbone_name, build_model
     from twostream.models.weights import find_pretrained, load_weights
     from twostream.monitor import ConsoleMonitor, JsonMonitor, Monitors, VisdomMonitor, read_log
@@ -156,6 +180,11 @@ def main() -> int:
     settings = {name: getattr(args, name) for name in DECIDES_RESULT if hasattr(args, name)}
     train_split = fingerprint(stream.classes, train_videos.ids, train_videos.label_index)
     settings |= {"stepvalues": list(args.stepvalues), "train_split": train_split}
+    settings |= {"max_iterations": args.max_iterations} if args.schedule == "cosine" else {}
+    fit_options = FitOptions(
+        amp=args.amp, channels_last=args.channels_last, accumulate=args.accumulate, clip_norm=args.clip_norm,
+        label_smoothing=args.label_smoothing, max_skipped=args.max_skipped,
+    )  # fmt: skip
 
     # Where it goes, and from where it goes on.
     name = args.run or run_name(
@@ -202,10 +231,18 @@ def main() -> int:
 
     # The network.
     torch.manual_seed(args.seed)
-    network = build_model(stream, dropout=args.dropout).to(device)
+    network = build_model(stream, dropout=args.dropout, batch_norm=args.batch_norm).to(device)
     if weights and not checkpoint:
         monitors.message(str(load_weights(network.backbone, weights, stream)))
-    optimizer = build_optimizer(network, learning_rate=args.lr, momentum=args.momentum, weight_decay=args.weight_decay)
+    optimizer = engine.build_optimizer(
+        network, learning_rate=args.lr, momentum=args.momentum, weight_decay=args.weight_decay,
+        first_layer=network.backbone.get_submodule(BACKBONES[backbone].first_layer),
+        first_layer_factor=args.first_layer_factor, norm_decay=args.norm_decay,
+    )  # fmt: skip
+    scaler = fit_options.scaler(device)
+    average = engine.average_weights(network, args.ema) if args.ema else None
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32
     forward = torch.nn.DataParallel(network, device_ids=list(range(args.ngpu))) if args.ngpu > 1 else network
 
     # The batches.
@@ -224,7 +261,7 @@ def main() -> int:
     meters = {name: Meter() for name in ("seconds", "data_seconds", "loss", "top1", "top3")}
     best_top1 = 0.0
     if checkpoint:
-        checkpoints.restore(checkpoint, network.backbone, optimizer)
+        checkpoints.restore(checkpoint, network.backbone, optimizer, scaler=scaler, average=average)
         best_top1 = checkpoint["progress"]["best_top1"]
         for name, meter in meters.items():
             meter.load_state(checkpoint["progress"]["meters"][name])
@@ -233,7 +270,7 @@ def main() -> int:
             monitors.validation(validation)  # it was killed between saving and saying
     saver = checkpoints.CheckpointSaver(
         run_dir, keep=args.keep_checkpoints, say=monitors.message, stream=stream, backbone=network.backbone,
-        optimizer=optimizer, settings=settings,
+        optimizer=optimizer, settings=settings, scaler=scaler, average=average,
     )  # fmt: skip
 
     def save(iteration: int, *, final: bool, to_validate: bool = False, validation: dict | None = None) -> None:
@@ -247,7 +284,7 @@ def main() -> int:
         loader = test_loader(val_set, batch_size=args.batch_size, **loading)
         batches = itertools.takewhile(lambda _: not stop.asked, stop.start(loader))
         bar = options.progress_bar(batches, total=len(loader), desc="validation", leave=False)
-        result = evaluate(predict(forward, bar, device=device))
+        result = evaluate(predict(average.module if average else forward, bar, device=device))
         if stop.asked:
             return
         best_top1 = max(best_top1, result.top1)
@@ -256,24 +293,39 @@ def main() -> int:
         save(iteration, validation=numbers, final=iteration == args.max_iterations)
         monitors.validation(numbers)
 
-    schedule = step_schedule(args.lr, args.stepvalues, args.gamma)
+    if args.schedule == "cosine":
+        schedule = engine.cosine_schedule(args.lr, args.max_iterations)
+    else:
+        schedule = engine.step_schedule(args.lr, args.stepvalues, args.gamma)
+    schedule = engine.warm_up(schedule, args.warm_up)
+    unread: list = []  # steps since the last print, which asks the device whether they were skipped
     with Stop() as stop:
         if to_validate:
             validate(first)
-        steps = fit(forward, stop.start(loader), optimizer, schedule, device=device, first=first)
+        steps = fit(
+            forward, stop.start(loader), optimizer, schedule, device=device, first=first, options=fit_options,
+            scaler=scaler, average=average,
+        )  # fmt: skip
         bar = options.progress_bar(steps, total=args.max_iterations, initial=first, desc=args.input_type, unit="it")
         for step in () if stop.asked else bar:
             for name, meter in meters.items():
-                meter.update(getattr(step, name), 1 if "seconds" in name else step.batch_size)
+                if "seconds" in name:
+                    meter.update(getattr(step, name))
+                else:
+                    meter.update(getattr(step, name), step.batch_size, skipped=step.skipped)
+            unread.append(step)
             validates = step.iteration == args.max_iterations or step.iteration % args.val_interval == 0
             if step.iteration % args.print_freq == 0 or validates:
                 numbers = {key: float(meter.last) for key, meter in meters.items()}
                 numbers |= {f"mean_{key}": meter.mean for key, meter in meters.items()}
-                if not math.isfinite(numbers["mean_loss"]):
-                    raise BadInputError(
-                        f"the loss is {numbers['loss']} at iteration {step.iteration}; the last checkpoint is kept: "
-                        "lower --lr, or look at the images"
+                for bad in itertools.compress(unread, torch.stack([step.skipped for step in unread]).tolist()):
+                    numbers_of_videos = train_set.index.locate(bad.clip_numbers.numpy())[0]
+                    video_ids = sorted({train_set.videos.ids[number] for number in numbers_of_videos})
+                    monitors.message(
+                        f"WARNING: iteration {bad.iteration} was not applied, its loss or gradient is not finite: lower "
+                        f"--lr, or look at the images of {', '.join(video_ids)}"
                     )
+                unread.clear()
                 monitors.train(
                     {"iteration": step.iteration, "epoch": step.iteration * args.batch_size // len(train_set)}
                     | {"batches_per_epoch": batches_per_epoch, "learning_rate": step.learning_rate}

@@ -20,6 +20,7 @@ from tests.test_checkpoint import same
 from tests.training_kills import run_trials
 from train import MAY_CHANGE, Stop, build_parser, main
 from twostream.annotations import fingerprint
+from twostream.checkpoint import read_checkpoint
 from twostream.errors import BadInputError, Terminated
 from twostream.models.weights import load_weights
 from twostream.monitor import read_log
@@ -457,13 +458,36 @@ def test_no_such_device(train, tmp_path, word):
 
 
 def test_a_loss_that_is_not_finite_stops_and_saves_nothing(train, tmp_path):
-    result = train(tmp_path, "--lr=1e30", "--max_iterations=6")
+    result = train(tmp_path, "--lr=1e30", "--max_iterations=6", "--max_skipped=3", "--print_freq=1")
     assert_refused(result, 3, "--lr", "iteration")
     assert not list(tmp_path.glob("*/*.pth"))
+    log = next(tmp_path.glob("*/train.log")).read_text()
+    assert re.search(r"WARNING: iteration \d+ was not applied.* look at the images of (blue|red)_", log)
+
+
+OPTIONS = [
+    "--schedule=cosine", "--warm_up=2", "--label_smoothing=0.1", "--clip_norm=5", "--first_layer_factor=5",
+    "--norm_decay=False", "--batch_norm=partial", "--ema=0.5", "--amp=bf16", "--channels_last", "--accumulate=2",
+]  # fmt: skip
+
+
+def test_a_run_with_all_options_goes_on_as_if_nothing_had_been(train, tmp_path):
+    assert train(tmp_path / "whole", *OPTIONS, "--max_iterations=4").returncode == 0
+    stopped = train(tmp_path / "stopped", *OPTIONS, "--max_iterations=4", "--save_interval=2")
+    assert stopped.returncode == 0
+    (newest,) = tmp_path.glob("stopped/*/checkpoint_000004.pth")
+    newest.unlink()
+    result = train(tmp_path / "stopped", *OPTIONS, "--max_iterations=4", "--resume")
+    assert result.returncode == 0, result.stderr
+    whole, again = (read_checkpoint(next(tmp_path.glob(f"{name}/*/checkpoint_000004.pth"))) for name in ("whole", "stopped"))
+    for part in ("weights", "average"):
+        assert all(torch.equal(whole[part][name], again[part][name]) for name in whole[part])
+    assert any(not torch.equal(whole["weights"][name], whole["average"][name]) for name in whole["weights"])
+    assert train(tmp_path / "stopped", *OPTIONS[:-1], "--max_iterations=4", "--resume").returncode == 3
 
 
 def test_help_shows_every_group(run_program):
     result = run_program("train.py", "--help")
     assert result.returncode == 0
-    for group in ("data", "stream", "machine", "clips", "optimization", "weights", "watching"):
+    for group in ("data", "stream", "machine", "clips", "optimization", "speed", "weights", "watching"):
         assert f"\n{group}:" in result.stdout

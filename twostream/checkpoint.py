@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from twostream import atomic
 from twostream.errors import BadInputError, EnvironmentFaultError
@@ -37,7 +38,8 @@ def checkpoint_iterations(run_dir: str | Path) -> list[int]:
 
 def write_checkpoint(
     run_dir: str | Path, *, stream: StreamConfig, backbone: nn.Module, optimizer: torch.optim.Optimizer,
-    iteration: int, settings: dict, progress: dict,
+    iteration: int, settings: dict, progress: dict, scaler: torch.amp.GradScaler | None = None,
+    average: AveragedModel | None = None,
 ) -> Path:  # fmt: skip
     """Save all that the next iterations depend on.
 
@@ -63,6 +65,11 @@ def write_checkpoint(
         "progress": progress,
         "versions": machine(),
     }
+    if scaler is not None and scaler.state_dict():
+        content["scaler"] = scaler.state_dict()
+    if average is not None:
+        content["average"] = average.module.backbone.state_dict()
+        content["averaged"] = average.n_averaged
     path = checkpoint_path(run_dir, iteration)
     atomic.write_file(path, lambda file: _save(content, file))
     return path
@@ -165,18 +172,29 @@ def checkpoint_stream(path: str | Path, content: dict) -> StreamConfig:
         raise BadInputError(f"{path}: {error}; expected a checkpoint of this version") from None
 
 
-def load_weights_of(backbone: nn.Module, content: dict) -> None:
-    """Put a checkpoint's weights into its network, name by name; BadInputError when they are another network's."""
+def load_weights_of(backbone: nn.Module, content: dict, *, name: str = "weights") -> None:
+    """Put a checkpoint's weights into its network, name by name; BadInputError when they are another network's.
+
+    `name` is "weights", or "average" for the average of them that --ema keeps.
+    """
     try:
-        backbone.load_state_dict(content["weights"])
+        backbone.load_state_dict(content[name])
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:150]
         raise BadInputError(f"the checkpoint's weights do not fit its own network: {reason}") from None
 
 
-def restore(content: dict, backbone: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def restore(
+    content: dict, backbone: nn.Module, optimizer: torch.optim.Optimizer, *,
+    scaler: torch.amp.GradScaler | None = None, average: AveragedModel | None = None,
+) -> None:  # fmt: skip
     """Put everything back as it was, the random state last. Momentum's factor and weight decay stay as they are set."""
     load_weights_of(backbone, content)
+    if average is not None:
+        load_weights_of(average.module.backbone, content, name="average")
+        average.n_averaged.copy_(content["averaged"])
+    if scaler is not None and "scaler" in content:
+        scaler.load_state_dict(content["scaler"])
     as_set = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     try:
         optimizer.load_state_dict(content["optimizer"])
@@ -201,7 +219,8 @@ def changes(path: Path, content: dict, stream: StreamConfig, settings: dict, *, 
     Raises BadInputError, in one line, where that is not among `allowed`; `may_change` are the settings that may be.
     """
     before, now = content["stream"] | content["settings"], stream.to_json() | settings
-    differing = [name for name in now if before.get(name) != now[name]]
+    # What an older version did not know, its checkpoints do not say.
+    differing = [name for name in now if name in before and before[name] != now[name]]
     texts = {name: _difference(FLAGS.get(name, name), before.get(name), now[name]) for name in differing}
     refused = [name for name in differing if name not in may_change]
     if refused:
