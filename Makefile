@@ -2,6 +2,8 @@
 # make demo VIDEOS=<folder>  the same on your own clips: a folder of class folders, with train/ and val/ above or not
 # make test                  set up, then the linters and the tests
 # make test-slow             the tests that take minutes each
+# make record-prep           kill extraction 1,000 times and write docs/record_prep.md; half an hour
+# make record-resume         kill 200 trainings at random and write docs/record_resume.md; more than an hour
 # make lock                  record the newest versions that fit in constraints.txt
 
 PYTHON ?= python3
@@ -10,7 +12,7 @@ BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 DEMO   ?= demo
 
-.PHONY: setup demo test test-slow lint lock clean clean-setup
+.PHONY: setup demo test test-slow record-prep record-resume lint lock clean clean-setup
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -77,6 +79,12 @@ test: lint
 
 test-slow: setup
 	$(BIN)/python -m pytest -q -m slow
+
+record-prep: setup
+	$(BIN)/python tests/kills.py --kills=1000 --out=docs/record_prep.md
+
+record-resume: setup
+	$(BIN)/python tests/training_kills.py --trials=200 --out=docs/record_resume.md
 
 lock: setup
 	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --all-extras --no-header --no-annotate pyproject.toml -o constraints.txt

@@ -26,10 +26,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
@@ -44,6 +46,7 @@ from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.extraction import ExtractionJob, ExtractionSettings, extract_video
 from twostream.flow import FARNEBACK_PRESETS, FlowCoding, FlowSettings
 from twostream.frame_store import checksum, encode_jpeg, frame_name, open_store
+from twostream.parallel import prepare_process
 from twostream.stream import RGB
 from twostream.video import Decoder, VideoError, ffmpeg_version, find_ffmpeg
 
@@ -239,8 +242,8 @@ ROWS: dict[str, tuple[str, Run]] = {
     "workers-1": ("`prep/extract.py --workers=1`, wall-clock", program(workers=1)),
     "workers-2": ("`prep/extract.py --workers=2`, wall-clock", program(workers=2)),
 }
+OURS = {"rgb", "rgb-packed", "farneback", "step6", "dis"}
 WALL_CLOCK = {"workers-1", "workers-2"}
-CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 SUMS = {
     "rgb-parts": ("decode", "code-rgb"),
@@ -291,10 +294,17 @@ def cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def pin(*, one_core: bool) -> None:
-    """Run this process and its children on one core, or on all; only Linux can."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(CORES)} if one_core else CORES)
+def timed(name: str, clip: Clip, folder: Path) -> tuple[float, int]:
+    """Seconds and frames of one row, in a process of its own: ours is prepared as prep/extract.py prepares its workers."""
+    if hasattr(os, "sched_setaffinity") and name not in WALL_CLOCK:
+        # On two cores ffmpeg slows its neighbour down, where they share caches.
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    if name in OURS:
+        prepare_process()
+    clock = time.perf_counter if name in WALL_CLOCK else cpu_seconds
+    start = clock()
+    num_frames = ROWS[name][1](clip, folder)
+    return clock() - start, num_frames
 
 
 def measure(clip: Clip, names: list[str], *, repeats: int) -> tuple[dict[str, float], dict[str, int]]:
@@ -303,13 +313,9 @@ def measure(clip: Clip, names: list[str], *, repeats: int) -> tuple[dict[str, fl
     frames = {}
     for repeat in range(repeats):
         for name in names if repeat % 2 == 0 else reversed(names):
-            clock = time.perf_counter if name in WALL_CLOCK else cpu_seconds
-            # On one core: on two, ffmpeg slows its neighbour down that shares a core's caches with it.
-            pin(one_core=name not in WALL_CLOCK)
             with tempfile.TemporaryDirectory() as folder:
-                start = clock()
-                frames[name] = ROWS[name][1](clip, Path(folder))
-                spent = clock() - start
+                with ProcessPoolExecutor(1, mp_context=get_context("fork")) as process:
+                    spent, frames[name] = process.submit(timed, name, clip, Path(folder)).result()
             if frames[name] == 0:
                 raise EnvironmentFaultError(f"{name}: not one frame of {clip.path}; name the other rows with --only")
             seconds[name].append(spent / frames[name])
@@ -347,6 +353,7 @@ def build_parser() -> options.Parser:
 def main() -> None:
     args = build_parser().parse_args()
     load = os.getloadavg()[0]
+    about = machine()  # asks ffmpeg for its version, once for all rows
     cv2.setNumThreads(1)
     names = [name for name in ROWS if name in args.only]
     with tempfile.TemporaryDirectory() as folder:
@@ -357,7 +364,7 @@ def main() -> None:
     command = ["python", "benchmarks/prep.py", f"--video={args.video.name}", f"--repeats={args.repeats}", *only]
     print(f"`{shlex.join(command)}`\n")
     print(f"{len(clip.frames)} frames of {clip.width}x{clip.height}, in the file {clip.native_width}x", end="")
-    print(f"{clip.native_height}; medians of {args.repeats}; {machine()}.", end=" ")
+    print(f"{clip.native_height}; medians of {args.repeats}; {about}.", end=" ")
     busy = "the machine was not idle: wall-clock times do not count" if load > 0.5 else "idle"
     print(f"Load before: {load:.2f} ({busy}).\n")
 

@@ -43,8 +43,9 @@ def test_odd_names_from_the_videos_to_the_report(run_program, tmp_path):
     run("prep/build_annotations.py", "--videos", videos, "--root", root)
     run("prep/verify.py", "--root", root, "--workers=1")
     small = ("--input_size=75", "--batch_size=2", "--max_iterations=1", "--val_interval=1", "--frame_step=5")
-    run("train.py", *where, *small, "--pretrained=False", "--workers=0", "--stepvalues=1")
-    run("test.py", *where, "--input_type=rgb", "--frame_step=5", "--workers=0")
+    for stream in ("--input_type=rgb", "--input_type=farneback"):
+        run("train.py", *where, *small, stream, "--pretrained=False", "--workers=0", "--stepvalues=1")
+        run("test.py", *where, stream, "--frame_step=5", "--workers=0")
     run("eval.py", "--save_root", runs)
 
     assert {video.id for video in read_annotations(root).videos} == set(ODD_NAMES)
