@@ -105,7 +105,7 @@ def score(args: argparse.Namespace, run_dir: Path, root: Path, iteration: int, d
     _check_flags(args, path, stream, annotations.classes, tree_flow_coding(store))
 
     network = build_model(stream).to(device)
-    load_weights_of(network.backbone, content)
+    load_weights_of(network.backbone, content, name="average" if "average" in content else "weights")
     forward = torch.nn.DataParallel(network, device_ids=list(range(args.ngpu))) if args.ngpu > 1 else network
     videos, missing = usable_videos(annotations, args.split, store)
     if missing:

@@ -33,18 +33,26 @@ class WeightFile:
 
 def weight_files() -> dict[str, WeightFile]:
     """By backbone. torchvision's addresses come from torchvision, and end in the first digits of the SHA-256."""
-    from torchvision.models import Inception_V3_Weights, VGG16_Weights
+    from torchvision.models import get_model_weights
 
-    return {
-        "inception_v3": WeightFile(Inception_V3_Weights.IMAGENET1K_V1.url, "0cc3c7bd"),
-        "vgg16": WeightFile(VGG16_Weights.IMAGENET1K_V1.url, "397923af"),
-        "vgg16_reducedfc": WeightFile("https://s3.amazonaws.com/amdegroot-models/vgg16_reducedfc.pth", ""),
+    sha256_prefixes = {
+        "inception_v3": "0cc3c7bd",
+        "vgg16": "397923af",
+        "resnet18": "f37072fd",
+        "resnet50": "0676ba61",
+        "resnet101": "63fe2227",
+        "squeezenet1_1": "b8a52dc0",
+        "mobilenet_v3_large": "8738ca79",
     }
+    files = {
+        name: WeightFile(get_model_weights(name).IMAGENET1K_V1.url, prefix) for name, prefix in sha256_prefixes.items()
+    }
+    return files | {"vgg16_reducedfc": WeightFile("https://s3.amazonaws.com/amdegroot-models/vgg16_reducedfc.pth", "")}
 
 
 def main() -> int:
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", choices=("inception_v3", "vgg16", "vgg16_reducedfc"), help="whose weights")
+    parser.add_argument("network", metavar="NAME", help="whose weights: what train.py takes as --arch")
     parser.add_argument("--folder", type=options.folder, default=FOLDER, metavar="DIR", help="(default: pretrained/)")
     parser.add_argument(
         "--url", default="", help="take the file from here, such as a mirror; it is checked all the same"
@@ -53,6 +61,9 @@ def main() -> int:
 
     from torch.hub import download_url_to_file
 
+    from twostream.models import backbone_name
+
+    args.network = backbone_name(args.network)
     file = weight_files()[args.network]
     target = args.folder / file.name
     if target.exists():

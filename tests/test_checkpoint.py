@@ -9,12 +9,18 @@ import torch
 from torch import nn
 
 from twostream.checkpoint import (
+    CheckpointSaver,
+    changes,
     checkpoint_iterations,
     checkpoint_path,
     checkpoint_stream,
+    machine_changes,
     read_checkpoint,
+    read_newest,
+    remove_leftovers,
     restore,
     sha256,
+    weights_file,
     write_checkpoint,
 )
 from twostream.engine import build_optimizer
@@ -171,6 +177,194 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, value, name):
     with pytest.raises(BadInputError, match=f"iteration 3.*{name}.*--lr"):
         write(tmp_path, network, optimizer)
     assert checkpoint_iterations(tmp_path) == []
+
+
+# ------------------------------------------------------------------------------------------ the newest that is good
+
+
+def damage(path, how):
+    whole = bytearray(path.read_bytes())
+    if how == "bit":  # in the middle of a tensor
+        whole[whole.index(b"/data/1") + 200] ^= 1
+    path.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "bit": whole, "page": b"<html>"}[how])
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "bit", "page"])
+def test_a_damaged_newest_one_makes_room_for_the_one_before(tmp_path, how):
+    network, optimizer = trained(0)
+    for iteration in (3, 6, 9):
+        write(tmp_path, network, optimizer, iteration)
+    for iteration in (6, 9):
+        damage(checkpoint_path(tmp_path, iteration), how)
+    said = []
+    path, content = read_newest(tmp_path, said.append)
+    assert path.name == "checkpoint_000003.pth" and content["iteration"] == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "checkpoint_000003.pth", "checkpoint_000006.pth.bad", "checkpoint_000009.pth.bad"
+    ]  # fmt: skip
+    assert len(said) == 2 and "\n" not in "".join(said)
+    assert "checkpoint_000009.pth.bad, going on from checkpoint_000003.pth" in said[0]
+
+
+def test_none_is_renamed_while_none_is_good(tmp_path):
+    """So that the run is refused until somebody looks, and never begun anew in silence."""
+    assert read_newest(tmp_path / "nothing", print) is None
+    for iteration in (3, 6):
+        damage(write(tmp_path, *trained(0), iteration), "cut")
+    for _ in range(2):
+        with pytest.raises(BadInputError, match=r"checkpoint_000006.pth .*no checkpoint in .* can be read \(2 tried\)"):
+            read_newest(tmp_path, print)
+    assert checkpoint_iterations(tmp_path) == [3, 6]
+
+
+def test_one_of_another_format_is_not_damaged(tmp_path):
+    write(tmp_path, *trained(0))
+    torch.save({"format": 2}, checkpoint_path(tmp_path, 6))
+    with pytest.raises(BadInputError, match="000006.pth: format 2"):
+        read_newest(tmp_path, print)
+    assert checkpoint_iterations(tmp_path) == [3, 6]
+
+
+def test_leftovers_of_killed_saves_are_removed(tmp_path):
+    path = write(tmp_path, *trained(0))
+    for name in (".checkpoint_000003.pth.12-ab", ".checkpoint_1000000.pth.9-cd", "checkpoint_000001.pth.bad"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint_000001.pth.bad", path.name]
+
+
+# ------------------------------------------------------------------------------------------------------- many saves
+
+
+def saver(folder, *, keep=0, say=print):
+    network, optimizer = trained(0)
+    what = {"stream": STREAM, "backbone": network, "optimizer": optimizer, "settings": {}}
+    return CheckpointSaver(folder, keep=keep, say=say, **what)
+
+
+@pytest.mark.parametrize("keep, left", [(0, [2, 4, 6, 8]), (2, [6, 8]), (3, [4, 6, 8]), (9, [2, 4, 6, 8])])
+def test_the_newest_are_kept(tmp_path, keep, left):
+    saves = saver(tmp_path, keep=keep)
+    for iteration in (2, 4, 6, 8, 8):
+        saves.save(iteration, {}, final=False)
+    assert checkpoint_iterations(tmp_path) == left
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk that is full as long as disk["full"]."""
+    state, save = {"full": True}, torch.save
+
+    def write(content, file):
+        if state["full"]:
+            raise OSError(28, "No space left on device")
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", write)
+    return state
+
+
+def test_a_full_disk_is_borne_for_two_iterations(tmp_path, disk):
+    said = []
+    saves = saver(tmp_path, keep=2, say=said.append)
+    disk["full"] = False
+    for iteration in (1, 2):
+        saves.save(iteration, {}, final=False)
+    for _ in range(2):  # a save between makes the count begin anew
+        disk["full"] = True
+        for iteration in (3, 3, 4):  # before and after a validation, which is one failure
+            saves.save(iteration, {}, final=False)
+        assert checkpoint_iterations(tmp_path)[-1] in (2, 5), "what was there is kept"
+        disk["full"] = False
+        saves.save(5, {}, final=False)
+    warnings = [text for text in said if text.startswith("WARNING")]
+    assert len(warnings) == 6 and all("No space left" in text and "\n" not in text for text in warnings)
+    assert "iteration 4 is NOT SAVED (2 of 3" in warnings[-1]
+
+    disk["full"] = True
+    saves.save(6, {}, final=False)
+    saves.save(7, {}, final=False)
+    with pytest.raises(EnvironmentFaultError, match="checkpoint_000008.pth: No space left"):
+        saves.save(8, {}, final=False)
+    assert checkpoint_iterations(tmp_path) == [2, 5]
+
+
+def test_the_last_save_must_succeed(tmp_path, disk):
+    with pytest.raises(EnvironmentFaultError, match="No space left"):
+        saver(tmp_path).save(8, {}, final=True)
+
+
+# ---------------------------------------------------------------------------------------------------- another run?
+
+
+SETTINGS = {"lr": 0.1, "gamma": 0.2, "seed": 1, "train_split": "0123"}
+
+
+def changed(*, stream=STREAM, allowed=(), **settings):
+    content = {"stream": STREAM.to_json(), "settings": SETTINGS}
+    now = SETTINGS | settings
+    return changes("c.pth", content, stream, now, may_change=("lr", "gamma"), allowed=allowed)
+
+
+def test_changes_are_refused_all_in_one_line():
+    other = StreamConfig("rgb", "vgg16", tuple(f"class{k}" for k in range(400)), 75, clip_len=5)
+    with pytest.raises(BadInputError) as error:
+        changed(stream=other, train_split="4567", lr=0.2)
+    text = str(error.value)
+    assert len(text) < 600 and "\n" not in text and "--init_from" in text
+    for part in ("arch = inception_v3, asked is vgg16", "2 and 400 classes", "first 'run' and 'class0'",
+                 "seq_len = 1, asked is 5", "other training videos or labels"):  # fmt: skip
+        assert part in text
+
+
+def test_changes_are_allowed_by_name():
+    assert changed() == [] and changed(allowed=("lr",)) == []
+    assert changed(lr=0.2, allowed=("lr",)) == ["lr = 0.1, asked is 0.2"]
+    with pytest.raises(BadInputError, match="gamma = 0.2, asked is 1: .*or add --allow_change=gamma"):
+        changed(lr=0.2, gamma=1, allowed=("lr",))
+    with pytest.raises(BadInputError, match="seed = 1, asked is 2: resume with the old value"):
+        changed(seed=2, allowed=("lr", "gamma"))
+
+
+def test_momentum_and_decay_are_those_asked_for(tmp_path):
+    content = read_checkpoint(write(tmp_path, *trained(0)))
+    network, _ = trained(1)
+    optimizer = build_optimizer(network, learning_rate=0.1, momentum=0.5, weight_decay=0.02)
+    restore(content, network, optimizer)
+    assert [(group["momentum"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.5, 0.02), (0.5, 0)]
+    buffers = optimizer.state_dict()["state"]
+    assert same(buffers, content["optimizer"]["state"]) and buffers, "momentum itself goes on"
+
+
+def test_optimizer_of_another_network(tmp_path):
+    content = read_checkpoint(write(tmp_path, *trained(0)))
+    network = nn.Sequential(nn.Linear(2, 2))
+    optimizer = build_optimizer(network, learning_rate=0.1, momentum=0.5, weight_decay=0.02)
+    content["weights"] = network.state_dict()
+    with pytest.raises(BadInputError, match="optimizer state is of another network"):
+        restore(content, network, optimizer)
+
+
+def test_what_the_last_bits_depend_on_is_compared(tmp_path):
+    content = read_checkpoint(write(tmp_path, *trained(0)))
+    assert machine_changes(content) == ""
+    threads = content["versions"]["threads"]
+    content["versions"] = {"torch": "1.0", "threads": threads + 1}  # as older files have, without the others
+    assert (
+        machine_changes(content)
+        == f"torch 1.0 -> {torch.__version__.partition('+')[0]}, threads {threads + 1} -> {threads}"
+    )
+
+
+def test_files_of_2d_kinectics_that_name_their_weights(tmp_path):
+    """latest.pth holds numbers, and the path that the model had on the machine of the training."""
+    content = {"iteration": 25000, "val_top1": torch.tensor(50.0), "model_file_name": "/mnt/old/cache/model_025000.pth"}
+    for name in ("latest.pth", "best.pth"):
+        torch.save(content, tmp_path / name, _use_new_zipfile_serialization=False)
+        assert weights_file(tmp_path / name) == tmp_path / "model_025000.pth"
+    assert weights_file(tmp_path / "model_025000.pth") == tmp_path / "model_025000.pth"
+    torch.save({"weights": {}}, tmp_path / "latest.pth")
+    assert weights_file(tmp_path / "latest.pth") == tmp_path / "latest.pth"
 
 
 def test_sha256(tmp_path):

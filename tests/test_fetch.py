@@ -3,7 +3,10 @@
 import pytest
 import torch
 
-from twostream.models import build_model
+from pretrained import fetch
+from tests.conftest import REPOSITORY
+from twostream.models import BACKBONES, build_model
+from twostream.models.weights import find_pretrained
 from twostream.stream import StreamConfig
 
 
@@ -21,6 +24,32 @@ def test_another_file_is_refused_and_not_kept(run_program, tmp_path):
     result = run_program("pretrained/fetch.py", "inception_v3", "--folder", folder, f"--url={wrong.as_uri()}")
     assert result.returncode == 3 and "invalid hash" in result.stderr
     assert not list(folder.iterdir())
+
+
+def test_every_network_has_a_file_that_training_finds(tmp_path):
+    """torchvision's names end in the first digits of the SHA-256, so what is written down here can be compared."""
+    files = fetch.weight_files()
+    assert files.keys() == BACKBONES.keys()
+    for network, file in files.items():
+        folder = tmp_path / network
+        folder.mkdir()
+        (folder / file.name).touch()
+        assert find_pretrained(folder, network).name == file.name
+        assert file.name == (
+            f"{network}.pth" if not file.sha256_prefix else f"{file.name.partition('-')[0]}-{file.sha256_prefix}.pth"
+        )
+
+
+def test_readme_names_every_file():
+    rows = [line for line in (REPOSITORY / "pretrained" / "README.md").read_text().splitlines() if line.startswith("|")]
+    for network, file in fetch.weight_files().items():
+        (row,) = [row for row in rows if f"`{file.name}`" in row.split("|")[2]]
+        assert f"`{network}`" in row.split("|")[1] and f"`{file.sha256_prefix}`" in row.replace("none", "``")
+
+
+def test_unknown_network(run_program, tmp_path):
+    result = run_program("pretrained/fetch.py", "alexnet", "--folder", tmp_path)
+    assert result.returncode == 3 and "'alexnet', expected inception_v3" in result.stderr
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,11 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
+from twostream.engine import build_optimizer, fit
 from twostream.errors import BadInputError
 from twostream.models import BACKBONES, StreamNetwork, backbone_name, build_model
 from twostream.models.vgg import build_reducedfc
-from twostream.models.weights import load_weights
+from twostream.models.weights import find_pretrained, load_weights
 from twostream.stream import StreamConfig
 
 NUM_CLASSES = 5
@@ -27,7 +28,11 @@ def pictures(size: int, *, count=2, clip_len=1) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3 * clip_len, size, size), generator=generator, dtype=torch.uint8)
 
 
-@pytest.fixture(scope="module", params=BACKBONES)
+# ResNet-101 is ResNet-50 with more of the same blocks, and takes as long as all the others.
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.slow] if name == "resnet101" else []) for name in BACKBONES],
+)
 def backbone(request):
     return request.param
 
@@ -47,6 +52,19 @@ def test_logits_of_clips(backbone, network):
     assert logits.abs().max() < 1
 
 
+def test_a_head_below_zero_still_learns(backbone, network):
+    head = network.backbone.get_submodule(BACKBONES[backbone].head)
+    clips = pictures(BACKBONES[backbone].min_input_size, clip_len=3)
+    try:
+        nn.init.constant_(head.bias, -9.0)
+        logits = network(clips)
+        (gradient,) = torch.autograd.grad(functional.cross_entropy(logits, torch.tensor([0, 1])), head.bias)
+    finally:
+        nn.init.zeros_(head.bias)
+    # Five nearly equal scores, two classes seen once each: .2 less 1/2 for those, .2 for the others
+    assert logits.max() < -8 and torch.allclose(gradient, torch.tensor([-0.3, -0.3, 0.2, 0.2, 0.2]), atol=0.1)
+
+
 def test_first_layer_is_widened_and_alone_in_it(backbone, network):
     first = BACKBONES[backbone].first_layer
     with torch.device("meta"):
@@ -62,8 +80,8 @@ def test_first_layer_is_widened_and_alone_in_it(backbone, network):
 
 def test_head_is_the_last_layer(backbone, network):
     head = network.backbone.get_submodule(BACKBONES[backbone].head)
-    assert isinstance(head, nn.Linear) and head.out_features == NUM_CLASSES
-    assert not head.bias.any()
+    assert isinstance(head, (nn.Linear, nn.Conv2d))  # SqueezeNet scores each place, and averages after
+    assert head.weight.shape[0] == NUM_CLASSES and not head.bias.any()
 
 
 def test_default_size_fits(backbone):
@@ -83,6 +101,25 @@ def test_dropout_reaches_the_network(backbone):
     with torch.device("meta"):
         module = build_model(stream(backbone), dropout=0.37)
     assert {m.p for m in module.modules() if isinstance(m, nn.Dropout)} == {0.37}
+
+
+@pytest.mark.parametrize("kind, learning", [("train", None), ("partial", 1), ("frozen", 0)])
+def test_batch_norm_of(backbone, kind, learning):
+    """How many of the first ones learn, after any switch between training and evaluation; all others do."""
+    with torch.device("meta"):
+        reference = build_model(stream(backbone))
+        names = [name for name, m in reference.named_modules() if isinstance(m, nn.BatchNorm2d)]
+        if not names and learning is not None:
+            with pytest.raises(BadInputError, match=f"--batch_norm={kind}, but .* no batch norm"):
+                build_model(stream(backbone), batch_norm=kind)
+            return
+        network = build_model(stream(backbone), batch_norm=kind)
+    nn.Sequential(network).eval().train()
+    frozen = set() if learning is None else set(names[learning:])
+    assert {name for name, m in network.named_modules() if not m.training} == frozen
+    expected = {f"{name}.{kind}" for name in frozen for kind in ("weight", "bias")}
+    assert {name for name, p in network.named_parameters() if not p.requires_grad} == expected
+    assert network.state_dict().keys() == reference.state_dict().keys()
 
 
 def test_no_buffers_of_ours_in_the_weights(backbone, network):
@@ -148,8 +185,35 @@ def test_names_of_2d_kinectics_are_accepted(word, name):
 
 
 def test_unknown_name():
-    with pytest.raises(BadInputError, match="network 'resnet101', expected inception_v3, vgg16, vgg16_reducedfc"):
-        backbone_name("resnet101")
+    with pytest.raises(
+        BadInputError, match="network 'resnet1001', expected inception_v3, vgg16, vgg16_reducedfc, resnet"
+    ):
+        backbone_name("resnet1001")
+
+
+def test_unknown_kind_of_batch_norm():
+    with (
+        torch.device("meta"),
+        pytest.raises(BadInputError, match="--batch_norm 'half', expected train, partial, frozen"),
+    ):
+        build_model(stream("resnet18"), batch_norm="half")
+
+
+@pytest.mark.parametrize("kind, learning", [("train", 20), ("partial", 1), ("frozen", 0)])
+def test_frozen_batch_norm_stays_in_a_training_step(kind, learning):
+    """Its statistics, scale and shift stay to the last bit, also under weight decay; the rest of the network learns."""
+    torch.manual_seed(0)
+    network = build_model(stream("resnet18"), batch_norm=kind)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    optimizer = build_optimizer(network, learning_rate=0.1, momentum=0.9, weight_decay=0.1)
+    batch = (pictures(32, count=4), torch.tensor([0, 1, 2, 3]), torch.arange(4))
+    list(fit(network, [batch, batch], optimizer, lambda _: 0.01, device=torch.device("cpu"), first=0))
+    changed = {name for name, tensor in network.state_dict().items() if not torch.equal(before[name], tensor)}
+    norms = [name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    parts = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+    of_norms = {name for name in before if name.rpartition(".")[0] in norms}
+    assert changed & of_norms == {f"{name}.{part}" for name in norms[:learning] for part in parts}
+    assert changed - of_norms == before.keys() - of_norms
 
 
 def test_reducedfc_is_the_network_of_2d_kinectics():
@@ -192,6 +256,36 @@ def test_inception_gives_what_torchvision_gives(tmp_path):
         expected = theirs(normalised(clips, *IMAGENET))
         # Two ways to compute the same normalisation in float32, then 90 layers.
         assert torch.allclose(ours(clips), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize(
+    "name, tensors",
+    [
+        ("resnet18", 102),  # 20 convolutions, 20 x 4 of batch norm, a head with bias; its counters are not said
+        pytest.param("resnet50", 267, marks=pytest.mark.slow),
+        pytest.param("resnet101", 522, marks=pytest.mark.slow),
+        ("squeezenet1_1", 52),
+        ("mobilenet_v3_large", 266),
+    ],
+)
+def test_the_others_give_what_torchvision_gives(tmp_path, name, tensors):
+    """From a file under torchvision's own name, with its 1000 classes."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.get_model(name, weights=None).eval()
+    if name == "squeezenet1_1":
+        theirs.classifier[2] = nn.Identity()  # by design, see imagenet.py
+    path = tmp_path / torchvision.models.get_model_weights(name).IMAGENET1K_V1.url.rpartition("/")[2]
+    torch.save(theirs.state_dict(), path)
+    config = stream(name, num_classes=1000)
+    ours = build_model(config).eval()
+    report = load_weights(ours.backbone, find_pretrained(tmp_path, name), config)
+    assert not report.random and not report.skipped
+    assert len([loaded for loaded in report.loaded if not loaded.endswith("num_batches_tracked")]) == tensors
+    clips = pictures(32)
+    with torch.no_grad():
+        expected = theirs(normalised(clips, *IMAGENET))
+        assert torch.allclose(ours(clips), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    assert float(expected.std()) > 0
 
 
 def test_vgg16_gives_what_torchvision_gives(tmp_path):

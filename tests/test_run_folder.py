@@ -1,9 +1,21 @@
 """Runs and their score files are found by what stream.json and the file names say."""
 
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
 import pytest
 
-from twostream.errors import BadInputError
-from twostream.run_folder import find_run, find_scores, run_name, scores_path, write_stream
+from tests.conftest import REPOSITORY
+from twostream.errors import BadInputError, EnvironmentFaultError
+from twostream.run_folder import find_run, find_scores, lock_run, run_name, scores_path, write_stream
 from twostream.stream import StreamConfig
 
 
@@ -66,3 +78,72 @@ def test_latest_scores_are_the_highest_iteration(tmp_path):
 def test_no_scores_says_what_to_run(tmp_path):
     with pytest.raises(BadInputError, match="no scores of split 'val': run test.py first"):
         find_scores(tmp_path, split="val", iteration=None)
+
+
+# ------------------------------------------------------------------------------------------------------------- lock
+
+OWNER = """
+import sys, time, subprocess
+from pathlib import Path
+from twostream.run_folder import lock_run
+lock = lock_run(Path(sys.argv[1]), print)
+if sys.argv[2:]:  # a process that outlives this one, as loader processes may by seconds, with all of its files
+    import os
+    if os.fork() == 0:
+        time.sleep(20)
+        os._exit(0)
+print("locked", flush=True)
+time.sleep(60)
+"""
+
+
+def start_owner(run_dir, *words):
+    """A process that holds a run's folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(run_dir), *words], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True,
+        process_group=0,
+    )  # fmt: skip
+    assert process.stdout.readline() == "locked\n"
+    return process
+
+
+@pytest.mark.parametrize("words", [[], ["with a child"]])
+def test_a_folder_has_one_training(tmp_path, words):
+    owner = start_owner(tmp_path / "run", *words)
+    try:
+        with pytest.raises(EnvironmentFaultError) as error:
+            lock_run(tmp_path / "run", print)
+        since = rf"host {re.escape(socket.gethostname())}, pid {owner.pid}, since {time.strftime('%Y')}-.*:\d\d;"
+        assert re.search(since, str(error.value)) and "\n" not in str(error.value)
+
+        owner.kill()
+        owner.wait()
+        with lock_run(tmp_path / "run", pytest.fail):
+            assert f"pid {os.getpid()}," in (tmp_path / "run" / "run.lock").read_text()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(owner.pid, signal.SIGKILL)  # its child too
+        owner.stdout.close()
+
+
+def test_the_pid_of_a_dead_owner_may_live_again(tmp_path):
+    """Only the kernel's lock counts, not what the file says."""
+    (tmp_path / "run.lock").write_text(f"host {socket.gethostname()}, pid {os.getppid()}, since 2026-01-01 00:00:00\n")
+    lock_run(tmp_path, pytest.fail).close()
+    assert (tmp_path / "run.lock").read_text().count("host") == 1
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def no_locks(file, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "lockf", no_locks)
+    said = []
+    lock_run(tmp_path, said.append).close()
+    assert len(said) == 1 and "run.lock cannot be locked (No locks available)" in said[0]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(EnvironmentFaultError, match="cannot write .*file/run/run.lock: .*--save_root"):
+        lock_run(tmp_path / "file" / "run", print)

@@ -1,5 +1,6 @@
 """train.py as its user runs it, on the toy world: resuming bit for bit, and every way out."""
 
+import gc
 import json
 import os
 import re
@@ -9,14 +10,22 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 import torch
 
 from tests.conftest import REPOSITORY
 from tests.test_checkpoint import same
+from tests.training_kills import run_trials
+from train import MAY_CHANGE, Stop, build_parser, main
 from twostream.annotations import fingerprint
+from twostream.checkpoint import read_checkpoint
+from twostream.errors import BadInputError, Terminated
+from twostream.models.weights import load_weights
 from twostream.monitor import read_log
+from twostream.run_folder import lock_run
+from twostream.stream import StreamConfig
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # bit-exactness is promised for the same number of threads
 SMALL = ["--input_size=75", "--batch_size=4", "--pretrained=False", "--mirror=False", "--print_freq=1"]
@@ -37,7 +46,7 @@ def undisturbed(toy_root, tmp_path_factory):
     """Folder of runs with one of 6 iterations; --resume with nothing to resume from starts afresh."""
     save_root = tmp_path_factory.mktemp("undisturbed")
     words = [f"--root={toy_root}", f"--save_root={save_root}", *SMALL, "--val_interval=3", "--workers=0"]
-    command = [sys.executable, "train.py", *words, "--max_iterations=6", "--resume=True"]
+    command = [sys.executable, "train.py", *words, "--max_iterations=6", "--resume=auto"]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""} | ONE_THREAD
     subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, capture_output=True)
     return save_root
@@ -54,6 +63,7 @@ def assert_same_run(save_root, reference):
     for content in (ours, theirs):
         for name in ("seconds", "data_seconds"):
             del content["progress"]["meters"][name]
+        del content["progress"]["validation"]["seconds"]
     assert ours.keys() == theirs.keys()
     for key in ours:
         assert same(ours[key], theirs[key]), key
@@ -75,7 +85,7 @@ def assert_refused(result, code, *words):
 def test_what_a_run_leaves(undisturbed):
     run_dir = undisturbed / RGB_RUN
     assert sorted(path.name for path in run_dir.iterdir()) == [
-        "checkpoint_000003.pth", "checkpoint_000006.pth", "log.jsonl", "stream.json", "train.log"
+        "checkpoint_000003.pth", "checkpoint_000006.pth", "log.jsonl", "run.lock", "stream.json", "train.log"
     ]  # fmt: skip
     events = [(entry["event"], entry["iteration"]) for entry in read_log(run_dir)]
     assert events == [("train", 1), ("train", 2), ("train", 3), ("validation", 3),
@@ -107,40 +117,217 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(train, undisturbed, tmp_pa
     assert again.returncode == 0 and "nothing to do" in again.stdout
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_been(train, undisturbed, toy_root, tmp_path):
-    """With loading processes, which make no difference either."""
+def test_a_run_that_is_stopped_goes_on_as_if_nothing_had_been(tmp_path):
+    """By SIGKILL at random iterations and in saves, SIGTERM and SIGUSR1; without and with loader processes."""
+    tally = run_trials(tmp_path, trials=2, seed=1)
+    assert tally.kills >= 2 and tally.asked >= 1
+    assert (tally.differing, tally.wrong_exits) == (0, 0)
+
+
+@pytest.mark.slow
+def test_twenty_runs_that_are_stopped(tmp_path):
+    tally = run_trials(tmp_path, trials=20, seed=2)
+    assert tally.kills >= 40 and tally.in_saves >= 5 and tally.asked >= 5
+    assert (tally.differing, tally.wrong_exits) == (0, 0)
+
+
+def copy_of(undisturbed, save_root, *iterations):
+    """The undisturbed run's folder with these checkpoints, which must not be written into."""
+    run_dir = save_root / RGB_RUN
+    shutil.copytree(undisturbed / RGB_RUN, run_dir, ignore=shutil.ignore_patterns("*.pth"))
+    for iteration in iterations:
+        os.link(undisturbed / RGB_RUN / f"checkpoint_{iteration:06d}.pth", run_dir / f"checkpoint_{iteration:06d}.pth")
+    return run_dir
+
+
+def test_a_validation_that_is_stopped_is_made_up_for(toy_root, train, undisturbed, tmp_path):
     words = [f"--root={toy_root}", f"--save_root={tmp_path}", *SMALL, "--val_interval=3", "--workers=2"]
     process = subprocess.Popen(
-        [sys.executable, "train.py", *words, "--max_iterations=6"], cwd=REPOSITORY, start_new_session=True,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""} | ONE_THREAD, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [sys.executable, "train.py", *words, "--max_iterations=6"], cwd=REPOSITORY, process_group=0, text=True,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""} | ONE_THREAD, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
         while not (tmp_path / RGB_RUN / "checkpoint_000003.pth").exists():
             assert process.poll() is None
-            time.sleep(0.005)
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGTERM)  # also the loader processes, as `timeout` and Slurm do
+        error = process.communicate(timeout=120)[1]
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert not (tmp_path / RGB_RUN / "checkpoint_000006.pth").exists()
-    result = train(tmp_path, "--max_iterations=6", "--resume", "--workers=2")
+        process.kill()
+    assert process.returncode == 143 and "Traceback" not in error, error
+    result = train(tmp_path, "--max_iterations=6", "--resume")
     assert result.returncode == 0, result.stderr
     assert_same_run(tmp_path, undisturbed)
+
+
+def test_a_validation_that_was_saved_but_not_logged(train, undisturbed, tmp_path):
+    log = copy_of(undisturbed, tmp_path, 3) / "log.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:3]))
+    assert [entry["event"] for entry in read_log(log.parent)] == ["train"] * 3
+    assert train(tmp_path, "--max_iterations=6", "--resume").returncode == 0
+    assert_same_run(tmp_path, undisturbed)
+
+
+def test_a_full_disk_costs_no_more_than_the_iterations_since(toy_root, train, undisturbed, tmp_path):
+    """A limit on the size of files stands for it. All iterations are done and logged, and can be done again."""
+    run_dir = copy_of(undisturbed, tmp_path, 3)
+    words = [f"--root={toy_root}", f"--save_root={tmp_path}", *SMALL, "--save_interval=1", "--workers=0", "--resume"]
+    result = subprocess.run(
+        ["bash", "-c", 'ulimit -f 20000; exec "$@"', "bash", sys.executable, "train.py", *words, "--max_iterations=9"],
+        cwd=REPOSITORY, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""} | ONE_THREAD, capture_output=True, text=True,
+    )  # fmt: skip
+    assert_refused(result, 4, "cannot write", "checkpoint_000006.pth", "File too large")
+    assert [line[:35] for line in result.stdout.splitlines() if line.startswith("WARNING")] == [
+        "WARNING: iteration 4 is NOT SAVED (", "WARNING: iteration 5 is NOT SAVED ("
+    ]  # fmt: skip
+    assert sorted(run_dir.glob("*checkpoint*")) == [run_dir / "checkpoint_000003.pth"]
+    assert [entry["iteration"] for entry in read_log(run_dir)] == [1, 2, 3, 3, 4, 5, 6]
+    assert train(tmp_path, "--max_iterations=6", "--resume").returncode == 0
+    assert_same_run(tmp_path, undisturbed)
+
+
+def test_two_trainings_in_one_folder(train, undisturbed, tmp_path):
+    with lock_run(copy_of(undisturbed, tmp_path, 3), print):
+        result = train(tmp_path, "--max_iterations=6", "--resume=auto")
+    assert_refused(result, 4, "another training", RGB_RUN, f"pid {os.getpid()}, since 20")
+
+
+def test_the_first_signal_is_taken_down_and_the_second_obeyed():
+    before = [signal.getsignal(number) for number in Stop.SIGNALS]
+    for number in Stop.SIGNALS:
+        with Stop() as stop:
+            assert not stop.asked
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), signal.SIGTERM)  # at once, as `timeout` does
+            assert stop.asked
+            stop.asked -= 2
+            with pytest.raises(Terminated):
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(10)
+    assert [signal.getsignal(number) for number in Stop.SIGNALS] == before
+
+
+def test_loaders_begin_deaf():
+    class Loader:
+        def __iter__(self):
+            return iter(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+    assert set(Stop.SIGNALS) <= set(Stop().start(Loader()))
+    assert not set(Stop.SIGNALS) & signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_an_existing_run_is_not_overwritten(train, undisturbed):
     assert_refused(train(undisturbed, "--max_iterations=9"), 3, "iteration 6", "--resume", "--save_root", RGB_RUN)
 
 
-def test_resume_with_other_settings(train, undisturbed):
-    result = train(undisturbed, "--max_iterations=9", "--resume", "--stepvalues=5", "--seed=1")
-    assert_refused(result, 3, "stepvalues = [250000, 400000], asked is [5]", "checkpoint_000006.pth")
+@pytest.fixture
+def resumed(toy_root, undisturbed, tmp_path, monkeypatch, capsys):
+    """Resume the undisturbed run, which is done, in this process -> what it printed."""
+    copy_of(undisturbed, tmp_path, 6)
+
+    def run(*words, root=toy_root):
+        words = [f"--root={root}", f"--save_root={tmp_path}", f"--run={RGB_RUN}", *SMALL, "--resume", *words]
+        monkeypatch.setattr(sys, "argv", ["train.py", *words, "--device=cpu"])
+        assert main() == 0
+        return capsys.readouterr().out
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    handler = signal.getsignal(signal.SIGUSR1)
+    yield run
+    with warnings.catch_warnings():  # `main` leaves open files to the end of the process, which here is not its own
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+    signal.signal(signal.SIGUSR1, handler)
+    torch.set_num_threads(threads)
 
 
-def test_resume_from_a_damaged_checkpoint(train, undisturbed, tmp_path):
-    (tmp_path / RGB_RUN).mkdir()
+@pytest.mark.parametrize("word", ["--workers=1", "--print_freq=7", "--val_interval=2", "--save_interval=2",
+                                  "--keep_checkpoints=2", "--max_iterations=5", "--visdom=True"])  # fmt: skip
+def test_flags_that_may_change(resumed, word):
+    text = resumed("--max_iterations=6", word)
+    assert "nothing to do" in text and "changed" not in text and "warning" not in text
+
+
+CHANGES = {"lr": "0.01", "stepvalues": "5", "gamma": "0.5", "momentum": "0.5", "weight_decay": "0.1", "dropout": "0.1",
+           "mirror": "True", "schedule": "cosine", "warm_up": "3", "amp": "bf16", "clip_norm": "5",
+           "label_smoothing": "0.1"}  # fmt: skip
+
+
+@pytest.mark.parametrize("flag, value", CHANGES.items())
+def test_flags_that_may_change_when_it_is_said(resumed, flag, value):
+    with pytest.raises(BadInputError, match=rf"{flag} = .*, asked is .*: .* or add --allow_change={flag}$"):
+        resumed("--max_iterations=6", f"--{flag}={value}")
+    text = resumed("--max_iterations=6", f"--{flag}={value}", f"--allow_change={flag}")
+    assert f"changed after iteration 6: {flag} = " in text
+    assert set(CHANGES) == set(MAY_CHANGE)
+
+
+@pytest.mark.parametrize("word", ["--arch=vgg16", "--input_type=farneback", "--seq_len=3", "--gap=2", "--input_size=80",
+                                  "--batch_size=5", "--frame_step=3", "--seed=1"])  # fmt: skip
+def test_flags_that_may_not_change(resumed, word):
+    flag, _, value = word.strip("-").partition("=")
+    with pytest.raises(
+        BadInputError, match=rf"checkpoint_000006.pth was trained with .*{flag} = .*, asked is {value}"
+    ) as e:
+        resumed("--max_iterations=6", word, f"--allow_change={','.join(MAY_CHANGE)}")
+    assert "\n" not in str(e.value) and "--init_from" in str(e.value)
+
+
+def test_other_labels(resumed, toy_root, tmp_path):
+    text = (toy_root / "annotations.json").read_text()
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "rgb-images").symlink_to(toy_root / "rgb-images")
+    (root / "annotations.json").write_text(text.replace("blue_left", "blue_down"))
+    with pytest.raises(BadInputError, match="classes .*'blue_left' and 'blue_down'.*other training videos or labels"):
+        resumed("--max_iterations=6", root=root)
+
+
+def test_another_number_of_threads(resumed):
+    torch.set_num_threads(2)
+    assert "warning: bit-exactness is not promised, since checkpoint_000006.pth was saved: threads 1 -> 2" in resumed(
+        "--max_iterations=6"
+    )
+
+
+def test_a_rate_that_was_changed_holds_from_there_on(train, undisturbed, tmp_path):
+    """And the newest checkpoint, which is cut, makes room for the one before."""
+    run_dir = copy_of(undisturbed, tmp_path, 3)
+    whole = (undisturbed / RGB_RUN / "checkpoint_000006.pth").read_bytes()
+    (run_dir / "checkpoint_000006.pth").write_bytes(whole[: len(whole) // 2])
+    words = ["--max_iterations=4", "--resume", f"--run={RGB_RUN}", "--lr=0.001", "--allow_change=lr"]
+    result = train(tmp_path, *words)
+    assert result.returncode == 0, result.stderr
+    assert "checkpoint_000006.pth.bad, going on from checkpoint_000003.pth\n" in result.stdout
+    assert "changed after iteration 3: lr = 0.0005, asked is 0.001\n" in result.stdout
+    rates = [entry["learning_rate"] for entry in read_log(run_dir) if entry["event"] == "train"]
+    assert rates == [0.0005, 0.0005, 0.0005, 0.001]
+    assert (run_dir / "checkpoint_000006.pth.bad").stat().st_size == len(whole) // 2
+
+
+def test_no_checkpoint_can_be_read(train, undisturbed, tmp_path):
     whole = (undisturbed / RGB_RUN / "checkpoint_000003.pth").read_bytes()
-    (tmp_path / RGB_RUN / "checkpoint_000003.pth").write_bytes(whole[: len(whole) // 2])
-    assert_refused(train(tmp_path, "--max_iterations=6", "--resume"), 3, "checkpoint_000003.pth")
+    (copy_of(undisturbed, tmp_path) / "checkpoint_000003.pth").write_bytes(whole[: len(whole) // 2])
+    assert_refused(
+        train(tmp_path, "--max_iterations=6", "--resume=auto"), 3, "checkpoint_000003.pth", "no checkpoint in"
+    )
+
+
+@pytest.mark.parametrize("word", ["--keep_checkpoints=1", "--resume=perhaps", "--allow_change=seed,lr"])
+def test_words_that_are_refused(word):
+    with pytest.raises(SystemExit) as e:
+        build_parser().parse_args(["--root=x", word])
+    assert e.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "words, value",
+    [([], False), (["--resume"], True), (["--resume", "auto"], True), (["--resume=AUTO"], True),
+     (["--resume=True"], True), (["--resume", "False"], False)],
+)  # fmt: skip
+def test_words_of_resume(words, value):
+    assert build_parser().parse_args(["--root=x", *words]).resume is value
 
 
 # ----------------------------------------------------------------------------------------- flow, and older trees
@@ -157,6 +344,31 @@ def test_flow_clips_from_the_weights_of_rgb(train, undisturbed, tmp_path):
     content = torch.load(run_dir / "checkpoint_000001.pth", weights_only=True)
     assert content["stream"]["flow_coding"]["method"] == "farneback"
     assert content["weights"]["Conv2d_1a_3x3.conv.weight"].shape == (32, 9, 3, 3)
+
+
+def test_weights_of_2d_kinectics(train, undisturbed, tmp_path):
+    """Named by its latest.pth; written by DataParallel, in the old format, with the head's old name."""
+    weights = torch.load(undisturbed / RGB_RUN / "checkpoint_000006.pth", weights_only=True)["weights"]
+    old = {
+        "module." + re.sub(r"^fc\.", "fc_kin.", name): tensor
+        for name, tensor in weights.items()
+        if not name.endswith("num_batches_tracked")
+    }
+    latest = {"iteration": 25000, "val_top1": 50.0, "model_file_name": "/mnt/gone/model_025000.pth"}
+    for name, content in (("model_025000.pth", old), ("latest.pth", latest)):
+        torch.save(content, tmp_path / name, _use_new_zipfile_serialization=False)
+    words = [f"--init_from={tmp_path / 'latest.pth'}", "--start_iteration=25000", "--max_iterations=25001"]
+    result = train(tmp_path, *words)
+    assert result.returncode == 0, result.stderr
+    assert re.search(rf"model_025000.pth: loaded {len(old)} tensors, skipped none, left random none", result.stdout)
+
+
+def test_an_optimizer_is_no_weights(tmp_path):
+    network = torch.nn.Linear(2, 2)
+    torch.save(torch.optim.SGD(network.parameters(), lr=0.1).state_dict(), tmp_path / "optimizer_025000.pth")
+    stream = StreamConfig("rgb", "inception_v3", ("a", "b"), 75)
+    with pytest.raises(BadInputError, match="optimizer_025000.pth: 0 of its 0 tensors fit inception_v3"):
+        load_weights(network, tmp_path / "optimizer_025000.pth", stream)
 
 
 def old_tree(root, toy_root):
@@ -246,14 +458,40 @@ def test_no_such_device(train, tmp_path, word):
     assert_refused(train(tmp_path, word), 4, word.partition("=")[0])
 
 
-def test_a_loss_that_is_not_finite_stops_and_saves_nothing(train, tmp_path):
-    result = train(tmp_path, "--lr=1e30", "--max_iterations=6")
+def test_losses_that_are_not_finite_are_named_and_never_applied(train, tmp_path):
+    result = train(tmp_path, "--lr=1e30", "--max_iterations=6", "--max_skipped=3", "--print_freq=1")
     assert_refused(result, 3, "--lr", "iteration")
-    assert not list(tmp_path.glob("*/*.pth"))
+    for path in tmp_path.glob("*/*.pth"):
+        assert all(torch.isfinite(tensor).all() for tensor in read_checkpoint(path)["weights"].values())
+    log = next(tmp_path.glob("*/train.log")).read_text()
+    assert re.search(r"WARNING: iteration \d+ was not applied.* look at the images of (blue|red)_", log)
+
+
+OPTIONS = [
+    "--schedule=cosine", "--warm_up=2", "--label_smoothing=0.1", "--clip_norm=5", "--first_layer_factor=5",
+    "--norm_decay=False", "--batch_norm=partial", "--ema=0.5", "--amp=bf16", "--channels_last", "--accumulate=2",
+]  # fmt: skip
+
+
+def test_a_run_with_all_options_goes_on_as_if_nothing_had_been(train, tmp_path):
+    assert train(tmp_path / "whole", *OPTIONS, "--max_iterations=4").returncode == 0
+    stopped = train(tmp_path / "stopped", *OPTIONS, "--max_iterations=4", "--save_interval=2")
+    assert stopped.returncode == 0
+    (newest,) = tmp_path.glob("stopped/*/checkpoint_000004.pth")
+    newest.unlink()
+    result = train(tmp_path / "stopped", *OPTIONS, "--max_iterations=4", "--resume")
+    assert result.returncode == 0, result.stderr
+    whole, again = (
+        read_checkpoint(next(tmp_path.glob(f"{name}/*/checkpoint_000004.pth"))) for name in ("whole", "stopped")
+    )
+    for part in ("weights", "average"):
+        assert all(torch.equal(whole[part][name], again[part][name]) for name in whole[part])
+    assert any(not torch.equal(whole["weights"][name], whole["average"][name]) for name in whole["weights"])
+    assert train(tmp_path / "stopped", *OPTIONS[:-1], "--max_iterations=4", "--resume").returncode == 3
 
 
 def test_help_shows_every_group(run_program):
     result = run_program("train.py", "--help")
     assert result.returncode == 0
-    for group in ("data", "stream", "machine", "clips", "optimization", "weights", "watching"):
+    for group in ("data", "stream", "machine", "clips", "optimization", "speed", "weights", "watching"):
         assert f"\n{group}:" in result.stdout

@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from twostream.errors import BadInputError
@@ -145,6 +146,28 @@ def test_real_features_in_the_reducedfc_form(shared_data):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("input_type, clip_len", [("rgb", 1), ("rgb", 3), ("farneback", 1), ("farneback", 5)])
+def test_real_squeezenet_features(shared_data, input_type, clip_len):
+    """26 convolutions with weight and bias but the head's; the first one fitted to the stream, for still clips as it was."""
+    config = stream("squeezenet1_1", input_type=input_type, clip_len=clip_len)
+    module = build_model(config).backbone
+    path = shared_data / "weights" / "squeezenet1_1-features.pth"
+    report = load_weights(module, path, config)
+    assert (len(report.loaded), report.random, report.skipped) == (50, ["classifier.1.weight", "classifier.1.bias"], [])
+    theirs = torchvision.models.squeezenet1_1(weights=None)
+    theirs.load_state_dict(torch.load(path, weights_only=True), strict=False)
+    grey = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)).expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        expected = theirs.features(grey)
+        ours = module.features(grey.repeat(1, clip_len, 1, 1))
+    assert expected.abs().max() > 0.1
+    assert torch.allclose(ours, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+
+
+def test_real_squeezenet_features_are_found_by_name(shared_data):
+    assert find_pretrained(shared_data / "weights", "squeezenet1_1").name == "squeezenet1_1-features.pth"
+
+
 # --------------------------------------------------------------------------------------------------- refused
 
 
@@ -236,6 +259,11 @@ def test_missing_file(tmp_path):
         ("inception_v3", "inception_v3.pth"),
         ("vgg16", "vgg16-397923af.pth"),
         ("vgg16_reducedfc", "vgg16_reducedfc.pth"),
+        ("resnet18", "resnet18-f37072fd.pth"),
+        ("resnet50", "resnet50-0676ba61.pth"),
+        ("resnet50", "resnet50-11ad3fa6.pth"),
+        ("squeezenet1_1", "squeezenet1_1-b8a52dc0.pth"),
+        ("mobilenet_v3_large", "mobilenet_v3_large-8738ca79.pth"),
     ],
 )
 def test_names_of_files(tmp_path, backbone, name):

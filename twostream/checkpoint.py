@@ -2,18 +2,24 @@
 
 A checkpoint is a torch file, that is a zip archive with a CRC-32 of each part; `python -m zipfile -t FILE` checks one.
 It holds tensors and plain values only: format, stream, weights, optimizer, iteration, random state, meters, settings.
+A newest one that is damaged is set aside as `.bad`, and the one before it stands in for it.
 """
 
 import hashlib
 import re
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import BinaryIO
 
+import cv2
+import numpy as np
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from twostream import atomic
-from twostream.errors import BadInputError
+from twostream.errors import BadInputError, EnvironmentFaultError
+from twostream.fusion import class_difference
 from twostream.models.weights import read_torch_file
 from twostream.stream import StreamConfig
 
@@ -32,7 +38,8 @@ def checkpoint_iterations(run_dir: str | Path) -> list[int]:
 
 def write_checkpoint(
     run_dir: str | Path, *, stream: StreamConfig, backbone: nn.Module, optimizer: torch.optim.Optimizer,
-    iteration: int, settings: dict, progress: dict,
+    iteration: int, settings: dict, progress: dict, scaler: torch.amp.GradScaler | None = None,
+    average: AveragedModel | None = None,
 ) -> Path:  # fmt: skip
     """Save all that the next iterations depend on.
 
@@ -56,8 +63,13 @@ def write_checkpoint(
         "random_state_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "settings": settings,
         "progress": progress,
-        "versions": {"torch": torch.__version__.partition("+")[0], "threads": torch.get_num_threads()},
+        "versions": machine(),
     }
+    if scaler is not None and scaler.state_dict():
+        content["scaler"] = scaler.state_dict()
+    if average is not None:
+        content["average"] = average.module.backbone.state_dict()
+        content["averaged"] = average.n_averaged
     path = checkpoint_path(run_dir, iteration)
     atomic.write_file(path, lambda file: _save(content, file))
     return path
@@ -71,9 +83,79 @@ def _save(content: dict, file: BinaryIO) -> None:
         raise error.__context__ if isinstance(error.__context__, OSError) else OSError(str(error)) from None
 
 
+class CheckpointSaver:
+    """Saves a run's checkpoints as long as it goes on: bears a disk that is full for a while, and removes old files.
+
+    `keep` is the number of checkpoints that stay (the newest), 0 for all. What it has to say goes to `say`.
+    """
+
+    MAX_FAILURES = 3
+    """iterations in a row that could not be saved, before the run stops"""
+
+    def __init__(self, run_dir: Path, *, keep: int, say: Callable[[str], None], **what):
+        """`what` are those parameters of `write_checkpoint` that stay the same in all of the run."""
+        self.run_dir, self.keep, self.say, self.what = run_dir, keep, say, what
+        self.failed: set[int] = set()
+
+    def save(self, iteration: int, progress: dict, *, final: bool) -> None:
+        """Write a checkpoint. Where the disk does not let us, warn and go on with what stood there before.
+
+        Raises EnvironmentFaultError when there is no next time (`final`), or this was the third in a row.
+        """
+        try:
+            path = write_checkpoint(self.run_dir, iteration=iteration, progress=progress, **self.what)
+        except EnvironmentFaultError as error:
+            self.failed.add(iteration)
+            if final or len(self.failed) >= self.MAX_FAILURES:
+                raise
+            self.say(
+                f"WARNING: iteration {iteration} is NOT SAVED ({len(self.failed)} of {self.MAX_FAILURES} in a row, then "
+                f"the run stops): {error}. Training goes on and tries again at the next interval: make room"
+            )
+        else:
+            self.failed.clear()
+            self.say(f"saved {path}")
+            for old in checkpoint_iterations(self.run_dir)[: -self.keep] if self.keep else ():
+                checkpoint_path(self.run_dir, old).unlink(missing_ok=True)
+
+
+def remove_leftovers(run_dir: Path) -> None:
+    """Remove the temporary files of saves that were killed; nobody else may be saving."""
+    for path in run_dir.glob(".checkpoint_*.pth.*"):
+        path.unlink(missing_ok=True)
+
+
+def read_newest(run_dir: Path, say: Callable[[str], None]) -> tuple[Path, dict] | None:
+    """The newest checkpoint that can be read, and its path; None when there are none at all.
+
+    Damaged ones are said and renamed to `.bad`, once one before them is found to be good; else BadInputError.
+    """
+    damaged: dict[Path, BadInputError] = {}
+    for iteration in reversed(checkpoint_iterations(run_dir)):
+        path = checkpoint_path(run_dir, iteration)
+        try:
+            content = read_torch_file(path)  # one of another format is not damaged: it is left alone, and refused below
+        except BadInputError as error:
+            damaged[path] = error
+            continue
+        for bad, error in damaged.items():
+            bad.rename(f"{bad}.bad")
+            say(f"WARNING: {error}; it is now {bad.name}.bad, going on from {path.name}")
+        return path, _of_our_format(path, content)
+    if damaged:
+        raise BadInputError(
+            f"{next(iter(damaged.values()))}; no checkpoint in {run_dir} can be read ({len(damaged)} tried): "
+            "remove them to start anew, or take another --save_root"
+        )
+    return None
+
+
 def read_checkpoint(path: str | Path) -> dict:
     """The content of a checkpoint; BadInputError when it is damaged, foreign or of another format."""
-    content = read_torch_file(path)
+    return _of_our_format(path, read_torch_file(path))
+
+
+def _of_our_format(path: str | Path, content: dict) -> dict:
     if content.get("format") != FORMAT:
         raise BadInputError(
             f"{path}: format {content.get('format')!r}, expected a checkpoint of train.py, format {FORMAT}; "
@@ -90,22 +172,108 @@ def checkpoint_stream(path: str | Path, content: dict) -> StreamConfig:
         raise BadInputError(f"{path}: {error}; expected a checkpoint of this version") from None
 
 
-def load_weights_of(backbone: nn.Module, content: dict) -> None:
-    """Put a checkpoint's weights into its network, name by name; BadInputError when they are another network's."""
+def load_weights_of(backbone: nn.Module, content: dict, *, name: str = "weights") -> None:
+    """Put a checkpoint's weights into its network, name by name; BadInputError when they are another network's.
+
+    `name` is "weights", or "average" for the average of them that --ema keeps.
+    """
     try:
-        backbone.load_state_dict(content["weights"])
+        backbone.load_state_dict(content[name])
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:150]
         raise BadInputError(f"the checkpoint's weights do not fit its own network: {reason}") from None
 
 
-def restore(content: dict, backbone: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put everything back as it was, the random state last."""
+def restore(
+    content: dict, backbone: nn.Module, optimizer: torch.optim.Optimizer, *,
+    scaler: torch.amp.GradScaler | None = None, average: AveragedModel | None = None,
+) -> None:  # fmt: skip
+    """Put everything back as it was, the random state last. Momentum's factor and weight decay stay as they are set."""
     load_weights_of(backbone, content)
-    optimizer.load_state_dict(content["optimizer"])
+    if average is not None:
+        load_weights_of(average.module.backbone, content, name="average")
+        average.n_averaged.copy_(content["averaged"])
+    if scaler is not None and "scaler" in content:
+        scaler.load_state_dict(content["scaler"])
+    as_set = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(content["optimizer"])
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise BadInputError(f"the checkpoint's optimizer state is of another network or version: {reason}") from None
+    for group, values in zip(optimizer.param_groups, as_set, strict=True):
+        group.update(values)
     torch.set_rng_state(content["random_state"])
     if torch.cuda.is_available() and len(content["random_state_cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(content["random_state_cuda"])
+
+
+FLAGS = {"backbone": "arch", "clip_len": "seq_len", "frame_stride": "gap"}
+"""fields of a stream whose flag has another name"""
+
+
+def changes(path: Path, content: dict, stream: StreamConfig, settings: dict, *, may_change: Collection[str],
+            allowed: Collection[str]) -> list[str]:  # fmt: skip
+    """What is asked otherwise than the checkpoint was trained with, a line each.
+
+    Raises BadInputError, in one line, where that is not among `allowed`; `may_change` are the settings that may be.
+    """
+    before, now = content["stream"] | content["settings"], stream.to_json() | settings
+    # What an older version did not know, its checkpoints do not say.
+    differing = [name for name in now if name in before and before[name] != now[name]]
+    texts = {name: _difference(FLAGS.get(name, name), before.get(name), now[name]) for name in differing}
+    refused = [name for name in differing if name not in may_change]
+    if refused:
+        raise BadInputError(
+            f"{path} was trained with {'; '.join(texts[name] for name in refused)}: resume with the old value, "
+            "or start a new run from it by --init_from and another --save_root"
+        )
+    asking = [name for name in differing if name not in allowed]
+    if asking:
+        raise BadInputError(
+            f"{path} was trained with {'; '.join(texts[name] for name in asking)}: resume with the old value, "
+            f"or add --allow_change={','.join(asking)}"
+        )
+    return list(texts.values())
+
+
+def _difference(flag: str, before: object, now: object) -> str:
+    if flag == "classes" and isinstance(before, list):
+        return f"other classes ({class_difference(before, now)})"
+    if flag == "train_split":  # a fingerprint, which tells nobody anything
+        return "other training videos or labels"
+    return f"{flag} = {before}, asked is {now}"
+
+
+def machine() -> dict[str, str | int]:
+    """What the last bits of a result depend on, beside the settings."""
+    return {
+        "torch": torch.__version__.partition("+")[0],
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "gpus": ", ".join(torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())) or "none",
+    }
+
+
+def machine_changes(content: dict) -> str:
+    """What is not as it was when a checkpoint was saved, as `threads 1 -> 2`; empty when the next bits are the same."""
+    before, now = content["versions"], machine()
+    return ", ".join(
+        f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name, now[name]) != now[name]
+    )
+
+
+def weights_file(path: Path) -> Path:
+    """The file of weights that is meant: `path`, or what 2D-kinectics' latest.pth or best.pth names, looked for beside it.
+
+    Those hold the absolute path of a model file on the machine of the training. Raises BadInputError.
+    """
+    if path.name not in ("latest.pth", "best.pth"):
+        return path
+    named = read_torch_file(path).get("model_file_name")
+    return path.with_name(Path(named).name) if isinstance(named, str) else path
 
 
 def sha256(path: str | Path) -> str:

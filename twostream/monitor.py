@@ -207,23 +207,30 @@ class VisdomMonitor:
 
 
 class Monitors:
-    """Several monitors as one."""
+    """Several monitors as one; one that cannot write is said once, and stops nothing."""
 
     def __init__(self, monitors: list):
         self.monitors = monitors
+        self.warned = set()
 
     def train(self, numbers: dict) -> None:
-        for monitor in self.monitors:
-            monitor.train(numbers)
+        self._each("train", numbers)
 
     def validation(self, numbers: dict) -> None:
-        for monitor in self.monitors:
-            monitor.validation(numbers)
+        self._each("validation", numbers)
 
     def message(self, text: str) -> None:
-        for monitor in self.monitors:
-            monitor.message(text)
+        self._each("message", text)
 
     def close(self) -> None:
+        self._each("close")
+
+    def _each(self, method: str, *values) -> None:
         for monitor in self.monitors:
-            monitor.close()
+            try:
+                getattr(monitor, method)(*values)
+            except OSError as error:
+                if monitor not in self.warned:
+                    self.warned.add(monitor)
+                    kind = type(monitor).__name__
+                    tqdm.write(f"warning: {kind} cannot write ({error}); training goes on", file=sys.stderr)

@@ -137,7 +137,8 @@ def add_stream_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--arch", "-a", default=None, metavar="NAME",
-        help="network: inception_v3, vgg16 or vgg16_reducedfc (inceptionV3 and vgg are accepted)",
+        help="network: inception_v3, vgg16, vgg16_reducedfc, resnet18, resnet50, resnet101, squeezenet1_1 or "
+        "mobilenet_v3_large (inceptionV3 and vgg are accepted)",
     )
 
 

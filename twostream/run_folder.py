@@ -1,18 +1,26 @@
 """The folder of a run (one training of one stream): its name, what is in it, and how to find it again.
 
-<save_root>/<run>/stream.json  train.log  log.jsonl  checkpoint_025000.pth ...  scores_val_025000.npz ...
+<save_root>/<run>/stream.json  train.log  log.jsonl  run.lock  checkpoint_025000.pth ...  scores_val_025000.npz ...
 """
 
+import errno
+import fcntl
 import json
+import os
 import re
+import socket
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from typing import TextIO
 
 from twostream import atomic
 from twostream.annotations import read_json
-from twostream.errors import BadInputError
+from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.stream import StreamConfig
 
 STREAM_NAME = "stream.json"
+LOCK_NAME = "run.lock"
 
 
 def run_name(stream: StreamConfig, *, dataset: str, clip_step: int, batch_size: int, learning_rate: float) -> str:
@@ -27,6 +35,40 @@ def write_stream(run_dir: Path, stream: StreamConfig, settings: dict) -> None:
     """Say what the run is; `settings` are the flags that decide its result."""
     content = {"stream": stream.to_json(), "settings": settings}
     atomic.write_text(run_dir / STREAM_NAME, json.dumps(content, indent=1) + "\n")
+
+
+def lock_run(run_dir: Path, say: Callable[[str], None]) -> TextIO:
+    """Make the folder, and hold it against other trainings until the file that is returned is closed.
+
+    The lock is the kernel's (fcntl): it goes with its process, however that ends, so none is ever stale; loader
+    processes do not inherit it; and network file systems pass it on to other machines. Where one has no locks, `say`
+    tells so. The file's text is for people; to open it here would give the lock away. Raises EnvironmentFaultError
+    naming who holds the folder.
+    """
+    path = run_dir / LOCK_NAME
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+", encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise EnvironmentFaultError(
+            f"cannot write {path}: {error.strerror or error}; name another --save_root"
+        ) from None
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            file.seek(0)
+            owner = file.read().strip() or "a process that has not said its name yet"
+            file.close()
+            raise EnvironmentFaultError(
+                f"another training writes into {run_dir}: {owner}; wait for its end, stop it, or take another "
+                "--save_root or --run"
+            ) from None
+        say(f"warning: {path} cannot be locked ({error.strerror}): nobody will notice a second training in this folder")
+    file.truncate(0)
+    file.write(f"host {socket.gethostname()}, pid {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
+    file.flush()
+    return file
 
 
 def find_run(save_root: Path, *, input_type: str, backbone: str | None = None, name: str = "") -> Path:

@@ -1,5 +1,6 @@
 """The networks by name, and the network of a stream: normalisation + backbone."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from twostream.errors import BadInputError
-from twostream.models import inception, vgg
+from twostream.models import imagenet, inception, vgg
 from twostream.stream import StreamConfig
 
 
@@ -40,6 +41,22 @@ HEAD_STD = 0.01
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
+
+def _torchvision(name: str, build: Callable[..., nn.Module], *, first_layer: str, head: str) -> Backbone:
+    """A network that torchvision has under the same name, as it has it."""
+    return Backbone(
+        build=functools.partial(build, name),
+        input_size=224,
+        min_input_size=32,
+        **IMAGENET,
+        first_layer=first_layer,
+        head=head,
+        weight_files=(f"{name}-*.pth", f"{name}.pth"),
+        renames=(),
+        ignored=r"^$",
+    )
+
+
 BACKBONES: dict[str, Backbone] = {
     "inception_v3": Backbone(
         build=inception.build,
@@ -53,17 +70,7 @@ BACKBONES: dict[str, Backbone] = {
         renames=((r"^fc_kin\.", "fc."),),
         ignored=r"^AuxLogits\.",
     ),
-    "vgg16": Backbone(
-        build=vgg.build,
-        input_size=224,
-        min_input_size=32,
-        **IMAGENET,
-        first_layer="features.0",
-        head="classifier.6",
-        weight_files=("vgg16-*.pth", "vgg16.pth"),
-        renames=(),
-        ignored=r"^$",
-    ),
+    "vgg16": _torchvision("vgg16", imagenet.build, first_layer="features.0", head="classifier.6"),
     "vgg16_reducedfc": Backbone(
         build=vgg.build_reducedfc,
         input_size=300,
@@ -76,6 +83,11 @@ BACKBONES: dict[str, Backbone] = {
         renames=((r"^conv_base\.conv_base\.", "conv_base."), (r"^features\.", "conv_base."), (r"^(\d+)\.", r"conv_base.\1.")),
         ignored=r"^$",
     ),
+    "resnet18": _torchvision("resnet18", imagenet.build_resnet, first_layer="conv1", head="fc"),
+    "resnet50": _torchvision("resnet50", imagenet.build_resnet, first_layer="conv1", head="fc"),
+    "resnet101": _torchvision("resnet101", imagenet.build_resnet, first_layer="conv1", head="fc"),
+    "squeezenet1_1": _torchvision("squeezenet1_1", imagenet.build_squeezenet, first_layer="features.0", head="classifier.1"),
+    "mobilenet_v3_large": _torchvision("mobilenet_v3_large", imagenet.build, first_layer="features.0.0", head="classifier.3"),
 }  # fmt: skip
 
 ALIASES = {
@@ -100,6 +112,9 @@ class StreamNetwork(nn.Module):
     Normalisation is in here, so that nobody can use the wrong one. Weights are those of `.backbone`.
     """
 
+    frozen_norms: tuple[nn.Module, ...] = ()
+    """batch norms that keep their statistics in training too, see `freeze_batch_norm`"""
+
     def __init__(self, backbone: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], clip_len: int):
         super().__init__()
         self.backbone = backbone
@@ -110,11 +125,40 @@ class StreamNetwork(nn.Module):
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         return self.backbone((clips.float() - self.mean) / self.std)
 
+    def train(self, mode: bool = True) -> "StreamNetwork":
+        super().train(mode)
+        for norm in self.frozen_norms:
+            norm.eval()
+        return self
 
-def build_model(stream: StreamConfig, *, dropout: float = 0.6) -> StreamNetwork:
-    """The network of a stream, with random weights drawn from torch's generator.
 
-    Raises BadInputError when there is no such network, or it cannot take pictures of that size.
+BATCH_NORM = {"train": None, "partial": 1, "frozen": 0}
+"""--batch_norm -> how many of the first batch norms learn and follow the pictures; None: all"""
+
+
+def freeze_batch_norm(network: StreamNetwork, kind: str) -> None:
+    """Fix the statistics, scales and shifts of batch norm: of all ("frozen"), or of all but the first ("partial").
+
+    Partial is TSN's (ECCV 2016): few videos move the statistics of ImageNet by chance, but flow's first layer needs
+    its own. BadInputError for a network without batch norm.
+    """
+    if kind not in BATCH_NORM:
+        raise BadInputError(f"--batch_norm {kind!r}, expected {', '.join(BATCH_NORM)}")
+    if BATCH_NORM[kind] is None:
+        return
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        raise BadInputError(f"--batch_norm={kind}, but the network has no batch norm; leave it out")
+    network.frozen_norms = tuple(norms[BATCH_NORM[kind] :])
+    for norm in network.frozen_norms:
+        norm.eval().requires_grad_(False)
+
+
+def build_model(stream: StreamConfig, *, dropout: float = 0.6, batch_norm: str = "train") -> StreamNetwork:
+    """The network of a stream, with random weights drawn from torch's generator; see `freeze_batch_norm`.
+
+    Raises BadInputError when there is no such network, it cannot take pictures of that size, or has no batch norm to
+    freeze.
     """
     backbone = BACKBONES[backbone_name(stream.backbone)]
     if stream.input_size < backbone.min_input_size:
@@ -127,7 +171,9 @@ def build_model(stream: StreamConfig, *, dropout: float = 0.6) -> StreamNetwork:
     nn.init.zeros_(head.bias)
     if stream.clip_len > 1:
         _widen(module, backbone.first_layer, stream.num_channels)
-    return StreamNetwork(module, mean=backbone.mean, std=backbone.std, clip_len=stream.clip_len)
+    network = StreamNetwork(module, mean=backbone.mean, std=backbone.std, clip_len=stream.clip_len)
+    freeze_batch_norm(network, batch_norm)
+    return network
 
 
 def _widen(module: nn.Module, name: str, num_channels: int) -> None:

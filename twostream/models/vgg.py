@@ -1,7 +1,6 @@
-"""VGG-16 (Simonyan and Zisserman, ICLR 2015), as in torchvision and in the "reducedfc" form of SSD."""
+"""VGG-16 (Simonyan and Zisserman, ICLR 2015) in the "reducedfc" form of SSD."""
 
 import torch
-import torchvision
 from torch import nn
 
 HIDDEN = 1024
@@ -9,11 +8,6 @@ HIDDEN = 1024
 
 PIXEL_DEVIATION = 58
 """of photographs in 0 ... 255, which the reducedfc form sees; random weights are drawn for a deviation of 1"""
-
-
-def build(num_classes: int, input_size: int, dropout: float) -> nn.Module:
-    """torchvision's network: (N, 3, S, S) -> (N, K)."""
-    return torchvision.models.vgg16(weights=None, num_classes=num_classes, dropout=dropout)
 
 
 def build_reducedfc(num_classes: int, input_size: int, dropout: float) -> nn.Module:
