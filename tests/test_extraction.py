@@ -481,6 +481,22 @@ def test_segment_beyond_the_end_is_a_bad_video(extract, videos, tmp_path):
     assert "7" in result.stderr and "a.mkv" in result.stderr
 
 
+def test_segment_without_length_is_a_bad_video(extract, tmp_path):
+    moment = {"label": "x", "segment": [0.2, 0.2]}
+    database = {name: {"subset": "training", "annotations": [moment]} for name in ("a", "b c")}
+    (tmp_path / "list.json").write_text(json.dumps({"database": database}))
+    result = extract("--list", tmp_path / "list.json", "--format=activitynet", "--trim", code=5)
+    assert "2 bad segment" in result.stderr and "from 0.2 to 0.2 s" in result.stderr
+
+
+def test_broken_record_of_stored_frames_is_a_bad_video(extract, tmp_path):
+    extract("--input_types=rgb")
+    (tmp_path / "data" / "rgb-images" / "a" / "video.json").write_text("{")
+    result = extract("--no-videos", "--input_types=farneback", code=5)
+    assert "rgb-images/a/video.json" in result.stderr
+    assert FrameFolders(tmp_path / "data", "farneback").video_ids() == ["b c"]
+
+
 def test_plan_says_what_is_to_do_and_writes_nothing(extract, tmp_path):
     result = extract("--plan")
     assert "plan: 2 videos, about 20 frames, 40 images" in result.stdout

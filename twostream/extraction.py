@@ -150,8 +150,8 @@ def extract_video(job: ExtractionJob) -> Extracted:
     EnvironmentFaultError when the disk is full or may not be written.
     """
     missing = missing_input_types(job)
-    frames = open_frames(job)
     try:
+        frames = open_frames(job)
         with ExitStack() as writers:
             tracks = [
                 Track(
@@ -167,10 +167,12 @@ def extract_video(job: ExtractionJob) -> Extracted:
 
 
 def open_frames(job: ExtractionJob) -> "Decoder | _StoredFrames":
-    """The frames that a job starts from."""
+    """The frames that a job starts from; VideoError where its segment has no length, as lists sometimes have it."""
     if job.path is None:
         return _StoredFrames(open_store(job.root, RGB), job.video_id)
     start_seconds, end_seconds = job.segment or (0.0, None)
+    if job.segment and not 0 <= start_seconds < end_seconds:
+        raise VideoError(f"listed with a segment from {start_seconds:g} to {end_seconds:g} s", "bad segment")
     return Decoder(
         job.path,
         short_side=job.settings.short_side,

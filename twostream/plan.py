@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+from twostream.errors import BadInputError
 from twostream.extraction import ExtractionJob, Track, missing_input_types, open_frames
 from twostream.frame_store import FrameFolders, open_store
 from twostream.stream import RGB
@@ -67,7 +68,7 @@ def make_plan(jobs: Sequence[ExtractionJob], *, num_workers: int, seed: int = 0)
     """
     lengths, costs = [], []
     for job in random.Random(seed).sample(jobs, min(NUM_PROBED, len(jobs))):
-        with suppress(VideoError):
+        with suppress(VideoError, BadInputError):
             lengths.append(_num_frames(job))
             if len(costs) < NUM_MEASURED:
                 costs.append(_measure(job))

@@ -59,6 +59,7 @@ FAULT_KINDS = {
     "damaged": "ffmpeg complained on the way",
     "cut short": "the frames end well before the declared duration",
     "beyond the end": "the segment asked for starts after the end of the video",
+    "bad segment": "the segment asked for has no length",
     "too long": "longer than the caller allows",
     "too large": "frames above MAX_PIXELS, or more memory than MAX_MEMORY_BYTES",
     "time limit": "ffmpeg was waited for too long, and killed",
