@@ -18,6 +18,7 @@ SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 cv2.setNumThreads(1)
 # A shell's background jobs ignore Ctrl-C, and so would the programs that tests start there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and under nohup they would ignore a closed terminal
 
 
 @pytest.fixture
