@@ -17,6 +17,7 @@ which costs least. The other ways are written anew here, of the calls that those
 import argparse
 import os
 import platform
+import random
 import re
 import resource
 import shlex
@@ -45,7 +46,7 @@ from twostream import options
 from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.extraction import ExtractionJob, ExtractionSettings, extract_video
 from twostream.flow import FARNEBACK_PRESETS, FlowCoding, FlowSettings
-from twostream.frame_store import checksum, encode_jpeg, frame_name, open_store
+from twostream.frame_store import STORES, checksum, encode_jpeg, frame_name, open_store
 from twostream.parallel import prepare_process
 from twostream.stream import RGB
 from twostream.video import Decoder, VideoError, ffmpeg_version, find_ffmpeg
@@ -76,6 +77,9 @@ class Clip:
         function = FARNEBACK.function()
         self.flow = [function(*pair) for pair in pairwise(self.gray)]
         self.jpegs = [encode_jpeg(frame, quality=QUALITY, chroma_subsampling=True) for frame in self.frames]
+        self.stored = folder / "stored"
+        for store in STORES:
+            write(store=store)(self, self.stored / store)
         self.copies = folder / "copies"
         self.num_copies = copies
         self.copies.mkdir()
@@ -155,6 +159,18 @@ def write(*, store: str) -> Run:
                     writer.write(frame_index, jpeg)
                 writer.publish({"num_frames": len(clip.jpegs)})
         return WRITTEN_VIDEOS * len(clip.jpegs)
+
+    return run
+
+
+def read(*, store: str) -> Run:
+    def run(clip: Clip, folder: Path) -> int:
+        images = open_store(clip.stored / store, RGB)
+        places = [(f"clip{number}", k) for number in range(WRITTEN_VIDEOS) for k in range(len(clip.jpegs))]
+        random.Random(0).shuffle(places)
+        for video_id, frame_index in places:
+            images.read_bytes(video_id, frame_index)
+        return len(places)
 
     return run
 
@@ -239,6 +255,8 @@ ROWS: dict[str, tuple[str, Run]] = {
     "checksum": ("part: checksum of an RGB image, which both ways of writing take", check),
     "write-folders": ("part: write RGB, a file for each frame", write(store="folders")),
     "write-packed": ("part: write RGB, packed", write(store="packed")),
+    "read-folders": ("part: read an RGB image at random, a file for each frame", read(store="folders")),
+    "read-packed": ("part: read an RGB image at random, packed", read(store="packed")),
     "workers-1": ("`prep/extract.py --workers=1`, wall-clock", program(workers=1)),
     "workers-2": ("`prep/extract.py --workers=2`, wall-clock", program(workers=2)),
 }
@@ -284,6 +302,7 @@ GOALS = [
     Goal("every flow / every sixth, with RGB", "farneback", "step6", at_least=4.5),
     Goal("RGB: folders / packed", "rgb", "rgb-packed"),
     Goal("writing: a file for each frame / packed", "folders-alone", "packed-alone", at_least=5),
+    Goal("reading at random: a file for each frame / packed", "read-folders", "read-packed", at_least=1),
     Goal("one worker / two, wall-clock", "workers-1", "workers-2", at_least=1.8),
 ]
 
