@@ -22,8 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from twostream import atomic, options
 from twostream.errors import EXIT_DONE, EXIT_SOME_BAD
+from twostream.examination import Examination
+from twostream.findings import KINDS, Finding, remove
 from twostream.parallel import Failure, run_jobs
-from twostream.verification import KINDS, Examination, Finding, check_video, remove, unusable
+from twostream.verification import check_video, unusable
 
 NUM_SHOWN = 20
 """findings of a kind that are printed; --json has all"""

@@ -17,23 +17,15 @@ import pytest
 
 from tests import toy
 from tests.conftest import REPOSITORY, noise_image
-from twostream import frame_store, verification
+from twostream import examination, frame_store
 from twostream.annotations import Annotations, Video, read_annotations, write_annotations
 from twostream.errors import BadInputError
+from twostream.examination import Examination, estimate_bound
 from twostream.extraction import ExtractionJob, ExtractionSettings, claim_tree, extract_video
+from twostream.findings import KINDS, Finding, remake, remove
 from twostream.flow import FARNEBACK_PRESETS, FlowCoding, FlowSettings
 from twostream.frame_store import STORES, FrameFolders, FrameStore, frame_name, open_store
-from twostream.verification import (
-    KINDS,
-    Examination,
-    Finding,
-    VideoJob,
-    check_video,
-    estimate_bound,
-    jpeg_size,
-    remake,
-    remove,
-)
+from twostream.verification import VideoJob, check_video, jpeg_size
 
 NUM_FRAMES = 8
 IDS = ("left_0", "left_1", "right_0", "right_1")  # 0: train, 1: val
@@ -458,8 +450,8 @@ def test_suggested_bound_is_near_the_true_one_for_an_exponential_tail(scale):
     for bound in (1.0, 2.0, 3.0):
         levels = np.arange(129) * bound / 128
         reach = np.exp(-levels / scale)
-        clipped = reach[-1 - verification.CLIPPED_LEVELS]
-        if clipped > verification.MAX_CLIPPED:
+        clipped = reach[-1 - examination.CLIPPED_LEVELS]
+        if clipped > examination.MAX_CLIPPED:
             assert bound * estimate_bound(reach, clipped) == pytest.approx(scale * np.log(1000), rel=0.03)
 
 
