@@ -110,7 +110,7 @@ def score(args: argparse.Namespace, run_dir: Path, root: Path, iteration: int, d
     videos, missing = usable_videos(annotations, args.split, store)
     if missing:
         print(f"{len(missing)} videos of {args.split} have no {stream.input_type} images: {', '.join(missing[:5])}")
-    clips = ClipDataset(videos, store, stream, clip_step=args.frame_step, transform=CentreCrop(stream.input_size))
+    clips = ClipDataset(videos, store, stream, clip_step=args.frame_step, crop=CentreCrop(stream.input_size))
     batches = test_loader(
         clips, batch_size=args.test_batch_size, num_workers=args.workers, pin_memory=device.type == "cuda"
     )

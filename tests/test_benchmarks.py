@@ -6,8 +6,10 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import flow, prep
+from benchmarks import flow, loader, prep
+from benchmarks import train as training
 from tests.conftest import noise_image
 from tests.toy import write_video
 
@@ -173,3 +175,114 @@ def test_planes_are_coded_one_beside_the_other_or_stacked_with_the_same_error():
         apart, _ = flow.two_planes(quality)(image)
         stacked, _ = flow.stacked_planes(quality)(image)
         assert np.array_equal(apart, stacked)
+
+
+# --------------------------------------------------------------------------------------------------------- training
+
+SMALL_TRAINING = ["--arch=squeezenet1_1", "--input_size=32", "--iterations=2", "--warm_up=1", "--videos=2", "--frames=3",
+                  "--matrix=64", "--device=cpu"]  # fmt: skip
+
+
+def number(cell: str) -> float:
+    return float(cell.replace(",", ""))
+
+
+def test_training_prints_every_row(run_program):
+    words = [*SMALL_TRAINING, "--batch_size=2,3", "--workers=1", "--amp=bf16", "--channels_last"]
+    result = run_program("benchmarks/train.py", *words, env={"OMP_NUM_THREADS": "1"})
+    assert result.returncode == 0, result.stderr
+    assert "benchmarks/train.py --arch=squeezenet1_1" in result.stdout.splitlines()[0]
+    rows, best = tables(result.stdout)
+    assert [row[:2] for row in rows] == [[size, name] for size in "23" for name in training.DATA]
+    for size in "23":
+        synthetic = next(number(row[2]) for row in rows if row[:2] == [size, "synthetic"])
+        for _, _, images, ratio, *_ in (row for row in rows if row[0] == size):
+            assert float(ratio) == pytest.approx(number(images) / synthetic, abs=0.01)
+    assert {row[0] for row in best} == set(training.DATA)
+    for name, images, hours in best:
+        assert images in {row[2] for row in rows if row[1] == name}
+        assert number(hours) == pytest.approx(500_000 * 64 / number(images) / 3600, rel=0.01)
+
+
+def test_training_without_real_images(run_program):
+    result = run_program("benchmarks/train.py", *SMALL_TRAINING, "--data=synthetic", env={"OMP_NUM_THREADS": "1"})
+    rows, _ = tables(result.stdout)
+    assert [row[1] for row in rows] == ["synthetic"] and result.returncode == 0
+
+
+def test_training_refuses_other_rows(capsys):
+    with pytest.raises(SystemExit):
+        training.build_parser().parse_args(["--data=synthetic,real"])
+    assert "real, expected some of synthetic, folders, packed" in capsys.readouterr().err
+
+
+def test_operations_are_counted():
+    """A convolution and a linear layer by hand; the way back is twice the way there, without the gradient of the input."""
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, bias=False), torch.nn.Flatten(), torch.nn.Linear(144, 5, bias=False)
+    )
+    batch = training.synthetic_batch(2, 8, torch.device("cpu"))
+    network.forward = lambda clips, forward=network.forward: forward(clips[:, 0, 0].permute(0, 3, 1, 2).float())
+    convolution, linear = 2 * 4 * 36 * 27, 2 * 5 * 144
+    assert training.operations_of_a_picture(network, batch) == 2 * convolution + 3 * linear
+
+
+def test_goals_of_training(capsys):
+    training.print_goals(1900, 5.0, images=2000.0, ratios=[0.5, 0.94])
+    (rows,) = tables(capsys.readouterr().out.strip())
+    assert [row[-1] for row in rows] == ["met", "met", "not met"]
+    assert rows[1][2] == "4.44"  # 32 million images, 2,000 a second
+
+
+# ----------------------------------------------------------------------------------------------------------- loading
+
+SMALL_LOADING = ["--videos=2", "--images=6", "--batch_size=4", "--repeats=1", "--sizes=24,16"]
+WAYS = ["ours, folders", "ours, packed", "bare", *loader.OTHERS]
+
+
+def test_loading_prints_every_row(run_program):
+    result = run_program("benchmarks/loader.py", *SMALL_LOADING, "--workers=1")
+    assert result.returncode == 0, result.stderr
+    costs, ratios, loaders = tables(result.stdout)
+    cases = ["RGB 24", "RGB 16", "flow 24", "flow 16"]
+    assert [row[:2] for row in costs] == [[case, way] for case in cases for way in WAYS]
+    assert [row[:2] for row in ratios] == [[case, goal.text] for case in cases for goal in loader.GOALS]
+    for *_, per_second, ms in costs:
+        assert number(per_second) * float(ms) == pytest.approx(1000, rel=0.05)
+    ms = {(case, way): float(cost) for case, way, _, cost in costs}
+    goals = {goal.text: goal for goal in loader.GOALS}
+    for case, text, ratio, *_ in ratios:
+        goal = goals[text]
+        assert float(ratio) == pytest.approx(ms[case, goal.more] / ms[case, goal.less], rel=0.05, abs=0.02)
+    assert [row[:2] for row in loaders] == [["RGB 24", way] for way in WAYS if way != "bare"]
+
+
+def test_loading_from_a_data_root_without_flow(run_program, toy_root, tmp_path):
+    (tmp_path / "rgb-images").symlink_to(toy_root / "rgb-images")
+    result = run_program("benchmarks/loader.py", f"--root={tmp_path}", *SMALL_LOADING[:-1], "--sizes=24")
+    assert result.returncode == 0, result.stderr
+    assert {row[0] for row in tables(result.stdout)[0]} == {"RGB 24"}
+    (tmp_path / "rgb-images").unlink()
+    result = run_program("benchmarks/loader.py", f"--root={tmp_path}")
+    assert result.returncode == 3 and "neither rgb-images nor farneback-images" in result.stderr
+
+
+def test_all_ways_of_loading_read_the_same_pictures(tmp_path):
+    """The middle of each picture, in every way's own order and scale, is about the same."""
+    loader.generate(tmp_path / "root", num_videos=1)
+    images = loader.Images(tmp_path / "root", tmp_path / "copies", num_videos=1)
+    for input_type, channels in (("rgb", 3), ("farneback", 2)):
+        clips = images.dataset("folders", input_type, 32)
+        files = images.files(input_type, clips)
+        store = images.store("folders", input_type)
+        for path, place in zip(files, images.places(clips), strict=True):
+            colours = cv2.imread(path, cv2.IMREAD_COLOR_RGB).astype(float)
+            truth = store.read(place[0], [place[1]])[0].astype(float)
+            assert np.abs(colours - truth)[..., :channels].mean() < 3  # another JPEG file of the same
+    assert len(files) == loader.FRAMES - 1
+
+
+def test_goals_of_loading_name_what_is_measured():
+    assert {name for goal in loader.GOALS for name in (goal.more, goal.less)} == set(WAYS)
+    goal = loader.Goal("", "bare", "ours, packed", at_least=0.8)
+    assert goal.verdict(0.8) == ">= 0.8 | met" and goal.verdict(0.79) == ">= 0.8 | not met"

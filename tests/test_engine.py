@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from twostream import engine
+from twostream.dataset import Batch
 from twostream.engine import (
     FitOptions,
     Meter,
+    Progress,
     average_weights,
     build_optimizer,
     choose_device,
-    consensus,
     cosine_schedule,
     evaluate,
     fit,
@@ -27,22 +28,29 @@ from twostream.errors import BadInputError, EnvironmentFaultError
 CPU = torch.device("cpu")
 
 
+class Network(nn.Sequential):
+    """Layers that are called as a StreamNetwork is; these clips are what the layers take."""
+
+    def forward(self, clips, mirrored=None):
+        return super().forward(clips).float()
+
+
 def network() -> nn.Module:
     """A layer with bias, batch norm (whose bias counts as one), dropout, a head."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 4))
+    return Network(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 4))
 
 
 def batches(count: int, size: int = 5) -> list:
     generator = torch.Generator().manual_seed(1)
     return [
-        (
-            torch.randn(size, 6, generator=generator),
-            torch.randint(0, 4, (size,), generator=generator),
-            torch.arange(size),
-        )
+        batch(torch.randn(size, 6, generator=generator), torch.randint(0, 4, (size,), generator=generator))
         for _ in range(count)
     ]
+
+
+def batch(clips: torch.Tensor, labels: torch.Tensor) -> Batch:
+    return Batch(clips, torch.zeros(len(clips), dtype=torch.bool), labels, torch.arange(len(clips)))
 
 
 def test_fit_is_the_textbook_loop():
@@ -57,7 +65,7 @@ def test_fit_is_the_textbook_loop():
     torch.manual_seed(5)
     theirs.train()
     velocity = {name: torch.zeros_like(p) for name, p in theirs.named_parameters()}
-    for (clips, labels, _), (iteration, rate), step in zip(data, rates.items(), steps, strict=True):
+    for (clips, _, labels, *_), (iteration, rate), step in zip(data, rates.items(), steps, strict=True):
         logits = theirs(clips)
         loss = nn.functional.cross_entropy(logits, labels)
         theirs.zero_grad()
@@ -122,7 +130,7 @@ def test_fit_is_the_textbook_loop_to_the_last_bit():
     reference = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
     torch.manual_seed(5)
     theirs.train()
-    for (clips, labels, _), step, rate in zip(data, steps, [0.1, 0.1, 0.1, 0.1 * 0.2, 0.1 * 0.2], strict=True):
+    for (clips, _, labels, *_), step, rate in zip(data, steps, [0.1, 0.1, 0.1, 0.1 * 0.2, 0.1 * 0.2], strict=True):
         reference.param_groups[0]["lr"], reference.param_groups[1]["lr"] = rate, 2 * rate
         loss = nn.functional.cross_entropy(theirs(clips), labels)
         reference.zero_grad()
@@ -138,7 +146,7 @@ def test_fit_is_the_textbook_loop_to_the_last_bit():
 def plain_network() -> nn.Module:
     """Nothing in it depends on the batch or on chance."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    return Network(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
 
 
 def train(net, data, *, first=0, rate=0.1, optimizer=None, scaler=None, average=None, **options):
@@ -194,13 +202,14 @@ def test_parts_pass_one_by_one():
 @pytest.mark.parametrize("share", [0.1, 0.9, 2.0])
 def test_clipping_by_hand(share):
     """A gradient longer than the limit is shortened to it, all its tensors by the same factor; a shorter one stays."""
-    net, ((clips, labels, _),) = plain_network(), batches(1)
+    net, data = plain_network(), batches(1)
+    clips, _, labels, *_ = data[0]
     nn.functional.cross_entropy(net(clips), labels).backward()
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
     gradients = {name: p.grad.clone() for name, p in net.named_parameters()}
     length = math.sqrt(sum(float(g.double().square().sum()) for g in gradients.values()))
     optimizer = build_optimizer(net, learning_rate=0.1, momentum=0.9, weight_decay=0.0)
-    train(net, [(clips, labels, labels)], optimizer=optimizer, clip_norm=share * length)
+    train(net, data, optimizer=optimizer, clip_norm=share * length)
     for name, p in net.named_parameters():
         rate = 0.2 if "bias" in name else 0.1
         assert torch.allclose(p, before[name] - rate * min(share, 1) * gradients[name], atol=1e-6), name
@@ -208,11 +217,12 @@ def test_clipping_by_hand(share):
 
 def test_label_smoothing_by_hand():
     """1 - e of the weight on the true class and e spread over all (Szegedy et al., CVPR 2016)."""
-    net, ((clips, labels, numbers),) = plain_network(), batches(1)
+    net, data = plain_network(), batches(1)
+    clips, _, labels, *_ = data[0]
     with torch.no_grad():
         shares = net(clips).double().log_softmax(1)
     expected = -(0.8 * shares[range(5), labels].mean() + 0.2 * shares.mean())
-    (step,), _ = train(net, [(clips, labels, numbers)], label_smoothing=0.2)
+    (step,), _ = train(net, data, label_smoothing=0.2)
     assert float(step.loss) == pytest.approx(float(expected), rel=1e-5)
 
 
@@ -250,8 +260,8 @@ def test_a_bad_batch_is_as_if_it_had_never_been(either_way, value, bad):
     for net in (ours, theirs):
         net[3].p = 0.0  # a skipped batch draws its dropout all the same
     data, good = batches(5), batches(5)
-    data[bad][0][1, 2] = value
-    data[bad][2][:] = torch.arange(70, 75)
+    data[bad].clips[1, 2] = value
+    data[bad].numbers[:] = torch.arange(70, 75)
     steps, optimizer = train(ours, data)
     _, reference = train(theirs, good[:bad] + good[bad + 1 :])
     assert_equal_states(ours, theirs)
@@ -262,7 +272,7 @@ def test_a_bad_batch_is_as_if_it_had_never_been(either_way, value, bad):
 
 def test_a_bad_batch_leaves_every_tensor(either_way):
     net, data = network(), batches(3)
-    data[1][0][0, 0] = math.nan
+    data[1].clips[0, 0] = math.nan
     optimizer = build_optimizer(net, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
     states = []
     for _ in fit(net, data, optimizer, step_schedule(0.1, (), 1.0), device=CPU, first=0):
@@ -305,7 +315,7 @@ def test_fused_steps_are_the_same_steps(monkeypatch):
 def test_many_bad_batches_in_a_row_end_the_run(bad, last):
     data = batches(9)
     for iteration in bad:
-        data[iteration - 1][0][0, 0] = math.nan
+        data[iteration - 1].clips[0, 0] = math.nan
     net = network()
     if last is None:
         steps, _ = train(net, data, max_skipped=3)
@@ -318,8 +328,9 @@ def test_many_bad_batches_in_a_row_end_the_run(bad, last):
 
 def test_where_the_device_decides_the_run_ends_soon(monkeypatch):
     monkeypatch.setattr(engine, "RUNS_AHEAD", ("cpu",))
-    data = [(torch.full((5, 6), math.nan), labels, numbers) for _, labels, numbers in batches(9)]
-    with pytest.raises(BadInputError, match="iteration 9"):  # the first look after three in a row
+    data = [batch(torch.full((5, 6), math.nan), one.labels) for one in batches(9)]
+    # Counted are three in a row at iteration 9 (and two at 6), and what was seen there is read at the next look.
+    with pytest.raises(BadInputError, match="iteration 12: "):
         train(plain_network(), data, first=4, max_skipped=3)
 
 
@@ -339,7 +350,7 @@ def test_precision_of_layers_and_of_sums(amp, dtype):
 def test_fp16_scale_falls_at_an_overflow_and_is_saved(either_way):
     """Gradients are scaled by 2^10 and unscaled again; of a bad batch nothing else stays than half that scale."""
     data = batches(6)
-    data[1][0][0, 0] = math.inf
+    data[1].clips[0, 0] = math.inf
     net, scaler = plain_network(), FitOptions(amp="fp16").scaler(CPU)
     steps, optimizer = train(net, data, amp="fp16", scaler=scaler)
     assert [bool(step.skipped) for step in steps] == [False, True, False, False, False, False]
@@ -368,16 +379,14 @@ def test_other_formats_have_nothing_to_scale():
 
 def pictures_network() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(
+    return Network(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4)
     )
 
 
 def picture_batches(count: int, *shape: int) -> list:
     generator = torch.Generator().manual_seed(1)
-    return [
-        (torch.randn(4, *shape, generator=generator), torch.tensor([0, 1, 2, 3]), torch.arange(4)) for _ in range(count)
-    ]
+    return [batch(torch.randn(4, *shape, generator=generator), torch.tensor([0, 1, 2, 3])) for _ in range(count)]
 
 
 def test_channels_last(either_way):
@@ -385,35 +394,13 @@ def test_channels_last(either_way):
     net, reference, seen = pictures_network(), pictures_network(), []
     data = picture_batches(4, 3, 7, 7)
     _, optimizer = train(net, data[:2])
-    net[0].register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
+    net[0].register_forward_hook(lambda module, inputs, output: seen.append(output))
     train(net, data[2:], optimizer=optimizer, first=2, channels_last=True)
     train(reference, data)
-    for tensor in [net[0].weight, *(t for pair in seen for t in pair)]:
+    for tensor in [net[0].weight, *seen]:
         assert tensor.is_contiguous(memory_format=torch.channels_last)
     for name, tensor in reference.state_dict().items():
         assert torch.allclose(net.state_dict()[name], tensor, rtol=1e-4, atol=1e-5), name
-
-
-def test_segments_are_averaged_before_the_loss():
-    net, reference = pictures_network(), pictures_network()
-    ((clips, labels, numbers),) = picture_batches(1, 3, 3, 7, 7)  # (N, S, C, H, W)
-    reference.train()
-    # Batch norm sees all segments at once, as all are one batch.
-    logits = reference(torch.cat([clips[:, s] for s in range(3)])).view(3, 4, 4).mean(0)
-    loss = nn.functional.cross_entropy(logits, labels)
-    loss.backward()
-    (step,), _ = train(net, [(clips, labels, numbers)])
-    assert float(step.loss) == pytest.approx(loss.item(), rel=1e-5) and step.batch_size == 4
-    for ours, theirs in zip(net.parameters(), reference.parameters(), strict=True):
-        assert torch.allclose(ours.grad, theirs.grad, atol=1e-5)
-
-
-def test_one_segment_is_a_clip():
-    net, ((clips, _, _),) = pictures_network().eval(), picture_batches(1, 3, 7, 7)
-    with torch.no_grad():
-        assert torch.equal(consensus(net, clips[:, None]), consensus(net, clips))
-        # The mean of three equal rows, float32.
-        assert torch.allclose(consensus(net, clips[:, None].expand(-1, 3, -1, -1, -1)), net(clips), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -425,6 +412,7 @@ def test_one_segment_is_a_clip():
         ({"clip_norm": math.nan}, "--clip_norm nan"),
         ({"label_smoothing": 1.0}, "--label_smoothing 1"),
         ({"max_skipped": 0}, "--max_skipped 0"),
+        ({"compile": "max-autotune", "accumulate": 2}, "--compile=max-autotune with --accumulate"),
     ],
 )
 def test_options_that_cannot_be(options, flag):
@@ -436,6 +424,129 @@ def test_options_that_cannot_be(options, flag):
 def test_averages_that_cannot_be(decay):
     with pytest.raises(BadInputError, match="--ema"):
         average_weights(plain_network(), decay)
+
+
+# ----------------------------------------------------------------------------------------------------- compiling
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Networks are compiled for real up to the code of the kernels, which needs a compiler; -> the sizes that were."""
+    sizes = []
+
+    def backend(graph, inputs):
+        sizes.extend(len(tensor) for tensor in inputs if tensor.ndim == 2 and not tensor.requires_grad)  # the clips
+        return graph.forward
+
+    def compile_in_place(network, *, mode, dynamic, compile=nn.Module.compile):
+        assert (mode, dynamic) == ("default", False)
+        compile(network, backend=backend, dynamic=dynamic)
+
+    monkeypatch.setattr(nn.Module, "compile", compile_in_place)
+    torch._dynamo.reset()
+    yield sizes
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("accumulate, sizes", [(1, [5]), (2, [3, 2])])
+def test_a_compiled_network_trains_as_it_does_otherwise(compiled, accumulate, sizes):
+    """Once for each size of a part; validation, the average and the way back from a bad batch as ever."""
+    results = []
+    data = batches(5)
+    data[2].clips[0, 0] = math.nan
+    for mode in ("off", "default"):
+        net = network()
+        options = FitOptions(compile=mode, accumulate=accumulate)
+        average = average_weights(net, 0.5)
+        options.compile_network(net)
+        optimizer = build_optimizer(net, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
+        torch.manual_seed(4)
+        steps, scored = [], []
+        for step in fit(net, data, optimizer, step_schedule(0.1, (), 1.0), device=CPU, first=0, options=options,
+                        average=average):  # fmt: skip
+            steps.append((float(step.loss), bool(step.skipped)))
+            scored += [logits for _, _, logits in predict(net, batches(1, size=4), device=CPU)]
+        assert list(net.state_dict()) == list(network().state_dict())
+        results.append((steps, scored, net.state_dict(), average.module.state_dict()))
+    assert compiled == sizes
+    (steps, scored, weights, averages), (others, other_scored, other_weights, other_averages) = results
+    assert [skipped for _, skipped in steps] == [skipped for _, skipped in others] == [False, False, True, False, False]
+    assert [loss for loss, _ in steps] == pytest.approx([loss for loss, _ in others], rel=1e-5, nan_ok=True)
+    for one, other in zip(scored, other_scored, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+    for one, other in ((weights, other_weights), (averages, other_averages)):
+        for name, tensor in one.items():
+            assert torch.allclose(tensor, other[name], rtol=1e-4, atol=1e-6), name
+
+
+def test_without_a_compiler(monkeypatch):
+    """torch's own words, when it is told of a compiler that is not there."""
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
+    net, options = plain_network(), FitOptions(compile="default")
+    options.compile_network(net)
+    torch._dynamo.reset()
+    with pytest.raises(EnvironmentFaultError) as caught:
+        train(net, batches(1))
+    torch._dynamo.reset()
+    text = str(caught.value)
+    assert "cannot be compiled" in text and "C++ compiler" in text and "--compile" in text and "\n" not in text
+
+
+# --------------------------------------------------------------------------------------------------------- memory
+
+MEMORY_ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.0 GiB. GPU 0 has a total capacity of 8 GiB"),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"
+    ),
+]
+
+
+def network_that_fails(error: Exception) -> nn.Module:
+    """From its third call on."""
+    net, calls = plain_network(), []
+
+    def hook(module, inputs):
+        calls.append(1)
+        if len(calls) > 2:
+            raise error
+
+    net[0].register_forward_pre_hook(hook)
+    return net
+
+
+@pytest.mark.parametrize("error", MEMORY_ERRORS)
+def test_too_little_memory_to_train(error):
+    net = network_that_fails(error)
+    before = []
+    with pytest.raises(EnvironmentFaultError) as caught:
+        optimizer = build_optimizer(net, learning_rate=0.1, momentum=0.9, weight_decay=0.0)
+        for _ in fit(net, batches(3), optimizer, step_schedule(0.1, (), 1.0), device=CPU, first=0):
+            before.append([p.detach().clone() for p in net.parameters()])
+    text = str(caught.value)
+    assert len(before) == 2 and all(torch.equal(a, b) for a, b in zip(before[1], net.parameters(), strict=True))
+    assert "\n" not in text and caught.value.exit_code == 4
+    for part in ("out of memory: Network, 5 clips of 6 in a batch on cpu", "--accumulate=2", "--amp", "as 2 here"):
+        assert part in text
+
+
+@pytest.mark.parametrize("error", MEMORY_ERRORS)
+def test_too_little_memory_to_predict(error):
+    with pytest.raises(EnvironmentFaultError, match="5 clips .* a smaller --batch_size, as 2 here") as caught:
+        list(predict(network_that_fails(error), batches(3), device=CPU))
+    assert "--accumulate" not in str(caught.value)
+
+
+def test_batch_norm_of_one_value():
+    with pytest.raises(BadInputError, match="5 clips of 6, .* a smaller --accumulate, or --batch_norm=frozen$"):
+        train(network(), batches(1), accumulate=5)
+
+
+def test_other_errors_are_seen_as_they_are():
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        train(network_that_fails(RuntimeError("a fault of ours")), batches(3))
 
 
 # ------------------------------------------------------------------------------------------- rates and groups
@@ -500,7 +611,7 @@ def test_predict_restores_the_mode_and_keeps_no_gradients(was_training):
     net = network().train(was_training)
     before = copy.deepcopy(net.state_dict())
     data = batches(3)
-    for (clips, labels, numbers), (n, t, logits) in zip(data, predict(net, data, device=CPU), strict=True):
+    for (clips, _, labels, numbers, _), (n, t, logits) in zip(data, predict(net, data, device=CPU), strict=True):
         assert torch.equal(n, numbers) and torch.equal(t, labels)
         assert logits.shape == (5, 4) and logits.dtype == torch.float32 and not logits.requires_grad
         with torch.no_grad():
@@ -533,6 +644,7 @@ def test_evaluate_by_hand():
     assert result.loss == pytest.approx(float(expected), rel=1e-6)
     # Row 0 is right; of row 1 the true class is third; in row 2 all are equal, and a tie is an error.
     assert result.top1 == pytest.approx(1 / 3) and result.top3 == pytest.approx(2 / 3)
+    assert result.confusion.tolist() == [[1, 0, 0, 0], [0, 0, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]]
 
 
 def test_evaluate_weighs_clips_not_batches():
@@ -566,13 +678,45 @@ def test_meter_leaves_out_what_was_skipped():
     assert meter.mean == 2.75 and type(meter.state()["count"]) is int
 
 
+def test_progress_is_that_of_the_steps_that_counted():
+    data = batches(6)
+    data[3].clips[0, 0] = math.nan
+    steps, _ = train(plain_network(), data)
+    progress, again = Progress(), Progress()
+    assert progress.take_skipped() == []
+    for step in steps[:2]:
+        progress.add(step)
+    assert progress.take_skipped() == []
+    progress.unreadable, progress.best_top1 = 3, 0.25
+    again.load_state(progress.state())
+    for one in (progress, again):
+        for step in steps[2:]:
+            one.add(step)
+    assert [step.iteration for step in progress.take_skipped()] == [4] and progress.take_skipped() == []
+    assert again.state() == progress.state() and (again.unreadable, again.best_top1) == (3, 0.25)
+    counted = [float(step.loss) for step in steps if not step.skipped]
+    numbers = progress.numbers()
+    assert numbers["mean_loss"] == pytest.approx(sum(counted) / 5, rel=1e-5) and numbers["loss"] == counted[-1]
+    assert numbers["mean_seconds"] == pytest.approx(sum(step.seconds for step in steps) / 6)
+    progress.reset()
+    assert progress.numbers()["mean_loss"] == 0 and progress.unreadable == 3
+
+
+def test_a_state_of_an_older_version_has_no_unreadable_images():
+    progress = Progress()
+    state = progress.state()
+    del state["unreadable"]
+    progress.load_state(state)
+    assert progress.unreadable == 0
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
 def test_nothing_in_the_loop_waits_for_the_gpu(amp):
     device = torch.device("cuda")
     net = pictures_network().to(device)
-    data = [(clips.pin_memory(), labels.pin_memory(), n) for clips, labels, n in picture_batches(8, 3, 7, 7)]
-    data[3][0][0, 0, 0, 0] = math.nan
+    data = [Batch(*(t.pin_memory() for t in one[:4])) for one in picture_batches(8, 3, 7, 7)]
+    data[3].clips[0, 0, 0, 0] = math.nan
     optimizer = build_optimizer(net, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
     options = FitOptions(amp=amp, channels_last=True, clip_norm=1.0, label_smoothing=0.1, accumulate=2, max_skipped=100)
     average, scaler, meter, steps = average_weights(net, 0.9), options.scaler(device), Meter(), []

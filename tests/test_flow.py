@@ -12,7 +12,6 @@ from twostream.flow import (
     FlowCoding,
     FlowSettings,
     from_planes,
-    mirror,
 )
 
 SIDE = 64  # small, since tvl1 takes seconds on a usual frame
@@ -159,20 +158,3 @@ def test_odd_number_of_rows_is_no_pair_of_planes():
 def test_bound_out_of_range_is_refused_with_its_flag(bound):
     with pytest.raises(ValueError, match="--bound is"):
         FlowCoding(bound=bound)
-
-
-@pytest.mark.parametrize("coding", CODINGS, ids=repr)
-def test_mirroring_the_image_is_mirroring_the_motion(coding):
-    flow = smooth_flow(1, largest=0.99 * min(coding.bound, 127 / coding.scale))
-    mirrored = flow[:, ::-1] * np.array([-1, 1], np.float32)
-    np.testing.assert_array_equal(mirror(coding.encode(flow)), coding.encode(np.ascontiguousarray(mirrored)))
-
-
-def test_mirroring_twice_changes_nothing_but_level_zero():
-    image = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 9, 3), np.uint8)  # any leading dimensions
-    before = image.copy()
-    twice = mirror(mirror(image))
-    expected = image.copy()
-    expected[..., 0] = np.maximum(image[..., 0], 1)  # level 0 has no opposite in 8 bits
-    np.testing.assert_array_equal(twice, expected)
-    np.testing.assert_array_equal(image, before)

@@ -91,3 +91,17 @@ def test_nothing_has_no_accuracy():
 def test_examples_of_the_docstrings():
     result = doctest.testmod(metrics)
     assert result.attempted >= 2 and result.failed == 0
+
+
+def test_confusion_counts_true_classes_down_and_guesses_across():
+    """The table that scikit-learn's confusion_matrix gives for true [2, 0, 2, 2, 0, 1], guessed [0, 0, 2, 2, 0, 2]."""
+    guessed, labels = np.array([0, 0, 2, 2, 0, 2]), np.array([2, 0, 2, 2, 0, 1])
+    matrix = metrics.confusion(np.eye(3)[guessed], labels)
+    assert matrix.tolist() == [[2, 0, 0], [0, 0, 1], [1, 0, 2]]
+    # A class that neither occurs nor is guessed has its row and column; of equal scores the first counts.
+    assert metrics.confusion(np.array([[1.0, 1.0, 0.0]]), np.array([1])).tolist() == [[0, 0, 0], [1, 0, 0], [0, 0, 0]]
+    assert metrics.confusion(np.zeros((0, 2)), np.zeros(0, int)).tolist() == [[0, 0], [0, 0]]
+    assert metrics.most_confused(matrix) == [(1, 2, 1), (2, 0, 1)]
+    assert metrics.most_confused(matrix, count=1) == [(1, 2, 1)]
+    assert metrics.most_confused(np.array([[5, 1, 7], [0, 5, 0], [3, 0, 5]])) == [(0, 2, 7), (2, 0, 3), (0, 1, 1)]
+    assert metrics.most_confused(np.diag([3, 4])) == []

@@ -2,15 +2,18 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 from torch import nn
 from torch.nn import functional
 
+from twostream.dataset import Batch
 from twostream.engine import build_optimizer, fit
 from twostream.errors import BadInputError
-from twostream.models import BACKBONES, StreamNetwork, backbone_name, build_model
+from twostream.flow import FlowCoding, from_planes
+from twostream.models import BACKBONES, StreamNetwork, as_seen, backbone_name, build_model
 from twostream.models.vgg import build_reducedfc
 from twostream.models.weights import find_pretrained, load_weights
 from twostream.stream import StreamConfig
@@ -24,8 +27,9 @@ def stream(backbone, *, clip_len=1, input_type="rgb", input_size=None, num_class
 
 
 def pictures(size: int, *, count=2, clip_len=1) -> torch.Tensor:
+    """(N, 1, T, H, W, 3)"""
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (count, 3 * clip_len, size, size), generator=generator, dtype=torch.uint8)
+    return torch.randint(0, 256, (count, 1, clip_len, size, size, 3), generator=generator, dtype=torch.uint8)
 
 
 # ResNet-101 is ResNet-50 with more of the same blocks, and takes as long as all the others.
@@ -88,7 +92,7 @@ def test_default_size_fits(backbone):
     size = BACKBONES[backbone].input_size
     with torch.device("meta"):
         network = build_model(stream(backbone, input_size=size)).eval()
-        assert network(torch.empty(1, 3, size, size, dtype=torch.uint8)).shape == (1, NUM_CLASSES)
+        assert network(torch.empty(1, 1, 1, size, size, 3, dtype=torch.uint8)).shape == (1, NUM_CLASSES)
 
 
 def test_too_small_pictures_are_refused(backbone):
@@ -170,10 +174,88 @@ def test_one_step_lowers_the_loss(backbone, network):
 @pytest.mark.parametrize("clip_len", [1, 2])
 def test_normalisation(backbone, pixel, expected, clip_len):
     record = BACKBONES[backbone]
-    network = StreamNetwork(nn.Identity(), mean=record.mean, std=record.std, clip_len=clip_len)
-    clip = torch.tensor(pixel, dtype=torch.uint8).repeat(clip_len).view(1, -1, 1, 1)
+    network = StreamNetwork(nn.Identity(), mean=record.mean, std=record.std, clip_len=clip_len, modality="rgb")
+    clip = torch.tensor(pixel, dtype=torch.uint8).expand(1, 1, clip_len, 1, 1, 3)
     # float32 of 255 * mean is off by 1e-5 where pixels are not scaled
     assert torch.allclose(network(clip).flatten(), torch.tensor(expected).float().repeat(clip_len), atol=2e-5)
+
+
+# ------------------------------------------------------------------------------------- from the loader to the backbone
+
+
+def bare(*, clip_len=1, modality="rgb", backbone=None) -> StreamNetwork:
+    """A network that gives its backbone the pictures as they are stored, in float32."""
+    one = {"mean": (0.0,) * 3, "std": (1 / 255,) * 3}
+    return StreamNetwork(backbone or nn.Identity(), **one, clip_len=clip_len, modality=modality)
+
+
+def seen_by_backbone(network: StreamNetwork, *inputs: torch.Tensor) -> torch.Tensor:
+    seen = []
+    hook = network.backbone.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    network(*inputs)
+    hook.remove()
+    return seen[0]
+
+
+def mirrored_by_definition(clips: np.ndarray, modality: str) -> np.ndarray:
+    """(..., W, C): left and right change places; so does the sign of x-flow, which is v - 128 grey levels."""
+    result = clips[..., ::-1, :].astype(int)
+    if modality == "flow":
+        result[..., 0] = np.minimum(128 - (result[..., 0] - 128), 255)
+    return result
+
+
+@pytest.mark.parametrize("num_segments, clip_len", [(1, 1), (1, 3), (3, 1), (2, 5)])
+@pytest.mark.parametrize("modality", ["rgb", "flow"])
+def test_mirroring_on_the_device_is_its_definition(modality, num_segments, clip_len):
+    channels = 3 if modality == "rgb" else 2
+    clips = np.random.default_rng(0).integers(0, 256, (4, num_segments, clip_len, 6, 7, channels), np.uint8)
+    clips[0, 0, 0, 0, :, 0] = [0, 1, 127, 128, 129, 254, 255]
+    stored, chosen = torch.from_numpy(clips.copy()), torch.tensor([True, False, True, False])
+    network = bare(clip_len=clip_len, modality=modality)
+    some = np.where(chosen.view(4, 1, 1, 1, 1, 1), mirrored_by_definition(clips, modality), clips)
+    for words, stored_or_mirrored in (((), clips), ((chosen,), some), ((torch.zeros(4, dtype=torch.bool),), clips)):
+        expected = stored_or_mirrored
+        if modality == "flow":  # R = x, G = y, B = magnitude, as in a flow image
+            length = np.hypot(expected[..., 0].astype(float) - 128, expected[..., 1].astype(float) - 128)
+            expected = np.concatenate([expected, np.clip(np.rint(length) + 128, 0, 255)[..., None]], axis=-1)
+        pictures = seen_by_backbone(network, stored, *words)
+        # All segments of the first video, then of the second; all channels of frame 0, then of frame 1.
+        assert pictures.dtype == torch.float32 and pictures.shape == (4 * num_segments, 3 * clip_len, 6, 7)
+        for video, segment, frame, channel in np.ndindex(4, num_segments, clip_len, 3):
+            plane = pictures[video * num_segments + segment, 3 * frame + channel]
+            np.testing.assert_array_equal(plane, expected[video, segment, frame, :, :, channel])
+        # Whatever the order in memory of what comes: else convolutions would choose another one by themselves.
+        assert pictures.is_contiguous()
+    np.testing.assert_array_equal(stored, clips)
+
+
+@pytest.mark.parametrize("coding", [FlowCoding(), FlowCoding(bound=8), FlowCoding(20, True)], ids=repr)
+def test_mirroring_a_flow_image_is_mirroring_the_motion(coding):
+    flow = np.random.default_rng(1).uniform(-0.9, 0.9, (24, 32, 2)).astype(np.float32) * np.float32(coding.bound)
+    expected = coding.encode(np.ascontiguousarray(flow[:, ::-1] * np.array([-1, 1], np.float32)))
+    stored = torch.from_numpy(coding.encode(flow)[None, None, None, :, :, :2])
+    seen = as_seen(stored, torch.tensor([True]), "flow")[0, 0, 0].numpy()
+    np.testing.assert_array_equal(seen[..., :2], expected[..., :2])
+    # Of levels that are rounded already
+    assert np.abs(seen[..., 2].astype(int) - expected[..., 2]).max() <= 1
+    planes = np.vstack([coding.encode(flow)[..., k] for k in (0, 1)])
+    np.testing.assert_array_equal(as_seen(stored, None, "flow")[0, 0, 0], from_planes(planes))
+
+
+def test_logits_of_segments_are_averaged():
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, NUM_CLASSES))
+    network = bare(clip_len=2, backbone=head)
+    clips = torch.randint(0, 256, (3, 4, 2, 5, 5, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        logits = network(clips)
+        each = torch.stack([network(clips[:, s : s + 1]) for s in range(4)])
+        # Float32 sums of four terms of order 100, in any order
+        assert torch.allclose(logits, each.mean(dim=0), rtol=1e-5, atol=1e-4)
+        assert logits.std(dim=0).min() > 1e-2, "else any mean would do"
+        with torch.autocast("cpu", torch.bfloat16):
+            assert network(clips).dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -206,7 +288,7 @@ def test_frozen_batch_norm_stays_in_a_training_step(kind, learning):
     network = build_model(stream("resnet18"), batch_norm=kind)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     optimizer = build_optimizer(network, learning_rate=0.1, momentum=0.9, weight_decay=0.1)
-    batch = (pictures(32, count=4), torch.tensor([0, 1, 2, 3]), torch.arange(4))
+    batch = Batch(pictures(32, count=4), torch.zeros(4, dtype=torch.bool), torch.tensor([0, 1, 2, 3]), torch.arange(4))
     list(fit(network, [batch, batch], optimizer, lambda _: 0.01, device=torch.device("cpu"), first=0))
     changed = {name for name, tensor in network.state_dict().items() if not torch.equal(before[name], tensor)}
     norms = [name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)]
@@ -233,7 +315,8 @@ def test_reducedfc_is_the_network_of_2d_kinectics():
 
 
 def normalised(clips, mean, std):
-    return torchvision.transforms.functional.normalize(clips.float() / 255, mean, std)
+    channels_first = clips.flatten(0, 2).permute(0, 3, 1, 2)
+    return torchvision.transforms.functional.normalize(channels_first.float() / 255, mean, std)
 
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

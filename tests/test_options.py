@@ -1,6 +1,7 @@
 """Spelling of flags, values, and how a program ends."""
 
 import argparse
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -138,6 +139,8 @@ def test_other_words_stay_as_they_are():
         ("raise EnvironmentFaultError('a disk')", 4, "error: a disk"),
         ("raise OSError(28, 'No space left on device', 'f')", 4, "No space left on device: 'f'"),
         ("raise MemoryError", 4, "MemoryError"),
+        ("raise RuntimeError('CUDA out of memory. Tried to allocate 2 GiB. GPU 0')", 4, "--batch_size"),
+        ("raise RuntimeError('no fault of the machine')", 1, "Traceback"),
         ("raise KeyboardInterrupt", 130, "interrupted"),
         ("import os; os.kill(os.getpid(), 15)", 143, "interrupted"),
         ("import os; os.kill(os.getpid(), 1)", 143, "interrupted"),
@@ -152,3 +155,52 @@ def test_exit_codes(statement, code, words):
     result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
     assert result.returncode == code and words in result.stderr
     assert ("Traceback" in result.stderr) == (words == "Traceback")
+
+
+@pytest.fixture
+def last_words(capsys):
+    """error -> the one line that a program prints which ends with it, and with exit code 4."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+
+    def say(error: Exception) -> str:
+        def fail():
+            raise error
+
+        with pytest.raises(SystemExit) as caught:
+            options.run(fail)
+        text = capsys.readouterr().err
+        assert caught.value.code == 4 and text.count("\n") == 1 and "Traceback" not in text
+        return text
+
+    yield say
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+WRAPPED = (
+    "Caught {0} in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File ...\n{0}: {1}\n"
+)
+
+
+@pytest.mark.parametrize("error, words", [
+    (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are "
+                  "out of shared memory. Please try to raise your shared memory limit."), "killed by signal: Bus error: "),
+    (RuntimeError(WRAPPED.format("RuntimeError", "unable to allocate shared memory(shm) for file </torch_7_1_0>: No space "
+                                 "left on device (28)")), "No space left on device (28): "),
+    (RuntimeError("unable to open shared memory object </torch_7_1_0> in read-write mode: Too many open files (24)"),
+     "Too many open files (24): "),
+    (RuntimeError("unable to mmap 90 bytes from file </torch_7_1_0>: Cannot allocate memory (12)"), "(12): "),
+])  # fmt: skip
+def test_too_little_shared_memory(error, words, last_words):
+    """One line with the remedy; the texts are torch's."""
+    text = last_words(error)
+    for part in (words, "--workers", "--batch_size", "/dev/shm has ", "--shm-size"):
+        assert part in text
+
+
+@pytest.mark.parametrize("error, words", [
+    (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), "pid(s) 7) exited unexpectedly; take"),
+    (OSError(WRAPPED.format("OSError", "[Errno 5] Input/output error: 'a.jpg'")), "Input/output error: 'a.jpg'; mend it"),
+])  # fmt: skip
+def test_faults_in_loader_processes(error, words, last_words):
+    assert words in last_words(error)

@@ -1,6 +1,6 @@
 """train.py as its user runs it, on the toy world: resuming bit for bit, and every way out."""
 
-import gc
+import itertools
 import json
 import os
 import re
@@ -10,25 +10,28 @@ import socket
 import subprocess
 import sys
 import time
-import warnings
+from pathlib import Path
 
 import pytest
 import torch
 
+import train as train_program
 from tests.conftest import REPOSITORY
 from tests.test_checkpoint import same
-from tests.training_kills import run_trials
-from train import MAY_CHANGE, Stop, build_parser, main
+from tests.training_kills import Tally
+from train import MAY_CHANGE, build_parser, main
 from twostream.annotations import fingerprint
-from twostream.checkpoint import read_checkpoint
+from twostream.checkpoint import CheckpointSaver, checkpoint_iterations, read_checkpoint
 from twostream.errors import BadInputError, Terminated
-from twostream.models.weights import load_weights
+from twostream.frame_store import FrameFolders
+from twostream.models import BACKBONES
 from twostream.monitor import read_log
 from twostream.run_folder import lock_run
-from twostream.stream import StreamConfig
+from twostream.stop import Stop
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # bit-exactness is promised for the same number of threads
 SMALL = ["--input_size=75", "--batch_size=4", "--pretrained=False", "--mirror=False", "--print_freq=1"]
+TINY = [*SMALL, "--arch=squeezenet1_1", "--input_size=32", "--run=tiny"]
 RGB_RUN = "kinetics-inception_v3-rgb-sl01-g1-fs6-4-000500"
 
 
@@ -85,7 +88,8 @@ def assert_refused(result, code, *words):
 def test_what_a_run_leaves(undisturbed):
     run_dir = undisturbed / RGB_RUN
     assert sorted(path.name for path in run_dir.iterdir()) == [
-        "checkpoint_000003.pth", "checkpoint_000006.pth", "log.jsonl", "run.lock", "stream.json", "train.log"
+        "checkpoint_000003.pth", "checkpoint_000006.pth", "confusion.json", "curves.html", "log.jsonl", "run.lock",
+        "stream.json", "train.log",
     ]  # fmt: skip
     events = [(entry["event"], entry["iteration"]) for entry in read_log(run_dir)]
     assert events == [("train", 1), ("train", 2), ("train", 3), ("validation", 3),
@@ -117,18 +121,27 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(train, undisturbed, tmp_pa
     assert again.returncode == 0 and "nothing to do" in again.stdout
 
 
-def test_a_run_that_is_stopped_goes_on_as_if_nothing_had_been(tmp_path):
-    """By SIGKILL at random iterations and in saves, SIGTERM and SIGUSR1; without and with loader processes."""
-    tally = run_trials(tmp_path, trials=2, seed=1)
-    assert tally.kills >= 2 and tally.asked >= 1
-    assert (tally.differing, tally.wrong_exits) == (0, 0)
+def test_twenty_runs_that_are_stopped_go_on_as_if_nothing_had_been(run_program):
+    """By SIGKILL at random moments and in saves, SIGTERM and SIGUSR1; without and with loader processes."""
+    result = run_program("tests/training_kills.py", "--trials=20", "--seed=2", timeout=1800)
+    tally = Tally(*map(int, re.findall(r"^\| .* \| (\d+) \|$", result.stdout, re.MULTILINE)))
+    assert (tally.trials, tally.programs) == (20, 1)
+    assert tally.kills >= 40 and tally.in_saves >= tally.kills / 3 and tally.asked >= 5
+    assert (tally.wrong_exits, tally.tracebacks, tally.differing, result.returncode) == (0, 0, 0, 0)
 
 
 @pytest.mark.slow
-def test_twenty_runs_that_are_stopped(tmp_path):
-    tally = run_trials(tmp_path, trials=20, seed=2)
-    assert tally.kills >= 40 and tally.in_saves >= 5 and tally.asked >= 5
-    assert (tally.differing, tally.wrong_exits) == (0, 0)
+@pytest.mark.parametrize("seconds", [4, 7, 9])
+def test_a_run_under_timeout(toy_root, tmp_path, seconds):
+    """Whenever it comes: it ends in time by itself, and can be started again."""
+    words = [f"--root={toy_root}", f"--save_root={tmp_path}", *TINY, "--workers=2", "--resume=auto"]
+    for limit, code in ((seconds, 143), (600, 0)):
+        iterations = ["--max_iterations=100000"] if code else ["--max_iterations=1"]
+        result = subprocess.run(
+            ["timeout", "--preserve-status", "-k", "30", str(limit), sys.executable, "train.py", *words, *iterations],
+            cwd=REPOSITORY, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""} | ONE_THREAD, capture_output=True, text=True,
+        )  # fmt: skip
+        assert (result.returncode, "Traceback" in result.stderr) == (code, False), result.stderr
 
 
 def copy_of(undisturbed, save_root, *iterations):
@@ -221,37 +234,78 @@ def test_an_existing_run_is_not_overwritten(train, undisturbed):
 
 
 @pytest.fixture
-def resumed(toy_root, undisturbed, tmp_path, monkeypatch, capsys):
-    """Resume the undisturbed run, which is done, in this process -> what it printed."""
-    copy_of(undisturbed, tmp_path, 6)
+def here(toy_root, tmp_path, monkeypatch, capsys):
+    """Run train.py in this process, which saves the seconds of its start -> what it printed."""
 
     def run(*words, root=toy_root):
-        words = [f"--root={root}", f"--save_root={tmp_path}", f"--run={RGB_RUN}", *SMALL, "--resume", *words]
-        monkeypatch.setattr(sys, "argv", ["train.py", *words, "--device=cpu"])
+        words = [f"--root={root}", f"--save_root={tmp_path}", "--workers=0", "--device=cpu", *words]
+        monkeypatch.setattr(sys, "argv", ["train.py", *words])
         assert main() == 0
-        return capsys.readouterr().out
+        return "".join(capsys.readouterr())
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     handler = signal.getsignal(signal.SIGUSR1)
     yield run
-    with warnings.catch_warnings():  # `main` leaves open files to the end of the process, which here is not its own
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
     signal.signal(signal.SIGUSR1, handler)
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("word", ["--workers=1", "--print_freq=7", "--val_interval=2", "--save_interval=2",
-                                  "--keep_checkpoints=2", "--max_iterations=5", "--visdom=True"])  # fmt: skip
-def test_flags_that_may_change(resumed, word):
-    text = resumed("--max_iterations=6", word)
-    assert "nothing to do" in text and "changed" not in text and "warning" not in text
+@pytest.fixture(scope="module")
+def tiny(toy_root, tmp_path_factory):
+    """Folder of runs with a tiny one of 6 iterations."""
+    save_root = tmp_path_factory.mktemp("tiny")
+    words = [f"--root={toy_root}", f"--save_root={save_root}", *TINY, "--val_interval=3", "--workers=0"]
+    command = [sys.executable, "train.py", *words, "--max_iterations=6", "--device=cpu"]
+    subprocess.run(command, cwd=REPOSITORY, env=os.environ | ONE_THREAD, check=True, capture_output=True)
+    return save_root
 
+
+@pytest.fixture
+def resumed(here, tiny, tmp_path):
+    """Resume the tiny run, which is done -> what it printed."""
+    shutil.copytree(tiny / "tiny", tmp_path / "tiny")
+    return lambda *words, **root: here(*TINY, "--resume", *words, **root)
+
+
+def rows_of_flags():
+    """The table of --resume in the help: first words of a row -> its flags."""
+    table = re.search(r"Flags given otherwise than before:\n(.*?\n)\n", train_program.__doc__, re.DOTALL)[1]
+    rows = re.findall(r"^  (\w.{21})(.*\n(?: {24}.*\n)*)", table, re.MULTILINE)
+    return {name.strip(): re.findall(r"--(\w+)", re.sub(r"\(.*?\)", "", flags)) for name, flags in rows}
+
+
+ELSEWHERE = {
+    "workers": 1, "device": "cpu", "ngpu": 1, "compile": "default", "print_freq": 7, "val_interval": 2, "save_interval": 2,
+    "keep_checkpoints": 2, "max_iterations": 5, "max_unreadable": 5, "max_skipped": 5, "visdom": True,
+    "visdom_server": "http://nowhere", "visdom_port": 9, "tensorboard": True, "pretrained": True, "global_models_dir": "nowhere",
+    "init_from": "none.pth", "start_iteration": 3, "dataset": "other",
+}  # fmt: skip
+"""flag -> a value that a run may go on with"""
 
 CHANGES = {"lr": "0.01", "stepvalues": "5", "gamma": "0.5", "momentum": "0.5", "weight_decay": "0.1", "dropout": "0.1",
            "mirror": "True", "schedule": "cosine", "warm_up": "3", "amp": "bf16", "clip_norm": "5",
-           "label_smoothing": "0.1"}  # fmt: skip
+           "label_smoothing": "0.1", "crop": "corners", "crop_scales": "1,.8"}  # fmt: skip
+
+REFUSED = {"arch": "vgg16", "input_type": "farneback", "seq_len": "3", "gap": "2", "input_size": "80", "batch_size": "6",
+           "frame_step": "3", "seed": "1", "accumulate": "2", "channels_last": "True", "ema": "0.5",
+           "batch_norm": "partial", "first_layer_factor": "2.0", "norm_decay": "False", "num_segments": "3",
+           "class_balance": "True", "lr_batch_size": "8", "sync_bn": "True"}  # fmt: skip
+
+
+def test_every_flag_stands_in_one_row_of_the_table():
+    flags = {action.dest for action in build_parser()._actions} - {"help"}
+    rows = rows_of_flags()
+    assert sorted(itertools.chain(*rows.values())) == sorted(flags)
+    assert set(rows["by --allow_change"]) == set(CHANGES) == set(MAY_CHANGE)
+    assert set(rows["refused"]) == set(REFUSED)
+    assert {*rows["go on as they are"], *rows["have no effect"]} == set(ELSEWHERE) - {"dataset"}
+
+
+@pytest.mark.parametrize("flag, value", ELSEWHERE.items())
+def test_flags_that_may_change(resumed, flag, value):
+    text = resumed("--max_iterations=6", f"--{flag}={value}")
+    assert "nothing to do" in text and "changed" not in text and "warning" not in text
 
 
 @pytest.mark.parametrize("flag, value", CHANGES.items())
@@ -260,18 +314,19 @@ def test_flags_that_may_change_when_it_is_said(resumed, flag, value):
         resumed("--max_iterations=6", f"--{flag}={value}")
     text = resumed("--max_iterations=6", f"--{flag}={value}", f"--allow_change={flag}")
     assert f"changed after iteration 6: {flag} = " in text
-    assert set(CHANGES) == set(MAY_CHANGE)
 
 
-@pytest.mark.parametrize("word", ["--arch=vgg16", "--input_type=farneback", "--seq_len=3", "--gap=2", "--input_size=80",
-                                  "--batch_size=5", "--frame_step=3", "--seed=1"])  # fmt: skip
-def test_flags_that_may_not_change(resumed, word):
-    flag, _, value = word.strip("-").partition("=")
+OTHER_NETWORKS = [("arch", name) for name in BACKBONES if name not in ("squeezenet1_1", REFUSED["arch"])]
+
+
+@pytest.mark.parametrize("flag, value", [*REFUSED.items(), *OTHER_NETWORKS])
+def test_flags_that_may_not_change(resumed, flag, value):
+    """In one line, whatever else differs with the flag."""
     with pytest.raises(
         BadInputError, match=rf"checkpoint_000006.pth was trained with .*{flag} = .*, asked is {value}"
     ) as e:
-        resumed("--max_iterations=6", word, f"--allow_change={','.join(MAY_CHANGE)}")
-    assert "\n" not in str(e.value) and "--init_from" in str(e.value)
+        resumed("--max_iterations=6", f"--{flag}={value}", f"--allow_change={','.join(MAY_CHANGE)}")
+    assert "\n" not in str(e.value) and len(str(e.value)) < 600 and "--init_from" in str(e.value)
 
 
 def test_other_labels(resumed, toy_root, tmp_path):
@@ -306,6 +361,24 @@ def test_a_rate_that_was_changed_holds_from_there_on(train, undisturbed, tmp_pat
     assert (run_dir / "checkpoint_000006.pth.bad").stat().st_size == len(whole) // 2
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_samples_that_were_trained_on_are_not_read_again(here, tiny, tmp_path, monkeypatch, workers):
+    """Resumed in the middle of an epoch, as many images are opened as there are left to train on and to validate."""
+    shutil.copytree(tiny / "tiny", tmp_path / "tiny")
+    (tmp_path / "tiny" / "checkpoint_000006.pth").unlink()
+    opened, read = tmp_path / "opened", FrameFolders.read_bytes
+
+    def noted(self, video_id, frame_index):
+        with open(opened, "ab", buffering=0) as file:  # loader processes write into it too
+            file.write(b".")
+        return read(self, video_id, frame_index)
+
+    monkeypatch.setattr(FrameFolders, "read_bytes", noted)
+    here(*TINY, "--resume", "--val_interval=3", "--max_iterations=6", f"--workers={workers}")
+    assert opened.stat().st_size == 3 * 4 + 4  # three batches of 4, and the 4 clips to validate
+    assert losses(tmp_path / "tiny") == losses(tiny / "tiny")
+
+
 def test_no_checkpoint_can_be_read(train, undisturbed, tmp_path):
     whole = (undisturbed / RGB_RUN / "checkpoint_000003.pth").read_bytes()
     (copy_of(undisturbed, tmp_path) / "checkpoint_000003.pth").write_bytes(whole[: len(whole) // 2])
@@ -319,6 +392,26 @@ def test_words_that_are_refused(word):
     with pytest.raises(SystemExit) as e:
         build_parser().parse_args(["--root=x", word])
     assert e.value.code == 2
+
+
+def test_a_job_that_slurm_queues_again(here, tmp_path, monkeypatch):
+    """The same command every time: nothing there, a checkpoint, all done, and told to end in between."""
+    for name, value in {"JOB_ID": "7", "RESTART_COUNT": "1", "PROCID": "0", "NTASKS": "1", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    command = [*TINY, "--resume=auto", "--max_iterations=4"]
+    save = CheckpointSaver.save
+
+    def asked(self, *values, **keywords):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        save(self, *values, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointSaver, "save", asked)
+        with pytest.raises(Terminated):
+            here(*command, "--save_interval=2")
+    assert checkpoint_iterations(tmp_path / "tiny") == [2, 3]
+    assert "iterations 3 to 4" in here(*command)
+    assert "nothing to do" in here(*command)
 
 
 @pytest.mark.parametrize(
@@ -363,12 +456,13 @@ def test_weights_of_2d_kinectics(train, undisturbed, tmp_path):
     assert re.search(rf"model_025000.pth: loaded {len(old)} tensors, skipped none, left random none", result.stdout)
 
 
-def test_an_optimizer_is_no_weights(tmp_path):
-    network = torch.nn.Linear(2, 2)
-    torch.save(torch.optim.SGD(network.parameters(), lr=0.1).state_dict(), tmp_path / "optimizer_025000.pth")
-    stream = StreamConfig("rgb", "inception_v3", ("a", "b"), 75)
-    with pytest.raises(BadInputError, match="optimizer_025000.pth: 0 of its 0 tensors fit inception_v3"):
-        load_weights(network, tmp_path / "optimizer_025000.pth", stream)
+def test_an_optimizer_is_no_weights(here, tiny, tmp_path):
+    """2D-kinectics writes it beside the weights; its momentum is of no use to us, who name and group weights otherwise."""
+    content = torch.load(tiny / "tiny" / "checkpoint_000006.pth", weights_only=True)["optimizer"]
+    torch.save(content, tmp_path / "optimizer_025000.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(BadInputError, match=r"optimizer_025000.pth.* state of an optimizer.*model_025000.pth") as e:
+        here(*TINY, f"--init_from={tmp_path / 'optimizer_025000.pth'}", "--max_iterations=1")
+    assert "\n" not in str(e.value)
 
 
 def old_tree(root, toy_root):
@@ -413,6 +507,95 @@ def test_tree_and_command_line_of_2d_kinectics(run_program, toy_root, tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------- ways out
+
+
+@pytest.mark.parametrize("label", ["blue_down", 4, -1, None])
+def test_a_label_outside_the_classes_is_named_before_anything_is_begun(here, toy_root, tmp_path, monkeypatch, label):
+    """On a GPU it would end the process without a word about the video."""
+    annotations = json.loads((toy_root / "annotations.json").read_text())
+    annotations["videos"]["red_left_00000"]["label"] = label
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "annotations.json").write_text(json.dumps(annotations))
+    (tmp_path / "data" / "rgb-images").symlink_to(toy_root / "rgb-images")
+    monkeypatch.setattr(torch.nn.Module, "to", pytest.fail)
+    with pytest.raises(BadInputError, match=f"annotations.json.*'red_left_00000'.*{label or 'label'}"):
+        here(*TINY, root=tmp_path / "data")
+    assert [path.name for path in tmp_path.iterdir()] == ["data"], "no run was begun"
+
+
+def test_the_folder_is_gone_in_mid_run(here, tmp_path, monkeypatch):
+    """The next save makes it anew, and the training goes on."""
+    save = CheckpointSaver.save
+
+    def gone(self, iteration, *values, **keywords):
+        if iteration == 2:
+            shutil.rmtree(self.run_dir)
+        save(self, iteration, *values, **keywords)
+
+    monkeypatch.setattr(CheckpointSaver, "save", gone)
+    here(*TINY, "--save_interval=1", "--max_iterations=3")
+    assert checkpoint_iterations(tmp_path / "tiny") == [2, 3]
+    assert [entry["iteration"] for entry in read_log(tmp_path / "tiny")] == [3, 3]
+
+
+def test_logs_that_cannot_be_written_stop_nothing(here, tmp_path, monkeypatch):
+    """From iteration 2 on folders stand in their places: one warning for each."""
+    save = CheckpointSaver.save
+
+    def replaced(self, iteration, *values, **keywords):
+        if iteration == 1:
+            for name in ("log.jsonl", "train.log"):
+                (self.run_dir / name).unlink()
+                (self.run_dir / name).mkdir()
+        save(self, iteration, *values, **keywords)
+
+    monkeypatch.setattr(CheckpointSaver, "save", replaced)
+    text = here(*TINY, "--save_interval=1", "--max_iterations=3")
+    assert checkpoint_iterations(tmp_path / "tiny") == [1, 2, 3]
+    assert [text.count(f"{name}Monitor cannot write") for name in ("Json", "Console")] == [1, 1], text
+
+
+def start_training(root, save_root, *words, before=()):
+    """train.py in a process group of its own -> once it has logged an iteration."""
+    words = [f"--root={root}", f"--save_root={save_root}", *TINY, *words]
+    process = subprocess.Popen(
+        [*before, sys.executable, "train.py", *words], cwd=REPOSITORY, process_group=0, text=True,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""} | ONE_THREAD, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    log = save_root / "tiny" / "log.jsonl"
+    while not (log.exists() and log.stat().st_size) and process.poll() is None:
+        time.sleep(0.002)
+    return process
+
+
+def test_a_loader_process_that_is_killed_costs_no_iteration(toy_root, here, tmp_path):
+    """As the system does when memory is short: one line, and the next start goes on where this one ended."""
+    words = ["--workers=2", "--max_iterations=40"]
+    process = start_training(toy_root, tmp_path / "killed", *words)
+    try:
+        loaders = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(loaders[0]), signal.SIGKILL)
+        error = process.communicate(timeout=300)[1]
+    finally:
+        process.kill()
+    assert_refused(
+        subprocess.CompletedProcess([], process.returncode, "", error), 4, "DataLoader worker (pid", "--workers"
+    )
+    assert "Killed" in error
+    (iteration,) = checkpoint_iterations(tmp_path / "killed" / "tiny")
+    assert 1 <= iteration < 40 and read_log(tmp_path / "killed" / "tiny")[-1]["iteration"] == iteration
+    here(*TINY, *words, "--resume=auto", f"--save_root={tmp_path / 'killed'}")
+    here(*TINY, *words, f"--save_root={tmp_path / 'whole'}")
+    assert losses(tmp_path / "killed" / "tiny") == losses(tmp_path / "whole" / "tiny")
+
+
+def test_shared_memory_that_is_full(toy_root, tmp_path):
+    """A limit on the size of files stands for it, which batches of 32 clips do not keep."""
+    before = ["bash", "-c", 'ulimit -f 64; exec "$@"', "bash"]
+    process = start_training(toy_root, tmp_path, "--workers=1", "--batch_size=32", before=before)
+    error = process.communicate(timeout=300)[1]
+    result = subprocess.CompletedProcess([], process.returncode, "", error)
+    assert_refused(result, 4, "/dev/shm", "fewer --workers", "--shm-size")
 
 
 @pytest.mark.parametrize("workers", [0, 2])

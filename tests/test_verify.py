@@ -25,7 +25,7 @@ from twostream.extraction import ExtractionJob, ExtractionSettings, claim_tree, 
 from twostream.findings import KINDS, Finding, remake, remove
 from twostream.flow import FARNEBACK_PRESETS, FlowCoding, FlowSettings
 from twostream.frame_store import STORES, FrameFolders, FrameStore, frame_name, open_store
-from twostream.verification import VideoJob, check_video, jpeg_size
+from twostream.verification import VideoJob, check_video
 
 NUM_FRAMES = 8
 IDS = ("left_0", "left_1", "right_0", "right_1")  # 0: train, 1: val
@@ -326,15 +326,6 @@ def test_a_cut_image_is_found(folders, percent):
 def test_quick_reads_the_first_and_the_last_image(root, index, found):
     flip_bit(open_store(root, "rgb"), "left_0", index, 1000)
     assert len(diagnose(root, quick=True)) == found
-
-
-def test_size_by_the_header_is_that_of_the_image():
-    for height, width in [(1, 1), (48, 64), (255, 257), (700, 300)]:
-        for shape in ((height, width), (height, width, 3)):
-            for progressive in (0, 1):
-                data = jpeg(np.zeros(shape, np.uint8), cv2.IMWRITE_JPEG_PROGRESSIVE, progressive)
-                assert jpeg_size(data) == (width, height)
-    assert [jpeg_size(data) for data in (b"", b"\xff\xd8", b"\xff\xd8\xff\xe0\x00", b"text" * 9)] == [None] * 4
 
 
 @pytest.mark.parametrize("name", ["rgb-images/left_0/video.json", "farneback-images/extraction.json"])

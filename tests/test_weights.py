@@ -3,8 +3,13 @@
 Most tests fill a stub that has the first layer, one more and the head, under the names of the real network.
 """
 
+import os
+import pathlib
 import pickle
+import subprocess
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -13,6 +18,7 @@ from torch import nn
 from twostream.errors import BadInputError
 from twostream.models import BACKBONES, build_model
 from twostream.models.weights import find_pretrained, fit_first_layer, load_weights, read_torch_file
+from twostream.scores import read_scores
 from twostream.stream import StreamConfig
 
 NAMES = {
@@ -190,9 +196,69 @@ def test_other_architecture(tmp_path, backbone, other):
     assert backbone in message and BACKBONES[backbone].first_layer in message
 
 
+PAIRS = [
+    (one, other) for one in BACKBONES for other in BACKBONES if one != other and (one, other) != ("vgg16_reducedfc", "vgg16")
+]  # fmt: skip
+"""but for the one that begins as the other does, see `test_real_features_in_the_reducedfc_form`"""
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """Name -> a file with all of its tensors, each of them stored as a single zero, for 7 classes."""
+    folder = tmp_path_factory.mktemp("networks")
+    for name in BACKBONES:
+        state = meta_network(name, tuple("abcdefg")).state_dict()
+        saved(folder / f"{name}.pth", {key: torch.zeros((), dtype=t.dtype).expand(t.shape) for key, t in state.items()})
+    return folder
+
+
+def meta_network(name, classes=tuple("abcd"), **changes) -> nn.Module:
+    """Without memory for its weights."""
+    with torch.device("meta"):
+        return build_model(
+            stream(name, classes=classes, input_size=BACKBONES[name].input_size, **changes)
+        ).backbone  # fmt: skip
+
+
+@pytest.mark.parametrize("backbone, other", PAIRS)
+def test_each_network_refuses_the_weights_of_each_other(networks, backbone, other):
+    """In one line, with its own name; nothing is loaded in part."""
+    path = networks / f"{other}.pth"
+    config = stream(backbone, input_size=BACKBONES[backbone].input_size)
+    with pytest.raises(BadInputError) as caught:
+        load_weights(meta_network(backbone), path, config)
+    message = str(caught.value)
+    assert str(path) in message and backbone in message and "\n" not in message and len(message) < 500
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("clip_len, input_type", [(1, "rgb"), (5, "farneback")])
+def test_each_network_takes_its_own_weights(networks, backbone, clip_len, input_type):
+    """With other channels and classes: all but the head."""
+    config = stream(
+        backbone, input_size=BACKBONES[backbone].input_size, clip_len=clip_len, input_type=input_type
+    )  # fmt: skip
+    module = meta_network(backbone, clip_len=clip_len, input_type=input_type)
+    report = load_weights(module, networks / f"{backbone}.pth", config)
+    assert {name.rpartition(".")[0] for name in report.random} == {BACKBONES[backbone].head} and not report.skipped
+
+
+def test_a_checkpoint_of_another_network_is_named(tmp_path):
+    content = {"weights": stub().state_dict(), "stream": stream("vgg16").to_json()}
+    assert "is of vgg16, asked is inception_v3" in refusal(saved(tmp_path / "w.pth", content), "inception_v3")
+
+
 def test_other_shapes(tmp_path):
     state = stub().state_dict() | {"classifier.3.weight": torch.zeros(5, 7)}
     assert "(5, 7)" in (message := refusal(saved(tmp_path / "w.pth", state))) and "(5, 5)" in message
+
+
+def test_a_gap_is_refused(tmp_path):
+    """A smaller network's file, as resnet50's for resnet101, would leave layers in the middle random."""
+    state = {name: tensor for name, tensor in stub().state_dict().items() if not name.startswith("classifier.3")}
+    assert "lacks 2" in (message := refusal(saved(tmp_path / "w.pth", state))) and "classifier.3.weight" in message
+    del state["classifier.6.weight"], state["classifier.6.bias"]  # without what comes behind, it is a beginning
+    assert len(load_weights(stub(), saved(tmp_path / "w.pth", state), stream()).random) == 4
 
 
 @pytest.mark.parametrize("shape", [(), (6,), (6, 4, 3, 3), (6, 3, 3), (0, 3, 3, 3)])
@@ -224,23 +290,57 @@ def test_other_contents(tmp_path, content):
 
 
 class Hostile:
-    def __init__(self, marker):
-        self.marker = marker
+    """What a pickle makes a careless reader call."""
+
+    def __init__(self, function, *values):
+        self.call = function, values
 
     def __reduce__(self):
-        return (open, (str(self.marker), "w"))
+        return self.call
 
 
-@pytest.mark.parametrize("form", ["zip", "legacy", "pickle"])
-def test_hostile_pickle_is_not_run(tmp_path, form):
-    marker, path = tmp_path / "marker", tmp_path / "w.pth"
-    content = stub().state_dict() | {"payload": Hostile(marker)}
-    if form == "pickle":
-        path.write_bytes(pickle.dumps({"payload": Hostile(marker)}, protocol=2))
+HOSTILE = {
+    "open": lambda marker: Hostile(open, marker, "w"),
+    "system": lambda marker: Hostile(os.system, f"touch '{marker}'"),
+    "subprocess": lambda marker: Hostile(subprocess.call, ["touch", marker]),
+    "eval": lambda marker: Hostile(eval, f"open({marker!r}, 'w')"),
+    "exec": lambda marker: Hostile(exec, f"open({marker!r}, 'w')"),
+    "method": lambda marker: Hostile(getattr, Hostile(pathlib.PosixPath, marker), "touch"),
+    "torch": lambda marker: Hostile(torch.save, {}, marker),
+    "numpy": lambda marker: Hostile(np.save, marker, 0),
+}
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "pickle", "npz", "npy in npz", "beside tensors"])
+@pytest.mark.parametrize("payload", HOSTILE)
+def test_hostile_pickle_is_not_run(tmp_path, payload, form):
+    marker, path = tmp_path / "marker", tmp_path / ("scores.npz" if "npz" in form else "w.pth")
+    bad = HOSTILE[payload](str(marker))
+    if form in ("zip", "legacy"):
+        torch.save(stub().state_dict() | {"payload": bad}, path, _use_new_zipfile_serialization=form == "zip")
+    elif form == "pickle":
+        path.write_bytes(pickle.dumps({"payload": bad}, protocol=2))
+    elif form == "beside tensors":
+        torch.save({"weights": stub().state_dict(), "stream": {"backbone": bad}}, path)
+    elif form == "npz":
+        np.savez(path, header=np.array([bad], object), allow_pickle=True)
     else:
-        torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
-    refusal(path)
-    assert not marker.exists()
+        with zipfile.ZipFile(path, "w") as parts:
+            parts.writestr("header", pickle.dumps(bad))
+    if "npz" in form:
+        with pytest.raises(BadInputError, match="scores.npz"):
+            read_scores(path)
+    else:
+        refusal(path)
+    assert not any(tmp_path.glob("marker*"))
+
+
+def test_hostile_pickles_would_do_harm(tmp_path):
+    """To a careless reader: the payloads above are no duds."""
+    for name in sorted(set(HOSTILE) - {"method"}):
+        marker = tmp_path / name
+        pickle.loads(pickle.dumps(HOSTILE[name](str(marker))))
+        assert any(tmp_path.glob(f"{name}*")), name
 
 
 def test_missing_file(tmp_path):

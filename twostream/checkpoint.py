@@ -14,10 +14,12 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 import torch
+import torch.distributed
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from twostream import atomic
+from twostream.distributed import ALONE, World
 from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.fusion import class_difference
 from twostream.models.weights import read_torch_file
@@ -39,12 +41,13 @@ def checkpoint_iterations(run_dir: str | Path) -> list[int]:
 def write_checkpoint(
     run_dir: str | Path, *, stream: StreamConfig, backbone: nn.Module, optimizer: torch.optim.Optimizer,
     iteration: int, settings: dict, progress: dict, scaler: torch.amp.GradScaler | None = None,
-    average: AveragedModel | None = None,
+    average: AveragedModel | None = None, random_states: dict | None = None,
 ) -> Path:  # fmt: skip
     """Save all that the next iterations depend on.
 
     `settings` are the flags that decide the result; `progress` is what the caller's loop must have back (meters,
-    best value), both of plain values. Raises BadInputError rather than save weights that are not finite.
+    best value), both of plain values; `random_states` those of all ranks, else this process's are taken. Raises
+    BadInputError rather than save weights that are not finite.
     """
     weights = backbone.state_dict()
     broken = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
@@ -59,12 +62,11 @@ def write_checkpoint(
         "iteration": iteration,
         "weights": weights,
         "optimizer": optimizer.state_dict(),
-        "random_state": torch.get_rng_state(),
-        "random_state_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "settings": settings,
         "progress": progress,
         "versions": machine(),
     }
+    content |= random_states or gather_random_states()
     if scaler is not None and scaler.state_dict():
         content["scaler"] = scaler.state_dict()
     if average is not None:
@@ -83,6 +85,26 @@ def _save(content: dict, file: BinaryIO) -> None:
         raise error.__context__ if isinstance(error.__context__, OSError) else OSError(str(error)) from None
 
 
+def gather_random_states(world: World = ALONE) -> dict:
+    """Of the CPUs of all ranks, (R, n) bytes; and of each rank's GPU, or of all GPUs of a process alone."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and world.size == 1 else []
+    if torch.cuda.is_initialized() and world.size > 1:
+        cuda = list(world.gather(torch.cuda.get_rng_state()))
+    return {"random_state": world.gather(torch.get_rng_state()), "random_state_cuda": cuda}
+
+
+def _restore_random_state(content: dict, world: World) -> None:
+    """Where there were as many ranks; else each goes on from what it has."""
+    states, cuda = torch.atleast_2d(content["random_state"]), content["random_state_cuda"]
+    if len(states) != world.size:
+        return
+    torch.set_rng_state(states[world.rank].clone())  # of a view it would read the beginning, or crash
+    if world.size > 1 and torch.cuda.is_initialized() and len(cuda) == world.size:
+        torch.cuda.set_rng_state(cuda[world.rank].clone())
+    elif world.size == 1 and torch.cuda.is_available() and len(cuda) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(cuda)
+
+
 class CheckpointSaver:
     """Saves a run's checkpoints as long as it goes on: bears a disk that is full for a while, and removes old files.
 
@@ -92,18 +114,26 @@ class CheckpointSaver:
     MAX_FAILURES = 3
     """iterations in a row that could not be saved, before the run stops"""
 
-    def __init__(self, run_dir: Path, *, keep: int, say: Callable[[str], None], **what):
+    def __init__(self, run_dir: Path, *, keep: int, say: Callable[[str], None], world: World = ALONE, **what):
         """`what` are those parameters of `write_checkpoint` that stay the same in all of the run."""
-        self.run_dir, self.keep, self.say, self.what = run_dir, keep, say, what
+        self.run_dir, self.keep, self.say, self.world, self.what = run_dir, keep, say, world, what
         self.failed: set[int] = set()
 
     def save(self, iteration: int, progress: dict, *, final: bool) -> None:
         """Write a checkpoint. Where the disk does not let us, warn and go on with what stood there before.
 
-        Raises EnvironmentFaultError when there is no next time (`final`), or this was the third in a row.
+        All ranks come here, and go on when rank 0 has written. Raises EnvironmentFaultError when there is no next time
+        (`final`), or this was the third in a row.
         """
+        random_states = gather_random_states(self.world)
+        if self.world.is_first:
+            self._write(iteration, progress, random_states, final=final)
+        self.world.wait()
+
+    def _write(self, iteration: int, progress: dict, random_states: dict, *, final: bool) -> None:
+        states = {"progress": progress, "random_states": random_states}
         try:
-            path = write_checkpoint(self.run_dir, iteration=iteration, progress=progress, **self.what)
+            path = write_checkpoint(self.run_dir, iteration=iteration, **states, **self.what)
         except EnvironmentFaultError as error:
             self.failed.add(iteration)
             if final or len(self.failed) >= self.MAX_FAILURES:
@@ -120,16 +150,29 @@ class CheckpointSaver:
 
 
 def remove_leftovers(run_dir: Path) -> None:
-    """Remove the temporary files of saves that were killed; nobody else may be saving."""
-    for path in run_dir.glob(".checkpoint_*.pth.*"):
-        path.unlink(missing_ok=True)
+    """Remove the temporary files of those who were killed while writing; nobody else may be writing."""
+    for pattern in (".checkpoint_*.pth.*", ".curves.html.*", ".confusion.json.*", ".log.jsonl.*", ".stream.json.*"):
+        for path in run_dir.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
-def read_newest(run_dir: Path, say: Callable[[str], None]) -> tuple[Path, dict] | None:
+def read_newest(
+    run_dir: Path, say: Callable[[str], None], *, world: World = ALONE
+) -> tuple[Path, dict] | None:  # fmt: skip
     """The newest checkpoint that can be read, and its path; None when there are none at all.
 
-    Damaged ones are said and renamed to `.bad`, once one before them is found to be good; else BadInputError.
+    Damaged ones are said and renamed to `.bad`, once one before them is found to be good; else BadInputError. Rank 0
+    does so, and the others read what it has found.
     """
+    found = _newest_good(run_dir, say) if world.is_first else None
+    iteration = world.of_first(found[1]["iteration"] if found else -1)
+    if world.is_first or iteration < 0:
+        return found
+    path = checkpoint_path(run_dir, iteration)
+    return path, read_checkpoint(path)
+
+
+def _newest_good(run_dir: Path, say: Callable[[str], None]) -> tuple[Path, dict] | None:
     damaged: dict[Path, BadInputError] = {}
     for iteration in reversed(checkpoint_iterations(run_dir)):
         path = checkpoint_path(run_dir, iteration)
@@ -186,16 +229,21 @@ def load_weights_of(backbone: nn.Module, content: dict, *, name: str = "weights"
 
 def restore(
     content: dict, backbone: nn.Module, optimizer: torch.optim.Optimizer, *,
-    scaler: torch.amp.GradScaler | None = None, average: AveragedModel | None = None,
+    scaler: torch.amp.GradScaler | None = None, average: AveragedModel | None = None, world: World = ALONE,
 ) -> None:  # fmt: skip
-    """Put everything back as it was, the random state last. Momentum's factor and weight decay stay as they are set."""
+    """Put everything back as it was, the random state last. Momentum's factor and weight decay stay as they are set.
+
+    A rank's random state is put back where there are as many ranks as when it was saved.
+    """
     load_weights_of(backbone, content)
     if average is not None:
         load_weights_of(average.module.backbone, content, name="average")
         average.n_averaged.copy_(content["averaged"])
     if scaler is not None and "scaler" in content:
         scaler.load_state_dict(content["scaler"])
-    as_set = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    as_set = [
+        {key: value for key, value in group.items() if key not in ("params", "lr")} for group in optimizer.param_groups
+    ]
     try:
         optimizer.load_state_dict(content["optimizer"])
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -203,9 +251,7 @@ def restore(
         raise BadInputError(f"the checkpoint's optimizer state is of another network or version: {reason}") from None
     for group, values in zip(optimizer.param_groups, as_set, strict=True):
         group.update(values)
-    torch.set_rng_state(content["random_state"])
-    if torch.cuda.is_available() and len(content["random_state_cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(content["random_state_cuda"])
+    _restore_random_state(content, world)
 
 
 FLAGS = {"backbone": "arch", "clip_len": "seq_len", "frame_stride": "gap"}
@@ -253,6 +299,7 @@ def machine() -> dict[str, str | int]:
         "opencv": cv2.__version__,
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
+        "ranks": torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
         "gpus": ", ".join(torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())) or "none",
     }
 

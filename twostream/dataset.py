@@ -1,17 +1,36 @@
-"""Annotations + sampling + frames + crops, as a torch data set; and its loader."""
+"""Annotations + sampling + frames + crops, as a torch data set of whole batches; and its loader."""
 
+import functools
 import math
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from twostream.annotations import Annotations, VideoTable
 from twostream.errors import BadInputError
 from twostream.frame_store import FrameStore
-from twostream.sampling import ClipIndex, TrainingOrder, clip_frames
+from twostream.sampling import ClipIndex, SegmentIndex, TrainingOrder, clip_frames, item_random
 from twostream.stream import StreamConfig
+from twostream.transforms import Crop
+
+
+class Batch(NamedTuple):
+    """What loaders yield, `fit` and `predict` take."""
+
+    clips: torch.Tensor
+    """uint8 (N, S, T, H, W, C): as stored, decoded and cropped; S segments of each video, T frames of a clip; C is
+    R, G, B, or x, y of flow, whose magnitude the network adds"""
+    mirrored: torch.Tensor
+    """bool (N,): what the network is to mirror"""
+    labels: torch.Tensor
+    """int64 (N,), -1: none"""
+    numbers: torch.Tensor
+    """int64 (N,), of the items: clips; with segments, videos"""
+    unreadable: tuple[str, ...] = ()
+    """what was wrong with each image for whose sake another item stands here"""
 
 
 def usable_videos(annotations: Annotations, split: str, store: FrameStore) -> tuple[VideoTable, list[str]]:
@@ -34,41 +53,79 @@ def usable_videos(annotations: Annotations, split: str, store: FrameStore) -> tu
 class ClipDataset(Dataset):
     """The clips of some videos, for one stream and phase.
 
-    An item is named by its clip's number, or by (epoch, clip) in training, where the pair and the seed decide the
-    crop. It is (clip, label, number): uint8 (3T, S, S), label index (-1: none), the clip's number.
+    Its items are all clips, `clip_step` apart; or, with `num_segments` S, the videos, of which S clips are drawn. An
+    item is named by its number, or by (epoch, number) in training, where the pair and the seed decide segments, crop
+    and mirroring.
+
+    An image that cannot be read stops the program. With `max_unreadable` the item after it stands in for its item; that
+    many images of one item may be bad, and the batch names them.
 
     What it knows of the videos are columns, which loader processes share: they copy none of them.
     """
 
     def __init__(
-        self, videos: VideoTable, store: FrameStore, stream: StreamConfig, *, clip_step: int, transform, seed: int = 0
+        self, videos: VideoTable, store: FrameStore, stream: StreamConfig, *, crop: Crop, clip_step: int = 1,
+        num_segments: int = 0, mirror: bool = False, seed: int = 0, max_unreadable: int = 0,
     ):  # fmt: skip
-        self.videos, self.store, self.stream, self.transform, self.seed = videos, store, stream, transform, seed
-        # A clip longer than one frame needs its neighbours; a single frame needs itself only.
-        needed = clip_step if stream.clip_len == 1 else math.gcd(clip_step, stream.frame_stride)
+        self.videos, self.store, self.stream, self.crop, self.mirror = videos, store, stream, crop, mirror
+        self.seed, self.max_unreadable = seed, max_unreadable
+        self.geometry = {"clip_len": stream.clip_len, "frame_stride": stream.frame_stride}
+        # A clip longer than one frame needs its neighbours; a single frame needs itself only. Segments are drawn among
+        # the frames that are there, so that any step will do.
+        steps = ([] if num_segments else [clip_step]) + ([stream.frame_stride] if stream.clip_len > 1 else [])
+        needed = math.gcd(*steps)
         for place in np.flatnonzero(needed % videos.frame_step)[:1]:
             video = videos[place]
             raise BadInputError(
                 f"video {video.id!r} was extracted with --frame_step={video.frame_step}, so frames at step {needed} "
-                f"are not all there; use a --frame_step that is a multiple of {video.frame_step}, or extract again"
+                f"are not all there; use a {'--gap' if num_segments else '--frame_step'} that is a multiple of "
+                f"{video.frame_step}, or extract again"
             )
-        self.index = ClipIndex(
-            videos.num_frames, clip_len=stream.clip_len, frame_stride=stream.frame_stride, clip_step=clip_step
+        self.index = (
+            SegmentIndex(videos.num_frames, videos.frame_step, **self.geometry, num_segments=num_segments)
+            if num_segments
+            else ClipIndex(videos.num_frames, **self.geometry, clip_step=clip_step)
         )
+        self.num_clips = num_segments or 1  # of an item
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> tuple[torch.Tensor, int, int]:
-        epoch, clip_number = key if isinstance(key, tuple) else (0, key)
-        place, start = map(int, self.index.locate(clip_number))
-        video = self.videos[place]
-        geometry = {"clip_len": self.stream.clip_len, "frame_stride": self.stream.frame_stride}
-        clip = self.store.read(video.id, clip_frames(start, video.num_frames, **geometry))
-        cropped = self.transform(clip, np.random.default_rng((self.seed, epoch, clip_number)))
-        # (T, S, S, 3) -> (3T, S, S): all channels of frame 0, then all of frame 1 ...
-        channels_first = np.ascontiguousarray(cropped.transpose(0, 3, 1, 2)).reshape(-1, *cropped.shape[1:3])
-        return torch.from_numpy(channels_first), int(self.videos.label_index[place]), clip_number
+    def labels(self) -> np.ndarray:
+        """Label index of each item."""
+        return np.repeat(self.videos.label_index, np.diff(self.index.ends, prepend=0))
+
+    def __getitems__(self, keys: list[int] | list[tuple[int, int]]) -> Batch:
+        size, channels = self.crop.size, 3 if self.stream.modality == "rgb" else 2
+        clips = torch.empty(len(keys), self.num_clips, self.stream.clip_len, size, size, channels, dtype=torch.uint8)
+        if get_worker_info():
+            clips.share_memory_()  # before it is filled: else all of it would be copied when it is sent
+        unreadable: list[str] = []
+        items = []
+        for key, pixels in zip(keys, clips.flatten(1, 2).numpy(), strict=True):
+            epoch, number = key if isinstance(key, tuple) else (0, key)
+            for attempt in range(self.max_unreadable + 1):
+                try:
+                    items.append(self._read(epoch, number, pixels))
+                    break
+                except (BadInputError, OSError) as error:
+                    if attempt == self.max_unreadable:
+                        raise
+                    unreadable.append(str(error))
+                    number = (number + 1) % len(self)
+        mirrored, labels, numbers = zip(*items, strict=True)
+        return Batch(clips, torch.tensor(mirrored), torch.tensor(labels), torch.tensor(numbers), tuple(unreadable))
+
+    def _read(self, epoch: int, number: int, pixels: np.ndarray) -> tuple[bool, int, int]:
+        """Fill `pixels` (S x T, H, W, C) with an item; returns mirrored, label, number."""
+        rng = item_random(self.seed, epoch, number)
+        place, starts = self.index.draw(number, rng)
+        num_frames = int(self.videos.num_frames[place])
+        frames = [frame for start in starts for frame in clip_frames(start, num_frames, **self.geometry)]
+        mirrored = self.mirror and rng.random() < 0.5
+        choose = functools.partial(self.crop, rng=rng)
+        self.store.read_region(self.videos.ids[place], frames, choose, pixels)
+        return mirrored, int(self.videos.label_index[place]), number
 
 
 def train_loader(dataset: ClipDataset, order: TrainingOrder, *, num_workers: int, pin_memory: bool) -> DataLoader:
@@ -83,16 +140,23 @@ test_loader.__test__ = False  # not a test, whatever pytest thinks of its name
 
 
 def _loader(dataset: ClipDataset, num_workers: int, pin_memory: bool, **batching) -> DataLoader:
+    # Before the processes are forked: threads that OpenCV had started here would be missing there, and waited for.
+    cv2.setNumThreads(1)
     return DataLoader(
         dataset,
         num_workers=num_workers,
         pin_memory=pin_memory,
+        collate_fn=_as_it_is,
         worker_init_fn=_prepare_worker,
         # A generator of its own: else each pass over a loader would draw from the one that dropout uses, and a
         # resumed run would differ from the undisturbed one.
         generator=torch.Generator().manual_seed(0),
         **batching,
     )
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
 
 
 def _prepare_worker(worker_number: int) -> None:

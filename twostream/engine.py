@@ -1,22 +1,37 @@
 """The only two loops over batches: `fit` with gradients, `predict` without."""
 
+import contextlib
+import itertools
 import math
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from twostream import metrics
+from twostream.dataset import Batch
+from twostream.distributed import ALONE, World
 from twostream.errors import BadInputError, EnvironmentFaultError
 
 
-def choose_device(name: str, *, num_gpus: int = 1) -> torch.device:
-    """A flag's word -> the device; "auto" is the first GPU if there is any. Raises EnvironmentFaultError."""
+def choose_device(name: str, *, num_gpus: int = 1, world: World = ALONE) -> torch.device:
+    """A flag's word -> the device; "auto" is the first GPU if there is any. Raises EnvironmentFaultError.
+
+    Each of several ranks takes the GPU of its own number on its machine.
+    """
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if world.size > 1:
+        if num_gpus > 1:
+            raise BadInputError(f"--ngpu={num_gpus} splits batches in one process, here are {world.size}; leave it out")
+        if name == "cuda" or (name == "auto" and available):
+            name = f"cuda:{world.local_rank}"
     if num_gpus > 1 and num_gpus > available:
         raise EnvironmentFaultError(f"--ngpu={num_gpus}, but {available} GPUs are visible (CUDA_VISIBLE_DEVICES)")
     if name == "auto":
@@ -29,6 +44,8 @@ def choose_device(name: str, *, num_gpus: int = 1) -> torch.device:
         raise EnvironmentFaultError(f"--device {name!r}, expected auto, cpu, cuda or cuda:<number>")
     if device.type == "cuda" and (device.index or 0) >= available:
         raise EnvironmentFaultError(f"--device {name}, but {available} GPUs are visible; take --device=cpu or auto")
+    if device.type == "cuda" and world.size > 1:
+        torch.cuda.set_device(device)
     return device
 
 
@@ -92,6 +109,10 @@ AMP = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """--amp -> what the network's heavy layers compute in; weights, losses and sums stay float32"""
 
 
+CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
+"""values of --compile that replay a whole network as one command"""
+
+
 RUNS_AHEAD = ("cuda",)
 """kinds of device that work while Python goes on: there reading a number costs the time to catch up"""
 
@@ -110,6 +131,8 @@ class FitOptions:
     label_smoothing: float = 0.0
     max_skipped: int = 10
     """batches in a row that may be skipped for a loss or gradient that is not finite"""
+    compile: str = "off"
+    """a mode of torch.compile"""
 
     def __post_init__(self):
         if self.amp not in AMP:
@@ -122,6 +145,14 @@ class FitOptions:
             raise BadInputError(f"--label_smoothing {self.label_smoothing}, expected 0 or more, below 1")
         if self.max_skipped < 1:
             raise BadInputError(f"--max_skipped {self.max_skipped}, expected 1 or more")
+        if self.compile in CUDA_GRAPHS and self.accumulate > 1:
+            # A graph's next run takes the memory of the last one's gradients.
+            raise BadInputError(f"--compile={self.compile} with --accumulate; take --compile=default")
+
+    def compile_network(self, network: nn.Module) -> None:
+        """Compile it in its place, at its first call; `network.forward` and all names stay as they are."""
+        if self.compile != "off":
+            network.compile(mode=self.compile, dynamic=False)
 
     def scaler(self, device: torch.device) -> torch.amp.GradScaler:
         """Scales fp16's losses, does nothing for others; its `state_dict()` is plain values (empty for others).
@@ -153,7 +184,9 @@ class Step:
     skipped: torch.Tensor
     """bool: loss or gradient was not finite, so the network is as it was before"""
     clip_numbers: torch.Tensor
-    """(N,), as the loader gave them"""
+    """(N,), as the loader gave them; with several ranks those of this rank's part"""
+    unreadable: tuple[str, ...]
+    """what was wrong with images for whose sake other clips stand in the batch"""
     batch_size: int
     learning_rate: float
     data_seconds: float
@@ -164,7 +197,7 @@ class Step:
 
 def fit(
     network: nn.Module,
-    loader: Iterable,
+    loader: Iterable[Batch],
     optimizer: torch.optim.Optimizer,
     schedule: Schedule,
     *,
@@ -173,15 +206,18 @@ def fit(
     options: FitOptions = FitOptions(),
     scaler: torch.amp.GradScaler | None = None,
     average: AveragedModel | None = None,
+    world: World = ALONE,
 ) -> Iterator[Step]:
     """Train on each batch of the loader and yield after each; iterations count from `first` + 1.
 
-    What happens between two iterations (print, validate, save, stop) is the caller's loop to say. Clips are
-    (N, C, H, W), or (N, S, C, H, W) for S segments of each video, see `consensus`. `scaler` is that of the options,
-    given when its state is to be saved; `average` that of `average_weights`, which moves on after each iteration.
+    What happens between two iterations (print, validate, save, stop) is the caller's loop to say. `scaler` is that of
+    the options, given when its state is to be saved; `average` that of `average_weights`, which moves on after each
+    iteration. With several ranks the network is `world.share`'s and the loader gives this rank's part of each batch;
+    loss and accuracies are those of the whole.
 
     A batch whose loss or gradient is not finite changes nothing: weights, momentum and batch norm's statistics (which
     move in the forward pass already) stay as they were. After `max_skipped` of those in a row BadInputError is raised.
+    EnvironmentFaultError when memory is too small, or the network cannot be compiled.
     """
     # The GPU must not wait for Python to read whether a step was good, so there the question is answered on the device:
     # by the fused SGD, which leaves everything alone where `found_inf` is 1, and by torch.where for the statistics.
@@ -191,73 +227,147 @@ def fit(
     _choose_sgd(optimizer, fused=runs_ahead)
     scaler = scaler or options.scaler(device)
     statistics = _Buffers(network)
-    skipped_in_a_row = torch.zeros((), dtype=torch.int64, device=device)
+    skipped = _SkippedInARow(device, options.max_skipped)
     network.train()
     start = time.perf_counter()
-    for iteration, (clips, labels, clip_numbers) in enumerate(loader, first + 1):
-        clips = clips.to(device, non_blocking=True)
-        labels = labels.to(device, non_blocking=True)
+    for iteration, batch in enumerate(on_device(loader, device), first + 1):
+        if iteration == first + 1:
+            world.wait()  # the first images come late, and not everywhere at once
         data_seconds = time.perf_counter() - start
         learning_rate = schedule(iteration)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * group["lr_factor"]
-        optimizer.zero_grad(set_to_none=True)
-        before = statistics.copy()
-        loss, logits = _backward(network, clips, labels, options, scaler)
-        scaler.unscale_(optimizer)
-        weights = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in weights])
-        if options.clip_norm:
-            nn.utils.clip_grads_with_norm_(weights, options.clip_norm, norm)
-        finite = torch.isfinite(loss) & torch.isfinite(norm)
-        if runs_ahead:
-            optimizer.found_inf = (~finite).float()
-            optimizer.step()
-        elif finite:
-            optimizer.step()
-        statistics.restore(before, unless=finite)
-        scaler.update()
-        if average is not None:
-            average.update_parameters(network)
-        skipped_in_a_row = torch.where(finite, 0, skipped_in_a_row + 1)
-        # One look in so many iterations keeps the GPU busy, and a run that has gone bad stays bad.
-        if (not runs_ahead or iteration % options.max_skipped == 0) and skipped_in_a_row >= options.max_skipped:
+        with _told_in_one_line(network, batch, more_parts=2 * options.accumulate):
+            optimizer.zero_grad(set_to_none=True)
+            before = statistics.copy()
+            loss, top1, top3 = world.mean(_backward(network, batch, options, scaler))
+            scaler.unscale_(optimizer)
+            weights = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            norm = nn.utils.get_total_norm([p.grad for p in weights])
+            if options.clip_norm:
+                nn.utils.clip_grads_with_norm_(weights, options.clip_norm, norm)
+            # Of one mind on all ranks: they have the same loss, and the same gradient.
+            finite = torch.isfinite(loss) & torch.isfinite(norm)
+            if runs_ahead:
+                optimizer.found_inf = (~finite).float()
+                optimizer.step()
+            elif finite:
+                optimizer.step()
+            statistics.restore(before, unless=finite)
+            scaler.update()
+            if average is not None:
+                average.update_parameters(network)
+        if skipped.are_too_many(finite, iteration):
             raise BadInputError(
                 f"iteration {iteration}: loss or gradient was not finite in {options.max_skipped} batches in a row; the "
                 "last good checkpoint is kept: lower --lr, set --clip_norm, or look at the images"
             )
-        top1, top3 = (metrics.in_top_k(logits, labels, k).float().mean() for k in (1, 3))
+        batch_size = world.size * len(batch.labels)
         seconds = time.perf_counter() - start
         yield Step(
-            iteration, loss, top1, top3, ~finite, clip_numbers, len(labels), learning_rate, data_seconds, seconds
-        )
+            iteration, loss, top1, top3, ~finite, batch.numbers, batch.unreadable, batch_size, learning_rate, data_seconds,
+            seconds,
+        )  # fmt: skip
         start = time.perf_counter()
 
 
-def consensus(network: nn.Module, clips: torch.Tensor, *, channels_last: bool = False) -> torch.Tensor:
-    """Logits (N, K) float32 of clips (N, C, H, W); of S segments (N, S, C, H, W) the mean of theirs (TSN, ECCV 2016)."""
-    segments = clips.flatten(0, 1) if clips.ndim == 5 else clips
-    if channels_last:
-        segments = segments.contiguous(memory_format=torch.channels_last)
-    logits = network(segments).float()
-    return logits.unflatten(0, clips.shape[:2]).mean(dim=1) if clips.ndim == 5 else logits
+def on_device(loader: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """The loader's batches, on the device but for the numbers of their clips.
+
+    A GPU copies them on a stream of its own, so that it does so while it still computes what it was given before.
+    """
+    if device.type != "cuda":
+        yield from loader
+        return
+    copying = torch.cuda.Stream(device)
+    for batch in loader:
+        with torch.cuda.stream(copying):
+            moved = [tensor.to(device, non_blocking=True) for tensor in (batch.clips, batch.mirrored, batch.labels)]
+        computing = torch.cuda.current_stream(device)
+        computing.wait_stream(copying)
+        for tensor in moved:
+            tensor.record_stream(computing)  # their memory is not given away before they are used
+        clips, mirrored, labels = moved
+        yield batch._replace(clips=clips, mirrored=mirrored, labels=labels)
 
 
 def _backward(
-    network: nn.Module, clips: torch.Tensor, labels: torch.Tensor, options: FitOptions, scaler: torch.amp.GradScaler
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Add up the gradient of a batch, part by part; returns its loss and logits (N, K), detached."""
-    losses, logits = [], []
-    part_size = -(-len(labels) // options.accumulate)
-    for part, part_labels in zip(clips.split(part_size), labels.split(part_size), strict=True):
-        with torch.autocast(clips.device.type, AMP[options.amp], enabled=options.amp != "off"):
-            part_logits = consensus(network, part, channels_last=options.channels_last)
-        loss = functional.cross_entropy(part_logits, part_labels, label_smoothing=options.label_smoothing)
-        loss = loss * (len(part_labels) / len(labels))
-        scaler.scale(loss).backward()
-        losses.append(loss.detach())
-        logits.append(part_logits.detach())
-    return torch.stack(losses).sum(), torch.cat(logits)
+    network: nn.Module, batch: Batch, options: FitOptions, scaler: torch.amp.GradScaler
+) -> torch.Tensor:  # fmt: skip
+    """Add up the gradient of a batch, part by part; returns its loss, top-1 and top-3 accuracy, float32 (3,)."""
+    size = len(batch.labels)
+    part_size = -(-size // options.accumulate)
+    parts = list(zip(*(tensor.split(part_size) for tensor in batch[:3]), strict=True))
+    numbers = []
+    for number, (clips, mirrored, labels) in enumerate(parts, 1):
+        # Ranks exchange the gradient once, with the last part.
+        waits = isinstance(network, DistributedDataParallel) and number < len(parts)
+        with network.no_sync() if waits else contextlib.nullcontext():
+            with torch.autocast(clips.device.type, AMP[options.amp], enabled=options.amp != "off"):
+                logits = network(clips, mirrored)
+            loss = functional.cross_entropy(logits, labels, label_smoothing=options.label_smoothing)
+            loss = loss * (len(labels) / size)
+            scaler.scale(loss).backward()
+        right = (metrics.in_top_k(logits.detach(), labels, k).float().sum() / size for k in (1, 3))
+        numbers.append(torch.stack([loss.detach(), *right]))
+    return torch.stack(numbers).sum(dim=0)
+
+
+@contextlib.contextmanager
+def _told_in_one_line(network: nn.Module, batch: Batch, *, more_parts: int | None = None) -> Iterator[None]:
+    """Turn what torch says when memory is too small, or the network cannot be compiled, into EnvironmentFaultError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if re.search(r"out of memory|can't allocate memory|not enough memory", str(error)):
+            network = getattr(network, "module", network)
+            name = type(getattr(network, "backbone", network)).__name__
+            half = max(len(batch.labels) // 2, 1)
+            parts = f"--accumulate={more_parts} (the same batch in parts), --amp=bf16, or " if more_parts else ""
+            raise EnvironmentFaultError(
+                f"out of memory: {name}, {len(batch.labels)} clips of {' x '.join(map(str, batch.clips.shape[1:]))} in a "
+                f"batch on {batch.clips.device}; take {parts}a smaller --batch_size, as {half} here. What is saved is kept"
+            ) from None
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            reason = " ".join(str(error).split())[:200]
+            raise EnvironmentFaultError(
+                f"the network cannot be compiled: {reason}; a C++ compiler is needed (g++), or leave --compile out"
+            ) from None
+        raise
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise BadInputError(
+            f"batch norm cannot learn from one value: {len(batch.labels)} clips of "
+            f"{' x '.join(map(str, batch.clips.shape[1:]))}, computed one by one; take a larger --batch_size or --input_size, "
+            "a smaller --accumulate, or --batch_norm=frozen"
+        ) from None
+
+
+class _SkippedInARow:
+    """Counts batches that were left out.
+
+    Where the device runs ahead, the count is looked at now and then only, and what is read is the count at the look
+    before, which has arrived long since: nobody waits, and a run that has gone bad stays bad.
+    """
+
+    def __init__(self, device: torch.device, limit: int):
+        self.limit, self.runs_ahead = limit, device.type in RUNS_AHEAD
+        self.count = torch.zeros((), dtype=torch.int64, device=device)
+        self.seen, self.arrival = torch.zeros((), dtype=torch.int64), None
+
+    def are_too_many(self, finite: torch.Tensor, iteration: int) -> bool:
+        self.count = torch.where(finite, 0, self.count + 1)
+        if not self.runs_ahead:
+            return bool(self.count >= self.limit)
+        if iteration % self.limit:
+            return False
+        if self.arrival:
+            self.arrival.synchronize()
+        too_many = bool(self.seen >= self.limit)
+        self.seen = self.count.to("cpu", non_blocking=True)
+        self.arrival = torch.cuda.current_stream().record_event() if self.count.is_cuda else None
+        return too_many
 
 
 def _choose_sgd(optimizer: torch.optim.Optimizer, *, fused: bool) -> None:
@@ -298,38 +408,47 @@ class _Buffers:
 
 @torch.no_grad()
 def predict(
-    network: nn.Module, loader: Iterable, *, device: torch.device
+    network: nn.Module, loader: Iterable[Batch], *, device: torch.device
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Yield (clip numbers (N,), labels (N,), logits (N, K) float32) of each batch, on the CPU."""
+    """Yield (numbers (N,), labels (N,), logits (N, K) float32) of each batch, on the CPU."""
     was_training = network.training
     network.eval()
     try:
-        for clips, labels, numbers in loader:
-            yield numbers, labels, consensus(network, clips.to(device, non_blocking=True)).cpu()
+        for batch in on_device(loader, device):
+            with _told_in_one_line(network, batch):
+                # `forward` is the network as it is; called, it may be compiled, and batches of this size are few.
+                logits = network.forward(batch.clips, batch.mirrored)
+                result = batch.numbers, batch.labels.cpu(), logits.cpu()
+            yield result
     finally:
         network.train(was_training)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Means over clips with a label."""
+    """Of the clips with a label: means, and how many of class i were taken for class j, integers (K, K)."""
 
     loss: float
     top1: float
     top3: float
+    confusion: np.ndarray
 
 
-def evaluate(batches: Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> Evaluation:
-    """Loss and frame accuracies of what `predict` yields; clips without label (-1) are left out."""
-    count, sums = 0, torch.zeros(3, dtype=torch.float64)
+def evaluate(batches: Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], *, world: World = ALONE) -> Evaluation:
+    """Loss and frame accuracies of what `predict` yields, on all ranks; clips without label (-1) are left out."""
+    sums = torch.zeros(4, dtype=torch.float64)
+    confusion = np.zeros((1, 1), np.int64)  # of as many classes as the first batch has
     for _, labels, logits in batches:
         known = labels >= 0
         labels, logits = labels[known], logits[known]
-        count += len(labels)
         losses = functional.cross_entropy(logits.double(), labels, reduction="none")
-        for position, values in enumerate([losses, *(metrics.in_top_k(logits, labels, k) for k in (1, 3))]):
+        for position, values in enumerate([known, losses, *(metrics.in_top_k(logits, labels, k) for k in (1, 3))]):
             sums[position] += values.sum()
-    return Evaluation(*(sums / count).tolist())
+        confusion = confusion + metrics.confusion(logits.numpy(), labels.numpy())
+    count, *sums = world.sum(sums)
+    num_classes = world.of_first(len(confusion))  # a rank may have had no clips at all
+    confusion = world.sum(torch.zeros(num_classes, num_classes, dtype=torch.int64) + torch.from_numpy(confusion))
+    return Evaluation(*(float(values / count) for values in sums), confusion.numpy())
 
 
 class Meter:
@@ -361,3 +480,43 @@ class Meter:
 
     def load_state(self, state: dict[str, float]) -> None:
         self.last, self.sum, self.count = state["last"], state["sum"], state["count"]
+
+
+class Progress:
+    """What a run has come to: means since the last reset, skipped steps, unreadable images, the best validation."""
+
+    def __init__(self):
+        self.meters = {name: Meter() for name in ("seconds", "data_seconds", "loss", "top1", "top3")}
+        self.best_top1, self.unreadable = 0.0, 0
+        self.unread: list[Step] = []
+
+    def add(self, step: Step) -> None:
+        for name, meter in self.meters.items():
+            if "seconds" in name:
+                meter.update(getattr(step, name))
+            else:
+                meter.update(getattr(step, name), step.batch_size, skipped=step.skipped)
+        self.unread.append(step)
+
+    def numbers(self) -> dict[str, float]:
+        """Last values and means by name; for these and the following a GPU is waited for."""
+        last = {name: float(meter.last) for name, meter in self.meters.items()}
+        return last | {f"mean_{name}": meter.mean for name, meter in self.meters.items()}
+
+    def take_skipped(self) -> list[Step]:
+        """The steps that were not applied, since the last time it was asked."""
+        steps, self.unread = self.unread, []
+        return list(itertools.compress(steps, torch.stack([step.skipped for step in steps]).tolist())) if steps else []
+
+    def reset(self) -> None:
+        for meter in self.meters.values():
+            meter.reset()
+
+    def state(self) -> dict:
+        meters = {name: meter.state() for name, meter in self.meters.items()}
+        return {"best_top1": self.best_top1, "unreadable": self.unreadable, "meters": meters}
+
+    def load_state(self, state: dict) -> None:
+        self.best_top1, self.unreadable = state["best_top1"], state.get("unreadable", 0)
+        for name, meter in self.meters.items():
+            meter.load_state(state["meters"][name])

@@ -33,3 +33,12 @@ class EnvironmentFaultError(UserError):
 
 class Terminated(KeyboardInterrupt):
     """The machine asks the program to end, as a user does with Ctrl-C."""
+
+
+def exit_code(error: BaseException) -> int:
+    """What a program ends with."""
+    if isinstance(error, UserError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_TERMINATED if isinstance(error, Terminated) else EXIT_INTERRUPTED
+    return EXIT_ENVIRONMENT if isinstance(error, OSError | MemoryError) else 1

@@ -67,16 +67,6 @@ def from_planes(planes: np.ndarray) -> np.ndarray:
     return cv2.merge([planes[:height], planes[height:], magnitude])
 
 
-def mirror(image: np.ndarray) -> np.ndarray:
-    """The flow image of the left-right mirrored video: pixels mirrored and x negated, whatever the bound.
-
-    (..., H, W, 3) uint8. Level 0 (more than -bound) becomes 255, the nearest that 8 bits allow.
-    """
-    mirrored = image[..., ::-1, :].copy()
-    mirrored[..., 0] = np.minimum(2 * ZERO - mirrored[..., 0].astype(np.int16), 255)
-    return mirrored
-
-
 @dataclass(frozen=True)
 class FarnebackParameters:
     """Parameters of `cv2.calcOpticalFlowFarneback`; the defaults are its documentation's usual call.

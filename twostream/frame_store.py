@@ -18,6 +18,7 @@ import shutil
 import socket
 import uuid
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,6 @@ import cv2
 import numpy as np
 
 from twostream.errors import BadInputError
-from twostream.flow import from_planes
 from twostream.frame_shards import (
     IMAGE_ROW,
     INDEX_SUFFIX,
@@ -37,7 +37,7 @@ from twostream.frame_shards import (
     own_shards,
     take_shard,
 )
-from twostream.stream import RGB
+from twostream.jpeg import Header, Region, decode, decode_region, read_header
 
 RECORD_NAME = "video.json"
 TEMPORARY_PREFIX = ".tmp-"
@@ -75,19 +75,13 @@ def encode_jpeg(image: np.ndarray, *, quality: int, chroma_subsampling: bool) ->
 
 def decode_jpeg(data: bytes, input_type: str) -> np.ndarray | None:
     """An image file of this input type -> uint8 (H, W, 3), RGB (for flow: x, y, magnitude); None if it is no whole one."""
-    # OpenCV fills the missing part of a cut file with grey and says nothing.
-    if JPEG_END not in data[-32:]:
-        return None
-    buffer = np.frombuffer(data, np.uint8)
-    if input_type == RGB:
-        return cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB)
-    image = cv2.imdecode(buffer, cv2.IMREAD_ANYCOLOR)
-    if image is None or image.ndim == 3:
-        return image if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    try:
-        return from_planes(image)
-    except ValueError:
-        return None
+    header = header_of_whole(data, input_type)
+    return header and decode(data, header)
+
+
+def header_of_whole(data: bytes, input_type: str) -> Header | None:
+    """Header of an image file; None if it is no whole one. OpenCV fills what is missing with grey and says nothing."""
+    return read_header(data, input_type) if JPEG_END in data[-32:] else None
 
 
 def checksum(data: bytes) -> str:
@@ -168,15 +162,40 @@ class FrameStore(ABC):
         """
         return np.stack([self._decode(video_id, index) for index in frame_indices])
 
+    def read_region(
+        self, video_id: str, frame_indices: list[int], choose: Callable[[int, int], Region], out: np.ndarray
+    ) -> None:
+        """Fill `out`, uint8 (T, S, S, 3), or (T, S, S, 2) for x and y of flow, with one region of all images of a clip.
+
+        It is scaled to S, and chosen by `choose`, which is told height and width before anything is decoded. Raises BadInputError as `read` does, and
+        where an image has another size than the first.
+        """
+        first = region = None
+        for frame_index, target in zip(frame_indices, out, strict=True):
+            data = self.read_bytes(video_id, frame_index)
+            header = header_of_whole(data, self.input_type)
+            if header and not first:
+                first, region = header, choose(header.height, header.width)
+            if header and header[:2] != first[:2]:
+                raise BadInputError(
+                    f"{self.where(video_id, frame_index)} is {header.width}x{header.height}, others of this video are "
+                    f"{first.width}x{first.height}; remove this video, then extract it again"
+                )
+            if not (header and decode_region(data, header, region, target)):
+                raise self._damaged(video_id, frame_index, data)
+
     def _decode(self, video_id: str, frame_index: int) -> np.ndarray:
         data = self.read_bytes(video_id, frame_index)
         image = decode_jpeg(data, self.input_type)
         if image is None:
-            raise BadInputError(
-                f"{self.where(video_id, frame_index)}: {len(data)} bytes that are no whole JPEG image; "
-                "prep/verify.py tells what else is damaged and how to mend it"
-            )
+            raise self._damaged(video_id, frame_index, data)
         return image
+
+    def _damaged(self, video_id: str, frame_index: int, data: bytes) -> BadInputError:
+        return BadInputError(
+            f"{self.where(video_id, frame_index)}: {len(data)} bytes that are no whole JPEG image; "
+            "prep/verify.py tells what else is damaged and how to mend it"
+        )
 
 
 class FrameWriter(ABC):
@@ -267,9 +286,10 @@ class FrameFolders(FrameStore):
         return sorted(int(name[:-4]) - 1 for name in names if re.fullmatch(r"\d{5,}\.jpg", name))
 
     def read_bytes(self, video_id: str, frame_index: int) -> bytes:
-        path = self.video_folder(video_id) / frame_name(frame_index)
+        path = f"{self.folder}/{check_video_id(video_id)}/{frame_name(frame_index)}"  # pathlib takes as long as reading
         try:
-            return path.read_bytes()
+            with open(path, "rb") as file:
+                return file.read()
         except FileNotFoundError:
             raise BadInputError(missing(path)) from None
 

@@ -32,6 +32,24 @@ def mean_class_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(recalls)) if recalls else float("nan")
 
 
+def confusion(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How often class i was taken for class j: scores (M, K), label indices (M,) -> int64 (K, K), i down, j across.
+
+    What a row is taken for is its best class, the first of several alike.
+    """
+    num_classes = scores.shape[1]
+    pairs = np.asarray(labels) * num_classes + np.asarray(scores).argmax(axis=1)
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def most_confused(matrix: np.ndarray, count: int = 20) -> list[tuple[int, int, int]]:
+    """The commonest mistakes of a confusion matrix: (true class, taken for, times), the commonest first."""
+    mistakes = matrix - np.diag(np.diag(matrix))
+    places = np.argsort(-mistakes, axis=None, kind="stable")[:count]
+    pairs = zip(*np.unravel_index(places, matrix.shape), strict=True)
+    return [(int(i), int(j), int(mistakes[i, j])) for i, j in pairs if mistakes[i, j]]
+
+
 def mean_error(top1: float, top5: float) -> float:
     """Mean of the top-1 and top-5 errors, the Kinetics challenge's measure."""
     return ((1 - top1) + (1 - top5)) / 2

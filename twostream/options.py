@@ -7,6 +7,7 @@ Underscores are canonical: hyphens in flag names are read as underscores, `name=
 import argparse
 import math
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from twostream.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, UserError
+from twostream.errors import EXIT_ENVIRONMENT, Terminated, UserError, exit_code
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -146,7 +147,7 @@ def add_loading_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("machine")
     group.add_argument("--workers", "-j", type=not_negative, default=4, metavar="N", help="processes that load and decode images")
     group.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1; auto takes a GPU if any")
-    group.add_argument("--ngpu", type=positive, default=1, metavar="N", help="GPUs that share each batch")
+    group.add_argument("--ngpu", type=positive, default=1, metavar="N", help="GPUs that share each batch in one process; torchrun, a process for each, is faster")
 # fmt: on
 
 
@@ -174,20 +175,37 @@ def run(main: Callable[[], int | None]) -> None:
         code = main() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        code = error.exit_code
+        code = exit_code(error)
     except KeyboardInterrupt as error:
         print("interrupted; what is finished is kept, run the command again to go on", file=sys.stderr)
-        code = EXIT_TERMINATED if isinstance(error, Terminated) else EXIT_INTERRUPTED
-    except RuntimeError as error:
-        if not re.search(r"out of memory|DataLoader worker", str(error)):
+        code = exit_code(error)
+    except (OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not MEMORY.search(str(error)):
             raise
-        reason = str(error).partition(". ")[0]
-        print(f"error: {reason}; take a smaller --batch_size or fewer --workers, then go on", file=sys.stderr)
-        code = EXIT_ENVIRONMENT
-    except (OSError, MemoryError) as error:
-        print(f"error: {str(error) or type(error).__name__}; mend it, then run the command again", file=sys.stderr)
+        print(f"error: {_in_one_line(error)}", file=sys.stderr)
         code = EXIT_ENVIRONMENT
     sys.exit(code)
+
+
+MEMORY = re.compile(r"out of memory|DataLoader worker \(pid|unable to \w+ .*(shared memory|</torch_)")
+"""what torch says, as RuntimeError, when memory is too small or the system has killed a process for it"""
+
+
+def _in_one_line(error: Exception) -> str:
+    """A fault of the machine, and its remedy."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    # A loader's process wraps the error in its own traceback, whose last line is the error itself.
+    reason = (lines[-1] if "Original Traceback" in str(error) else lines[0]).partition(". ")[0]
+    if re.search(r"shared memory|Bus error|</torch_", str(error)):
+        total, _, free = shutil.disk_usage("/dev/shm") if Path("/dev/shm").is_dir() else (0, 0, 0)
+        return (
+            f"{reason}: the processes of --workers pass batches on in shared memory, and /dev/shm has {total >> 20} MiB, "
+            f"{free >> 20} of them free. Take fewer --workers or a smaller --batch_size, or enlarge it (docker run "
+            "--shm-size=8g), then go on"
+        )
+    if MEMORY.search(str(error)):
+        return f"{reason}; take a smaller --batch_size or fewer --workers, then go on"
+    return f"{reason}; mend it, then run the command again"
 
 
 def _terminate(signal_number: int, frame: object) -> None:

@@ -1,6 +1,8 @@
 """Which frame indices make a clip, which clips make a video, and in which order training sees them. Integers only."""
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from random import Random
 
 import numpy as np
 
@@ -47,28 +49,105 @@ class ClipIndex:
         firsts = np.where(videos > 0, self.ends[videos - 1], 0)
         return videos, (clips - firsts) * self.clip_step
 
+    def draw(self, clip: int, rng: Random) -> tuple[int, list[int]]:
+        """Number of the clip's video, and its one start, in which chance has no part."""
+        video = int(self.ends.searchsorted(clip, side="right"))  # `locate` takes three times as long for a single one
+        first = int(self.ends[video - 1]) if video else 0
+        return video, [(clip - first) * self.clip_step]
 
-class TrainingOrder:
-    """Batches of (epoch, clip) for iterations first + 1 ... last: a batch sampler for a DataLoader.
 
-    The order is one endless line, a new permutation of all clips for each epoch, cut into batches. The batch of an
-    iteration depends on the seed and the iteration alone, so a resumed run starts in the middle without replaying.
+class SegmentIndex:
+    """All videos, for a clip drawn from each of their S segments (TSN; Wang et al., ECCV 2016).
+
+    The starts that a video has at its own `frame_step`, see `clip_starts`, are cut into S equal parts, and each gives
+    one. In a video with fewer starts than segments, a part without a start has the one before it:
+
+        9 starts, 3 segments    [0 1 2][3 4 5][6 7 8]     2 starts, 3 segments    [0][0][1]
+
+    A clip longer than its video has one start at 0, and repeats frames, see `clip_frames`.
     """
 
-    def __init__(self, num_clips: int, *, batch_size: int, seed: int, first: int, last: int):
-        self.num_clips, self.batch_size, self.seed = num_clips, batch_size, seed
+    def __init__(
+        self, num_frames: np.ndarray, frame_step: np.ndarray, *, clip_len: int, frame_stride: int, num_segments: int
+    ):
+        self.num_frames, self.frame_step, self.num_segments = num_frames, frame_step, num_segments
+        self.geometry = {"clip_len": clip_len, "frame_stride": frame_stride}
+        self.ends = np.arange(1, len(num_frames) + 1)  # one item a video
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def locate(self, videos: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As that of clips; the starts, which are not drawn yet, are 0."""
+        return np.asarray(videos), np.zeros_like(videos)
+
+    def draw(self, video: int, rng: Random) -> tuple[int, list[int]]:
+        """Number of the video, and the starts of its S clips."""
+        frame_step = int(self.frame_step[video])
+        starts = clip_starts(int(self.num_frames[video]), **self.geometry, clip_step=frame_step)
+        borders = [k * len(starts) // self.num_segments for k in range(self.num_segments + 1)]
+        return video, [starts[rng.randrange(first, max(end, first + 1))] for first, end in pairwise(borders)]
+
+
+def item_random(seed: int, epoch: int, item: int) -> Random:
+    """What is drawn for an item, in the same order, is the same wherever and whenever it is made.
+
+    Python's generator, since NumPy's takes 50 us to make and to draw three numbers from, a tenth of an item's time.
+    """
+    return Random((seed << 96) + (epoch << 48) + item)
+
+
+class TrainingOrder:
+    """Batches of (epoch, item) for iterations first + 1 ... last: a batch sampler for a DataLoader.
+
+    The order is one endless line, cut into batches: for each epoch a new permutation of all items or, where their
+    `classes` are given, as many items drawn from each class equally often. The batch of an iteration depends on the
+    seed and the iteration alone, so a resumed run starts in the middle without replaying. Of R ranks, rank r gets the
+    r-th of R equal parts of each batch: `part` is (r, R).
+    """
+
+    def __init__(
+        self, num_items: int, *, batch_size: int, seed: int, first: int, last: int, part: tuple[int, int] = (0, 1),
+        classes: np.ndarray | None = None,
+    ):  # fmt: skip
+        self.num_items, self.batch_size, self.seed = num_items, batch_size, seed
         self.first, self.last = first, last
+        rank, world_size = part
+        if batch_size % world_size:
+            raise ValueError(f"batches of {batch_size} cannot be shared equally by {world_size}")
+        self.begin, self.end = (r * batch_size // world_size for r in (rank, rank + 1))  # in a batch
+        self.items_by_class = None if classes is None else _items_by_class(classes)
+        self._epoch, self._items = -1, np.empty(0, np.int64)  # the last one that was asked for
 
     def __len__(self) -> int:
         return max(self.last - self.first, 0)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, permutation = -1, np.empty(0, np.int64)
-        for iteration in range(self.first, self.last):
-            batch = []
-            for position in range(iteration * self.batch_size, (iteration + 1) * self.batch_size):
-                if position // self.num_clips != epoch:
-                    epoch = position // self.num_clips
-                    permutation = np.random.default_rng((self.seed, epoch)).permutation(self.num_clips)
-                batch.append((epoch, int(permutation[position % self.num_clips])))
-            yield batch
+        for iteration in range(self.first + 1, self.last + 1):
+            yield self.batch(iteration)[self.begin : self.end]
+
+    def batch(self, iteration: int) -> list[tuple[int, int]]:
+        """The batch of an iteration, counted from 1, of all ranks together."""
+        places = range((iteration - 1) * self.batch_size, iteration * self.batch_size)
+        return [self._key(*divmod(place, self.num_items)) for place in places]
+
+    def _key(self, epoch: int, place: int) -> tuple[int, int]:
+        if epoch != self._epoch:
+            self._epoch, self._items = epoch, self._draw(np.random.default_rng((self.seed, epoch)))
+        return epoch, int(self._items[place])
+
+    def _draw(self, rng: np.random.Generator) -> np.ndarray:
+        """The items of an epoch, in order."""
+        if self.items_by_class is None:
+            return rng.permutation(self.num_items)
+        # Rows of one item of each class. A class's column runs through its items in random order, then again.
+        num_rows = -(-self.num_items // len(self.items_by_class))
+        columns = [np.resize(rng.permutation(items), num_rows) for items in self.items_by_class]
+        return rng.permuted(np.stack(columns, axis=1), axis=1).ravel()[: self.num_items]
+
+
+def _items_by_class(classes: np.ndarray) -> list[np.ndarray]:
+    """The numbers of the items of each class that has any."""
+    narrow = np.int32 if len(classes) < 2**31 else np.int64
+    in_order = np.argsort(classes, kind="stable").astype(narrow)
+    return np.split(in_order, np.flatnonzero(np.diff(classes[in_order])) + 1)

@@ -1,18 +1,27 @@
-"""Crops of a clip for one phase: uint8 (T, H, W, 3) -> uint8 (T, S, S, 3).
+"""Crops: which part of its pictures the network sees, squeezed into a square. Chosen before anything is decoded.
 
-One random draw serves all frames of a clip. Normalisation is the network's business (models/__init__.py): workers
-hand over uint8, a quarter of the bytes of floats.
+One draw serves all frames of a clip, and all segments of a video. Mirroring and normalisation are the network's
+business (models/__init__.py): they cost the GPU nothing, and workers hand over uint8, a quarter of the bytes of floats.
 """
 
+import functools
 from dataclasses import dataclass
+from itertools import product
+from random import Random
+from typing import Protocol
 
-import cv2
-import numpy as np
-
-from twostream import flow
+from twostream.jpeg import Region
 
 SHORT_SIDE = 1.1
 """short side of the image relative to the crop's side, in training and testing, as in 2D-kinectics"""
+
+
+class Crop(Protocol):
+    size: int
+    """side of what the network sees, pixels"""
+
+    def __call__(self, height: int, width: int, rng: Random) -> Region:
+        """The part of a picture of that size."""
 
 
 @dataclass(frozen=True)
@@ -21,41 +30,52 @@ class CentreCrop:
 
     size: int
 
-    def __call__(self, clip: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        side, free_y, free_x = _square(clip, self.size)
-        return _crop(clip, free_y // 2, free_x // 2, side, self.size)
+    def __call__(self, height: int, width: int, rng: Random | None = None) -> Region:
+        side = _side(height, width, self.size)
+        return Region((height - side) // 2, (width - side) // 2, side, side)
 
 
 @dataclass(frozen=True)
-class TrainCrop:
-    """A square at a random place, mirrored half of the time; mirrored flow has its x negated."""
+class RandomCrop:
+    """The same square at a random place, as in 2D-kinectics."""
 
     size: int
-    modality: str
-    mirror: bool = True
 
-    def __call__(self, clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        side, free_y, free_x = _square(clip, self.size)
-        y, x = rng.integers(free_y + 1), rng.integers(free_x + 1)
-        cropped = _crop(clip, y, x, side, self.size)
-        if self.mirror and rng.random() < 0.5:
-            cropped = flow.mirror(cropped) if self.modality == "flow" else cropped[:, :, ::-1]
-        return cropped
+    def __call__(self, height: int, width: int, rng: Random) -> Region:
+        side = _side(height, width, self.size)
+        return Region(rng.randrange(height - side + 1), rng.randrange(width - side + 1), side, side)
 
 
-def _square(clip: np.ndarray, size: int) -> tuple[int, int, int]:
-    """Side of the square in the image's own pixels, and the room left for it in y and in x.
+@dataclass(frozen=True)
+class CornerCrop:
+    """TSN's multi-scale corner crop (Wang et al., ECCV 2016): the corners and the centre only, which over-fits less.
 
-    Cutting in the image and resizing the cut is resizing (short side to 1.1 of the crop) and cutting, in one step.
+    Height and width are two of the scales of the short side, at most one step apart; all are equally likely.
     """
-    height, width = clip.shape[1:3]
-    side = max(round(min(height, width) * size / int(SHORT_SIDE * size)), 1)
-    return side, height - side, width - side
+
+    size: int
+    scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
+    """in order, each above 0 and up to 1"""
+
+    def __call__(self, height: int, width: int, rng: Random) -> Region:
+        return rng.choice(corner_regions(height, width, self.scales))
 
 
-def _crop(clip: np.ndarray, y: int, x: int, side: int, size: int) -> np.ndarray:
-    cut = clip[:, y : y + side, x : x + side]
-    if side == size:
-        return np.ascontiguousarray(cut)
-    method = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
-    return np.stack([cv2.resize(frame, (size, size), interpolation=method) for frame in cut])
+@functools.lru_cache
+def corner_regions(height: int, width: int, scales: tuple[float, ...]) -> list[Region]:
+    """All that CornerCrop draws from."""
+    sides = [max(int(min(height, width) * scale), 1) for scale in scales]
+    pairs = [(h, w) for (i, h), (j, w) in product(enumerate(sides), repeat=2) if abs(i - j) <= 1]
+    return [
+        Region(y, x, h, w)
+        for h, w in pairs
+        for y, x in [*product((0, height - h), (0, width - w)), ((height - h) // 2, (width - w) // 2)]
+    ]
+
+
+def _side(height: int, width: int, size: int) -> int:
+    """Side of the square in the picture's own pixels.
+
+    Cutting in the picture and resizing the cut is resizing (short side to 1.1 of the crop) and cutting, in one step.
+    """
+    return max(round(min(height, width) * size / int(SHORT_SIDE * size)), 1)

@@ -27,6 +27,7 @@ from twostream.frame_store import (
     open_store,
     record_facts,
 )
+from twostream.jpeg import read_header
 from twostream.stream import RGB
 
 SAMPLES_PER_VIDEO = 8
@@ -146,7 +147,7 @@ def _check_recorded(job: VideoJob, store: FrameStore, record: dict, indices: lis
             cut = "" if JPEG_END in data[-32:] else ", cut: no end marker"
             again("damaged image", where, f"{len(data)} bytes of checksum {now}{cut}", f"checksum {known}")
             continue
-        sizes[jpeg_size(data)].append(index)
+        sizes[_size(data)].append(index)
         if sample.wants(index):
             sample.add(_decoded(data))
 
@@ -246,15 +247,10 @@ def _size_text(sizes: dict[tuple[int, int] | None, list[int]]) -> str:
     return ", ".join(f"{len(those)} of {text(size)}" for size, those in sizes.items())
 
 
-def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height by the frame header of a JPEG file; None where there is none."""
-    place = 2  # after the start marker; then segments: FF, kind, length of two bytes that counts itself
-    while data[place : place + 1] == b"\xff" and place + 9 <= len(data):
-        kind, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4])
-        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
-            return int.from_bytes(data[place + 7 : place + 9]), int.from_bytes(data[place + 5 : place + 7])
-        place += 2 + length
-    return None
+def _size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of the whole picture by its file; None where that is no JPEG file."""
+    header = read_header(data, RGB)
+    return (header.width, header.height) if header else None
 
 
 class _Sample:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from twostream.errors import BadInputError
+from twostream.flow import ZERO
 from twostream.models import imagenet, inception, vgg
 from twostream.stream import StreamConfig
 
@@ -107,29 +108,61 @@ def backbone_name(name: str) -> str:
 
 
 class StreamNetwork(nn.Module):
-    """Clips as they are stored -> logits: uint8 (N, 3T, S, S) -> float32 (N, K).
+    """Clips as loaders give them -> logits: uint8 (N, S, T, H, W, C), see `Batch` -> float32 (N, K).
 
-    Normalisation is in here, so that nobody can use the wrong one. Weights are those of `.backbone`.
+    Mirroring, order of channels and normalisation are in here, so that nobody can use the wrong ones, and nothing is
+    done sample by sample. Weights are those of `.backbone`.
     """
 
     frozen_norms: tuple[nn.Module, ...] = ()
     """batch norms that keep their statistics in training too, see `freeze_batch_norm`"""
 
-    def __init__(self, backbone: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], clip_len: int):
+    def __init__(
+        self, backbone: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], clip_len: int, modality: str
+    ):
         super().__init__()
-        self.backbone = backbone
-        for name, values in (("mean", mean), ("std", std)):
-            buffer = 255 * torch.tensor(values * clip_len).view(1, -1, 1, 1)
-            self.register_buffer(name, buffer, persistent=False)
+        self.backbone, self.modality = backbone, modality
+        mean, std = (255 * torch.tensor(values * clip_len).view(1, -1, 1, 1) for values in (mean, std))
+        self.register_buffer("scale", 1 / std, persistent=False)
+        self.register_buffer("shift", -mean / std, persistent=False)
 
-    def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        return self.backbone((clips.float() - self.mean) / self.std)
+    def forward(self, clips: torch.Tensor, mirrored: torch.Tensor | None = None) -> torch.Tensor:
+        """`mirrored` is bool (N,). The logits are the mean over the S segments (TSN's consensus; ECCV 2016)."""
+        # (N S, T, H, W, 3) -> (N S, 3T, H, W): all channels of frame 0, then all of frame 1 ...; moved about as bytes,
+        # and turned into normalised floats in one pass.
+        seen = as_seen(clips, mirrored, self.modality).flatten(0, 1)
+        pictures = seen.permute(0, 1, 4, 2, 3).flatten(1, 2).contiguous()
+        logits = self.backbone(torch.addcmul(self.shift, pictures, self.scale))
+        return logits.float().unflatten(0, clips.shape[:2]).mean(dim=1)
 
     def train(self, mode: bool = True) -> "StreamNetwork":
         super().train(mode)
         for norm in self.frozen_norms:
             norm.eval()
         return self
+
+
+def as_seen(clips: torch.Tensor, mirrored: torch.Tensor | None, modality: str) -> torch.Tensor:
+    """Clips as loaders give them -> uint8 (N, S, T, H, W, 3): mirrored where bool (N,) says so, flow with its magnitude."""
+    if mirrored is not None:
+        clips = torch.where(mirrored.view(-1, 1, 1, 1, 1, 1), mirror(clips, modality), clips)
+    if modality == "flow":
+        motion = clips.float().sub_(ZERO)
+        magnitude = torch.hypot(*motion.unbind(-1)).add_(ZERO).round_().clamp_(max=255)
+        clips = torch.cat([clips, magnitude.to(torch.uint8).unsqueeze(-1)], dim=-1)
+    return clips
+
+
+def mirror(clips: torch.Tensor, modality: str) -> torch.Tensor:
+    """The clips of the left-right mirrored video, uint8 (..., W, C): pixels mirrored, and x of flow negated.
+
+    Whatever the bound: level v becomes 256 - v, and 0 (more than -bound) becomes 255, the nearest that 8 bits allow.
+    """
+    mirrored = clips.flip(-2)
+    if modality == "flow":
+        x = mirrored[..., 0]
+        x.copy_(-x.clamp(min=1))  # modulo 256
+    return mirrored
 
 
 BATCH_NORM = {"train": None, "partial": 1, "frozen": 0}
@@ -171,7 +204,9 @@ def build_model(stream: StreamConfig, *, dropout: float = 0.6, batch_norm: str =
     nn.init.zeros_(head.bias)
     if stream.clip_len > 1:
         _widen(module, backbone.first_layer, stream.num_channels)
-    network = StreamNetwork(module, mean=backbone.mean, std=backbone.std, clip_len=stream.clip_len)
+    network = StreamNetwork(
+        module, mean=backbone.mean, std=backbone.std, clip_len=stream.clip_len, modality=stream.modality
+    )
     freeze_batch_norm(network, batch_norm)
     return network
 

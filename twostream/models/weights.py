@@ -5,6 +5,7 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,15 +92,26 @@ def load_weights(module: nn.Module, path: str | Path, stream: StreamConfig) -> W
 
     Files: torchvision's and 2D-kinectics' ImageNet weights, 2D-kinectics' `model_*.pth`, our checkpoints; with or
     without the prefix of DataParallel. The first layer is fitted to the stream's channels, see `fit_first_layer`;
-    a head for other classes is left random. Raises BadInputError when another layer has another shape, or nothing
-    fits.
+    a head for other classes, and all behind the last layer of the file, is left random. Raises BadInputError when the
+    file is of another network: another layer has another shape, there are gaps, or nothing fits.
     """
     path = Path(path)
     backbone = BACKBONES[stream.backbone]
     content = read_torch_file(path)
     source = _named_tensors(content, backbone)
+    if not source and "param_groups" in content:
+        weights = path.with_name(path.name.replace("optimizer", "model")).name
+        raise BadInputError(
+            f"{path} is the state of an optimizer, which 2D-kinectics writes beside the weights; name those, as {weights}, "
+            "and momentum begins anew"
+        )
+    theirs = content["stream"].get("backbone") if isinstance(content.get("stream"), dict) else None
+    if theirs not in (None, stream.backbone):
+        raise BadInputError(
+            f"{path} is of {theirs}, asked is {stream.backbone}: give --arch={theirs}, or other weights"
+        )
     adapt_to = stream.modality if _sees_rgb(content) else "rgb"
-    report = WeightReport(path)
+    report, given = WeightReport(path), list(source)
     own = module.state_dict()
     for name, tensor in own.items():
         new = source.pop(name, None)
@@ -119,12 +131,27 @@ def load_weights(module: nn.Module, path: str | Path, stream: StreamConfig) -> W
             tensor.copy_(new)
             report.loaded.append(name)
     report.skipped = [name for name in source if not re.match(backbone.ignored, name)]
+    # A file may be the beginning of the network, or have a little more; one with gaps, or mostly unused, is another's.
+    gaps = [name for name in _before_the_last_of(report.loaded, own) if name in report.random and name not in given]
+    more = [name for name in _before_the_last_of(report.loaded, given) if name in report.skipped]
+    more = more or (report.skipped if len(report.skipped) > len(report.loaded) else [])
+    if report.loaded and (gaps or more):
+        raise BadInputError(
+            f"{path} is of another network than {stream.backbone}: {len(report.loaded)} tensors fit, but it lacks "
+            f"{len(gaps)} between them and has {len(more)} of no use, as {(gaps + more)[0]}; give its --arch, or other weights"
+        )
     if f"{backbone.first_layer}.weight" not in report.loaded:
         raise BadInputError(
             f"{path}: {len(report.loaded)} of its {len(report.skipped) + len(report.loaded)} tensors fit "
             f"{stream.backbone}, among them not {backbone.first_layer}; it holds {', '.join(report.skipped[:3])} ..."
         )
     return report
+
+
+def _before_the_last_of(names: list[str], all_names: Iterable[str]) -> list[str]:
+    """All names up to the last one of `names`, in their order."""
+    all_names = list(all_names)
+    return all_names[: max((all_names.index(name) for name in names if name in all_names), default=0)]
 
 
 def _sees_rgb(content: dict) -> bool:

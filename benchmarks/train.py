@@ -1,0 +1,289 @@
+#!/usr/bin/env python3
+"""How fast a network trains, beside what the device can compute and what the loader can read.
+
+  python benchmarks/train.py --arch=inception_v3 --batch_size=64,256 --amp=bf16 --channels_last
+  python benchmarks/train.py --arch=inception_v3 --batch_size=64,256 --amp=bf16 --channels_last --compile=default --batch_norm=frozen
+
+All rows go through `engine.fit`, with a learning rate of 0. "synthetic" is one batch that stays on the device; "folders"
+and "packed" are JPEG images of 340x256, made for the purpose and read by train.py's own loader, again and again, so that
+they are in the system's memory. The rate of matrices is that of one large product in the format of --amp. Operations are
+counted by torch: an addition and a multiplication are two.
+"""
+
+import argparse
+import contextlib
+import itertools
+import json
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from twostream import options
+from twostream.annotations import read_annotations
+from twostream.dataset import Batch, ClipDataset, train_loader, usable_videos
+from twostream.engine import AMP, FitOptions, Progress, build_optimizer, choose_device, fit
+from twostream.errors import EnvironmentFaultError
+from twostream.frame_store import open_store
+from twostream.models import BACKBONES, BATCH_NORM, StreamNetwork, backbone_name, build_model
+from twostream.sampling import TrainingOrder
+from twostream.stream import StreamConfig
+from twostream.transforms import RandomCrop
+
+DATA = ("synthetic", "folders", "packed")
+NUM_CLASSES = 400
+HEIGHT, WIDTH = 256, 340
+SCHEDULE_IMAGES = 500_000 * 64  # of 2D-kinectics' schedule
+
+REAL_OF_SYNTHETIC = 0.95
+H200_GOALS = {  # network, side of its pictures, compiled -> images/s on one H200 with --amp; hours of the schedule
+    ("inception_v3", 299, False): (1900, 5.0),
+    ("inception_v3", 299, True): (2800, 3.2),
+    ("vgg16", 224, False): (1500, None),
+    ("vgg16_reducedfc", 300, False): (800, None),
+}
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, side: int, *, repeats: int = 20) -> float:
+    """Operations a second of a product of two square matrices; on a GPU float32 is TF32, as in train.py."""
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    for _turn in range(2):  # the first one is not counted
+        wait_for(device)
+        start = time.perf_counter()
+        for _ in range(repeats):
+            torch.mm(a, b)
+        wait_for(device)
+    return 2 * side**3 * repeats / (time.perf_counter() - start)
+
+
+def wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def operations_of_a_picture(network: StreamNetwork, batch: Batch) -> float:
+    """Forward and backward."""
+    clips = batch.clips[:2]
+    with FlopCounterMode(display=False) as counter:
+        network.forward(clips).sum().backward()
+    network.zero_grad()
+    return counter.get_total_flops() / len(clips)
+
+
+def synthetic_batch(batch_size: int, input_size: int, device: torch.device) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    clips = torch.randint(0, 256, (batch_size, 1, 1, input_size, input_size, 3), dtype=torch.uint8, generator=generator)
+    numbers = torch.arange(batch_size)
+    return Batch(clips.to(device), (numbers % 2 == 0).to(device), (numbers % NUM_CLASSES).to(device), numbers)
+
+
+def write_images(root: Path, *, num_videos: int, num_frames: int) -> None:
+    """A data root of two classes: frames of smooth noise, some 20 kB each."""
+    rng = np.random.default_rng(0)
+    videos = {}
+    for number in range(num_videos):
+        videos[f"v{number}"] = {"split": "train", "label": "ab"[number % 2], "num_frames": num_frames}
+        folder = root / "rgb-images" / f"v{number}"
+        folder.mkdir(parents=True)
+        for k in range(num_frames):
+            frame = cv2.GaussianBlur(rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8), (0, 0), 1.5)
+            cv2.imwrite(str(folder / f"{k + 1:05d}.jpg"), frame, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    (root / "annotations.json").write_text(json.dumps({"version": 1, "classes": ["a", "b"], "videos": videos}))
+
+
+def pack(root: Path, packed: Path) -> None:
+    program = Path(__file__).resolve().parent.parent / "prep" / "pack.py"
+    command = [sys.executable, str(program), f"--root={root}", f"--to={packed}", "--store=packed", "--workers=1"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def real_loader(root: Path, stream: StreamConfig, *, batch_size: int, iterations: int, workers: int, pin_memory: bool):
+    store = open_store(root, "rgb")
+    videos, _ = usable_videos(read_annotations(root), "train", store)
+    dataset = ClipDataset(videos, store, stream, crop=RandomCrop(stream.input_size), mirror=True)
+    order = TrainingOrder(len(dataset), batch_size=batch_size, seed=0, first=0, last=iterations)
+    return train_loader(dataset, order, num_workers=workers, pin_memory=pin_memory)
+
+
+@dataclass
+class Row:
+    """What was measured; no images a second where memory was too small."""
+
+    batch_size: int
+    data: str
+    images_per_second: float | None = None
+    waiting: float = 0.0
+    """share of the time in which there was no batch yet"""
+    peak_bytes: int = 0
+
+
+def measure(
+    row: Row, network: StreamNetwork, loader: Iterable[Batch], *, device: torch.device, fit_options: FitOptions,
+    warm_up: int, iterations: int,
+) -> None:  # fmt: skip
+    """Fill in a row by so many iterations after those of warming up."""
+    optimizer = build_optimizer(network, learning_rate=0.0, momentum=0.9, weight_decay=1e-4)
+    steps = fit(network, loader, optimizer, lambda _: 0.0, device=device, first=0, options=fit_options)
+    progress = Progress()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    for _ in itertools.islice(steps, warm_up):
+        pass
+    wait_for(device)
+    start = time.perf_counter()
+    for step in itertools.islice(steps, iterations):
+        progress.add(step)
+    wait_for(device)
+    seconds = time.perf_counter() - start
+    steps.close()
+    row.images_per_second = row.batch_size * iterations / seconds
+    row.waiting = progress.meters["data_seconds"].sum / seconds
+    row.peak_bytes = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+
+
+def measure_all(args: argparse.Namespace, stream: StreamConfig, device: torch.device) -> Iterator[Row]:
+    fit_options = FitOptions(amp=args.amp, channels_last=args.channels_last, compile=args.compile)
+    with tempfile.TemporaryDirectory() as folder:
+        roots = {"folders": Path(folder, "folders"), "packed": Path(folder, "packed")}
+        if roots.keys() & args.data:
+            write_images(roots["folders"], num_videos=args.videos, num_frames=args.frames)
+        if "packed" in args.data:
+            pack(roots["folders"], roots["packed"])
+        for batch_size in args.batch_size:
+            # Anew for each size: it is compiled for one only.
+            network = build_model(stream, batch_norm=args.batch_norm).to(device)
+            fit_options.compile_network(network)
+            for data in args.data:
+                row, warm_up = Row(batch_size, data), args.warm_up
+                if data == "synthetic":
+                    loader = itertools.repeat(synthetic_batch(batch_size, stream.input_size, device))
+                else:
+                    warm_up += 4 * args.workers  # few batches are left in the loader then that were read in advance
+                    loader = real_loader(
+                        roots[data], stream, batch_size=batch_size, iterations=warm_up + args.iterations,
+                        workers=args.workers, pin_memory=device.type == "cuda",
+                    )  # fmt: skip
+                with contextlib.suppress(EnvironmentFaultError):
+                    measure(
+                        row, network, loader, device=device, fit_options=fit_options, warm_up=warm_up,
+                        iterations=args.iterations,
+                    )  # fmt: skip
+                yield row
+
+
+def machine(device: torch.device) -> str:
+    cpus = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if sys.platform == "linux" else []
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else (cpus or [platform.processor()])[0].strip()
+    return f"{name}, Python {platform.python_version()}, torch {torch.__version__.partition('+')[0]}, {date.today()}"
+
+
+def row_names(text: str) -> tuple[str, ...]:
+    names = options.words(text)
+    if unknown := set(names).difference(DATA):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}, expected some of {', '.join(DATA)}")
+    return names
+
+
+def build_parser() -> options.Parser:
+    parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--arch", type=backbone_name, default="inception_v3", metavar="NAME", help="(default: inception_v3)")
+    add("--input_size", type=options.positive, metavar="PX", help="side of the crops (default: the network's)")
+    add("--batch_size", type=options.integers, default=(64,), metavar="N,N", help="a table row each (default: 64)")
+    add("--data", type=row_names, default=DATA, metavar="A,B", help=f"some of {', '.join(DATA)} (default: all)")
+    add("--amp", choices=tuple(AMP), default="off", help="as in train.py (default: off)")
+    add("--compile", default="off", metavar="MODE", help="as in train.py (default: off)")
+    add("--batch_norm", choices=tuple(BATCH_NORM), default="train", help="as in train.py (default: train)")
+    options.add_boolean(parser, "--channels_last", default=False, help="as in train.py (default: False)")
+    add("--device", default="auto", metavar="NAME", help="(default: auto)")
+    add("--workers", type=options.not_negative, default=8, metavar="N", help="processes that load images (default: 8)")
+    add("--iterations", type=options.positive, default=100, metavar="N", help="that are timed (default: 100)")
+    add(
+        "--warm_up",
+        type=options.not_negative,
+        default=20,
+        metavar="N",
+        help="before, and 4 for each worker (default: 20)",
+    )
+    add("--videos", type=options.positive, default=64, metavar="N", help="that are made (default: 64)")
+    add("--frames", type=options.positive, default=60, metavar="N", help="of each (default: 60)")
+    add("--matrix", type=options.positive, default=8192, metavar="N", help="side of the matrices (default: 8192)")
+    return parser
+
+
+def main() -> None:
+    args = build_parser().parse_args()
+    device = choose_device(args.device)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    input_size = args.input_size or BACKBONES[args.arch].input_size
+    stream = StreamConfig("rgb", args.arch, tuple(map(str, range(NUM_CLASSES))), input_size)
+    network = build_model(stream, batch_norm=args.batch_norm).to(device)
+    operations = operations_of_a_picture(network, synthetic_batch(2, input_size, device))
+    rate = matrix_rate(device, AMP[args.amp], args.matrix)
+    print(f"`{shlex.join(['python', 'benchmarks/train.py', *sys.argv[1:]])}`\n\n{machine(device)}.", end=" ")
+    print(f"Rate of matrices: {rate / 1e12:.3g} TFLOP/s; an image: {operations / 1e9:.3g} GFLOP.\n")
+
+    print("| batch size | data | images/s | of synthetic | of the matrix rate | waiting for data | peak GiB |")
+    print("|---|---|---|---|---|---|---|")
+    rows, ratios, synthetic = [], [], None
+    for row in measure_all(args, stream, device):
+        images = row.images_per_second
+        if images is None:
+            print(f"| {row.batch_size} | {row.data} | out of memory | - | - | - | - |")
+            continue
+        if row.data == "synthetic":
+            synthetic = (row.batch_size, images)
+        ratio = images / synthetic[1] if synthetic and synthetic[0] == row.batch_size else None
+        ratios += [ratio] if ratio and row.data != "synthetic" else []
+        rows.append(row)
+        print(
+            f"| {row.batch_size} | {row.data} | {images:,.1f} | {f'{ratio:.3f}' if ratio else '-'} | "
+            f"{images * operations / rate:.3f} | {row.waiting:.3f} | "
+            f"{f'{row.peak_bytes / 2**30:.1f}' if row.peak_bytes else '-'} |",
+            flush=True,
+        )
+
+    print("\n| data | images/s, the best | hours of 500,000 x 64 |\n|---|---|---|")
+    best = {
+        name: max(row.images_per_second for row in rows if row.data == name) for name in {r.data: None for r in rows}
+    }
+    for data, images in best.items():
+        print(f"| {data} | {images:,.1f} | {SCHEDULE_IMAGES / images / 3600:,.2f} |")
+    goal = H200_GOALS.get((args.arch, input_size, args.compile != "off"))
+    if device.type == "cuda" and goal and best:
+        print_goals(*goal, images=max(best.values()), ratios=ratios)
+
+
+def print_goals(images_goal: int, hours_goal: float | None, *, images: float, ratios: list[float]) -> None:
+    """Those of one H200, beside what was found."""
+    hours = SCHEDULE_IMAGES / images / 3600
+    print("\n| goal on one H200 | | found | |\n|---|---|---|---|")
+    print(f"| images/s | >= {images_goal:,} | {images:,.1f} | {verdict(images >= images_goal)} |")
+    if hours_goal:
+        print(f"| hours of 500,000 x 64 | <= {hours_goal} | {hours:.2f} | {verdict(hours <= hours_goal)} |")
+    if ratios:
+        met = verdict(max(ratios) >= REAL_OF_SYNTHETIC)
+        print(f"| real / synthetic | >= {REAL_OF_SYNTHETIC} | {max(ratios):.3f} | {met} |")
+
+
+def verdict(met: bool) -> str:
+    return "met" if met else "not met"
+
+
+if __name__ == "__main__":
+    options.run(main)

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# UCF101: frames and flow images, then annotations of one of its three splits.
+#
+#   VIDEOS=/data/ucf101/videos LISTS=/data/ucf101/ucfTrainTestlist ROOT=/data/ucf101/root bash recipes/ucf101_prepare.sh
+#
+# SPLIT=2 or 3 for the others; the images are the same.
+set -euo pipefail
+: "${VIDEOS:?folder of the videos}" "${LISTS:?folder of the split files}" "${ROOT:?data root to write}"
+
+python prep/extract.py --videos="$VIDEOS" --root="$ROOT" --input_types=rgb,farneback --short_side=256 "$@" || [ $? -eq 5 ]
+python prep/build_annotations.py --root="$ROOT" --format=ucf101 --list "$LISTS" --split="${SPLIT:-1}"

@@ -1,0 +1,66 @@
+"""recipes/: each runs through, with programs in place of ours that only say how they were called."""
+
+import os
+import runpy
+import subprocess
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+RECIPES = sorted((REPOSITORY / "recipes").glob("*.sh"))
+PLACES = {"ROOT": "/data/a root", "SAVE_ROOT": "/data/runs", "VIDEOS": "/data/videos", "LISTS": "/data/lists"}
+
+
+def run(recipe, folder, environment: dict, *arguments: str) -> tuple[int, list[list[str]]]:
+    """Exit code, and the words of each command that starts with `python`."""
+    called = folder / "called"
+    fake = folder / "python"
+    fake.write_text(f'#!/bin/sh\nfor word in "$@"; do printf "%s\\0" "$word"; done >> "{called}"; echo >> "{called}"\n')
+    fake.chmod(0o755)
+    result = subprocess.run(
+        ["bash", recipe, *arguments], capture_output=True, text=True,
+        env={"PATH": f"{folder}:{os.environ['PATH']}"} | environment,
+    )  # fmt: skip
+    lines = called.read_text().splitlines() if called.exists() else []
+    return result.returncode, [line.split("\0")[:-1] for line in lines]
+
+
+def test_every_data_set_has_its_three():
+    names = {recipe.stem for recipe in RECIPES}
+    assert names == {f"{d}_{what}" for d in ("kinetics400", "ucf101", "hmdb51") for what in ("prepare", "rgb", "flow")}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+def test_the_programs_take_these_flags(recipe, tmp_path):
+    code, commands = run(recipe, tmp_path, PLACES)
+    assert code == 0 and len(commands) >= 2
+    for program, *arguments in commands:
+        parsed = runpy.run_path(str(REPOSITORY / program))["build_parser"]().parse_args(arguments)
+        if getattr(parsed, "root", None):
+            assert str(parsed.root) == "/data/a root"
+    if not recipe.stem.endswith("prepare"):
+        train, test = (runpy.run_path(str(REPOSITORY / c[0]))["build_parser"]().parse_args(c[1:]) for c in commands[:2])
+        assert train.run == test.run and train.input_type == test.input_type
+        assert train.batch_size % train.accumulate == 0
+        assert max(train.stepvalues) < train.max_iterations, "a step after the end never happens"
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+def test_more_flags_go_to_the_first_program_and_places_are_needed(recipe, tmp_path):
+    code, commands = run(recipe, tmp_path, PLACES, "--workers=3", "--root=/elsewhere")
+    assert code == 0 and [c[-2:] for c in commands].index(["--workers=3", "--root=/elsewhere"]) == 0
+    for missing in PLACES:
+        if f"${{{missing}:?" in recipe.read_text():
+            (tmp_path / "called").unlink(missing_ok=True)
+            code, commands = run(recipe, tmp_path, {k: v for k, v in PLACES.items() if k != missing})
+            assert code != 0 and not commands
+
+
+def test_several_gpus(tmp_path):
+    """LAUNCH stands before train.py."""
+    code, commands = run(
+        REPOSITORY / "recipes" / "ucf101_rgb.sh", tmp_path, PLACES | {"LAUNCH": "python -m torch.distributed.run"}
+    )
+    assert code == 0 and commands[0][:3] == ["-m", "torch.distributed.run", "train.py"]
+    assert commands[1][0] == "test.py"

@@ -1,0 +1,111 @@
+"""Reading JPEG files: the size of a picture before it is decoded, all of it, or one part, at the scale that is needed.
+
+RGB pictures are colour, flow images colour or planes (flow.py), uint8 in each case.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from twostream.flow import from_planes
+from twostream.stream import RGB
+
+FULL_COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+FULL_GREY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+# OpenCV names each reduction once for colour and once for grey; the bit that differs says colour.
+REDUCED = {
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    1: 0,
+}
+"""divisors that the decoder knows, largest first -> OpenCV's flag"""
+
+
+class Region(NamedTuple):
+    """A part of a picture, in pixels of the whole one."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+
+
+class Header(NamedTuple):
+    """What a file says of its picture."""
+
+    height: int
+    """of one plane, where it is planes"""
+    width: int
+    is_planes: bool
+
+
+def read_header(data: bytes, input_type: str) -> Header | None:
+    """Header of a JPEG file of this input type; None where it is not one."""
+    place = 2 if data[:2] == b"\xff\xd8" else len(data)
+    while data[place : place + 1] == b"\xff" and place + 10 <= len(data):
+        marker = data[place + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # frame headers, and three tables among them
+            height, width = int.from_bytes(data[place + 5 : place + 7]), int.from_bytes(data[place + 7 : place + 9])
+            is_planes = input_type != RGB and data[place + 9] == 1
+            if not (height and width) or (is_planes and height % 2):
+                return None
+            return Header(height // 2 if is_planes else height, width, is_planes)
+        # A marker may be padded with 0xff bytes; all others before the frame have a length.
+        place += 1 if marker == 0xFF else 2 + int.from_bytes(data[place + 2 : place + 4])
+    return None
+
+
+def decode(data: bytes, header: Header) -> np.ndarray | None:
+    """The whole picture (H, W, 3), RGB or flow image; None where the file is damaged."""
+    picture = _decode(data, header, 1)
+    return from_planes(picture) if header.is_planes and picture is not None else picture
+
+
+def decode_region(data: bytes, header: Header, region: Region, out: np.ndarray) -> bool:
+    """Fill `out` with a part of the picture; False where the file is damaged.
+
+    `out` lies in one piece: (S, S, 3), or (S, S, 2) for x and y of flow. The decoder works at 1/2, 1/4 or 1/8 of the
+    size where the part is still as large as `out` then.
+    """
+    reduction = next(
+        divisor
+        for divisor in REDUCED
+        # Where planes meet inside of a reduced pixel it would be of both.
+        if divisor == 1
+        or (
+            min(region.height, region.width) // divisor >= len(out)
+            and not (header.is_planes and header.height % divisor)
+        )
+    )
+    picture = _decode(data, header, reduction)
+    if picture is None:
+        return False
+    edges = (region.y, region.y + region.height, region.x, region.x + region.width)
+    top, bottom, left, right = ((edge + reduction // 2) // reduction for edge in edges)  # halves always go up
+    if header.is_planes:
+        x, y = picture[: len(picture) // 2], picture[len(picture) // 2 :]
+        cv2.merge([_resized(plane[top:bottom, left:right], len(out)) for plane in (x, y)], out)
+    elif out.shape[2] == 3:
+        _resized(picture[top:bottom, left:right], len(out), out)
+    else:
+        out[...] = _resized(picture[top:bottom, left:right], len(out))[..., :2]
+    return True
+
+
+def _decode(data: bytes, header: Header, reduction: int) -> np.ndarray | None:
+    flags = REDUCED[reduction] | (FULL_GREY if header.is_planes else FULL_COLOUR)
+    try:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:  # a header that asks for more pixels than OpenCV decodes
+        return None
+    rows = header.height * (2 if header.is_planes else 1)
+    expected = (-(-rows // reduction), -(-header.width // reduction))
+    return picture if picture is not None and picture.shape[:2] == expected else None
+
+
+def _resized(cut: np.ndarray, size: int, out: np.ndarray | None = None) -> np.ndarray:
+    """A square of that side, in `out` if given. Up to a factor of two each pixel has its share in a bilinear result."""
+    method = cv2.INTER_AREA if min(cut.shape[:2]) > 2 * size else cv2.INTER_LINEAR
+    return cv2.resize(cut, (size, size), dst=out, interpolation=method)

@@ -1,0 +1,22 @@
+"""Where a training is watched: console and log, JSON lines, a page of curves, Visdom, TensorBoard."""
+
+from twostream.monitor.console import ConsoleMonitor
+from twostream.monitor.contract import Monitor, Monitors
+from twostream.monitor.log import JsonMonitor, read_confusion, read_log
+from twostream.monitor.page import PageMonitor
+from twostream.monitor.pictures import clip_grid
+from twostream.monitor.tensorboard import TensorBoardMonitor
+from twostream.monitor.visdom import VisdomMonitor
+
+__all__ = [
+    "ConsoleMonitor",
+    "JsonMonitor",
+    "Monitor",
+    "Monitors",
+    "PageMonitor",
+    "TensorBoardMonitor",
+    "VisdomMonitor",
+    "clip_grid",
+    "read_confusion",
+    "read_log",
+]
