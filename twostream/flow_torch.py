@@ -192,8 +192,8 @@ class Farneback:
         gaussian: bool = False,
         fused: bool = False,
     ):
-        # Checks them. OpenCV allows levels=0, too: frames as they are.
-        FarnebackParameters(pyr_scale, max(levels, 1), win_size, iterations, poly_n, poly_sigma)
+        # Checks them. OpenCV takes levels=0, too: no pyramid.
+        FarnebackParameters(pyr_scale, levels or 1, win_size, iterations, poly_n, poly_sigma)
         self.device = torch.device(device)
         self.levels = build_levels(height, width, pyr_scale=pyr_scale, levels=levels, device=self.device)
         self.basis = build_basis(poly_n, poly_sigma, device=self.device)
@@ -207,6 +207,7 @@ class Farneback:
     def pairs(self, first: Tensor, second: Tensor, *, chunk: int | None = None) -> Tensor:
         """N pairs of frames, uint8 (N, H, W) each -> (N, H, W, 2) float32 on the device, `chunk` pairs at a time."""
         self._check(first)
+        self._check(second)
         if first.shape != second.shape:
             raise ValueError(f"first frames are {tuple(first.shape)}, second {tuple(second.shape)}, expected the same")
         flow = self._empty_flow(len(first))
