@@ -80,46 +80,58 @@ def level_images(frames: Tensor, taps: tuple[Taps, Taps]) -> Tensor:
 
 
 @triton.jit
+def along_row(row, x, width, kernels, POLY_N: tl.constexpr):
+    """Correlations of a row's pixels with g, x g, and the kernel of x^2."""
+    centre = tl.load(row + tl.minimum(x, width - 1))
+    even = centre * tl.load(kernels)
+    odd = centre - centre
+    bend = odd
+    for k in range(1, POLY_N + 1):
+        before = tl.load(row + tl.minimum(tl.maximum(x - k, 0), width - 1))
+        after = tl.load(row + tl.minimum(x + k, width - 1))
+        even += (after + before) * tl.load(kernels + k)
+        odd += (after - before) * tl.load(kernels + POLY_N + 1 + k)
+        bend += (after + before - 2 * centre) * tl.load(kernels + 2 * (POLY_N + 1) + k)
+    return even, odd, bend
+
+
+@triton.jit
 def expand_kernel(
-    images, expansions, kernels, x_x, one_xx, xx_xx, xy_xy, height, width,
+    images, expansions, kernels, scale, scale_xy, height, width,
     POLY_N: tl.constexpr, TILE_HEIGHT: tl.constexpr, TILE_WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Sums along x of a row's pixels, then along y of the rows: those with 1, x, y, x^2, y^2 and xy of a Gaussian."""
     image, y, x, mask = tile_of(height, width, TILE_HEIGHT, TILE_WIDTH)
     images += image * height * width
-    NUM_TAPS: tl.constexpr = 2 * POLY_N + 1
-    none = tl.zeros((TILE_HEIGHT * TILE_WIDTH,), tl.float32)
-    sum_1, sum_x, sum_y, sum_xx, sum_yy, sum_xy = none, none, none, none, none, none
-    for tap_y in range(NUM_TAPS):
-        row = tl.minimum(tl.maximum(y + tap_y - POLY_N, 0), height - 1) * width
-        along_1, along_x, along_xx = none, none, none
-        for tap_x in range(NUM_TAPS):
-            column = tl.minimum(tl.maximum(x + tap_x - POLY_N, 0), width - 1)
-            value = tl.load(images + row + column)
-            along_1 += value * tl.load(kernels + tap_x)
-            along_x += value * tl.load(kernels + NUM_TAPS + tap_x)
-            along_xx += value * tl.load(kernels + 2 * NUM_TAPS + tap_x)
-        g = tl.load(kernels + tap_y)
-        yg = tl.load(kernels + NUM_TAPS + tap_y)
-        sum_1 += along_1 * g
-        sum_x += along_x * g
-        sum_xx += along_xx * g
-        sum_y += along_1 * yg
-        sum_xy += along_x * yg
-        sum_yy += along_1 * tl.load(kernels + 2 * NUM_TAPS + tap_y)
+    centre, odd, bend = along_row(images + tl.minimum(y, height - 1) * width, x, width, kernels, POLY_N)
+    g = tl.load(kernels)
+    sum_x, sum_xx = odd * g, bend * g
+    sum_y = centre - centre
+    sum_xy, sum_yy = sum_y, sum_y
+    for k in range(1, POLY_N + 1):
+        row = tl.minimum(tl.maximum(y - k, 0), height - 1) * width
+        before, before_odd, before_bend = along_row(images + row, x, width, kernels, POLY_N)
+        row = tl.minimum(y + k, height - 1) * width
+        after, after_odd, after_bend = along_row(images + row, x, width, kernels, POLY_N)
+        g = tl.load(kernels + k)
+        yg = tl.load(kernels + POLY_N + 1 + k)
+        sum_x += (after_odd + before_odd) * g
+        sum_xx += (after_bend + before_bend) * g
+        sum_y += (after - before) * yg
+        sum_xy += (after_odd - before_odd) * yg
+        sum_yy += (after + before - 2 * centre) * tl.load(kernels + 2 * (POLY_N + 1) + k)
     size = height * width
     out = expansions + image * 5 * size + y * width + x
-    tl.store(out, sum_y * x_x, mask=mask)
-    tl.store(out + size, sum_x * x_x, mask=mask)
-    tl.store(out + 2 * size, sum_1 * one_xx + sum_yy * xx_xx, mask=mask)
-    tl.store(out + 3 * size, sum_1 * one_xx + sum_xx * xx_xx, mask=mask)
-    tl.store(out + 4 * size, sum_xy * xy_xy, mask=mask)
+    tl.store(out, sum_y * scale, mask=mask)
+    tl.store(out + size, sum_x * scale, mask=mask)
+    tl.store(out + 2 * size, sum_yy, mask=mask)
+    tl.store(out + 3 * size, sum_xx, mask=mask)
+    tl.store(out + 4 * size, sum_xy * scale_xy, mask=mask)
 
 
 def expand(images: Tensor, basis: Basis, level: Level) -> Tensor:
     expansions = images.new_empty(len(images), 5, level.height, level.width)
-    poly_n = basis.table.shape[1] // 2
-    launch(expand_kernel, images.shape, images, expansions, basis.table, *basis.constants, POLY_N=poly_n)
+    poly_n = basis.table.shape[1] - 1
+    launch(expand_kernel, images.shape, images, expansions, basis.table, *basis.scales, POLY_N=poly_n)
     return expansions
 
 

@@ -111,12 +111,15 @@ def build_certainty(height: int, width: int) -> np.ndarray:
 
 
 class Basis(NamedTuple):
-    """Least squares fit of (1) with Gaussian weights g, as correlations with three kernels along each axis."""
+    """Least squares fit of (1) with Gaussian weights g, as correlations with three kernels along the axes.
+
+    Their right halves, from the middle on.
+    """
 
     kernels: np.ndarray
-    """float32 (3, 2 poly_n + 1): g, x g and x^2 g"""
-    constants: tuple[float, float, float, float]
-    """elements of the inverse Gram matrix: (x, x), (1, x^2), (x^2, x^2), (xy, xy)"""
+    """float32 (3, poly_n + 1): g; x g; and what fits x^2, whose sum is 0"""
+    scales: tuple[float, float]
+    """of b, and of 2 A_xy"""
     table: Tensor
     """the kernels, on the device"""
 
@@ -135,9 +138,8 @@ def build_basis(poly_n: int, poly_sigma: float, *, device: torch.device) -> Basi
         ]
     )
     inverse = np.linalg.inv(gram)
-    constants = 1 / (second * one), inverse[0, 1], inverse[1, 1], 1 / (second * second)
-    kernels = np.stack([g, x * g, x**2 * g]).astype(np.float32)
-    return Basis(kernels, tuple(map(float, constants)), torch.from_numpy(kernels).to(device))
+    kernels = np.stack([g, x * g, inverse[0, 1] * g + inverse[1, 1] * x**2 * g])[:, poly_n:].astype(np.float32)
+    return Basis(kernels, (1 / (second * one), 1 / (second * second)), torch.from_numpy(kernels).to(device))
 
 
 class Window(NamedTuple):

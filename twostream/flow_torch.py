@@ -7,12 +7,16 @@ priori knowledge), A is the mean of both frames (9), and d solves the equations 
 squares sense (12, 13). That is repeated on each level of a pyramid, the coarsest first.
 
 What OpenCV does beside the paper (pyramid from the whole frame, borders, rounding of sizes) is followed to the letter
-where it decides the result; the comments name it. All is float32, without matrix products or convolutions: nothing for
-TF32 or autocast to shorten, and the flow of a pair does not depend on the other pairs of its batch.
+where it decides the result; the comments name it. What is left is rounding. That shows where a picture stands still or
+is flat, as the sign of a motion of 1e-9 pixels decides there whether a pixel of the border is inside, and in windows
+that hardly determine d: exact arithmetic differs from OpenCV there as much as this does.
+
+All is float32, without matrix products or convolutions: nothing for TF32 or autocast to shorten, and the flow of a pair
+does not depend on the other pairs of its batch.
 
 Letters: N pairs, H W of the frames, h w of a level. Frames are uint8 (N, H, W), flow float32, x before y, in pixels.
 Inside, flow is (N, 2, h, w), and what belongs to a pixel stands on axis 1:
-  expansion  (N, 5, >= h, >= w)  b_y, b_x, A_yy, A_xx, 2 A_xy, less a power of two
+  expansion  (N, 5, >= h, >= w)  b_y, b_x, A_yy, A_xx, 2 A_xy; beyond h and w nothing of use
   equations  (N, 5, h, w)        A'A: yy, xy, xx; A'b: y, x
 """
 
@@ -61,31 +65,40 @@ def level_images(frames: Tensor, taps: tuple[Taps, Taps]) -> Tensor:
     return resample(frames.to(torch.float32) - MIDDLE_GREY, taps)
 
 
-def correlate(images: Tensor, kernel: np.ndarray, dim: int, out: Tensor | None = None) -> Tensor:
-    """(..., size + K - 1, ...) -> (..., size, ...)"""
-    size = images.shape[dim] + 1 - len(kernel)
-    total = None
-    for k in np.flatnonzero(kernel).tolist():
-        part, share = images.narrow(dim, k, size), float(kernel[k])
-        total = torch.mul(part, share, out=out) if total is None else total.add_(part, alpha=share)
+def correlate(images: Tensor, half: np.ndarray, dim: int, *, order: int = 0, out: Tensor | None = None) -> Tensor:
+    """Correlation with a kernel given by its right half: (..., size + 2 (len(half) - 1), ...) -> (..., size, ...).
+
+    order: 0, an even kernel; 1, an odd one; 2, an even one whose sum is 0. The latter two are applied to differences of
+    pixels, as those round less than pixels do.
+    """
+    reach = len(half) - 1
+    size = images.shape[dim] - 2 * reach
+    centre = images.narrow(dim, reach, size)
+    total = torch.mul(centre, float(half[0]), out=out) if order == 0 else None
+    for k in range(1, reach + 1):
+        before, after = images.narrow(dim, reach - k, size), images.narrow(dim, reach + k, size)
+        part = after - before if order == 1 else after + before
+        if order == 2:
+            part.sub_(centre, alpha=2)
+        weight = float(half[k])
+        total = torch.mul(part, weight, out=out) if total is None else total.add_(part, alpha=weight)
     return total
 
 
 def expand(images: Tensor, basis: Basis, level: Level) -> Tensor:
     """Images of a level (N, h, w) -> their expansions (1), in buffers whose sides are powers of two."""
     g, xg, xxg = basis.kernels
-    x_x, one_xx, xx_xx, xy_xy = basis.constants
+    scale, scale_xy = basis.scales
     # OpenCV repeats the outermost pixels. Padded along both axes at once, sums along y are padded along x already.
-    padded = F.pad(images[:, None], (len(g) // 2,) * 4, mode="replicate")[:, 0]
-    along_y, slope_y, bend_y = (correlate(padded, kernel, -2) for kernel in (g, xg, xxg))
-    bend_y.mul_(xx_xx).add_(along_y, alpha=one_xx)
+    padded = F.pad(images[:, None], (len(g) - 1,) * 4, mode="replicate")[:, 0]
+    along_y, slope_y, bend_y = (correlate(padded, half, -2, order=order) for order, half in enumerate(basis.kernels))
     result = images.new_empty(len(images), 5, *level.buffer_shape)
     y, x, yy, xx, xy = result[..., : level.height, : level.width].unbind(1)
-    correlate(slope_y, x_x * g, -1, out=y)
-    correlate(along_y, x_x * xg, -1, out=x)
+    correlate(slope_y, scale * g, -1, out=y)
+    correlate(along_y, scale * xg, -1, order=1, out=x)
     correlate(bend_y, g, -1, out=yy)
-    correlate(along_y, one_xx * g + xx_xx * xxg, -1, out=xx)
-    correlate(slope_y, xy_xy * xg, -1, out=xy)
+    correlate(along_y, xxg, -1, order=2, out=xx)
+    correlate(slope_y, scale_xy * xg, -1, order=1, out=xy)
     return result
 
 
@@ -156,7 +169,8 @@ def solve(equations: Tensor, window: Window) -> Tensor:
         sums = window_sums(window_sums(padded, num, -2), num, -1)
         regularisation = REGULARISATION / float(window.weights[0]) ** 4
     else:
-        sums = correlate(correlate(padded, window.weights, -2), window.weights, -1)
+        half = window.weights[num // 2 :]
+        sums = correlate(correlate(padded, half, -2), half, -1)
         regularisation = REGULARISATION
     yy, xy, xx, y, x = sums.unbind(1)
     determinant = (yy * xx).addcmul_(xy, xy, value=-1).add_(regularisation)
