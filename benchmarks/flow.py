@@ -274,6 +274,12 @@ def count_bytes(method, work: Callable[[], object]) -> int:
     return total
 
 
+def agreement(found: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Percent of pixels within 0.1 pixels of the truth, and of bytes of flow images that are the same; (N, H, W, 2)."""
+    same = [CODING.encode_planes(a) == CODING.encode_planes(b) for a, b in zip(found, truth, strict=True)]
+    return 100 * float((np.abs(found - truth) < 0.1).all(-1).mean()), 100 * float(np.mean(same))
+
+
 def compare_devices(frames: list[np.ndarray], device_name: str, *, num_pairs: int | None, repeats: int) -> None:
     import torch
 
@@ -291,14 +297,20 @@ def compare_devices(frames: list[np.ndarray], device_name: str, *, num_pairs: in
     del numbers
     print(f"\ntorch {torch.__version__} on {torch.cuda.get_device_name(device) if on_gpu else device.type}:", end=" ")
     print(f"a copy reads and writes {bandwidth / 1e9:,.0f} GB/s; OpenCV on {len(os.sched_getaffinity(0))} cores")
-    print_head("Farneback", "pairs a time", "pairs/s", "of OpenCV's", "MB a pair", "GB/s", "of a copy's")
+    print_head(
+        *("Farneback", "pairs a time", "pairs/s", "of OpenCV's", "MB a pair", "GB/s", "of a copy's"),
+        *("within 0.1 px, %", "same bytes, %"),
+    )
     for preset, parameters in FARNEBACK_PRESETS.items():
         function = FlowSettings("farneback", farneback=parameters).function()
-        works: dict[str, tuple[Callable[[], object], int, float]] = {
-            "OpenCV, all cores": (lambda function=function: on_all_cores(function, frames), len(frames) - 1, 0)
+        truth = np.stack([function(*pair) for pair in itertools.pairwise(frames)])
+        # The work, its pairs, MB and agreement.
+        works: dict[str, tuple[Callable[[], object], int, float, tuple[float, float]]] = {
+            "OpenCV, all cores": (lambda function=function: on_all_cores(function, frames), len(truth), 0, (100, 100))
         }
         for fused in (False, True)[: 1 + on_gpu]:
             method = Farneback(*frames[0].shape, device=device, fused=fused, **asdict(parameters))
+            found = method.sequence(torch.from_numpy(np.stack(frames))).cpu().numpy()
             num = num_pairs or method.chunk()
             batch = torch.from_numpy(np.stack([frames[k % len(frames)] for k in range(num + 1)])).to(device)
             for name, work in (
@@ -307,17 +319,29 @@ def compare_devices(frames: list[np.ndarray], device_name: str, *, num_pairs: in
             ):
                 work()  # compiles the kernels
                 moved = count_bytes(method, work) / num
-                works[f"{'kernels' if fused else 'plain operations'}, {name}"] = work, num, moved
+                works[f"{'kernels' if fused else 'plain operations'}, {name}"] = (
+                    work,
+                    num,
+                    moved,
+                    agreement(found, truth),
+                )
         times: dict[str, list[float]] = {name: [] for name in works}
         for _ in range(repeats):
             for name, (work, *_) in works.items():
                 times[name].append(seconds(work, synchronize))
-        rates = {name: num / median(times[name]) for name, (_, num, _) in works.items()}
-        for name, (_, num, moved) in works.items():
+        rates = {name: num / median(times[name]) for name, (_, num, *_) in works.items()}
+        for name, (_, num, moved, agreements) in works.items():
             ratio = f"{rates[name] / rates['OpenCV, all cores']:.2f}"
             memory = [f"{moved / 1e6:,.1f}", f"{moved * rates[name] / 1e9:,.1f}"]
             share = f"{100 * moved * rates[name] / bandwidth:.0f} %"
-            print_row(f"{preset}: {name}", num, f"{rates[name]:,.1f}", ratio, *([*memory, share] if moved else "---"))
+            print_row(
+                f"{preset}: {name}",
+                num,
+                f"{rates[name]:,.1f}",
+                ratio,
+                *([*memory, share] if moved else "---"),
+                *(f"{a:.4f}" for a in agreements),
+            )
 
 
 def build_parser() -> options.Parser:

@@ -137,7 +137,8 @@ def test_flow_measures_tensor_operations_beside_opencv(clip, run_program):
     ways = ["OpenCV, all cores", "plain operations, pairs", "plain operations, a sequence"]
     assert [row[0] for row in rows] == [f"{preset}: {way}" for preset in ("default", "2d-kinectics") for way in ways]
     for opencv, pairs, sequence in (rows[:3], rows[3:]):
-        assert opencv[4:] == ["-"] * 3
+        assert opencv[4:] == [*"---", "100.0000", "100.0000"]
+        assert pairs[7:] == sequence[7:] and min(map(float, pairs[7:])) > 99.9
         assert [row[1] for row in (opencv, pairs, sequence)] == ["2", "3", "3"]
         # Six frames are expanded there, four here; the rest is the same.
         assert 0.5 < float(sequence[4].replace(",", "")) / float(pairs[4].replace(",", "")) < 0.99
@@ -148,6 +149,14 @@ def test_flow_names_a_device_that_is_not_there(clip, run_program, device):
     result = run_program("benchmarks/flow.py", "--video", clip, "--pairs=1", "--repeats=1", "--device", device)
     assert result.returncode == 3
     assert f"--device {device} cannot be used" in result.stderr
+
+
+def test_agreement_is_of_pixels_and_of_bytes():
+    truth = np.zeros((1, 2, 2, 2), np.float32)
+    found = truth.copy()
+    found[0, 0, 0, 0] = 0.2  # 1.28 grey levels
+    assert flow.agreement(found, truth) == (75, 87.5)
+    assert flow.agreement(found / 4, truth) == (100, 100)
 
 
 def test_bytes_are_those_that_operations_read_and_write():

@@ -234,16 +234,18 @@ class Farneback:
         """Flow between neighbours of a video's frames, uint8 (T, H, W) -> (T - 1, H, W, 2): each is expanded once."""
         self._check(frames)
         flow = self._empty_flow(max(len(frames) - 1, 0))
+        chunk = chunk or self.chunk()
         before: list[Tensor] = []  # expansions of the last frame of the chunk before
         done = 0
-        for part in frames.split(chunk or self.chunk()):
+        for part in (frames[: chunk + 1], *frames[chunk + 1 :].split(chunk)):
+            if not len(part):
+                break
             expansions = self._expand(part)
             if before:
                 expansions = [torch.cat(both) for both in zip(before, expansions, strict=True)]
             before = [expansion[-1:].clone() for expansion in expansions]
             num = len(expansions[0]) - 1
-            if num:
-                flow[done : done + num] = self._flow([e[:-1] for e in expansions], [e[1:] for e in expansions])
+            flow[done : done + num] = self._flow([e[:-1] for e in expansions], [e[1:] for e in expansions])
             done += num
         return flow
 
