@@ -1,21 +1,31 @@
 #!/usr/bin/env python3
-"""What flow costs on one core, how far it is from the truth, and what coding it as images loses.
+"""What flow costs, on one core and in tensor operations, how far it is from the truth, and what coding it loses.
 
   python benchmarks/flow.py --video=clip.mp4                            # any video; without it a moving texture
   python benchmarks/flow.py --video=clip.mp4 --ground_truth=middlebury  # and end-point errors
+  python benchmarks/flow.py --video=clip.mp4 --device=cuda              # and Farneback in batches on a GPU
 
 Methods take turns on the same pairs, so that a busy machine slows all of them; times are CPU time, medians. A folder of
 ground truth has, at any depth, folders with two images (in order of name) and a Middlebury .flo file. The end-point
 error is the length of the difference to the truth in pixels, over all pixels whose flow is known; "coded" is the flow
 as read from its flow image, stored as prep/extract.py does.
+
+With --device, Farneback in tensor operations (twostream/flow_torch.py) and, on a GPU, in its kernels takes turns with
+OpenCV on all cores, wall-clock time, frames in the device's memory already. "MB a pair" is counted, not measured: of
+each operation the tensors it takes and those it gives, once. So are those of a kernel; the last step has two, between
+which the equations are written and read once more. Its share is of what a copy on that device reads and writes in the
+same time.
 """
 
 import argparse
 import itertools
+import os
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
@@ -198,6 +208,142 @@ def compare_codings(flows: list[np.ndarray]) -> None:
         print_row(name, f"{np.mean(errors):.2f}", f"{np.mean(sizes):,.0f}")
 
 
+# ----------------------------------------------------------------------------------------------------------- devices
+
+
+def on_all_cores(function: FlowFunction, frames: list[np.ndarray]) -> None:
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # OpenCV lets go of Python's lock
+        for _ in pool.map(function, frames[:-1], frames[1:]):
+            pass
+
+
+def seconds(work: Callable[[], object], synchronize: Callable[[], None]) -> float:
+    synchronize()
+    start = time.perf_counter()
+    work()
+    synchronize()
+    return time.perf_counter() - start
+
+
+def num_bytes(values: object) -> int:
+    """Of the tensors in nested tuples and lists; what is repeated by a stride of 0 counts once."""
+    import torch
+
+    if isinstance(values, torch.Tensor):
+        sizes = [size for size, stride in zip(values.shape, values.stride(), strict=True) if stride]
+        return int(np.prod(sizes)) * values.element_size()
+    return sum(map(num_bytes, values)) if isinstance(values, tuple | list) else 0
+
+
+def count_bytes(method, work: Callable[[], object]) -> int:
+    """Bytes that the operations of `work` read and write, the steps of a fused method among them."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from twostream.flow_torch import PLAIN, Operations
+
+    total = 0
+
+    class Counter(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            nonlocal total
+            result = operation(*args, **(kwargs or {}))
+            name = operation.overloadpacket.__name__
+            if name in ("index_select", "copy_", "_to_copy"):  # which read as much as they write
+                total += 2 * num_bytes(result)
+            elif not operation.is_view and "empty" not in name:
+                total += num_bytes(args) + num_bytes(result)
+            return result
+
+    def counted(name: str, step: Callable) -> Callable:
+        def run(*inputs):
+            nonlocal total
+            result = step(*inputs)
+            total += num_bytes(inputs) + num_bytes(result) + (name == "solve") * 2 * num_bytes(inputs[0])
+            return result
+
+        return run
+
+    steps = method.operations
+    if steps is not PLAIN:  # kernels are not seen by the counter
+        method.operations = Operations(*map(counted, Operations._fields, steps))
+    try:
+        with Counter():
+            work()
+    finally:
+        method.operations = steps
+    return total
+
+
+def agreement(found: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Percent of pixels within 0.1 pixels of the truth, and of bytes of flow images that are the same; (N, H, W, 2)."""
+    same = [CODING.encode_planes(a) == CODING.encode_planes(b) for a, b in zip(found, truth, strict=True)]
+    return 100 * float((np.abs(found - truth) < 0.1).all(-1).mean()), 100 * float(np.mean(same))
+
+
+def compare_devices(frames: list[np.ndarray], device_name: str, *, num_pairs: int | None, repeats: int) -> None:
+    import torch
+
+    from twostream.flow_torch import Farneback
+
+    try:
+        device = torch.device(device_name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
+        raise BadInputError(f"--device {device_name} cannot be used: {str(error).splitlines()[0]}") from None
+    on_gpu = device.type == "cuda"
+    synchronize = (lambda: torch.cuda.synchronize(device)) if on_gpu else (lambda: None)
+    numbers = torch.zeros((1 << 30) if on_gpu else (1 << 24), device=device)
+    bandwidth = 2 * numbers.nbytes / min(seconds(numbers.clone, synchronize) for _ in range(5))
+    del numbers
+    print(f"\ntorch {torch.__version__} on {torch.cuda.get_device_name(device) if on_gpu else device.type}:", end=" ")
+    print(f"a copy reads and writes {bandwidth / 1e9:,.0f} GB/s; OpenCV on {len(os.sched_getaffinity(0))} cores")
+    print_head(
+        *("Farneback", "pairs a time", "pairs/s", "of OpenCV's", "MB a pair", "GB/s", "of a copy's"),
+        *("within 0.1 px, %", "same bytes, %"),
+    )
+    for preset, parameters in FARNEBACK_PRESETS.items():
+        function = FlowSettings("farneback", farneback=parameters).function()
+        truth = np.stack([function(*pair) for pair in itertools.pairwise(frames)])
+        # The work, its pairs, MB and agreement.
+        works: dict[str, tuple[Callable[[], object], int, float, tuple[float, float]]] = {
+            "OpenCV, all cores": (lambda function=function: on_all_cores(function, frames), len(truth), 0, (100, 100))
+        }
+        for fused in (False, True)[: 1 + on_gpu]:
+            method = Farneback(*frames[0].shape, device=device, fused=fused, **asdict(parameters))
+            found = method.sequence(torch.from_numpy(np.stack(frames))).cpu().numpy()
+            num = num_pairs or method.chunk()
+            batch = torch.from_numpy(np.stack([frames[k % len(frames)] for k in range(num + 1)])).to(device)
+            for name, work in (
+                ("pairs", lambda method=method, batch=batch: method.pairs(batch[:-1], batch[1:])),
+                ("a sequence", lambda method=method, batch=batch: method.sequence(batch)),
+            ):
+                work()  # compiles the kernels
+                moved = count_bytes(method, work) / num
+                works[f"{'kernels' if fused else 'plain operations'}, {name}"] = (
+                    work,
+                    num,
+                    moved,
+                    agreement(found, truth),
+                )
+        times: dict[str, list[float]] = {name: [] for name in works}
+        for _ in range(repeats):
+            for name, (work, *_) in works.items():
+                times[name].append(seconds(work, synchronize))
+        rates = {name: num / median(times[name]) for name, (_, num, *_) in works.items()}
+        for name, (_, num, moved, agreements) in works.items():
+            ratio = f"{rates[name] / rates['OpenCV, all cores']:.2f}"
+            memory = [f"{moved / 1e6:,.1f}", f"{moved * rates[name] / 1e9:,.1f}"]
+            share = f"{100 * moved * rates[name] / bandwidth:.0f} %"
+            print_row(
+                f"{preset}: {name}",
+                num,
+                f"{rates[name]:,.1f}",
+                ratio,
+                *([*memory, share] if moved else "---"),
+                *(f"{a:.4f}" for a in agreements),
+            )
+
+
 def build_parser() -> options.Parser:
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -206,6 +352,8 @@ def build_parser() -> options.Parser:
     add("--ground_truth", type=options.folder, metavar="DIR", help="image pairs with the flow between them")
     add("--repeats", type=options.positive, default=5, metavar="N", help="times on each of those (default: 5)")
     add("--tvl1", action="store_true", help="tvl1 too, which takes seconds a pair")
+    add("--device", metavar="NAME", help="Farneback in tensor operations there too: cpu, cuda or cuda:1")
+    add("--batch", type=options.positive, metavar="N", help="pairs at a time there (default: what the memory allows)")
     return parser
 
 
@@ -220,6 +368,8 @@ def main() -> None:
     compare_codings(compare_costs(functions, frames))
     if args.ground_truth:
         compare_accuracy(functions, args.ground_truth, repeats=args.repeats)
+    if args.device:
+        compare_devices(frames, args.device, num_pairs=args.batch, repeats=args.repeats)
 
 
 if __name__ == "__main__":

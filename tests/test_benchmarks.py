@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from benchmarks import flow, loader, prep
 from benchmarks import train as training
 from tests.conftest import noise_image
 from tests.toy import write_video
+from twostream.flow_torch import PLAIN
 
 NUM_FRAMES = 7
 
@@ -127,6 +129,51 @@ def test_flow_prints_every_row(clip, ground_truth, run_program):
         assert 0 <= float(error) < 0.2
         assert 0 < float(coded_error) < 0.3
         assert float(far) == float(coded_far) == 0
+
+
+def test_flow_measures_tensor_operations_beside_opencv(clip, run_program):
+    result = run_program("benchmarks/flow.py", "--video", clip, "--pairs=2", "--repeats=1", "--device=cpu", "--batch=3")
+    assert result.returncode == 0, result.stderr
+    *_, rows = tables(result.stdout)
+    ways = ["OpenCV, all cores", "plain operations, pairs", "plain operations, a sequence"]
+    assert [row[0] for row in rows] == [f"{preset}: {way}" for preset in ("default", "2d-kinectics") for way in ways]
+    for opencv, pairs, sequence in (rows[:3], rows[3:]):
+        assert opencv[4:] == [*"---", "100.0000", "100.0000"]
+        assert pairs[7:] == sequence[7:] and min(map(float, pairs[7:])) > 99.9
+        assert [row[1] for row in (opencv, pairs, sequence)] == ["2", "3", "3"]
+        # Six frames are expanded there, four here; the rest is the same.
+        assert 0.5 < float(sequence[4].replace(",", "")) / float(pairs[4].replace(",", "")) < 0.99
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda"])
+def test_flow_names_a_device_that_is_not_there(clip, run_program, device):
+    result = run_program("benchmarks/flow.py", "--video", clip, "--pairs=1", "--repeats=1", "--device", device)
+    assert result.returncode == 3
+    assert f"--device {device} cannot be used" in result.stderr
+
+
+def test_agreement_is_of_pixels_and_of_bytes():
+    truth = np.zeros((1, 2, 2, 2), np.float32)
+    found = truth.copy()
+    found[0, 0, 0, 0] = 0.2  # 1.28 grey levels
+    assert flow.agreement(found, truth) == (75, 87.5)
+    assert flow.agreement(found / 4, truth) == (100, 100)
+
+
+def test_bytes_are_those_that_operations_read_and_write():
+    a, b, index = torch.zeros(10), torch.zeros(10), torch.arange(4)
+    image = torch.zeros(1, 1, 6, 5)
+    for work, expected in [
+        (lambda: a + b, 120),
+        (lambda: a.add_(b), 120),
+        (lambda: a.narrow(0, 2, 3).mul_(2), 24),
+        (lambda: a.view(2, 5)[0], 0),
+        (lambda: a.index_select(0, index), 32),
+        (lambda: torch.empty(100), 0),
+        (lambda: image + a[:1], 120 + 4 + 120),
+        (lambda: image[:, 0].expand(3, 6, 5) * 2, 120 + 360),
+    ]:
+        assert flow.count_bytes(SimpleNamespace(operations=PLAIN), work) == expected
 
 
 def test_flow_refuses_a_folder_without_truth(tmp_path, ground_truth, run_program):

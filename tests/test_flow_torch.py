@@ -1,0 +1,257 @@
+"""Farneback in tensor operations against OpenCV's, in the terms of what is stored; and its kernels against the plain."""
+
+import itertools
+import os
+import subprocess
+import sys
+from contextlib import closing
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import REPOSITORY, noise_image
+from twostream import flow_torch
+from twostream.flow import FlowCoding
+from twostream.flow_tables import Taps
+from twostream.flow_torch import PLAIN, Farneback, farneback, farneback_sequence
+from twostream.video import Decoder
+
+PARAMETERS = {
+    "default": {},
+    "2d-kinectics": dict(levels=5, win_size=13, iterations=10, poly_sigma=1.1),
+    "no-pyramid": dict(levels=0),
+    "two-levels": dict(levels=1),
+    "pyramid-0.8": dict(pyr_scale=0.8, levels=4),
+    "pyramid-0.3": dict(pyr_scale=0.3, levels=2),
+    "poly-7": dict(poly_n=7, poly_sigma=1.5),
+    "window-14": dict(win_size=14),
+    "window-5": dict(win_size=5),
+    "window-31": dict(win_size=31),
+    "gaussian": dict(gaussian=True),
+    "gaussian-8": dict(gaussian=True, win_size=8),
+    "once": dict(iterations=1),
+}
+
+
+def opencv(frames: np.ndarray, **changes) -> np.ndarray:
+    """Flow between neighbours, (T - 1, H, W, 2)."""
+    p = dict(pyr_scale=0.5, levels=3, win_size=15, iterations=3, poly_n=5, poly_sigma=1.2, gaussian=False) | changes
+    p["flags"] = cv2.OPTFLOW_FARNEBACK_GAUSSIAN * p.pop("gaussian")
+    p["winsize"] = p.pop("win_size")
+    flows = [cv2.calcOpticalFlowFarneback(a, b, flow=None, **p) for a, b in itertools.pairwise(frames)]
+    return np.stack(flows)
+
+
+def moving(height: int, width: int, num: int = 3, seed: int = 0) -> np.ndarray:
+    """Grey frames (num, height, width) of a smooth texture that moves, turns and grows; with a camera's noise."""
+    side = 2 * max(height, width) + 40
+    texture = noise_image(seed, height=side, width=side)[..., 0]
+    texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX)
+    frames = []
+    for k in range(num):
+        camera = cv2.getRotationMatrix2D((side / 2, side / 2), 1.5 * k, 1 + 0.01 * k)
+        camera[:, 2] += 2.3 * k + (width - side) / 2, -1.1 * k + (height - side) / 2
+        picture = cv2.warpAffine(texture, camera, (width, height)).astype(float)
+        frames.append(picture + np.random.default_rng(k).normal(0, 1.5, picture.shape))
+    return np.stack(frames).clip(0, 255).astype(np.uint8)
+
+
+def assert_same_flow(found: np.ndarray, truth: np.ndarray) -> None:
+    """What the promise says: of pixels, and of the bytes on disk."""
+    assert found.dtype == np.float32 and found.shape == truth.shape
+    difference = np.abs(found - truth)
+    encode = FlowCoding(bound=20).encode_planes
+    levels = np.stack([cv2.absdiff(encode(a), encode(b)) for a, b in zip(found, truth, strict=True)])
+    assert difference.mean() <= 1e-4
+    assert (difference.max(-1) < 0.1).mean() >= 0.9998
+    assert (levels == 0).mean() >= 0.9995
+    assert (levels <= 1).mean() >= 0.9999
+
+
+# ----------------------------------------------------------------------------------------------------------- parity
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_flow_is_opencvs(name):
+    frames = moving(121, 160)
+    flow = farneback_sequence(torch.from_numpy(frames), **PARAMETERS[name])
+    assert_same_flow(flow.numpy(), opencv(frames, **PARAMETERS[name]))
+
+
+SIZES = [(1, 1), (1, 9), (2, 3), (5, 5), (8, 12), (10, 10), (9, 70), (32, 32), (33, 95), (63, 64), (65, 48), (70, 611)]
+
+
+@pytest.mark.parametrize("height, width", SIZES)
+@pytest.mark.parametrize("name", ["default", "gaussian", "window-31"])
+def test_flow_is_opencvs_at_any_size(name, height, width):
+    frames = moving(height, width)
+    flow = farneback_sequence(torch.from_numpy(frames), **PARAMETERS[name])
+    assert_same_flow(flow.numpy(), opencv(frames, **PARAMETERS[name]))
+
+
+def test_windows_of_one_pixel_are_as_odd_as_opencvs():
+    frames = moving(48, 64)
+    changes = dict(win_size=1, iterations=1, levels=0)  # more iterations, and the last digit decides
+    assert_same_flow(farneback_sequence(torch.from_numpy(frames), **changes).numpy(), opencv(frames, **changes))
+
+
+def test_flow_of_noise_and_of_nothing_is_opencvs():
+    noise = np.random.default_rng(0).integers(0, 256, (3, 64, 80), np.uint8)
+    for frames in (noise, np.full_like(noise, 200)):
+        assert_same_flow(farneback_sequence(torch.from_numpy(frames)).numpy(), opencv(frames))
+
+
+def test_still_picture_does_not_move_at_all():
+    """But at the right and the lower border, where the second frame has no last row and column for OpenCV either."""
+    frames = torch.from_numpy(np.repeat(moving(71, 83, num=1), 2, axis=0))
+    assert (farneback_sequence(frames, levels=0, iterations=1)[:, :-8, :-8] == 0).all()
+
+
+def real_flows(folder, clips: list[str], **changes) -> tuple[np.ndarray, np.ndarray]:
+    """Ours and OpenCV's of three frames of each clip, all pixels in a row: (1, pixels, 2)."""
+    flows = []
+    for clip in clips:
+        with closing(iter(Decoder(folder / "samples" / clip, short_side=256))) as decoded:
+            frames = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in itertools.islice(decoded, 10, 13)]
+        found = farneback_sequence(torch.from_numpy(np.stack(frames)), **changes).numpy()
+        flows.append((found.reshape(1, -1, 2), opencv(frames, **changes).reshape(1, -1, 2)))
+    found, truth = zip(*flows, strict=True)
+    return np.concatenate(found, axis=1), np.concatenate(truth, axis=1)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_flow_of_real_motion_is_opencvs(shared_data, name):
+    """Of moving cameras. Where a picture stands still or is flat, rounding decides whether a pixel of the border is
+    inside, and many iterations or small windows make more of that: there OpenCV differs from exact arithmetic as much.
+    """
+    clips = ["demo.mp4", "realshort.mp4", "flipping_a_pancake.mkv"]
+    assert_same_flow(*real_flows(shared_data, clips, **PARAMETERS[name]))
+
+
+def test_flow_of_all_clips_is_opencvs_with_the_usual_parameters(shared_data):
+    clips = sorted(path.name for path in (shared_data / "samples").iterdir())
+    assert_same_flow(*real_flows(shared_data, clips))
+
+
+def test_taps_are_opencvs_blur_and_resize():
+    frame = moving(60, 83, num=1)[0].astype(np.float32)
+    for (height, width), kernel in itertools.product([(60, 83), (30, 42), (17, 24)], [(3, 0.0), (9, 1.5)]):
+        truth = cv2.resize(cv2.GaussianBlur(frame, (kernel[0], kernel[0]), kernel[1]), (width, height))
+        row_kernel = cv2.getGaussianKernel(*kernel, cv2.CV_32F).ravel()
+        taps = [
+            Taps.blur_and_resize(size, new_size, row_kernel, torch.device("cpu"))
+            for size, new_size in ((60, height), (83, width))
+        ]
+        found = flow_torch.resample(torch.from_numpy(frame), tuple(taps)).numpy()
+        np.testing.assert_allclose(found, truth, atol=1e-3)  # of 255 levels
+
+
+# ------------------------------------------------------------------------------------- batches, chunks, surroundings
+
+
+@pytest.mark.parametrize("name", ["default", "gaussian"])
+def test_a_pair_has_its_flow_whatever_stands_beside_it(name):
+    """Bit for bit: in a batch, in chunks, in a sequence, alone, under autocast, and in memory that was not clean."""
+    frames = torch.from_numpy(moving(71, 93, num=6))
+    changes = PARAMETERS[name]
+    flow = farneback(frames[:-1], frames[1:], **changes)
+    alone = torch.cat([farneback(a[None], b[None], **changes) for a, b in itertools.pairwise(frames)])
+    assert torch.equal(flow, alone)
+    for chunk in (1, 2, 4, 100):
+        assert torch.equal(flow, farneback(frames[:-1], frames[1:], chunk=chunk, **changes))
+        assert torch.equal(flow, farneback_sequence(frames, chunk=chunk, **changes))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(flow, farneback_sequence(frames, **changes))
+    torch.use_deterministic_algorithms(True)  # new memory is then full of NaN, too
+    try:
+        assert torch.equal(flow, farneback_sequence(frames, **changes))
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_a_sequence_expands_each_frame_once(chunk):
+    method = Farneback(40, 50, device="cpu")
+    seen = []
+
+    def level_images(frames, taps):
+        seen.extend(frames[:, 0, 0].tolist())
+        return PLAIN.level_images(frames, taps)
+
+    method.operations = PLAIN._replace(level_images=level_images)
+    frames = torch.from_numpy(moving(40, 50, num=8))
+    frames[:, 0, 0] = torch.arange(8)
+    method.sequence(frames, chunk=chunk)
+    assert sorted(seen) == sorted([*range(8)] * len(method.levels))
+
+
+def test_no_pairs():
+    frames = torch.from_numpy(moving(40, 50, num=1))
+    assert farneback(frames[:0], frames[:0]).shape == (0, 40, 50, 2)
+    for num in (0, 1):
+        assert farneback_sequence(frames[:num]).shape == (0, 40, 50, 2)
+
+
+def test_chunks_fit_the_memory(monkeypatch):
+    method = Farneback(100, 200, device="cpu")
+    monkeypatch.setitem(flow_torch.CHUNK_BYTES, "cpu", 5 * 100 * 200 * flow_torch.BYTES_PER_PIXEL)
+    assert method.chunk() == 5
+    monkeypatch.setitem(flow_torch.CHUNK_BYTES, "cpu", 1)
+    assert method.chunk() == 1
+
+
+@pytest.mark.parametrize(
+    "first, second, reason",
+    [
+        (torch.zeros(2, 40, 50), torch.zeros(2, 40, 50), "float32 (2, 40, 50), expected uint8 (number, 40, 50)"),
+        (torch.zeros(40, 50, dtype=torch.uint8), torch.zeros(40, 50, dtype=torch.uint8), "uint8 (40, 50), expected"),
+        (torch.zeros(2, 40, 50, dtype=torch.uint8), torch.zeros(3, 40, 50, dtype=torch.uint8), "expected the same"),
+        (torch.zeros(2, 40, 50, dtype=torch.uint8), torch.zeros(2, 40, 50), "float32 (2, 40, 50), expected uint8"),
+    ],
+)
+def test_wrong_frames_are_named(first, second, reason):
+    with pytest.raises(ValueError) as error:
+        farneback(first, second)
+    assert reason in str(error.value)
+
+
+@pytest.mark.parametrize("name, value", [("win_size", 0), ("poly_n", 6), ("pyr_scale", 1.0), ("levels", -1)])
+def test_wrong_parameters_are_named(name, value):
+    frames = torch.zeros(1, 40, 50, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=name):
+        farneback(frames, frames, **{name: value})
+
+
+# ---------------------------------------------------------------------------------------------------------- kernels
+
+
+def test_kernels_do_what_the_plain_operations_do():
+    """In a process of its own: Triton reads when it is imported whether it is to interpret its kernels on a CPU."""
+    pytest.importorskip("triton")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_flow_kernels.py"]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0 and " passed" in result.stdout and "skipped" not in result.stdout, result.stdout
+
+
+def test_without_kernels_a_line_says_so(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    frames = torch.from_numpy(moving(40, 50))
+    with pytest.warns(UserWarning, match="no Triton kernels on cpu: flow by plain") as said:
+        flow = farneback_sequence(frames, fused=True)
+    assert len(said) == 1
+    assert torch.equal(flow, farneback_sequence(frames))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_flow_on_a_gpu_is_opencvs(name, fused):
+    frames = moving(121, 160, num=5)
+    on_gpu = torch.from_numpy(frames).cuda()
+    flow = farneback_sequence(on_gpu, fused=fused, **PARAMETERS[name])
+    assert_same_flow(flow.cpu().numpy(), opencv(frames, **PARAMETERS[name]))
+    again = farneback(on_gpu[:-1], on_gpu[1:], chunk=2, fused=fused, **PARAMETERS[name])
+    assert torch.equal(flow, again)
