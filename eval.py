@@ -18,7 +18,6 @@ from twostream.fitting import METHODS
 from twostream.fusion import Consensus
 from twostream.result_files import Split, is_own, on_split, read_names, read_result
 from twostream.result_writers import WRITERS
-from twostream.run_folder import STREAM_NAME, find_run, find_scores
 from twostream.scores import ScoreTable
 
 
@@ -61,8 +60,19 @@ def find_runs_folder(args: argparse.Namespace):
     """--save_root, or where the runs are that were trained without it; None when neither is named."""
     if args.save_root or not args.root:
         return args.save_root
+    from twostream.run_folder import STREAM_NAME
+
     nested = args.root / args.dataset
     return nested if any(nested.glob(f"*/{STREAM_NAME}")) else args.root
+
+
+def find_score_files(args: argparse.Namespace, runs_folder: Path) -> list[Path]:
+    """Of the runs of each input type."""
+    from twostream.run_folder import find_run, find_scores  # by way of the annotations it brings OpenCV
+
+    names = args.runs or ("",) * len(args.input_types)
+    runs = [find_run(runs_folder, input_type=t, name=n) for t, n in zip(args.input_types, names, strict=True)]
+    return [find_scores(run, split=args.split, iteration=args.test_iteration) for run in runs]
 
 
 def main() -> int:
@@ -88,11 +98,7 @@ def main() -> int:
     ]:
         parser.error(f"--write {wrong[0]!r}, expected {'=FILE, '.join(WRITERS)}=FILE")
 
-    paths = args.scores
-    if not paths:
-        run_names = args.runs or ("",) * len(args.input_types)
-        runs = [find_run(runs_folder, input_type=t, name=n) for t, n in zip(args.input_types, run_names, strict=True)]
-        paths = [find_scores(run, split=args.split, iteration=args.test_iteration) for run in runs]
+    paths = args.scores or find_score_files(args, runs_folder)
     weights = args.fusion_weights or (1.0,) * len(paths)
     if args.fit_weights and len(paths) == 1:
         parser.error("--fit_weights is for several streams, there is one")

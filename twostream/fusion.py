@@ -165,13 +165,12 @@ def alike(tables: Sequence[ScoreTable]) -> Iterator[Group]:
             yield Group(videos, rows, of_tables)
 
 
-def in_threads(function: Callable, parts: Iterable) -> None:
-    """Call the function on each part, on all cores: NumPy computes without holding the others up."""
+def in_threads(function: Callable, parts: Iterable) -> list:
+    """What the function makes of each part, on all cores: NumPy computes without holding the others up."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
-        for _ in pool.map(function, parts):
-            pass
+        return list(pool.map(function, parts))
 
 
 def fuse(scores: list[np.ndarray], weights: tuple[float, ...]) -> np.ndarray:

@@ -85,7 +85,7 @@ def average_precision(scores: np.ndarray, truth: np.ndarray, *, interpolated: bo
     """
     total = truth.sum()
     scored = ~np.isnan(scores)
-    order = np.argsort(-scores[scored], kind="stable")
+    order = np.argsort(-scores[scored])
     ranked, hits = scores[scored][order], np.cumsum(truth[scored][order])
     if not total or not len(ranked):
         return 0.0 if total else float("nan")

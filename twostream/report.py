@@ -173,10 +173,10 @@ def build_report(
     known = labels >= 0
     everywhere = ~np.any([np.isnan(part).any(axis=1) for part in streams], axis=0) & known
     ranks = {name: np.where(known, metrics.rank_of_truth(part, labels), 0) for name, part in scores.items()}
-    rows = [
-        _row(name, of_clips, ranks[name], scores[name], labels, everywhere, consensus)
-        for name, of_clips in zip(scores, clip_ranks, strict=True)
-    ]
+    rows = in_threads(
+        lambda part: _row(*part, ranks[part[0]], scores[part[0]], labels, everywhere, consensus),
+        zip(scores, clip_ranks, strict=True),
+    )
     right = {name: ranks[name][everywhere] == 1 for name in scores}
     return Report(
         rows=rows,

@@ -12,7 +12,7 @@ from twostream import metrics
 from twostream.fusion import SWEPT, Clips, Consensus, Group, alike, fuse, in_segments, in_threads, softmax
 from twostream.scores import ScoreTable
 
-STRIDES = (1, 2, 4, 8)
+STRIDES = (1, 2, 4)
 """of the scored frames every 1st, 2nd, ... is taken"""
 RULES = tuple(Consensus.parse(prefix + rule) for prefix in ("", "softmax-") for rule in SWEPT)
 
