@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from benchmarks import eval as eval_benchmark
 from benchmarks import flow, prep
 from tests.conftest import noise_image
 from tests.toy import write_video
@@ -173,3 +174,18 @@ def test_planes_are_coded_one_beside_the_other_or_stacked_with_the_same_error():
         apart, _ = flow.two_planes(quality)(image)
         stacked, _ = flow.stacked_planes(quality)(image)
         assert np.array_equal(apart, stacked)
+
+
+# -------------------------------------------------------------------------------------------------------- evaluation
+
+
+def test_eval_measures_what_is_asked(run_program, tmp_path):
+    words = ["--videos=30", "--frames=3", "--classes=7", f"--folder={tmp_path}"]
+    result = run_program("benchmarks/eval.py", *words, "--only=help,all")
+    assert result.returncode == 0, result.stderr
+    (rows,) = tables(result.stdout)
+    assert "2 x 90 rows x 7 classes" in result.stdout
+    assert [row[0] for row in rows] == ["--help", " ".join(eval_benchmark.ROWS["all"])]
+    assert all(float(cell.replace(",", "")) > 0 for row in rows for cell in row[1:])
+    assert not list(tmp_path.iterdir())
+    assert run_program("benchmarks/eval.py", "--only=speed").returncode == 2
