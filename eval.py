@@ -15,7 +15,7 @@ from pathlib import Path
 
 from twostream import options, report
 from twostream.fitting import METHODS
-from twostream.fusion import Consensus
+from twostream.fusion import Consensus, in_threads
 from twostream.result_files import Split, is_own, on_split, read_names, read_result
 from twostream.result_writers import WRITERS
 from twostream.scores import ScoreTable
@@ -128,7 +128,8 @@ def read_tables(
 ) -> list[ScoreTable]:
     """The score files; of others, by the videos of the annotations, or else of the first file of our own."""
     official = read_split(annotations, split) if annotations else None
-    own = {path: read_result(path) for path in paths if is_own(path)}
+    own_paths = [path for path in dict.fromkeys(paths) if is_own(path)]
+    own = dict(zip(own_paths, in_threads(read_result, own_paths), strict=True))
     if own and not official:
         return [
             own.get(path)

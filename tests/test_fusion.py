@@ -291,6 +291,29 @@ def test_intersect_takes_what_both_have():
         report_of(drop(one, ["a", "b"]), drop(other, ["c"]), intersect=True)
 
 
+@pytest.mark.parametrize(("clip_len", "stride", "missing", "fits"), [
+    (5, 1, [4, 5], True),  # the last starts of each video, of 6
+    (2, 4, [5], True),
+    (1, 1, [5], False),  # as long: the last frames were lost
+    (5, 1, [0], False),
+    (5, 1, [2, 5], False),
+])  # fmt: skip
+def test_longer_clips_start_less_late(clip_len, stride, missing, fits):
+    """RGB of single frames with flow of stacked ones, as the papers have it, is no mismatch."""
+    rgb, flow = make_table(frames=6), make_table(frames=6, input_type="farneback")
+    kept = ~np.isin(np.arange(18) % 6, missing)
+    flow = dataclasses.replace(
+        flow, stream=flow.stream | {"clip_len": clip_len, "frame_stride": stride},
+        **{name: getattr(flow, name)[kept] for name in ("video_index", "start", "view", "logits")},
+    )  # fmt: skip
+    if fits:
+        assert report_of(rgb, flow).rows[-1].num_frames == 3 * (6 - len(missing))
+        assert report_of(flow, rgb).differences == {}
+    else:
+        with pytest.raises(BadInputError, match="3 videos of which RGB and Flow scored different frames"):
+            report_of(rgb, flow)
+
+
 def test_unscored_videos_of_the_split_are_no_mismatch():
     one, other = make_table(video_index=[0, 0, 1, 1]), make_table(video_index=[1, 1, 2, 2])
     assert report_of(one, other).rows[-1].num_unscored == 2

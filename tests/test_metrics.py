@@ -209,3 +209,16 @@ def test_average_precision_of_nothing():
     assert metrics.average_precision(np.array([3.0, NAN, 1.0]), np.array([True, True, False])) == pytest.approx(1 / 2)
     assert math.isnan(metrics.mean_average_precision(np.zeros((0, 3)), np.zeros((0, 3), bool)))
     assert math.isnan(metrics.hit_at_k(np.zeros((0, 3)), np.zeros((0, 3), bool), 1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_listed_are_the_best_and_of_equal_ones_the_first(seed):
+    """As the challenge's file has it, which sorts rows stably."""
+    scores = np.random.default_rng(seed).integers(0, 4, (50, 8)).astype(float)
+    scores[::5] = NAN
+    scores[3, 2:] = NAN  # fewer than five
+    for top in (1, 5, 8, 20):
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+        expected = np.full(scores.shape, NAN)
+        np.put_along_axis(expected, best, np.take_along_axis(scores, best, axis=1), axis=1)
+        np.testing.assert_array_equal(metrics.listed(scores, top), expected)

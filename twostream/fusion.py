@@ -26,7 +26,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 class Clips:
-    """Scores of n videos that have T clips each, (n, T, K), which several rules reduce."""
+    """Scores of n videos that have T clips each, (n, T, K), float32 or float64, which several rules reduce."""
 
     def __init__(self, scores: np.ndarray, ordinals: np.ndarray):
         self.scores = scores
@@ -40,7 +40,7 @@ class Clips:
     @cached_property
     def sums_of_best(self) -> np.ndarray:
         """(n, T, K): the sum of each class's best 1, 2, ... T scores."""
-        sums = np.sort(self.scores, axis=1)[:, ::-1]
+        sums = np.sort(self.scores, axis=1)[:, ::-1].astype(np.float64)
         for place in range(1, self.number):  # cumsum along this axis is much slower
             sums[:, place] += sums[:, place - 1]
         return sums
@@ -61,7 +61,7 @@ def trimmed_mean(clips: Clips, percent: int) -> np.ndarray:
 
 def segment_mean(clips: Clips, segments: int) -> np.ndarray:
     """Mean of the clips in the middle of each of `segments` equal parts (TSN); of all where there are fewer."""
-    return clips.scores[:, in_segments(clips.ordinals, segments)].mean(axis=1)
+    return clips.scores[:, in_segments(clips.ordinals, segments)].mean(axis=1, dtype=np.float64)
 
 
 def in_segments(ordinals: np.ndarray, segments: int) -> np.ndarray:
@@ -72,7 +72,7 @@ def in_segments(ordinals: np.ndarray, segments: int) -> np.ndarray:
 
 
 RULES: dict[str, Callable[[Clips, int], np.ndarray]] = {
-    "mean": lambda clips, _: clips.scores.mean(axis=1),
+    "mean": lambda clips, _: clips.scores.mean(axis=1, dtype=np.float64),
     "max": lambda clips, _: clips.sums_of_best[:, 0],
     "clstk": class_wise_top_k,
     "trimmed": trimmed_mean,
@@ -113,11 +113,11 @@ class Consensus:
         return "softmax-" * self.on_softmax + self.rule + number.get(self.rule, "")
 
     def clip_scores(self, logits: np.ndarray) -> np.ndarray:
-        """What the rule works on: (..., K) float64."""
+        """What the rule works on, of each clip: (..., K) float64."""
         return softmax(logits) if self.on_softmax else logits.astype(np.float64)
 
     def of_clips(self, clips: Clips) -> np.ndarray:
-        """The rule on what `clip_scores` has made: (n, K)."""
+        """The rule on logits or their softmax: (n, K) float64."""
         return RULES[self.rule](clips, self.number)
 
     def video_scores(self, table: ScoreTable) -> np.ndarray:
@@ -125,7 +125,8 @@ class Consensus:
         result = np.full((len(table.video_ids), table.logits.shape[1]), np.nan)
 
         def reduce_group(group: Group) -> None:
-            clips = Clips(self.clip_scores(table.logits[group.rows[0]]), group.ordinals[0])
+            logits = table.logits[group.rows[0]]
+            clips = Clips(softmax(logits) if self.on_softmax else logits, group.ordinals[0])
             result[group.videos] = self.of_clips(clips)
 
         in_threads(reduce_group, alike([table]))
@@ -237,14 +238,23 @@ def _mismatch(names: list[str], differences: dict[str, list[str]], remedy: str) 
 
 
 def _videos_of_other_clips(one: ScoreTable, other: ScoreTable) -> np.ndarray:
-    """Places of the videos that both tables scored, but not by the same clips."""
-    keys = [np.stack([table.video_index, table.start, table.view]) for table in (one, other)]
-    if np.array_equal(*keys):
+    """Places of the videos that both tables scored, but not by the same clips.
+
+    Where clips of one are longer, they end earlier in the video, so that the last starts of the other are its own.
+    """
+    if all(np.array_equal(getattr(one, key), getattr(other, key)) for key in ("video_index", "start", "view")):
         return np.array([], int)
-    rows = common_rows([one, other])
-    number = [np.bincount(table.video_index, minlength=len(one.video_ids)) for table in (one, other)]
-    shared = np.bincount(one.video_index[rows[0]], minlength=len(one.video_ids))
-    return np.flatnonzero((number[0] > 0) & (number[1] > 0) & ((number[0] > shared) | (number[1] > shared)))
+    differing = np.zeros(len(one.video_ids), bool)
+    for (table, longer), common in zip(((one, other), (other, one)), common_rows([one, other]), strict=True):
+        alone = np.ones(len(table.start), bool)
+        alone[common] = False
+        last = np.full(len(table.video_ids), -1)
+        last[longer.video_index] = longer.start  # rows are in order: the last one stays
+        alone &= last[table.video_index] >= 0
+        if longer.clip_extent > table.clip_extent:
+            alone &= table.start < last[table.video_index]
+        differing[table.video_index[alone]] = True
+    return np.flatnonzero(differing)
 
 
 def common_rows(tables: list[ScoreTable]) -> list[np.ndarray]:

@@ -60,10 +60,12 @@ def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 def listed(scores: np.ndarray, top: int = 5) -> np.ndarray:
     """Only the best `top` scores of each row, as a challenge's result file lists them; NaN elsewhere."""
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :top]  # NaN comes last
-    result = np.full(scores.shape, np.nan)
-    np.put_along_axis(result, best, np.take_along_axis(scores, best, axis=1), axis=1)
-    return result
+    filled = np.where(np.isnan(scores), -np.inf, scores)
+    last = -np.partition(-filled, min(top, scores.shape[1]) - 1, axis=1)[:, [min(top, scores.shape[1]) - 1]]
+    better, equal = filled > last, filled == last
+    # Of equal ones the first classes, as many as there is room for.
+    kept = better | (equal & (equal.cumsum(axis=1, dtype=np.int32) <= top - better.sum(axis=1, keepdims=True)))
+    return np.where(kept, scores, np.nan)
 
 
 def hit_at_k(scores: np.ndarray, truth: np.ndarray, k: int, *, average: bool = False) -> float:

@@ -73,6 +73,11 @@ class ScoreTable:
         return self.provenance.get("level", "frames")
 
     @property
+    def clip_extent(self) -> int:
+        """From the first frame of a clip to its last."""
+        return (self.stream.get("clip_len", 1) - 1) * self.stream.get("frame_stride", 1)
+
+    @property
     def row_labels(self) -> np.ndarray:
         """(M,) label index of each row."""
         return self.labels[self.video_index]

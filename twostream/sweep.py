@@ -52,7 +52,7 @@ def sweep(
 
     def judge(group: Group) -> None:
         logits = [table.logits[rows] for table, rows in zip(tables, group.rows, strict=True)]
-        scores = {False: [part.astype(np.float64) for part in logits], True: [softmax(part) for part in logits]}
+        scores = {False: logits, True: [softmax(part) for part in logits]}
         for (on_softmax, stride, count), numbers in selections.items():
             clips = [
                 _selected(part, ordinals, stride, count)
