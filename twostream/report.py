@@ -291,9 +291,8 @@ def to_text(report: Report) -> str:
         lines.append(" | ".join([row.name.ljust(width), *cells]))
     lines.append(f"percent; {_settings(report)}")
     for row in report.rows:
-        lines.append(
-            f"{row.name}: {row.num_frames} frames; {row.num_videos - row.num_unscored} of {row.num_videos} videos scored"
-        )
+        frames = f"{row.num_frames} frames; " if row.num_frames else ""
+        lines.append(f"{row.name}: {frames}{row.num_videos - row.num_unscored} of {row.num_videos} videos scored")
         missing = report.unscored[row.name]
         if missing:
             lines.append(f"  counted as wrong: {', '.join(missing[:5])}{' ...' * (len(missing) > 5)}")

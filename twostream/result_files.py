@@ -44,12 +44,13 @@ def on_split(path: str | Path, table: ScoreTable, split: Split, *, intersect: bo
 
     BadInputError where classes or a label differ, and for videos that the list has not, unless `intersect`.
     """
-    if (table.split, tuple(table.classes)) != (split.name, split.classes):
+    if table.split != split.name:
         raise BadInputError(
-            f"{path}: split {table.split!r} with {class_difference(table.classes, split.classes)}, in split "
-            f"{split.name!r} of the annotations" if tuple(table.classes) != split.classes
-            else f"{path}: scores of split {table.split!r}, asked is {split.name!r}"
-        )  # fmt: skip
+            f"{path}: scores of split {table.split!r}, asked is {split.name!r}; name the other by --split"
+        )
+    if tuple(table.classes) != split.classes:
+        difference = class_difference(table.classes, split.classes)
+        raise BadInputError(f"{path} and the annotations have {difference}; name those it was scored with")
     _, ours, theirs = np.intersect1d(table.video_ids, split.video_ids, assume_unique=True, return_indices=True)
     other = table.labels[ours] != split.labels[theirs]
     if other.any():
@@ -124,13 +125,18 @@ def is_own(path: Path) -> bool:
 def _table(path: Path, found: Found, split: Split, names: Sequence[str] | None, intersect: bool) -> ScoreTable:
     if found.kind == "the challenge":
         _fill_unlisted(path, found, split.classes)
-    found_names = _names(path, found, names)
-    places = places_of(path, found_names, split.video_ids)
-    if found.either_order and not _labels_fit(found, places, split):
-        # tsn-pytorch sorts the list before it saves, TSN does not; the labels tell which it was.
-        found_names = sorted(found_names, key=lambda name: name.split()[0])
+    given = _names(path, found, names)
+    for order in found.orders:
+        found_names = given if order == "list" else sorted(given, key=lambda name: name.split()[0])
         places = places_of(path, found_names, split.video_ids)
-    _check_labels(path, found, found_names, places, split)
+        other = _first_other_label(found, places, split)
+        if other is None:
+            break
+    else:
+        raise BadInputError(
+            f"{path}: row {other}, video {found_names[other]!r}: label {found.labels[other]}, in split {split.name!r} it is "
+            f"{split.labels[places[other]]}; name the list that was tested, with classes in the same order"
+        )
     unknown = [name for name, place in zip(found_names, places, strict=True) if place < 0]
     if unknown and not intersect or len(unknown) == len(found_names):
         raise BadInputError(
@@ -149,7 +155,7 @@ def _table(path: Path, found: Found, split: Split, names: Sequence[str] | None, 
         start=np.concatenate(starts).astype(np.int32),
         view=np.zeros(len(logits), np.int16),
         logits=logits,
-        provenance={"file": path.name, "kind": found.kind, "level": found.level},
+        provenance={"file": path.name, "kind": found.kind, "level": found.level, "order": order},
     ).sorted()
     same = (np.diff(table.video_index) == 0) & (np.diff(table.start) == 0)
     if same.any():
@@ -200,25 +206,12 @@ def _forms(name: str) -> Iterable[str]:
         yield from (text, stem, re.sub(r"_\d{6}_\d{6}$", "", stem), f"v_{stem}")
 
 
-def _labels_fit(found: Found, places: Sequence[int], split: Split) -> bool:
-    return _first_other_label(found, places, split) is None
-
-
 def _first_other_label(found: Found, places: Sequence[int], split: Split) -> int | None:
     """Number of the first video whose label in the file is not that of the split."""
     for number, (label, place) in enumerate(zip(found.labels or (), places, strict=False)):
         if place >= 0 and label >= 0 and split.labels[place] >= 0 and label != split.labels[place]:
             return number
     return None
-
-
-def _check_labels(path: Path, found: Found, names: list[str], places: Sequence[int], split: Split) -> None:
-    number = _first_other_label(found, places, split)
-    if number is not None:
-        raise BadInputError(
-            f"{path}: row {number}, video {names[number]!r}: label {found.labels[number]}, in split {split.name!r} it is "
-            f"{split.labels[places[number]]}; name the list that was tested, with classes in the same order"
-        )
 
 
 def _fill_unlisted(path: Path, found: Found, classes: Sequence[str]) -> None:

@@ -33,8 +33,8 @@ class Found:
     """of the videos, where the file has them"""
     starts: list[np.ndarray] | None = None
     """first frame of each clip, where known"""
-    either_order: bool = False
-    """the order may be that of the sorted list, too (tsn-pytorch)"""
+    orders: tuple[str, ...] = ("list",)
+    """what order it may be, the likelier first: that of the "list", or of the list "sorted" (tsn-pytorch)"""
 
 
 def recognise(path: Path) -> Found:
@@ -191,7 +191,7 @@ def _mmaction2_old(content: object) -> Found | None:
 
 def _tsn(content: object) -> Found | None:
     """TSN's --save_scores: scores of each video as (array (T, crops, K), label), and labels."""
-    videos, labels = [], []
+    videos, labels, crops = [], [], set()
     for place, entry in enumerate(content["scores.npy"]):
         scores, label = entry, None
         if len(entry) == 2 and not np.ndim(entry[1]):
@@ -199,12 +199,16 @@ def _tsn(content: object) -> Found | None:
         scores = np.asarray(scores, np.float64)
         if scores.ndim not in (2, 3):
             raise ValueError(f"video {place} has scores of shape {scores.shape}, expected frames, crops and classes")
-        videos.append(scores.reshape(len(scores), -1, scores.shape[-1]).mean(axis=1))
+        scores = scores.reshape(len(scores), -1, scores.shape[-1])
+        crops.add(scores.shape[1])
+        videos.append(scores.mean(axis=1))
         labels.append(label)
     saved = np.ravel(content["labels.npy"])
     if len(saved) != len(videos) or any(label not in (None, other) for label, other in zip(labels, saved, strict=True)):
         raise ValueError(f"{len(videos)} videos and {len(saved)} labels, or labels that differ")
-    return Found("TSN", "clips", videos, labels=[int(label) for label in saved], either_order=True)
+    # tsn-pytorch takes the mean over the crops and sorts the list before it saves; TSN does neither.
+    orders = ("sorted", "list") if crops == {1} else ("list", "sorted")
+    return Found("TSN", "clips", videos, labels=[int(label) for label in saved], orders=orders)
 
 
 def _is_dict_of(content: object, kind: type) -> bool:
