@@ -111,7 +111,7 @@ def main() -> int:
         print(f"scores: {path}")
     result = report.build_report(
         tables, row_names(tables), consensus=consensus, weights=weights, fit=args.fit_weights,
-        intersect=args.intersect, swept=args.sweep,
+        intersect=args.intersect, swept=args.sweep, unlabelled=bool(targets),
     )  # fmt: skip
     print(f"\n{report.to_text(result)}\n")
     target = args.report or (runs_folder / "report.json" if runs_folder else options.folder("report.json"))

@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.tables import CLASSES, make_table
 from twostream.annotations import Annotations, Video, write_annotations
+from twostream.fusion import Consensus
 from twostream.run_folder import scores_path, write_stream
 from twostream.scores import write_scores
 from twostream.stream import StreamConfig
@@ -80,6 +81,25 @@ def test_fitted_weights_sweep_and_all_that_can_be_written(run_program, save_root
     assert "video top-1 by rule and scored frames taken" in result.stdout
     results = json.loads((tmp_path / "c.json").read_text())["results"]
     assert results.keys() == {"a", "b", "c"}
+
+
+def test_submission_for_a_split_without_labels(run_program, tmp_path):
+    """There is nothing to judge, and all that is asked is the file for the challenge."""
+    tables = [
+        make_table(labels=(-1, -1, -1), split="test", seed=seed, input_type=t) for seed, t in enumerate(("rgb", "dis"))
+    ]
+    for table in tables:
+        write_scores(tmp_path / f"{table.stream['input_type']}.npz", table)
+    words = ["eval.py", "--scores", tmp_path / "rgb.npz", tmp_path / "dis.npz", f"--report={tmp_path}/r.json"]
+    result = run_program(*words)
+    assert result.returncode == 3 and "has no labels" in result.stderr
+    result = run_program(*words, "--sweep", "--write", f"challenge={tmp_path}/c.json", f"csv={tmp_path}/v.csv")
+    assert result.returncode == 0, result.stderr
+    best = {i: entries[0]["label"] for i, entries in json.loads((tmp_path / "c.json").read_text())["results"].items()}
+    fused = sum(Consensus.parse("softmax-mean").video_scores(table) for table in tables)
+    assert best == dict(zip("abc", np.array(CLASSES)[fused.argmax(axis=1)].tolist(), strict=True))
+    assert rows_of(tmp_path / "r.json")["RGB+Flow"]["video_top1"] is None
+    assert (tmp_path / "v.csv").read_text().splitlines()[1].startswith("a,,")
 
 
 def test_another_toolkits_file_beside_ours(run_program, save_root, tmp_path):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from twostream.errors import BadInputError
+from twostream.fusion import in_threads
 
 METHODS = {
     "global": "a weight for each stream",
@@ -139,9 +140,13 @@ def cross_fit(
         return [p[scored[places]] for p in probabilities]
 
     of_all = fit(method, of(np.flatnonzero(known)), labels[scored][known])
-    result, of_folds = np.full(probabilities[0].shape, np.nan), []
-    for number in range(folds):
+    result = np.full(probabilities[0].shape, np.nan)
+
+    def fit_others(number: int) -> FittedWeights:
         others, these = np.flatnonzero(known & (fold != number)), np.flatnonzero(fold == number)
-        of_folds.append(fit(method, of(others), labels[scored[others]]))
-        result[scored[these]] = of_folds[-1].fuse(of(these))
+        fitted = fit(method, of(others), labels[scored[others]])
+        result[scored[these]] = fitted.fuse(of(these))
+        return fitted
+
+    of_folds = in_threads(fit_others, range(folds))
     return CrossFit(result, of_all, of_folds)

@@ -170,7 +170,7 @@ def in_threads(function: Callable, parts: Iterable) -> list:
     """What the function makes of each part, on all cores: NumPy computes without holding the others up."""
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
+    with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:
         return list(pool.map(function, parts))
 
 

@@ -135,17 +135,17 @@ def _without_nan(content):
 
 def build_report(
     tables: list[ScoreTable], names: list[str], *, consensus: Consensus, weights: tuple[float, ...],
-    fit: Sequence[str] = (), intersect: bool = False, swept: bool = False,
+    fit: Sequence[str] = (), intersect: bool = False, swept: bool = False, unlabelled: bool = False,
 ) -> Report:  # fmt: skip
     """Judge each table, and their fusion when there are several: by the weights, 1:1, and by weights that are fitted.
 
     Frames are fused where all streams scored the same clip, videos where all streams scored the video. `fit` names
     methods of `fitting.METHODS`; `intersect` see `fusion.join`; `swept` adds every rule and stride. Raises BadInputError
-    for tables that do not belong together or have no labels.
+    for tables that do not belong together, or have no labels, unless `unlabelled`: for the sake of the predictions.
     """
     tables, differences = join(tables, names, intersect=intersect)
     labels = tables[0].labels
-    if not (labels >= 0).any():
+    if not (labels >= 0).any() and not unlabelled:
         raise BadInputError(f"{names[0]}: split {tables[0].split!r} has no labels, so there is nothing to compare with")
     streams = [consensus.video_scores(table) for table in tables]
     scores = dict(zip(names, streams, strict=True))
