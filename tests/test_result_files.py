@@ -2,12 +2,14 @@
 
 import json
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 
 from tests.tables import make_table
+from tests.test_unpickling import hostile
 from twostream.errors import BadInputError
 from twostream.fusion import Consensus
 from twostream.report import build_report
@@ -421,6 +423,26 @@ def test_mutated_files_are_refused_or_mean_what_they_say(kind, tmp_path, logits)
         else:
             assert np.isfinite(table.logits).all() and table.logits.shape[1] == 3
     assert num_refused >= 5
+
+
+@pytest.mark.parametrize("way", sorted(hostile("x")))
+@pytest.mark.parametrize("part", ["scores", "labels"])
+def test_hostile_pickles_inside_an_archive_are_refused(part, way, tmp_path):
+    """As TSN's files have them: an array of objects is a pickle behind a short header."""
+    marker = tmp_path / "ran"
+    arrays = {"scores": np.zeros((4, FRAMES, 1, 3)), "labels": np.array(labels_of_list())}
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as file:
+                if name == part:
+                    header = {"descr": "|O", "fortran_order": False, "shape": (4,)}
+                    np.lib.format.write_array_header_1_0(file, header)
+                    file.write(hostile(marker)[way])
+                else:
+                    np.lib.format.write_array(file, array)
+    with pytest.raises(BadInputError, match="x.npz: no pickle of scores that can be read safely"):
+        read_result(tmp_path / "x.npz", split=SPLIT, names=LIST)
+    assert not marker.exists()
 
 
 # ----------------------------------------------------------------------------------------- names and the official list
