@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import eval as eval_benchmark
 from benchmarks import flow, loader, prep
 from benchmarks import train as training
 from tests.conftest import noise_image
@@ -333,3 +334,18 @@ def test_goals_of_loading_name_what_is_measured():
     assert {name for goal in loader.GOALS for name in (goal.more, goal.less)} == set(WAYS)
     goal = loader.Goal("", "bare", "ours, packed", at_least=0.8)
     assert goal.verdict(0.8) == ">= 0.8 | met" and goal.verdict(0.79) == ">= 0.8 | not met"
+
+
+# -------------------------------------------------------------------------------------------------------- evaluation
+
+
+def test_eval_measures_what_is_asked(run_program, tmp_path):
+    words = ["--videos=30", "--frames=3", "--classes=7", f"--folder={tmp_path}"]
+    result = run_program("benchmarks/eval.py", *words, "--only=help,all")
+    assert result.returncode == 0, result.stderr
+    (rows,) = tables(result.stdout)
+    assert "2 x 90 rows x 7 classes" in result.stdout
+    assert [row[0] for row in rows] == ["--help", " ".join(eval_benchmark.ROWS["all"])]
+    assert all(float(cell.replace(",", "")) > 0 for row in rows for cell in row[1:])
+    assert not list(tmp_path.iterdir())
+    assert run_program("benchmarks/eval.py", "--only=speed").returncode == 2

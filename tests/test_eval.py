@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 import subprocess
 import sys
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.tables import make_table
+from tests.tables import CLASSES, make_table
+from twostream.annotations import Annotations, Video, write_annotations
+from twostream.fusion import Consensus
 from twostream.run_folder import scores_path, write_stream
 from twostream.scores import write_scores
 from twostream.stream import StreamConfig
@@ -61,6 +64,97 @@ def test_iteration_weights_consensus_and_old_spellings(run_program, save_root):
     assert rows["RGB+Flow"] | {"name": "Flow"} == rows["Flow"]
     assert json.loads((save_root / "deep/er/table.json").read_text())["consensus"] == "clstk-002"
     assert not (save_root / "report.json").exists()
+
+
+def test_fitted_weights_sweep_and_all_that_can_be_written(run_program, save_root, tmp_path):
+    outputs = {"csv": "videos.csv", "markdown": "t.md", "latex": "t.tex", "challenge": "c.json", "mmaction2": "m.pkl"}
+    result = run_program(
+        "eval.py", f"--save_root={save_root}", "--fit_weights=global,temperature", "--sweep",
+        "--write", *(f"{kind}={tmp_path / name}" for kind, name in outputs.items()),
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    rows = rows_of(save_root / "report.json")
+    assert list(rows)[3:] == ["RGB+Flow fitted: global", "RGB+Flow fitted: temperature"]
+    assert all(f"wrote {tmp_path / name}" in result.stdout for name in outputs.values())
+    assert (tmp_path / "videos.csv").read_text().count("\n") == 4
+    assert "| RGB+Flow fitted: global |" in (tmp_path / "t.md").read_text()
+    assert "video top-1 by rule and scored frames taken" in result.stdout
+    results = json.loads((tmp_path / "c.json").read_text())["results"]
+    assert results.keys() == {"a", "b", "c"}
+
+
+def test_submission_for_a_split_without_labels(run_program, tmp_path):
+    """There is nothing to judge, and all that is asked is the file for the challenge."""
+    tables = [
+        make_table(labels=(-1, -1, -1), split="test", seed=seed, input_type=t) for seed, t in enumerate(("rgb", "dis"))
+    ]
+    for table in tables:
+        write_scores(tmp_path / f"{table.stream['input_type']}.npz", table)
+    words = ["eval.py", "--scores", tmp_path / "rgb.npz", tmp_path / "dis.npz", f"--report={tmp_path}/r.json"]
+    result = run_program(*words)
+    assert result.returncode == 3 and "has no labels" in result.stderr
+    result = run_program(*words, "--sweep", "--write", f"challenge={tmp_path}/c.json", f"csv={tmp_path}/v.csv")
+    assert result.returncode == 0, result.stderr
+    best = {i: entries[0]["label"] for i, entries in json.loads((tmp_path / "c.json").read_text())["results"].items()}
+    fused = sum(Consensus.parse("softmax-mean").video_scores(table) for table in tables)
+    assert best == dict(zip("abc", np.array(CLASSES)[fused.argmax(axis=1)].tolist(), strict=True))
+    assert rows_of(tmp_path / "r.json")["RGB+Flow"]["video_top1"] is None
+    assert (tmp_path / "v.csv").read_text().splitlines()[1].startswith("a,,")
+
+
+def test_another_toolkits_file_beside_ours(run_program, save_root, tmp_path):
+    """By a name list, in another order; videos that are not in the split only with --intersect."""
+    perfect = np.eye(4, dtype=np.float32)[[3, 1, 0]]
+    (tmp_path / "theirs.pkl").write_bytes(pickle.dumps([*perfect, perfect[0]]))
+    (tmp_path / "list.txt").write_text("val/c.mp4 3\nval/b.mp4 1\nval/a.mp4 0\nval/gone.mp4 0\n")
+    own = save_root / "one/scores_val_000100.npz"
+    words = ["--scores", own, tmp_path / "theirs.pkl", f"--names={tmp_path}/list.txt", f"--report={tmp_path}/r.json"]
+    result = run_program("eval.py", *words)
+    assert result.returncode == 3 and "1 of 4 videos are not in split 'val' (first 'val/gone.mp4 0')" in result.stderr
+    result = run_program("eval.py", *words, "--intersect")
+    assert result.returncode == 0, result.stderr
+    rows = rows_of(tmp_path / "r.json")
+    assert list(rows) == ["RGB", "theirs", "RGB+theirs"]
+    assert rows["theirs"]["video_top1"] == 1 and rows["theirs"]["frame_top1"] is None
+
+
+def test_official_list_of_annotations(run_program, save_root, tmp_path):
+    """A video that no score file lists counts as wrong; other labels are refused; alone, a foreign file needs them."""
+    flow = save_root / "two/scores_val_1000000.npz"  # perfect for a, b, c
+    videos = [Video(i, "val", CLASSES[k], 9) for i, k in (("a", 0), ("b", 1), ("c", 3), ("d", 2))]
+    write_annotations(tmp_path / "annotations.json", Annotations(CLASSES, videos))
+    words = ["eval.py", "--scores", flow, f"--report={tmp_path}/r.json"]
+    assert run_program(*words, f"--annotations={tmp_path}").returncode == 0
+    row = rows_of(tmp_path / "r.json")["Flow"]
+    assert row["video_top1"] == 3 / 4 and row["denominators"]["scored"]["video_top1"] == 1
+    write_annotations(tmp_path / "annotations.json", Annotations(CLASSES, [*videos[1:], Video("a", "val", "run", 9)]))
+    result = run_program(*words, f"--annotations={tmp_path}")
+    assert result.returncode == 3 and "1 videos have another label than in the annotations" in result.stderr
+    (tmp_path / "theirs.json").write_text("[[1, 2, 3, 4]]")
+    result = run_program("eval.py", "--scores", tmp_path / "theirs.json")
+    assert result.returncode == 3 and "add --annotations=" in result.stderr
+
+
+@pytest.mark.parametrize("other", [{"start": 1}, {"video_ids": ("b", "a", "d")}])
+def test_mismatched_sets_end_with_3_unless_intersected(run_program, save_root, other, tmp_path):
+    table = make_table(seed=2, input_type="farneback", **{k: v for k, v in other.items() if k != "start"})
+    if "start" in other:
+        table = dataclasses.replace(table, start=table.start + other["start"] * (table.video_index == 1))
+    write_scores(tmp_path / "flow.npz", table)
+    words = ["eval.py", "--scores", save_root / "one/scores_val_000100.npz", tmp_path / "flow.npz"]
+    result = run_program(*words, f"--report={tmp_path}/r.json")
+    assert result.returncode == 3 and result.stderr.count("\n") == 1 and "--intersect" in result.stderr
+    assert not (tmp_path / "r.json").exists()
+    result = run_program(*words, f"--report={tmp_path}/r.json", "--intersect")
+    assert result.returncode == 0 and "left out: 1 videos " in result.stdout
+    assert sum(map(len, json.loads((tmp_path / "r.json").read_text())["differences"].values())) in (1, 2)
+
+
+def test_hostile_score_file_is_refused(run_program, save_root, tmp_path):
+    (tmp_path / "x.pkl").write_bytes(f"cposix\nsystem\n(Vtouch {tmp_path}/ran\ntR.".encode())
+    result = run_program("eval.py", "--scores", save_root / "one/scores_val_000100.npz", tmp_path / "x.pkl")
+    assert result.returncode == 3 and "x.pkl: no pickle of scores that can be read safely" in result.stderr
+    assert not (tmp_path / "ran").exists()
 
 
 def test_streams_by_score_file(run_program, save_root, tmp_path):
@@ -126,6 +220,11 @@ def test_damaged_and_differing_files_exit_3(run_program, save_root):
         ["--save_root=.", "--runs=one"],  # of two input types
         ["--save_root=.", "--input_types="],
         ["--save_root=.", "--fusion=1,1"],  # abbreviations are off
+        ["--save_root=.", "--consensus=trimmed-50"],
+        ["--save_root=.", "--fit_weights=best"],
+        ["--scores", "x.npz", "--fit_weights=global"],  # one stream
+        ["--scores", "x.npz", "--write", "word=x.doc"],
+        ["--scores", "x.npz", "--write", "csv="],
     ],
 )
 def test_wrong_command_line_exits_2(run_program, words):
@@ -143,7 +242,16 @@ def test_wrong_weights_exit_2(run_program, save_root, weights):
 def test_help_names_every_flag(run_program):
     result = run_program("eval.py", "--help")
     assert result.returncode == 0
-    for flag in ("--scores", "--save_root", "--input_types", "--runs", "--split", "--consensus", "--fusion_weights"):
+    for flag in (
+        "--scores",
+        "--save_root",
+        "--input_types",
+        "--runs",
+        "--split",
+        "--consensus",
+        "--fusion_weights",
+        "--write",
+    ):
         assert flag in result.stdout
 
 

@@ -6,6 +6,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn import metrics as sklearn_metrics
+from sklearn.calibration import calibration_curve
 
 from twostream import metrics
 
@@ -105,3 +107,132 @@ def test_confusion_counts_true_classes_down_and_guesses_across():
     assert metrics.most_confused(matrix, count=1) == [(1, 2, 1)]
     assert metrics.most_confused(np.array([[5, 1, 7], [0, 5, 0], [3, 0, 5]])) == [(0, 2, 7), (2, 0, 3), (0, 1, 1)]
     assert metrics.most_confused(np.diag([3, 4])) == []
+
+
+# ------------------------------------------------------------------------------------ the definitions of others, to 1e-9
+
+
+def random_world(seed, *, num_videos=60, num_classes=7, several=False):
+    """Scores without ties that know something of the truth, labels (one a video unless `several`), all classes there."""
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(num_classes), rng.integers(0, num_classes, num_videos - num_classes)])
+    truth = metrics.one_hot(labels, num_classes)
+    if several:
+        truth |= rng.random(truth.shape) < 0.2
+    scores = rng.normal(size=truth.shape) + truth
+    return scores, labels, truth
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_accuracies_are_scikit_learns(seed):
+    scores, labels, _ = random_world(seed)
+    for k in (1, 3, 5):
+        expected = sklearn_metrics.top_k_accuracy_score(labels, scores, k=k)
+        assert metrics.top_k_accuracy(scores, labels, k) == pytest.approx(expected, abs=1e-9)
+        assert metrics.share_in_top_k(metrics.rank_of_truth(scores, labels), k) == pytest.approx(expected, abs=1e-9)
+    # MMAction2's mean class accuracy is this too, where every class occurs; absent ones that are predicted count 0 there.
+    recall = sklearn_metrics.recall_score(labels, scores.argmax(axis=1), average="macro")
+    assert metrics.mean_class_accuracy(scores, labels) == pytest.approx(recall, abs=1e-9)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("rounded", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_average_precision_of_all_scores_is_scikit_learns(seed, rounded, several):
+    """With equal scores, too. MMAction2's mean_average_precision is defined likewise."""
+    scores, _, truth = random_world(seed, several=several)
+    scores = np.round(scores) if rounded else scores
+    expected = sklearn_metrics.average_precision_score(truth, scores, average=None)
+    for label, of_label in enumerate(expected):
+        assert metrics.average_precision(scores[:, label], truth[:, label]) == pytest.approx(of_label, abs=1e-9)
+    assert metrics.mean_average_precision(scores, truth) == pytest.approx(expected.mean(), abs=1e-9)
+
+
+def evaluator(scores, truth, k):
+    """The Kinetics/ActivityNet evaluator, literally: over listed predictions, VOC 2011's precision at each recall."""
+    precisions = []
+    for label in np.flatnonzero(truth.any(axis=0)):
+        entries = [(scores[v, label], v) for v in range(len(scores)) if not math.isnan(scores[v, label])]
+        entries.sort(reverse=True)
+        points, found = [(0.0, 0.0)], 0
+        for number, (_, video) in enumerate(entries, 1):
+            found += truth[video, label]
+            points.append((found / truth[:, label].sum(), found / number))
+        points.append((1.0, 0.0))
+        area = 0.0
+        for place in range(1, len(points)):
+            best = max(precision for _, precision in points[place:])
+            area += (points[place][0] - points[place - 1][0]) * best
+        precisions.append(area)
+    shares = []
+    for row, true in zip(scores, truth, strict=True):
+        best = sorted((c for c in range(len(row)) if not math.isnan(row[c])), key=lambda c: -row[c])[:k]
+        if true.any():
+            shares.append(sum(c in best for c in np.flatnonzero(true)) / true.sum())
+    return np.mean(precisions), np.mean(np.ceil(shares)), np.mean(shares)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_official_evaluators_measures(seed, k, several):
+    """Five classes listed of each video, some videos without prediction, one class that is never true."""
+    scores, _, truth = random_world(seed, several=several)
+    truth[:, 3] = False
+    scores[seed::9] = np.nan
+    listed = metrics.listed(scores)
+    assert {int(n) for n in (~np.isnan(listed)).sum(axis=1)} == {0, 5}
+    precision, hit, average = evaluator(listed, truth, k)
+    assert metrics.mean_average_precision(listed, truth, interpolated=True) == pytest.approx(precision, abs=1e-9)
+    assert metrics.hit_at_k(listed, truth, k) == pytest.approx(hit, abs=1e-9)
+    assert metrics.hit_at_k(listed, truth, k, average=True) == pytest.approx(average, abs=1e-9)
+
+
+def test_hits_with_one_label_are_the_video_accuracies():
+    scores, labels, truth = random_world(1)
+    scores[::7] = np.nan
+    for k in (1, 5):
+        assert metrics.hit_at_k(scores, truth, k) == pytest.approx(metrics.top_k_accuracy(scores, labels, k))
+
+
+@pytest.mark.parametrize("bins", [5, 15])
+@pytest.mark.parametrize("seed", range(3))
+def test_calibration_error_by_scikit_learns_curve(seed, bins):
+    scores, labels, _ = random_world(seed, num_videos=300)
+    probabilities = np.exp(2 * scores)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    accurate, confident = calibration_curve(right, confidence, n_bins=bins)
+    counts, _ = np.histogram(confidence, bins=bins, range=(0, 1))
+    expected = np.sum(counts[counts > 0] * np.abs(accurate - confident)) / len(labels)
+    assert metrics.calibration_error(probabilities, labels, num_bins=bins) == pytest.approx(expected, abs=1e-9)
+
+
+def test_calibration_by_hand():
+    """80 % said four times and right once: 0.55 too sure. Rows without scores do not count."""
+    probabilities = np.array([[0.8, 0.2]] * 4 + [[NAN, NAN]])
+    assert metrics.calibration_error(probabilities, np.array([0, 1, 1, 1, 0])) == pytest.approx(0.55)
+    assert metrics.calibration_error(np.array([[1.0, 0.0]]), np.array([0])) == 0
+    assert math.isnan(metrics.calibration_error(np.full((2, 2), NAN), np.array([0, 1])))
+
+
+def test_average_precision_of_nothing():
+    assert math.isnan(metrics.average_precision(np.array([1.0, 2.0]), np.array([False, False])))
+    assert metrics.average_precision(np.array([NAN, NAN]), np.array([True, False])) == 0
+    # The second true one has no score: half of the truth is never found.
+    assert metrics.average_precision(np.array([3.0, NAN, 1.0]), np.array([True, True, False])) == pytest.approx(1 / 2)
+    assert math.isnan(metrics.mean_average_precision(np.zeros((0, 3)), np.zeros((0, 3), bool)))
+    assert math.isnan(metrics.hit_at_k(np.zeros((0, 3)), np.zeros((0, 3), bool), 1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_listed_are_the_best_and_of_equal_ones_the_first(seed):
+    """As the challenge's file has it, which sorts rows stably."""
+    scores = np.random.default_rng(seed).integers(0, 4, (50, 8)).astype(float)
+    scores[::5] = NAN
+    scores[3, 2:] = NAN  # fewer than five
+    for top in (1, 5, 8, 20):
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+        expected = np.full(scores.shape, NAN)
+        np.put_along_axis(expected, best, np.take_along_axis(scores, best, axis=1), axis=1)
+        np.testing.assert_array_equal(metrics.listed(scores, top), expected)

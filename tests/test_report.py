@@ -1,20 +1,27 @@
 """The result table: hand-computed rates with their denominators, as data, text and JSON."""
 
+import csv
+import dataclasses
 import json
+import re
 
+import numpy as np
 import pytest
 
 from tests.tables import make_table
 from twostream.errors import BadInputError
 from twostream.fusion import Consensus
-from twostream.report import COLUMNS, build_report, to_text, write_json
+from twostream.report import COLUMNS, MORE_COLUMNS, build_report, to_latex, to_markdown, to_text, write_json
+from twostream.result_writers import write_csv
 
 SIX = ("climb", "jump", "lie", "run", "sit", "walk")
 
 
-def build(*tables, weights=None):
+def build(*tables, weights=None, consensus="mean", intersect=True, **options):
     names = ["RGB", "Flow", "DIS"][: len(tables)]
-    return build_report(list(tables), names, consensus=Consensus.parse("mean"), weights=weights or (1.0,) * len(tables))
+    weights = weights or (1.0,) * len(tables)
+    rule = Consensus.parse(consensus)
+    return build_report(list(tables), names, consensus=rule, weights=weights, intersect=intersect, **options)
 
 
 def world():
@@ -72,6 +79,8 @@ def test_unscored_videos_are_listed_by_row():
     assert report.unscored == {"RGB": ["d"], "Flow": ["c"], "RGB+Flow": ["c", "d"]}
     text = to_text(report)
     assert "RGB: 5 frames; 3 of 4 videos scored\n  counted as wrong: d\n" in text
+    assert "  top-1 33.33, top-5 100.00 of the 3 that it scored\n" in text
+    assert "  top-1 50.00, top-5 100.00 of the 2 that all streams scored\n" in text
     assert "RGB+Flow: 2 frames; 2 of 4 videos scored\n  counted as wrong: c, d" in text
 
 
@@ -123,10 +132,12 @@ def test_one_stream_is_not_fused():
 def test_three_streams():
     tables = [make_table(seed=seed, input_type=t) for seed, t in enumerate(("rgb", "farneback", "dis"))]
     report = build(*tables, weights=(1.0, 2.0, 0.5))
-    assert [row.name for row in report.rows] == ["RGB", "Flow", "DIS", "RGB+Flow+DIS"]
+    assert [row.name for row in report.rows] == ["RGB", "Flow", "DIS", "RGB+Flow+DIS", "RGB+Flow+DIS 1:1"]
     logits = sum(w * t.logits.astype(float) for w, t in zip((1, 2, 0.5), tables, strict=True))
     right = logits.argmax(axis=1) == tables[0].row_labels
-    assert report.rows[-1].frame_top1 == pytest.approx(right.mean())
+    assert report.rows[3].frame_top1 == pytest.approx(right.mean())
+    equal = build(*tables).rows[3]
+    assert dataclasses.replace(report.rows[4], name=equal.name) == equal
 
 
 def test_third_stream_must_fit_too():
@@ -138,12 +149,139 @@ def test_json_says_all_that_the_text_says_and_its_sources(tmp_path):
     report = build(*world(), weights=(1.0, 1.5))
     write_json(tmp_path / "report.json", report)
     content = json.loads((tmp_path / "report.json").read_text())
-    assert content.keys() == {
-        "version", "rows", "consensus", "weights", "split", "num_classes", "unscored", "sources",
-    }  # fmt: skip
+    kept = {"version", "rows", "consensus", "weights", "split", "num_classes", "unscored", "sources"}
+    assert content.keys() == kept | {"differences", "comparisons", "fitted", "sweep"}
     assert content["version"] == 1 and content["weights"] == [1.0, 1.5] and content["consensus"] == "mean"
     counts = {"num_frames", "num_videos", "num_unscored"}
-    assert all(row.keys() == {"name", *COLUMNS, *counts} for row in content["rows"])
+    intervals = {"video_top1_interval", "video_top5_interval"}
+    assert all(
+        row.keys() == {"name", "denominators", *COLUMNS, *MORE_COLUMNS, *counts, *intervals} for row in content["rows"]
+    )
     assert [row["video_top1"] for row in content["rows"]] == [row.video_top1 for row in report.rows]
     assert [source["stream"]["input_type"] for source in content["sources"]] == ["rgb", "farneback"]
     assert all(source["provenance"]["checkpoint"] for source in content["sources"])
+
+
+# ------------------------------------------------------------------------------------------- three denominators, null
+
+
+def test_three_denominators_by_hand():
+    """Of d RGB has nothing, of c flow; all streams scored a and b."""
+    rgb, flow, both = build(*world()).rows
+    assert {name: rates.num_videos for name, rates in rgb.denominators.items()} == {
+        "official": 4, "scored": 3, "intersection": 2,
+    }  # fmt: skip
+    assert [rates.video_top1 for rates in rgb.denominators.values()] == pytest.approx([1 / 4, 1 / 3, 1 / 2])
+    assert [rates.video_top1 for rates in flow.denominators.values()] == pytest.approx([3 / 4, 1, 1])
+    assert [rates.video_top1 for rates in both.denominators.values()] == pytest.approx([2 / 4, 1, 1])
+    assert [rates.mean_error for rates in rgb.denominators.values()] == pytest.approx([1 / 2, 1 / 3, 1 / 4])
+    for row in (rgb, flow, both):
+        assert row.denominators["official"].video_top5 == row.video_top5
+
+
+def no_constant(name):
+    raise AssertionError(f"{name} in JSON")
+
+
+def test_rates_of_nothing_are_null(tmp_path):
+    """The only video with clips has no label, so no frame counts; and nothing is scored at all of what counts."""
+    table = make_table(video_index=[1, 1], labels=(1, -1, 3), video_ids=("a", "b", "c"))
+    write_json(tmp_path / "report.json", build(table))
+    (row,) = json.loads((tmp_path / "report.json").read_text(), parse_constant=no_constant)["rows"]
+    assert row["frame_top1"] is None and row["num_frames"] == 0
+    assert row["video_top1"] == 0 and row["num_unscored"] == 2
+    assert row["denominators"]["scored"]["video_top1"] is None
+    assert "RGB |           - |" in to_text(build(table))
+
+
+def test_streams_that_share_no_video_are_not_compared(tmp_path):
+    one, other = make_table(video_index=[0, 0]), make_table(video_index=[1, 1])
+    with pytest.raises(BadInputError, match="have no frame in common"):
+        build(one, other)
+
+
+# ----------------------------------------------------------------------------------------------------- what it claims
+
+
+def half_right(num_videos=200):
+    """Two streams that are each right for half of the videos, and together for all."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 6, num_videos)
+    truth = 6.0 * (labels[:, None] == np.arange(6))
+    knows = np.arange(num_videos)[:, None] % 2 == 0
+    common = {"video_ids": [f"v{n:04d}" for n in range(num_videos)], "labels": labels, "classes": SIX, "frames": 1}
+    noise = rng.normal(size=(2, num_videos, 6))
+    return make_table(truth * knows + noise[0], **common), make_table(truth * ~knows + noise[1], **common)
+
+
+def test_fusion_helps_is_said_when_it_does():
+    report = build(*half_right())
+    (comparison,) = report.comparisons
+    streams = {row.name: row.video_top1 for row in report.rows[:2]}
+    assert comparison.name == "RGB+Flow" and comparison.against == max(streams, key=streams.get)
+    assert comparison.difference == pytest.approx(report.rows[2].video_top1 - max(streams.values()))
+    assert re.search(r"p = \S+: fusion helps$", to_text(report).splitlines()[-1])
+
+
+def test_fusion_helps_is_not_said_of_a_stream_with_itself_or_of_noise():
+    rgb, flow = half_right()
+    assert [c.verdict for c in build(rgb, rgb).comparisons] == ["undecided"]
+    noise = dataclasses.replace(flow, logits=np.random.default_rng(3).normal(size=flow.logits.shape).astype(np.float32))
+    (comparison,) = build(rgb, noise, weights=(1.0, 20.0)).comparisons[:1]
+    assert comparison.verdict == "worse"
+    few = build(*half_right(6))
+    assert "whether fusion helps is not decided" in to_text(few) and "fusion helps\n" not in to_text(few)
+
+
+def test_fitted_weights_stand_beside_equal_ones():
+    methods = ("global", "class", "temperature")
+    report = build(*half_right(), consensus="softmax-mean", fit=methods)
+    assert [row.name for row in report.rows[2:]] == ["RGB+Flow", *(f"RGB+Flow fitted: {m}" for m in methods)]
+    assert report.rows[3].num_frames == 0 and np.isnan(report.rows[3].frame_top1)
+    pairs = {(c.name, c.against) for c in report.comparisons}
+    assert {(f"RGB+Flow fitted: {m}", "RGB+Flow") for m in methods} <= pairs
+    weights = np.array(report.fitted["RGB+Flow fitted: global"]["of_all_videos"]["weights"])
+    assert weights.sum() == pytest.approx(1) and np.abs(weights - 0.5).max() < 0.1  # both are right equally often
+    assert "each video by weights fitted on the other 4 of 5 parts" in to_text(report)
+    assert report.predictions.main == "RGB+Flow fitted: temperature"
+
+
+# ------------------------------------------------------------------------------------------------- Markdown and LaTeX
+
+
+def test_markdown_has_every_row_and_measure():
+    report = build(*world())
+    lines = to_markdown(report).splitlines()
+    cells = [[cell.strip() for cell in line[1:-1].split(" | ")] for line in lines if line.startswith("| ")]
+    assert cells[0] == ["", *COLUMNS.values(), *MORE_COLUMNS.values()]
+    assert [row[0] for row in cells[1:]] == ["RGB", "Flow", "RGB+Flow"]
+    assert len({len(row) for row in cells}) == 1 and lines[1].count("---") == len(cells[0])
+    assert cells[1][1:3] == ["20.00", "80.00"] and cells[1][3].startswith("25.00 (")
+    assert any(line.startswith("- RGB+Flow against Flow: ") for line in lines)
+
+
+def test_latex_has_the_same_cells_and_escapes_names():
+    tables = [dataclasses.replace(table) for table in world()]
+    report = build_report(tables, ["a_b&c", "50%"], consensus=Consensus.parse("mean"), weights=(1, 1), intersect=True)
+    text = to_latex(report)
+    assert text.startswith("\\begin{tabular}{lrrrrrrrrr}\n") and text.endswith("\\end{tabular}\n")
+    body = [line for line in text.splitlines() if line.endswith("\\\\")]
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {9}
+    assert body[1].startswith(r"a\_b\&c & 20.00 & 80.00 & 25.00 (") and body[2].startswith(r"50\% & ")
+
+
+def test_csv_has_every_video(tmp_path):
+    report = build(*world())
+    write_csv(tmp_path / "videos.csv", report)
+    rows = list(csv.DictReader((tmp_path / "videos.csv").read_text().splitlines()))
+    assert [(row["video"], row["label"]) for row in rows] == [
+        ("a", "climb"),
+        ("b", "climb"),
+        ("c", "jump"),
+        ("d", "walk"),
+    ]
+    assert [row["RGB: class"] for row in rows] == ["climb", "jump", "climb", ""]
+    assert [row["RGB: rank of the label"] for row in rows] == ["1", "2", "2", ""]
+    assert [row["RGB+Flow: rank of the label"] for row in rows] == ["1", "1", "", ""]
+    # a: mean of (9, 0) and (0, 5) is 4.5 for class 0; alone best.
+    assert float(rows[0]["RGB: score"]) == 4.5

@@ -1,37 +1,88 @@
 """Consensus (clips of a video -> one row of scores) and fusion (streams -> one)."""
 
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, reduce
 
 import numpy as np
 
 from twostream.errors import BadInputError
 from twostream.scores import ScoreTable
 
+CLIPS_AT_ONCE = 4096
+"""that are reduced together: little memory, and few calls"""
+
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Over the last axis, in float64."""
-    shifted = logits - logits.max(axis=-1, keepdims=True).astype(np.float64)
-    exponentials = np.exp(shifted)
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+    if not logits.size:
+        return logits.astype(np.float64)
+    exponentials = logits - logits.max(axis=-1, keepdims=True).astype(np.float64)
+    np.exp(exponentials, out=exponentials)
+    exponentials /= exponentials.sum(axis=-1, keepdims=True)
+    return exponentials
 
 
-def top_k_mean(scores: np.ndarray, k: int) -> np.ndarray:
-    """Per class the mean of its best min(k, T) scores, whatever the clips: (T, K) -> (K,).
+class Clips:
+    """Scores of n videos that have T clips each, (n, T, K), float32 or float64, which several rules reduce."""
 
-    The rule of 2D-kinectics ("clstk"), on logits there.
-    """
-    k = min(k, len(scores))
-    return np.partition(scores, len(scores) - k, axis=0)[len(scores) - k :].mean(axis=0)
+    def __init__(self, scores: np.ndarray, ordinals: np.ndarray):
+        self.scores = scores
+        self.ordinals = ordinals
+        """(T,) which of a video's times a clip is of, from 0; the views of one time have the same"""
+
+    @property
+    def number(self) -> int:
+        return self.scores.shape[1]
+
+    @cached_property
+    def sums_of_best(self) -> np.ndarray:
+        """(n, T, K): the sum of each class's best 1, 2, ... T scores."""
+        sums = np.sort(self.scores, axis=1)[:, ::-1].astype(np.float64)
+        for place in range(1, self.number):  # cumsum along this axis is much slower
+            sums[:, place] += sums[:, place - 1]
+        return sums
 
 
-RULES: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
-    "mean": lambda scores, k: scores.mean(axis=0),
-    "max": lambda scores, k: scores.max(axis=0),
-    "clstk": top_k_mean,
+def class_wise_top_k(clips: Clips, k: int) -> np.ndarray:
+    """Per class the mean of its best min(k, T) scores, whatever the clips: the rule of 2D-kinectics, on logits there."""
+    k = min(k, clips.number)
+    return clips.sums_of_best[:, k - 1] / k
+
+
+def trimmed_mean(clips: Clips, percent: int) -> np.ndarray:
+    """Per class the mean without the best and without the worst `percent` of its scores, rounded down to clips."""
+    cut = clips.number * percent // 100
+    sums = clips.sums_of_best[:, clips.number - 1 - cut]
+    return (sums - clips.sums_of_best[:, cut - 1] if cut else sums) / (clips.number - 2 * cut)
+
+
+def segment_mean(clips: Clips, segments: int) -> np.ndarray:
+    """Mean of the clips in the middle of each of `segments` equal parts (TSN); of all where there are fewer."""
+    return clips.scores[:, in_segments(clips.ordinals, segments)].mean(axis=1, dtype=np.float64)
+
+
+def in_segments(ordinals: np.ndarray, segments: int) -> np.ndarray:
+    """(T,) booleans: is the clip the middle one of one of `segments` equal parts of its video?"""
+    times = int(ordinals[-1]) + 1
+    segments = min(segments, times)
+    return np.isin(ordinals, (2 * np.arange(segments) + 1) * times // (2 * segments))
+
+
+RULES: dict[str, Callable[[Clips, int], np.ndarray]] = {
+    "mean": lambda clips, _: clips.scores.mean(axis=1, dtype=np.float64),
+    "max": lambda clips, _: clips.sums_of_best[:, 0],
+    "clstk": class_wise_top_k,
+    "trimmed": trimmed_mean,
+    "segment": segment_mean,
 }
-"""(T, K) scores of a video's clips, and k -> (K,)"""
+"""the clips of n videos, and the rule's number -> (n, K)"""
+
+SWEPT = ("mean", "max", "clstk-1", "clstk-5", "clstk-10", "clstk-20", "clstk-30", "clstk-50", "trimmed-10", "trimmed-25",
+         "segment-3", "segment-8")  # fmt: skip
+"""rules that are compared when all are asked for"""
 
 
 @dataclass(frozen=True)
@@ -39,35 +90,88 @@ class Consensus:
     """How a video's clips become one row: a rule, on logits or on their softmax."""
 
     rule: str
-    k: int = 0
-    """for clstk"""
+    number: int = 0
+    """K of clstk-K, percent of trimmed-P, segments of segment-S"""
     on_softmax: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "Consensus":
-        """`mean`, `max`, `clstk-30` on logits; `softmax-mean` and so on, on softmax. Raises ValueError."""
-        match = re.fullmatch(r"(softmax-)?(?:(mean|max)|(clstk)-0*([1-9]\d*))", text)
-        if not match:
-            raise ValueError(f"consensus {text!r}, expected mean, max or clstk-K, or softmax- before one of these")
-        on_softmax, plain, top_k, k = match.groups()
-        return cls(plain or top_k, int(k or 0), bool(on_softmax))
+        """`mean`, `max`, `clstk-30`, `trimmed-10`, `segment-3` on logits; `softmax-mean` and so on, on softmax.
+
+        Raises ValueError.
+        """
+        match = re.fullmatch(r"(softmax-)?(?:(mean|max)|(clstk|segment|trimmed)-0*([1-9]\d{0,5}))", text)
+        if not match or (match[3] == "trimmed" and int(match[4]) >= 50):
+            raise ValueError(
+                f"consensus {text!r}, expected mean, max, clstk-K (best K clips of each class), segment-S or trimmed-P "
+                "(P percent off each end, below 50), or softmax- before one of these"
+            )
+        return cls(match[2] or match[3], int(match[4] or 0), bool(match[1]))
 
     def __str__(self) -> str:
-        rule = f"clstk-{self.k:03d}" if self.rule == "clstk" else self.rule
-        return "softmax-" * self.on_softmax + rule
+        number = {"clstk": f"-{self.number:03d}", "segment": f"-{self.number}", "trimmed": f"-{self.number}"}
+        return "softmax-" * self.on_softmax + self.rule + number.get(self.rule, "")
 
-    def clip_scores(self, table: ScoreTable) -> np.ndarray:
-        """What the rule works on: (M, K) float64."""
-        return softmax(table.logits) if self.on_softmax else table.logits.astype(np.float64)
+    def clip_scores(self, logits: np.ndarray) -> np.ndarray:
+        """What the rule works on, of each clip: (..., K) float64."""
+        return softmax(logits) if self.on_softmax else logits.astype(np.float64)
+
+    def of_clips(self, clips: Clips) -> np.ndarray:
+        """The rule on logits or their softmax: (n, K) float64."""
+        return RULES[self.rule](clips, self.number)
 
     def video_scores(self, table: ScoreTable) -> np.ndarray:
         """(V, K) float64; rows of NaN for videos without clips."""
-        scores = self.clip_scores(table)
-        result = np.full((len(table.video_ids), scores.shape[1]), np.nan)
-        videos, first_rows = np.unique(table.video_index, return_index=True)  # rows are in order of video
-        for video, rows in zip(videos, np.split(scores, first_rows[1:]), strict=True):
-            result[video] = RULES[self.rule](rows, self.k)
+        result = np.full((len(table.video_ids), table.logits.shape[1]), np.nan)
+
+        def reduce_group(group: Group) -> None:
+            logits = table.logits[group.rows[0]]
+            clips = Clips(softmax(logits) if self.on_softmax else logits, group.ordinals[0])
+            result[group.videos] = self.of_clips(clips)
+
+        in_threads(reduce_group, alike([table]))
         return result
+
+
+@dataclass(frozen=True)
+class Group:
+    """Videos whose clips lie alike in each of several tables, so that they can be reduced at once."""
+
+    videos: np.ndarray
+    """(n,) places in the split"""
+    rows: list[np.ndarray]
+    """of each table (n, T): the rows of each video's clips; T may be 0"""
+    ordinals: list[np.ndarray]
+    """of each table (T,), see Clips"""
+
+
+def alike(tables: Sequence[ScoreTable]) -> Iterator[Group]:
+    """All videos of the split of which a table has clips, in groups of limited size."""
+    ends, ordinals = [], []
+    for table in tables:
+        ends.append(np.searchsorted(table.video_index, np.arange(len(tables[0].video_ids) + 1)))
+        new_video = np.diff(table.video_index, prepend=-1) > 0
+        times = np.cumsum(new_video | (np.diff(table.start, prepend=-1) != 0))
+        ordinals.append(times - times[np.maximum.accumulate(np.where(new_video, np.arange(len(times)), 0))])
+    groups: dict[tuple[bytes, ...], list[int]] = {}
+    for video in np.flatnonzero(np.sum([np.diff(end) for end in ends], axis=0)).tolist():
+        pattern = tuple(o[e[video] : e[video + 1]].tobytes() for o, e in zip(ordinals, ends, strict=True))
+        groups.setdefault(pattern, []).append(video)
+    for pattern, places in groups.items():
+        of_tables = [np.frombuffer(part, ordinals[0].dtype) for part in pattern]
+        at_once = max(1, CLIPS_AT_ONCE // sum(map(len, of_tables)))
+        for first in range(0, len(places), at_once):
+            videos = np.array(places[first : first + at_once])
+            rows = [e[videos][:, None] + np.arange(len(o)) for e, o in zip(ends, of_tables, strict=True)]
+            yield Group(videos, rows, of_tables)
+
+
+def in_threads(function: Callable, parts: Iterable) -> list:
+    """What the function makes of each part, on all cores: NumPy computes without holding the others up."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:
+        return list(pool.map(function, parts))
 
 
 def fuse(scores: list[np.ndarray], weights: tuple[float, ...]) -> np.ndarray:
@@ -82,8 +186,15 @@ def class_difference(one: Sequence[str], other: Sequence[str]) -> str:
     return f"{len(one)} and {len(other)} classes that differ{first}"
 
 
-def check_fusable(tables: list[ScoreTable], names: list[str]) -> None:
-    """Raise BadInputError unless all tables score the same videos with the same labels and classes."""
+def join(
+    tables: list[ScoreTable], names: list[str], *, intersect: bool = False
+) -> tuple[list[ScoreTable], dict[str, list[str]]]:
+    """The tables, with the same videos in the same order; and by sentence the ids by which they differed.
+
+    Videos and clips that not all tables list are refused (BadInputError), or left out with `intersect`; another split,
+    other classes or another label of a video are refused always. A video of the split that a table has no clip of is
+    no difference: it stays, without score.
+    """
     first = tables[0]
     for table, name in zip(tables[1:], names[1:], strict=True):
         pair = f"{names[0]} and {name} cannot be fused"
@@ -91,13 +202,59 @@ def check_fusable(tables: list[ScoreTable], names: list[str]) -> None:
             raise BadInputError(f"{pair}: splits {first.split!r} and {table.split!r}; score the same one")
         if table.classes != first.classes:
             raise BadInputError(f"{pair}: {class_difference(first.classes, table.classes)}; train on the same ones")
-        if table.split_fingerprint != first.split_fingerprint:
-            labels = [dict(zip(t.video_ids.tolist(), t.labels.tolist(), strict=True)) for t in (first, table)]
-            differing = [i for i in labels[0].keys() | labels[1].keys() if labels[0].get(i) != labels[1].get(i)]
+        _, ours, theirs = np.intersect1d(first.video_ids, table.video_ids, assume_unique=True, return_indices=True)
+        other = first.labels[ours] != table.labels[theirs]
+        if other.any():
             raise BadInputError(
-                f"{pair}: {len(differing)} videos are listed in one split only or have other labels "
-                f"(first {sorted(differing)[:5]}); score the same annotations"
+                f"{pair}: {other.sum()} videos have other labels ({_first_five(first.video_ids[ours][other])}); "
+                "score the same annotations"
             )
+    differences = {}
+    common = reduce(np.intersect1d, [table.video_ids for table in tables])
+    for table, name in zip(tables, names, strict=True):
+        if len(table.video_ids) > len(common):
+            differences[f"videos listed by {name} and not by all"] = np.setdiff1d(table.video_ids, common).tolist()
+    if differences and not (intersect and len(common)):
+        raise BadInputError(_mismatch(names, differences, "score the same annotations"))
+    tables = [table.only(common) for table in tables]
+
+    frames = [(table, name) for table, name in zip(tables, names, strict=True) if table.level == "frames"]
+    for table, name in frames[1:]:
+        if len(other := _videos_of_other_clips(frames[0][0], table)):
+            sentence = f"videos of which {frames[0][1]} and {name} scored different frames"
+            differences[sentence] = table.video_ids[other].tolist()
+            if not intersect:
+                raise BadInputError(_mismatch(names, differences, "score with the same --frame_step"))
+    return tables, differences
+
+
+def _first_five(ids: Sequence[str]) -> str:
+    return "first " + ", ".join(repr(str(video_id)) for video_id in ids[:5])
+
+
+def _mismatch(names: list[str], differences: dict[str, list[str]], remedy: str) -> str:
+    found = "; ".join(f"{len(ids)} {sentence} ({_first_five(ids)})" for sentence, ids in differences.items())
+    return f"{' and '.join(names)} cannot be fused: {found}; {remedy}, or add --intersect to take what all have"
+
+
+def _videos_of_other_clips(one: ScoreTable, other: ScoreTable) -> np.ndarray:
+    """Places of the videos that both tables scored, but not by the same clips.
+
+    Where clips of one are longer, they end earlier in the video, so that the last starts of the other are its own.
+    """
+    if all(np.array_equal(getattr(one, key), getattr(other, key)) for key in ("video_index", "start", "view")):
+        return np.array([], int)
+    differing = np.zeros(len(one.video_ids), bool)
+    for (table, longer), common in zip(((one, other), (other, one)), common_rows([one, other]), strict=True):
+        alone = np.ones(len(table.start), bool)
+        alone[common] = False
+        last = np.full(len(table.video_ids), -1)
+        last[longer.video_index] = longer.start  # rows are in order: the last one stays
+        alone &= last[table.video_index] >= 0
+        if longer.clip_extent > table.clip_extent:
+            alone &= table.start < last[table.video_index]
+        differing[table.video_index[alone]] = True
+    return np.flatnonzero(differing)
 
 
 def common_rows(tables: list[ScoreTable]) -> list[np.ndarray]:

@@ -1,20 +1,24 @@
 """Score tables: one row of logits per scored clip, with all that is needed to judge and to join them; their files."""
 
 import json
+import math
+import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from twostream import atomic
-from twostream.annotations import fingerprint
 from twostream.errors import BadInputError
 from twostream.stream import StreamConfig
 
 FORMAT = 1
+ROWS_AT_ONCE = 16384
+"""so that what is computed from all rows of a large file stays small"""
 ARRAYS = {
     "video_ids": (np.str_, 1),
     "labels": (np.int32, 1),
@@ -27,7 +31,7 @@ ARRAYS = {
 
 UNREADABLE = (
     zipfile.BadZipFile, zlib.error, tokenize.TokenError, OSError, EOFError, LookupError,
-    ValueError, TypeError, AttributeError, RuntimeError, MemoryError,
+    ValueError, TypeError, AttributeError, RuntimeError, MemoryError, struct.error,
 )  # fmt: skip
 """what zipfile, numpy and json raise for damaged or foreign content"""
 
@@ -54,13 +58,24 @@ class ScoreTable:
     view: np.ndarray
     """(M,) number of the crop; 0 is the centre"""
     logits: np.ndarray
-    """(M, K) float32"""
+    """(M, K) float32; of a file, mapped: read where it is looked at"""
     provenance: dict
     """which checkpoint, at which step, by which version"""
 
     @property
     def classes(self) -> list[str]:
         return self.stream["classes"]
+
+    @property
+    def level(self) -> str:
+        """What a row is: "frames", a clip named by its first frame; of other toolkits also "clips" in their order, or
+        the whole "video". Rows of different streams can be joined when they are frames."""
+        return self.provenance.get("level", "frames")
+
+    @property
+    def clip_extent(self) -> int:
+        """From the first frame of a clip to its last."""
+        return (self.stream.get("clip_len", 1) - 1) * self.stream.get("frame_stride", 1)
 
     @property
     def row_labels(self) -> np.ndarray:
@@ -77,10 +92,14 @@ class ScoreTable:
     @property
     def split_fingerprint(self) -> str:
         """Equal for two tables exactly when their classes, videos and labels are."""
+        from twostream.annotations import fingerprint  # brings OpenCV, which eval.py does without
+
         return fingerprint(tuple(self.classes), self.video_ids.tolist(), self.labels.tolist())
 
     def sorted(self) -> "ScoreTable":
         """The same table in the order that the class promises."""
+        if _ascending(self.video_ids) and _ascending(self.video_index, self.start, self.view):
+            return self  # and the logits are not copied
         order = np.argsort(self.video_ids, kind="stable")
         place = np.empty(len(order), np.int32)
         place[order] = np.arange(len(order))
@@ -91,12 +110,38 @@ class ScoreTable:
             video_index[rows], self.start[rows], self.view[rows], self.logits[rows], self.provenance,
         )  # fmt: skip
 
+    def only(self, video_ids: np.ndarray) -> "ScoreTable":
+        """The table of some of its videos, sorted ids."""
+        kept = np.isin(self.video_ids, video_ids)
+        if kept.all():
+            return self
+        rows = kept[self.video_index]
+        return ScoreTable(
+            self.stream, self.split, self.video_ids[kept], self.labels[kept],
+            (np.cumsum(kept, dtype=np.int32) - 1)[self.video_index[rows]],
+            self.start[rows], self.view[rows], self.logits[rows], self.provenance,
+        )  # fmt: skip
+
+    def chunks(self) -> Iterator[slice]:
+        """Slices of the rows, in order, none of them large."""
+        for first in range(0, len(self.logits), ROWS_AT_ONCE):
+            yield slice(first, min(first + ROWS_AT_ONCE, len(self.logits)))
+
+
+def _ascending(*keys: np.ndarray) -> bool:
+    """Does each row of keys come after the one before? The first key counts most."""
+    later, same = False, True
+    for key in keys:
+        later = later | (same & (key[1:] > key[:-1]))
+        same = same & (key[1:] == key[:-1])
+    return bool(np.all(later))
+
 
 def write_scores(path: str | Path, table: ScoreTable) -> None:
     """Write a table as .npz, without pickle, whole or not at all."""
     header = {"format": FORMAT, "stream": table.stream, "split": table.split, "provenance": table.provenance}
     table = table.sorted()
-    arrays = {name: getattr(table, name).astype(kind) for name, (kind, _) in ARRAYS.items()}
+    arrays = {name: getattr(table, name).astype(kind, copy=False) for name, (kind, _) in ARRAYS.items()}
     atomic.write_file(path, lambda file: np.savez(file, header=np.array(json.dumps(header)), **arrays))
 
 
@@ -107,13 +152,19 @@ def read_scores(path: str | Path) -> ScoreTable:
         with zipfile.ZipFile(path) as parts:
             if damaged := parts.testzip():
                 raise BadInputError(f"{path}: {damaged} does not match its checksum; run test.py again")
+            logits = _map_array(path, parts.getinfo("logits.npy"))
         with np.load(path, allow_pickle=False) as file:
             # What is no array at all, NumPy hands out as bytes.
-            arrays = {name: np.asarray(file[name]) for name in ("header", *ARRAYS)}
+            small = {name: np.asarray(file[name]) for name in ("header", *ARRAYS) if name != "logits"}
+        arrays = small | {"logits": logits}
         header = json.loads(str(arrays.pop("header")))
         if header["format"] != FORMAT:
-            raise BadInputError(f"{path}: format {header['format']!r}, expected {FORMAT}; run test.py again")
+            raise BadInputError(
+                f"{path}: format {header['format']!r}, expected {FORMAT}; run test.py again, and with the same version"
+            )
         table = ScoreTable(header["stream"], header["split"], provenance=header["provenance"], **arrays)
+        if not isinstance(table.split, str) or not isinstance(table.provenance, dict):
+            raise ValueError("split or provenance of another type")
         num_classes = len(StreamConfig.from_json(table.stream).classes)
     except FileNotFoundError:
         raise BadInputError(f"{path}: there is no such file; run test.py first") from None
@@ -124,6 +175,27 @@ def read_scores(path: str | Path) -> ScoreTable:
         raise BadInputError(f"{path}: no score file ({reason}); run test.py again") from None
     _check(path, table, num_classes)
     return table.sorted()
+
+
+def _map_array(path: Path, part: zipfile.ZipInfo) -> np.ndarray:
+    """An array of an archive, mapped into memory; ValueError where its header says other things than there are."""
+    if part.compress_type != zipfile.ZIP_STORED:
+        with np.load(path, allow_pickle=False) as file:
+            return np.asarray(file[part.filename.removesuffix(".npy")])
+    with open(path, "rb") as file:
+        file.seek(part.header_offset)
+        # The last two numbers of a local header are the lengths of the name and of the extra field behind it.
+        file.seek(sum(struct.unpack("<26x2H", file.read(30))), 1)
+        start = file.tell()
+        major, _ = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        shape, fortran_order, dtype = read_header(file)
+        if dtype.hasobject or math.prod(shape) * dtype.itemsize != part.file_size - (file.tell() - start):
+            raise ValueError(f"{part.filename}: {part.file_size} bytes are no array of {dtype} and shape {shape}")
+        if not math.prod(shape):
+            return np.empty(shape, dtype)
+        order = "F" if fortran_order else "C"
+        return np.asarray(np.memmap(path, dtype, "r", file.tell(), shape, order))
 
 
 def _check(path: Path, table: ScoreTable, num_classes: int) -> None:
@@ -151,15 +223,19 @@ def _check(path: Path, table: ScoreTable, num_classes: int) -> None:
             place = int(np.argmax(wrong))
             limit = "" if end is None else f" and below {end}"
             refuse(f"{name}[{place}] is {array[place]}, expected {lowest} or more{limit}")
-    finite = np.isfinite(table.logits).all(axis=1)
-    if not finite.all():
-        row = int(np.argmin(finite))
-        refuse(f"row {row}, video {str(table.video_ids[table.video_index[row]])!r}: scores that are not finite")
-    keys = np.stack([table.video_index, table.start, table.view], axis=1)
-    unique, counts = np.unique(keys, axis=0, return_counts=True)
-    if len(unique) < rows:
-        video, start, _ = unique[counts.argmax()]
-        refuse(f"video {str(table.video_ids[video])!r} has frame {start} more than once")
+    for chunk in table.chunks():
+        finite = np.isfinite(table.logits[chunk]).all(axis=1)
+        if not finite.all():
+            row = chunk.start + int(np.argmin(finite))
+            refuse(f"row {row}, video {str(table.video_ids[table.video_index[row]])!r}: scores that are not finite")
+    keys = (table.video_index, table.start, table.view)
+    if not _ascending(*keys):
+        order = np.lexsort(keys[::-1])
+        same = np.all([key[order[1:]] == key[order[:-1]] for key in keys], axis=0)
+        if same.any():
+            one, other = np.sort(order[np.argmax(same) :][:2])
+            video = str(table.video_ids[table.video_index[one]])
+            refuse(f"rows {one} and {other}: video {video!r} has frame {table.start[one]} more than once")
 
 
 def write_challenge_json(
