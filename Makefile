@@ -3,7 +3,7 @@
 # make test                  set up, then the linters and the tests
 # make test-slow             the tests that take minutes each
 # make record-prep           kill extraction 1,000 times and write docs/record_prep.md; half an hour
-# make record-resume         kill 200 trainings at random and write docs/record_resume.md; more than an hour
+# make record-resume         kill 200 trainings at random and write docs/record_resume.md; half an hour
 # make lock                  record the newest versions that fit in constraints.txt
 
 PYTHON ?= python3

@@ -144,6 +144,7 @@ def test_other_words_stay_as_they_are():
         ("raise KeyboardInterrupt", 130, "interrupted"),
         ("import os; os.kill(os.getpid(), 15)", 143, "interrupted"),
         ("import os; os.kill(os.getpid(), 1)", 143, "interrupted"),
+        ("import atexit, os; atexit.register(os.kill, os.getpid(), 15)", 0, ""),
         ("raise SystemExit(2)", 2, ""),
         ("raise ZeroDivisionError", 1, "Traceback"),  # a fault of ours is seen as one
         (r"print('\udcff')", 0, ""),

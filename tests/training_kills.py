@@ -138,7 +138,10 @@ class Trial:
     def stop(self, number: signal.Signals, tally: Tally, rng: random.Random) -> bool:
         """Start, and send a signal at a random moment; False when the run came to its end before."""
         in_save = rng.random() < 0.5
-        # At once when killed perhaps, else after one iteration at least: until then there is nothing to save.
+        # At once when killed perhaps, else after one iteration at least: until then there is nothing to save, and
+        # SIGUSR1 ends a Python that is still starting.
+        if number != signal.SIGKILL and num_lines(self.log) >= ITERATIONS:
+            return False
         target = min(num_lines(self.log) + rng.randint(number != signal.SIGKILL, 3), ITERATIONS)
         share, seconds = rng.random(), rng.uniform(0, 0.3)
         process = self.start()

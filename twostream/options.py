@@ -184,6 +184,10 @@ def run(main: Callable[[], int | None]) -> None:
             raise
         print(f"error: {_in_one_line(error)}", file=sys.stderr)
         code = EXIT_ENVIRONMENT
+    # Nothing is left to be stopped but Python's own end, in which a signal would only spoil the exit code.
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        if signal.getsignal(number) is _terminate:
+            signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
 
 
