@@ -113,7 +113,7 @@ def build_parser() -> options.Parser:
     add("--seq_len", type=options.positive, default=1, metavar="N", help="frames of a clip, stacked on the channels (default: 1)")
     add("--gap", type=options.positive, default=1, metavar="N", help="distance between the frames of a clip (default: 1)")
     add("--frame_step", type=options.positive, default=6, metavar="N", help="distance between clips in training; validation takes every 6th of those (default: 6)")
-    add("--num_segments", type=options.not_negative, default=0, metavar="S", help="an epoch has each video once: a clip drawn from each of its S equal parts, their scores averaged (TSN, ECCV 2016); --frame_step is for validation only. 0: all clips, one by one (default: 0)")
+    add("--num_segments", type=options.not_negative, default=0, metavar="S", help="an epoch has each video once: a clip drawn from each of its S equal parts, their scores averaged (TSN, ECCV 2016); 1 is for videos of unequal length; --frame_step is for validation only. 0: all clips, one by one (default: 0)")
     add("--input_size", "--isize", "--is", type=options.positive, default=None, metavar="PX", help="side of the crops (default: the network's)")
     add("--crop", choices=("random", "corners"), default="random", help="random: a square of 1/1.1 of the short side, at any place; corners: TSN's, at the corners or the centre, of several sizes (ECCV 2016) (default: random)")
     add("--crop_scales", type=crop_scales, default=(1.0, 0.875, 0.75, 0.66), metavar="A,B", help="of the short side, for --crop=corners; height and width one step apart at most (default: 1,.875,.75,.66)")
