@@ -156,7 +156,7 @@ def build_parser() -> options.Parser:
     group = parser.add_argument_group("weights")
     options.add_boolean(group, "--pretrained", default=True, help="start from ImageNet weights (default: True)")
     group.add_argument("--global_models_dir", type=options.folder, default=options.REPOSITORY / "pretrained", metavar="DIR", help="folder of those (default: pretrained/)")
-    group.add_argument("--init_from", type=options.folder, default=None, metavar="FILE", help="start from these weights instead: ImageNet's, or a checkpoint")
+    group.add_argument("--init_from", type=options.folder, default=None, metavar="FILE", help="start from these weights instead: ImageNet's, or a checkpoint; latest.pth of 2D-kinectics brings its momentum, too")
     group.add_argument("--resume", type=resume, nargs="?", const=True, default=False, metavar="True|False|auto", help="go on from the run's newest checkpoint, or begin if it has none; auto is True, for jobs that are queued again (default: False)")
     group.add_argument("--allow_change", type=changeable, default=(), metavar="FLAG,FLAG", help="flags that --resume may find changed; from here on the new value holds (table above)")
     group.add_argument("--run", default="", metavar="NAME", help="name of the run's folder (default: made of the flags: <dataset>-<arch>-<input_type>-sl..-g..-fs..-<batch_size>-<lr>)")
@@ -332,6 +332,13 @@ def train(args: argparse.Namespace, world, at_the_end: contextlib.ExitStack) -> 
         first_layer=network.backbone.get_submodule(BACKBONES[backbone].first_layer),
         first_layer_factor=args.first_layer_factor, norm_decay=args.norm_decay,
     )  # fmt: skip
+    taken = (
+        checkpoints.take_momentum(args.init_from, network.backbone, optimizer)
+        if args.init_from and not checkpoint
+        else ""
+    )
+    if taken:
+        monitors.message(taken)
     scaler = fit_options.scaler(device)
     average = engine.average_weights(network, args.ema) if args.ema else None
     if device.type == "cuda":

@@ -1,5 +1,6 @@
 """Checkpoints: whole, checked, and never worse than what stood there before."""
 
+import copy
 import random
 import resource
 import signal
@@ -20,6 +21,7 @@ from twostream.checkpoint import (
     remove_leftovers,
     restore,
     sha256,
+    take_momentum,
     weights_file,
     write_checkpoint,
 )
@@ -365,6 +367,58 @@ def test_files_of_2d_kinectics_that_name_their_weights(tmp_path):
     assert weights_file(tmp_path / "model_025000.pth") == tmp_path / "model_025000.pth"
     torch.save({"weights": {}}, tmp_path / "latest.pth")
     assert weights_file(tmp_path / "latest.pth") == tmp_path / "latest.pth"
+
+
+def old_run(folder, module, gradients) -> torch.optim.Optimizer:
+    """A step of 2D-kinectics' optimizer, a group for each parameter, and the files it leaves."""
+    groups = [
+        {"params": [p], "lr": 0.2, "weight_decay": 0.0} if "bias" in name else {"params": [p]}
+        for name, p in module.named_parameters()
+    ]
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+    step(module, optimizer, gradients)
+    latest = {"iteration": 25000, "model_file_name": "/gone/m.pth", "optimizer_file_name": "/gone/optimizer_025000.pth"}
+    for name, content in (("latest.pth", latest), ("optimizer_025000.pth", optimizer.state_dict())):
+        torch.save(content, folder / name, _use_new_zipfile_serialization=False)
+    return optimizer
+
+
+def step(module, optimizer, gradients) -> None:
+    for parameter, gradient in zip(module.parameters(), gradients, strict=True):
+        parameter.grad = gradient.clone()
+    optimizer.step()
+
+
+def test_momentum_of_2d_kinectics_goes_on(tmp_path):
+    """The next step is the one that its own optimizer takes."""
+    torch.manual_seed(0)
+    theirs = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 5))
+    gradients = [[torch.randn_like(p) for p in theirs.parameters()] for _ in range(2)]
+    optimizer = old_run(tmp_path, theirs, gradients[0])
+    ours = copy.deepcopy(theirs)
+    next_optimizer = build_optimizer(ours, learning_rate=0.1, momentum=0.9, weight_decay=0.0)
+    line = take_momentum(tmp_path / "latest.pth", ours, next_optimizer)
+    assert line == f"momentum of {tmp_path / 'optimizer_025000.pth'}: 4 tensors"
+    for group in next_optimizer.param_groups:
+        group["lr"] *= group["lr_factor"]
+    step(theirs, optimizer, gradients[1])
+    step(ours, next_optimizer, gradients[1])
+    for a, b in zip(theirs.parameters(), ours.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_momentum_of_another_network_begins_anew(tmp_path):
+    module = nn.Linear(3, 5)
+    old_run(tmp_path, module, [torch.ones_like(p) for p in module.parameters()])
+    other = nn.Linear(3, 4)
+    optimizer = build_optimizer(other, learning_rate=0.1, momentum=0.9, weight_decay=0.0)
+    assert take_momentum(tmp_path / "latest.pth", other, optimizer).startswith("momentum begins anew: ")
+    torch.save({"param_groups": [{"params": [0]}]}, tmp_path / "optimizer_025000.pth")
+    assert take_momentum(tmp_path / "latest.pth", module, optimizer).startswith("momentum begins anew: ")
+    (tmp_path / "optimizer_025000.pth").unlink()
+    assert take_momentum(tmp_path / "latest.pth", module, optimizer) == ""
+    assert take_momentum(tmp_path / "model_025000.pth", module, optimizer) == ""
+    assert not optimizer.state
 
 
 def test_sha256(tmp_path):

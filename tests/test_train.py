@@ -447,17 +447,26 @@ def test_weights_of_2d_kinectics(train, undisturbed, tmp_path):
         for name, tensor in weights.items()
         if not name.endswith("num_batches_tracked")
     }
+    momentum = {k: {"momentum_buffer": weights[name]} for k, name in enumerate(parameters_of(weights))}
+    optimizer = {"state": momentum, "param_groups": [{"params": [k]} for k in momentum]}
     latest = {"iteration": 25000, "val_top1": 50.0, "model_file_name": "/mnt/gone/model_025000.pth"}
-    for name, content in (("model_025000.pth", old), ("latest.pth", latest)):
+    latest["optimizer_file_name"] = "/mnt/gone/optimizer_025000.pth"
+    for name, content in (("model_025000.pth", old), ("optimizer_025000.pth", optimizer), ("latest.pth", latest)):
         torch.save(content, tmp_path / name, _use_new_zipfile_serialization=False)
     words = [f"--init_from={tmp_path / 'latest.pth'}", "--start_iteration=25000", "--max_iterations=25001"]
     result = train(tmp_path, *words)
     assert result.returncode == 0, result.stderr
     assert re.search(rf"model_025000.pth: loaded {len(old)} tensors, skipped none, left random none", result.stdout)
+    assert f"momentum of {tmp_path / 'optimizer_025000.pth'}: {len(momentum)} tensors" in result.stdout
+
+
+def parameters_of(weights: dict) -> list[str]:
+    """Names in a state dict that are learnt, in order."""
+    return [name for name in weights if not re.search(r"running_|num_batches_tracked", name)]
 
 
 def test_an_optimizer_is_no_weights(here, tiny, tmp_path):
-    """2D-kinectics writes it beside the weights; its momentum is of no use to us, who name and group weights otherwise."""
+    """2D-kinectics writes it beside the weights, and its latest.pth names both."""
     content = torch.load(tiny / "tiny" / "checkpoint_000006.pth", weights_only=True)["optimizer"]
     torch.save(content, tmp_path / "optimizer_025000.pth", _use_new_zipfile_serialization=False)
     with pytest.raises(BadInputError, match=r"optimizer_025000.pth.* state of an optimizer.*model_025000.pth") as e:

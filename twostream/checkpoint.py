@@ -323,6 +323,30 @@ def weights_file(path: Path) -> Path:
     return path.with_name(Path(named).name) if isinstance(named, str) else path
 
 
+def take_momentum(path: Path, backbone: nn.Module, optimizer: torch.optim.Optimizer) -> str:
+    """Go on with the momentum of a run of 2D-kinectics, beside the weights that its latest.pth names.
+
+    Its optimizer has the parameters in the network's order, as its groups say. Where number or shapes are others, as
+    with other classes, momentum begins anew. Returns which, as a line; nothing where `path` names no such file.
+    """
+    named = read_torch_file(path).get("optimizer_file_name") if path.name == "latest.pth" else None
+    file = path.with_name(Path(named).name) if isinstance(named, str) else path
+    if file == path or not file.is_file():
+        return ""
+    state, parameters = read_torch_file(file), list(backbone.parameters())
+    try:
+        order = [key for group in state["param_groups"] for key in group["params"]]
+        buffers = [state["state"][key]["momentum_buffer"] for key in order]
+        fits = [buffer.shape for buffer in buffers] == [parameter.shape for parameter in parameters]
+    except (KeyError, TypeError, AttributeError):
+        fits = False
+    if not fits:
+        return f"momentum begins anew: {file} has not that of {len(parameters)} tensors of these shapes"
+    for parameter, buffer in zip(parameters, buffers, strict=True):
+        optimizer.state[parameter]["momentum_buffer"] = buffer.to(parameter, copy=True)
+    return f"momentum of {file}: {len(buffers)} tensors"
+
+
 def sha256(path: str | Path) -> str:
     """Of a whole file, hexadecimal."""
     with open(path, "rb") as file:

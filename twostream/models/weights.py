@@ -102,8 +102,8 @@ def load_weights(module: nn.Module, path: str | Path, stream: StreamConfig) -> W
     if not source and "param_groups" in content:
         weights = path.with_name(path.name.replace("optimizer", "model")).name
         raise BadInputError(
-            f"{path} is the state of an optimizer, which 2D-kinectics writes beside the weights; name those, as {weights}, "
-            "and momentum begins anew"
+            f"{path} is the state of an optimizer, which 2D-kinectics writes beside the weights; name those, as {weights}, or "
+            "its latest.pth, which names both"
         )
     theirs = content["stream"].get("backbone") if isinstance(content.get("stream"), dict) else None
     if theirs not in (None, stream.backbone):
