@@ -332,13 +332,9 @@ def train(args: argparse.Namespace, world, at_the_end: contextlib.ExitStack) -> 
         first_layer=network.backbone.get_submodule(BACKBONES[backbone].first_layer),
         first_layer_factor=args.first_layer_factor, norm_decay=args.norm_decay,
     )  # fmt: skip
-    taken = (
-        checkpoints.take_momentum(args.init_from, network.backbone, optimizer)
-        if args.init_from and not checkpoint
-        else ""
-    )
-    if taken:
-        monitors.message(taken)
+    if args.init_from and not checkpoint:
+        if said := checkpoints.take_momentum(args.init_from, network.backbone, optimizer):
+            monitors.message(said)
     scaler = fit_options.scaler(device)
     average = engine.average_weights(network, args.ema) if args.ema else None
     if device.type == "cuda":
