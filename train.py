@@ -23,8 +23,8 @@ Many GPUs, on one machine or several (all need the same paths): the same command
 
   torchrun --nproc_per_node=8 --max_restarts=3 -- train.py --root=data --save_root=runs --batch_size=512 --resume=auto
 
---batch_size is that of all processes (ranks) together, so the order of samples and what is learnt do not depend on their
-number; a run may go on with another. With the same number it goes on bit for bit on the CPU; with another, dropout draws
+--batch_size is that of all processes (ranks) together, so the order of samples does not depend on their number; a run may
+go on with another. With the same number it goes on bit for bit on the CPU; with another, dropout draws
 anew, and batch norm sees parts of another size unless --sync_bn. A rank that fails ends all within a minute, and torchrun
 starts them again.
 
