@@ -403,7 +403,7 @@ def train(args: argparse.Namespace, world, at_the_end: contextlib.ExitStack) -> 
         """Read the numbers of the steps since the last time, for which a GPU is waited for."""
         epoch = step.iteration * args.batch_size // len(train_set)
         numbers = {"iteration": step.iteration, "epoch": epoch, "batches_per_epoch": batches_per_epoch}
-        numbers |= {"images": args.batch_size * train_set.num_clips, "learning_rate": step.learning_rate}
+        numbers |= {"images": args.batch_size * train_set.num_segments, "learning_rate": step.learning_rate}
         numbers |= progress.numbers()
         numbers["seconds_left"] = numbers["mean_seconds"] * (args.max_iterations - step.iteration)
         for bad in progress.take_skipped():

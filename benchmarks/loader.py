@@ -199,7 +199,7 @@ def collated(dataset: Files) -> Run:
 def bare(images: Images, dataset: ClipDataset, input_type: str) -> Run:
     """What no loader can do without."""
     names = images.places(dataset)
-    folder, size = images.store("folders", input_type).folder, dataset.crop.size
+    folder, size = images.store("folders", input_type).folder, dataset.views[0].crop.size
     paths = [f"{folder}/{video_id}/{frame_index + 1:05d}.jpg" for video_id, frame_index in names]
     flags = cv2.IMREAD_COLOR_RGB if input_type == RGB else cv2.IMREAD_GRAYSCALE
 
@@ -210,7 +210,7 @@ def bare(images: Images, dataset: ClipDataset, input_type: str) -> Run:
     height, width = decoded(paths[0]).shape[:2]
     num_planes = 1 if input_type == RGB else 2
     height //= num_planes
-    y, x, side, _ = dataset.crop(height, width, random.Random(0))
+    y, x, side, _ = dataset.views[0].crop(height, width, random.Random(0))
     shape = (size, size, 3) if input_type == RGB else (2, size, size)
 
     def run(batches: list[list[int]]) -> None:

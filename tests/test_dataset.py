@@ -451,7 +451,7 @@ class GreyStore:
     def video_ids(self):
         return list(self.ids)
 
-    def read_region(self, video_id, frame_indices, choose, out):
+    def read_regions(self, video_id, frame_indices, choose, out):
         out[...] = len(video_id)
 
 

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import random
 import re
 import runpy
 import signal
@@ -18,12 +19,14 @@ from torch import nn
 from tests.conftest import REPOSITORY
 from tests.training_kills import exact, write_world
 from twostream import distributed, engine
-from twostream.checkpoint import checkpoint_iterations, read_checkpoint
+from twostream.checkpoint import checkpoint_iterations, read_checkpoint, write_checkpoint
 from twostream.dataset import Batch
 from twostream.distributed import World, joined, sync_batch_norm
 from twostream.errors import BadInputError, EnvironmentFaultError, Terminated
 from twostream.models import build_model
 from twostream.monitor import read_confusion, read_log
+from twostream.run_folder import write_stream
+from twostream.scores import read_scores
 from twostream.stream import StreamConfig
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -418,3 +421,62 @@ def test_batch_norm_over_all_ranks(kind):
 ])  # fmt: skip
 def test_which_errors_are_lost_connections(error, lost):
     assert distributed._is_lost_connection(error) is lost
+
+
+# ------------------------------------------------------------------------------------------------------------ scoring
+
+
+def score(words: list[str]) -> None:
+    sys.argv = ["test.py", *words]
+    runpy.run_path(str(REPOSITORY / "test.py"), run_name="__main__")
+
+
+@pytest.fixture(scope="module")
+def scorable(tmp_path_factory):
+    """9 videos of 9 to 17 frames in three splits that have 7, 8 and 9 of them, and a run to score them with."""
+    folder = tmp_path_factory.mktemp("scorable")
+    write_world(folder / "small")
+    images = sorted((folder / "small" / "rgb-images" / "train_a").iterdir())
+    videos, rng = {}, random.Random(0)
+    for split, count in (("train", 7), ("val", 8), ("test", 9)):
+        for number in range(count):
+            video_id = f"{split}_{number}"
+            (folder / "data" / "rgb-images" / video_id).mkdir(parents=True)
+            for frame in range(9 + number):
+                target = folder / "data" / "rgb-images" / video_id / f"{frame + 1:05d}.jpg"
+                target.symlink_to(rng.choice(images))
+            videos[video_id] = {"split": split, "label": "ab"[number % 2], "num_frames": 9 + number}
+    text = json.dumps({"version": 1, "classes": ["a", "b"], "videos": videos})
+    (folder / "data" / "annotations.json").write_text(text)
+    stream = StreamConfig(input_type="rgb", backbone="squeezenet1_1", classes=("a", "b"), input_size=32)
+    run_dir = folder / "runs" / "run"
+    run_dir.mkdir(parents=True)
+    write_stream(run_dir, stream, {})
+    backbone = build_model(stream).backbone
+    optimizer = torch.optim.SGD(backbone.parameters(), lr=0.1)
+    write_checkpoint(
+        run_dir, stream=stream, backbone=backbone, optimizer=optimizer, iteration=1, settings={}, progress={}
+    )
+    return folder
+
+
+@pytest.mark.parametrize("split, num_clips", [("train", 77), ("val", 92), ("test", 108)])
+def test_ranks_score_each_clip_once(scorable, tmp_path, split, num_clips):
+    """7, 8 and 9 videos by 1, 2 and 3 ranks: the same file, byte for byte."""
+    files = []
+    for size in (1, 2, 3):
+        target = scorable / "runs" / "run" / f"scores_{split}_000001.npz"
+        target.unlink(missing_ok=True)
+        words = [f"--root={scorable}/data", f"--save_root={scorable}/runs", f"--split={split}", "--frame_step=1"]
+        words += ["--test_batch_size=5", "--workers=0", "--device=cpu", "--views=flip", "--consensus=mean"]
+        ranks = Ranks(size, score, words, folder=tmp_path / str(size))
+        assert ranks.codes() == [0] * size, ranks.said()
+        for rank in range(1, size):
+            assert (tmp_path / str(size) / f"said{rank}").read_text() == "", "rank 0 alone speaks"
+        files.append(target.read_bytes())
+    assert files[0] == files[1] == files[2]
+    table = read_scores(target)
+    rows = list(zip(table.video_index.tolist(), table.start.tolist(), table.view.tolist(), strict=True))
+    assert len(rows) == len(set(rows)) == 2 * num_clips
+    counts = [frames - 1 for frames in range(9, 9 + len(table.video_ids))]
+    assert rows == [(v, s, view) for v, count in enumerate(counts) for s in range(count) for view in (0, 5)]

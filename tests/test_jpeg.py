@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import noise_image
 from twostream import jpeg
 from twostream.frame_store import encode_jpeg
-from twostream.jpeg import Header, Region, decode, decode_region, read_header
+from twostream.jpeg import Header, Region, decode, decode_regions, read_header
 
 KINDS = ("rgb", "colours", "planes")
 """of images: frames, and flow images in both codings"""
@@ -27,7 +27,7 @@ def encoded(picture: np.ndarray, kind: str) -> bytes:
 def cut_out(data: bytes, kind: str, region: Region, size: int) -> np.ndarray:
     """As it comes into one place of a batch: RGB, or x and y."""
     out = np.zeros((3, size, size, 3 if kind == "rgb" else 2), np.uint8)
-    assert decode_region(data, read_header(data, input_type(kind)), region, out[1])
+    assert decode_regions(data, read_header(data, input_type(kind)), [region], [out[1]])
     assert not out[0].any() and not out[2].any()
     return out[1]
 
@@ -99,7 +99,7 @@ def test_damaged_files_give_a_picture_of_the_size_they_tell_or_nothing(kind):
         assert picture is None or picture.shape == (header.height, header.width, 3)
         region = Region(0, 0, header.height, header.width)
         out = np.empty((7, 7, 3 if kind == "rgb" else 2), np.uint8)
-        outcomes.add(decode_region(data, header, region, out))
+        outcomes.add(decode_regions(data, header, [region], [out]))
     assert outcomes == {True, False}
 
 

@@ -6,7 +6,15 @@ from random import Random
 import numpy as np
 import pytest
 
-from twostream.sampling import ClipIndex, SegmentIndex, TrainingOrder, clip_frames, clip_starts, item_random
+from twostream.sampling import (
+    ClipIndex,
+    SegmentIndex,
+    TrainingOrder,
+    UniformIndex,
+    clip_frames,
+    clip_starts,
+    item_random,
+)
 
 SINGLE = {"clip_len": 1, "frame_stride": 1}
 
@@ -259,3 +267,24 @@ def test_items_have_draws_of_their_own():
             60 < count < 140 for count in np.histogram(values, 10, (0, 1))[0]
         )  # 100, and four standard deviations
         assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 0.16  # five of them
+
+
+# ---------------------------------------------------------------------------------------------------- uniform clips
+
+
+@pytest.mark.parametrize("num_clips", [1, 3, 10, 25, 1000])
+@pytest.mark.parametrize("clip_len, frame_stride, frame_step", [(1, 1, 1), (5, 1, 1), (3, 2, 1), (1, 1, 4), (2, 4, 2)])
+def test_uniform_clips_are_the_middles_of_equal_parts(num_clips, clip_len, frame_stride, frame_step):
+    """Each part by hand, from the list of all starts."""
+    geometry = {"clip_len": clip_len, "frame_stride": frame_stride}
+    num_frames = np.array([0, 1, 2, 7, 30, 31, 250, 0])
+    index = UniformIndex(num_frames, np.full(8, frame_step), **geometry, num_clips=num_clips)
+    expected = []
+    for video, count in enumerate(num_frames):
+        starts = clip_starts(int(count), **geometry, clip_step=frame_step)
+        parts = min(num_clips, len(starts))
+        expected += [(video, starts[int((k + 0.5) * len(starts) / parts)]) for k in range(parts)]
+    assert len(index) == len(expected)
+    videos, starts = index.locate(np.arange(len(index)))
+    assert list(zip(videos.tolist(), starts.tolist(), strict=True)) == expected == sorted(set(expected))
+    assert [index.draw(k, None) for k in range(len(index))] == [(video, [start]) for video, start in expected]

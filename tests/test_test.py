@@ -1,10 +1,14 @@
 """test.py as a user runs it, on a network that train.py trained for one iteration on the toy world."""
 
+import hashlib
 import json
+import os
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import cv2
 import numpy as np
@@ -13,6 +17,7 @@ import torch
 
 from tests import toy
 from tests.conftest import REPOSITORY
+from twostream.annotations import fingerprint
 from twostream.checkpoint import checkpoint_path, read_checkpoint, write_checkpoint
 from twostream.fusion import Consensus
 from twostream.models import build_model
@@ -265,6 +270,125 @@ def test_missing_and_damaged_checkpoints_exit_3(run_test, toy_root, save_root):
     path.unlink()
     assert "has no checkpoint" in refused(run_test(toy_root, save_root, *FEW))
     assert not list(the_run(save_root).glob("scores_*"))
+
+
+def test_uniform_clips(run_test, toy_root, save_root):
+    """33 frames have starts 0 ... 31: the middles of five parts of them."""
+    assert run_test(toy_root, save_root, "--num_clips=5", "--consensus=mean").returncode == 0
+    table = read_scores(the_run(save_root) / "scores_val_000001.npz")
+    assert table.start.tolist() == [3, 9, 16, 22, 28] * 4
+    assert table.provenance["num_clips"] == 5 and "frame_step" not in table.provenance
+    both = run_test(toy_root, save_root, "--num_clips=5", "--frame_step=2")
+    assert both.returncode == 2 and "give one" in both.stderr
+
+
+@pytest.mark.parametrize("name", ["flip", "three-flip", "ten"])
+def test_views_are_what_they_are_called(run_test, toy_root, save_root, name):
+    """Each view cut out of the picture by hand, and mirrored as a picture."""
+    assert run_test(toy_root, save_root, f"--views={name}", *FEW).returncode == 0
+    table = read_scores(the_run(save_root) / "scores_val_000001.npz")
+    content = torch.load(the_run(save_root) / "checkpoint_000001.pth", weights_only=True)
+    network = build_model(StreamConfig.from_json(content["stream"])).eval()
+    network.backbone.load_state_dict(content["weights"])
+    side = round(96 * SIZE / 82)  # 96 x 96 pixels; see above
+    end, middle = 96 - side, (96 - side) // 2
+    small = [(middle, middle), (0, 0), (0, end), (end, 0), (end, end)]
+    cuts = {number: (place, side, number >= 5) for number, place in enumerate(small * 2)}
+    cuts |= {number: ((0, 0), 96, number >= 13) for number in range(10, 16)}
+    numbers = {"flip": [0, 5], "three-flip": list(range(10, 16)), "ten": list(range(10))}[name]
+    assert table.view.tolist() == numbers * 2 * 4 and table.provenance["views"] == name
+    for row in range(len(numbers)):
+        (y, x), length, mirrored = cuts[numbers[row]]
+        folder = toy_root / "rgb-images" / table.video_ids[0]
+        picture = cv2.imread(str(folder / f"{table.start[row] + 1:05d}.jpg"))[:, :, ::-1]
+        cut = cv2.resize(picture[y : y + length, x : x + length], (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
+        clip = torch.from_numpy(np.ascontiguousarray(cut[:, ::-1] if mirrored else cut))[None, None, None]
+        with torch.no_grad():
+            assert_close(table.logits[row], network(clip).numpy()[0])
+
+
+def test_half_precision_is_near(run_test, toy_root, save_root, scored):
+    assert run_test(toy_root, save_root, "--amp=bf16", "--frame_step=4", "--consensus=mean").returncode == 0
+    table, exact = read_scores(the_run(save_root) / "scores_val_000001.npz"), scored[0]
+    assert table.provenance["amp"] == "bf16" and exact.provenance["amp"] == "off"
+    difference = np.abs(table.logits - exact.logits).max() / np.abs(exact.logits).max()
+    assert 0 < difference < 0.05  # bf16 has 8 bits
+
+
+def test_video_accuracy_is_printed_beside_that_of_frames(scored):
+    table, _, printed = scored
+    for rule in ("clstk-010", "softmax-mean"):
+        order = (-Consensus.parse(rule).video_scores(table)).argsort(axis=1)
+        top1 = 100 * (order[:, 0] == table.labels).mean()
+        assert f"videos by {rule}: Top1 {top1:.2f} Top5 100.00 of 4\n" in printed
+
+
+def test_a_score_file_names_split_checkpoint_and_command(scored):
+    table, run, _ = scored
+    with np.load(run / "scores_val_000001.npz", allow_pickle=False) as file:
+        header = json.loads(str(file["header"]))
+        assert file["logits"].dtype == np.float32
+    assert header["split_fingerprint"] == fingerprint(table.classes, table.video_ids.tolist(), table.labels.tolist())
+    digest = hashlib.sha256((run / "checkpoint_000001.pth").read_bytes()).hexdigest()
+    assert header["provenance"]["sha256"] == digest
+    assert header["provenance"]["command"].startswith("test.py --input=rgb --test-iteration=1")
+
+
+def test_shards_make_the_same_file(run_test, toy_root, save_root):
+    words = ("--frame_step=1", "--consensus=mean", "-tb", "16")
+    target = the_run(save_root) / "scores_val_000001.npz"
+    run_test(toy_root, save_root, *words)
+    whole = target.read_bytes()
+    target.unlink()
+    for shard in ("2/3", "0/3"):
+        result = run_test(toy_root, save_root, f"--shard={shard}", *words)
+        assert result.returncode == 0 and "parts are not scored yet: those of other shards" in result.stdout
+        assert not target.exists() and "frames:" not in result.stdout
+    result = run_test(toy_root, save_root, "--shard", "1/3", *words)
+    assert "5 of 8 parts are scored already" in result.stdout and "frames: Top1" in result.stdout
+    assert target.read_bytes() == whole
+    assert not list(the_run(save_root).glob(".*parts"))
+
+
+def test_what_is_scored_alike_is_kept(run_test, toy_root, save_root):
+    target = the_run(save_root) / "scores_val_000001.npz"
+    run_test(toy_root, save_root, *FEW)
+    before = target.stat().st_mtime_ns
+    again = run_test(toy_root, save_root, *FEW)
+    assert "is there already, scored alike" in again.stdout and "frames: Top1" in again.stdout
+    assert target.stat().st_mtime_ns == before
+    assert "wrote" in run_test(toy_root, save_root, *FEW, "--rescore").stdout
+    assert target.stat().st_mtime_ns > before
+    before = target.stat().st_mtime_ns
+    assert "is there already" not in run_test(toy_root, save_root, "--frame_step=8", "--consensus=mean").stdout
+    assert target.stat().st_mtime_ns > before and len(read_scores(target).start) == 4 * 4
+
+
+def test_a_killed_scoring_goes_on(toy_root, save_root):
+    """SIGKILL, SIGTERM, and a whole pass in between: parts that are there are kept, and the file is the same."""
+    run = the_run(save_root)
+    target = run / "scores_val_000001.npz"
+    words = [f"--root={toy_root}", f"--save_root={save_root}", "--frame_step=1", "--views=three", *FLAGS]
+    command = [sys.executable, "test.py", *words]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(command, cwd=REPOSITORY, env=env, check=True, capture_output=True)
+    whole = target.read_bytes()
+    target.unlink()
+    there = set()
+    for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143)):
+        process = subprocess.Popen(
+            command, cwd=REPOSITORY, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and len(list(run.glob(".*parts/*.npy"))) <= len(there):
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait(60) == code, "it was over before the signal"
+        now = {path: path.stat().st_mtime_ns for path in run.glob(".*parts/*.npy")}
+        assert len(now) > len(there) and not target.exists()
+        there = set(now)
+    result = subprocess.run(command, cwd=REPOSITORY, env=env, check=True, capture_output=True, text=True)
+    assert f"{len(there)} of 8 parts are scored already" in result.stdout
+    assert target.read_bytes() == whole and not list(run.glob(".*parts"))
 
 
 def test_stream_of_the_table_is_that_of_the_checkpoint(scored):

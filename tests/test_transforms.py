@@ -4,10 +4,11 @@ from collections import Counter
 from itertools import product
 from random import Random
 
+import numpy as np
 import pytest
 
 from twostream.jpeg import Region
-from twostream.transforms import CentreCrop, CornerCrop, RandomCrop, corner_regions
+from twostream.transforms import VIEWS, CentreCrop, CornerCrop, RandomCrop, corner_regions, test_views
 
 
 def draws(crop, height, width, count=40):
@@ -76,3 +77,27 @@ def test_scales_of_corner_crops_are_free():
     assert set(draws(CornerCrop(50, (1.0,)), 100, 120)) == {
         Region(0, 0, 100, 100), Region(0, 20, 100, 100), Region(0, 10, 100, 100)
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("height, width", [(256, 340), (340, 256), (256, 256), (1, 5), (33, 32)])
+def test_views_lie_in_the_picture_and_are_what_they_are_called(height, width):
+    views = {name: test_views(name, 224) for name in VIEWS}
+    regions = {v.number: v.crop(height, width) for of_name in views.values() for v in of_name}
+    for y, x, h, w in regions.values():
+        assert h == w > 0 and 0 <= y <= height - h and 0 <= x <= width - w
+    assert regions[0] == CentreCrop(224)(height, width)
+    side = regions[0].height
+    corners = [(0, 0), (0, width - side), (height - side, 0), (height - side, width - side)]
+    assert [(r.y, r.x) for r in map(regions.get, (1, 2, 3, 4))] == corners
+    assert all(regions[number] == regions[number - 5] for number in range(5, 10))
+    # The three together show every pixel.
+    seen = np.zeros((height, width), bool)
+    for number in (10, 11, 12):
+        y, x, h, w = regions[number]
+        seen[y : y + h, x : x + w] = True
+        assert h == min(height, width) and regions[number] == regions[number + 3]
+    assert seen.all() or max(height, width) > 3 * min(height, width)
+    for name, of_name in views.items():
+        numbers = [view.number for view in of_name]
+        assert numbers == sorted(set(numbers)), name
+        assert all(view.mirrored == (5 <= view.number < 10 or view.number >= 13) for view in of_name)

@@ -11,6 +11,7 @@ import codecs
 import hashlib
 import json
 import math
+import re
 import reprlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,7 +25,6 @@ import numpy as np
 
 from twostream import atomic
 from twostream.errors import BadInputError
-from twostream.frame_store import check_video_id
 
 FILE_NAME = "annotations.json"
 SPLITS = ("train", "val", "test")
@@ -33,6 +33,13 @@ SPLIT_NAMES |= {"validate": "val", "test": "test", "testing": "test"}
 
 MAX_COUNT = 2**31 - 1
 """of frames, as wide as a column"""
+
+
+def check_video_id(video_id: str) -> str:
+    """The id itself, if it can name a folder and nothing else; else BadInputError."""
+    if not video_id or video_id.startswith(".") or re.search(r"[/\\\0]", video_id):
+        raise BadInputError(f"video id {video_id!r}, expected a plain file name: no slash, no leading dot; rename it")
+    return video_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Annotations + sampling + frames + crops, as a torch data set of whole batches; and its loader."""
 
-import functools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -12,9 +12,10 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from twostream.annotations import Annotations, VideoTable
 from twostream.errors import BadInputError
 from twostream.frame_store import FrameStore
-from twostream.sampling import ClipIndex, SegmentIndex, TrainingOrder, clip_frames, item_random
+from twostream.jpeg import Region
+from twostream.sampling import ClipIndex, SegmentIndex, TrainingOrder, UniformIndex, clip_frames, item_random
 from twostream.stream import StreamConfig
-from twostream.transforms import Crop
+from twostream.transforms import Crop, View
 
 
 class Batch(NamedTuple):
@@ -53,9 +54,12 @@ def usable_videos(annotations: Annotations, split: str, store: FrameStore) -> tu
 class ClipDataset(Dataset):
     """The clips of some videos, for one stream and phase.
 
-    Its items are all clips, `clip_step` apart; or, with `num_segments` S, the videos, of which S clips are drawn. An
-    item is named by its number, or by (epoch, number) in training, where the pair and the seed decide segments, crop
-    and mirroring.
+    Its items are all clips, `clip_step` apart; or `num_clips` of each video, evenly spread; or, with `num_segments` S,
+    the videos, of which S clips are drawn. An item is named by its number, or by (epoch, number) in training, where the
+    pair and the seed decide segments, crop and mirroring.
+
+    With `views` instead of a `crop`, an item fills V places of its batch, one for each view; in `Batch.numbers` they
+    are V n ... V n + V - 1 for item n.
 
     An image that cannot be read stops the program. With `max_unreadable` the item after it stands in for its item; that
     many images of one item may be bad, and the batch names them.
@@ -64,29 +68,34 @@ class ClipDataset(Dataset):
     """
 
     def __init__(
-        self, videos: VideoTable, store: FrameStore, stream: StreamConfig, *, crop: Crop, clip_step: int = 1,
-        num_segments: int = 0, mirror: bool = False, seed: int = 0, max_unreadable: int = 0,
+        self, videos: VideoTable, store: FrameStore, stream: StreamConfig, *, crop: Crop | None = None,
+        views: Sequence[View] = (), clip_step: int = 1, num_clips: int = 0, num_segments: int = 0, mirror: bool = False,
+        seed: int = 0, max_unreadable: int = 0,
     ):  # fmt: skip
-        self.videos, self.store, self.stream, self.crop, self.mirror = videos, store, stream, crop, mirror
+        self.videos, self.store, self.stream, self.mirror = videos, store, stream, mirror
+        self.views = views or (View(0, crop, mirrored=False),)
         self.seed, self.max_unreadable = seed, max_unreadable
         self.geometry = {"clip_len": stream.clip_len, "frame_stride": stream.frame_stride}
         # A clip longer than one frame needs its neighbours; a single frame needs itself only. Segments are drawn among
         # the frames that are there, so that any step will do.
-        steps = ([] if num_segments else [clip_step]) + ([stream.frame_stride] if stream.clip_len > 1 else [])
+        at_own_steps = bool(num_segments or num_clips)
+        steps = ([] if at_own_steps else [clip_step]) + ([stream.frame_stride] if stream.clip_len > 1 else [])
         needed = math.gcd(*steps)
         for place in np.flatnonzero(needed % videos.frame_step)[:1]:
             video = videos[place]
             raise BadInputError(
                 f"video {video.id!r} was extracted with --frame_step={video.frame_step}, so frames at step {needed} "
-                f"are not all there; use a {'--gap' if num_segments else '--frame_step'} that is a multiple of "
+                f"are not all there; use a {'--gap' if at_own_steps else '--frame_step'} that is a multiple of "
                 f"{video.frame_step}, or extract again"
             )
         self.index = (
             SegmentIndex(videos.num_frames, videos.frame_step, **self.geometry, num_segments=num_segments)
             if num_segments
+            else UniformIndex(videos.num_frames, videos.frame_step, **self.geometry, num_clips=num_clips)
+            if num_clips
             else ClipIndex(videos.num_frames, **self.geometry, clip_step=clip_step)
         )
-        self.num_clips = num_segments or 1  # of an item
+        self.num_segments = num_segments or 1
 
     def __len__(self) -> int:
         return len(self.index)
@@ -96,13 +105,16 @@ class ClipDataset(Dataset):
         return np.repeat(self.videos.label_index, np.diff(self.index.ends, prepend=0))
 
     def __getitems__(self, keys: list[int] | list[tuple[int, int]]) -> Batch:
-        size, channels = self.crop.size, 3 if self.stream.modality == "rgb" else 2
-        clips = torch.empty(len(keys), self.num_clips, self.stream.clip_len, size, size, channels, dtype=torch.uint8)
+        size, channels = self.views[0].crop.size, 3 if self.stream.modality == "rgb" else 2
+        num_views, num_frames = len(self.views), self.stream.clip_len
+        clips = torch.empty(
+            len(keys), num_views, self.num_segments, num_frames, size, size, channels, dtype=torch.uint8
+        )  # fmt: skip
         if get_worker_info():
             clips.share_memory_()  # before it is filled: else all of it would be copied when it is sent
         unreadable: list[str] = []
         items = []
-        for key, pixels in zip(keys, clips.flatten(1, 2).numpy(), strict=True):
+        for key, pixels in zip(keys, clips.flatten(2, 3).numpy(), strict=True):
             epoch, number = key if isinstance(key, tuple) else (0, key)
             for attempt in range(self.max_unreadable + 1):
                 try:
@@ -114,26 +126,32 @@ class ClipDataset(Dataset):
                     unreadable.append(str(error))
                     number = (number + 1) % len(self)
         mirrored, labels, numbers = zip(*items, strict=True)
-        return Batch(clips, torch.tensor(mirrored), torch.tensor(labels), torch.tensor(numbers), tuple(unreadable))
+        places = (torch.tensor(numbers)[:, None] * num_views + torch.arange(num_views)).flatten()
+        labels = torch.tensor(labels).repeat_interleave(num_views)
+        return Batch(clips.flatten(0, 1), torch.tensor(mirrored).flatten(), labels, places, tuple(unreadable))
 
-    def _read(self, epoch: int, number: int, pixels: np.ndarray) -> tuple[bool, int, int]:
-        """Fill `pixels` (S x T, H, W, C) with an item; returns mirrored, label, number."""
+    def _read(self, epoch: int, number: int, pixels: np.ndarray) -> tuple[list[bool], int, int]:
+        """Fill `pixels` (V, S x T, H, W, C) with an item; returns what is to be mirrored, label, number."""
         rng = item_random(self.seed, epoch, number)
         place, starts = self.index.draw(number, rng)
         num_frames = int(self.videos.num_frames[place])
         frames = [frame for start in starts for frame in clip_frames(start, num_frames, **self.geometry)]
         mirrored = self.mirror and rng.random() < 0.5
-        choose = functools.partial(self.crop, rng=rng)
-        self.store.read_region(self.videos.ids[place], frames, choose, pixels)
-        return mirrored, int(self.videos.label_index[place]), number
+
+        def choose(height: int, width: int) -> list[Region]:
+            return [view.crop(height, width, rng) for view in self.views]
+
+        self.store.read_regions(self.videos.ids[place], frames, choose, pixels)
+        return [mirrored or view.mirrored for view in self.views], int(self.videos.label_index[place]), number
 
 
 def train_loader(dataset: ClipDataset, order: TrainingOrder, *, num_workers: int, pin_memory: bool) -> DataLoader:
     return _loader(dataset, num_workers, pin_memory, batch_sampler=order)
 
 
-def test_loader(dataset: ClipDataset, *, batch_size: int, num_workers: int, pin_memory: bool) -> DataLoader:
-    return _loader(dataset, num_workers, pin_memory, batch_size=batch_size)
+def test_loader(dataset: ClipDataset, *, num_workers: int, pin_memory: bool, **batching) -> DataLoader:
+    """`batching`: batch_size=N for all clips in order, or batch_sampler= with the numbers of each batch."""
+    return _loader(dataset, num_workers, pin_memory, **batching)
 
 
 test_loader.__test__ = False  # not a test, whatever pytest thinks of its name

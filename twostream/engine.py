@@ -313,6 +313,10 @@ def _backward(
     return torch.stack(numbers).sum(dim=0)
 
 
+class OutOfMemoryError(EnvironmentFaultError):
+    """Of the device or of the machine."""
+
+
 @contextlib.contextmanager
 def _told_in_one_line(network: nn.Module, batch: Batch, *, more_parts: int | None = None) -> Iterator[None]:
     """Turn what torch says when memory is too small, or the network cannot be compiled, into EnvironmentFaultError."""
@@ -324,7 +328,7 @@ def _told_in_one_line(network: nn.Module, batch: Batch, *, more_parts: int | Non
             name = type(getattr(network, "backbone", network)).__name__
             half = max(len(batch.labels) // 2, 1)
             parts = f"--accumulate={more_parts} (the same batch in parts), --amp=bf16, or " if more_parts else ""
-            raise EnvironmentFaultError(
+            raise OutOfMemoryError(
                 f"out of memory: {name}, {len(batch.labels)} clips of {' x '.join(map(str, batch.clips.shape[1:]))} in a "
                 f"batch on {batch.clips.device}; take {parts}a smaller --batch_size, as {half} here. What is saved is kept"
             ) from None
@@ -408,17 +412,35 @@ class _Buffers:
 
 @torch.no_grad()
 def predict(
-    network: nn.Module, loader: Iterable[Batch], *, device: torch.device
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Yield (numbers (N,), labels (N,), logits (N, K) float32) of each batch, on the CPU."""
+    network: nn.Module, loader: Iterable[Batch], *, device: torch.device, amp: str = "off",
+    say: Callable[[str], object] = print,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:  # fmt: skip
+    """Yield (numbers (N,), labels (N,), logits (N, K) float32) of each batch, on the CPU.
+
+    A batch for which memory is too small is computed in halves, and so are all after it, which `say` is told;
+    EnvironmentFaultError when a single clip is too much. `amp` is a name of AMP.
+    """
     was_training = network.training
     network.eval()
+    halvings = 0
     try:
         for batch in on_device(loader, device):
-            with _told_in_one_line(network, batch):
-                # `forward` is the network as it is; called, it may be compiled, and batches of this size are few.
-                logits = network.forward(batch.clips, batch.mirrored)
-                result = batch.numbers, batch.labels.cpu(), logits.cpu()
+            while True:
+                at_once = max(len(batch.labels) >> halvings, 1)
+                try:
+                    with _told_in_one_line(network, batch), torch.autocast(device.type, AMP[amp], enabled=amp != "off"):
+                        # `forward` is the network as it is; called, it may be compiled, and batches of this size are few.
+                        parts = zip(batch.clips.split(at_once), batch.mirrored.split(at_once), strict=True)
+                        logits = torch.cat([network.forward(*part) for part in parts])
+                        result = batch.numbers, batch.labels.cpu(), logits.cpu()
+                    break
+                except OutOfMemoryError:
+                    if at_once == 1:
+                        raise
+                halvings += 1
+                say(f"memory of {device} is too small for {at_once} clips at once: going on with half of them")
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()
             yield result
     finally:
         network.train(was_training)

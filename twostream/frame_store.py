@@ -18,13 +18,14 @@ import shutil
 import socket
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from twostream.annotations import check_video_id
 from twostream.errors import BadInputError
 from twostream.frame_shards import (
     IMAGE_ROW,
@@ -37,7 +38,7 @@ from twostream.frame_shards import (
     own_shards,
     take_shard,
 )
-from twostream.jpeg import Header, Region, decode, decode_region, read_header
+from twostream.jpeg import Header, Region, decode, decode_regions, read_header
 
 RECORD_NAME = "video.json"
 TEMPORARY_PREFIX = ".tmp-"
@@ -47,13 +48,6 @@ JPEG_END = b"\xff\xd9"
 def frame_name(frame_index: int) -> str:
     """File name of a frame: the one place where counting from 0 becomes counting from 1."""
     return f"{frame_index + 1:05d}.jpg"
-
-
-def check_video_id(video_id: str) -> str:
-    """The id itself, if it can name a folder and nothing else; else BadInputError."""
-    if not video_id or video_id.startswith(".") or re.search(r"[/\\\0]", video_id):
-        raise BadInputError(f"video id {video_id!r}, expected a plain file name: no slash, no leading dot; rename it")
-    return video_id
 
 
 def encode_jpeg(image: np.ndarray, *, quality: int, chroma_subsampling: bool) -> bytes:
@@ -162,26 +156,27 @@ class FrameStore(ABC):
         """
         return np.stack([self._decode(video_id, index) for index in frame_indices])
 
-    def read_region(
-        self, video_id: str, frame_indices: list[int], choose: Callable[[int, int], Region], out: np.ndarray
+    def read_regions(
+        self, video_id: str, frame_indices: list[int], choose: Callable[[int, int], Sequence[Region]], out: np.ndarray
     ) -> None:
-        """Fill `out`, uint8 (T, S, S, 3), or (T, S, S, 2) for x and y of flow, with one region of all images of a clip.
+        """Fill `out`, uint8 (V, T, S, S, 3), or (V, T, S, S, 2) for x and y of flow, with V regions of all images of a
+        clip, each of which is decoded once.
 
-        It is scaled to S, and chosen by `choose`, which is told height and width before anything is decoded. Raises BadInputError as `read` does, and
-        where an image has another size than the first.
+        They are scaled to S, and chosen by `choose`, which is told height and width before anything is decoded. Raises
+        BadInputError as `read` does, and where an image has another size than the first.
         """
-        first = region = None
-        for frame_index, target in zip(frame_indices, out, strict=True):
+        first = regions = None
+        for place, frame_index in enumerate(frame_indices):
             data = self.read_bytes(video_id, frame_index)
             header = header_of_whole(data, self.input_type)
             if header and not first:
-                first, region = header, choose(header.height, header.width)
+                first, regions = header, choose(header.height, header.width)
             if header and header[:2] != first[:2]:
                 raise BadInputError(
                     f"{self.where(video_id, frame_index)} is {header.width}x{header.height}, others of this video are "
                     f"{first.width}x{first.height}; remove this video, then extract it again"
                 )
-            if not (header and decode_region(data, header, region, target)):
+            if not (header and decode_regions(data, header, regions, out[:, place])):
                 raise self._damaged(video_id, frame_index, data)
 
     def _decode(self, video_id: str, frame_index: int) -> np.ndarray:

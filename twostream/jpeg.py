@@ -3,6 +3,7 @@
 RGB pictures are colour, flow images colour or planes (flow.py), uint8 in each case.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -63,34 +64,32 @@ def decode(data: bytes, header: Header) -> np.ndarray | None:
     return from_planes(picture) if header.is_planes and picture is not None else picture
 
 
-def decode_region(data: bytes, header: Header, region: Region, out: np.ndarray) -> bool:
-    """Fill `out` with a part of the picture; False where the file is damaged.
+def decode_regions(data: bytes, header: Header, regions: Sequence[Region], out: Sequence[np.ndarray]) -> bool:
+    """Fill `out` with parts of the picture, which is decoded once; False where the file is damaged.
 
-    `out` lies in one piece: (S, S, 3), or (S, S, 2) for x and y of flow. The decoder works at 1/2, 1/4 or 1/8 of the
-    size where the part is still as large as `out` then.
+    Each of `out` lies in one piece: (S, S, 3), or (S, S, 2) for x and y of flow. The decoder works at 1/2, 1/4 or 1/8 of
+    the size where the parts are still as large as `out` then.
     """
+    size, smallest = len(out[0]), min(min(region.height, region.width) for region in regions)
     reduction = next(
         divisor
         for divisor in REDUCED
         # Where planes meet inside of a reduced pixel it would be of both.
-        if divisor == 1
-        or (
-            min(region.height, region.width) // divisor >= len(out)
-            and not (header.is_planes and header.height % divisor)
-        )
+        if divisor == 1 or (smallest // divisor >= size and not (header.is_planes and header.height % divisor))
     )
     picture = _decode(data, header, reduction)
     if picture is None:
         return False
-    edges = (region.y, region.y + region.height, region.x, region.x + region.width)
-    top, bottom, left, right = ((edge + reduction // 2) // reduction for edge in edges)  # halves always go up
-    if header.is_planes:
-        x, y = picture[: len(picture) // 2], picture[len(picture) // 2 :]
-        cv2.merge([_resized(plane[top:bottom, left:right], len(out)) for plane in (x, y)], out)
-    elif out.shape[2] == 3:
-        _resized(picture[top:bottom, left:right], len(out), out)
-    else:
-        out[...] = _resized(picture[top:bottom, left:right], len(out))[..., :2]
+    for region, target in zip(regions, out, strict=True):
+        edges = (region.y, region.y + region.height, region.x, region.x + region.width)
+        top, bottom, left, right = ((edge + reduction // 2) // reduction for edge in edges)  # halves always go up
+        if header.is_planes:
+            planes = picture[: len(picture) // 2], picture[len(picture) // 2 :]
+            cv2.merge([_resized(plane[top:bottom, left:right], size) for plane in planes], target)
+        elif target.shape[2] == 3:
+            _resized(picture[top:bottom, left:right], size, target)
+        else:
+            target[...] = _resized(picture[top:bottom, left:right], size)[..., :2]
     return True
 
 

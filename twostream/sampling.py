@@ -29,16 +29,19 @@ def clip_frames(start: int, num_frames: int, *, clip_len: int, frame_stride: int
     return [start + frame_stride * min(k, last) for k in range(clip_len)]
 
 
+def _number_of_starts(num_frames: np.ndarray, span: int, clip_step: int | np.ndarray) -> np.ndarray:
+    """As many as `clip_starts` has: a range of n numbers in steps of s has n / s, rounded up."""
+    return np.maximum(-((span - num_frames) // clip_step), 1) * (num_frames != 0)
+
+
 class ClipIndex:
     """All clips of V videos, numbered through in the order of the videos; `num_frames` is (V,)."""
 
     def __init__(self, num_frames: Sequence[int] | np.ndarray, *, clip_len: int, frame_stride: int, clip_step: int):
         num_frames = np.asarray(num_frames, np.int64)
         self.clip_step = clip_step
-        # As many as `clip_starts` has: a range of n numbers in steps of s has n / s, rounded up.
         span = (clip_len - 1) * frame_stride + 1
-        counts = np.maximum(-((span - num_frames) // clip_step), 1) * (num_frames != 0)
-        self.ends = np.cumsum(counts)  # ends[v]: number of clips in videos 0 ... v
+        self.ends = np.cumsum(_number_of_starts(num_frames, span, clip_step))  # number of clips in videos 0 ... v
 
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0
@@ -54,6 +57,38 @@ class ClipIndex:
         video = int(self.ends.searchsorted(clip, side="right"))  # `locate` takes three times as long for a single one
         first = int(self.ends[video - 1]) if video else 0
         return video, [(clip - first) * self.clip_step]
+
+
+class UniformIndex:
+    """Of each video `num_clips` clips, evenly spread: the middle one of each of so many equal parts of those that it has
+    at its own `frame_step`, see `clip_starts`; all of these where they are fewer, each once:
+
+        9 starts, 3 clips    [0 (1) 2][3 (4) 5][6 (7) 8]     2 starts, 3 clips    [(0)][(1)]
+    """
+
+    def __init__(
+        self, num_frames: np.ndarray, frame_step: np.ndarray, *, clip_len: int, frame_stride: int, num_clips: int
+    ):
+        self.frame_step, self.num_clips = frame_step, num_clips
+        span = (clip_len - 1) * frame_stride + 1
+        self.num_starts = _number_of_starts(np.asarray(num_frames, np.int64), span, frame_step)
+        self.ends = np.cumsum(np.minimum(self.num_starts, num_clips))
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def locate(self, clips: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As that of `ClipIndex`."""
+        videos = np.searchsorted(self.ends, clips, side="right")
+        numbers = clips - np.where(videos > 0, self.ends[videos - 1], 0)
+        starts = self.num_starts[videos]
+        parts = np.minimum(starts, self.num_clips)
+        return videos, (2 * numbers + 1) * starts // (2 * parts) * self.frame_step[videos]
+
+    def draw(self, clip: int, rng: Random) -> tuple[int, list[int]]:
+        """Number of the clip's video, and its one start."""
+        video, start = self.locate(clip)
+        return int(video), [int(start)]
 
 
 class SegmentIndex:

@@ -6,13 +6,15 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from twostream import atomic
+from twostream.annotations import fingerprint
 from twostream.errors import BadInputError
 from twostream.stream import StreamConfig
 
@@ -92,8 +94,6 @@ class ScoreTable:
     @property
     def split_fingerprint(self) -> str:
         """Equal for two tables exactly when their classes, videos and labels are."""
-        from twostream.annotations import fingerprint  # brings OpenCV, which eval.py does without
-
         return fingerprint(tuple(self.classes), self.video_ids.tolist(), self.labels.tolist())
 
     def sorted(self) -> "ScoreTable":
@@ -137,12 +137,49 @@ def _ascending(*keys: np.ndarray) -> bool:
     return bool(np.all(later))
 
 
-def write_scores(path: str | Path, table: ScoreTable) -> None:
-    """Write a table as .npz, without pickle, whole or not at all."""
-    header = {"format": FORMAT, "stream": table.stream, "split": table.split, "provenance": table.provenance}
-    table = table.sorted()
-    arrays = {name: getattr(table, name).astype(kind, copy=False) for name, (kind, _) in ARRAYS.items()}
-    atomic.write_file(path, lambda file: np.savez(file, header=np.array(json.dumps(header)), **arrays))
+def write_scores(path: str | Path, table: ScoreTable, logits: Iterable[np.ndarray] | None = None) -> None:
+    """Write a table as .npz, without pickle, whole or not at all.
+
+    `logits` are those of all rows, piece by piece, for a table that is sorted and has none itself, so that they need
+    not be in memory together.
+    """
+    if logits is None:
+        table = table.sorted()
+        logits = [table.logits]
+    header = {"format": FORMAT, "stream": table.stream, "split": table.split}
+    header |= {"split_fingerprint": table.split_fingerprint, "provenance": table.provenance}
+    arrays = {
+        name: getattr(table, name).astype(kind, copy=False) for name, (kind, _) in ARRAYS.items() if name != "logits"
+    }
+
+    def fill(file: BinaryIO) -> None:
+        with zipfile.ZipFile(file, "w") as parts:
+            for name, array in {"header": np.array(json.dumps(header)), **arrays}.items():
+                with parts.open(f"{name}.npy", "w", force_zip64=True) as part:
+                    np.lib.format.write_array(part, array, allow_pickle=False)
+            with parts.open("logits.npy", "w", force_zip64=True) as part:
+                shape = (len(table.start), len(table.classes))
+                layout = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(part, layout)
+                rows = 0
+                for piece in logits:
+                    for chunk in np.split(piece, range(ROWS_AT_ONCE, len(piece), ROWS_AT_ONCE)):
+                        part.write(np.ascontiguousarray(chunk, "<f4").data)
+                    rows += len(piece)
+                if rows != shape[0]:
+                    raise ValueError(f"{rows} rows of logits for a table of {shape[0]}")
+
+    atomic.write_file(path, fill)
+
+
+def read_header(path: str | Path) -> dict | None:
+    """What a score file says of itself; None where there is no such file, or none that can be read."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            header = json.loads(str(file["header"]))
+        return header if isinstance(header, dict) else None
+    except UNREADABLE:
+        return None
 
 
 def read_scores(path: str | Path) -> ScoreTable:
@@ -163,6 +200,7 @@ def read_scores(path: str | Path) -> ScoreTable:
                 f"{path}: format {header['format']!r}, expected {FORMAT}; run test.py again, and with the same version"
             )
         table = ScoreTable(header["stream"], header["split"], provenance=header["provenance"], **arrays)
+        written = header.get("split_fingerprint")  # version 0.1.0 wrote none
         if not isinstance(table.split, str) or not isinstance(table.provenance, dict):
             raise ValueError("split or provenance of another type")
         num_classes = len(StreamConfig.from_json(table.stream).classes)
@@ -174,6 +212,11 @@ def read_scores(path: str | Path) -> ScoreTable:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadInputError(f"{path}: no score file ({reason}); run test.py again") from None
     _check(path, table, num_classes)
+    if written not in (None, table.split_fingerprint):
+        raise BadInputError(
+            f"{path}: its classes, videos and labels have fingerprint {table.split_fingerprint}, written beside them is "
+            f"{written!r}; the file was changed: run test.py again"
+        )
     return table.sorted()
 
 

@@ -8,7 +8,7 @@ import functools
 from dataclasses import dataclass
 from itertools import product
 from random import Random
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from twostream.jpeg import Region
 
@@ -44,6 +44,54 @@ class RandomCrop:
     def __call__(self, height: int, width: int, rng: Random) -> Region:
         side = _side(height, width, self.size)
         return Region(rng.randrange(height - side + 1), rng.randrange(width - side + 1), side, side)
+
+
+@dataclass(frozen=True)
+class PlacedCrop:
+    """The same square at a fixed place; or the largest one, whose side is the short side of the picture."""
+
+    size: int
+    y: float
+    """0: at the top ... 1: at the bottom"""
+    x: float
+    """0: at the left ... 1: at the right"""
+    largest: bool = False
+
+    def __call__(self, height: int, width: int, rng: Random | None = None) -> Region:
+        side = min(height, width) if self.largest else _side(height, width, self.size)
+        return Region(int((height - side) * self.y), int((width - side) * self.x), side, side)
+
+
+class View(NamedTuple):
+    """One way of looking at a clip in testing."""
+
+    number: int
+    """that says which it is, in all score files alike"""
+    crop: Crop
+    mirrored: bool
+
+
+VIEWS = {
+    "centre": (0,),
+    "flip": (0, 5),
+    "three": (10, 11, 12),
+    "three-flip": (10, 11, 12, 13, 14, 15),
+    "ten": (0, 1, 2, 3, 4, 5, 6, 7, 8, 9),
+}
+"""--views -> numbers of views. 0: the centre; 1 ... 4: the corners (top left, top right, bottom left, bottom right); 5
+... 9: these mirrored. 10 ... 12: the largest squares at the beginning, middle and end of the long side, which together
+show all of it; 13 ... 15: these mirrored. Ten crops are TSN's (ECCV 2016), three those of 3D networks."""
+
+
+def test_views(name: str, size: int) -> tuple[View, ...]:
+    """The views of that name, in order of number; `size` is the side of what the network sees."""
+    small = [CentreCrop(size), *(PlacedCrop(size, y, x) for y, x in product((0, 1), repeat=2))]
+    large = [PlacedCrop(size, place, place, largest=True) for place in (0, 0.5, 1)]
+    views = [(crop, mirrored) for crops in (small, large) for mirrored in (False, True) for crop in crops]
+    return tuple(View(number, *views[number]) for number in VIEWS[name])
+
+
+test_views.__test__ = False  # not a test, whatever pytest thinks of its name
 
 
 @dataclass(frozen=True)
