@@ -136,7 +136,7 @@ def score(args: argparse.Namespace, run_dir: Path, root: Path, iteration: int, d
     say(f"{path}: {len(clips)} clips of {len(videos)} videos, split {args.split}, views {args.views}; {device}")
     if missing:
         say(f"{len(missing)} videos of {args.split} have no {stream.input_type} images: {', '.join(missing[:5])}")
-    if world.of_first(scoring.is_done() and not args.rescore):
+    if world.of_first(world.is_first and scoring.is_done() and not args.rescore):
         say(f"{scoring.target} is there already, scored alike; --rescore scores it again")
         return scoring.target
     shard, num_shards = args.shard
@@ -158,6 +158,7 @@ def score(args: argparse.Namespace, run_dir: Path, root: Path, iteration: int, d
         pass
     world.wait()
     if world.of_first(world.is_first and scoring.finish()):
+        say(f"wrote {scoring.target}")
         return scoring.target
     missing = scoring.missing()
     say(f"{len(missing)} of {scoring.num_parts} parts are not scored yet: those of other shards, in {scoring.folder}")
@@ -183,9 +184,7 @@ def table_to_fill(
     order = in_order(split.ids)
     video_ids = np.array(list(split.ids))[order]
     video, start = clips.index.locate(np.arange(len(clips)))
-    places = np.searchsorted(
-        video_ids, np.array(list(clips.videos.ids))
-    )  # in the split, of the videos that have images
+    places = np.searchsorted(video_ids, np.array(list(clips.videos.ids)))  # of those that have images
     choice = {"num_clips": args.num_clips} if args.num_clips else {"frame_step": args.frame_step}
     command = re.sub(r" --shard[= ]\S+", "", shlex.join(["test.py", *sys.argv[1:]]))  # the shards make one file
     return ScoreTable(
@@ -207,7 +206,6 @@ def table_to_fill(
 def report(path: Path, run_dir: Path, iteration: int, rules: list[Consensus]) -> None:
     """Print what the scores are worth, and write the videos' best classes by each rule."""
     table = read_scores(path)
-    print(f"wrote {path}")
     known = table.labels >= 0
     if known.any():
         result = frame_result(table)

@@ -357,8 +357,10 @@ def test_what_is_scored_alike_is_kept(run_test, toy_root, save_root):
     again = run_test(toy_root, save_root, *FEW)
     assert "is there already, scored alike" in again.stdout and "frames: Top1" in again.stdout
     assert target.stat().st_mtime_ns == before
-    assert "wrote" in run_test(toy_root, save_root, *FEW, "--rescore").stdout
+    assert f"wrote {target}" in run_test(toy_root, save_root, *FEW, "--rescore").stdout
     assert target.stat().st_mtime_ns > before
+    target.write_bytes(target.read_bytes()[:-1])  # damaged: it is not what is kept
+    assert f"wrote {target}" in run_test(toy_root, save_root, *FEW).stdout and len(read_scores(target).start) == 2 * 4
     before = target.stat().st_mtime_ns
     assert "is there already" not in run_test(toy_root, save_root, "--frame_step=8", "--consensus=mean").stdout
     assert target.stat().st_mtime_ns > before and len(read_scores(target).start) == 4 * 4

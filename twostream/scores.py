@@ -172,16 +172,6 @@ def write_scores(path: str | Path, table: ScoreTable, logits: Iterable[np.ndarra
     atomic.write_file(path, fill)
 
 
-def read_header(path: str | Path) -> dict | None:
-    """What a score file says of itself; None where there is no such file, or none that can be read."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            header = json.loads(str(file["header"]))
-        return header if isinstance(header, dict) else None
-    except UNREADABLE:
-        return None
-
-
 def read_scores(path: str | Path) -> ScoreTable:
     """Read a table and check it; BadInputError names what is wrong: the array, or the video and the row."""
     path = Path(path)

@@ -13,7 +13,7 @@ import numpy as np
 from twostream import atomic, metrics
 from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.fusion import softmax
-from twostream.scores import ScoreTable, read_header, write_scores
+from twostream.scores import ScoreTable, read_scores, write_scores
 
 PARTS = 32
 """so many at least, each of MIN_CLIPS ... MAX_CLIPS: little is lost by a kill, and there is work for several processes"""
@@ -62,10 +62,11 @@ class Scoring:
         return self.target.with_name(f".{self.target.stem}-{self.key}.parts")
 
     def is_done(self) -> bool:
-        """Is the file there, scored with the same settings?"""
-        header = read_header(self.target) or {}
-        provenance = header.get("provenance")
-        return isinstance(provenance, dict) and provenance.get("key") == self.key
+        """Is the file there, whole, and scored with the same settings?"""
+        try:
+            return read_scores(self.target).provenance.get("key") == self.key
+        except BadInputError:
+            return False
 
     def path(self, part: int) -> Path:
         return self.folder / f"{part:06d}.npy"
