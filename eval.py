@@ -3,14 +3,17 @@
 
   python eval.py --save_root=runs --input_types=rgb,farneback
   python eval.py --scores rgb.npz flow.npz --fusion_weights=1,1.5 --report=report.json
+  python eval.py --save_root=runs --root=data --html=report.html
   python eval.py --scores rgb.npz theirs.pkl --names=val_list.txt --fit_weights=global --write markdown=table.md
 
 Rows are joined by video id, frame and view. Videos without scores count as wrong. Imports no torch.
-Exit codes: 0 done; 2 wrong command line; 3 score files are missing, damaged or do not belong together.
+Exit codes: 0 done; 2 wrong command line; 3 score files are missing, damaged or do not belong together; 4 a file cannot be written.
 """
 
 import argparse
 import math
+import shlex
+import sys
 from pathlib import Path
 
 from twostream import options, report
@@ -28,10 +31,10 @@ def build_parser() -> options.Parser:
     add = group.add_argument
     add("--scores", type=options.folder, nargs="+", metavar="FILE", help="score files, one per stream: of test.py, 2D-kinectics, MMAction2, TSN, PySlowFast, VMZ, jeffreyyihuang's two-stream, or the challenge's JSON")
     add("--names", type=options.folder, default=None, metavar="FILE", help="for files of others that name no videos: the list that was tested")
-    add("--annotations", type=options.folder, default=None, metavar="DIR", help="data root whose annotations are the official list (default: the list in the score files)")
+    add("--annotations", type=options.folder, default=None, metavar="DIR", help="data root whose annotations are the official list (default: the list in the score files), and whose images --html shows")
     add("--intersect", action="store_true", help="take the videos and frames that all streams have, where they differ; otherwise that is refused")
     add("--save_root", type=options.folder, metavar="DIR", help="or: folder of the runs (default: --root)")
-    add("--root", type=options.folder, metavar="DIR", help="data root, where --save_root was not given in training")
+    add("--root", type=options.folder, metavar="DIR", help="data root, where --save_root was not given in training; or whose images --html shows")
     add("--dataset", default="kinetics", metavar="NAME", help="sub-folder of --root, if the runs are there (default: kinetics)")
     add("--input_types", "--input_type", "--input", "-i", type=options.words, default=("rgb", "farneback"), metavar="A,B", help="whose runs to take there (default: rgb,farneback)")
     add("--runs", type=options.words, default=(), metavar="A,B", help="names of those runs, where there are several of an input type")
@@ -49,6 +52,7 @@ def build_parser() -> options.Parser:
     add = group.add_argument
     add("--report", type=options.folder, default=None, metavar="FILE", help="where to save the table as JSON (default: report.json beside the runs, or here)")
     add("--write", nargs="+", default=(), metavar="KIND=FILE", help=f"also write {', '.join(WRITERS)}; what holds one row of each video is of the last fusion")
+    add("--html", type=options.folder, default=None, metavar="FILE", help="also write the report as a page for any browser, one file: classes, confusion, example videos with their images (of --root or --annotations), accuracy over frames, calibration, provenance")
     options.add_ignored_flags(parser, "--arch -a", "--datasubset", "--workers -j", "--seq_len", "--gap", "--frame_step",
                               "--batch_size -b", "--test_batch_size -tb", "--ngpu", "--lr --learning_rate",
                               "--print_freq -p", "--global_models_dir", "--pretrained")
@@ -57,8 +61,8 @@ def build_parser() -> options.Parser:
 
 
 def find_runs_folder(args: argparse.Namespace):
-    """--save_root, or where the runs are that were trained without it; None when neither is named."""
-    if args.save_root or not args.root:
+    """--save_root, or where the runs are that were trained without it; None when neither is named, or files are."""
+    if args.save_root or args.scores or not args.root:
         return args.save_root
     from twostream.run_folder import STREAM_NAME
 
@@ -120,7 +124,20 @@ def main() -> int:
     for kind, _, path in targets:
         WRITERS[kind](options.folder(path), result, tables, names)
         print(f"wrote {path}")
+    if args.html:
+        from twostream.report_page import write_page  # brings OpenCV
+
+        command = shlex.join(["python", "eval.py", *sys.argv[1:]])
+        write_page(args.html, result, root=find_images(args), command=command, files=paths)
+        print(f"wrote {args.html}")
     return 0
+
+
+def find_images(args: argparse.Namespace) -> Path | None:
+    """The data root that was named, or the folder of the data set in it; None where none was."""
+    named = args.annotations or args.root
+    nested = named and named / args.dataset
+    return nested if nested and any(nested.glob("*-images")) else named
 
 
 def read_tables(

@@ -9,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, noise_image
 from tests.tables import CLASSES, make_table
 from twostream.annotations import Annotations, Video, write_annotations
+from twostream.frame_store import encode_jpeg
 from twostream.fusion import Consensus
 from twostream.run_folder import scores_path, write_stream
 from twostream.scores import write_scores
@@ -81,6 +82,37 @@ def test_fitted_weights_sweep_and_all_that_can_be_written(run_program, save_root
     assert "video top-1 by rule and scored frames taken" in result.stdout
     results = json.loads((tmp_path / "c.json").read_text())["results"]
     assert results.keys() == {"a", "b", "c"}
+
+
+def test_page_with_pictures_of_the_data_root(run_program, save_root, tmp_path):
+    """Of --root, of --annotations, and of the folder of the data set below; the report is the same as without."""
+    image = encode_jpeg(noise_image(), quality=80, chroma_subsampling=True)
+    data = tmp_path / "data" / "kinetics"
+    for video_id in "abc":
+        (data / "rgb-images" / video_id).mkdir(parents=True)
+        for k in range(1, 6):
+            (data / "rgb-images" / video_id / f"{k:05d}.jpg").write_bytes(image)
+    assert run_program("eval.py", f"--save_root={save_root}").returncode == 0
+    before = (save_root / "report.json").read_text()
+    pages = {"with": [f"--root={data}"], "nested": [f"--root={data.parent}"], "without": []}
+    for name, words in pages.items():
+        result = run_program("eval.py", f"--save_root={save_root}", f"--html={tmp_path}/deep/{name}.html", *words)
+        assert result.returncode == 0 and f"wrote {tmp_path}/deep/{name}.html" in result.stdout, result.stderr
+        text = (tmp_path / "deep" / f"{name}.html").read_text()
+        assert ("data:image/jpeg" in text) == (name != "without")
+        assert f"python eval.py --save_root={save_root}" in text and "scores_val_1000000.npz" in text
+    assert (save_root / "report.json").read_text() == before
+
+
+def test_page_that_cannot_be_written_exits_4(run_program, save_root, tmp_path):
+    """With one line, and the report is there."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.html").mkdir()
+    for path in (tmp_path / "file" / "report.html", tmp_path / "folder.html"):
+        (save_root / "report.json").unlink(missing_ok=True)
+        result = run_program("eval.py", f"--save_root={save_root}", f"--html={path}")
+        assert result.returncode == 4 and result.stderr.count("\n") == 1 and str(path) in result.stderr
+        assert (save_root / "report.json").is_file()
 
 
 def test_submission_for_a_split_without_labels(run_program, tmp_path):
@@ -162,6 +194,10 @@ def test_streams_by_score_file(run_program, save_root, tmp_path):
     result = run_program("eval.py", "--scores", *files, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     by_file = (tmp_path / "report.json").read_text()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "report.json").unlink()
+    assert run_program("eval.py", "--scores", *files, "--root=data", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "report.json").read_text() == by_file and not list((tmp_path / "data").iterdir())
     run_program("eval.py", f"--save_root={save_root}", "--test_iteration=100", f"--report={tmp_path}/by_run.json")
     assert (tmp_path / "by_run.json").read_text() == by_file
 
@@ -251,18 +287,21 @@ def test_help_names_every_flag(run_program):
         "--consensus",
         "--fusion_weights",
         "--write",
+        "--html",
     ):
         assert flag in result.stdout
 
 
-def test_answers_without_torch(save_root):
-    """A whole run in a process of its own leaves torch unimported."""
+@pytest.mark.parametrize(("words", "unused"), [([], ["twostream.charts"]), (["--html={}/report.html"], [])])
+def test_answers_without_torch(save_root, words, unused):
+    """A whole run in a process of its own leaves torch unimported, and what the page needs where none is asked for."""
+    words = [f"--save_root={save_root}", *(word.format(save_root) for word in words)]
     code = (
         "import runpy, sys\n"
-        f"sys.argv = ['eval.py', '--save_root={save_root}']\n"
+        f"sys.argv = ['eval.py', *{words}]\n"
         "try:\n    runpy.run_path('eval.py', run_name='__main__')\n"
         "except SystemExit as end:\n    assert not end.code, end.code\n"
-        "print(sorted({'torch', 'torchvision', 'visdom'} & sys.modules.keys()))"
+        f"print(sorted({{'torch', 'torchvision', 'visdom', *{unused}}} & sys.modules.keys()))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert result.stdout.splitlines()[-1:] == ["[]"], result.stderr

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
+from twostream.charts import ticks
 from twostream.monitor import PageMonitor
-from twostream.monitor.page import ticks
 
 
 def points_of_page(text: str) -> dict[str, dict[str, list[tuple[float, float]]]]:

@@ -224,7 +224,9 @@ def join(
             sentence = f"videos of which {frames[0][1]} and {name} scored different frames"
             differences[sentence] = table.video_ids[other].tolist()
             if not intersect:
-                raise BadInputError(_mismatch(names, differences, "score with the same --frame_step or --num_clips, and --views"))
+                raise BadInputError(
+                    _mismatch(names, differences, "score with the same --frame_step or --num_clips, and --views")
+                )
     return tables, differences
 
 

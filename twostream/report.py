@@ -115,9 +115,11 @@ class Report:
     """by row: how the weights were fitted, and which came out"""
     sweep: list[Point]
     predictions: Predictions = field(compare=False, repr=False)
+    tables: list[ScoreTable] = field(compare=False, repr=False)
+    """what the streams' rows were made from, joined"""
 
     def to_json(self) -> dict:
-        content = {name: value for name, value in vars(self).items() if name != "predictions"}
+        content = {name: value for name, value in vars(self).items() if name not in ("predictions", "tables")}
         content |= {name: [asdict(part) for part in content[name]] for name in ("rows", "comparisons", "sweep")}
         for part, comparison in zip(content["comparisons"], self.comparisons, strict=True):
             part["verdict"] = comparison.verdict
@@ -158,9 +160,9 @@ def build_report(
             equal = (1.0,) * len(tables)
             scores[f"{both} 1:1"] = fuse(streams, equal)
             clip_ranks.append(_fused_clip_ranks(tables, names, consensus, equal))
-        probabilities = [_probabilities(part, consensus) for part in streams] if fit else []
+        of_streams = [probabilities(part, consensus) for part in streams] if fit else []
         for method in fit:
-            crossed = fitting.cross_fit(method, probabilities, labels)
+            crossed = fitting.cross_fit(method, of_streams, labels)
             name = f"{both} fitted: {method}"
             scores[name] = crossed.scores
             clip_ranks.append(np.array([], int))
@@ -195,6 +197,7 @@ def build_report(
         if swept
         else [],
         predictions=Predictions(tables[0].video_ids, labels, tables[0].classes, scores, list(scores)[-1]),
+        tables=tables,
     )
 
 
@@ -206,7 +209,7 @@ def _comparisons(right: dict[str, np.ndarray], names: list[str]) -> list[Compari
     return against_best + [compare(name, right[name], fusions[0], right[fusions[0]]) for name in fusions[1:]]
 
 
-def _probabilities(scores: np.ndarray, consensus: Consensus) -> np.ndarray:
+def probabilities(scores: np.ndarray, consensus: Consensus) -> np.ndarray:
     """Video scores as probabilities of the classes; rows of NaN stay."""
     if not consensus.on_softmax:
         return softmax(scores)
@@ -269,7 +272,7 @@ def _row(
         video_top5_interval=bootstrap_interval((official >= 1) & (official <= 5)),
         mean_average_precision=metrics.mean_average_precision(metrics.listed(scores), truth, interpolated=True),
         mean_average_precision_full=metrics.mean_average_precision(scores, truth),
-        calibration_error=metrics.calibration_error(_probabilities(scores, consensus), labels),
+        calibration_error=metrics.calibration_error(probabilities(scores, consensus), labels),
         denominators=denominators,
     )
 
@@ -289,7 +292,7 @@ def to_text(report: Report) -> str:
     for row in report.rows:
         cells = [percent(getattr(row, key)).rjust(len(title)) for key, title in COLUMNS.items()]
         lines.append(" | ".join([row.name.ljust(width), *cells]))
-    lines.append(f"percent; {_settings(report)}")
+    lines.append(f"percent; {settings(report)}")
     for row in report.rows:
         frames = f"{row.num_frames} frames; " if row.num_frames else ""
         lines.append(f"{row.name}: {frames}{row.num_videos - row.num_unscored} of {row.num_videos} videos scored")
@@ -303,8 +306,7 @@ def to_text(report: Report) -> str:
         lines.append(f"with {report.num_classes} classes, top-5 is right for every scored video")
     lines += [f"left out: {len(ids)} {sentence}: {', '.join(ids[:5])}{' ...' * (len(ids) > 5)}"
               for sentence, ids in report.differences.items()]  # fmt: skip
-    lines += _fitted_lines(report)
-    lines += _sentences(report)
+    lines += fitted_lines(report) + sentences(report)
     if report.sweep:
         lines += ["", *_sweep_lines(report.sweep)]
     return "\n".join(lines)
@@ -313,12 +315,12 @@ def to_text(report: Report) -> str:
 DENOMINATORS = {"scored": "it scored", "intersection": "all streams scored"}
 
 
-def _settings(report: Report) -> str:
+def settings(report: Report) -> str:
     weights = ", ".join(f"{weight:g}" for weight in report.weights)
     return f"split {report.split!r}, {report.num_classes} classes; consensus {report.consensus}, weights {weights}"
 
 
-def _fitted_lines(report: Report) -> list[str]:
+def fitted_lines(report: Report) -> list[str]:
     lines = []
     for name, fitted in report.fitted.items():
         weights, temperatures = (np.array(fitted["of_all_videos"][key]) for key in ("weights", "temperatures"))
@@ -334,19 +336,19 @@ def _fitted_lines(report: Report) -> list[str]:
     return lines
 
 
-def _sentences(report: Report) -> list[str]:
+def sentences(report: Report) -> list[str]:
     """What was compared and what came of it; the streams are the first rows."""
     streams = [row.name for row in report.rows[: len(report.sources)]]
-    sentences = []
+    lines = []
     for comparison in report.comparisons:
         low, high = comparison.interval
         verdict = FUSION[comparison.verdict] if comparison.against in streams else comparison.verdict
-        sentences.append(
+        lines.append(
             f"{comparison.name} against {comparison.against}: {100 * comparison.difference:+.2f} "
             f"(95 % from {100 * low:+.2f} to {100 * high:+.2f}), {comparison.gained} videos gained, "
             f"{comparison.lost} lost, p = {comparison.p_value:.2g}: {verdict}"
         )
-    return sentences
+    return lines
 
 
 def _sweep_lines(points: Sequence[Point]) -> list[str]:
@@ -381,7 +383,7 @@ def to_markdown(report: Report) -> str:
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
              for cells in [head, *map(_cells, report.rows)]]  # fmt: skip
     lines.insert(1, "|" + "---|" * len(head))
-    notes = [f"Percent, with 95 % intervals; {_settings(report)}.", *_sentences(report)]
+    notes = [f"Percent, with 95 % intervals; {settings(report)}.", *sentences(report)]
     return "\n".join(lines) + "\n\n" + "\n".join(f"- {note}" for note in notes) + "\n"
 
 

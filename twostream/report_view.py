@@ -1,0 +1,78 @@
+"""What the page's sections have in common: the rows' judgements, colours and example videos."""
+
+import math
+from pathlib import Path
+
+from twostream import metrics
+from twostream.examples import choose, make_example
+from twostream.fusion import Consensus
+from twostream.judgement import Judgement, quadrants
+from twostream.pages import escape
+from twostream.report import Report, probabilities
+
+EXAMPLES = 4
+"""of a quadrant"""
+PAIRS = 20
+"""most confused ones that are listed, with an example each"""
+STREAM_LOOKS = ("first", "second-stream", "third", "fourth", "other")
+"""style classes of the streams; the fusion is "fused" """
+
+
+class View:
+    """A report as the sections need it."""
+
+    def __init__(self, report: Report, root: Path | None):
+        self.report = report
+        self.root = root
+        self.classes = report.predictions.classes
+        self.labels = report.predictions.labels
+        self.count = int((self.labels >= 0).sum())
+        self.has_labels = self.count > 0
+        self.consensus = Consensus.parse(report.consensus)
+        names = [row.name for row in report.rows]
+        self.streams = names[: len(report.sources)]
+        self.fusions = names[len(self.streams) :]
+        self.main = self.fusions[0] if self.fusions else names[0]
+        """the row that is meant where there is one only: the fusion by the weights that were asked for"""
+        looks = [*STREAM_LOOKS[: len(self.streams)], *("other",) * (len(self.streams) - len(STREAM_LOOKS))]
+        looks += ["fused", "third", "fourth", *("other",) * len(self.fusions)][: len(self.fusions)]
+        if len(self.streams) > 2:  # their colours are taken
+            looks[len(self.streams) + 1 :] = ["other"] * (len(self.fusions) - 1)
+        self.looks = dict(zip(names, looks, strict=True))
+        scores = report.predictions.scores
+        self.judged = {
+            name: Judgement.of(name, scores[name], probabilities(scores[name], self.consensus), self.labels)
+            for name in names
+        }
+        self.chain = [self.judged[name] for name in [*self.streams, *self.fusions[:1]]]
+        """the streams, and their fusion if there are several"""
+        self.matrix = self.judged[self.main].confusion(len(self.classes))
+
+    def row_name(self, name: str) -> str:
+        return f'<span class="dot {self.looks[name]}"></span>{escape(name)}'
+
+    def examples(self) -> dict:
+        """The quadrants and the most confused pairs, with the videos that stand for them; and those, by place."""
+        main = self.judged[self.main]
+        groups = [(group, choose(group.videos, main, EXAMPLES)) for group in quadrants(self.chain[: len(self.streams)])]
+        pairs = {}
+        for truth, taken, times in metrics.most_confused(self.matrix, PAIRS):
+            these = (self.labels == truth) & (main.taken == taken)
+            pairs[truth, taken, times] = choose(these, main, 1)
+        places = dict.fromkeys(place for _, chosen in groups for place in chosen)
+        places |= dict.fromkeys(place for chosen in pairs.values() for place in chosen)
+        videos = {
+            place: make_example(
+                place, self.report.tables, self.chain, self.consensus, self.report.weights, self.root
+            )
+            for place in places
+        }  # fmt: skip
+        return {"groups": groups, "pairs": pairs, "videos": videos}
+
+
+def one_digit(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def videos(number: int) -> str:
+    return f"{number:,} video{'s' * (number != 1)}"
