@@ -13,8 +13,8 @@ as read from its flow image, stored as prep/extract.py does.
 With --device, Farneback in tensor operations (twostream/flow_torch.py) and, on a GPU, in its kernels takes turns with
 OpenCV on all cores, wall-clock time, frames in the device's memory already. "MB a pair" is counted, not measured: of
 each operation the tensors it takes and those it gives, once. So are those of a kernel; the last step has two, between
-which the equations are written and read once more. Its share is of what a copy on that device reads and writes in the
-same time.
+which sums of the equations are written and read, those of a box in float64. Its share is of what a copy on that device
+reads and writes in the same time.
 """
 
 import argparse
@@ -258,7 +258,10 @@ def count_bytes(method, work: Callable[[], object]) -> int:
         def run(*inputs):
             nonlocal total
             result = step(*inputs)
-            total += num_bytes(inputs) + num_bytes(result) + (name == "solve") * 2 * num_bytes(inputs[0])
+            total += num_bytes(inputs) + num_bytes(result)
+            if name == "solve":
+                equations, window = inputs
+                total += 2 * num_bytes(equations) * (2 if window.weights is None else 1)
             return result
 
         return run

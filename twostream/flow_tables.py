@@ -11,36 +11,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MIDDLE_GREY = 127.5  # taken off each frame: flow does not see constants, and smaller numbers round less
 REGULARISATION = 1e-3  # added to the determinant of A'A, in grey levels
 SMALLEST_SIDE = 32  # of a level, pixels
 BORDER_CERTAINTY = np.float32([0.14, 0.14, 0.4472, 0.4472, 0.4472])  # of the outermost pixels, from the border on
 
 
 class Taps(NamedTuple):
-    """A linear map along an axis: out[i] = sum over k of weight[k, i] * in[start[i] + k]."""
+    """Where cv2.resize finds the pixels along an axis, and before it a filter those around them."""
 
-    start: Tensor
-    """int64 (size of the result,)"""
-    weight: Tensor
-    """float32 (K, size of the result)"""
+    index: Tensor
+    """int64 (K, 2, size of the result): tap k of the filter, around the pixel before a place and the one after it; or
+    (K, 1, size) where the size stays"""
+    fraction: Tensor
+    """float32 (size of the result,): of the way from the one to the other"""
 
     @classmethod
-    def blur_and_resize(cls, size: int, new_size: int, kernel: np.ndarray, device: torch.device) -> "Taps":
-        """cv2.GaussianBlur with this kernel and its usual border, then cv2.resize with INTER_LINEAR."""
-        position = ((np.arange(new_size) + 0.5) * (size / new_size) - 0.5).astype(np.float32)
-        left = np.floor(position).astype(np.int64)
-        fraction = np.where((left < 0) | (left >= size - 1), 0, position - left)
-        left = left.clip(0, size - 1)
-        radius = len(kernel) // 2
-        num_taps = min(len(kernel) + int(fraction.any()), size)
-        start = (left - radius).clip(0, size - num_taps)
-        weight = np.zeros((num_taps, new_size))
-        for step, share in ((0, 1 - fraction), (1, fraction)):
-            for tap, value in enumerate(kernel, -radius + step):
-                index = np.where(share > 0, reflected(left + tap, size), start)
-                np.add.at(weight, (index - start, np.arange(new_size)), share * value)
-        return cls(torch.from_numpy(start).to(device), torch.from_numpy(weight).float().to(device))
+    def build(cls, size: int, new_size: int, *, reach: int = 0, dtype: type, device: torch.device) -> "Taps":
+        """dtype: of the places. OpenCV's are float64 in images of one channel, float32 in those of two."""
+        place = ((np.arange(new_size) + 0.5) * (1 / (new_size / size)) - 0.5).astype(dtype)
+        before = np.floor(place).astype(np.int64)
+        pixels = np.stack([before, before + 1][: 1 + (new_size != size)]).clip(0, size - 1)
+        index = reflected(pixels + np.arange(-reach, reach + 1)[:, None, None], size)
+        fraction = (place - before).astype(np.float32)
+        return cls(torch.from_numpy(index).to(device), torch.from_numpy(fraction).to(device))
 
 
 def reflected(index: np.ndarray, size: int) -> np.ndarray:
@@ -57,21 +50,14 @@ class Level(NamedTuple):
     width: int
     frame_taps: tuple[Taps, Taps]
     """along y and x"""
+    blur: Tensor
+    """float32: the right half of the filter that comes before"""
     flow_taps: tuple[Taps, Taps] | None
     """None on the coarsest level"""
     certainty: Tensor
     """float32 (h, w): weight of each pixel's A and b"""
     pixels: Tensor
     """float32 (2, h, w): x and y of each"""
-
-    @property
-    def buffer_shape(self) -> tuple[int, int]:
-        """Sides of the expansions of plain operations."""
-        return next_power_of_two(self.height), next_power_of_two(self.width)
-
-
-def next_power_of_two(number: int) -> int:
-    return 1 << (number - 1).bit_length()
 
 
 def build_levels(height: int, width: int, *, pyr_scale: float, levels: int, device: torch.device) -> list[Level]:
@@ -83,17 +69,21 @@ def build_levels(height: int, width: int, *, pyr_scale: float, levels: int, devi
     for scale in reversed(scales):
         sigma = (1 / scale - 1) / 2
         # Three taps where sigma is 0, too: the finest level is blurred by OpenCV's fixed kernel of that size.
-        kernel = cv2.getGaussianKernel(max(round(5 * sigma) | 1, 3), sigma, cv2.CV_32F).ravel()
+        reach = max(round(5 * sigma) | 1, 3) // 2
+        blur = cv2.getGaussianKernel(2 * reach + 1, sigma, cv2.CV_32F).ravel()[reach:]
         shape = round(height * scale), round(width * scale)
-        frame_taps = [
-            Taps.blur_and_resize(*sizes, kernel, device) for sizes in zip((height, width), shape, strict=True)
-        ]
-        coarser = built and [
-            Taps.blur_and_resize(*sizes, np.ones(1), device) for sizes in zip(built[-1][:2], shape, strict=True)
-        ]
+        frame_taps = tuple(
+            Taps.build(*sizes, reach=reach, dtype=np.float64, device=device)
+            for sizes in zip((height, width), shape, strict=True)
+        )
+        flow_taps = None
+        if built:
+            flow_taps = tuple(
+                Taps.build(*sizes, dtype=np.float32, device=device) for sizes in zip(built[-1][:2], shape, strict=True)
+            )
         pixels = torch.from_numpy(np.indices(shape, np.float32)[::-1].copy()).to(device)
         certainty = torch.from_numpy(build_certainty(*shape)).to(device)
-        built.append(Level(*shape, tuple(frame_taps), tuple(coarser) or None, certainty, pixels))
+        built.append(Level(*shape, frame_taps, torch.from_numpy(blur).to(device), flow_taps, certainty, pixels))
     return built
 
 
@@ -111,55 +101,53 @@ def build_certainty(height: int, width: int) -> np.ndarray:
 
 
 class Basis(NamedTuple):
-    """Least squares fit of (1) with Gaussian weights g, as correlations with three kernels along the axes.
-
-    Their right halves, from the middle on.
-    """
+    """Least squares fit of (1) with Gaussian weights g, as correlations with g, x g and x^2 g along the axes."""
 
     kernels: np.ndarray
-    """float32 (3, poly_n + 1): g; x g; and what fits x^2, whose sum is 0"""
-    scales: tuple[float, float]
-    """of b, and of 2 A_xy"""
+    """float32 (3, poly_n + 1): their right halves, from the middle on"""
+    inverse: tuple[float, float, float, float]
+    """of the Gram matrix: of x with x, of 1 with x^2, of x^2 with x^2, of xy with xy"""
     table: Tensor
     """the kernels, on the device"""
+    inverse_table: Tensor
+    """float64, likewise"""
 
 
 def build_basis(poly_n: int, poly_sigma: float, *, device: torch.device) -> Basis:
     x = np.arange(-poly_n, poly_n + 1)
     g = np.exp(-(x**2) / (2 * poly_sigma**2)).astype(np.float32)
-    g = (g / g.sum(dtype=float)).astype(np.float32)
-    one, second, fourth = (np.sum(g.astype(float) * x**power) for power in (0, 2, 4))
-    # Rows 1, x^2, y^2 of the Gram matrix; x, y and xy are on its diagonal alone.
-    gram = np.array(
-        [
-            [one * one, second * one, second * one],
-            [second * one, fourth * one, second * second],
-            [second * one, second * second, fourth * one],
-        ]
-    )
-    inverse = np.linalg.inv(gram)
-    kernels = np.stack([g, x * g, inverse[0, 1] * g + inverse[1, 1] * x**2 * g])[:, poly_n:].astype(np.float32)
-    return Basis(kernels, (1 / (second * one), 1 / (second * second)), torch.from_numpy(kernels).to(device))
+    g = (g * (1 / g.sum(dtype=float))).astype(np.float32)
+    # The Gram matrix, from products in float32, multiplied from left to right.
+    weights, across, down = np.outer(g, g), x.astype(np.float32), x[:, None].astype(np.float32)
+    second = weights * across * across
+    products = weights, second, second * across * across, second * down * down
+    one, xx, xxxx, xxyy = (float(values.sum(dtype=float)) for values in products)
+    # Its rows 1, x^2 and y^2; x, y and xy are on its diagonal alone.
+    inverse = np.linalg.inv([[one, xx, xx], [xx, xxxx, xxyy], [xx, xxyy, xxxx]])
+    kernels = np.stack([g, x * g, x**2 * g])[:, poly_n:].astype(np.float32)
+    inverse = (1 / xx, float(inverse[0, 1]), float(inverse[1, 1]), 1 / xxyy)
+    tables = torch.from_numpy(kernels).to(device), torch.tensor(inverse, dtype=torch.float64, device=device)
+    return Basis(kernels, inverse, *tables)
 
 
 class Window(NamedTuple):
-    """Weights of the pixels that one flow vector is solved from (12), the same along both axes."""
+    """The pixels that one flow vector is solved from (12), and their weights, the same along both axes."""
 
-    weights: np.ndarray
-    """float32 (odd number,)"""
-    is_box: bool
-    """all weights are equal"""
-    table: Tensor
+    reach: int
+    """of them to each side"""
+    weight: float
+    """of all of a box's pixels; 1 where each has its own"""
+    weights: np.ndarray | None
+    """float32 (reach + 1,): of a Gaussian window, the right half; None of a box"""
+    table: Tensor | None
     """the weights, on the device"""
 
 
 def build_window(win_size: int, *, gaussian: bool, device: torch.device) -> Window:
-    x = np.arange(-(win_size // 2), win_size // 2 + 1)
-    if gaussian:
-        sigma = max(0.3 * (win_size // 2), 1e-9)
-        weights = np.exp(-(x**2) / (2 * sigma**2)).astype(np.float32)
-        weights /= weights.sum(dtype=float)
-    else:  # OpenCV's even window is as wide as the next odd one, but divided by its own size
-        weights = np.full(len(x), 1 / win_size)
-    weights = weights.astype(np.float32)
-    return Window(weights, not gaussian, torch.from_numpy(weights).to(device))
+    reach = win_size // 2
+    if not gaussian:  # an even window is as wide as the next odd one, but divided by its own size
+        return Window(reach, 1 / win_size**2, None, None)
+    x = np.arange(reach + 1)
+    weights = np.exp(-(x**2) / (2 * max(0.3 * reach, 1e-9) ** 2)).astype(np.float32)
+    weights = (weights * (1 / (1 + 2 * weights[1:].sum(dtype=float)))).astype(np.float32)
+    return Window(reach, 1.0, weights, torch.from_numpy(weights).to(device))

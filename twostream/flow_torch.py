@@ -6,32 +6,32 @@ equations. Around each pixel a frame is a polynomial x'Ax + b'x + c (1). Moved b
 priori knowledge), A is the mean of both frames (9), and d solves the equations of all pixels of a window in the least
 squares sense (12, 13). That is repeated on each level of a pyramid, the coarsest first.
 
-What OpenCV does beside the paper (pyramid from the whole frame, borders, rounding of sizes) is followed to the letter
-where it decides the result; the comments name it. What is left is rounding. That shows where a picture stands still or
-is flat, as the sign of a motion of 1e-9 pixels decides there whether a pixel of the border is inside, and in windows
-that hardly determine d: exact arithmetic differs from OpenCV there as much as this does.
+What OpenCV does beside the paper (pyramid from the whole frame, borders, rounding of sizes) is followed to the letter,
+and so is how it rounds: which numbers are float32 and which float64, and in which order they are added. For where a
+picture stands still or is flat, rounding is the result: the sign of a motion of 1e-9 pixels decides there whether a
+pixel of the border is inside, a window hardly determines d, and iterations make pixels of that. Any other arithmetic,
+a more exact one too, is then as far from OpenCV as a wrong one. Products and sums are therefore separate operations
+here, as neither all devices nor all versions of torch round twice in one that does both.
 
-All is float32, without matrix products or convolutions: nothing for TF32 or autocast to shorten, and the flow of a pair
-does not depend on the other pairs of its batch.
+There are no matrix products or convolutions: nothing for TF32 or autocast to shorten, and the flow of a pair does not
+depend on the other pairs of its batch.
 
 Letters: N pairs, H W of the frames, h w of a level. Frames are uint8 (N, H, W), flow float32, x before y, in pixels.
 Inside, flow is (N, 2, h, w), and what belongs to a pixel stands on axis 1:
-  expansion  (N, 5, >= h, >= w)  b_y, b_x, A_yy, A_xx, 2 A_xy; beyond h and w nothing of use
-  equations  (N, 5, h, w)        A'A: yy, xy, xx; A'b: y, x
+  expansion  (N, 5, h, w)  b_y, b_x, A_yy, A_xx, 2 A_xy
+  equations  (N, 5, h, w)  A'A: yy, xy, xx; A'b: y, x
 """
 
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from twostream.flow import FarnebackParameters
 from twostream.flow_tables import (
-    MIDDLE_GREY,
     REGULARISATION,
     Basis,
     Level,
@@ -42,141 +42,226 @@ from twostream.flow_tables import (
     build_window,
 )
 
-BYTES_PER_PIXEL = 350  # of a pair at its most: 115, and the expansions, whose buffers have up to 4 times the pixels
+BYTES_PER_PIXEL = 300  # of a pair at its most: the expansions of all levels, and the sums in float64 with their copies
 CHUNK_BYTES = {"cpu": 1 << 28, "cuda": 1 << 33}  # at most: what fits in a cache, what keeps a GPU busy
 
 
 # ------------------------------------------------------------------------------------------- plain tensor operations
 
 
-def resample(images: Tensor, taps: tuple[Taps, Taps]) -> Tensor:
-    """(..., H, W) float32 -> (..., h, w), by taps along y and x."""
-    for dim, (start, weight) in zip((-2, -1), taps, strict=True):
-        total = None
-        for k, share in enumerate(weight.unsqueeze(-1) if dim == -2 else weight):
-            part = images.index_select(dim, start + k if k else start)
-            total = part.mul_(share) if total is None else total.addcmul_(part, share)
-        images = total
+def multiply_add(total: Tensor | float, part: Tensor, weight: Tensor | float, apart: Tensor | None = None) -> Tensor:
+    """total + part * weight in float32, rounded once: a product of two float32 is exact in float64.
+
+    apart: columns where the product is rounded, too.
+    """
+    product = part.double().mul_(weight)
+    if apart is not None:
+        product = torch.where(apart, product.float(), product)
+    return product.add_(total).float()
+
+
+def pixels_of(images: Tensor, index: Tensor, dim: int) -> Tensor:
+    """(..., size, ...) -> (..., 1 or 2 times h or w, ...): what one tap reads, before the places and then after them."""
+    return images.index_select(dim, index.flatten())
+
+
+def left_over(columns: Tensor, width: int, lanes: int) -> Tensor | None:
+    """Which columns of a frame are in no full vector; None: all are."""
+    whole = width // lanes * lanes
+    return columns.flatten() >= whole if whole < width else None
+
+
+def level_images(frames: Tensor, level: Level) -> Tensor:
+    """Frames (N, H, W) uint8 -> a level's images (N, h, w) float32: cv2.GaussianBlur, then cv2.resize."""
+    taps_y, taps_x = level.frame_taps
+    centre, *outer = level.blur.tolist()
+    reach = len(outer)
+    # OpenCV multiplies and adds in one instruction, but in the columns that are left over by its larger filters.
+    apart_x = left_over(taps_x.index[reach], frames.shape[-1], 4) if reach > 2 else None
+    apart_y = left_over(taps_x.index[reach], frames.shape[-1], 8) if reach > 1 else None
+
+    images = 0.0
+    if reach > 2:  # from the left to the right
+        for index, weight in zip(taps_x.index, [*outer[::-1], centre, *outer], strict=True):
+            images = multiply_add(images, pixels_of(frames, index, -1), weight, apart_x)
+    else:  # the two neighbours, the pixel itself, those behind the neighbours
+        for k in (1, 0, 2)[: reach + 1]:
+            part = pixels_of(frames, taps_x.index[reach + k], -1).float()
+            if k:
+                part += pixels_of(frames, taps_x.index[reach - k], -1)
+            images = multiply_add(images, part, outer[k - 1] if k else centre)
+
+    total = multiply_add(0.0, pixels_of(images, taps_y.index[reach], -2), centre, apart_y)
+    for k, weight in enumerate(outer, 1):
+        pair = pixels_of(images, taps_y.index[reach - k], -2) + pixels_of(images, taps_y.index[reach + k], -2)
+        total = multiply_add(total, pair, weight, apart_y)
+    images = total
+
+    for dim, taps in ((-1, taps_x), (-2, taps_y)):
+        if taps.index.shape[1] == 2:
+            before, after = images.chunk(2, dim)
+            fraction = taps.fraction[:, None] if dim == -2 else taps.fraction
+            images = multiply_add(before, after - before, fraction)
     return images
 
 
-def level_images(frames: Tensor, taps: tuple[Taps, Taps]) -> Tensor:
-    """Frames (N, H, W) uint8 -> a level's images (N, h, w) float32, with 0 for middle grey."""
-    return resample(frames.to(torch.float32) - MIDDLE_GREY, taps)
+def resize_flow(flow: Tensor, taps: tuple[Taps, Taps]) -> Tensor:
+    """(N, 2, h, w) -> that of the next level, in pixels of the one before."""
+    taps_y, taps_x = taps
+    for dim, (index, fraction) in ((-1, taps_x), (-2, taps_y)):
+        if index.shape[1] == 2:
+            before, after = index[0]
+            # Along x the border is as it was, along y it is put together from itself, and rounded.
+            fraction = fraction[:, None] if dim == -2 else fraction.masked_fill(before == after, 0)
+            flow = flow.index_select(dim, before) * (1 - fraction) + flow.index_select(dim, after) * fraction
+    return flow
 
 
-def correlate(images: Tensor, half: np.ndarray, dim: int, *, order: int = 0, out: Tensor | None = None) -> Tensor:
-    """Correlation with a kernel given by its right half: (..., size + 2 (len(half) - 1), ...) -> (..., size, ...).
-
-    order: 0, an even kernel; 1, an odd one; 2, an even one whose sum is 0. The latter two are applied to differences of
-    pixels, as those round less than pixels do.
-    """
-    reach = len(half) - 1
-    size = images.shape[dim] - 2 * reach
-    centre = images.narrow(dim, reach, size)
-    total = torch.mul(centre, float(half[0]), out=out) if order == 0 else None
-    for k in range(1, reach + 1):
-        before, after = images.narrow(dim, reach - k, size), images.narrow(dim, reach + k, size)
-        part = after - before if order == 1 else after + before
-        if order == 2:
-            part.sub_(centre, alpha=2)
-        weight = float(half[k])
-        total = torch.mul(part, weight, out=out) if total is None else total.add_(part, alpha=weight)
-    return total
+def neighbours(values: Tensor, k: int, reach: int, dim: int) -> tuple[Tensor, Tensor]:
+    """Those k before and k after each, of values padded by `reach` along an axis."""
+    size = values.shape[dim] - 2 * reach
+    return values.narrow(dim, reach - k, size), values.narrow(dim, reach + k, size)
 
 
-def expand(images: Tensor, basis: Basis, level: Level) -> Tensor:
-    """Images of a level (N, h, w) -> their expansions (1), in buffers whose sides are powers of two."""
-    g, xg, xxg = basis.kernels
-    scale, scale_xy = basis.scales
+def expand(images: Tensor, basis: Basis) -> Tensor:
+    """Images of a level (N, h, w) -> their expansions (1)."""
+    reach = len(basis.kernels[0]) - 1
     # OpenCV repeats the outermost pixels. Padded along both axes at once, sums along y are padded along x already.
-    padded = F.pad(images[:, None], (len(g) - 1,) * 4, mode="replicate")[:, 0]
-    along_y, slope_y, bend_y = (correlate(padded, half, -2, order=order) for order, half in enumerate(basis.kernels))
-    result = images.new_empty(len(images), 5, *level.buffer_shape)
-    y, x, yy, xx, xy = result[..., : level.height, : level.width].unbind(1)
-    correlate(slope_y, scale * g, -1, out=y)
-    correlate(along_y, scale * xg, -1, order=1, out=x)
-    correlate(bend_y, g, -1, out=yy)
-    correlate(along_y, xxg, -1, order=2, out=xx)
-    correlate(slope_y, scale_xy * xg, -1, order=1, out=xy)
+    padded = F.pad(images[:, None], (reach,) * 4, mode="replicate")[:, 0]
+    kernels = list(zip(*basis.kernels.tolist(), strict=True))  # weights of g, x g and x^2 g
+    g = kernels[0][0]
+
+    # Along y in float32: with g, x g and x^2 g.
+    along_y = neighbours(padded, 0, reach, -2)[0] * g
+    slope_y, bend_y = torch.zeros_like(along_y), torch.zeros_like(along_y)
+    for k, (g_k, xg_k, xxg_k) in enumerate(kernels[1:], 1):
+        before, after = neighbours(padded, k, reach, -2)
+        both = before + after
+        along_y += both * g_k
+        slope_y += (after - before).mul_(xg_k)
+        bend_y += both.mul_(xxg_k)
+
+    # Along x the sums are float64. So are the products of `one` and `xx`, the others' are float32.
+    one, y, yy = ((neighbours(values, 0, reach, -1)[0] * g).double() for values in (along_y, slope_y, bend_y))
+    x, xx, xy = torch.zeros_like(one), torch.zeros_like(one), torch.zeros_like(one)
+    for k, (g_k, xg_k, xxg_k) in enumerate(kernels[1:], 1):
+        before, after = neighbours(along_y, k, reach, -1)
+        both = before + after
+        one.add_(both, alpha=g_k)
+        xx.add_(both, alpha=xxg_k)
+        x += (after - before).mul_(xg_k)
+        before, after = neighbours(slope_y, k, reach, -1)
+        y += (before + after).mul_(g_k)
+        xy += (after - before).mul_(xg_k)
+        before, after = neighbours(bend_y, k, reach, -1)
+        yy += (before + after).mul_(g_k)
+
+    x_x, one_xx, xx_xx, xy_xy = basis.inverse
+    one.mul_(one_xx)
+    result = images.new_empty(len(images), 5, *images.shape[1:])
+    for channel, values in enumerate(
+        (y.mul_(x_x), x.mul_(x_x), yy.mul_(xx_xx).add_(one), xx.mul_(xx_xx).add_(one), xy.mul_(xy_xy))
+    ):
+        result[:, channel] = values
     return result
 
 
 def look_up(expansions: Tensor, flow: Tensor, level: Level) -> tuple[Tensor, Tensor]:
     """Expansions of second frames where the flow leads, (N, 5, h, w), and whether that is inside, (N, 1, h, w)."""
     position = flow + level.pixels
-    x, y = position[:, :1], position[:, 1:]
+    corner = position.floor()
+    right, below = (position - corner).split(1, dim=1)
+    left, above = 1 - right, 1 - below
+    x, y = corner.split(1, dim=1)
     # The last row and column are outside: to OpenCV a place is inside where the four pixels around it are.
     inside = (x >= 0) & (x < level.width - 1) & (y >= 0) & (y < level.height - 1)
-    # From pixels to grid_sample's -1..1 between the outer edges. As the sides are powers of two, whole pixels stay
-    # whole, and a frame that stands still is looked up exactly: beside the border, a rounded 0 may be outside.
-    height, width = level.buffer_shape
-    x.mul_(2 / width).add_(1 / width - 1)
-    y.mul_(2 / height).add_(1 / height - 1)
-    grid = position.permute(0, 2, 3, 1)
-    return F.grid_sample(expansions, grid, padding_mode="border", align_corners=False), inside
+    x, y = corner.masked_fill_(~inside, 0).long().split(1, dim=1)
+    index = (y.mul_(level.width).add_(x)).flatten(2).expand(-1, 5, -1)
+    pixels = expansions.flatten(2)
+    moved = None
+    for offset, weight in (
+        (0, left * above),
+        (1, right * above),
+        (level.width, left * below),
+        (level.width + 1, right * below),
+    ):
+        # A picture of one row or column has no such pixel, nor a place inside.
+        offset = min(offset, pixels.shape[2] - 1)
+        part = pixels[..., offset:].gather(2, index).view_as(expansions).mul_(weight)
+        moved = part if moved is None else moved.add_(part)
+    return moved, inside
 
 
 def normal_equations(first: Tensor, second: Tensor, flow: Tensor, level: Level) -> Tensor:
     """A'A and A'b of (13) at each pixel, from the expansions of two frames and a guess of the flow (N, 2, h, w)."""
-    first = first[..., : level.height, : level.width]
     moved, inside = look_up(second, flow, level)
     # (9) and (10). Outside, A is that of the first frame alone, and b of the second frame is 0.
-    mean = torch.where(inside, moved[:, 2:], first[:, 2:]).add_(first[:, 2:])
-    yy, xx, xy = mean.mul_(level.certainty).mul_(0.5).unbind(1)
+    mean = torch.where(inside, moved[:, 2:], first[:, 2:]).add_(first[:, 2:]).mul_(0.5)
+    half = torch.sub(first[:, :2], moved[:, :2].masked_fill_(~inside, 0)).mul_(0.5)
+    yy, xx, xy = mean.unbind(1)
     xy.mul_(0.5)
-    half = torch.sub(first[:, :2], moved[:, :2].masked_fill_(~inside, 0)).mul_(level.certainty).mul_(0.5)
     # A d of the guess is added to b, so that the solution is the whole flow and no correction to it.
     y, x = half.unbind(1)
     x_flow, y_flow = flow.unbind(1)
-    y.addcmul_(yy, y_flow).addcmul_(xy, x_flow)
-    x.addcmul_(xy, y_flow).addcmul_(xx, x_flow)
+    y += (yy * y_flow).add_(xy * x_flow)
+    x += (xy * y_flow).add_(xx * x_flow)
+    mean *= level.certainty
+    half *= level.certainty
 
     result = flow.new_empty(len(flow), 5, level.height, level.width)
-    torch.mul(yy, yy, out=result[:, 0]).addcmul_(xy, xy)
+    xy_xy = xy * xy
+    torch.mul(yy, yy, out=result[:, 0]).add_(xy_xy)
     torch.add(yy, xx, out=result[:, 1]).mul_(xy)
-    torch.mul(xx, xx, out=result[:, 2]).addcmul_(xy, xy)
-    torch.mul(yy, y, out=result[:, 3]).addcmul_(xy, x)
-    torch.mul(xy, y, out=result[:, 4]).addcmul_(xx, x)
+    torch.mul(xx, xx, out=result[:, 2]).add_(xy_xy)
+    torch.mul(yy, y, out=result[:, 3]).add_(xy * x)
+    torch.mul(xy, y, out=result[:, 4]).add_(xx * x)
     return result
 
 
-def window_sums(values: Tensor, num: int, dim: int) -> Tensor:
-    """Sums of `num` neighbours, (..., size + num - 1, ...) -> (..., size, ...)."""
-    if values.is_cuda:  # one pass over the memory; on a CPU it is a scalar loop, half of all the time
-        shape = (num, 1) if dim == -2 else (1, num)
-        return F.avg_pool2d(values, shape, stride=1, divisor_override=1)
-    size = values.shape[dim] + 1 - num
-    total, start, length = None, 0, 1  # sums of 1, 2, 4, ... neighbours, of which those in the number are put together
-    while True:
-        if num & length:
-            part = values.narrow(dim, start, size)
-            total = part if total is None else total + part
-            start += length
-        if 2 * length > num:
-            return total
-        values = values.narrow(dim, 0, values.shape[dim] - length) + values.narrow(
-            dim, length, values.shape[dim] - length
-        )
-        length *= 2
+def running_sums(values: Tensor, reach: int, dim: int) -> Tensor:
+    """Sums of the 2 reach + 1 neighbours of each along an axis, float64.
+
+    They run as OpenCV's do, from one border to the other: what comes in less what goes out is added, a difference that
+    is rounded as the values are. So a strong texture leaves its rounding in all that comes behind it.
+    """
+    size = values.shape[dim]
+    before, after = reach + 1, reach
+    padded = F.pad(values, (before, after, 0, 0) if dim == -1 else (0, 0, before, after), mode="replicate")
+    sums = (padded.narrow(dim, before + after, size) - padded.narrow(dim, 0, size)).double()
+    del padded
+    # Before the first, the window has one pixel more, and the first of all stands in it reach + 2 times.
+    start = (values.narrow(dim, 0, 1) * (reach + 2)).double()
+    for k in range(1, reach):
+        start += values.narrow(dim, min(k, size - 1), 1)
+    sums.narrow(dim, 0, 1).add_(start)
+    if dim == -1 and sums.is_cuda:  # where sums along rows are taken in another order, those along columns are not
+        return sums.mT.contiguous().cumsum_(-2).mT
+    return sums.cumsum_(dim)
+
+
+def window_sums(equations: Tensor, window: Window) -> Tensor:
+    """Of the pixels of each window, with their weights, float64."""
+    if window.weights is None:
+        along_y = running_sums(equations, window.reach, -2)
+        return running_sums(along_y, window.reach, -1).mul_(window.weight)
+    sums = F.pad(equations, (window.reach,) * 4, mode="replicate")
+    centre, *outer = window.weights.tolist()
+    for dim in (-2, -1):
+        values = sums
+        sums = neighbours(values, 0, window.reach, dim)[0] * centre
+        for k, weight in enumerate(outer, 1):
+            before, after = neighbours(values, k, window.reach, dim)
+            sums += (before + after).mul_(weight)
+    return sums.double()
 
 
 def solve(equations: Tensor, window: Window) -> Tensor:
     """The flow (N, 2, h, w) that solves the equations of all pixels of each window best (13)."""
-    num = len(window.weights)
-    padded = F.pad(equations, (num // 2,) * 4, mode="replicate")
-    if window.is_box:  # sums instead of means: the flow is a quotient, and only the regularisation has to know
-        sums = window_sums(window_sums(padded, num, -2), num, -1)
-        regularisation = REGULARISATION / float(window.weights[0]) ** 4
-    else:
-        half = window.weights[num // 2 :]
-        sums = correlate(correlate(padded, half, -2), half, -1)
-        regularisation = REGULARISATION
-    yy, xy, xx, y, x = sums.unbind(1)
-    determinant = (yy * xx).addcmul_(xy, xy, value=-1).add_(regularisation)
+    yy, xy, xx, y, x = window_sums(equations, window).unbind(1)
+    share = (yy * xx).sub_(xy * xy).add_(REGULARISATION).reciprocal_()
     flow = equations.new_empty(len(equations), 2, *equations.shape[2:])
-    torch.mul(yy, x, out=flow[:, 0]).addcmul_(xy, y, value=-1).div_(determinant)
-    torch.mul(xx, y, out=flow[:, 1]).addcmul_(xy, x, value=-1).div_(determinant)
+    flow[:, 0] = (yy * x).sub_(xy * y).mul_(share)
+    flow[:, 1] = (xx * y).sub_(xy * x).mul_(share)
     return flow
 
 
@@ -214,8 +299,6 @@ class Farneback:
         self.window = build_window(win_size, gaussian=gaussian, device=self.device)
         self.pyr_scale = pyr_scale
         self.iterations = iterations
-        # OpenCV's sums over windows of one pixel have the first row and column in them once more.
-        self.repeats_edges = win_size == 1 and not gaussian
         self.operations = choose_operations(self.device, fused=fused)
 
     def pairs(self, first: Tensor, second: Tensor, *, chunk: int | None = None) -> Tensor:
@@ -271,10 +354,7 @@ class Farneback:
         """Expansions on each level."""
         frames = frames.to(self.device, non_blocking=True).contiguous()
         operations = self.operations
-        return [
-            operations.expand(operations.level_images(frames, level.frame_taps), self.basis, level)
-            for level in self.levels
-        ]
+        return [operations.expand(operations.level_images(frames, level), self.basis) for level in self.levels]
 
     @torch.no_grad()
     def _flow(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
@@ -284,12 +364,9 @@ class Farneback:
             if level.flow_taps is None:
                 flow = one.new_zeros(len(one), 2, level.height, level.width)
             else:
-                flow = resample(flow, level.flow_taps).mul_(1 / self.pyr_scale)
+                flow = resize_flow(flow, level.flow_taps).mul_(1 / self.pyr_scale)
             for _ in range(self.iterations):
                 equations = self.operations.normal_equations(one, two, flow, level)
-                if self.repeats_edges:
-                    equations = equations + equations[..., :1, :]
-                    equations = equations + equations[..., :1]
                 flow = self.operations.solve(equations, self.window)
         return flow.permute(0, 2, 3, 1)
 
@@ -297,8 +374,8 @@ class Farneback:
 class Operations(NamedTuple):
     """The four steps that are fused or not."""
 
-    level_images: Callable[[Tensor, tuple[Taps, Taps]], Tensor]
-    expand: Callable[[Tensor, Basis, Level], Tensor]
+    level_images: Callable[[Tensor, Level], Tensor]
+    expand: Callable[[Tensor, Basis], Tensor]
     normal_equations: Callable[[Tensor, Tensor, Tensor, Level], Tensor]
     solve: Callable[[Tensor, Window], Tensor]
 
