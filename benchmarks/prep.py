@@ -3,9 +3,11 @@
 
   python benchmarks/prep.py --video=clip.mp4                         # all rows
   python benchmarks/prep.py --video=clip.mp4 --only=rgb,ffmpeg       # some
+  python benchmarks/prep.py --video=clip.mp4 --only=cores,device --flow_device=cuda --copies=200
 
 Costs are CPU-seconds, user and system, of this process and its children, so that other programs disturb them little;
-only the rows of prep/extract.py are wall-clock times, and want idle cores. Rows take turns, every other time backwards,
+only the rows of prep/extract.py are wall-clock times, and want idle cores. The rows cores and device have the times that
+it says itself, which begin when the device is awake, and want many copies of the clip. Rows take turns, every other time backwards,
 each in a new temporary folder (of TMPDIR), and their medians are compared. All decode, scale and code with one thread,
 which costs least. The other ways are written anew here, of the calls that those programs make:
 
@@ -62,8 +64,9 @@ WRITTEN_VIDEOS = 5
 class Clip:
     """The video, and what the rows of single parts start from."""
 
-    def __init__(self, path: Path, folder: Path, *, copies: int):
+    def __init__(self, path: Path, folder: Path, *, copies: int, flow_device: str):
         self.path = path
+        self.flow_device = flow_device
         try:
             with closing(iter(Decoder(path))) as native:
                 self.native_height, self.native_width = next(native).shape[:2]
@@ -102,10 +105,12 @@ def extraction(*, store: str = "folders", **settings) -> Run:
     return run
 
 
-def program(*, workers: int) -> Run:
+def program(*, workers: int | None = None, on_device: bool = False) -> Run:
     def run(clip: Clip, folder: Path) -> int:
-        words = ["--videos", str(clip.copies), "--root", str(folder), f"--workers={workers}"]
-        call([sys.executable, str(REPOSITORY / "prep" / "extract.py"), *words])
+        words = ["--videos", str(clip.copies), "--root", str(folder), f"--workers={workers or os.cpu_count()}"]
+        words += [f"--flow_device={clip.flow_device}"] if on_device else []
+        said = call([sys.executable, str(REPOSITORY / "prep" / "extract.py"), *words])
+        (folder / SAID).write_text(said)
         return len(clip.frames) * clip.num_copies
 
     return run
@@ -185,10 +190,11 @@ def ffmpeg(clip: Clip, *words: str) -> list[str]:
     return [*start, *source, "-threads", "1", *words]
 
 
-def call(command: list[str]) -> None:
+def call(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode:
         raise EnvironmentFaultError(f"exit code {done.returncode} of {shlex.join(command)}\n{done.stderr}")
+    return done.stdout
 
 
 def ffmpeg_jpegs(clip: Clip, folder: Path) -> int:
@@ -259,9 +265,14 @@ ROWS: dict[str, tuple[str, Run]] = {
     "read-packed": ("part: read an RGB image at random, packed", read(store="packed")),
     "workers-1": ("`prep/extract.py --workers=1`, wall-clock", program(workers=1)),
     "workers-2": ("`prep/extract.py --workers=2`, wall-clock", program(workers=2)),
+    "cores": ("`prep/extract.py` on all cores, by its own clock", program()),
+    "device": ("the same with `--flow_device`", program(on_device=True)),
 }
 OURS = {"rgb", "rgb-packed", "farneback", "step6", "dis"}
-WALL_CLOCK = {"workers-1", "workers-2"}
+OWN_CLOCK = {"cores", "device"}
+WALL_CLOCK = {"workers-1", "workers-2"} | OWN_CLOCK
+SAID = "said.txt"
+"""what prep/extract.py printed, in the row's folder"""
 
 SUMS = {
     "rgb-parts": ("decode", "code-rgb"),
@@ -304,6 +315,7 @@ GOALS = [
     Goal("writing: a file for each frame / packed", "folders-alone", "packed-alone", at_least=5),
     Goal("reading at random: a file for each frame / packed", "read-folders", "read-packed", at_least=1),
     Goal("one worker / two, wall-clock", "workers-1", "workers-2", at_least=1.8),
+    Goal("all cores / the same with `--flow_device`", "cores", "device"),
 ]
 
 
@@ -313,8 +325,11 @@ def cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def timed(name: str, clip: Clip, folder: Path) -> tuple[float, int]:
-    """Seconds and frames of one row, in a process of its own: ours is prepared as prep/extract.py prepares its workers."""
+def timed(name: str, clip: Clip, folder: Path) -> tuple[float, int, str]:
+    """Seconds and frames of one row, in a process of its own, and what it said of a device for the flow.
+
+    Ours is prepared as prep/extract.py prepares its workers.
+    """
     if hasattr(os, "sched_setaffinity") and name not in WALL_CLOCK:
         # On two cores ffmpeg slows its neighbour down, where they share caches.
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -323,22 +338,29 @@ def timed(name: str, clip: Clip, folder: Path) -> tuple[float, int]:
     clock = time.perf_counter if name in WALL_CLOCK else cpu_seconds
     start = clock()
     num_frames = ROWS[name][1](clip, folder)
-    return clock() - start, num_frames
+    seconds = clock() - start
+    if name not in OWN_CLOCK:
+        return seconds, num_frames, ""
+    said = (folder / SAID).read_text()
+    images, rate = re.search(r"^(\d+) images, .* \((\d+) images/s\)$", said, re.MULTILINE).groups()
+    device = re.search(r"^flow on .*", said, re.MULTILINE)
+    return int(images) / max(int(rate), 1), num_frames, device[0] if device else ""
 
 
-def measure(clip: Clip, names: list[str], *, repeats: int) -> tuple[dict[str, float], dict[str, int]]:
-    """Seconds a frame of each row, the median; and its number of frames."""
+def measure(clip: Clip, names: list[str], *, repeats: int) -> tuple[dict[str, float], dict[str, int], str]:
+    """Seconds a frame of each row, the median; its number of frames; and what the last row with a device said of it."""
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    frames = {}
+    frames, device = {}, ""
     for repeat in range(repeats):
         for name in names if repeat % 2 == 0 else reversed(names):
             with tempfile.TemporaryDirectory() as folder:
                 with ProcessPoolExecutor(1, mp_context=get_context("fork")) as process:
-                    spent, frames[name] = process.submit(timed, name, clip, Path(folder)).result()
+                    spent, frames[name], said = process.submit(timed, name, clip, Path(folder)).result()
+            device = said or device
             if frames[name] == 0:
                 raise EnvironmentFaultError(f"{name}: not one frame of {clip.path}; name the other rows with --only")
             seconds[name].append(spent / frames[name])
-    return {name: median(values) for name, values in seconds.items()}, frames
+    return {name: median(values) for name, values in seconds.items()}, frames, device
 
 
 def machine() -> str:
@@ -366,6 +388,12 @@ def build_parser() -> options.Parser:
     add("--repeats", type=options.positive, default=5, metavar="N", help="turns of each row (default: 5)")
     add("--only", type=row_names, default=tuple(ROWS), metavar="A,B", help=f"rows: {', '.join(ROWS)} (default: all)")
     add("--copies", type=options.positive, default=6, metavar="N", help="of the clip for prep/extract.py (default: 6)")
+    add(
+        "--flow_device",
+        default="torch-cpu",
+        metavar="NAME",
+        help="of the row device, as for prep/extract.py (default: torch-cpu)",
+    )
     return parser
 
 
@@ -376,11 +404,12 @@ def main() -> None:
     cv2.setNumThreads(1)
     names = [name for name in ROWS if name in args.only]
     with tempfile.TemporaryDirectory() as folder:
-        clip = Clip(args.video, Path(folder), copies=args.copies)
-        costs, frames = measure(clip, names, repeats=args.repeats)
+        clip = Clip(args.video, Path(folder), copies=args.copies, flow_device=args.flow_device)
+        costs, frames, device = measure(clip, names, repeats=args.repeats)
 
     only = [f"--only={','.join(names)}"] if len(names) < len(ROWS) else []
-    command = ["python", "benchmarks/prep.py", f"--video={args.video.name}", f"--repeats={args.repeats}", *only]
+    rows = [f"--copies={args.copies}", f"--flow_device={args.flow_device}"] if OWN_CLOCK & set(names) else []
+    command = ["python", "benchmarks/prep.py", f"--video={args.video.name}", f"--repeats={args.repeats}", *only, *rows]
     print(f"`{shlex.join(command)}`\n")
     print(f"{len(clip.frames)} frames of {clip.width}x{clip.height}, in the file {clip.native_width}x", end="")
     print(f"{clip.native_height}; medians of {args.repeats}; {about}.", end=" ")
@@ -399,6 +428,8 @@ def main() -> None:
         other = f" ({frames[name]} frames)" if frames.get(name, 0) % len(clip.frames) else ""
         print(f"| {name} | {titles[name]}{other} | {1 / cost:,.1f} | {1000 * cost:.3f} |")
 
+    if device:
+        print(f"\nThe last time: {device}.")
     print("\n| cost | ratio | goal | |\n|---|---|---|---|")
     for goal in GOALS:
         if costs.keys() >= {goal.more, goal.less}:

@@ -7,15 +7,21 @@ tries the rest. Without --videos, flow is computed from the frames in <root>/rgb
 
 Many machines: --shard=0/16 ... 15/16 in one job each, or --scheduler with a Dask cluster.
 
+With --flow_device=cuda a GPU computes the flow of all workers, which decode, encode and write. The images are those of
+the CPU but for rounding, so a tree that was begun with one may be continued with the other.
+
 Exit codes: 0 all done; 2 wrong command line; 3 a list, or settings that differ from the tree's; 4 disk or program
 missing; 5 done, but some videos were bad and are listed in <root>/failed_videos.jsonl; 130 Ctrl-C; 143 SIGTERM.
 """
 
 import argparse
 import os
+import re
 import sys
 import time
 from collections import Counter
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -31,6 +37,7 @@ from twostream.extraction import (
 )
 from twostream.failures import add_failure, is_known, log_path, read_failures, rewrite_failures
 from twostream.flow import FARNEBACK_PRESETS, FLOW_METHODS, FarnebackParameters, FlowCoding, FlowSettings
+from twostream.flow_service import FlowService, NoGpuError
 from twostream.frame_store import STORES, check_video_id, open_store
 from twostream.lists import READERS, list_file, read_lists
 from twostream.parallel import Failure, run_jobs
@@ -40,6 +47,13 @@ from twostream.video import VideoError, find_ffmpeg, find_videos
 
 NUM_SHOWN = 20
 """bad videos printed at the end; the file has all"""
+
+
+def flow_device(text: str) -> str:
+    """A device, or a word for one."""
+    if not re.fullmatch(r"cpu|torch-cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected cpu, cuda, cuda:1 or torch-cpu")
+    return text
 
 
 # fmt: off
@@ -77,6 +91,8 @@ def build_parser() -> options.Parser:
     options.add_boolean(group, "--accept_partial", default=False, help="keep what can be read of a damaged video (default: list it as bad)")
 
     group = parser.add_argument_group("flow")
+    group.add_argument("--flow_device", type=flow_device, default="cpu", metavar="NAME",
+                       help="cpu: OpenCV in each worker; cuda, cuda:1: Farneback of all workers on that GPU, or by OpenCV where there is none; torch-cpu: as on a GPU, but on the CPU, for tests (default: cpu)")
     group.add_argument("--bound", type=float, default=None, metavar="PX", help="motion that fills the 8 bits of a flow image (default: 20; 8 with the old coding)")
     group.add_argument("--flow_coding", choices=("planes", "colour", "2d-kinectics"), default="planes",
                        help="x above y in one grey picture; x, y, magnitude as colours; or these with 2D-kinectics' 128//bound levels per pixel (default: planes)")
@@ -170,6 +186,19 @@ def find_sources(args: argparse.Namespace) -> dict[str, tuple[Path, tuple[float,
     return sources
 
 
+def open_flow_service(device: str, settings: ExtractionSettings, stack: ExitStack) -> FlowService | None:
+    """None where there is no GPU."""
+    (farneback,) = settings.flow
+    try:
+        service = stack.enter_context(FlowService(device, farneback, frame_step=settings.frame_step))
+    except NoGpuError as error:
+        print(f"--flow_device={device}: {error}; flow is computed by OpenCV on the CPU")
+        return None
+    if service.note:
+        print(f"{service.device.name}: {service.note}")
+    return service
+
+
 def main() -> int:
     parser = build_parser()
     args = parser.parse_args()
@@ -181,6 +210,11 @@ def main() -> int:
         parser.error("--input_types has rgb, so --videos must name the folder of videos")
     if args.trim and not (args.videos and args.list):
         parser.error("--trim needs --videos, and --list with the segments")
+    on_device = settings.flow if args.flow_device != "cpu" else ()
+    if others := [flow.method for flow in on_device if flow.method != "farneback"]:
+        parser.error(f"--flow_device={args.flow_device} computes farneback only, not {', '.join(others)}")
+    if on_device and args.scheduler:
+        parser.error("--flow_device is for the workers of one machine: take --shard instead of --scheduler")
     if args.videos:
         find_ffmpeg()
     else:
@@ -202,40 +236,52 @@ def main() -> int:
     open_jobs = [job for job in open_jobs if job.video_id not in failures]
     print(f"{num_done} of {len(jobs)} videos are done already", end="")
     print(f", {len(failures)} failed before and have not changed (--retry_failed tries them)" if failures else "")
-    if open_jobs:
-        plan = make_plan(open_jobs, num_workers=args.workers)
-        print(f"{plan.to_text()}; {args.scheduler or f'{args.workers} workers'}", flush=True)
-        if plan.shortage and args.check_space:
-            raise EnvironmentFaultError(
-                f"{args.root}: {plan.shortage}; make room, take --store=packed, a smaller --short_side or --quality, "
-                "or go on with --check_space=False"
-            )
-    if args.plan:
-        return EXIT_DONE
 
-    images, num_bytes, partial, noted = 0, 0, 0, Counter()
-    start = time.perf_counter()
-    results = run_jobs(
-        extract_video, open_jobs, num_workers=args.workers, expected=VideoError, scheduler=args.scheduler
-    )
-    with options.progress_bar(total=len(open_jobs), unit="video", desc="extract") as bar:
-        for job, result in results:
-            bar.update()
-            if isinstance(result, Failure):
-                failures[job.video_id] = add_failure(failures_path, job, result)
-                bar.set_postfix(bad=len(failures))
-            else:
-                images += result.num_images
-                num_bytes += result.num_bytes
-                partial += bool(result.damage)
-                noted.update(result.notes)
-    seconds = time.perf_counter() - start
+    images, num_bytes, partial, noted, report = 0, 0, 0, Counter(), None
+    with ExitStack() as stack:
+        service = open_flow_service(args.flow_device, settings, stack) if open_jobs and on_device else None
+        if service:
+            open_jobs = [replace(job, flow_device=service.device) for job in open_jobs]
+        if open_jobs:
+            plan = make_plan(open_jobs, num_workers=args.workers)
+            print(f"{plan.to_text()}; {args.scheduler or f'{args.workers} workers'}", flush=True)
+            if plan.shortage and args.check_space:
+                raise EnvironmentFaultError(
+                    f"{args.root}: {plan.shortage}; make room, take --store=packed, a smaller --short_side or --quality, "
+                    "or go on with --check_space=False"
+                )
+        if args.plan:
+            return EXIT_DONE
+
+        start = time.perf_counter()
+        results = stack.enter_context(
+            closing(
+                run_jobs(
+                    extract_video, open_jobs, num_workers=args.workers, expected=VideoError, scheduler=args.scheduler
+                )
+            )
+        )
+        with options.progress_bar(total=len(open_jobs), unit="video", desc="extract") as bar:
+            for job, result in results:
+                bar.update()
+                if isinstance(result, Failure):
+                    failures[job.video_id] = add_failure(failures_path, job, result)
+                    bar.set_postfix(bad=len(failures))
+                else:
+                    images += result.num_images
+                    num_bytes += result.num_bytes
+                    partial += bool(result.damage)
+                    noted.update(result.notes)
+        seconds = time.perf_counter() - start
+        report = service and service.report()
 
     rewrite_failures(args.root, failures, tried=[job.video_id for job in jobs], path=failures_path)
     print(f"{images} images, {num_bytes / 1e6:.1f} MB in {seconds:.1f} s ({images / max(seconds, 1e-9):.0f} images/s)")
     print(
         f"{len(jobs) - len(failures)} of {len(jobs)} videos are in {args.root}: {', '.join(f'{t}-images' for t in settings.input_types)}"
     )
+    if report:
+        print(f"flow on {service.device.name}: {report.to_text()}")
     if partial:
         print(f"{partial} damaged videos were kept in part, as asked")
     for note, count in noted.most_common():

@@ -364,6 +364,9 @@ def test_video_that_changed_since_its_frames_were_stored_is_refused(videos, tmp_
         (["--workers=0"], "workers"),
         (["--poly_n=4"], "--poly_n is 4"),
         (["--no-videos"], "--videos"),
+        (["--flow_device=gpu"], "expected cpu, cuda, cuda:1 or torch-cpu"),
+        (["--flow_device=cuda", "--input_types=rgb,dis"], "computes farneback only, not dis"),
+        (["--flow_device=cuda", "--scheduler=tcp://nowhere:1"], "--shard"),
         (["--no_such_flag=1"], "no_such_flag"),
     ],
 )
@@ -523,6 +526,199 @@ def test_flow_of_packed_frames(extract, tmp_path):
     extract("--input_types=rgb", "--store=packed")
     extract("--no-videos", "--input_types=farneback", "--store=packed")
     assert open_store(data, "farneback").video_ids() == ["a", "b c"]
+
+
+# ---------------------------------------------------------------------------------------- flow by a process of its own
+
+
+def assert_same_trees(one: Path, other: Path, *, made_by: str) -> None:
+    """The same images and records, where flow images may differ as roundings do, by few levels in few places."""
+    for input_type in ("rgb", "farneback"):
+        expected, found = (content(open_store(root, input_type)) for root in (one, other))
+        assert expected.keys() == found.keys() and expected
+        for video_id in expected:
+            records = [videos[video_id].pop("record") for videos in (expected, found)]
+            assert records[1].pop("flow_device", {}).get("device", "") == (made_by if input_type != "rgb" else "")
+            checksums = [record.pop("checksums") for record in records]
+            assert records[0] == records[1] and checksums[0].keys() == checksums[1].keys()
+            assert expected[video_id].keys() == found[video_id].keys()
+            if input_type == "rgb":
+                assert expected[video_id] == found[video_id] and checksums[0] == checksums[1]
+        pairs = [(images[n], found[v][n]) for v, images in expected.items() for n in images]
+        decoded = [[cv2.imdecode(np.frombuffer(jpeg, np.uint8), -1).ravel() for jpeg in pair] for pair in pairs]
+        difference = np.abs(np.subtract(*(np.concatenate(side).astype(int) for side in zip(*decoded, strict=True))))
+        # A level that is rounded otherwise is spread over its block by JPEG.
+        assert (difference > 0).mean() < 0.005 and (difference > 1).mean() < 0.0005
+
+
+@pytest.fixture
+def two_sizes(videos) -> Path:
+    """Those videos, and two of another size, one of which is long enough for several windows."""
+    for name, num_frames in (("small", 4), ("long", 70)):
+        pictures = np.ascontiguousarray(moving_pictures(num_frames, seed=num_frames)[:, :40, :50])
+        toy.write_video(videos / f"{name}.mkv", pictures)
+    return videos
+
+
+FLOW_FLAGS = {
+    "planes": [],
+    "colour": ["--flow_coding=colour", "--bound=12"],
+    "every third": ["--frame_step=3"],
+    "packed": ["--store=packed", "--flow_preset=2d-kinectics"],
+    "four workers": ["--workers=4"],
+}
+
+
+@pytest.mark.parametrize("flags", FLOW_FLAGS.values(), ids=FLOW_FLAGS)
+def test_flow_device_makes_the_tree_of_the_cpu(extract, two_sizes, tmp_path, flags):
+    extract(*flags)
+    result = extract(*flags, f"--root={tmp_path / 'device'}", "--flow_device=torch-cpu")
+    assert_same_trees(tmp_path / "data", tmp_path / "device", made_by="cpu")
+    assert "flow on torch-cpu: " in result.stdout and "busy" in result.stdout
+
+
+def test_flow_device_and_the_cpu_continue_each_other(extract, two_sizes, tmp_path):
+    both = f"--root={tmp_path / 'both'}"
+    extract(both, "--shard=0/2")
+    extract(both, "--shard=1/2", "--flow_device=torch-cpu")
+    made = {v: "flow_device" in r["record"] for v, r in content(open_store(tmp_path / "both", "farneback")).items()}
+    assert made == {"a": False, "b c": True, "long": False, "small": True}
+    shutil.rmtree(tmp_path / "both" / "farneback-images" / "a")  # its frames stay
+    extract(both, "--flow_device=torch-cpu")
+    again = extract(both, "--flow_device=torch-cpu")
+    assert "4 of 4 videos are done already" in again.stdout and "flow on" not in again.stdout
+    extract()
+    assert content(open_store(tmp_path / "both", "rgb")) == content(open_store(tmp_path / "data", "rgb"))
+
+
+def test_flow_device_takes_stored_frames(extract, two_sizes, tmp_path):
+    extract("--input_types=rgb")
+    shutil.copytree(tmp_path / "data", tmp_path / "device")
+    extract("--no-videos", "--input_types=farneback")
+    extract("--no-videos", "--input_types=farneback", f"--root={tmp_path / 'device'}", "--flow_device=torch-cpu")
+    assert_same_trees(tmp_path / "data", tmp_path / "device", made_by="cpu")
+
+
+def test_bad_videos_are_listed_with_a_flow_device_too(extract, videos, tmp_path):
+    (videos / "empty.mp4").write_bytes(b"")
+    (videos / "cut.mkv").write_bytes((videos / "left" / "a.mkv").read_bytes()[:-3000])
+    toy.write_video(videos / "one.mkv", moving_pictures(1))
+    result = extract("--flow_device=torch-cpu", code=5)
+    assert set(read_failures(tmp_path / "data")) == {"empty", "cut"} and "2 bad videos" in result.stderr
+    assert open_store(tmp_path / "data", "farneback").video_ids() == ["a", "b c", "one"]
+    assert (open_store(tmp_path / "data", "farneback").read("one", [0]) == 128).all()
+    assert not list((tmp_path / "data").glob("*/.tmp-*"))
+
+
+def test_without_a_gpu_the_cpu_takes_over_and_that_is_said_in_one_line(extract, tmp_path):
+    extract()
+    result = extract(f"--root={tmp_path / 'device'}", "--flow_device=cuda")
+    (line,) = [line for line in result.stdout.splitlines() if "--flow_device" in line]
+    assert line.startswith("--flow_device=cuda: no GPU") and line.endswith("flow is computed by OpenCV on the CPU")
+    assert tree(tmp_path / "data") == tree(tmp_path / "device")
+
+
+def test_flow_on_a_gpu_makes_the_tree_of_the_cpu(extract, two_sizes, tmp_path):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    extract()
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+    flags = [f"--root={tmp_path / 'device'}", "--flow_device=cuda"]
+    assert "flow on cuda:0: " in extract(*flags, env={"CUDA_VISIBLE_DEVICES": devices}).stdout
+    assert_same_trees(tmp_path / "data", tmp_path / "device", made_by="cuda")
+
+
+def children(pid: int) -> dict[int, str]:
+    """Process ids and command lines of a process's children."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid:
+                found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+        except OSError:  # it has just ended
+            continue
+    return found
+
+
+def has_ended(pid: int) -> bool:
+    for _ in range(400):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.fixture
+def started_with_device(started):
+    """Start the program with a flow device, in mid-run; its process and the ids of the device's and of a worker."""
+
+    def start(root: Path) -> tuple[subprocess.Popen, int, int]:
+        process = started(root, "--flow_device=torch-cpu")
+        there = children(process.pid)
+        (server,) = [pid for pid, command in there.items() if "flow_server" in command]
+        return process, server, next(pid for pid, command in there.items() if "spawn_main" in command)
+
+    return start
+
+
+def test_killed_process_of_the_flow_ends_the_run_and_the_next_goes_on(started, started_with_device, tmp_path):
+    root = tmp_path / "data"
+    process, server, _ = started_with_device(root)
+    os.kill(server, signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 4 and "Traceback" not in errors
+    (line,) = [line for line in errors.splitlines() if line.startswith("error:")]
+    assert "flow on torch-cpu: its process has ended" in line and "run the command again" in line
+    wait_until_gone(tmp_path / "long")
+    assert not list(root.glob("*/.tmp-*")) and not (root / "failed_videos.jsonl").exists()
+    started.finish(root)  # by OpenCV
+    assert len(open_store(root, "farneback").video_ids()) == 6
+
+
+def test_killed_worker_costs_its_video_a_second_try_on_the_device(started, started_with_device, tmp_path):
+    root = tmp_path / "data"
+    process, server, worker = started_with_device(root)
+    os.kill(worker, signal.SIGKILL)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert has_ended(server)
+    started.finish(root)
+    started.finish(tmp_path / "here")
+    assert len(open_store(root, "farneback").video_ids()) == 6
+    assert content(open_store(root, "rgb")) == content(open_store(tmp_path / "here", "rgb"))
+
+
+@pytest.mark.parametrize(
+    "send, number, code",
+    [
+        (os.killpg, signal.SIGINT, 130),
+        (os.kill, signal.SIGTERM, 143),
+        (os.kill, signal.SIGKILL, -9),
+        (os.killpg, signal.SIGKILL, -9),
+    ],
+    ids=["Ctrl-C", "TERM", "KILL", "KILL to all"],
+)
+def test_signals_leave_no_process_and_no_half_video_with_a_flow_device(
+    started_with_device, started, tmp_path, send, number, code
+):
+    root = tmp_path / "data"
+    process, server, worker = started_with_device(root)
+    send(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code and "Traceback" not in errors
+    assert has_ended(server) and has_ended(worker)
+    wait_until_gone(tmp_path / "long")
+    if number != signal.SIGKILL or send is os.kill:  # workers that outlive the program clean up
+        assert not list(root.glob("*/.tmp-*"))
+    for input_type in ("rgb", "farneback"):  # what is published is whole
+        for video_id, images in content(open_store(root, input_type)).items():
+            assert len(images) == 41, video_id
+    assert not (root / "failed_videos.jsonl").exists()
 
 
 # ------------------------------------------------------------------------------------------------ odd data roots

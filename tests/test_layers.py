@@ -14,7 +14,9 @@ PROGRAMS = {
 PACKAGE = {p.relative_to(REPOSITORY).as_posix() for p in REPOSITORY.glob("twostream/**/*.py")}
 
 # Layers 2 and 3 of the picture; all other modules of the package are layer 1, plain.
-LAYERS = {"dataset": 2, "transforms": 2, "models": 2} | dict.fromkeys(("flow_tables", "flow_torch", "flow_kernels"), 2)
+LAYERS = {"dataset": 2, "transforms": 2, "models": 2} | dict.fromkeys(
+    ("flow_tables", "flow_torch", "flow_server", "flow_kernels", "online_flow"), 2
+)
 LAYERS |= {"engine": 3, "checkpoint": 3, "monitor": 3, "distributed": 3}
 TORCH = {"torch", "torchvision"}
 NAMELESS = {"utils", "util", "misc", "helpers", "helper", "common", "tools"}

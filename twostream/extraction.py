@@ -3,8 +3,8 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from twostream import atomic
 from twostream.annotations import read_json
 from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.flow import FlowSettings
+from twostream.flow_service import FlowDevice, ServedFlow
 from twostream.frame_store import FrameStore, FrameWriter, encode_jpeg, open_store
 from twostream.stream import RGB
 from twostream.video import Decoded, Decoder, VideoError, ffmpeg_version, find_ffmpeg
@@ -82,6 +83,8 @@ class ExtractionJob:
     """start and end in seconds; None: the whole file"""
     store: str | None = None
     """kind of frame store where nothing is yet; None: folders"""
+    flow_device: FlowDevice | None = None
+    """where flow is computed; None: here, by OpenCV. No setting: a tree may have images of both"""
 
 
 @dataclass
@@ -152,12 +155,13 @@ def extract_video(job: ExtractionJob) -> Extracted:
     missing = missing_input_types(job)
     try:
         frames = open_frames(job)
-        with ExitStack() as writers:
+        with ExitStack() as stack:
+            writers = [
+                stack.enter_context(open_store(job.root, t, kind=job.store).writer(job.video_id)) for t in missing
+            ]
             tracks = [
-                Track(
-                    writers.enter_context(open_store(job.root, t, kind=job.store).writer(job.video_id)), t, job.settings
-                )
-                for t in missing
+                stack.enter_context(closing(Track(writer, t, job.settings, job.flow_device)))
+                for writer, t in zip(writers, missing, strict=True)
             ]
             return _fill(job, frames, tracks)
     except BadInputError as error:  # of an image or a record that is stored already
@@ -198,7 +202,7 @@ def _fill(job: ExtractionJob, frames: "Decoder | _StoredFrames", tracks: list["T
         track.finish()
     record = _record(job, result, frame.shape)
     for track in tracks:
-        track.writer.publish(record | {"settings": job.settings.to_json(track.input_type)})
+        track.writer.publish(record | track.made_by | {"settings": job.settings.to_json(track.input_type)})
     return Extracted(
         result.num_frames,
         num_images=sum(len(track.writer.checksums) for track in tracks),
@@ -255,52 +259,83 @@ def _source(job: ExtractionJob) -> dict:
 class Track:
     """The images of one input type while the frames of its video pass by."""
 
-    def __init__(self, writer: FrameWriter, input_type: str, settings: ExtractionSettings):
+    def __init__(
+        self, writer: FrameWriter, input_type: str, settings: ExtractionSettings, device: FlowDevice | None = None
+    ):
         self.writer, self.input_type, self.settings = writer, input_type, settings
         self.num_frames = self.num_bytes = 0
-        self.gray_pair: list[np.ndarray] = []
-        self.stored_flow: np.ndarray | None = None
-        self.flow = next((flow for flow in settings.flow if flow.method == input_type), None)
-        self.flow_function = self.flow and self.flow.function()
+        self.made_by: dict[str, dict] = {}
+        """for the record, where it was not OpenCV on this machine's CPU"""
+        self.flow_images: PairFlow | ServedFlow | None = None
+        flow = next((flow for flow in settings.flow if flow.method == input_type), None)
+        if flow and device:
+            self.flow_images = ServedFlow(flow, frame_step=settings.frame_step, device=device)
+            self.made_by = {"flow_device": device.made_by}
+        elif flow:
+            self.flow_images = PairFlow(flow, frame_step=settings.frame_step)
+
+    def close(self) -> None:
+        if isinstance(self.flow_images, ServedFlow):
+            self.flow_images.close()
 
     def add(self, frame: np.ndarray) -> None:
         """Take the next frame, uint8 (H, W, 3) RGB."""
-        if self.flow is None:
-            if self._stored(self.num_frames):
-                self._write(self.num_frames, frame)
-        else:
-            self.gray_pair = [*self.gray_pair[-1:], cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)]
-            self.stored_flow = None
-            if self.num_frames and self._stored(self.num_frames - 1):
-                self._write(self.num_frames - 1, self._flow_of_pair())
+        if self.flow_images:
+            self._write_flow(self.flow_images.add, cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))
+        elif self.num_frames % self.settings.frame_step == 0:
+            self._write(self.num_frames, frame)
         self.num_frames += 1
 
     def finish(self) -> None:
-        """The last frame has no next one: its flow image repeats the last pair, so that all indices exist."""
-        if self.flow is not None and self._stored(self.num_frames - 1):
-            self._write(self.num_frames - 1, self._flow_of_pair())
+        if self.flow_images:
+            self._write_flow(self.flow_images.finish)
 
-    def _stored(self, frame_index: int) -> bool:
-        return frame_index % self.settings.frame_step == 0
-
-    def _flow_of_pair(self) -> np.ndarray:
-        if self.stored_flow is None:
-            try:
-                one = len(self.gray_pair) == 1  # a video of one frame does not move
-                flow = (
-                    np.zeros((*self.gray_pair[0].shape, 2), np.float32) if one else self.flow_function(*self.gray_pair)
-                )
-            except (ValueError, cv2.error) as error:
-                raise VideoError(" ".join(str(error).split()), "no flow") from None
-            coding = self.flow.coding
-            self.stored_flow = coding.encode_planes(flow) if coding.planes else coding.encode(flow)
-        return self.stored_flow
+    def _write_flow(self, compute: Callable[..., list[tuple[int, np.ndarray]]], *gray: np.ndarray) -> None:
+        try:
+            images = compute(*gray)
+        except (ValueError, cv2.error) as error:
+            raise VideoError(" ".join(str(error).split()), "no flow") from None
+        for frame_index, image in images:
+            self._write(frame_index, image)
 
     def _write(self, frame_index: int, image: np.ndarray) -> None:
-        quality = self.settings.quality if self.flow is None else self.settings.flow_quality
-        jpeg = encode_jpeg(image, quality=quality, chroma_subsampling=self.flow is None)
+        is_flow = self.flow_images is not None
+        quality = self.settings.flow_quality if is_flow else self.settings.quality
+        jpeg = encode_jpeg(image, quality=quality, chroma_subsampling=not is_flow)
         self.writer.write(frame_index, jpeg)
         self.num_bytes += len(jpeg)
+
+
+class PairFlow:
+    """Flow images of a video, each computed here when the second frame of its pair comes; see ServedFlow."""
+
+    def __init__(self, flow: FlowSettings, *, frame_step: int):
+        self.coding = flow.coding
+        self.function = flow.function()
+        self.frame_step = frame_step
+        self.num_frames = 0
+        self.pair: list[np.ndarray] = []
+        self.image: np.ndarray | None = None
+
+    def add(self, gray: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        """Take the next frame, (H, W) uint8; (frame index, flow image) of what is ready."""
+        self.pair = [*self.pair[-1:], gray]
+        self.image = None
+        self.num_frames += 1
+        return self._image_of(self.num_frames - 2) if self.num_frames > 1 else []
+
+    def finish(self) -> list[tuple[int, np.ndarray]]:
+        """The last frame has no next one: its flow image repeats the last pair, so that all indices exist."""
+        return self._image_of(self.num_frames - 1)
+
+    def _image_of(self, frame_index: int) -> list[tuple[int, np.ndarray]]:
+        if frame_index % self.frame_step:
+            return []
+        if self.image is None:
+            one = len(self.pair) == 1  # a video of one frame does not move
+            flow = np.zeros((*self.pair[0].shape, 2), np.float32) if one else self.function(*self.pair)
+            self.image = self.coding.encode_planes(flow) if self.coding.planes else self.coding.encode(flow)
+        return [(frame_index, self.image)]
 
 
 class _StoredFrames:

@@ -10,8 +10,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+
 from twostream.errors import BadInputError
 from twostream.extraction import ExtractionJob, Track, missing_input_types, open_frames
+from twostream.flow import FlowFunction
 from twostream.frame_store import FrameFolders, open_store
 from twostream.stream import RGB
 from twostream.video import VideoError, probe
@@ -40,6 +43,8 @@ class Plan:
     free_bytes: int
     free_files: int | None
     """None: the disk does not count them"""
+    flow_device: str = ""
+    """what computes the flow beside the workers, whose time alone is known; "" when they compute it themselves"""
 
     @property
     def shortage(self) -> str:
@@ -53,9 +58,10 @@ class Plan:
     def to_text(self) -> str:
         """Two lines to print."""
         files = "" if self.free_files is None else f" and {_count(self.free_files)} files"
+        beside = f" or more: as long as flow on {self.flow_device} takes" if self.flow_device else ""
         return (
             f"plan: {self.num_videos} videos, about {_count(self.num_frames)} frames, {_count(self.num_images)} images, "
-            f"{_time(self.seconds)}\n"
+            f"{_time(self.seconds)}{beside}\n"
             f"plan: about {_bytes(self.num_bytes)} in {_count(self.num_files)} files; "
             f"{_bytes(self.free_bytes)}{files} free"
         )
@@ -89,6 +95,7 @@ def make_plan(jobs: Sequence[ExtractionJob], *, num_workers: int, seed: int = 0)
         seconds=(start_seconds * len(jobs) + frame_seconds * num_frames) / num_workers,
         free_bytes=disk.f_bavail * disk.f_frsize,
         free_files=disk.f_favail if disk.f_files else None,
+        flow_device=jobs[0].flow_device.name if jobs[0].flow_device else "",
     )
 
 
@@ -103,16 +110,25 @@ def _num_frames(job: ExtractionJob) -> float:
 
 
 def _measure(job: ExtractionJob) -> tuple[float, float, float, float]:
-    """Of the first frames of a video: seconds until the first, seconds each further one, images a frame, bytes an image."""
+    """Of the first frames of a video: seconds until the first, seconds each further one, images a frame, bytes an image.
+
+    Flow is computed here; its time does not count where the job has a device for it.
+    """
     job = replace(job, settings=replace(job.settings, time_limit=PATIENCE_SECONDS))
     writer = _CountingWriter()
     tracks = [Track(writer, input_type, job.settings) for input_type in missing_input_types(job)]
+    clocks = []
+    for flow_images in filter(None, (track.flow_images for track in tracks)):
+        clocks.append(_Clock(flow_images.function))
+        flow_images.function = clocks[-1]
     times = [time.perf_counter()]
     for frame in islice(open_frames(job), max(FRAMES_MEASURED, 2 * job.settings.frame_step)):
         for track in tracks:
             track.add(frame)
         times.append(time.perf_counter())
     start, first, last = times[0], times[1], times[-1]
+    if job.flow_device:
+        last -= sum(clock.seconds for clock in clocks)
     num_images = len(tracks) / job.settings.frame_step
     return (
         first - start,
@@ -120,6 +136,20 @@ def _measure(job: ExtractionJob) -> tuple[float, float, float, float]:
         num_images,
         writer.num_bytes / max(writer.num_images, 1),
     )
+
+
+class _Clock:
+    """A flow function, and the seconds it has taken."""
+
+    def __init__(self, function: FlowFunction):
+        self.function = function
+        self.seconds = 0.0
+
+    def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        start = time.perf_counter()
+        flow = self.function(first, second)
+        self.seconds += time.perf_counter() - start
+        return flow
 
 
 class _CountingWriter:
