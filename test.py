@@ -23,6 +23,7 @@ from twostream import metrics, options
 from twostream.annotations import find_root, read_annotations
 from twostream.errors import BadInputError
 from twostream.extraction import tree_flow_coding
+from twostream.flow import same_levels
 from twostream.frame_store import open_store
 from twostream.fusion import Consensus, class_difference
 from twostream.run_folder import find_run, scores_path
@@ -52,6 +53,7 @@ def build_parser() -> options.Parser:
     options.add_boolean(group, "--rescore", default=False, help="score again what is scored already")
     add("--consensus", type=options.words, default=("clstk-10", "clstk-20", "clstk-30", "clstk-50", "softmax-mean"), metavar="A,B",
         help="mean, max or clstk-K (mean of each class's best K frames) on logits, softmax-mean ... on softmax; one results file each")
+    add("--flow", choices=("stored", "online"), default=None, help="flow as it is stored, or computed as train.py --flow=online does, of the same parameters and coding (default: as in the training)")
     group = parser.add_argument_group("checked against the checkpoint, where given")
     group.add_argument("--seq_len", type=options.positive, metavar="N", help="frames of a clip")
     group.add_argument("--gap", type=options.positive, metavar="N", help="distance between them")
@@ -112,19 +114,26 @@ def score(args: argparse.Namespace, run_dir: Path, root: Path, iteration: int, d
     from twostream.dataset import ClipDataset, test_loader, usable_videos
     from twostream.engine import predict
     from twostream.models import build_model
+    from twostream.online_flow import FrameDataset, OnlineFlow
     from twostream.transforms import test_views
 
     path = checkpoint_path(run_dir, iteration)
     content = read_checkpoint(path)
     stream = checkpoint_stream(path, content)
+    if args.flow:
+        try:
+            stream = stream.with_flow(args.flow)
+        except ValueError as error:
+            raise BadInputError(f"{path}: {error}") from None
     annotations = read_annotations(root, datasubset=args.datasubset)
-    store = open_store(root, stream.input_type)
+    store = open_store(root, stream.stored_type)
     _check_flags(args, path, stream, annotations.classes, tree_flow_coding(store))
 
     videos, missing = usable_videos(annotations, args.split, store)
     videos = videos[in_order(videos.ids)]
     views = test_views(args.views, stream.input_size)
-    clips = ClipDataset(
+    make_dataset = FrameDataset if stream.is_online else ClipDataset
+    clips = make_dataset(
         videos, store, stream, views=views, clip_step=args.frame_step, num_clips=args.num_clips or 0
     )  # fmt: skip
     scoring = Scoring(
@@ -135,7 +144,7 @@ def score(args: argparse.Namespace, run_dir: Path, root: Path, iteration: int, d
     say = print if world.is_first else lambda *_, **__: None
     say(f"{path}: {len(clips)} clips of {len(videos)} videos, split {args.split}, views {args.views}; {device}")
     if missing:
-        say(f"{len(missing)} videos of {args.split} have no {stream.input_type} images: {', '.join(missing[:5])}")
+        say(f"{len(missing)} videos of {args.split} have no {store.input_type} images: {', '.join(missing[:5])}")
     if world.of_first(world.is_first and scoring.is_done() and not args.rescore):
         say(f"{scoring.target} is there already, scored alike; --rescore scores it again")
         return scoring.target
@@ -153,7 +162,8 @@ def score(args: argparse.Namespace, run_dir: Path, root: Path, iteration: int, d
         batch_sampler=list(scoring.batches(mine, num_clips=max(args.test_batch_size // len(views), 1))),
     )  # fmt: skip
     bar = options.progress_bar(loader, desc=f"score {stream.input_type}", disable=not world.is_first or None)
-    pieces = (logits.numpy() for _, _, logits in predict(forward, bar, device=device, amp=args.amp, say=bar.write))
+    inputs = OnlineFlow(bar, stream, device) if stream.is_online else bar
+    pieces = (logits.numpy() for _, _, logits in predict(forward, inputs, device=device, amp=args.amp, say=bar.write))
     for _ in scoring.write_parts(mine, pieces):
         pass
     world.wait()
@@ -237,7 +247,7 @@ def _check_flags(
             f"{path} and the annotations have {class_difference(stream.classes, classes)}; "
             "they must be the same, in the same order"
         )
-    if stream.flow_coding and flow_coding and flow_coding != stream.flow_coding:
+    if stream.flow_coding and flow_coding and not same_levels(flow_coding, stream.flow_coding):
         raise BadInputError(
             f"{path} was trained on flow made with {stream.flow_coding}, this tree's was made with {flow_coding}; "
             "extract it with the same settings"

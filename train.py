@@ -17,7 +17,8 @@ and what it comes to: curves.html, a page of curves for any browser, and confusi
                         --dropout, --crop, --crop_scales, --mirror, --amp, --clip_norm, --label_smoothing
   refused               --arch, --input_type, --seq_len, --gap, --input_size, --batch_size, --lr_batch_size, --frame_step,
                         --seed, --accumulate, --channels_last, --ema, --batch_norm, --sync_bn, --first_layer_factor,
-                        --norm_decay, --num_segments, --class_balance, and other classes, videos or labels
+                        --norm_decay, --num_segments, --class_balance, --flow, --flow_preset, --bound, and other classes,
+                        videos or labels
 
 Many GPUs, on one machine or several (all need the same paths): the same command under torchrun, a process for each GPU.
 
@@ -51,11 +52,12 @@ from twostream import options
 from twostream.annotations import find_root, fingerprint, read_annotations
 from twostream.errors import BadInputError, Terminated
 from twostream.extraction import tree_flow_coding
+from twostream.flow import FARNEBACK_PRESETS, FlowCoding, FlowSettings
 from twostream.frame_store import open_store
 from twostream.run_folder import lock_run, run_name, write_stream
 from twostream.sampling import TrainingOrder
 from twostream.stop import Stop
-from twostream.stream import StreamConfig
+from twostream.stream import RGB, StreamConfig
 
 METER_WINDOW = 500  # iterations after which the printed means start anew, as in 2D-kinectics
 SHOWN_INPUTS = 8  # of a batch, to monitors
@@ -108,6 +110,10 @@ def build_parser() -> options.Parser:
     options.add_data_flags(parser)
     options.add_stream_flags(parser)
     options.add_loading_flags(parser)
+    group = parser.add_argument_group("flow")
+    group.add_argument("--flow", choices=("stored", "online"), default="stored", help="stored: images that prep/extract.py made; online: farneback computed from the RGB frames of each batch, on the device, with no flow on disk (default: stored)")
+    group.add_argument("--flow_preset", choices=tuple(FARNEBACK_PRESETS), default=None, help="of --flow=online, as in prep/extract.py (default: default)")
+    group.add_argument("--bound", type=float, default=None, metavar="PX", help="of --flow=online, as in prep/extract.py (default: 20)")
     group = parser.add_argument_group("clips")
     add = group.add_argument
     add("--seq_len", type=options.positive, default=1, metavar="N", help="frames of a clip, stacked on the channels (default: 1)")
@@ -190,6 +196,26 @@ def settings_of(args: argparse.Namespace, train_split: str) -> dict:
     return settings | ({"max_iterations": args.max_iterations} if args.schedule == "cosine" else {})
 
 
+def online_flow_coding(args: argparse.Namespace) -> dict | None:
+    """How --flow=online makes flow; None for stored flow. Raises BadInputError where flags contradict each other."""
+    if args.flow == "stored":
+        if args.flow_preset or args.bound is not None:
+            raise BadInputError(
+                "--flow_preset and --bound are for --flow=online; stored flow is as prep/extract.py made it"
+            )
+        return None
+    if args.input_type != "farneback":
+        raise BadInputError(
+            f"--flow=online computes farneback, --input_type is {args.input_type}: leave one of them out"
+        )
+    try:
+        coding = FlowCoding() if args.bound is None else FlowCoding(bound=args.bound)
+    except ValueError as error:
+        raise BadInputError(str(error)) from None
+    settings = FlowSettings("farneback", coding, FARNEBACK_PRESETS[args.flow_preset or "default"])
+    return settings.to_json() | {"online": True}
+
+
 def say_changes(
     args: argparse.Namespace, path: Path, checkpoint: dict, stream: StreamConfig, settings: dict, say
 ) -> None:
@@ -241,13 +267,15 @@ def train(args: argparse.Namespace, world, at_the_end: contextlib.ExitStack) -> 
     from twostream.engine import FitOptions, Progress, choose_device, evaluate, fit, predict
     from twostream.models import BACKBONES, as_seen, backbone_name, build_model
     from twostream.models.weights import find_pretrained, load_weights
+    from twostream.online_flow import FrameDataset, OnlineFlow
     from twostream.transforms import CentreCrop, CornerCrop, RandomCrop
 
     # What is trained, and on what.
     device = choose_device(args.device, num_gpus=args.ngpu, world=world)
     root = find_root(args.root, args.dataset)
     annotations = read_annotations(root, datasubset=args.datasubset)
-    store = open_store(root, args.input_type)
+    online = online_flow_coding(args)
+    store = open_store(root, RGB if online else args.input_type)
     backbone = backbone_name(args.arch or "inception_v3")
     stream = StreamConfig(
         input_type=args.input_type,
@@ -256,17 +284,18 @@ def train(args: argparse.Namespace, world, at_the_end: contextlib.ExitStack) -> 
         input_size=args.input_size or BACKBONES[backbone].input_size,
         clip_len=args.seq_len,
         frame_stride=args.gap,
-        flow_coding=tree_flow_coding(store),
+        flow_coding=online or tree_flow_coding(store),
     )
     train_videos, train_missing = usable_videos(annotations, "train", store)
     val_videos, val_missing = usable_videos(annotations, "val", store)
     size = stream.input_size
-    train_set = ClipDataset(
+    make_dataset = FrameDataset if online else ClipDataset
+    train_set = make_dataset(
         train_videos, store, stream, clip_step=args.frame_step, num_segments=args.num_segments, seed=args.seed,
         crop=CornerCrop(size, args.crop_scales) if args.crop == "corners" else RandomCrop(size),
         mirror=args.mirror, max_unreadable=args.max_unreadable,
     )  # fmt: skip
-    val_set = ClipDataset(
+    val_set = make_dataset(
         val_videos, store, stream, clip_step=args.frame_step * VAL_STEP_FACTOR, crop=CentreCrop(size)
     )  # never of other clips than it says: an unreadable image stops it
     settings = settings_of(args, fingerprint(stream.classes, train_videos.ids, train_videos.label_index))
@@ -314,7 +343,9 @@ def train(args: argparse.Namespace, world, at_the_end: contextlib.ExitStack) -> 
     for line in [name, *(f"{flag}: {value}" for flag, value in sorted(vars(args).items()))]:
         monitors.message(line)
     for split, videos, missing in (("train", train_videos, train_missing), ("val", val_videos, val_missing)):
-        without = f", {len(missing)} more without {args.input_type} images: {', '.join(missing[:5])}" if missing else ""
+        without = (
+            f", {len(missing)} more without {store.input_type} images: {', '.join(missing[:5])}" if missing else ""
+        )
         monitors.message(f"{split}: {len(videos)} videos{without}")
 
     # The network.
@@ -377,6 +408,9 @@ def train(args: argparse.Namespace, world, at_the_end: contextlib.ExitStack) -> 
         optimizer=optimizer, settings=settings, scaler=scaler, average=average,
     )  # fmt: skip
 
+    def seen_as_flow(loaded: Iterable) -> Iterable:
+        return OnlineFlow(loaded, stream, device) if online else loaded
+
     def save(iteration: int, *, final: bool, to_validate: bool = False, validation: dict | None = None) -> None:
         saver.save(iteration, progress.state() | {"to_validate": to_validate, "validation": validation}, final=final)
 
@@ -388,7 +422,7 @@ def train(args: argparse.Namespace, world, at_the_end: contextlib.ExitStack) -> 
         loader = test_loader(val_part, batch_size=part_size, **loading)
         heard = itertools.takewhile(lambda _: not stop.asked, stop.start(loader))
         bar = options.progress_bar(heard, total=len(loader), desc="validation", leave=False, disable=quiet or None)
-        result = evaluate(predict(scored, bar, device=device), world=world)
+        result = evaluate(predict(scored, seen_as_flow(bar), device=device), world=world)
         if any(world.total(bool(stop.asked))):
             return False
         progress.best_top1 = max(progress.best_top1, result.top1)
@@ -416,7 +450,7 @@ def train(args: argparse.Namespace, world, at_the_end: contextlib.ExitStack) -> 
 
     def show(iteration: int) -> None:
         """The first inputs of the newest batch, as the network sees them."""
-        clips, mirrored, labels = (tensor[:SHOWN_INPUTS] for tensor in batches.newest[:3])
+        clips, mirrored, labels = (tensor[:SHOWN_INPUTS].cpu() for tensor in inputs.newest[:3])
         seen = as_seen(clips, mirrored, stream.modality).flatten(1, 2).numpy()
         names = [stream.classes[label] for label in labels]
         monitors.grid(iteration, monitor.clip_grid(seen, names, modality=stream.modality))
@@ -436,8 +470,9 @@ def train(args: argparse.Namespace, world, at_the_end: contextlib.ExitStack) -> 
     with Stop() as stop:
         stopping = to_validate and not validate(first)
         batches = stop.start(loader)
+        inputs = seen_as_flow(batches)
         steps = fit(
-            forward, batches, optimizer, schedule, device=device, first=first, options=fit_options, scaler=scaler,
+            forward, inputs, optimizer, schedule, device=device, first=first, options=fit_options, scaler=scaler,
             average=average, world=world,
         )  # fmt: skip
         bar = options.progress_bar(

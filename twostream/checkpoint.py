@@ -288,6 +288,13 @@ def _difference(flag: str, before: object, now: object) -> str:
         return f"other classes ({class_difference(before, now)})"
     if flag == "train_split":  # a fingerprint, which tells nobody anything
         return "other training videos or labels"
+    if flag == "flow_coding":
+        kinds = ["online" if (record or {}).get("online") else "stored" for record in (before, now)]
+        if kinds[0] != kinds[1]:
+            return f"flow = {kinds[0]}, asked is {kinds[1]}"
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = [name for name in before | now if before.get(name) != now.get(name)]
+        return "; ".join(_difference(name, before.get(name), now.get(name)) for name in names)
     return f"{flag} = {before}, asked is {now}"
 
 

@@ -1,8 +1,8 @@
 """Annotations + sampling + frames + crops, as a torch data set of whole batches; and its loader."""
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -106,19 +106,24 @@ class ClipDataset(Dataset):
 
     def __getitems__(self, keys: list[int] | list[tuple[int, int]]) -> Batch:
         size, channels = self.views[0].crop.size, 3 if self.stream.modality == "rgb" else 2
-        num_views, num_frames = len(self.views), self.stream.clip_len
-        clips = torch.empty(
-            len(keys), num_views, self.num_segments, num_frames, size, size, channels, dtype=torch.uint8
-        )  # fmt: skip
+        shape = len(keys), len(self.views), self.num_segments, self.stream.clip_len, size, size, channels
+        clips = torch.empty(shape, dtype=torch.uint8)
         if get_worker_info():
             clips.share_memory_()  # before it is filled: else all of it would be copied when it is sent
+        rest = self._read_items(keys, clips.flatten(2, 3).numpy())
+        return Batch(clips.flatten(0, 1), *rest)
+
+    def _read_items(
+        self, keys: list[int] | list[tuple[int, int]], targets: Iterable
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[str, ...]]:
+        """Fill a target with the pictures of each item; returns what a batch has beside them."""
         unreadable: list[str] = []
         items = []
-        for key, pixels in zip(keys, clips.flatten(2, 3).numpy(), strict=True):
+        for key, target in zip(keys, targets, strict=True):
             epoch, number = key if isinstance(key, tuple) else (0, key)
             for attempt in range(self.max_unreadable + 1):
                 try:
-                    items.append(self._read(epoch, number, pixels))
+                    items.append(self._read(epoch, number, target))
                     break
                 except (BadInputError, OSError) as error:
                     if attempt == self.max_unreadable:
@@ -126,12 +131,12 @@ class ClipDataset(Dataset):
                     unreadable.append(str(error))
                     number = (number + 1) % len(self)
         mirrored, labels, numbers = zip(*items, strict=True)
-        places = (torch.tensor(numbers)[:, None] * num_views + torch.arange(num_views)).flatten()
-        labels = torch.tensor(labels).repeat_interleave(num_views)
-        return Batch(clips.flatten(0, 1), torch.tensor(mirrored).flatten(), labels, places, tuple(unreadable))
+        places = (torch.tensor(numbers)[:, None] * len(self.views) + torch.arange(len(self.views))).flatten()
+        labels = torch.tensor(labels).repeat_interleave(len(self.views))
+        return torch.tensor(mirrored).flatten(), labels, places, tuple(unreadable)
 
-    def _read(self, epoch: int, number: int, pixels: np.ndarray) -> tuple[list[bool], int, int]:
-        """Fill `pixels` (V, S x T, H, W, C) with an item; returns what is to be mirrored, label, number."""
+    def _read(self, epoch: int, number: int, target: Any) -> tuple[list[bool], int, int]:
+        """Fill a target with an item; returns what is to be mirrored, label, number."""
         rng = item_random(self.seed, epoch, number)
         place, starts = self.index.draw(number, rng)
         num_frames = int(self.videos.num_frames[place])
@@ -141,8 +146,14 @@ class ClipDataset(Dataset):
         def choose(height: int, width: int) -> list[Region]:
             return [view.crop(height, width, rng) for view in self.views]
 
-        self.store.read_regions(self.videos.ids[place], frames, choose, pixels)
+        self._fill(target, place, frames, choose)
         return [mirrored or view.mirrored for view in self.views], int(self.videos.label_index[place]), number
+
+    def _fill(
+        self, target: np.ndarray, place: int, frames: list[int], choose: Callable[[int, int], list[Region]]
+    ) -> None:
+        """Fill `target` (V, S x T, H, W, C) with V regions of some frames of a video; `place` is the video's."""
+        self.store.read_regions(self.videos.ids[place], frames, choose, target)
 
 
 def train_loader(dataset: ClipDataset, order: TrainingOrder, *, num_workers: int, pin_memory: bool) -> DataLoader:

@@ -173,3 +173,22 @@ class FlowSettings:
         coding = asdict(self.coding) | {"scale": self.coding.scale, "zero": ZERO}
         parameters = asdict(self.farneback) if self.method == "farneback" else {}
         return {"method": self.method, "coding": coding, "parameters": parameters}
+
+    @classmethod
+    def from_json(cls, content: dict) -> "FlowSettings":
+        """What `to_json` gave; ValueError where it is something else."""
+        try:
+            coding = {name: value for name, value in content["coding"].items() if name not in ("scale", "zero")}
+            return cls(content["method"], FlowCoding(**coding), FarnebackParameters(**content["parameters"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no settings of flow: {content}") from error
+
+
+def same_levels(one: dict, other: dict) -> bool:
+    """Do two records of FlowSettings stand for the same grey levels, however these are stored?"""
+    return _levels_of(one) == _levels_of(other)
+
+
+def _levels_of(record: dict) -> list:
+    coding = record.get("coding", {})
+    return [record.get("method"), record.get("parameters"), coding.get("scale"), coding.get("zero")]

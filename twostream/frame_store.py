@@ -179,6 +179,21 @@ class FrameStore(ABC):
             if not (header and decode_regions(data, header, regions, out[:, place])):
                 raise self._damaged(video_id, frame_index, data)
 
+    def read_grey(self, video_id: str, frame_indices: list[int]) -> np.ndarray:
+        """RGB frames as flow methods see them: uint8 (T, H, W), grey, as extraction.py makes them.
+
+        Raises BadInputError as `read` does, and where sizes differ.
+        """
+        frames = [cv2.cvtColor(self._decode(video_id, index), cv2.COLOR_RGB2GRAY) for index in frame_indices]
+        for frame_index, frame in zip(frame_indices, frames, strict=True):
+            if frame.shape != frames[0].shape:
+                (height, width), first = frame.shape, frames[0].shape
+                raise BadInputError(
+                    f"{self.where(video_id, frame_index)} is {width}x{height}, others of this video are "
+                    f"{first[1]}x{first[0]}; remove this video, then extract it again"
+                )
+        return np.stack(frames)
+
     def _decode(self, video_id: str, frame_index: int) -> np.ndarray:
         data = self.read_bytes(video_id, frame_index)
         image = decode_jpeg(data, self.input_type)

@@ -70,27 +70,45 @@ def decode_regions(data: bytes, header: Header, regions: Sequence[Region], out: 
     Each of `out` lies in one piece: (S, S, 3), or (S, S, 2) for x and y of flow. The decoder works at 1/2, 1/4 or 1/8 of
     the size where the parts are still as large as `out` then.
     """
-    size, smallest = len(out[0]), min(min(region.height, region.width) for region in regions)
-    reduction = next(
+    size = len(out[0])
+    reduction = choose_reduction(header, regions, size)
+    picture = _decode(data, header, reduction)
+    if picture is None:
+        return False
+    for region, target in zip(regions, out, strict=True):
+        y, x, height, width = reduced(region, reduction)
+        part = slice(y, y + height), slice(x, x + width)
+        if header.is_planes:
+            planes = picture[: len(picture) // 2], picture[len(picture) // 2 :]
+            cv2.merge([_resized(plane[part], size) for plane in planes], target)
+        elif target.shape[2] == 3:
+            _resized(picture[part], size, target)
+        else:
+            target[...] = _resized(picture[part], size)[..., :2]
+    return True
+
+
+def choose_reduction(header: Header, regions: Sequence[Region], size: int) -> int:
+    """The largest divisor at which all parts of the picture are still as large as a square of that side."""
+    smallest = min(min(region.height, region.width) for region in regions)
+    return next(
         divisor
         for divisor in REDUCED
         # Where planes meet inside of a reduced pixel it would be of both.
         if divisor == 1 or (smallest // divisor >= size and not (header.is_planes and header.height % divisor))
     )
-    picture = _decode(data, header, reduction)
-    if picture is None:
-        return False
-    for region, target in zip(regions, out, strict=True):
-        edges = (region.y, region.y + region.height, region.x, region.x + region.width)
-        top, bottom, left, right = ((edge + reduction // 2) // reduction for edge in edges)  # halves always go up
-        if header.is_planes:
-            planes = picture[: len(picture) // 2], picture[len(picture) // 2 :]
-            cv2.merge([_resized(plane[top:bottom, left:right], size) for plane in planes], target)
-        elif target.shape[2] == 3:
-            _resized(picture[top:bottom, left:right], size, target)
-        else:
-            target[...] = _resized(picture[top:bottom, left:right], size)[..., :2]
-    return True
+
+
+def reduced(region: Region, reduction: int) -> Region:
+    """A region in pixels of the reduced picture."""
+    edges = (region.y, region.x, region.y + region.height, region.x + region.width)
+    top, left, bottom, right = ((edge + reduction // 2) // reduction for edge in edges)  # halves always go up
+    return Region(top, left, bottom - top, right - left)
+
+
+def takes_area(region: Region, size: int) -> bool:
+    """Is a part of that size shrunk by areas? Up to a factor of two each pixel has its share in a bilinear result."""
+    return min(region.height, region.width) > 2 * size
 
 
 def _decode(data: bytes, header: Header, reduction: int) -> np.ndarray | None:
@@ -105,6 +123,6 @@ def _decode(data: bytes, header: Header, reduction: int) -> np.ndarray | None:
 
 
 def _resized(cut: np.ndarray, size: int, out: np.ndarray | None = None) -> np.ndarray:
-    """A square of that side, in `out` if given. Up to a factor of two each pixel has its share in a bilinear result."""
-    method = cv2.INTER_AREA if min(cut.shape[:2]) > 2 * size else cv2.INTER_LINEAR
+    """A square of that side, in `out` if given."""
+    method = cv2.INTER_AREA if takes_area(Region(0, 0, *cut.shape[:2]), size) else cv2.INTER_LINEAR
     return cv2.resize(cut, (size, size), dst=out, interpolation=method)

@@ -24,10 +24,13 @@ LOCK_NAME = "run.lock"
 
 
 def run_name(stream: StreamConfig, *, dataset: str, clip_step: int, batch_size: int, learning_rate: float) -> str:
-    """Name of a run, in the form of 2D-kinectics: kinetics-inception_v3-rgb-sl01-g1-fs6-64-000500."""
+    """Name of a run, in the form of 2D-kinectics: kinetics-inception_v3-rgb-sl01-g1-fs6-64-000500.
+
+    It ends in -online where flow is made as it is needed.
+    """
     return (
         f"{dataset}-{stream.backbone}-{stream.input_type}-sl{stream.clip_len:02d}-g{stream.frame_stride}"
-        f"-fs{clip_step}-{batch_size}-{round(learning_rate * 1e6):06d}"
+        f"-fs{clip_step}-{batch_size}-{round(learning_rate * 1e6):06d}" + ("-online" if stream.is_online else "")
     )
 
 
