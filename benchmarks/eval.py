@@ -30,6 +30,7 @@ PROGRAM = options.REPOSITORY / "eval.py"
 ROWS = {
     "help": ["--help"],
     "report": [],
+    "html": ["--html=report.html"],
     "sweep": ["--sweep"],
     "fit": ["--fit_weights=global,class,temperature"],
     "all": ["--sweep", "--fit_weights=global,class,temperature", "--write", "csv=videos.csv", "markdown=table.md",

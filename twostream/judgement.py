@@ -7,9 +7,6 @@ import numpy as np
 
 from twostream import metrics
 
-NUM_BINS = 15
-"""of confidence, as in metrics.calibration_error"""
-
 
 @dataclass(frozen=True)
 class Judgement:
@@ -63,13 +60,7 @@ class Judgement:
     def reliability(self) -> list[tuple[int, float, float]]:
         """Of each bin of confidence: videos, their mean confidence, and the share of them that is right."""
         judged = self.scored & (self.labels >= 0)
-        confidence, right = self.confidence[judged], self.is_best[judged]
-        bins = np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
-        counts = np.bincount(bins, minlength=NUM_BINS)
-        means = [
-            np.bincount(bins, weights=part, minlength=NUM_BINS) / np.maximum(counts, 1) for part in (confidence, right)
-        ]
-        return list(zip(counts.tolist(), *(mean.tolist() for mean in means), strict=True))
+        return metrics.reliability(self.confidence[judged], self.is_best[judged])
 
 
 @dataclass(frozen=True)

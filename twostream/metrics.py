@@ -123,8 +123,18 @@ def mean_average_precision(scores: np.ndarray, truth: np.ndarray, *, interpolate
     return float(np.mean(precisions)) if precisions else float("nan")
 
 
+def reliability(confidence: np.ndarray, right: np.ndarray, *, num_bins: int = 15) -> list[tuple[int, float, float]]:
+    """Of each of equal bins of confidence, that is the best class's probability: rows, their mean confidence, and the
+    share of them that is right. 0 in empty bins.
+    """
+    bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    counts = np.bincount(bins, minlength=num_bins)
+    sums = (np.bincount(bins, weights=part, minlength=num_bins) for part in (confidence, right))
+    return list(zip(counts.tolist(), *((part / np.maximum(counts, 1)).tolist() for part in sums), strict=True))
+
+
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, num_bins: int = 15) -> float:
-    """Expected calibration error: |accuracy - confidence| in equal bins of the best class's probability, by size.
+    """Expected calibration error: |accuracy - confidence| in the bins of `reliability`, by size.
 
     Of the rows that have scores; NaN for none. 0: of what is said with 80 %, 80 % is right.
     """
@@ -132,8 +142,5 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, num_bins
     probabilities, labels = probabilities[scored], labels[scored]
     if not len(labels):
         return float("nan")
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
-    bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
-    gaps = np.bincount(bins, weights=right - confidence, minlength=num_bins)
-    return float(np.abs(gaps).sum() / len(labels))
+    bins = reliability(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, num_bins=num_bins)
+    return sum(count * abs(accuracy - confidence) for count, confidence, accuracy in bins) / len(labels)
