@@ -24,14 +24,16 @@ FLAGS = (
 
 @pytest.fixture
 def browse(tmp_path):
-    """browse(url, *flags) -> what headless Chromium prints."""
+    """browse(url, *flags, milliseconds=0) -> what headless Chromium prints, once the page is loaded or, by its own clock, so
+    much later.
+    """
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
         pytest.skip("no Chromium or Chrome is installed")
 
-    def run(url: str, *flags: str, milliseconds: int = 2000) -> str:
-        budget = f"--virtual-time-budget={milliseconds}"  # of the page's own time: fonts, scripts, drawing
-        command = [program, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", budget, *flags, url]
+    def run(url: str, *flags: str, milliseconds: int = 0) -> str:
+        budget = [f"--virtual-time-budget={milliseconds}"] if milliseconds else []
+        command = [program, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *budget, *flags, url]
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
     return run
@@ -41,10 +43,10 @@ def browse(tmp_path):
 def photograph(browse, tmp_path):
     """photograph(url, width, height, *flags) -> RGB uint8 (H, W, 3)."""
 
-    def shoot(url: str, width: int, height: int, *flags: str, **keywords) -> np.ndarray:
+    def shoot(url: str, width: int, height: int, *flags: str, milliseconds: int = 2000) -> np.ndarray:
         path = tmp_path / "page.png"
         path.unlink(missing_ok=True)
-        browse(url, f"--window-size={width},{height}", f"--screenshot={path}", *flags, **keywords)
+        browse(url, f"--window-size={width},{height}", f"--screenshot={path}", *flags, milliseconds=milliseconds)
         return cv2.imread(str(path))[..., ::-1]
 
     return shoot

@@ -507,8 +507,8 @@ addEventListener("securitypolicyviolation", event => errors.push("asked for " + 
 
 
 def with_script(text: str, script: str) -> str:
-    """The page, with a script that runs after its own; what it returns is the title, with all errors."""
-    after = f"<script>setTimeout(() => {{ document.title = JSON.stringify([(() => {{ {script} }})(), errors]); }}, 500)</script>"
+    """The page, with a script that runs once it is loaded; what it returns is the title, with all errors."""
+    after = f"<script>onload = () => {{ document.title = JSON.stringify([(() => {{ {script} }})(), errors]); }}</script>"
     return text.replace("<style>", ERRORS + "<style>", 1).replace("</body>", after + "</body>")
 
 
@@ -582,7 +582,7 @@ def test_nothing_is_wider_than_the_window(browse, tmp_path, classes, width):  # 
     report = build(streams(videos=200, classes=names, ids=ids), fit=("global",), swept=True)
     (tmp_path / "r.html").write_text(to_html(report))
     frame = tmp_path / "frame.html"
-    script = "setTimeout(() => document.title = this.contentDocument.documentElement.scrollWidth, 500)"
+    script = "document.title = this.contentDocument.documentElement.scrollWidth"
     frame.write_text(f'<iframe style="border: 0" width="{width}" height="800" src="r.html" onload="{script}"></iframe>')
     assert re.search(r"<title>(\d+)</title>", browse(frame.as_uri(), "--dump-dom"))[1] == str(width)
 

@@ -366,28 +366,35 @@ def test_what_is_scored_alike_is_kept(run_test, toy_root, save_root):
     assert target.stat().st_mtime_ns > before and len(read_scores(target).start) == 4 * 4
 
 
-def test_a_killed_scoring_goes_on(toy_root, save_root):
-    """SIGKILL, SIGTERM, and a whole pass in between: parts that are there are kept, and the file is the same."""
+def test_a_killed_scoring_goes_on(toy_root, save_root, tmp_path):
+    """SIGKILL, SIGTERM, and a whole pass: parts that are there are kept, and the file is the same."""
     run = the_run(save_root)
     target = run / "scores_val_000001.npz"
-    words = [f"--root={toy_root}", f"--save_root={save_root}", "--frame_step=1", "--views=three", *FLAGS]
+    root = shutil.copytree(toy_root, tmp_path / "data")
+    words = [f"--root={root}", f"--save_root={save_root}", "--frame_step=1", "--views=three", *FLAGS]
     command = [sys.executable, "test.py", *words]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run(command, cwd=REPOSITORY, env=env, check=True, capture_output=True)
-    whole = target.read_bytes()
+    whole, ids = target.read_bytes(), sorted(read_scores(target).video_ids)
     target.unlink()
-    there = set()
-    for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143)):
+    there = {}
+    for number, code, video in ((signal.SIGKILL, -signal.SIGKILL, 1), (signal.SIGTERM, 143, 3)):
+        # No part of this video or a later one is done before the signal: its second image is a pipe without writer.
+        image = root / "rgb-images" / ids[video] / "00002.jpg"
+        image.rename(tmp_path / "aside.jpg")
+        os.mkfifo(image)
         process = subprocess.Popen(
             command, cwd=REPOSITORY, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         while process.poll() is None and len(list(run.glob(".*parts/*.npy"))) <= len(there):
             time.sleep(0.01)
         process.send_signal(number)
-        assert process.wait(60) == code, "it was over before the signal"
+        assert process.wait(60) == code
+        image.unlink()
+        (tmp_path / "aside.jpg").rename(image)
         now = {path: path.stat().st_mtime_ns for path in run.glob(".*parts/*.npy")}
-        assert len(now) > len(there) and not target.exists()
-        there = set(now)
+        assert len(now) > len(there) and there.items() <= now.items() and not target.exists()
+        there = now
     result = subprocess.run(command, cwd=REPOSITORY, env=env, check=True, capture_output=True, text=True)
     assert f"{len(there)} of 8 parts are scored already" in result.stdout
     assert target.read_bytes() == whole and not list(run.glob(".*parts"))

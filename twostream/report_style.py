@@ -166,10 +166,9 @@ for (const group of document.querySelectorAll(".choice")) {
 
 /* The confusion matrix of many classes: the pictures' pixels in a chosen order, with names under the pointer. */
 const maps = document.getElementById("maps");
-if (maps) (async () => {
+if (maps) addEventListener("load", () => {  // the pictures are there
   const data = JSON.parse(document.getElementById("confusion-data").textContent), size = data.classes.length;
   const images = [...maps.querySelectorAll("img")];
-  await Promise.all(images.map(image => image.decode()));
   const canvas = make("canvas", {width: size, height: size, tabIndex: 0, ariaLabel: "confusion matrix; arrow keys move over its cells"});
   canvas.setAttribute("role", "img");
   const said = make("output", {}), mark = make("i", {hidden: true});
@@ -232,5 +231,5 @@ if (maps) (async () => {
   maps.replaceChildren(make("div", {className: "tools"}, ...buttons, make("label", {}, "order ", select), make("label", {}, "zoom ", size_of)), box, said);
   zoom(0);
   draw();
-})();
+});
 """
