@@ -508,7 +508,9 @@ addEventListener("securitypolicyviolation", event => errors.push("asked for " + 
 
 def with_script(text: str, script: str) -> str:
     """The page, with a script that runs once it is loaded; what it returns is the title, with all errors."""
-    after = f"<script>onload = () => {{ document.title = JSON.stringify([(() => {{ {script} }})(), errors]); }}</script>"
+    after = (
+        f"<script>onload = () => {{ document.title = JSON.stringify([(() => {{ {script} }})(), errors]); }}</script>"
+    )
     return text.replace("<style>", ERRORS + "<style>", 1).replace("</body>", after + "</body>")
 
 
