@@ -20,7 +20,7 @@ from twostream import flow_server, flow_service
 from twostream.errors import EnvironmentFaultError
 from twostream.extraction import ExtractionJob, ExtractionSettings, PairFlow
 from twostream.flow import FARNEBACK_PRESETS, FarnebackParameters, FlowCoding, FlowSettings
-from twostream.flow_server import FlowImages, Server, code, find_device
+from twostream.flow_server import FlowImages, Server, find_device
 from twostream.flow_service import FlowDevice, FlowService, NoGpuError, ServedFlow, Windows
 from twostream.plan import make_plan
 from twostream.video import Decoder
@@ -160,17 +160,6 @@ def test_real_videos_of_two_sizes(serve, shared_data):
             frames = [cv2.cvtColor(next(decoder), cv2.COLOR_RGB2GRAY) for _ in range(16)]
         with closing(ServedFlow(FARNEBACK, frame_step=1, device=device)) as served:
             assert_same(images_of(served, frames), images_of(PairFlow(FARNEBACK, frame_step=1), frames))
-
-
-@pytest.mark.parametrize("coding", [FARNEBACK.coding, COLOUR.coding], ids=["planes", "colour"])
-def test_coding_is_that_of_the_cpu_byte_for_byte(coding):
-    rng = np.random.default_rng(0)
-    flow = rng.normal(0, 10, (3, 31, 47, 2)).astype(np.float32)
-    flow[0] = 0
-    if not coding.planes:  # whose scale is a power of two, so that this is between two levels
-        flow[1] = (rng.integers(-300, 300, flow[1].shape) + 0.5) / np.float32(coding.scale)
-    expected = [coding.encode_planes(f) if coding.planes else coding.encode(f) for f in flow]
-    assert np.array_equal(code(torch.from_numpy(flow), scale=coding.scale, planes=coding.planes), expected)
 
 
 def test_frames_that_change_their_size_are_refused(serve):

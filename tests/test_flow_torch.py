@@ -17,7 +17,7 @@ from tests.conftest import REPOSITORY, noise_image
 from twostream import flow_torch
 from twostream.flow import FlowCoding
 from twostream.flow_tables import build_levels
-from twostream.flow_torch import PLAIN, Farneback, farneback, farneback_sequence
+from twostream.flow_torch import PLAIN, Farneback, encode, farneback, farneback_sequence
 from twostream.video import Decoder
 
 PARAMETERS = {
@@ -234,20 +234,38 @@ def test_a_pair_has_its_flow_whatever_stands_beside_it(name):
         torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 100])
-def test_a_sequence_expands_each_frame_once(chunk):
-    method = Farneback(40, 50, device="cpu")
-    seen = []
+class Seen:
+    """A method of frames 40 x 50 that notes which ones it expands, by their first pixels."""
 
-    def level_images(frames, level):
-        seen.extend(frames[:, 0, 0].tolist())
+    def __init__(self, num: int):
+        self.frames = torch.from_numpy(moving(40, 50, num=num))
+        self.frames[:, 0, 0] = torch.arange(num)
+        self.method = Farneback(40, 50, device="cpu", levels=1)
+        self.method.operations = PLAIN._replace(level_images=self.level_images)
+        self.numbers: list[int] = []
+
+    def level_images(self, frames, level):
+        self.numbers += frames[:, 0, 0].tolist()
         return PLAIN.level_images(frames, level)
 
-    method.operations = PLAIN._replace(level_images=level_images)
-    frames = torch.from_numpy(moving(40, 50, num=8))
-    frames[:, 0, 0] = torch.arange(8)
-    method.sequence(frames, chunk=chunk)
-    assert sorted(seen) == sorted([*range(8)] * len(method.levels))
+
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_a_sequence_expands_each_frame_once(chunk):
+    seen = Seen(8)
+    seen.method.sequence(seen.frames, chunk=chunk)
+    assert sorted(seen.numbers) == [*range(8)]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 100])
+def test_pairs_by_number_expand_what_they_share_once(chunk):
+    seen = Seen(8)
+    pairs = torch.tensor([(0, 1), (1, 2), (2, 3), (4, 5), (6, 7), (6, 6)])
+    parts = list(seen.method.between(seen.frames, pairs, chunk=chunk))
+    found, numbers = torch.cat(parts), seen.numbers.copy()
+    assert [len(part) for part in parts] == [len(part) for part in pairs.split(chunk)]
+    assert torch.equal(found, seen.method.pairs(seen.frames[pairs[:, 0]], seen.frames[pairs[:, 1]]))
+    assert found[:-1].abs().amax((1, 2, 3)).min() > 0.1
+    assert numbers == [k for part in pairs.split(chunk) for k in range(part.min(), part.max() + 1)]
 
 
 def test_no_pairs():
@@ -255,6 +273,19 @@ def test_no_pairs():
     assert farneback(frames[:0], frames[:0]).shape == (0, 40, 50, 2)
     for num in (0, 1):
         assert farneback_sequence(frames[:num]).shape == (0, 40, 50, 2)
+
+
+@pytest.mark.parametrize(
+    "coding", [FlowCoding(), FlowCoding(bound=8, integer_scale=True, planes=False)], ids=["planes", "colour"]
+)
+def test_coding_is_that_of_the_cpu_byte_for_byte(coding):
+    rng = np.random.default_rng(0)
+    flow = rng.normal(0, 10, (3, 31, 47, 2)).astype(np.float32)
+    flow[0] = 0
+    if not coding.planes:  # whose scale is a power of two, so that this is between two levels
+        flow[1] = (rng.integers(-300, 300, flow[1].shape) + 0.5) / np.float32(coding.scale)
+    expected = [coding.encode_planes(f) if coding.planes else coding.encode(f) for f in flow]
+    assert np.array_equal(encode(torch.from_numpy(flow), scale=coding.scale, planes=coding.planes), expected)
 
 
 def test_chunks_fit_the_memory(monkeypatch):

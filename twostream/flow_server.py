@@ -23,25 +23,14 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from twostream.flow import ZERO
 from twostream.flow_service import MESSAGE_BYTES, Report, Windows, receive, send
-from twostream.flow_torch import Farneback
+from twostream.flow_torch import Farneback, encode
 
 NUM_SIZES = 64
 """sizes of frames whose tables are kept; of 340x256 they take 2 MB"""
 POLL_SECONDS = 0.0005
 """between looks whether the device is done"""
 BATCHES_UNDER_WAY = {"cuda": 2, "cpu": 1}
-
-
-def code(flow: Tensor, *, scale: float, planes: bool) -> Tensor:
-    """Flow (N, H, W, 2) -> what FlowCoding makes of each: planes (N, 2H, W) uint8, or flow images (N, H, W, 3)."""
-    num, height, width, _ = flow.shape
-    values = flow.permute(0, 3, 1, 2)
-    if not planes:
-        values = torch.cat([values, values.square().sum(1, keepdim=True).sqrt_()], 1)
-    levels = values.mul(scale).add_(ZERO).round_().clamp_(0, 255).to(torch.uint8)
-    return levels.reshape(num, 2 * height, width) if planes else levels.permute(0, 2, 3, 1).contiguous()
 
 
 class FlowImages:
@@ -99,7 +88,7 @@ class FlowImages:
         chunk = self.chunk(*size)
         while True:
             try:
-                images = code(self._flow(frames, chunk), scale=self.scale, planes=self.planes)
+                images = encode(self._flow(frames, chunk), scale=self.scale, planes=self.planes)
                 break
             except torch.OutOfMemoryError:
                 if chunk == 1:

@@ -23,14 +23,14 @@ Inside, flow is (N, 2, h, w), and what belongs to a pixel stands on axis 1:
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twostream.flow import FarnebackParameters
+from twostream.flow import ZERO, FarnebackParameters
 from twostream.flow_tables import (
     REGULARISATION,
     Basis,
@@ -332,6 +332,19 @@ class Farneback:
             done += num
         return flow
 
+    def between(self, frames: Tensor, pairs: Tensor, *, chunk: int | None = None) -> Iterator[Tensor]:
+        """Flow of pairs (P, 2), numbers of frames (F, H, W) uint8, in chunks of (n, H, W, 2). In each chunk, the frames from
+        the first to the last that are named are expanded, once; so pairs should be in the order of their frames.
+        """
+        self._check(frames)
+        for part in pairs.split(chunk or self.chunk()):
+            first, last = int(part.min()), int(part.max())
+            expansions = self._expand(frames[first : last + 1])
+            one, two = (part - first).to(self.device, non_blocking=True).unbind(1)
+            chosen = [e[one] for e in expansions], [e[two] for e in expansions]
+            del expansions
+            yield self._flow(*chosen)
+
     def chunk(self) -> int:
         """Pairs at a time: in half of the free memory of a GPU, and no more than keeps the device busy."""
         budget = CHUNK_BYTES.get(self.device.type, CHUNK_BYTES["cpu"])
@@ -403,3 +416,13 @@ def farneback(prev: Tensor, next: Tensor, *, chunk: int | None = None, **paramet
 def farneback_sequence(frames: Tensor, *, chunk: int | None = None, **parameters) -> Tensor:
     """Flow between neighbours, uint8 (T, H, W) -> float32 (T - 1, H, W, 2), the same as that of the pairs."""
     return Farneback(*frames.shape[-2:], device=frames.device, **parameters).sequence(frames, chunk=chunk)
+
+
+def encode(flow: Tensor, *, scale: float, planes: bool = True) -> Tensor:
+    """Flow (N, H, W, 2) -> what FlowCoding makes of each: planes (N, 2H, W) uint8, or flow images (N, H, W, 3)."""
+    num, height, width, _ = flow.shape
+    values = flow.permute(0, 3, 1, 2)
+    if not planes:
+        values = torch.cat([values, values.square().sum(1, keepdim=True).sqrt_()], 1)
+    levels = values.mul(scale).add_(ZERO).round_().clamp_(0, 255).to(torch.uint8)
+    return levels.reshape(num, 2 * height, width) if planes else levels.permute(0, 2, 3, 1).contiguous()

@@ -22,8 +22,8 @@ from torch.utils.data import get_worker_info
 from twostream.annotations import VideoTable
 from twostream.dataset import Batch, ClipDataset
 from twostream.errors import BadInputError
-from twostream.flow import ZERO, FarnebackParameters, FlowSettings
-from twostream.flow_torch import Farneback
+from twostream.flow import FarnebackParameters, FlowSettings
+from twostream.flow_torch import Farneback, encode
 from twostream.frame_store import FrameStore
 from twostream.jpeg import Header, Region, choose_reduction, reduced, takes_area
 from twostream.stream import StreamConfig
@@ -182,11 +182,11 @@ class OnlineFlow:
         clips = torch.empty(len(batch.pictures), size, size, 2, dtype=torch.uint8, device=self.device)
         # Copied from pinned memory, and not waited for: Python runs ahead of a GPU.
         frames, pairs, pictures = (
-            values.to(self.device, non_blocking=True).split([count(group) for group in groups])
+            values.split([count(group) for group in groups])
             for values, count in (
-                (batch.frames, lambda g: g.num_frames * g.height * g.width),
+                (batch.frames.to(self.device, non_blocking=True), lambda g: g.num_frames * g.height * g.width),
                 (batch.pairs, lambda g: g.num_pairs),
-                (batch.pictures, lambda g: sum(number for *_, number in g.cuts)),
+                (batch.pictures.to(self.device, non_blocking=True), lambda g: sum(number for *_, number in g.cuts)),
             )
         )
         for group, *parts in zip(groups, frames, pairs, pictures, strict=True):
@@ -203,12 +203,11 @@ class OnlineFlow:
         """Frames (F, H, W) and their pairs (P, 2) -> x and y, uint8 (P, 2, H, W), as flow.FlowCoding codes them."""
         method = farneback(*frames.shape[1:], self.device, self.settings.farneback)
         levels = frames.new_empty(len(pairs), 2, *frames.shape[1:])
-        chunk = method.chunk()
-        for part, (first, second) in zip(
-            levels.split(chunk), (rows.unbind(1) for rows in pairs.split(chunk)), strict=True
-        ):
-            values = method.pairs(frames[first], frames[second]).mul_(self.settings.coding.scale).add_(ZERO)
-            part.copy_(values.round_().clamp_(0, 255).permute(0, 3, 1, 2))
+        done = 0
+        for flow in method.between(frames, pairs):
+            part = levels[done : done + len(flow)]
+            part.copy_(encode(flow, scale=self.settings.coding.scale).view_as(part))
+            done += len(flow)
         return levels
 
 
