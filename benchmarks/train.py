@@ -3,10 +3,12 @@
 
   python benchmarks/train.py --arch=inception_v3 --batch_size=64,256 --amp=bf16 --channels_last
   python benchmarks/train.py --arch=inception_v3 --batch_size=64,256 --amp=bf16 --channels_last --compile=default --batch_norm=frozen
+  python benchmarks/train.py --arch=inception_v3 --batch_size=64,256 --amp=bf16 --channels_last --data=flow,online
 
 All rows go through `engine.fit`, with a learning rate of 0. "synthetic" is one batch that stays on the device; "folders"
 and "packed" are JPEG images of 340x256, made for the purpose and read by train.py's own loader, again and again, so that
-they are in the system's memory. The rate of matrices is that of one large product in the format of --amp. Operations are
+they are in the system's memory. "flow" is the same with stored flow images, "online" with flow that is computed from
+the frames in folders, as --flow=online does. The rate of matrices is that of one large product in the format of --amp. Operations are
 counted by torch: an addition and a multiplication are two.
 """
 
@@ -22,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -38,13 +40,17 @@ from twostream.annotations import read_annotations
 from twostream.dataset import Batch, ClipDataset, train_loader, usable_videos
 from twostream.engine import AMP, FitOptions, Progress, build_optimizer, choose_device, fit
 from twostream.errors import EnvironmentFaultError
+from twostream.extraction import ExtractionSettings
+from twostream.flow import FlowSettings
 from twostream.frame_store import open_store
 from twostream.models import BACKBONES, BATCH_NORM, StreamNetwork, backbone_name, build_model
+from twostream.online_flow import FrameDataset, OnlineFlow
 from twostream.sampling import TrainingOrder
 from twostream.stream import StreamConfig
 from twostream.transforms import RandomCrop
 
-DATA = ("synthetic", "folders", "packed")
+DATA = {"synthetic": "rgb", "folders": "rgb", "packed": "rgb", "flow": "farneback", "online": "farneback"}
+"""rows, and the input type of their stream"""
 NUM_CLASSES = 400
 HEIGHT, WIDTH = 256, 340
 SCHEDULE_IMAGES = 500_000 * 64  # of 2D-kinectics' schedule
@@ -92,16 +98,19 @@ def synthetic_batch(batch_size: int, input_size: int, device: torch.device) -> B
 
 
 def write_images(root: Path, *, num_videos: int, num_frames: int) -> None:
-    """A data root of two classes: frames of smooth noise, some 20 kB each."""
+    """A data root of two classes: frames of smooth noise, some 20 kB each, and flow images."""
     rng = np.random.default_rng(0)
     videos = {}
+    # Of flow, x above y in grey.
+    kinds = {"rgb": ((HEIGHT, WIDTH, 3), 90), "farneback": ((2 * HEIGHT, WIDTH), ExtractionSettings().flow_quality)}
     for number in range(num_videos):
         videos[f"v{number}"] = {"split": "train", "label": "ab"[number % 2], "num_frames": num_frames}
-        folder = root / "rgb-images" / f"v{number}"
-        folder.mkdir(parents=True)
-        for k in range(num_frames):
-            frame = cv2.GaussianBlur(rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8), (0, 0), 1.5)
-            cv2.imwrite(str(folder / f"{k + 1:05d}.jpg"), frame, [cv2.IMWRITE_JPEG_QUALITY, 90])
+        for input_type, (shape, quality) in kinds.items():
+            folder = root / f"{input_type}-images" / f"v{number}"
+            folder.mkdir(parents=True)
+            for k in range(num_frames):
+                image = cv2.GaussianBlur(rng.integers(0, 256, shape, np.uint8), (0, 0), 1.5)
+                cv2.imwrite(str(folder / f"{k + 1:05d}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, quality])
     (root / "annotations.json").write_text(json.dumps({"version": 1, "classes": ["a", "b"], "videos": videos}))
 
 
@@ -111,12 +120,24 @@ def pack(root: Path, packed: Path) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def real_loader(root: Path, stream: StreamConfig, *, batch_size: int, iterations: int, workers: int, pin_memory: bool):
-    store = open_store(root, "rgb")
+def real_loader(
+    root: Path, stream: StreamConfig, *, batch_size: int, iterations: int, workers: int, device: torch.device
+) -> Iterable[Batch]:
+    store = open_store(root, stream.stored_type)
     videos, _ = usable_videos(read_annotations(root), "train", store)
-    dataset = ClipDataset(videos, store, stream, crop=RandomCrop(stream.input_size), mirror=True)
+    make_dataset = FrameDataset if stream.is_online else ClipDataset
+    dataset = make_dataset(videos, store, stream, crop=RandomCrop(stream.input_size), mirror=True)
     order = TrainingOrder(len(dataset), batch_size=batch_size, seed=0, first=0, last=iterations)
-    return train_loader(dataset, order, num_workers=workers, pin_memory=pin_memory)
+    loader = train_loader(dataset, order, num_workers=workers, pin_memory=device.type == "cuda")
+    return OnlineFlow(loader, stream, device) if stream.is_online else loader
+
+
+def stream_of(data: str, rgb: StreamConfig) -> StreamConfig:
+    """That of a row."""
+    if DATA[data] == "rgb":
+        return rgb
+    flow = replace(rgb, input_type=DATA[data], flow_coding=FlowSettings("farneback").to_json())
+    return flow.with_flow("online") if data == "online" else flow
 
 
 @dataclass
@@ -155,19 +176,23 @@ def measure(
     row.peak_bytes = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
 
 
-def measure_all(args: argparse.Namespace, stream: StreamConfig, device: torch.device) -> Iterator[Row]:
+def measure_all(args: argparse.Namespace, rgb: StreamConfig, device: torch.device) -> Iterator[Row]:
     fit_options = FitOptions(amp=args.amp, channels_last=args.channels_last, compile=args.compile)
     with tempfile.TemporaryDirectory() as folder:
-        roots = {"folders": Path(folder, "folders"), "packed": Path(folder, "packed")}
-        if roots.keys() & args.data:
+        roots = {data: Path(folder, "packed" if data == "packed" else "folders") for data in DATA}
+        if set(args.data) != {"synthetic"}:
             write_images(roots["folders"], num_videos=args.videos, num_frames=args.frames)
         if "packed" in args.data:
             pack(roots["folders"], roots["packed"])
         for batch_size in args.batch_size:
             # Anew for each size: it is compiled for one only.
-            network = build_model(stream, batch_norm=args.batch_norm).to(device)
-            fit_options.compile_network(network)
+            networks = {}
             for data in args.data:
+                stream = stream_of(data, rgb)
+                if stream.modality not in networks:
+                    networks[stream.modality] = build_model(stream, batch_norm=args.batch_norm).to(device)
+                    fit_options.compile_network(networks[stream.modality])
+                network = networks[stream.modality]
                 row, warm_up = Row(batch_size, data), args.warm_up
                 if data == "synthetic":
                     loader = itertools.repeat(synthetic_batch(batch_size, stream.input_size, device))
@@ -175,7 +200,7 @@ def measure_all(args: argparse.Namespace, stream: StreamConfig, device: torch.de
                     warm_up += 4 * args.workers  # few batches are left in the loader then that were read in advance
                     loader = real_loader(
                         roots[data], stream, batch_size=batch_size, iterations=warm_up + args.iterations,
-                        workers=args.workers, pin_memory=device.type == "cuda",
+                        workers=args.workers, device=device,
                     )  # fmt: skip
                 with contextlib.suppress(EnvironmentFaultError):
                     measure(
@@ -204,7 +229,13 @@ def build_parser() -> options.Parser:
     add("--arch", type=backbone_name, default="inception_v3", metavar="NAME", help="(default: inception_v3)")
     add("--input_size", type=options.positive, metavar="PX", help="side of the crops (default: the network's)")
     add("--batch_size", type=options.integers, default=(64,), metavar="N,N", help="a table row each (default: 64)")
-    add("--data", type=row_names, default=DATA, metavar="A,B", help=f"some of {', '.join(DATA)} (default: all)")
+    add(
+        "--data",
+        type=row_names,
+        default=("synthetic", "folders", "packed"),
+        metavar="A,B",
+        help=f"some of {', '.join(DATA)} (default: those of rgb)",
+    )
     add("--amp", choices=tuple(AMP), default="off", help="as in train.py (default: off)")
     add("--compile", default="off", metavar="MODE", help="as in train.py (default: off)")
     add("--batch_norm", choices=tuple(BATCH_NORM), default="train", help="as in train.py (default: train)")
@@ -249,7 +280,7 @@ def main() -> None:
         if row.data == "synthetic":
             synthetic = (row.batch_size, images)
         ratio = images / synthetic[1] if synthetic and synthetic[0] == row.batch_size else None
-        ratios += [ratio] if ratio and row.data != "synthetic" else []
+        ratios += [ratio] if ratio and row.data in ("folders", "packed") else []
         rows.append(row)
         print(
             f"| {row.batch_size} | {row.data} | {images:,.1f} | {f'{ratio:.3f}' if ratio else '-'} | "
@@ -264,9 +295,11 @@ def main() -> None:
     }
     for data, images in best.items():
         print(f"| {data} | {images:,.1f} | {SCHEDULE_IMAGES / images / 3600:,.2f} |")
+    if best.keys() >= {"flow", "online"}:
+        print(f"\nonline / flow: {best['online'] / best['flow']:.3f}")
     goal = H200_GOALS.get((args.arch, input_size, args.compile != "off"))
-    if device.type == "cuda" and goal and best:
-        print_goals(*goal, images=max(best.values()), ratios=ratios)
+    if device.type == "cuda" and goal and any(DATA[data] == "rgb" for data in best):
+        print_goals(*goal, images=max(n for data, n in best.items() if DATA[data] == "rgb"), ratios=ratios)
 
 
 def print_goals(images_goal: int, hours_goal: float | None, *, images: float, ratios: list[float]) -> None:

@@ -1,5 +1,6 @@
 """The benchmarks run and print every row. What they measure is asserted; how long it takes is not."""
 
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -237,6 +238,7 @@ def number(cell: str) -> float:
 
 def test_training_prints_every_row(run_program):
     words = [*SMALL_TRAINING, "--batch_size=2,3", "--workers=1", "--amp=bf16", "--channels_last"]
+    words.append(f"--data={','.join(training.DATA)}")
     result = run_program("benchmarks/train.py", *words, env={"OMP_NUM_THREADS": "1"})
     assert result.returncode == 0, result.stderr
     assert "benchmarks/train.py --arch=squeezenet1_1" in result.stdout.splitlines()[0]
@@ -247,6 +249,8 @@ def test_training_prints_every_row(run_program):
         for _, _, images, ratio, *_ in (row for row in rows if row[0] == size):
             assert float(ratio) == pytest.approx(number(images) / synthetic, abs=0.01)
     assert {row[0] for row in best} == set(training.DATA)
+    flow, online = (next(number(row[1]) for row in best if row[0] == name) for name in ("flow", "online"))
+    assert float(re.search(r"online / flow: (.*)", result.stdout)[1]) == pytest.approx(online / flow, abs=0.01)
     for name, images, hours in best:
         assert images in {row[2] for row in rows if row[1] == name}
         assert number(hours) == pytest.approx(500_000 * 64 / number(images) / 3600, rel=0.01)
