@@ -3,7 +3,8 @@
 
 A round starts on an empty data root. One or several copies of prep/extract.py work on the same videos; their process
 groups are killed (SIGKILL) after a random time, and they are started again, until the videos are done. Then every
-image and record must be, byte for byte, that of the undisturbed run; and no ffmpeg may be left.
+image and record must be, byte for byte, that of the undisturbed run; and no process of theirs may be left: no ffmpeg,
+and with --flow_device no server of flow.
 """
 
 import argparse
@@ -31,8 +32,11 @@ from twostream.video import ffmpeg_version, find_ffmpeg
 REPOSITORY = Path(__file__).resolve().parent.parent
 INPUT_TYPES = ("rgb", "farneback")
 NUM_VIDEOS = 8
+MARK = "KILLED_EXTRACTION_OF"
 MAX_WAIT_SECONDS = 3.0
 """before a kill; an undisturbed run of the videos takes about so long, a good part of it the start of the program"""
+MAX_WAIT_WITH_SERVER = 12.0
+"""which loads torch first"""
 
 
 @dataclass
@@ -44,7 +48,7 @@ class Tally:
     differing: int = 0
     """videos that were not those of the undisturbed run, of all rounds"""
     orphans: int = 0
-    """ffmpeg processes alive after a round"""
+    """processes alive after a round"""
 
 
 def write_videos(folder: Path) -> None:
@@ -55,11 +59,12 @@ def write_videos(folder: Path) -> None:
         toy.write_video(folder / f"v{seed}.mkv", large)
 
 
-def start(videos: Path, root: Path, store: str) -> subprocess.Popen:
-    """One copy of the program, in a process group of its own."""
+def start(videos: Path, root: Path, store: str, device: str) -> subprocess.Popen:
+    """One copy of the program, in a process group of its own; all its processes carry the folder in their environment."""
     command = [sys.executable, str(REPOSITORY / "prep" / "extract.py"), f"--videos={videos}", f"--root={root}"]
-    command += ["--short_side=0", "--workers=2", f"--store={store}"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0)
+    command += ["--short_side=0", "--workers=2", f"--store={store}", f"--flow_device={device}"]
+    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(command, **quiet, env=os.environ | {MARK: str(videos)}, process_group=0)
 
 
 def content(store: FrameStore) -> dict[str, dict]:
@@ -71,12 +76,15 @@ def content(store: FrameStore) -> dict[str, dict]:
     }
 
 
-def run_round(videos: Path, root: Path, store: str, *, copies: int, max_kills: int, rng: random.Random) -> int:
+def run_round(
+    videos: Path, root: Path, store: str, device: str, *, copies: int, max_kills: int, rng: random.Random
+) -> int:
     """Kill and start again until the videos are done; at most so many kills. Returns their number."""
+    max_wait = MAX_WAIT_SECONDS if device == "cpu" else MAX_WAIT_WITH_SERVER
     kills = 0
     while True:
-        programs = [start(videos, root, store) for _ in range(copies)]
-        deadline = time.monotonic() + rng.uniform(0.2, MAX_WAIT_SECONDS)
+        programs = [start(videos, root, store, device) for _ in range(copies)]
+        deadline = time.monotonic() + rng.uniform(0.2, max_wait)
         while kills < max_kills and time.monotonic() < deadline and any(p.poll() is None for p in programs):
             time.sleep(0.01)
         running = [p for p in programs if p.poll() is None]
@@ -90,23 +98,25 @@ def run_round(videos: Path, root: Path, store: str, *, copies: int, max_kills: i
             return kills
 
 
-def ffmpegs_on(folder: Path) -> int:
-    """ffmpeg processes whose command line names a folder."""
+def left_over(videos: Path) -> int:
+    """Processes that were started on these videos, and those that they started."""
     num = 0
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
+    for environment in Path("/proc").glob("[0-9]*/environ"):
         try:
-            num += str(folder).encode() in process.read_bytes() and b"image2pipe" in process.read_bytes()
+            num += f"{MARK}={videos}".encode() in environment.read_bytes().split(b"\0")
         except OSError:
             continue
     return num
 
 
-def run_rounds(folder: Path, *, kills: int, seed: int, stores: tuple[str, ...] = ("folders", "packed")) -> Tally:
+def run_rounds(
+    folder: Path, *, kills: int, seed: int, device: str = "cpu", stores: tuple[str, ...] = ("folders", "packed")
+) -> Tally:
     """Rounds until so many kills, by turns with one copy and with two, in each kind of store."""
     rng = random.Random(seed)
     videos = folder / "videos"
     write_videos(videos)
-    program = start(videos, folder / "truth", "folders")
+    program = start(videos, folder / "truth", "folders", device)
     assert program.wait() == 0, "the undisturbed run failed"
     truth = {t: content(open_store(folder / "truth", t)) for t in INPUT_TYPES}
     tally = Tally()
@@ -114,18 +124,18 @@ def run_rounds(folder: Path, *, kills: int, seed: int, stores: tuple[str, ...] =
         root = folder / f"round{tally.rounds}"
         store, copies = stores[tally.rounds % len(stores)], 1 + tally.rounds // len(stores) % 2
         left = min(kills - tally.kills, 10)
-        tally.kills += run_round(videos, root, store, copies=copies, max_kills=left, rng=rng)
+        tally.kills += run_round(videos, root, store, device, copies=copies, max_kills=left, rng=rng)
         tally.rounds += 1
         for input_type in INPUT_TYPES:
             there = content(open_store(root, input_type))
             names = truth[input_type].keys() | there.keys()
             tally.differing += sum(there.get(name) != truth[input_type].get(name) for name in names)
-        for _ in range(100):  # a killed program's ffmpeg ends at its next write
-            if not ffmpegs_on(videos):
+        for _ in range(100):  # a killed program's ffmpeg ends at its next write, its server of flow after its start
+            if not left_over(videos):
                 break
             time.sleep(0.1)
         else:
-            tally.orphans += ffmpegs_on(videos)
+            tally.orphans += left_over(videos)
     return tally
 
 
@@ -133,14 +143,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=123)
+    parser.add_argument("--flow_device", default="cpu", help="as in prep/extract.py")
     parser.add_argument("--out", type=Path, help="Markdown file to write the result into")
     args = parser.parse_args()
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        tally = run_rounds(Path(folder), kills=args.kills, seed=args.seed)
+        tally = run_rounds(Path(folder), kills=args.kills, seed=args.seed, device=args.flow_device)
     text = f"""# Extraction killed {tally.kills} times
 
-`python tests/kills.py --kills={args.kills} --seed={args.seed}`, {date.today()}, {(time.monotonic() - begin) / 60:.0f} minutes on
+`python tests/kills.py --kills={args.kills} --seed={args.seed} --flow_device={args.flow_device}`, {date.today()}, {(time.monotonic() - begin) / 60:.0f} minutes on
 {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, OpenCV {cv2.__version__},
 ffmpeg {ffmpeg_version(find_ffmpeg())}.
 
@@ -150,7 +161,7 @@ ffmpeg {ffmpeg_version(find_ffmpeg())}.
 | kills (SIGKILL to a copy's process group, at random) | {tally.kills} |
 | videos x input types compared with the undisturbed run, byte for byte | {tally.rounds * NUM_VIDEOS * len(INPUT_TYPES)} |
 | of them different or missing | {tally.differing} |
-| ffmpeg processes left over | {tally.orphans} |
+| processes left over | {tally.orphans} |
 """
     print(text)
     if args.out:

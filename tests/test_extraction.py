@@ -296,6 +296,13 @@ def test_killed_extraction_is_the_undisturbed_one(tmp_path):
     assert (tally.differing, tally.orphans) == (0, 0)
 
 
+@pytest.mark.slow
+def test_killed_extraction_with_a_server_of_flow_is_the_undisturbed_one(tmp_path):
+    tally = run_rounds(tmp_path, kills=40, seed=0, device="torch-cpu")
+    assert tally.kills >= 40
+    assert (tally.differing, tally.orphans) == (0, 0)
+
+
 # --------------------------------------------------------------------------------------------------- bad videos
 
 
