@@ -41,11 +41,11 @@ def to_html(report: Report, *, root: Path | None = None, command: str = "", file
     view = View(report, root)
     sections = [("result", "Result", _result(view))]
     if view.has_labels:
-        groups = view.examples()
+        shown = view.examples()
         sections += [
-            ("videos", "Who is right where", quadrants_section(view, groups)),
+            ("videos", "Who is right where", quadrants_section(view, shown)),
             ("classes", "Accuracy of each class", _classes(view)),
-            ("confusion", "Confusion", confusion_section(view, groups)),
+            ("confusion", "Confusion", confusion_section(view, shown)),
             ("frames", "Number of frames", _frames(view)),
             ("calibration", "Calibration", _calibration(view)),
         ]

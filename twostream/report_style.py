@@ -166,7 +166,7 @@ for (const group of document.querySelectorAll(".choice")) {
 
 /* The confusion matrix of many classes: the pictures' pixels in a chosen order, with names under the pointer. */
 const maps = document.getElementById("maps");
-if (maps) addEventListener("load", () => {  // the pictures are there
+if (maps) addEventListener("load", () => {  /* when the pictures are there */
   const data = JSON.parse(document.getElementById("confusion-data").textContent), size = data.classes.length;
   const images = [...maps.querySelectorAll("img")];
   const canvas = make("canvas", {width: size, height: size, tabIndex: 0, ariaLabel: "confusion matrix; arrow keys move over its cells"});

@@ -10,15 +10,14 @@ from twostream import charts
 from twostream.examples import Example, image_types
 from twostream.judgement import order_by_likeness
 from twostream.pages import data_url, escape, table
-from twostream.report_view import View, one_digit, videos
+from twostream.report_view import Shown, View, one_digit, videos
 
 MAX_CELLS = 30
 """classes whose confusion matrix has its counts written in it; more are a map"""
 
 
-def quadrants_section(view: View, found: dict) -> str:
-    groups = found["groups"]
-    total = sum(int(group.videos.sum()) for group, _ in groups)
+def quadrants_section(view: View, shown: Shown) -> str:
+    total = sum(int(group.videos.sum()) for group, _ in shown.groups)
     left_out = view.count - total
     said = f"{videos(total)} that {'all streams' if len(view.streams) > 1 else view.streams[0]} scored"
     said += f"; {videos(left_out)} without such scores left out" if left_out else ""
@@ -38,11 +37,11 @@ def quadrants_section(view: View, found: dict) -> str:
     if not (view.root and image_types(view.root, view.report.tables)):
         place = f"{view.root} has none" if view.root else "name their data root by --root=DIR or --annotations=DIR"
         explained += f"<p>No pictures: {escape(place)}.</p>"
-    counts = _quadrant_table(view, [group for group, _ in groups], total)
+    counts = _quadrant_table(view, [group for group, _ in shown.groups], total)
     parts = [f'<p>{escape(said)}.</p><div class="beside"><div>{counts}</div><div>{explained}</div></div>']
-    for group, chosen in groups:
+    for group, chosen in shown.groups:
         parts.append(f"<h3>{escape(group.title)}: {videos(int(group.videos.sum()))}</h3>")
-        cards = [_card(view, found["videos"][place]) for place in chosen]
+        cards = [_card(view, shown.videos[place]) for place in chosen]
         parts.append(f'<div class="gallery">{"".join(cards)}</div>' if cards else '<p class="none">There is none.</p>')
     return "\n".join(parts)
 
@@ -111,7 +110,7 @@ def _card(view: View, example: Example) -> str:
 # --------------------------------------------------------------------------------------------------------- confusion
 
 
-def confusion_section(view: View, found: dict) -> str:
+def confusion_section(view: View, shown: Shown) -> str:
     """The matrix of each row, beside it the commonest mistakes, below examples of these."""
     size = len(view.classes)
     matrices = {name: judged.confusion(size) for name, judged in view.judged.items()}
@@ -125,11 +124,11 @@ def confusion_section(view: View, found: dict) -> str:
             first, title = " data-first" if name == view.main else "", f"<h3>{view.row_name(name)}</h3>"
             parts.append(f'<div data-name="{escape(name)}"{first}>{title}{_confusion_table(view, matrix)}</div>')
         drawn = f'<div class="choice">{"".join(parts)}</div>'
-    shown = {place for _, chosen in found["groups"] for place in chosen}
-    more = [_card(view, example) for place, example in found["videos"].items() if place not in shown]
+    above = {place for _, chosen in shown.groups for place in chosen}
+    more = [_card(view, example) for place, example in shown.videos.items() if place not in above]
     gallery = f'<h3>Examples of these mistakes, beside those above</h3><div class="gallery">{"".join(more)}</div>'
     return (
-        f'{text}<div class="beside even"><div>{drawn}</div><div>{_pairs(view, found)}</div></div>{gallery * bool(more)}'
+        f'{text}<div class="beside even"><div>{drawn}</div><div>{_pairs(view, shown)}</div></div>{gallery * bool(more)}'
     )
 
 
@@ -195,12 +194,12 @@ def _picture(matrix: np.ndarray) -> bytes:
     return cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
 
 
-def _pairs(view: View, found: dict) -> str:
-    if not found["pairs"]:
+def _pairs(view: View, shown: Shown) -> str:
+    if not shown.pairs:
         return f"<p>{escape(view.main)} took no video for another class.</p>"
     totals, ids = view.matrix.sum(axis=1), view.report.predictions.video_ids
     rows = []
-    for (truth, taken, times), chosen in found["pairs"].items():
+    for (truth, taken, times), chosen in shown.pairs.items():
         links = ", ".join(f'<a href="#video-{place}">{escape(ids[place])}</a>' for place in chosen)
         share = one_digit(times / totals[truth])
         rows.append([escape(view.classes[truth]), escape(view.classes[taken]), f"{times:,}", share, links])

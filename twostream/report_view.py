@@ -2,11 +2,12 @@
 
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 from twostream import metrics
-from twostream.examples import choose, make_example
+from twostream.examples import Example, choose, make_example
 from twostream.fusion import Consensus
-from twostream.judgement import Judgement, quadrants
+from twostream.judgement import Group, Judgement, quadrants
 from twostream.pages import escape
 from twostream.report import Report, probabilities
 
@@ -16,6 +17,17 @@ PAIRS = 20
 """most confused ones that are listed, with an example each"""
 STREAM_LOOKS = ("first", "second-stream", "third", "fourth", "other")
 """style classes of the streams; the fusion is "fused" """
+
+
+class Shown(NamedTuple):
+    """The videos of the page; they are numbered by their places in the split."""
+
+    groups: list[tuple[Group, list[int]]]
+    """quadrants, with examples"""
+    pairs: dict[tuple[int, int, int], list[int]]
+    """most confused classes (true, taken for, times), with an example"""
+    videos: dict[int, Example]
+    """all these examples"""
 
 
 class View:
@@ -51,8 +63,7 @@ class View:
     def row_name(self, name: str) -> str:
         return f'<span class="dot {self.looks[name]}"></span>{escape(name)}'
 
-    def examples(self) -> dict:
-        """The quadrants and the most confused pairs, with the videos that stand for them; and those, by place."""
+    def examples(self) -> Shown:
         main = self.judged[self.main]
         groups = [(group, choose(group.videos, main, EXAMPLES)) for group in quadrants(self.chain[: len(self.streams)])]
         pairs = {}
@@ -67,7 +78,7 @@ class View:
             )
             for place in places
         }  # fmt: skip
-        return {"groups": groups, "pairs": pairs, "videos": videos}
+        return Shown(groups, pairs, videos)
 
 
 def one_digit(value: float) -> str:
