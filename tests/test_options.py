@@ -205,32 +205,3 @@ def test_too_little_shared_memory(error, words, last_words):
 ])  # fmt: skip
 def test_faults_in_loader_processes(error, words, last_words):
     assert words in last_words(error)
-
-
-SWALLOWED = """
-import os, signal, sys, time
-from twostream import options
-
-class Slow:
-    def __del__(self):
-        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
-        time.sleep(0.2)
-
-def main():
-    print("begun")
-    Slow()
-    time.sleep(60)
-    print("went on")
-
-options.run(main)
-"""
-
-
-@pytest.mark.parametrize("number, code", [("SIGTERM", 143), ("SIGHUP", 143), ("SIGINT", 130)])
-def test_a_request_to_end_in_a_destructor_is_heard(number, code):
-    """There Python drops exceptions."""
-    result = subprocess.run(
-        [sys.executable, "-c", SWALLOWED, number], cwd=REPOSITORY, capture_output=True, text=True, timeout=50
-    )
-    assert (result.returncode, result.stdout) == (code, "begun\n"), result.stderr
-    assert result.stderr == "interrupted; what is finished is kept, run the command again to go on\n"

@@ -171,7 +171,6 @@ def run(main: Callable[[], int | None]) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` has its way
             signal.signal(number, _terminate)
-    usual_hook, sys.unraisablehook = sys.unraisablehook, _raise_again
     try:
         code = main() or 0
     except UserError as error:
@@ -185,8 +184,6 @@ def run(main: Callable[[], int | None]) -> None:
             raise
         print(f"error: {_in_one_line(error)}", file=sys.stderr)
         code = EXIT_ENVIRONMENT
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    sys.unraisablehook = usual_hook
     # Nothing is left to be stopped but Python's own end, in which a signal would only spoil the exit code.
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         if signal.getsignal(number) is _terminate:
@@ -217,19 +214,3 @@ def _in_one_line(error: Exception) -> str:
 
 def _terminate(signal_number: int, frame: object) -> None:
     raise Terminated
-
-
-def _raise_again(unraisable) -> None:
-    """Python drops what is raised in a destructor, or in a callback of the garbage collection; a request to end, which may
-    come at any moment, is raised once more, a little later.
-    """
-    if not isinstance(unraisable.exc_value, KeyboardInterrupt):
-        sys.__unraisablehook__(unraisable)
-        return
-    again = type(unraisable.exc_value)
-
-    def end(signal_number: int, frame: object) -> None:
-        raise again
-
-    signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, 0.05)
