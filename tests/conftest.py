@@ -63,7 +63,9 @@ def run_here(monkeypatch, capsys):
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        return subprocess.CompletedProcess(sys.argv, end.value.code, *capsys.readouterr())
+        result = subprocess.CompletedProcess(sys.argv, end.value.code, *capsys.readouterr())
+        assert "Traceback" not in result.stderr, result.stderr
+        return result
 
     return run
 

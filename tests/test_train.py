@@ -36,10 +36,17 @@ RGB_RUN = "kinetics-inception_v3-rgb-sl01-g1-fs6-4-000500"
 
 
 @pytest.fixture
-def train(run_program, toy_root):
+def train(run_here, toy_root):
+    """train(save_root, *words) -> its result."""
+
     def run(save_root, *words, root=toy_root):
         words = [f"--root={root}", f"--save_root={save_root}", *SMALL, "--val_interval=3", "--workers=0", *words]
-        return run_program("train.py", *words, env=ONE_THREAD)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return run_here("train.py", "--device=cpu", *words)
+        finally:
+            torch.set_num_threads(threads)
 
     return run
 
@@ -199,9 +206,10 @@ def test_a_full_disk_costs_no_more_than_the_iterations_since(toy_root, train, un
     assert_same_run(tmp_path, undisturbed)
 
 
-def test_two_trainings_in_one_folder(train, undisturbed, tmp_path):
+def test_two_trainings_in_one_folder(run_program, toy_root, undisturbed, tmp_path):
+    words = [f"--root={toy_root}", f"--save_root={tmp_path}", *SMALL, "--val_interval=3", "--workers=0"]
     with lock_run(copy_of(undisturbed, tmp_path, 3), print):
-        result = train(tmp_path, "--max_iterations=6", "--resume=auto")
+        result = run_program("train.py", *words, "--max_iterations=6", "--resume=auto", env=ONE_THREAD)
     assert_refused(result, 4, "another training", RGB_RUN, f"pid {os.getpid()}, since 20")
 
 
