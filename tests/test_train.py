@@ -598,7 +598,6 @@ def test_a_loader_process_that_is_killed_costs_no_iteration(toy_root, here, tmp_
     assert_refused(
         subprocess.CompletedProcess([], process.returncode, "", error), 4, "DataLoader worker (pid", "--workers"
     )
-    assert "Killed" in error
     (iteration,) = checkpoint_iterations(tmp_path / "killed" / "tiny")
     assert 1 <= iteration < 40 and read_log(tmp_path / "killed" / "tiny")[-1]["iteration"] == iteration
     here(*TINY, *words, "--resume=auto", f"--save_root={tmp_path / 'killed'}")
