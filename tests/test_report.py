@@ -11,6 +11,7 @@ import pytest
 from tests.tables import make_table
 from twostream.errors import BadInputError
 from twostream.fusion import Consensus
+from twostream.metrics import calibration_error
 from twostream.report import COLUMNS, MORE_COLUMNS, build_report, to_latex, to_markdown, to_text, write_json
 from twostream.result_writers import write_csv
 
@@ -244,6 +245,16 @@ def test_fitted_weights_stand_beside_equal_ones():
     assert weights.sum() == pytest.approx(1) and np.abs(weights - 0.5).max() < 0.1  # both are right equally often
     assert "each video by weights fitted on the other 4 of 5 parts" in to_text(report)
     assert report.predictions.main == "RGB+Flow fitted: temperature"
+
+
+@pytest.mark.parametrize("consensus", ["mean", "softmax-mean"])
+def test_calibration_of_mixtures_is_that_of_their_probabilities(consensus):
+    """Which they are, whatever the streams' scores were."""
+    report = build(*half_right(2000), consensus=consensus, fit=("global",))
+    name = "RGB+Flow fitted: global"
+    assert report.rows[-1].calibration_error == pytest.approx(
+        calibration_error(report.predictions.scores[name], report.predictions.labels)
+    )
 
 
 # ------------------------------------------------------------------------------------------------- Markdown and LaTeX

@@ -90,8 +90,14 @@ class Predictions:
     classes: list[str]
     scores: dict[str, np.ndarray]
     """(V, K) by row; NaN for videos without scores"""
+    on_softmax: dict[str, bool]
+    """by row: are these probabilities, but for a factor, or logits?"""
     main: str
     """the row that is meant where only one can be written: the last fusion"""
+
+    def probabilities(self, name: str) -> np.ndarray:
+        """Of a row's scores (V, K)."""
+        return probabilities(self.scores[name], on_softmax=self.on_softmax[name])
 
 
 @dataclass(frozen=True)
@@ -160,7 +166,7 @@ def build_report(
             equal = (1.0,) * len(tables)
             scores[f"{both} 1:1"] = fuse(streams, equal)
             clip_ranks.append(_fused_clip_ranks(tables, names, consensus, equal))
-        of_streams = [probabilities(part, consensus) for part in streams] if fit else []
+        of_streams = [probabilities(part, on_softmax=consensus.on_softmax) for part in streams] if fit else []
         for method in fit:
             crossed = fitting.cross_fit(method, of_streams, labels)
             name = f"{both} fitted: {method}"
@@ -172,11 +178,15 @@ def build_report(
                 "of_folds": [of_fold.to_json() for of_fold in crossed.of_folds],
             }
 
+    on_softmax = {name: consensus.on_softmax or name in fitted for name in scores}
+    predictions = Predictions(
+        tables[0].video_ids, labels, tables[0].classes, scores, on_softmax, main=list(scores)[-1]
+    )  # fmt: skip
     known = labels >= 0
     everywhere = ~np.any([np.isnan(part).any(axis=1) for part in streams], axis=0) & known
     ranks = {name: np.where(known, metrics.rank_of_truth(part, labels), 0) for name, part in scores.items()}
     rows = in_threads(
-        lambda part: _row(*part, ranks[part[0]], scores[part[0]], labels, everywhere, consensus),
+        lambda part: _row(*part, ranks[part[0]], predictions, everywhere),
         zip(scores, clip_ranks, strict=True),
     )
     right = {name: ranks[name][everywhere] == 1 for name in scores}
@@ -196,7 +206,7 @@ def build_report(
         sweep=sweep(tables, [*names, both][: len(streams) + (len(streams) > 1)], weights, consensus=consensus)
         if swept
         else [],
-        predictions=Predictions(tables[0].video_ids, labels, tables[0].classes, scores, list(scores)[-1]),
+        predictions=predictions,
         tables=tables,
     )
 
@@ -209,9 +219,9 @@ def _comparisons(right: dict[str, np.ndarray], names: list[str]) -> list[Compari
     return against_best + [compare(name, right[name], fusions[0], right[fusions[0]]) for name in fusions[1:]]
 
 
-def probabilities(scores: np.ndarray, consensus: Consensus) -> np.ndarray:
+def probabilities(scores: np.ndarray, *, on_softmax: bool) -> np.ndarray:
     """Video scores as probabilities of the classes; rows of NaN stay."""
-    if not consensus.on_softmax:
+    if not on_softmax:
         return softmax(scores)
     return scores / scores.sum(axis=1, keepdims=True)
 
@@ -233,7 +243,10 @@ def _fused_clip_ranks(
         return np.array([], int)
     chosen = common_rows(tables)
     if not len(chosen[0]):
-        raise BadInputError(f"{' and '.join(names)} have no frame in common: score them at the same --frame_step")
+        raise BadInputError(
+            f"{' and '.join(names)} have no frame in common: score them with the same --frame_step "
+            "or --num_clips, and --views"
+        )
     labels = tables[0].row_labels[chosen[0]]
     ranks = np.empty(len(labels), int)
 
@@ -245,16 +258,14 @@ def _fused_clip_ranks(
     return ranks[labels >= 0]
 
 
-def _row(
-    name: str, clip_ranks: np.ndarray, ranks: np.ndarray, scores: np.ndarray, labels: np.ndarray,
-    everywhere: np.ndarray, consensus: Consensus,
-) -> Row:  # fmt: skip
-    known = labels >= 0
-    official, scored = ranks[known], ranks[known & ~np.isnan(scores).any(axis=1)]
+def _row(name: str, clip_ranks: np.ndarray, ranks: np.ndarray, predictions: Predictions, everywhere: np.ndarray) -> Row:
+    known = predictions.labels >= 0
+    scores, labels = predictions.scores[name][known], predictions.labels[known]
+    official = ranks[known]
+    scored = official[~np.isnan(scores).any(axis=1)]
     denominators = {
         "official": Rates.of(official), "scored": Rates.of(scored), "intersection": Rates.of(ranks[everywhere])
     }  # fmt: skip
-    scores, labels = scores[known], labels[known]
     truth = metrics.one_hot(labels, scores.shape[1])
     rates = denominators["official"]
     return Row(
@@ -272,7 +283,7 @@ def _row(
         video_top5_interval=bootstrap_interval((official >= 1) & (official <= 5)),
         mean_average_precision=metrics.mean_average_precision(metrics.listed(scores), truth, interpolated=True),
         mean_average_precision_full=metrics.mean_average_precision(scores, truth),
-        calibration_error=metrics.calibration_error(probabilities(scores, consensus), labels),
+        calibration_error=metrics.calibration_error(predictions.probabilities(name)[known], labels),
         denominators=denominators,
     )
 

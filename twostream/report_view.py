@@ -9,7 +9,7 @@ from twostream.examples import Example, choose, make_example
 from twostream.fusion import Consensus
 from twostream.judgement import Group, Judgement, quadrants
 from twostream.pages import escape
-from twostream.report import Report, probabilities
+from twostream.report import Report
 
 EXAMPLES = 4
 """of a quadrant"""
@@ -51,9 +51,9 @@ class View:
         if len(self.streams) > 2:  # their colours are taken
             looks[len(self.streams) + 1 :] = ["other"] * (len(self.fusions) - 1)
         self.looks = dict(zip(names, looks, strict=True))
-        scores = report.predictions.scores
+        predictions = report.predictions
         self.judged = {
-            name: Judgement.of(name, scores[name], probabilities(scores[name], self.consensus), self.labels)
+            name: Judgement.of(name, predictions.scores[name], predictions.probabilities(name), self.labels)
             for name in names
         }
         self.chain = [self.judged[name] for name in [*self.streams, *self.fusions[:1]]]
