@@ -33,8 +33,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 INPUT_TYPES = ("rgb", "farneback")
 NUM_VIDEOS = 8
 MARK = "KILLED_EXTRACTION_OF"
-MAX_WAIT_SECONDS = 3.0
-"""before a kill; an undisturbed run of the videos takes about so long, a good part of it the start of the program"""
+MAX_WAIT_SECONDS = 2.0
+"""before a kill, the start of the program among them; of a run that goes on, little more is left to be done"""
 MAX_WAIT_WITH_SERVER = 12.0
 """which loads torch first"""
 

@@ -168,7 +168,7 @@ class OnlineFlow:
 
     def __init__(self, batches: Iterable[FrameBatch], stream: StreamConfig, device: torch.device):
         self.batches, self.stream, self.device = batches, stream, device
-        self.settings = FlowSettings.from_json({k: v for k, v in stream.flow_coding.items() if k != "online"})
+        self.settings = FlowSettings.from_json(stream.with_flow("stored").flow_coding)
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.batches:
