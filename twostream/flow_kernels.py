@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from twostream.flow_tables import REGULARISATION, Basis, Level, Window
+from twostream.flow_tables import Basis, Level, Window
 
 TILE_HEIGHT, TILE_WIDTH = 16, 32
 """Pixels. Windows reach 7 pixels up and down: a taller tile reads less twice, a wider one reads whole cache lines."""
@@ -192,7 +192,7 @@ def expand_kernel(
     tl.store(out + size, (sum_x * tl.load(inverse)).to(tl.float32), mask=mask)
     tl.store(out + 2 * size, (sum_yy * tl.load(inverse + 2) + sum_one).to(tl.float32), mask=mask)
     tl.store(out + 3 * size, (sum_xx * tl.load(inverse + 2) + sum_one).to(tl.float32), mask=mask)
-    tl.store(out + 4 * size, (sum_xy * tl.load(inverse + 3)).to(tl.float32), mask=mask)
+    tl.store(out + 4 * size, (sum_xy * (tl.load(inverse + 3) / 2)).to(tl.float32), mask=mask)
 
 
 def expand(images: Tensor, basis: Basis) -> Tensor:
@@ -242,23 +242,23 @@ def normal_equations_kernel(
     second_xx = look_up(second + 3 * size, corner, width, left, right, above, below, inside)
     second_xy = look_up(second + 4 * size, corner, width, left, right, above, below, inside)
 
-    yy = (first_yy + tl.where(inside, second_yy, first_yy)) * 0.5
-    xx = (first_xx + tl.where(inside, second_xx, first_xx)) * 0.5
-    xy = (first_xy + tl.where(inside, second_xy, first_xy)) * 0.25
-    y_half = (first_y - second_y) * 0.5 + (yy * y_flow + xy * x_flow)
-    x_half = (first_x - second_x) * 0.5 + (xy * y_flow + xx * x_flow)
+    yy = first_yy + tl.where(inside, second_yy, first_yy)
+    xx = first_xx + tl.where(inside, second_xx, first_xx)
+    xy = first_xy + tl.where(inside, second_xy, first_xy)
+    b_y = first_y - second_y + (yy * y_flow + xy * x_flow)
+    b_x = first_x - second_x + (xy * y_flow + xx * x_flow)
     sure = tl.load(certainty + pixel, mask=mask, other=0.0)
     yy *= sure
     xx *= sure
     xy *= sure
-    y_half *= sure
-    x_half *= sure
+    b_y *= sure
+    b_x *= sure
     out = equations + image * 5 * size + pixel
     tl.store(out, yy * yy + xy * xy, mask=mask)
     tl.store(out + size, (yy + xx) * xy, mask=mask)
     tl.store(out + 2 * size, xx * xx + xy * xy, mask=mask)
-    tl.store(out + 3 * size, yy * y_half + xy * x_half, mask=mask)
-    tl.store(out + 4 * size, xy * y_half + xx * x_half, mask=mask)
+    tl.store(out + 3 * size, yy * b_y + xy * b_x, mask=mask)
+    tl.store(out + 4 * size, xy * b_y + xx * b_x, mask=mask)
 
 
 def normal_equations(first: Tensor, second: Tensor, flow: Tensor, level: Level) -> Tensor:
@@ -269,11 +269,11 @@ def normal_equations(first: Tensor, second: Tensor, flow: Tensor, level: Level) 
 
 
 @triton.jit
-def store_flow(out, size, yy, xy, xx, y_half, x_half, mask, REGULARISATION: tl.constexpr):
+def store_flow(out, size, yy, xy, xx, b_y, b_x, mask, REGULARISATION: tl.constexpr):
     """The flow that solves the equations, which are float64."""
     share = 1 / (yy * xx - xy * xy + tl.full((1,), REGULARISATION, tl.float64))
-    tl.store(out, ((yy * x_half - xy * y_half) * share).to(tl.float32), mask=mask)
-    tl.store(out + size, ((xx * y_half - xy * x_half) * share).to(tl.float32), mask=mask)
+    tl.store(out, ((yy * b_x - xy * b_y) * share).to(tl.float32), mask=mask)
+    tl.store(out + size, ((xx * b_y - xy * b_x) * share).to(tl.float32), mask=mask)
 
 
 @triton.jit
@@ -309,8 +309,7 @@ def box_sums_kernel(
 @triton.jit
 def solve_box_kernel(
     sums, flow, num_columns, height, width,
-    REACH: tl.constexpr, WEIGHT: tl.constexpr, REGULARISATION: tl.constexpr,
-    TILE_HEIGHT: tl.constexpr, TILE_WIDTH: tl.constexpr,
+    REACH: tl.constexpr, REGULARISATION: tl.constexpr, TILE_HEIGHT: tl.constexpr, TILE_WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Running sums of those along the rows, and the flow they give; width is 1."""
     image, y, x, mask = tile_of(height, width, TILE_HEIGHT, TILE_WIDTH)
@@ -321,19 +320,15 @@ def solve_box_kernel(
     yy = sum_before(row, 1, last, mask, REACH)
     xy = sum_before(row + size, 1, last, mask, REACH)
     xx = sum_before(row + 2 * size, 1, last, mask, REACH)
-    y_half = sum_before(row + 3 * size, 1, last, mask, REACH)
-    x_half = sum_before(row + 4 * size, 1, last, mask, REACH)
-    weight = tl.full((1,), WEIGHT, tl.float64)
+    b_y = sum_before(row + 3 * size, 1, last, mask, REACH)
+    b_x = sum_before(row + 4 * size, 1, last, mask, REACH)
     for column in range(num_columns):
         yy += change_of_sum(row, column, 1, last, mask, REACH)
         xy += change_of_sum(row + size, column, 1, last, mask, REACH)
         xx += change_of_sum(row + 2 * size, column, 1, last, mask, REACH)
-        y_half += change_of_sum(row + 3 * size, column, 1, last, mask, REACH)
-        x_half += change_of_sum(row + 4 * size, column, 1, last, mask, REACH)
-        store_flow(
-            out + column, size, yy * weight, xy * weight, xx * weight, y_half * weight, x_half * weight, mask,
-            REGULARISATION,
-        )  # fmt: skip
+        b_y += change_of_sum(row + 3 * size, column, 1, last, mask, REACH)
+        b_x += change_of_sum(row + 4 * size, column, 1, last, mask, REACH)
+        store_flow(out + column, size, yy, xy, xx, b_y, b_x, mask, REGULARISATION)
 
 
 @triton.jit
@@ -370,22 +365,22 @@ def solve_weighted_kernel(
     yy = weighted_sum(row, x, 1, width - 1, weights, mask, REACH).to(tl.float64)
     xy = weighted_sum(row + size, x, 1, width - 1, weights, mask, REACH).to(tl.float64)
     xx = weighted_sum(row + 2 * size, x, 1, width - 1, weights, mask, REACH).to(tl.float64)
-    y_half = weighted_sum(row + 3 * size, x, 1, width - 1, weights, mask, REACH).to(tl.float64)
-    x_half = weighted_sum(row + 4 * size, x, 1, width - 1, weights, mask, REACH).to(tl.float64)
+    b_y = weighted_sum(row + 3 * size, x, 1, width - 1, weights, mask, REACH).to(tl.float64)
+    b_x = weighted_sum(row + 4 * size, x, 1, width - 1, weights, mask, REACH).to(tl.float64)
     out = flow + image * 2 * size + y * width + x
-    store_flow(out, size, yy, xy, xx, y_half, x_half, mask, REGULARISATION)
+    store_flow(out, size, yy, xy, xx, b_y, b_x, mask, REGULARISATION)
 
 
 def solve(equations: Tensor, window: Window) -> Tensor:
     num, channels, height, width = equations.shape
     flow = equations.new_empty(num, 2, height, width)
-    options = dict(REACH=window.reach, REGULARISATION=REGULARISATION)
+    options = dict(REACH=window.reach, REGULARISATION=window.regularisation)
     if window.weights is None:
         sums = torch.empty_like(equations, dtype=torch.float64)
         shape = num * channels, 1, width
         launch(box_sums_kernel, shape, equations, sums, height, tile=(1, COLUMNS), REACH=window.reach)
-        options |= dict(WEIGHT=window.weight, tile=(ROWS, 1), num_warps=1)
-        launch(solve_box_kernel, (num, height, 1), sums, flow, width, **options)
+        shape = num, height, 1
+        launch(solve_box_kernel, shape, sums, flow, width, tile=(ROWS, 1), num_warps=1, **options)
     else:
         sums = torch.empty_like(equations)
         shape = num * channels, height, width

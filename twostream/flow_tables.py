@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-REGULARISATION = 1e-3  # added to the determinant of A'A, in grey levels
+REGULARISATION = 1e-3  # added to the determinant of A'A, averaged over a window
 SMALLEST_SIDE = 32  # of a level, pixels
 BORDER_CERTAINTY = np.float32([0.14, 0.14, 0.4472, 0.4472, 0.4472])  # of the outermost pixels, from the border on
 
@@ -56,6 +56,8 @@ class Level(NamedTuple):
     """None on the coarsest level"""
     certainty: Tensor
     """float32 (h, w): weight of each pixel's A and b"""
+    border: list[tuple]
+    """the parts of a picture (..., h, w) where it is not 1"""
     pixels: Tensor
     """float32 (2, h, w): x and y of each"""
 
@@ -83,7 +85,8 @@ def build_levels(height: int, width: int, *, pyr_scale: float, levels: int, devi
             )
         pixels = torch.from_numpy(np.indices(shape, np.float32)[::-1].copy()).to(device)
         certainty = torch.from_numpy(build_certainty(*shape)).to(device)
-        built.append(Level(*shape, frame_taps, torch.from_numpy(blur).to(device), flow_taps, certainty, pixels))
+        blur = torch.from_numpy(blur).to(device)
+        built.append(Level(*shape, frame_taps, blur, flow_taps, certainty, build_border(*shape), pixels))
     return built
 
 
@@ -98,6 +101,16 @@ def build_certainty(height: int, width: int) -> np.ndarray:
         border = len(BORDER_CERTAINTY)
         near.append((np.arange(size) - border) % (1 << 32) >= (size - 2 * border) % (1 << 32))
     return np.where(near[0][:, None] | near[1], weights[0][:, None] * weights[1], 1).astype(np.float32)
+
+
+def build_border(height: int, width: int) -> list[tuple]:
+    """Four strips; all of a picture that has no middle."""
+    border = len(BORDER_CERTAINTY)
+    if min(height, width) <= 2 * border:
+        return [(...,)]
+    top, middle, bottom = slice(border), slice(border, height - border), slice(height - border, height)
+    left, right = slice(border), slice(width - border, width)
+    return [(..., top, slice(None)), (..., bottom, slice(None)), (..., middle, left), (..., middle, right)]
 
 
 class Basis(NamedTuple):
@@ -135,8 +148,8 @@ class Window(NamedTuple):
 
     reach: int
     """of them to each side"""
-    weight: float
-    """of all of a box's pixels; 1 where each has its own"""
+    regularisation: float
+    """added to the determinant of 4 A'A, summed over a window with its weights, or over a box without any"""
     weights: np.ndarray | None
     """float32 (reach + 1,): of a Gaussian window, the right half; None of a box"""
     table: Tensor | None
@@ -146,8 +159,8 @@ class Window(NamedTuple):
 def build_window(win_size: int, *, gaussian: bool, device: torch.device) -> Window:
     reach = win_size // 2
     if not gaussian:  # an even window is as wide as the next odd one, but divided by its own size
-        return Window(reach, 1 / win_size**2, None, None)
+        return Window(reach, 16 * REGULARISATION * win_size**4, None, None)
     x = np.arange(reach + 1)
     weights = np.exp(-(x**2) / (2 * max(0.3 * reach, 1e-9) ** 2)).astype(np.float32)
     weights = (weights * (1 / (1 + 2 * weights[1:].sum(dtype=float)))).astype(np.float32)
-    return Window(reach, 1.0, weights, torch.from_numpy(weights).to(device))
+    return Window(reach, 16 * REGULARISATION, weights, torch.from_numpy(weights).to(device))

@@ -18,10 +18,11 @@ depend on the other pairs of its batch.
 
 Letters: N pairs, H W of the frames, h w of a level. Frames are uint8 (N, H, W), flow float32, x before y, in pixels.
 Inside, flow is (N, 2, h, w), and what belongs to a pixel stands on axis 1:
-  expansion  (N, 5, h, w)  b_y, b_x, A_yy, A_xx, 2 A_xy
-  equations  (N, 5, h, w)  A'A: yy, xy, xx; A'b: y, x
+  expansion  (N, 5, h, w)  b_y, b_x, A_yy, A_xx, A_xy
+  equations  (N, 5, h, w)  4 A'A: yy, xy, xx; 4 A'b: y, x (four times, as halving is left out twice)
 """
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -32,7 +33,6 @@ from torch import Tensor
 
 from twostream.flow import ZERO, FarnebackParameters
 from twostream.flow_tables import (
-    REGULARISATION,
     Basis,
     Level,
     Taps,
@@ -43,21 +43,20 @@ from twostream.flow_tables import (
 )
 
 BYTES_PER_PIXEL = 300  # of a pair at its most: the expansions of all levels, and the sums in float64 with their copies
-CHUNK_BYTES = {"cpu": 1 << 28, "cuda": 1 << 33}  # at most: what fits in a cache, what keeps a GPU busy
+CHUNK_BYTES = {"cpu": 1 << 26, "cuda": 1 << 33}  # at most: what fits in a cache, what keeps a GPU busy
 
 
 # ------------------------------------------------------------------------------------------- plain tensor operations
 
 
-def multiply_add(total: Tensor | float, part: Tensor, weight: Tensor | float, apart: Tensor | None = None) -> Tensor:
-    """total + part * weight in float32, rounded once: a product of two float32 is exact in float64.
+def add_product(total: Tensor, part: Tensor, weight: float, apart: Tensor | None = None) -> Tensor:
+    """total + part * weight in float32, rounded once: a product of two float32 is exact in float64. Overwrites total.
 
     apart: columns where the product is rounded, too.
     """
-    product = part.double().mul_(weight)
-    if apart is not None:
-        product = torch.where(apart, product.float(), product)
-    return product.add_(total).float()
+    twice = None if apart is None else total + part * weight
+    total.add_(part.double(), alpha=weight)
+    return total if apart is None else torch.where(apart, twice, total)
 
 
 def pixels_of(images: Tensor, index: Tensor, dim: int) -> Tensor:
@@ -80,28 +79,28 @@ def level_images(frames: Tensor, level: Level) -> Tensor:
     apart_x = left_over(taps_x.index[reach], frames.shape[-1], 4) if reach > 2 else None
     apart_y = left_over(taps_x.index[reach], frames.shape[-1], 8) if reach > 1 else None
 
-    images = 0.0
+    images = torch.zeros(*frames.shape[:2], taps_x.index[0].numel(), device=frames.device)
     if reach > 2:  # from the left to the right
         for index, weight in zip(taps_x.index, [*outer[::-1], centre, *outer], strict=True):
-            images = multiply_add(images, pixels_of(frames, index, -1), weight, apart_x)
+            images = add_product(images, pixels_of(frames, index, -1), weight, apart_x)
     else:  # the two neighbours, the pixel itself, those behind the neighbours
         for k in (1, 0, 2)[: reach + 1]:
             part = pixels_of(frames, taps_x.index[reach + k], -1).float()
             if k:
                 part += pixels_of(frames, taps_x.index[reach - k], -1)
-            images = multiply_add(images, part, outer[k - 1] if k else centre)
+            images = add_product(images, part, outer[k - 1] if k else centre)
 
-    total = multiply_add(0.0, pixels_of(images, taps_y.index[reach], -2), centre, apart_y)
+    total = pixels_of(images, taps_y.index[reach], -2).mul_(centre)
     for k, weight in enumerate(outer, 1):
-        pair = pixels_of(images, taps_y.index[reach - k], -2) + pixels_of(images, taps_y.index[reach + k], -2)
-        total = multiply_add(total, pair, weight, apart_y)
+        pair = pixels_of(images, taps_y.index[reach - k], -2).add_(pixels_of(images, taps_y.index[reach + k], -2))
+        total = add_product(total, pair, weight, apart_y)
     images = total
 
     for dim, taps in ((-1, taps_x), (-2, taps_y)):
         if taps.index.shape[1] == 2:
             before, after = images.chunk(2, dim)
             fraction = taps.fraction[:, None] if dim == -2 else taps.fraction
-            images = multiply_add(before, after - before, fraction)
+            images = (after - before).double().mul_(fraction).add_(before).float()
     return images
 
 
@@ -159,10 +158,11 @@ def expand(images: Tensor, basis: Basis) -> Tensor:
     x_x, one_xx, xx_xx, xy_xy = basis.inverse
     one.mul_(one_xx)
     result = images.new_empty(len(images), 5, *images.shape[1:])
-    for channel, values in enumerate(
-        (y.mul_(x_x), x.mul_(x_x), yy.mul_(xx_xx).add_(one), xx.mul_(xx_xx).add_(one), xy.mul_(xy_xy))
-    ):
-        result[:, channel] = values
+    torch.mul(y, x_x, out=result[:, 0])
+    torch.mul(x, x_x, out=result[:, 1])
+    torch.add(yy.mul_(xx_xx), one, out=result[:, 2])
+    torch.add(xx.mul_(xx_xx), one, out=result[:, 3])
+    torch.mul(xy, xy_xy / 2, out=result[:, 4])
     return result
 
 
@@ -193,20 +193,19 @@ def look_up(expansions: Tensor, flow: Tensor, level: Level) -> tuple[Tensor, Ten
 
 
 def normal_equations(first: Tensor, second: Tensor, flow: Tensor, level: Level) -> Tensor:
-    """A'A and A'b of (13) at each pixel, from the expansions of two frames and a guess of the flow (N, 2, h, w)."""
+    """4 A'A and 4 A'b of (13) at each pixel, from the expansions of two frames and a guess of the flow (N, 2, h, w)."""
     moved, inside = look_up(second, flow, level)
-    # (9) and (10). Outside, A is that of the first frame alone, and b of the second frame is 0.
-    mean = torch.where(inside, moved[:, 2:], first[:, 2:]).add_(first[:, 2:]).mul_(0.5)
-    half = torch.sub(first[:, :2], moved[:, :2].masked_fill_(~inside, 0)).mul_(0.5)
-    yy, xx, xy = mean.unbind(1)
-    xy.mul_(0.5)
+    # (9) and (10), but for their 1/2. Outside, A is that of the first frame alone, and b of the second frame is 0.
+    b, A = moved[:, :2], moved[:, 2:]
+    torch.sub(first[:, :2], b.masked_fill_(~inside, 0), out=b)
+    torch.where(inside, A, first[:, 2:], out=A).add_(first[:, 2:])
+    y, x, yy, xx, xy = moved.unbind(1)
     # A d of the guess is added to b, so that the solution is the whole flow and no correction to it.
-    y, x = half.unbind(1)
     x_flow, y_flow = flow.unbind(1)
     y += (yy * y_flow).add_(xy * x_flow)
     x += (xy * y_flow).add_(xx * x_flow)
-    mean *= level.certainty
-    half *= level.certainty
+    for part in level.border:
+        moved[part].mul_(level.certainty[part])
 
     result = flow.new_empty(len(flow), 5, level.height, level.width)
     xy_xy = xy * xy
@@ -225,25 +224,29 @@ def running_sums(values: Tensor, reach: int, dim: int) -> Tensor:
     is rounded as the values are. So a strong texture leaves its rounding in all that comes behind it.
     """
     size = values.shape[dim]
-    before, after = reach + 1, reach
-    padded = F.pad(values, (before, after, 0, 0) if dim == -1 else (0, 0, before, after), mode="replicate")
-    sums = (padded.narrow(dim, before + after, size) - padded.narrow(dim, 0, size)).double()
-    del padded
+    # A GPU takes sums along rows in another order, those along columns one by one.
+    along_rows = dim == -1 and values.is_cuda
+    sums = torch.empty_like(values.mT if along_rows else values, dtype=torch.float64)
+    for start, end in itertools.pairwise(sorted({0, min(reach + 1, size), max(size - reach, 0), size})):
+        part = (sums.mT if along_rows else sums).narrow(dim, start, end - start)
+        comes = values.narrow(dim, start + reach, end - start) if end <= size - reach else values.narrow(dim, -1, 1)
+        goes = values.narrow(dim, start - reach - 1, end - start) if start > reach else values.narrow(dim, 0, 1)
+        torch.sub(comes.expand_as(part), goes, out=part)
     # Before the first, the window has one pixel more, and the first of all stands in it reach + 2 times.
     start = (values.narrow(dim, 0, 1) * (reach + 2)).double()
     for k in range(1, reach):
         start += values.narrow(dim, min(k, size - 1), 1)
+    if along_rows:
+        sums.narrow(-2, 0, 1).add_(start.mT)
+        return sums.cumsum_(-2).mT
     sums.narrow(dim, 0, 1).add_(start)
-    if dim == -1 and sums.is_cuda:  # where sums along rows are taken in another order, those along columns are not
-        return sums.mT.contiguous().cumsum_(-2).mT
     return sums.cumsum_(dim)
 
 
 def window_sums(equations: Tensor, window: Window) -> Tensor:
-    """Of the pixels of each window, with their weights, float64."""
+    """Of the pixels of each window, with their weights, or of a box without any, float64."""
     if window.weights is None:
-        along_y = running_sums(equations, window.reach, -2)
-        return running_sums(along_y, window.reach, -1).mul_(window.weight)
+        return running_sums(running_sums(equations, window.reach, -2), window.reach, -1)
     sums = F.pad(equations, (window.reach,) * 4, mode="replicate")
     centre, *outer = window.weights.tolist()
     for dim in (-2, -1):
@@ -258,10 +261,10 @@ def window_sums(equations: Tensor, window: Window) -> Tensor:
 def solve(equations: Tensor, window: Window) -> Tensor:
     """The flow (N, 2, h, w) that solves the equations of all pixels of each window best (13)."""
     yy, xy, xx, y, x = window_sums(equations, window).unbind(1)
-    share = (yy * xx).sub_(xy * xy).add_(REGULARISATION).reciprocal_()
+    determinant = (yy * xx).addcmul_(xy, xy, value=-1).add_(window.regularisation)
     flow = equations.new_empty(len(equations), 2, *equations.shape[2:])
-    flow[:, 0] = (yy * x).sub_(xy * y).mul_(share)
-    flow[:, 1] = (xx * y).sub_(xy * x).mul_(share)
+    torch.div((yy * x).addcmul_(xy, y, value=-1), determinant, out=flow[:, 0])
+    torch.div((xx * y).addcmul_(xy, x, value=-1), determinant, out=flow[:, 1])
     return flow
 
 
