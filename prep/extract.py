@@ -20,7 +20,7 @@ import re
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +38,7 @@ from twostream.extraction import (
 from twostream.failures import add_failure, is_known, log_path, read_failures, rewrite_failures
 from twostream.flow import FARNEBACK_PRESETS, FLOW_METHODS, FarnebackParameters, FlowCoding, FlowSettings
 from twostream.flow_service import FlowService, NoGpuError
-from twostream.frame_store import STORES, check_video_id, open_store
+from twostream.frame_store import STORES, FrameStore, check_video_id, open_store
 from twostream.lists import READERS, list_file, read_lists
 from twostream.parallel import Failure, run_jobs
 from twostream.plan import make_plan
@@ -199,6 +199,13 @@ def open_flow_service(device: str, settings: ExtractionSettings, stack: ExitStac
     return service
 
 
+def sweep(stores: list[FrameStore]) -> None:
+    """Remove what workers of this machine that are gone have left."""
+    for store in stores:
+        with suppress(OSError):  # of the disk; whoever writes there next says so
+            store.sweep()
+
+
 def main() -> int:
     parser = build_parser()
     args = parser.parse_args()
@@ -225,8 +232,7 @@ def main() -> int:
 
     stores = [open_store(args.root, input_type, kind=args.store) for input_type in settings.input_types]
     if not args.plan:
-        for store in stores:
-            store.sweep()
+        sweep(stores)
     done = set.intersection(*(set(store.video_ids()) for store in stores))  # one look at each tree, not one a video
     open_jobs = [job for job in jobs if job.video_id not in done]
     num_done = len(jobs) - len(open_jobs)
@@ -239,6 +245,7 @@ def main() -> int:
 
     images, num_bytes, partial, noted, report = 0, 0, 0, Counter(), None
     with ExitStack() as stack:
+        stack.callback(sweep, [] if args.plan else stores)  # a signal may find a worker removing its folder already
         service = open_flow_service(args.flow_device, settings, stack) if open_jobs and on_device else None
         if service:
             open_jobs = [replace(job, flow_device=service.device) for job in open_jobs]

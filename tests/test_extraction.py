@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -256,6 +257,19 @@ def wait_until_gone(word: Path) -> None:
             return
         time.sleep(0.05)
     raise AssertionError(f"still running: {processes_that_name(word)}")
+
+
+def test_what_a_worker_could_not_remove_is_removed_when_all_have_ended(started, tmp_path):
+    root = tmp_path / "data"
+    process = started(root)
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    left = root / "rgb-images" / f".tmp-{socket.gethostname()}-{gone.stdout.strip()}-0123abcd"
+    left.mkdir()
+    (left / "00001.jpg").write_bytes(b"")
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert not list(root.glob("*/.tmp-*"))
 
 
 def test_killed_run_goes_on_to_the_same_tree(started, tmp_path):
