@@ -72,6 +72,12 @@ def test_verdicts(counts, verdict):
     assert comparison.verdict == verdict
 
 
+@pytest.mark.parametrize(("lost", "text"), [(4, "p = 0.12"), (6, "p = 0.031"), (2000, "p < 1e-99")])
+def test_no_p_is_printed_as_0(lost, text):
+    one, other = rights(10, 0, lost, 10)
+    assert compare("a", one, "b", other).p_text == text
+
+
 def test_nothing_is_claimed_where_nothing_is_there():
     """Two ways that are right at random alike: claims stay near the 5 % that chance allows, mostly below."""
     rng = np.random.default_rng(0)

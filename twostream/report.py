@@ -357,7 +357,7 @@ def sentences(report: Report) -> list[str]:
         lines.append(
             f"{comparison.name} against {comparison.against}: {100 * comparison.difference:+.2f} "
             f"(95 % from {100 * low:+.2f} to {100 * high:+.2f}), {comparison.gained} videos gained, "
-            f"{comparison.lost} lost, p = {comparison.p_value:.2g}: {verdict}"
+            f"{comparison.lost} lost, {comparison.p_text}: {verdict}"
         )
     return lines
 

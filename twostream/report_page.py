@@ -84,7 +84,7 @@ def _tiles(view: View) -> str:
         tiles.append(
             f'<div class="tile says">{escape(first.name)} against {escape(first.against)}'
             f"<b>{verdict[0].upper()}{verdict[1:]}</b><small>{100 * first.difference:+.2f} points; "
-            f"{first.gained} videos gained, {first.lost} lost; p = {first.p_value:.2g}</small></div>"
+            f"{first.gained} videos gained, {first.lost} lost; {escape(first.p_text)}</small></div>"
         )
     return f'<div class="tiles">{"".join(tiles)}</div>'
 

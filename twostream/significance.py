@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LEVEL = 0.95
+SMALLEST_P = 1e-99  # that is told from smaller ones
 
 
 def bootstrap_interval(values: np.ndarray, *, samples: int = 10_000, seed: int = 0) -> tuple[float, float]:
@@ -48,6 +49,11 @@ class Comparison:
     """videos that only `against` gets right"""
     p_value: float
     """McNemar's exact test"""
+
+    @property
+    def p_text(self) -> str:
+        """For people; never 0, which no p value is."""
+        return f"p = {self.p_value:.2g}" if self.p_value >= SMALLEST_P else f"p < {SMALLEST_P:g}"
 
     @property
     def verdict(self) -> str:
