@@ -12,6 +12,7 @@ import torch
 
 from benchmarks import eval as eval_benchmark
 from benchmarks import flow, loader, prep
+from benchmarks import monitor as watching
 from benchmarks import train as training
 from tests.conftest import noise_image
 from tests.toy import write_video
@@ -353,3 +354,23 @@ def test_eval_measures_what_is_asked(run_program, tmp_path):
     assert all(float(cell.replace(",", "")) > 0 for row in rows for cell in row[1:])
     assert not list(tmp_path.iterdir())
     assert run_program("benchmarks/eval.py", "--only=speed").returncode == 2
+
+
+# ----------------------------------------------------------------------------------------------------------- watching
+
+
+def test_watching_measures_every_kind_of_monitor(monkeypatch, capsys):
+    pytest.importorskip("visdom")
+    monkeypatch.setattr(watching, "SETTLE_SECONDS", 0.1)
+    monkeypatch.setattr(watching, "HISTORY", 50)
+    monkeypatch.setattr(sys, "argv", ["monitor.py", "--blocks=2", "--length=3"])
+    threads = torch.get_num_threads()
+    try:
+        assert watching.main() == 0
+    finally:
+        torch.set_num_threads(threads)
+    (rows,) = tables(capsys.readouterr().out)
+    assert [row[0] for row in rows] == [*watching.KINDS]
+    for _, mean, longest, _ in rows:
+        assert 0 <= float(mean) <= float(longest) + 0.005
+    assert float(rows[0][3]) == 0
