@@ -216,6 +216,46 @@ def online_flow_coding(args: argparse.Namespace) -> dict | None:
     return settings.to_json() | {"online": True}
 
 
+def open_clips(args: argparse.Namespace, root: Path) -> tuple:
+    """The stream, the clips that it is trained and validated on, and lines on their videos."""
+    from twostream.dataset import ClipDataset, usable_videos
+    from twostream.models import BACKBONES, backbone_name
+    from twostream.online_flow import FrameDataset
+    from twostream.transforms import CentreCrop, CornerCrop, RandomCrop
+
+    annotations = read_annotations(root, datasubset=args.datasubset)
+    online = online_flow_coding(args)
+    store = open_store(root, RGB if online else args.input_type)
+    backbone = backbone_name(args.arch or "inception_v3")
+    stream = StreamConfig(
+        input_type=args.input_type,
+        backbone=backbone,
+        classes=annotations.classes,
+        input_size=args.input_size or BACKBONES[backbone].input_size,
+        clip_len=args.seq_len,
+        frame_stride=args.gap,
+        flow_coding=online or tree_flow_coding(store),
+    )
+    videos, lines = {}, []
+    for split in ("train", "val"):
+        videos[split], missing = usable_videos(annotations, split, store)
+        without = (
+            f", {len(missing)} more without {store.input_type} images: {', '.join(missing[:5])}" if missing else ""
+        )
+        lines.append(f"{split}: {len(videos[split])} videos{without}")
+    size = stream.input_size
+    make_dataset = FrameDataset if online else ClipDataset
+    train_set = make_dataset(
+        videos["train"], store, stream, clip_step=args.frame_step, num_segments=args.num_segments, seed=args.seed,
+        crop=CornerCrop(size, args.crop_scales) if args.crop == "corners" else RandomCrop(size),
+        mirror=args.mirror, max_unreadable=args.max_unreadable,
+    )  # fmt: skip
+    val_set = make_dataset(
+        videos["val"], store, stream, clip_step=args.frame_step * VAL_STEP_FACTOR, crop=CentreCrop(size)
+    )  # never of other clips than it says: an unreadable image stops it
+    return stream, train_set, val_set, lines
+
+
 def say_changes(
     args: argparse.Namespace, path: Path, checkpoint: dict, stream: StreamConfig, settings: dict, say
 ) -> None:
@@ -263,42 +303,18 @@ def train(args: argparse.Namespace, world, at_the_end: contextlib.ExitStack) -> 
 
     from twostream import checkpoint as checkpoints
     from twostream import distributed, engine, monitor
-    from twostream.dataset import ClipDataset, test_loader, train_loader, usable_videos
+    from twostream.dataset import test_loader, train_loader
     from twostream.engine import FitOptions, Progress, choose_device, evaluate, fit, predict
-    from twostream.models import BACKBONES, as_seen, backbone_name, build_model
+    from twostream.models import BACKBONES, as_seen, build_model
     from twostream.models.weights import find_pretrained, load_weights
-    from twostream.online_flow import FrameDataset, OnlineFlow
-    from twostream.transforms import CentreCrop, CornerCrop, RandomCrop
+    from twostream.online_flow import OnlineFlow
 
     # What is trained, and on what.
     device = choose_device(args.device, num_gpus=args.ngpu, world=world)
     root = find_root(args.root, args.dataset)
-    annotations = read_annotations(root, datasubset=args.datasubset)
-    online = online_flow_coding(args)
-    store = open_store(root, RGB if online else args.input_type)
-    backbone = backbone_name(args.arch or "inception_v3")
-    stream = StreamConfig(
-        input_type=args.input_type,
-        backbone=backbone,
-        classes=annotations.classes,
-        input_size=args.input_size or BACKBONES[backbone].input_size,
-        clip_len=args.seq_len,
-        frame_stride=args.gap,
-        flow_coding=online or tree_flow_coding(store),
-    )
-    train_videos, train_missing = usable_videos(annotations, "train", store)
-    val_videos, val_missing = usable_videos(annotations, "val", store)
-    size = stream.input_size
-    make_dataset = FrameDataset if online else ClipDataset
-    train_set = make_dataset(
-        train_videos, store, stream, clip_step=args.frame_step, num_segments=args.num_segments, seed=args.seed,
-        crop=CornerCrop(size, args.crop_scales) if args.crop == "corners" else RandomCrop(size),
-        mirror=args.mirror, max_unreadable=args.max_unreadable,
-    )  # fmt: skip
-    val_set = make_dataset(
-        val_videos, store, stream, clip_step=args.frame_step * VAL_STEP_FACTOR, crop=CentreCrop(size)
-    )  # never of other clips than it says: an unreadable image stops it
-    settings = settings_of(args, fingerprint(stream.classes, train_videos.ids, train_videos.label_index))
+    stream, train_set, val_set, said_of_splits = open_clips(args, root)
+    backbone = stream.backbone
+    settings = settings_of(args, fingerprint(stream.classes, train_set.videos.ids, train_set.videos.label_index))
     fit_options = FitOptions(
         amp=args.amp, channels_last=args.channels_last, accumulate=args.accumulate, clip_norm=args.clip_norm,
         label_smoothing=args.label_smoothing, max_skipped=args.max_skipped, compile=args.compile,
@@ -340,13 +356,8 @@ def train(args: argparse.Namespace, world, at_the_end: contextlib.ExitStack) -> 
         monitors.monitors += open_monitors(args, run_dir, first=first, resumed=checkpoint is not None)
         if drawn_before := monitor.read_confusion(run_dir, last=first):
             monitors.confusion(*drawn_before)
-    for line in [name, *(f"{flag}: {value}" for flag, value in sorted(vars(args).items()))]:
+    for line in [name, *(f"{flag}: {value}" for flag, value in sorted(vars(args).items())), *said_of_splits]:
         monitors.message(line)
-    for split, videos, missing in (("train", train_videos, train_missing), ("val", val_videos, val_missing)):
-        without = (
-            f", {len(missing)} more without {store.input_type} images: {', '.join(missing[:5])}" if missing else ""
-        )
-        monitors.message(f"{split}: {len(videos)} videos{without}")
 
     # The network.
     torch.manual_seed(args.seed)
@@ -409,7 +420,7 @@ def train(args: argparse.Namespace, world, at_the_end: contextlib.ExitStack) -> 
     )  # fmt: skip
 
     def seen_as_flow(loaded: Iterable) -> Iterable:
-        return OnlineFlow(loaded, stream, device) if online else loaded
+        return OnlineFlow(loaded, stream, device) if args.flow == "online" else loaded
 
     def save(iteration: int, *, final: bool, to_validate: bool = False, validation: dict | None = None) -> None:
         saver.save(iteration, progress.state() | {"to_validate": to_validate, "validation": validation}, final=final)

@@ -143,6 +143,14 @@ def real_frames(video: Path, start: int, num: int) -> np.ndarray:
         return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
 
 
+@functools.cache
+def real_pairs(video: Path) -> list[np.ndarray]:
+    """Frames 10 and 11, and 60 and 61, of those that it has; grey, (2, H, W) each."""
+    with closing(iter(Decoder(video, short_side=256))) as decoded:
+        frames = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in itertools.islice(decoded, 62)]
+    return [np.stack(pair) for pair in (frames[10:12], frames[60:62]) if len(pair) == 2]
+
+
 REAL_PAIRS = {
     "a camera moves": ("samples/demo.mp4", 10),
     "the shot changes": ("kinetics_mini/*/*/BdMiTo_OtnU_*.mp4", 10),
@@ -168,6 +176,24 @@ def test_flow_of_all_clips_is_opencvs_with_the_usual_parameters(shared_data):
     for video in sorted((shared_data / "samples").iterdir()):
         frames = real_frames(video, 10, 3)
         assert_same_flow(farneback_sequence(torch.from_numpy(frames)).numpy(), opencv(frames))
+
+
+@pytest.mark.slow
+@where_rounding_decides
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_flow_of_every_video_is_opencvs_and_better_than_promised(shared_data, name):
+    """README's figures: two pairs of each video."""
+    videos = [path for path in sorted(shared_data.rglob("*")) if path.suffix in (".mp4", ".avi", ".webm", ".mkv")]
+    num_pairs = 0
+    for video in (video for video in videos if video.parent.name != "robustness"):
+        for frames in real_pairs(video):
+            (found,) = farneback_sequence(torch.from_numpy(frames), **PARAMETERS[name]).numpy()
+            (truth,) = opencv(frames, **PARAMETERS[name])
+            encode = FlowCoding(bound=20).encode_planes
+            assert np.abs(found - truth).max() < 0.1, video
+            assert (encode(found) == encode(truth)).mean() >= 0.99999, video
+            num_pairs += 1
+    assert num_pairs > 200
 
 
 @where_rounding_decides

@@ -91,6 +91,34 @@ def sleep_with_witness(path: str) -> None:
         Path(path).unlink()
 
 
+def fail_and_clean_up(path: Path) -> None:
+    """The first job fails when the second one has begun to clean up after its own failure, which takes a while."""
+    if path.name == "first":
+        while not path.with_name("second").exists():
+            time.sleep(0.01)
+        raise RuntimeError
+    try:
+        raise RuntimeError
+    finally:
+        path.write_text("")
+        for _ in range(50):
+            time.sleep(0.01)
+        path.with_name("clean").write_text("")
+
+
+def recover(path: Path) -> None:
+    """Go on after an exception, as if nothing had been."""
+    try:
+        raise RuntimeError
+    except RuntimeError:
+        path.write_text("")
+        time.sleep(0.5)
+    try:
+        time.sleep(60)
+    finally:
+        path.with_name("clean").write_text("")
+
+
 def ignore_the_end(path: Path) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     path.write_text(str(os.getpid()))
@@ -273,6 +301,26 @@ def test_worker_that_does_not_end_is_killed(tmp_path, monkeypatch):
     with pytest.raises(TerminatedOfTest):
         list(run(ignore_the_end, jobs(), num_workers=2))
     assert wait_until(lambda: not multiprocessing.active_children())
+
+
+def test_a_job_that_is_cleaning_up_already_is_not_disturbed(tmp_path, capfd):
+    with pytest.raises(RuntimeError):
+        list(run(fail_and_clean_up, [tmp_path / "first", tmp_path / "second"], num_workers=2))
+    assert wait_until(lambda: not multiprocessing.active_children())
+    assert (tmp_path / "clean").exists()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_job_that_goes_on_after_its_exception_ends_too(tmp_path):
+    def jobs():
+        yield tmp_path / "job"
+        assert wait_until((tmp_path / "job").exists)
+        raise TerminatedOfTest
+
+    with pytest.raises(TerminatedOfTest):
+        list(run(recover, jobs(), num_workers=2))
+    assert wait_until(lambda: not multiprocessing.active_children())
+    assert (tmp_path / "clean").exists()
 
 
 PROGRAM = """

@@ -28,6 +28,8 @@ from typing import Any
 from twostream.errors import EnvironmentFaultError
 
 END_SECONDS = 4  # for workers to remove their temporary files; then they are killed
+AGAIN_SECONDS = 0.05
+ENDED = 128 + signal.SIGTERM  # a worker's exit code then
 FILES_PER_WORKER = 8  # pipes and such, measured
 TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGHUP}  # a terminal sends them to workers too, but the parent decides
 
@@ -251,19 +253,27 @@ def _start(task: _Task) -> None:
 
 def _run_in_worker(task: _Task, job):
     try:
-        signal.signal(signal.SIGTERM, _leave)
+        for number in (signal.SIGTERM, signal.SIGALRM):
+            signal.signal(number, _leave)
         try:
             return task(job)
         finally:
+            if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:  # it came while the job was cleaning up
+                os._exit(ENDED)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
     except SystemExit as end:  # the pool would take it for a result, and start the next job
         os._exit(end.code)
 
 
 def _leave(signal_number: int, frame: object) -> None:
-    """Let the job remove its temporary files, undisturbed by a second signal."""
+    """Let the job remove its temporary files, undisturbed by a second signal.
+
+    Where it is removing them already, as it ends by an exception, another one would cut that short: wait for the end.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(128 + signal_number)
+    if sys.exc_info()[1] is None:
+        sys.exit(ENDED)
+    signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)  # perhaps the job goes on after its exception
 
 
 # ----------------------------------------------------------------------------------------------------------- a cluster
