@@ -169,14 +169,13 @@ def expand(images: Tensor, basis: Basis) -> Tensor:
 def look_up(expansions: Tensor, flow: Tensor, level: Level) -> tuple[Tensor, Tensor]:
     """Expansions of second frames where the flow leads, (N, 5, h, w), and whether that is inside, (N, 1, h, w)."""
     position = flow + level.pixels
-    corner = position.floor()
-    right, below = (position - corner).split(1, dim=1)
-    left, above = 1 - right, 1 - below
-    x, y = corner.split(1, dim=1)
+    x, y = position.split(1, dim=1)
     # The last row and column are outside: to OpenCV a place is inside where the four pixels around it are.
     inside = (x >= 0) & (x < level.width - 1) & (y >= 0) & (y < level.height - 1)
-    x, y = corner.masked_fill_(~inside, 0).long().split(1, dim=1)
-    index = (y.mul_(level.width).add_(x)).flatten(2).expand(-1, 5, -1)
+    x, y = position.long().split(1, dim=1)
+    index = y.mul_(level.width).add_(x).masked_fill_(~inside, 0).flatten(2).expand(-1, 5, -1)
+    right, below = position.frac_().split(1, dim=1)
+    left, above = 1 - right, 1 - below
     pixels = expansions.flatten(2)
     moved = None
     for offset, weight in (
