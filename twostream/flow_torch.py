@@ -225,7 +225,7 @@ def running_sums(values: Tensor, reach: int, dim: int) -> Tensor:
     size = values.shape[dim]
     # A GPU takes sums along rows in another order, those along columns one by one.
     along_rows = dim == -1 and values.is_cuda
-    sums = torch.empty_like(values.mT if along_rows else values, dtype=torch.float64)
+    sums = values.new_empty(values.mT.shape if along_rows else values.shape, dtype=torch.float64)
     for start, end in itertools.pairwise(sorted({0, min(reach + 1, size), max(size - reach, 0), size})):
         part = (sums.mT if along_rows else sums).narrow(dim, start, end - start)
         comes = values.narrow(dim, start + reach, end - start) if end <= size - reach else values.narrow(dim, -1, 1)
