@@ -199,10 +199,10 @@ def open_flow_service(device: str, settings: ExtractionSettings, stack: ExitStac
     return service
 
 
-def sweep(stores: list[FrameStore]) -> None:
-    """Remove what workers of this machine that are gone have left."""
+def sweep_at_the_end(stores: list[FrameStore]) -> None:
+    """A signal may have found a worker removing its folder already. What ended the run is told, not a fault of this."""
     for store in stores:
-        with suppress(OSError):  # of the disk; whoever writes there next says so
+        with suppress(OSError):  # the next run sweeps, too, and says so
             store.sweep()
 
 
@@ -232,7 +232,8 @@ def main() -> int:
 
     stores = [open_store(args.root, input_type, kind=args.store) for input_type in settings.input_types]
     if not args.plan:
-        sweep(stores)
+        for store in stores:
+            store.sweep()
     done = set.intersection(*(set(store.video_ids()) for store in stores))  # one look at each tree, not one a video
     open_jobs = [job for job in jobs if job.video_id not in done]
     num_done = len(jobs) - len(open_jobs)
@@ -245,7 +246,8 @@ def main() -> int:
 
     images, num_bytes, partial, noted, report = 0, 0, 0, Counter(), None
     with ExitStack() as stack:
-        stack.callback(sweep, [] if args.plan else stores)  # a signal may find a worker removing its folder already
+        if not args.plan:
+            stack.callback(sweep_at_the_end, stores)
         service = open_flow_service(args.flow_device, settings, stack) if open_jobs and on_device else None
         if service:
             open_jobs = [replace(job, flow_device=service.device) for job in open_jobs]

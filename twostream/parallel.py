@@ -28,7 +28,7 @@ from typing import Any
 from twostream.errors import EnvironmentFaultError
 
 END_SECONDS = 4  # for workers to remove their temporary files; then they are killed
-AGAIN_SECONDS = 0.05
+AGAIN_SECONDS = 0.05  # until the next look whether a job is done with its exception
 ENDED = 128 + signal.SIGTERM  # a worker's exit code then
 FILES_PER_WORKER = 8  # pipes and such, measured
 TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGHUP}  # a terminal sends them to workers too, but the parent decides
