@@ -42,13 +42,15 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from twostream import options
-from twostream.annotations import Video, VideoTable
-from twostream.dataset import ClipDataset, test_loader
+from twostream.annotations.videos import Video, VideoTable
+from twostream.clips.crops import RandomCrop
+from twostream.clips.dataset import ClipDataset, test_loader
 from twostream.errors import BadInputError
-from twostream.frame_store import STORES, CopyJob, FrameStore, copy_video, encode_jpeg, input_types, open_store
+from twostream.frames.jpeg import encode_jpeg
+from twostream.frames.store import FrameStore
+from twostream.frames.stores import STORES, CopyJob, copy_video, input_types, open_store
+from twostream.programs import options
 from twostream.stream import RGB, StreamConfig
-from twostream.transforms import RandomCrop
 
 try:
     import torchvision

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from twostream.scores import ScoreTable
+from twostream.scores.table import ScoreTable
 from twostream.stream import StreamConfig
 
 CLASSES = ("jump", "run", "sit", "walk")

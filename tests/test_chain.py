@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests import toy
 from tests.conftest import REPOSITORY
-from twostream.annotations import read_annotations
+from twostream.annotations.json_file import read_annotations
 
 ODD_NAMES = [
     "-leading dash", "a b", "it's", 'a"b', "a;touch MARKER", "$(touch MARKER)", "`touch MARKER`", "100%d", "a:b", "[x](y)",
