@@ -234,3 +234,17 @@ def test_the_tables_to_extend_exist():
         *tables, path = names_in_code(row)
         for table in tables:
             assert re.search(rf"^(def )?{table}\b", (REPOSITORY / path).read_text(), re.MULTILINE), row
+
+
+# --------------------------------------------------------------------------------------------------------- faults
+
+
+def test_every_fault_has_tests_that_exist():
+    text = (REPOSITORY / "docs" / "faults.md").read_text()
+    rows = re.findall(r"^\| (\d+) \|.*\| ([^|]*) \|$", text, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 66))
+    for number, tests in rows:
+        named = re.findall(r"`([\w/]+\.py)::(\w+)`", tests)
+        assert named, number
+        for file, test in named:
+            assert re.search(rf"^def {test}\(", (REPOSITORY / "tests" / file).read_text(), re.MULTILINE), test
