@@ -27,7 +27,7 @@ from twostream.scores.npz import write_scores
 from twostream.scores.table import ScoreTable
 from twostream.stream import StreamConfig
 
-PROGRAM = options.REPOSITORY / "eval.py"
+PROGRAM = Path(__file__).resolve().parent.parent / "eval.py"
 ROWS = {
     "help": ["--help"],
     "report": [],

@@ -45,7 +45,7 @@ def weight_files() -> dict[str, WeightFile]:
     return files | {"vgg16_reducedfc": WeightFile("https://s3.amazonaws.com/amdegroot-models/vgg16_reducedfc.pth", "")}
 
 
-def main() -> int:
+def build_parser() -> options.Parser:
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", metavar="NAME", help="whose weights: what train.py takes as --arch")
     parser.add_argument(
@@ -54,7 +54,11 @@ def main() -> int:
     parser.add_argument(
         "--url", default="", help="take the file from here, such as a mirror; it is checked all the same"
     )
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    args = build_parser().parse_args()
 
     from torch.hub import download_url_to_file
 
