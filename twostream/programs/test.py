@@ -79,7 +79,7 @@ def main() -> int:
 
     from twostream.engine import distributed
 
-    with distributed.joined() as world:
+    with distributed.process_group() as world:
         return test(args, rules, world)
 
 
@@ -147,7 +147,7 @@ def score(args: argparse.Namespace, run_dir: Path, root: Path, iteration: int, d
     say(f"{path}: {len(clips)} clips of {len(videos)} videos, split {args.split}, views {args.views}; {device}")
     if missing:
         say(f"{len(missing)} videos of {args.split} have no {store.input_type} images: {', '.join(missing[:5])}")
-    if world.of_first(world.is_first and scoring.is_done() and not args.rescore):
+    if world.broadcast_from_first(world.is_first and scoring.is_done() and not args.rescore):
         say(f"{scoring.target} is there already, scored alike; --rescore scores it again")
         return scoring.target
     shard, num_shards = args.shard
@@ -169,7 +169,7 @@ def score(args: argparse.Namespace, run_dir: Path, root: Path, iteration: int, d
     for _ in scoring.write_parts(mine, pieces):
         pass
     world.wait()
-    if world.of_first(world.is_first and scoring.finish()):
+    if world.broadcast_from_first(world.is_first and scoring.finish()):
         say(f"wrote {scoring.target}")
         return scoring.target
     missing = scoring.missing()
