@@ -241,7 +241,7 @@ def test_leftovers_of_killed_saves_are_removed(tmp_path):
 def saver(folder, *, keep=0, say=print):
     network, optimizer = trained(0)
     what = {"stream": STREAM, "backbone": network, "optimizer": optimizer, "settings": {}}
-    return CheckpointSaver(folder, keep=keep, say=say, **what)
+    return CheckpointSaver(folder, keep=keep, log=say, **what)
 
 
 @pytest.mark.parametrize("keep, left", [(0, [2, 4, 6, 8]), (2, [6, 8]), (3, [4, 6, 8]), (9, [2, 4, 6, 8])])

@@ -435,7 +435,9 @@ def report_changes(
     for change in checkpoints.changes(path, checkpoint, stream, settings, **allowed):
         log(f"changed after iteration {checkpoint['iteration']}: {change}")
     if machine_changes := checkpoints.machine_changes(checkpoint):
-        log(f"warning: the result may differ in its last bits, since {path.name} was saved with {machine_changes}")
+        log(
+            f"warning: the last bits of the result may differ, because this has changed since {path.name}: {machine_changes}"
+        )
 
 
 def open_monitors(args: argparse.Namespace, run: Run) -> None:
