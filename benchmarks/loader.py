@@ -118,7 +118,7 @@ class Images:
     def dataset(self, kind: str, input_type: str, size: int) -> ClipDataset:
         videos = self.videos[input_type]
         stream = StreamConfig(input_type, "", videos.classes, size)
-        step = int(np.lcm.reduce(videos.frame_step))
+        step = int(np.lcm.reduce(videos.stored_step))
         items = Items(videos, stream, clip_step=step, crop=RandomCrop(size), mirror=True)
         return ClipDataset(items, self.store(kind, input_type))
 

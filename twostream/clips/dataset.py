@@ -103,27 +103,27 @@ class Items:
         self.seed, self.max_unreadable = seed, max_unreadable
         self.num_segments = num_segments or 1
         self.geometry = {"clip_len": stream.clip_len, "frame_stride": stream.frame_stride}
-        self._check_frame_steps(None if num_segments or num_clips else clip_step)
+        self._check_stored_steps(None if num_segments or num_clips else clip_step)
         self.index: ClipIndex | UniformIndex | SegmentIndex
         if num_segments:
             self.index = SegmentIndex(
-                videos.num_frames, videos.frame_step, **self.geometry, num_segments=num_segments
+                videos.num_frames, videos.stored_step, **self.geometry, num_segments=num_segments
             )  # fmt: skip
         elif num_clips:
-            self.index = UniformIndex(videos.num_frames, videos.frame_step, **self.geometry, num_clips=num_clips)
+            self.index = UniformIndex(videos.num_frames, videos.stored_step, **self.geometry, num_clips=num_clips)
         else:
             self.index = ClipIndex(videos.num_frames, **self.geometry, clip_step=clip_step)
 
-    def _check_frame_steps(self, clip_step: int | None) -> None:
+    def _check_stored_steps(self, clip_step: int | None) -> None:
         """Raise BadInputError where clips need frames that were not stored.
 
         clip_step: None where clips begin at stored frames only, whatever the video's own step.
         """
-        frame_step = self.videos.frame_step
+        stored_step = self.videos.stored_step
         if self.stream.is_online:
-            for index in np.flatnonzero(frame_step != 1)[:1]:
+            for index in np.flatnonzero(stored_step != 1)[:1]:
                 raise BadInputError(
-                    f"video {self.videos.ids[index]!r} was extracted with --frame_step={frame_step[index]}, but "
+                    f"video {self.videos.ids[index]!r} was extracted with --frame_step={stored_step[index]}, but "
                     "--flow=online needs the frame after each stored one: extract again with --frame_step=1, or "
                     "extract flow too, and leave out --flow"
                 )
@@ -132,12 +132,12 @@ class Items:
         if self.stream.clip_len > 1:
             steps.append(self.stream.frame_stride)
         needed = math.gcd(*steps)
-        for index in np.flatnonzero(needed % frame_step)[:1]:
-            stored_step = frame_step[index]
+        for index in np.flatnonzero(needed % stored_step)[:1]:
+            step = stored_step[index]
             raise BadInputError(
-                f"video {self.videos.ids[index]!r} was extracted with --frame_step={stored_step}, so not all frames at "
+                f"video {self.videos.ids[index]!r} was extracted with --frame_step={step}, so not all frames at "
                 f"step {needed} are stored; use a {'--gap' if clip_step is None else '--frame_step'} that is a multiple "
-                f"of {stored_step}, or extract again"
+                f"of {step}, or extract again"
             )
 
     def __len__(self) -> int:
