@@ -13,8 +13,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from twostream.clips.dataset import ClipDataset
-from twostream.clips.online_flow import FrameDataset, OnlineFlow
+from twostream.clips.online_flow import OnlineFlow
 from twostream.engine import checkpoint as checkpoints
 from twostream.engine.checkpoint import CheckpointSaver
 from twostream.engine.distributed import World
@@ -71,8 +70,8 @@ class Session:
         stream: StreamConfig,
         state: TrainState,
         fit_options: FitOptions,
-        train_set: ClipDataset | FrameDataset,
-        val_loader: DataLoader,
+        items: Items,
+        val_loader: DataLoader[Any],
         saver: CheckpointSaver,
         monitors: Monitor,
         stop: Stop,
@@ -82,9 +81,9 @@ class Session:
         max_iterations: int,
         show_progress: Callable[..., Iterable[Any]],
     ):
-        """`batch_size` is that of all ranks together; `show_progress(items, total=..., desc=...)` draws a bar."""
+        """`items` are those of the training; `batch_size` is that of all ranks together; `show_progress(items, total=..., desc=...)` draws a bar."""
         self.stream, self.state, self.fit_options = stream, state, fit_options
-        self.train_set, self.val_loader = train_set, val_loader
+        self.items, self.val_loader = items, val_loader
         self.saver, self.monitors, self.stop, self.device, self.world = saver, monitors, stop, device, world
         self.batch_size, self.max_iterations, self.show_progress = batch_size, max_iterations, show_progress
         self.progress = Progress()
@@ -98,7 +97,7 @@ class Session:
         if validation and iteration not in validated:
             self.monitors.validation(validation)  # the run was killed after saving and before logging
 
-    def steps(self, train_loader: DataLoader, *, first: int) -> Iterator[Step]:
+    def steps(self, train_loader: DataLoader[Any], *, first: int) -> Iterator[Step]:
         """The steps of the training from iteration `first` + 1 on.
 
         Where a batch cannot be loaded, what was trained so far is saved before the error is raised.
@@ -160,14 +159,14 @@ class Session:
     def log(self, step: Step) -> None:
         """Log the step, and the means since the last reset; a GPU has to catch up for that."""
         values: dict[str, Any] = {"iteration": step.iteration}
-        values["epoch"] = step.iteration * self.batch_size // len(self.train_set)
-        values["batches_per_epoch"] = -(-len(self.train_set) // self.batch_size)
-        values |= {"images": self.batch_size * self.train_set.num_segments, "learning_rate": step.learning_rate}
+        values["epoch"] = step.iteration * self.batch_size // len(self.items)
+        values["batches_per_epoch"] = -(-len(self.items) // self.batch_size)
+        values |= {"images": self.batch_size * self.items.num_segments, "learning_rate": step.learning_rate}
         values |= self.progress.values()
         values["seconds_left"] = values["mean_seconds"] * (self.max_iterations - step.iteration)
         for skipped in self.progress.take_skipped():
-            videos = self.train_set.index.locate(self.world.gather(skipped.clip_numbers).flatten().numpy())[0]
-            names = sorted({self.train_set.videos.ids[video] for video in videos})
+            videos = self.items.index.locate(self.world.gather(skipped.clip_numbers).flatten().numpy())[0]
+            names = sorted({self.items.videos.ids[video] for video in videos})
             self.monitors.message(
                 f"WARNING: iteration {skipped.iteration} was not applied, because its loss or gradient is not finite: "
                 f"lower --lr, or look at the images of {', '.join(names)}"

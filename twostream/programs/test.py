@@ -112,8 +112,8 @@ def score(args: argparse.Namespace, run_dir: Path, root: Path, iteration: int, d
     """Score one checkpoint, or this process's part of it; returns the score file once it is whole."""
     import torch
 
-    from twostream.clips.crops import test_views
-    from twostream.clips.dataset import ClipDataset, test_loader, usable_videos
+    from twostream.clips.crops import make_views
+    from twostream.clips.dataset import ClipDataset, Items, eval_loader, usable_videos
     from twostream.clips.online_flow import FrameDataset, OnlineFlow
     from twostream.engine.checkpoint import checkpoint_path, checkpoint_stream, load_weights_of, read_checkpoint
     from twostream.engine.loops import predict
@@ -133,14 +133,13 @@ def score(args: argparse.Namespace, run_dir: Path, root: Path, iteration: int, d
 
     videos, missing = usable_videos(annotations, args.split, store)
     videos = videos[in_order(videos.ids)]
-    views = test_views(args.views, stream.input_size)
+    views = make_views(args.views, stream.input_size)
     make_dataset = FrameDataset if stream.is_online else ClipDataset
-    clips = make_dataset(
-        videos, store, stream, views=views, clip_step=args.frame_step, num_clips=args.num_clips or 0
-    )  # fmt: skip
+    items = Items(videos, stream, views=views, clip_step=args.frame_step, num_clips=args.num_clips or 0)
+    clips = make_dataset(items, store)
     scoring = Scoring(
         scores_path(run_dir, split=args.split, iteration=iteration),
-        table_to_fill(args, path, iteration, stream, annotations.split(args.split), clips),
+        table_to_fill(args, path, iteration, stream, annotations.split(args.split), items),
         len(views),
     )
     say = print if world.is_first else lambda *_, **__: None
@@ -159,7 +158,7 @@ def score(args: argparse.Namespace, run_dir: Path, root: Path, iteration: int, d
     network = build_model(stream).to(device)
     load_weights_of(network.backbone, content, name="average" if "average" in content else "weights")
     forward = torch.nn.DataParallel(network, device_ids=list(range(args.ngpu))) if args.ngpu > 1 else network
-    loader = test_loader(
+    loader = eval_loader(
         clips, num_workers=args.workers, pin_memory=device.type == "cuda",
         batch_sampler=list(scoring.batches(mine, num_clips=max(args.test_batch_size // len(views), 1))),
     )  # fmt: skip
@@ -185,7 +184,7 @@ def in_order(ids):
 
 
 def table_to_fill(
-    args: argparse.Namespace, path: Path, iteration: int, stream: StreamConfig, split, clips
+    args: argparse.Namespace, path: Path, iteration: int, stream: StreamConfig, split, items
 ) -> ScoreTable:
     """All rows that are to be scored, without logits: each clip's views, in order of video, start and view."""
     import numpy as np
@@ -195,8 +194,8 @@ def table_to_fill(
 
     order = in_order(split.ids)
     video_ids = np.array(list(split.ids))[order]
-    video, start = clips.index.locate(np.arange(len(clips)))
-    places = np.searchsorted(video_ids, np.array(list(clips.videos.ids)))  # of those that have images
+    video, start = items.index.locate(np.arange(len(items)))
+    places = np.searchsorted(video_ids, np.array(list(items.videos.ids)))  # of those that have images
     choice = {"num_clips": args.num_clips} if args.num_clips else {"frame_step": args.frame_step}
     command = re.sub(r" --shard[= ]\S+", "", shlex.join(["test.py", *sys.argv[1:]]))  # the shards make one file
     return ScoreTable(
@@ -204,9 +203,9 @@ def table_to_fill(
         split=args.split,
         video_ids=video_ids,
         labels=split.label_index[order].astype(np.int32),
-        video_index=np.repeat(places[video], len(clips.views)).astype(np.int32),
-        start=np.repeat(start, len(clips.views)).astype(np.int32),
-        view=np.tile([view.number for view in clips.views], len(start)).astype(np.int16),
+        video_index=np.repeat(places[video], len(items.views)).astype(np.int32),
+        start=np.repeat(start, len(items.views)).astype(np.int32),
+        view=np.tile([view.number for view in items.views], len(start)).astype(np.int16),
         logits=np.empty((0, len(stream.classes)), np.float32),
         provenance={"checkpoint": path.name, "sha256": sha256(path), "run": path.parent.name, "iteration": iteration}
         | choice

@@ -214,7 +214,9 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
     device = choose_device(args.device, num_gpus=args.ngpu, world=world)
     root = find_root(args.root, args.dataset)
     stream, train_set, val_set, split_summary = open_clips(args, root)
-    settings = settings_of(args, fingerprint(stream.classes, train_set.videos.ids, train_set.videos.label_index))
+    settings = settings_of(
+        args, fingerprint(stream.classes, train_set.items.videos.ids, train_set.items.videos.label_index)
+    )
     fit_options = fit_options_of(args)
     part_size = world.part_of_batch(args.batch_size, accumulate=args.accumulate)
 
@@ -249,7 +251,7 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
     )  # fmt: skip
     with Stop() as stop:
         session = Session(
-            stream=stream, state=state, fit_options=fit_options, train_set=train_set, val_loader=val_loader, saver=saver,
+            stream=stream, state=state, fit_options=fit_options, items=train_set.items, val_loader=val_loader, saver=saver,
             monitors=run.monitors, stop=stop, device=device, world=world, batch_size=args.batch_size,
             max_iterations=args.max_iterations,
             show_progress=functools.partial(options.progress_bar, disable=None if world.is_first else True),
@@ -330,7 +332,7 @@ def online_flow_coding(args: argparse.Namespace) -> dict | None:
 def open_clips(args: argparse.Namespace, root: Path) -> tuple:
     """The stream, the clips that it is trained and validated on, and lines on their videos."""
     from twostream.clips.crops import CentreCrop, CornerCrop, RandomCrop
-    from twostream.clips.dataset import ClipDataset, usable_videos
+    from twostream.clips.dataset import ClipDataset, Items, usable_videos
     from twostream.clips.online_flow import FrameDataset
     from twostream.models.backbones import BACKBONES, backbone_name
 
@@ -356,15 +358,14 @@ def open_clips(args: argparse.Namespace, root: Path) -> tuple:
         lines.append(f"{split}: {len(videos[split])} videos{without}")
     size = stream.input_size
     make_dataset = FrameDataset if online else ClipDataset
-    train_set = make_dataset(
-        videos["train"], store, stream, clip_step=args.frame_step, num_segments=args.num_segments, seed=args.seed,
+    train_items = Items(
+        videos["train"], stream, clip_step=args.frame_step, num_segments=args.num_segments, seed=args.seed,
         crop=CornerCrop(size, args.crop_scales) if args.crop == "corners" else RandomCrop(size),
         mirror=args.mirror, max_unreadable=args.max_unreadable,
     )  # fmt: skip
-    val_set = make_dataset(
-        videos["val"], store, stream, clip_step=args.frame_step * VAL_STEP_FACTOR, crop=CentreCrop(size)
-    )  # never of other clips than it says: an unreadable image stops it
-    return stream, train_set, val_set, lines
+    # An unreadable image stops a validation, which must score the clips that it says.
+    val_items = Items(videos["val"], stream, clip_step=args.frame_step * VAL_STEP_FACTOR, crop=CentreCrop(size))
+    return stream, make_dataset(train_items, store), make_dataset(val_items, store), lines
 
 
 @dataclass
@@ -527,13 +528,13 @@ def build_loaders(
     """The batches of the training from iteration `first` on, and those of a validation; this rank's part of each."""
     from torch.utils.data import Subset
 
-    from twostream.clips.dataset import test_loader, train_loader
+    from twostream.clips.dataset import eval_loader, train_loader
 
     order = TrainingOrder(
         len(train_set), batch_size=args.batch_size, seed=args.seed, first=first, last=args.max_iterations,
-        part=(world.rank, world.size), classes=train_set.labels() if args.class_balance else None,
+        part=(world.rank, world.size), classes=train_set.items.labels() if args.class_balance else None,
     )  # fmt: skip
     loading = {"num_workers": args.workers, "pin_memory": device.type == "cuda"}
     val_part = Subset(val_set, range(world.rank, len(val_set), world.size))
     part_size = world.part_of_batch(args.batch_size, accumulate=args.accumulate)
-    return train_loader(train_set, order, **loading), test_loader(val_part, batch_size=part_size, **loading)
+    return train_loader(train_set, order, **loading), eval_loader(val_part, batch_size=part_size, **loading)
