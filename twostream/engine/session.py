@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
+from twostream.clips.dataset import Items
 from twostream.clips.online_flow import OnlineFlow
 from twostream.engine import checkpoint as checkpoints
 from twostream.engine.checkpoint import CheckpointSaver
