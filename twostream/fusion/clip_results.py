@@ -48,9 +48,7 @@ def clip_ranks(table: ScoreTable) -> np.ndarray:
     if table.level == "video":
         return np.array([], int)
     labels = table.row_labels
-    ranks = np.concatenate(
-        [accuracy.rank_of_truth(table.logits[chunk], labels[chunk]) for chunk in table.chunks()]
-    )
+    ranks = np.concatenate([accuracy.rank_of_truth(table.logits[chunk], labels[chunk]) for chunk in table.chunks()])
     return np.asarray(ranks[labels >= 0])
 
 

@@ -76,9 +76,7 @@ def _first_five(ids: Sequence[str]) -> str:
 
 def _mismatch(names: list[str], differences: dict[str, list[str]], remedy: str) -> str:
     found = "; ".join(f"{len(ids)} {sentence} ({_first_five(ids)})" for sentence, ids in differences.items())
-    return (
-        f"{' and '.join(names)} cannot be fused: {found}; {remedy}, or add --intersect to use only what all streams have"
-    )
+    return f"{' and '.join(names)} cannot be fused: {found}; {remedy}, or add --intersect to use only what all streams have"
 
 
 def _videos_with_other_clips(first: ScoreTable, second: ScoreTable) -> np.ndarray:

@@ -77,7 +77,9 @@ def curves(
         y = to_pixels(x_ticks[0], tick)[1]
         elements.append(f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         elements.append(f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{short_number(tick)}</text>')
-    last_label = WIDTH - RIGHT - LETTER_WIDTH * len(short_number(x_ticks[-1]))  # where the label of the last tick begins
+    last_label = (
+        WIDTH - RIGHT - LETTER_WIDTH * len(short_number(x_ticks[-1]))
+    )  # where the label of the last tick begins
     free_from = -math.inf
     for tick in x_ticks:
         x = to_pixels(tick, y_ticks[0])[0]
@@ -134,7 +136,7 @@ def intervals(title: str, rows: Sequence[tuple[str, str, float, float, float]]) 
         shortened = _shorten(name, int((left - 10) / LETTER_WIDTH))
         elements.append(f'<text class="ink" x="0" y="{y + 3.5:.1f}">{escape(shortened)}</text>')
         elements.append(
-            f'<g><title>{escape(label)}</title>'
+            f"<g><title>{escape(label)}</title>"
             f'<line class="line {style}" x1="{to_pixels(low):.1f}" x2="{to_pixels(high):.1f}" y1="{y}" y2="{y}"/>'
             f'<circle class="{style.split()[0]}" cx="{to_pixels(value):.1f}" cy="{y}" r="4"/></g>'
         )

@@ -115,7 +115,14 @@ def _result(view: View) -> str:
         low, high = row.video_top1_interval
         intervals.append((row.name, view.styles[row.name], 100 * row.video_top1, 100 * low, 100 * high))
     chart = charts.intervals("video top-1 with 95 % intervals", intervals)
-    heads = ["", "frames", "videos scored", "of the official list", "of the videos it scored", "of the videos all scored"]
+    heads = [
+        "",
+        "frames",
+        "videos scored",
+        "of the official list",
+        "of the videos it scored",
+        "of the videos all scored",
+    ]
     return (
         "<p>Percent; the small numbers below a rate are its 95 % interval (videos resampled). Videos without scores count "
         f"as wrong.</p>{table(['', *(COLUMNS | MORE_COLUMNS).values()], rows)}{_list(notes)}"
@@ -191,7 +198,9 @@ def _frames(view: View) -> str:
     names = [*view.streams, *view.fusions[:1]]
     report = view.report
     points = report.sweep or sweep(report.tables, names, report.weights, consensus=view.consensus, rules=())
-    top1 = {name: {p.num_frames: 100 * p.video_top1 for p in points if p.name == name and p.num_frames} for name in names}
+    top1 = {
+        name: {p.num_frames: 100 * p.video_top1 for p in points if p.name == name and p.num_frames} for name in names
+    }
     counts = sorted(top1[names[0]])
     if len(counts) == 1:
         return "<p>Each video has one row of scores, so there is no curve over its frames.</p>"

@@ -98,7 +98,9 @@ def sweep_lines(points: Sequence[SweepPoint]) -> list[str]:
         table = {(p.consensus, p.frame_stride): p for p in of_name if not p.num_frames}
         strides = sorted({stride for _, stride in table})
         width = max(len(rule) for rule, _ in table)
-        lines.append(f"{name}, video top-1 by rule and share of the scored frames: {', '.join(f'1/{s}' for s in strides)}")
+        lines.append(
+            f"{name}, video top-1 by rule and share of the scored frames: {', '.join(f'1/{s}' for s in strides)}"
+        )
         for rule in dict.fromkeys(rule for rule, _ in table):
             lines.append(" ".join([rule.ljust(width), *(percent(table[rule, s].video_top1).rjust(6) for s in strides)]))
         curve = ", ".join(f"{p.num_frames}: {percent(p.video_top1)}" for p in of_name if p.num_frames)

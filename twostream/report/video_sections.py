@@ -44,7 +44,10 @@ def quadrants_section(view: View, shown: ShownVideos) -> str:
 
 def _explanation(view: View) -> str:
     """How the examples are chosen, and what is drawn."""
-    entries = [("fused", "the true class"), ("rival second", "the predicted class; if that is the true one, the next best")]
+    entries = [
+        ("fused", "the true class"),
+        ("rival second", "the predicted class; if that is the true one, the next best"),
+    ]
     text = (
         f"<h3>Examples below</h3><p>For each quadrant, the videos with the most confident predictions of "
         f"{escape(view.main)}: up to half of them wrong, then right ones, spread over the classes. The curves are "

@@ -195,7 +195,9 @@ def _video_names(path: Path, found: ForeignScores, names: Sequence[str] | None) 
     indices = found.list_indices or range(len(found.videos))
     num_needed = max(indices, default=-1) + 1
     if num_needed > len(names) or (found.list_indices is None and num_needed < len(names)):
-        raise BadInputError(f"{path}: {num_needed} videos, but --names lists {len(names)}; give the list that was tested")
+        raise BadInputError(
+            f"{path}: {num_needed} videos, but --names lists {len(names)}; give the list that was tested"
+        )
     return [names[index] for index in indices]
 
 
