@@ -88,7 +88,9 @@ def read_scores(path: str | Path) -> ScoreTable:
         arrays = small | {"logits": logits}
         header = json.loads(str(arrays.pop("header")))
         if header["format"] != FORMAT:
-            raise _bad_file(path, f"its format is {header['format']!r}, expected {FORMAT}")
+            raise BadInputError(
+                f"{path}: format {header['format']!r}, expected {FORMAT}; run twostream test again with this version"
+            )
         table = ScoreTable(header["stream"], header["split"], provenance=header["provenance"], **arrays)
         fingerprint = header.get("split_fingerprint")  # missing in files of version 0.1.0
         if not isinstance(table.split, str) or not isinstance(table.provenance, dict):
