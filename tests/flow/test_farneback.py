@@ -17,7 +17,7 @@ import torch
 from tests.conftest import REPOSITORY, noise_image
 from twostream.flow import farneback as farneback_module
 from twostream.flow.coding import FlowCoding
-from twostream.flow.farneback import PLAIN, Farneback, encode, farneback, farneback_sequence
+from twostream.flow.farneback import PLAIN, Farneback, encode_batch, farneback, farneback_sequence
 from twostream.flow.farneback_tables import build_levels
 from twostream.video.decoder import Decoder
 
@@ -311,7 +311,7 @@ def test_coding_is_that_of_the_cpu_byte_for_byte(coding):
     if not coding.planes:  # whose scale is a power of two, so that this is between two levels
         flow[1] = (rng.integers(-300, 300, flow[1].shape) + 0.5) / np.float32(coding.scale)
     expected = [coding.encode_planes(f) if coding.planes else coding.encode(f) for f in flow]
-    assert np.array_equal(encode(torch.from_numpy(flow), scale=coding.scale, planes=coding.planes), expected)
+    assert np.array_equal(encode_batch(torch.from_numpy(flow), scale=coding.scale, planes=coding.planes), expected)
 
 
 def test_chunks_fit_the_memory(monkeypatch):

@@ -272,7 +272,7 @@ def test_uniform_clips(run_test, toy_root, save_root):
     assert table.start.tolist() == [3, 9, 16, 22, 28] * 4
     assert table.provenance["num_clips"] == 5 and "frame_step" not in table.provenance
     both = run_test(toy_root, save_root, "--num_clips=5", "--frame_step=2")
-    assert both.returncode == 2 and "give one" in both.stderr
+    assert both.returncode == 2 and "give only one" in both.stderr
 
 
 @pytest.mark.parametrize("name", ["flip", "three-flip", "ten"])

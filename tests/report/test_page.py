@@ -262,7 +262,9 @@ def test_choice_of_examples():
         surest = [judged.confidence[same & (judged.labels == k)].max(initial=0) for k in range(6)]
         assert judged.confidence[part].tolist() == sorted(surest)[::-1][:4]
     assert choose(np.zeros(60, bool), judged, 8) == []
-    assert len(choose(judged.is_correct, judged, 8)) == 8 and judged.is_correct[choose(judged.is_correct, judged, 8)].all()
+    assert (
+        len(choose(judged.is_correct, judged, 8)) == 8 and judged.is_correct[choose(judged.is_correct, judged, 8)].all()
+    )
 
 
 def drawn(card: Node) -> list[list[float]]:

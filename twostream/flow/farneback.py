@@ -413,7 +413,7 @@ def farneback_sequence(frames: Tensor, *, chunk: int | None = None, **parameters
     return Farneback(*frames.shape[-2:], device=frames.device, **parameters).sequence(frames, chunk=chunk)
 
 
-def encode(flow: Tensor, *, scale: float, planes: bool = True) -> Tensor:
+def encode_batch(flow: Tensor, *, scale: float, planes: bool = True) -> Tensor:
     """Flow (N, H, W, 2) -> what FlowCoding makes of each: planes (N, 2H, W) uint8, or flow images (N, H, W, 3)."""
     num, height, width, _ = flow.shape
     values = flow.permute(0, 3, 1, 2)

@@ -23,7 +23,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from twostream.flow.farneback import Farneback, encode
+from twostream.flow.farneback import Farneback, encode_batch
 from twostream.flow.service import MESSAGE_BYTES, Report, Windows, receive, send
 
 NUM_SIZES = 64
@@ -88,7 +88,7 @@ class FlowImages:
         chunk = self.chunk(*size)
         while True:
             try:
-                images = encode(self._flow(frames, chunk), scale=self.scale, planes=self.planes)
+                images = encode_batch(self._flow(frames, chunk), scale=self.scale, planes=self.planes)
                 break
             except torch.OutOfMemoryError:
                 if chunk == 1:

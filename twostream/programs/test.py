@@ -15,7 +15,7 @@ import argparse
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ from twostream.stream import StreamConfig
 if TYPE_CHECKING:
     import torch
 
-    from twostream.clips.dataset import ClipDataset
+    from twostream.clips.dataset import Items
     from twostream.engine.distributed import World
 
 
@@ -127,8 +127,8 @@ def score(
     """Score one checkpoint, or this process's share; returns the score file, None while parts of it are missing."""
     import torch
 
-    from twostream.clips.crops import test_views
-    from twostream.clips.dataset import ClipDataset, test_loader, usable_videos
+    from twostream.clips.crops import make_views
+    from twostream.clips.dataset import ClipDataset, Items, eval_loader, usable_videos
     from twostream.clips.online_flow import FrameDataset, OnlineFlow
     from twostream.engine.checkpoint import checkpoint_path, checkpoint_stream, load_weights_of, read_checkpoint
     from twostream.engine.loops import predict
@@ -148,17 +148,16 @@ def score(
 
     videos, ids_without_images = usable_videos(annotations, args.split, store)
     videos = videos[sorting_order(videos.ids)]
-    views = test_views(args.views, stream.input_size)
+    views = make_views(args.views, stream.input_size)
     make_dataset = FrameDataset if stream.is_online else ClipDataset
-    clips = make_dataset(
-        videos, store, stream, views=views, clip_step=args.frame_step, num_clips=args.num_clips or 0
-    )  # fmt: skip
+    items = Items(videos, stream, views=views, clip_step=args.frame_step, num_clips=args.num_clips or 0)
+    clips = make_dataset(items, store)
     scoring = Scoring(
         scores_path(run_dir, split=args.split, iteration=iteration),
-        table_to_fill(args, path, iteration, stream, annotations.split(args.split), clips),
+        table_to_fill(args, path, iteration, stream, annotations.split(args.split), items),
         len(views),
     )
-    log = print if world.is_first else lambda *_: None
+    log: Callable[[str], object] = print if world.is_first else lambda _: None
     log(f"{path}: {len(clips)} clips of {len(videos)} videos, split {args.split}, views {args.views}; {device}")
     if ids_without_images:
         log(
@@ -177,7 +176,7 @@ def score(
     network = build_model(stream).to(device)
     load_weights_of(network.backbone, content, name="average" if "average" in content else "weights")
     forward = torch.nn.DataParallel(network, device_ids=list(range(args.ngpu))) if args.ngpu > 1 else network
-    loader = test_loader(
+    loader = eval_loader(
         clips, num_workers=args.workers, pin_memory=device.type == "cuda",
         batch_sampler=list(scoring.batches(own_parts, num_clips=max(args.test_batch_size // len(views), 1))),
     )  # fmt: skip
@@ -201,15 +200,15 @@ def sorting_order(ids: Sequence[str]) -> np.ndarray:
 
 
 def table_to_fill(
-    args: argparse.Namespace, path: Path, iteration: int, stream: StreamConfig, split: VideoTable, clips: "ClipDataset"
+    args: argparse.Namespace, path: Path, iteration: int, stream: StreamConfig, split: VideoTable, items: "Items"
 ) -> ScoreTable:
     """All rows to score, without logits: each clip's views, in order of video, start and view."""
     import torch
 
     order = sorting_order(split.ids)
     video_ids = np.array(list(split.ids))[order]
-    video, start = clips.index.locate(np.arange(len(clips)))
-    index_in_split = np.searchsorted(video_ids, np.array(list(clips.videos.ids)))  # of each video that has images
+    video, start = items.index.locate(np.arange(len(items)))
+    index_in_split = np.searchsorted(video_ids, np.array(list(items.videos.ids)))  # of each video that has images
     clip_choice = {"num_clips": args.num_clips} if args.num_clips else {"frame_step": args.frame_step}
     # Without --shard: all shards make the same file.
     command = re.sub(r" --shard[= ]\S+", "", shlex.join(["test.py", *sys.argv[1:]]))
@@ -218,9 +217,9 @@ def table_to_fill(
         split=args.split,
         video_ids=video_ids,
         labels=split.label_index[order].astype(np.int32),
-        video_index=np.repeat(index_in_split[video], len(clips.views)).astype(np.int32),
-        start=np.repeat(start, len(clips.views)).astype(np.int32),
-        view=np.tile([view.number for view in clips.views], len(start)).astype(np.int16),
+        video_index=np.repeat(index_in_split[video], len(items.views)).astype(np.int32),
+        start=np.repeat(start, len(items.views)).astype(np.int32),
+        view=np.tile([view.number for view in items.views], len(start)).astype(np.int16),
         logits=np.empty((0, len(stream.classes)), np.float32),
         provenance={"checkpoint": path.name, "sha256": sha256(path), "run": path.parent.name, "iteration": iteration}
         | clip_choice

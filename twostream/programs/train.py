@@ -219,7 +219,7 @@ def online_flow_coding(args: argparse.Namespace) -> dict | None:
 def open_clips(args: argparse.Namespace, root: Path) -> tuple:
     """The stream, the clips that it is trained and validated on, and lines on their videos."""
     from twostream.clips.crops import CentreCrop, CornerCrop, RandomCrop
-    from twostream.clips.dataset import ClipDataset, usable_videos
+    from twostream.clips.dataset import ClipDataset, Items, usable_videos
     from twostream.clips.online_flow import FrameDataset
     from twostream.models.backbones import BACKBONES, backbone_name
 
@@ -245,15 +245,14 @@ def open_clips(args: argparse.Namespace, root: Path) -> tuple:
         lines.append(f"{split}: {len(videos[split])} videos{without}")
     size = stream.input_size
     make_dataset = FrameDataset if online else ClipDataset
-    train_set = make_dataset(
-        videos["train"], store, stream, clip_step=args.frame_step, num_segments=args.num_segments, seed=args.seed,
+    train_items = Items(
+        videos["train"], stream, clip_step=args.frame_step, num_segments=args.num_segments, seed=args.seed,
         crop=CornerCrop(size, args.crop_scales) if args.crop == "corners" else RandomCrop(size),
         mirror=args.mirror, max_unreadable=args.max_unreadable,
     )  # fmt: skip
-    val_set = make_dataset(
-        videos["val"], store, stream, clip_step=args.frame_step * VAL_STEP_FACTOR, crop=CentreCrop(size)
-    )  # never of other clips than it says: an unreadable image stops it
-    return stream, train_set, val_set, lines
+    # Validation is never of other clips than it says: an unreadable image stops it.
+    val_items = Items(videos["val"], stream, clip_step=args.frame_step * VAL_STEP_FACTOR, crop=CentreCrop(size))
+    return stream, make_dataset(train_items, store), make_dataset(val_items, store), lines
 
 
 def say_changes(
@@ -302,7 +301,7 @@ def train(args: argparse.Namespace, world, at_the_end: contextlib.ExitStack) -> 
     import torch
 
     from twostream import monitor
-    from twostream.clips.dataset import test_loader, train_loader
+    from twostream.clips.dataset import eval_loader, train_loader
     from twostream.clips.online_flow import OnlineFlow
     from twostream.engine import checkpoint as checkpoints
     from twostream.engine import distributed
@@ -319,7 +318,9 @@ def train(args: argparse.Namespace, world, at_the_end: contextlib.ExitStack) -> 
     root = find_root(args.root, args.dataset)
     stream, train_set, val_set, said_of_splits = open_clips(args, root)
     backbone = stream.backbone
-    settings = settings_of(args, fingerprint(stream.classes, train_set.videos.ids, train_set.videos.label_index))
+    settings = settings_of(
+        args, fingerprint(stream.classes, train_set.items.videos.ids, train_set.items.videos.label_index)
+    )
     fit_options = FitOptions(
         amp=args.amp, channels_last=args.channels_last, accumulate=args.accumulate, clip_norm=args.clip_norm,
         label_smoothing=args.label_smoothing, max_skipped=args.max_skipped, compile=args.compile,
@@ -396,7 +397,7 @@ def train(args: argparse.Namespace, world, at_the_end: contextlib.ExitStack) -> 
     # The batches.
     order = TrainingOrder(
         len(train_set), batch_size=args.batch_size, seed=args.seed, first=first, last=args.max_iterations,
-        part=(world.rank, world.size), classes=train_set.labels() if args.class_balance else None,
+        part=(world.rank, world.size), classes=train_set.items.labels() if args.class_balance else None,
     )  # fmt: skip
     val_part = torch.utils.data.Subset(val_set, range(world.rank, len(val_set), world.size))
     loading = {"num_workers": args.workers, "pin_memory": device.type == "cuda"}
@@ -435,7 +436,7 @@ def train(args: argparse.Namespace, world, at_the_end: contextlib.ExitStack) -> 
         start = time.perf_counter()
         scored = average.module if average else network if world.size > 1 else forward
         world.same_buffers(scored)
-        loader = test_loader(val_part, batch_size=part_size, **loading)
+        loader = eval_loader(val_part, batch_size=part_size, **loading)
         heard = itertools.takewhile(lambda _: not stop.asked, stop.start(loader))
         bar = options.progress_bar(heard, total=len(loader), desc="validation", leave=False, disable=quiet or None)
         result = evaluate(predict(scored, seen_as_flow(bar), device=device), world=world)
@@ -453,14 +454,14 @@ def train(args: argparse.Namespace, world, at_the_end: contextlib.ExitStack) -> 
         """Read the numbers of the steps since the last time, for which a GPU is waited for."""
         epoch = step.iteration * args.batch_size // len(train_set)
         numbers = {"iteration": step.iteration, "epoch": epoch, "batches_per_epoch": batches_per_epoch}
-        numbers |= {"images": args.batch_size * train_set.num_segments, "learning_rate": step.learning_rate}
+        numbers |= {"images": args.batch_size * train_set.items.num_segments, "learning_rate": step.learning_rate}
         numbers |= progress.numbers()
         numbers["seconds_left"] = numbers["mean_seconds"] * (args.max_iterations - step.iteration)
         for bad in progress.take_skipped():
-            videos = train_set.index.locate(world.gather(bad.clip_numbers).flatten().numpy())[0]
+            videos = train_set.items.index.locate(world.gather(bad.clip_numbers).flatten().numpy())[0]
             monitors.message(
                 f"WARNING: iteration {bad.iteration} was not applied, its loss or gradient is not finite: lower --lr, or "
-                f"look at the images of {', '.join(sorted({train_set.videos.ids[video] for video in videos}))}"
+                f"look at the images of {', '.join(sorted({train_set.items.videos.ids[video] for video in videos}))}"
             )
         monitors.train(numbers)
 
