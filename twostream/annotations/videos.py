@@ -206,7 +206,7 @@ def _checked(videos: Iterable[Video], classes: Sequence[str] | None, where: Call
         yield video
 
 
-def fingerprint(classes: Sequence[str], video_ids: Sequence[str], label_indices: Sequence[int]) -> str:
+def fingerprint(classes: Sequence[str], video_ids: Sequence[str], label_indices: Iterable[int]) -> str:
     """16 hexadecimal digits that agree for two splits exactly when classes, ids and labels do.
 
     They are of the JSON text [classes, [[id, label], ...]] with the pairs in order, made piece by piece.
