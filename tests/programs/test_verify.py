@@ -91,7 +91,7 @@ def folders(videos, tmp_path) -> Path:
 
 
 def examine(root: Path, *input_types: str, quick: bool = False) -> Examination:
-    stores._opened.cache_clear()  # other processes may have changed it, as never while the program runs
+    stores._OPEN_STORES.clear()  # other processes may have changed it, which never happens while the program runs
     check = Examination(root, input_types, quick=quick)
     for job in reversed(check.jobs()):  # any order will do
         check.add(check_video(job))
