@@ -127,7 +127,7 @@ def hostile(marker) -> dict[str, bytes]:
 def test_hostile_pickles_are_refused(way, tmp_path):
     marker = tmp_path / "ran"
     data = hostile(marker)[way]
-    with pytest.raises(BadInputError, match="no pickle of scores that can be read safely") as caught:
+    with pytest.raises(BadInputError, match="not a pickle of scores that can be read safely") as caught:
         read_pickle(tmp_path / "scores.pkl", data)
     assert str(tmp_path / "scores.pkl") in str(caught.value) and "\n" not in str(caught.value)
     assert not marker.exists()
@@ -164,7 +164,7 @@ def test_the_hostile_pickles_would_have_worked(tmp_path):
     ],
 )
 def test_damaged_and_odd_pickles_are_refused(data):
-    with pytest.raises(BadInputError, match="x: no pickle of scores that can be read safely"):
+    with pytest.raises(BadInputError, match="x: not a pickle of scores that can be read safely"):
         read_pickle("x", data)
 
 
