@@ -116,7 +116,7 @@ class Images:
     def dataset(self, kind: str, input_type: str, size: int) -> ClipDataset:
         videos = self.videos[input_type]
         stream = StreamConfig(input_type, "", videos.classes, size)
-        step = int(np.lcm.reduce(videos.frame_step))
+        step = int(np.lcm.reduce(videos.stored_step))
         return ClipDataset(
             videos, self.store(kind, input_type), stream, clip_step=step, crop=RandomCrop(size), mirror=True
         )

@@ -253,7 +253,7 @@ ROWS: dict[str, tuple[str, Run]] = {
     "rgb": ("ours: RGB", extraction()),
     "rgb-packed": ("ours: RGB, packed", extraction(store="packed")),
     "farneback": ("ours: RGB and Farneback", extraction(flow=(FARNEBACK,))),
-    "step6": ("ours: RGB and Farneback, `--frame_step=6`", extraction(flow=(FARNEBACK,), frame_step=6)),
+    "step6": ("ours: RGB and Farneback, `--frame_step=6`", extraction(flow=(FARNEBACK,), stored_step=6)),
     "dis": ("ours: RGB and DIS", extraction(flow=(DIS,))),
     "ffmpeg": ("ffmpeg: `-vf scale -qscale:v 2 %05d.jpg`", ffmpeg_jpegs),
     "2d-kinectics": ("2D-kinectics: RGB and Farneback", two_d_kinectics(OLD_FARNEBACK)),

@@ -24,7 +24,7 @@ EXAMPLE = Annotations(
     ("run", "jump"),
     (
         Video("-a", "train", "jump", 240, 29.97),
-        Video("b 50%", "val", "run", 7, 15.0, frame_step=3),
+        Video("b 50%", "val", "run", 7, 15.0, stored_step=3),
         Video("gone", "train", "run", 0),
         Video('ö"x', "test", None, 100, 25.0),
     ),
@@ -75,10 +75,10 @@ def test_parts_of_a_table():
 def test_tables_differ_where_their_videos_do():
     table = VideoTable.of(EXAMPLE.videos)
     for change in (
-        {"id": "z"}, {"split": "val"}, {"label": "run"}, {"num_frames": 241}, {"fps": 29.970001}, {"frame_step": 2}
+        {"id": "z"}, {"split": "val"}, {"label": "run"}, {"num_frames": 241}, {"fps": 29.970001}, {"stored_step": 2}
     ):  # fmt: skip
         first = EXAMPLE.videos[0]
-        fields = {name: getattr(first, name) for name in ("id", "split", "label", "num_frames", "fps", "frame_step")}
+        fields = {name: getattr(first, name) for name in ("id", "split", "label", "num_frames", "fps", "stored_step")}
         assert table != [Video(**(fields | change)), *list(EXAMPLE.videos)[1:]]
     assert table != list(table)[:-1] and table != 3
 

@@ -272,7 +272,7 @@ def test_loaders_leave_the_global_generator_alone(store):
 
 
 def test_clips_that_a_sparse_extraction_cannot_give(store):
-    sparse = [Video("a", "train", "walk", 6, frame_step=2), Video("b", "train", "run", 4, frame_step=4)]
+    sparse = [Video("a", "train", "walk", 6, stored_step=2), Video("b", "train", "run", 4, stored_step=4)]
     assert len(dataset(store, videos=sparse, clip_step=4)) == 3
     for geometry in ({"clip_step": 3}, {"clip_len": 3, "frame_stride": 1, "clip_step": 4}):
         with pytest.raises(BadInputError, match="'a' was extracted with --frame_step=2.*multiple of 2"):
@@ -293,7 +293,7 @@ def extracted(tmp_path_factory):
         pictures = np.stack([wide[:, 2 * k : 2 * k + 64] for k in range(NUM_FRAMES - seed)])
         toy.write_video(folder / f"{seed}.mkv", pictures)
     for step in (1, 2, 3):
-        settings = ExtractionSettings(short_side=0, frame_step=step, flow=(FlowSettings("farneback"),))
+        settings = ExtractionSettings(short_side=0, stored_step=step, flow=(FlowSettings("farneback"),))
         for seed in (0, 1):
             extract_video(ExtractionJob(str(folder / str(step)), f"v{seed}", str(folder / f"{seed}.mkv"), settings))
     return {step: folder / str(step) for step in (1, 2, 3)}
@@ -301,7 +301,7 @@ def extracted(tmp_path_factory):
 
 @pytest.mark.parametrize("input_type", ["rgb", "farneback"])
 @pytest.mark.parametrize(
-    ("frame_step", "geometry"),
+    ("stored_step", "geometry"),
     [
         (2, {"clip_step": 2}),
         (2, {"clip_step": 6}),
@@ -312,24 +312,24 @@ def extracted(tmp_path_factory):
         (3, {"clip_len": 9, "frame_stride": 3, "clip_step": 3}),  # longer than the videos
     ],
 )
-def test_training_set_of_a_sparse_extraction_is_that_of_a_full_one(extracted, input_type, frame_step, geometry):
+def test_training_set_of_a_sparse_extraction_is_that_of_a_full_one(extracted, input_type, stored_step, geometry):
     """Same clips, same pixels, and a fraction of the images."""
     sets, images = {}, {}
-    for step in (1, frame_step):
+    for step in (1, stored_step):
         store = FrameFolders(extracted[step], input_type)
         videos = [Video(f"v{k}", "train", CLASSES[k], *store.facts(f"v{k}")) for k in (0, 1)]
-        assert [(video.num_frames, video.frame_step) for video in videos] == [
+        assert [(video.num_frames, video.stored_step) for video in videos] == [
             (NUM_FRAMES, step),
             (NUM_FRAMES - 1, step),
         ]
         sets[step] = dataset(store, videos=videos, crop=RandomCrop(20), mirror=True, seed=5, **geometry)
         images[step] = sum(len(store.frame_indices(video.id)) for video in videos)
-    full, sparse = sets[1], sets[frame_step]
-    assert images[frame_step] == sum(-(-video.num_frames // frame_step) for video in full.videos) < images[1]
+    full, sparse = sets[1], sets[stored_step]
+    assert images[stored_step] == sum(-(-video.num_frames // stored_step) for video in full.videos) < images[1]
     assert len(sparse) == len(full) > 0
     keys = [(epoch, clip) for epoch in (0, 1) for clip in range(len(full))]
     assert_same(sparse.__getitems__(keys), full.__getitems__(keys))
-    with pytest.raises(BadInputError, match=f"--frame_step={frame_step}"):
+    with pytest.raises(BadInputError, match=f"--frame_step={stored_step}"):
         dataset(store, videos=videos, **(geometry | {"clip_step": geometry["clip_step"] + 1}))
 
 

@@ -211,7 +211,7 @@ def test_frames_of_two_sizes_in_one_video(root, tmp_path):
 
 def test_sparse_frames_are_refused(root):
     stream = StreamConfig("farneback", "vgg16", CLASSES, 24, flow_coding=SETTINGS.to_json() | {"online": True})
-    videos = VideoTable.of([Video("wide", "train", "run", 9, frame_step=2)], CLASSES)
+    videos = VideoTable.of([Video("wide", "train", "run", 9, stored_step=2)], CLASSES)
     with pytest.raises(BadInputError, match="'wide' was extracted with --frame_step=2, .* again with --frame_step=1"):
         FrameDataset(videos, open_store(root, "rgb"), stream, crop=CentreCrop(24), clip_step=2)
 

@@ -91,10 +91,10 @@ def test_index_of_nothing():
 # ------------------------------------------------------------------------------------------------------ segments
 
 
-def drawn(num_frames, num_segments, *, frame_step=1, count=200, **geometry) -> set[tuple[int, ...]]:
+def drawn(num_frames, num_segments, *, stored_step=1, count=200, **geometry) -> set[tuple[int, ...]]:
     """All that is drawn for one video, which stands among others."""
     index = SegmentIndex(
-        np.array([7, num_frames, 9]), np.array([1, frame_step, 1]), **(SINGLE | geometry), num_segments=num_segments
+        np.array([7, num_frames, 9]), np.array([1, stored_step, 1]), **(SINGLE | geometry), num_segments=num_segments
     )
     draws = [index.draw(1, Random(seed)) for seed in range(count)]
     assert {video for video, _ in draws} == {1}
@@ -110,8 +110,8 @@ def drawn(num_frames, num_segments, *, frame_step=1, count=200, **geometry) -> s
         (12, 3, {}, ["012", "3456", "789a"]),  # 11 starts
         (10, 3, {"clip_len": 4}, ["01", "23", "45"]),
         (13, 2, {"clip_len": 2, "frame_stride": 4}, ["0123", "4567"]),
-        (13, 2, {"frame_step": 2}, ["024", "68a"]),
-        (13, 2, {"frame_step": 3, "clip_len": 2, "frame_stride": 3}, ["0", "36"]),
+        (13, 2, {"stored_step": 2}, ["024", "68a"]),
+        (13, 2, {"stored_step": 3, "clip_len": 2, "frame_stride": 3}, ["0", "36"]),
         # Fewer starts than segments: a part without one takes the one before it.
         (3, 3, {}, ["0", "0", "1"]),
         (5, 3, {}, ["0", "1", "23"]),
@@ -137,7 +137,7 @@ def test_segments_of_videos_of_every_length(clip_len, stride, step):
     """Their starts ascend, are frames that are there, and give clips of `clip_starts`; together they reach all of those."""
     geometry = {"clip_len": clip_len, "frame_stride": stride}
     for num_frames, num_segments in itertools.product((*range(1, 14), 20), (1, 2, 3, 7)):
-        draws = drawn(num_frames, num_segments, frame_step=step, count=300, **geometry)
+        draws = drawn(num_frames, num_segments, stored_step=step, count=300, **geometry)
         starts = set(clip_starts(num_frames, **geometry, clip_step=step))
         assert {start for starts in draws for start in starts} == starts
         for starts in draws:
@@ -273,15 +273,15 @@ def test_items_have_draws_of_their_own():
 
 
 @pytest.mark.parametrize("num_clips", [1, 3, 10, 25, 1000])
-@pytest.mark.parametrize("clip_len, frame_stride, frame_step", [(1, 1, 1), (5, 1, 1), (3, 2, 1), (1, 1, 4), (2, 4, 2)])
-def test_uniform_clips_are_the_middles_of_equal_parts(num_clips, clip_len, frame_stride, frame_step):
+@pytest.mark.parametrize("clip_len, frame_stride, stored_step", [(1, 1, 1), (5, 1, 1), (3, 2, 1), (1, 1, 4), (2, 4, 2)])
+def test_uniform_clips_are_the_middles_of_equal_parts(num_clips, clip_len, frame_stride, stored_step):
     """Each part by hand, from the list of all starts."""
     geometry = {"clip_len": clip_len, "frame_stride": frame_stride}
     num_frames = np.array([0, 1, 2, 7, 30, 31, 250, 0])
-    index = UniformIndex(num_frames, np.full(8, frame_step), **geometry, num_clips=num_clips)
+    index = UniformIndex(num_frames, np.full(8, stored_step), **geometry, num_clips=num_clips)
     expected = []
     for video, count in enumerate(num_frames):
-        starts = clip_starts(int(count), **geometry, clip_step=frame_step)
+        starts = clip_starts(int(count), **geometry, clip_step=stored_step)
         parts = min(num_clips, len(starts))
         expected += [(video, starts[int((k + 0.5) * len(starts) / parts)]) for k in range(parts)]
     assert len(index) == len(expected)

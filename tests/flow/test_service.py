@@ -37,7 +37,7 @@ OTHER = FlowSettings("farneback", farneback=FarnebackParameters(0.7, 2, 8, 1, 7,
 class ServerThread:
     """A server in this process, on the CPU; what is asked before `start` waits."""
 
-    def __init__(self, flow: FlowSettings, *, frame_step: int):
+    def __init__(self, flow: FlowSettings, *, stored_step: int):
         self.control, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.device = FlowDevice("test", secrets.token_hex(16), {})
@@ -46,7 +46,7 @@ class ServerThread:
         images = FlowImages(
             torch.device("cpu"),
             parameters=vars(flow.farneback),
-            chained=frame_step == 1,
+            chained=stored_step == 1,
             planes=flow.coding.planes,
             scale=flow.coding.scale,
         )
@@ -70,8 +70,8 @@ class ServerThread:
 def serve():
     threads = []
 
-    def run(flow: FlowSettings = FARNEBACK, *, frame_step: int = 1) -> ServerThread:
-        threads.append(ServerThread(flow, frame_step=frame_step))
+    def run(flow: FlowSettings = FARNEBACK, *, stored_step: int = 1) -> ServerThread:
+        threads.append(ServerThread(flow, stored_step=stored_step))
         return threads[-1]
 
     yield run
@@ -105,35 +105,35 @@ def assert_same(found: list[tuple[int, np.ndarray]], expected: list[tuple[int, n
 
 
 @pytest.mark.parametrize("flow", [FARNEBACK, COLOUR, PRESET, OTHER], ids=["planes", "colour", "preset", "other"])
-@pytest.mark.parametrize("frame_step", [1, 3])
-def test_images_are_those_of_opencv(serve, flow, frame_step):
+@pytest.mark.parametrize("stored_step", [1, 3])
+def test_images_are_those_of_opencv(serve, flow, stored_step):
     frames = moving(50)
-    device = serve(flow, frame_step=frame_step).start().device
-    with closing(ServedFlow(flow, frame_step=frame_step, device=device)) as served:
+    device = serve(flow, stored_step=stored_step).start().device
+    with closing(ServedFlow(flow, stored_step=stored_step, device=device)) as served:
         found = images_of(served, frames)
-    assert_same(found, images_of(PairFlow(flow, frame_step=frame_step), frames))
+    assert_same(found, images_of(PairFlow(flow, stored_step=stored_step), frames))
     assert (found[0][1] != 128).any()
 
 
-@pytest.mark.parametrize("frame_step", [1, 2, 3])
-def test_every_number_of_frames_around_the_windows(serve, monkeypatch, frame_step):
+@pytest.mark.parametrize("stored_step", [1, 2, 3])
+def test_every_number_of_frames_around_the_windows(serve, monkeypatch, stored_step):
     """None is lost, doubled or taken from another pair, wherever a window ends."""
     monkeypatch.setattr(service, "WINDOW_FRAMES", 4)
-    device = serve(frame_step=frame_step).start().device
+    device = serve(stored_step=stored_step).start().device
     for num_frames in range(1, 15):
         frames = moving(num_frames, seed=num_frames)
-        with closing(ServedFlow(FARNEBACK, frame_step=frame_step, device=device)) as served:
-            assert_same(images_of(served, frames), images_of(PairFlow(FARNEBACK, frame_step=frame_step), frames))
+        with closing(ServedFlow(FARNEBACK, stored_step=stored_step, device=device)) as served:
+            assert_same(images_of(served, frames), images_of(PairFlow(FARNEBACK, stored_step=stored_step), frames))
 
 
-@pytest.mark.parametrize("frame_step", [1, 2])
-def test_windows_of_several_videos_share_a_batch(serve, frame_step):
+@pytest.mark.parametrize("stored_step", [1, 2])
+def test_windows_of_several_videos_share_a_batch(serve, stored_step):
     """Two sizes of frames, three videos of each, all asked before the server looks."""
     sizes = [(40, 56), (32, 48)] * 3
     videos = [moving(5 + k, height=h, width=w, seed=k) for k, (h, w) in enumerate(sizes)]
-    server = serve(frame_step=frame_step)
+    server = serve(stored_step=stored_step)
     server.server.flow_images.chunk = lambda height, width: 100
-    served = [ServedFlow(FARNEBACK, frame_step=frame_step, device=server.device) for _ in videos]
+    served = [ServedFlow(FARNEBACK, stored_step=stored_step, device=server.device) for _ in videos]
     for flow_images, frames in zip(served, videos, strict=True):
         for frame in frames:
             assert flow_images.add(frame) == []
@@ -147,11 +147,11 @@ def test_windows_of_several_videos_share_a_batch(serve, frame_step):
     for flow_images, frames in zip(served, videos, strict=True):
         found = [(index, image.copy()) for index, image in flow_images.finish()]
         flow_images.close()
-        assert_same(found, images_of(PairFlow(FARNEBACK, frame_step=frame_step), frames))
+        assert_same(found, images_of(PairFlow(FARNEBACK, stored_step=stored_step), frames))
     server.close()
     report = server.server.report()
-    assert report.pairs == sum(-(-(len(frames) - (frame_step == 1)) // frame_step) for frames in videos)
-    last_pairs = sum(len(frames) % 2 for frames in videos) if frame_step == 2 else 0  # asked at the end, alone
+    assert report.pairs == sum(-(-(len(frames) - (stored_step == 1)) // stored_step) for frames in videos)
+    last_pairs = sum(len(frames) % 2 for frames in videos) if stored_step == 2 else 0  # asked at the end, alone
     assert report.batches <= 2 + last_pairs
     assert 0 < report.busy_seconds <= report.seconds
 
@@ -161,12 +161,12 @@ def test_real_videos_of_two_sizes(serve, shared_data):
     for name in ("ut_interaction/videos/kicking/11_12_2.avi", "samples/v_ApplyEyeMakeup_g01_c01.avi"):
         with closing(iter(Decoder(shared_data / name, short_side=128))) as decoder:
             frames = [cv2.cvtColor(next(decoder), cv2.COLOR_RGB2GRAY) for _ in range(16)]
-        with closing(ServedFlow(FARNEBACK, frame_step=1, device=device)) as served:
-            assert_same(images_of(served, frames), images_of(PairFlow(FARNEBACK, frame_step=1), frames))
+        with closing(ServedFlow(FARNEBACK, stored_step=1, device=device)) as served:
+            assert_same(images_of(served, frames), images_of(PairFlow(FARNEBACK, stored_step=1), frames))
 
 
 def test_frames_that_change_their_size_are_refused(serve):
-    with closing(ServedFlow(FARNEBACK, frame_step=1, device=serve().start().device)) as served:
+    with closing(ServedFlow(FARNEBACK, stored_step=1, device=serve().start().device)) as served:
         for frame in moving(3):
             served.add(frame)
         with pytest.raises(ValueError, match=r"\(30, 20\) pixels after some of \(56, 40\)"):
@@ -223,18 +223,18 @@ def test_memory_too_small_for_one_pair_is_said(monkeypatch):
 
 def test_a_server_that_ends_or_hangs_is_an_error_of_the_machine(serve, monkeypatch):
     server = serve().start()
-    with closing(ServedFlow(FARNEBACK, frame_step=1, device=server.device)) as served:
+    with closing(ServedFlow(FARNEBACK, stored_step=1, device=server.device)) as served:
         served.add(np.zeros((16, 16), np.uint8))
         served.add(np.zeros((16, 16), np.uint8))
         server.close()
         with pytest.raises(EnvironmentFaultError, match="flow on test: its process has ended.*--flow_device=cpu"):
             served.finish()
-    with closing(ServedFlow(FARNEBACK, frame_step=1, device=server.device)) as late:
+    with closing(ServedFlow(FARNEBACK, stored_step=1, device=server.device)) as late:
         late.add(np.zeros((16, 16), np.uint8))
         with pytest.raises(EnvironmentFaultError, match="its process has ended"):
             late.add(np.zeros((16, 16), np.uint8))
     monkeypatch.setattr(service, "ANSWER_SECONDS", 0.1)
-    with closing(ServedFlow(FARNEBACK, frame_step=1, device=serve().device)) as waiting:  # that one is never started
+    with closing(ServedFlow(FARNEBACK, stored_step=1, device=serve().device)) as waiting:  # that one is never started
         waiting.add(np.zeros((16, 16), np.uint8))
         waiting.add(np.zeros((16, 16), np.uint8))
         with pytest.raises(EnvironmentFaultError, match="no answer in 0.1 s"):
@@ -245,14 +245,14 @@ def test_a_worker_that_leaves_in_mid_window_disturbs_nobody_and_leaves_no_memory
     server = serve()
     frames = moving(6)
     for _ in range(3):
-        gone = ServedFlow(FARNEBACK, frame_step=1, device=server.device)
+        gone = ServedFlow(FARNEBACK, stored_step=1, device=server.device)
         for frame in frames:
             gone.add(frame)
         list(gone._send())
         gone.close()
     server.start()
-    with closing(ServedFlow(FARNEBACK, frame_step=1, device=server.device)) as served:
-        assert_same(images_of(served, frames), images_of(PairFlow(FARNEBACK, frame_step=1), frames))
+    with closing(ServedFlow(FARNEBACK, stored_step=1, device=server.device)) as served:
+        assert_same(images_of(served, frames), images_of(PairFlow(FARNEBACK, stored_step=1), frames))
     del gone, served
     for _ in range(200):
         maps = Path("/proc/self/maps").read_text()
@@ -274,13 +274,13 @@ def _target(descriptor: str) -> str:
 
 
 def test_the_process_starts_answers_reports_and_ends():
-    with FlowService("torch-cpu", FARNEBACK, frame_step=1) as service:
+    with FlowService("torch-cpu", FARNEBACK, stored_step=1) as service:
         assert service.device.name == "torch-cpu" and service.note == ""
         assert service.device.made_by == {"device": "cpu", "torch": torch.__version__}
         assert service.report().pairs == 0
         frames = moving(4)
-        with closing(ServedFlow(FARNEBACK, frame_step=1, device=service.device)) as served:
-            assert_same(images_of(served, frames), images_of(PairFlow(FARNEBACK, frame_step=1), frames))
+        with closing(ServedFlow(FARNEBACK, stored_step=1, device=service.device)) as served:
+            assert_same(images_of(served, frames), images_of(PairFlow(FARNEBACK, stored_step=1), frames))
         report = service.report()
         assert report.pairs == 3 and report.to_text().startswith("3 pairs, ")
         process = service.process
@@ -304,10 +304,10 @@ def test_devices_that_are_not_there(monkeypatch):
 def test_no_gpu_is_told_from_other_faults(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(NoGpuError, match="no GPU that torch"):
-        FlowService("cuda", FARNEBACK, frame_step=1)
+        FlowService("cuda", FARNEBACK, stored_step=1)
     monkeypatch.setattr(service.sys, "executable", "/bin/false")
     with pytest.raises(EnvironmentFaultError, match="--flow_device=cuda: its process"):
-        FlowService("cuda", FARNEBACK, frame_step=1)
+        FlowService("cuda", FARNEBACK, stored_step=1)
 
 
 # --------------------------------------------------------------------------------------------------------- the plan

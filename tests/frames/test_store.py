@@ -81,7 +81,7 @@ def test_writers_of_different_videos_at_once(store):
     assert [store.read_bytes(v, k) for v in "ab" for k in range(3)] == [JPEG] * 3 + [OTHER_JPEG] * 3
 
 
-def test_facts_and_stored_images_with_a_frame_step(store):
+def test_facts_and_stored_images_with_a_stored_step(store):
     with store.writer("v") as writer:
         for index in (0, 3, 6):
             writer.write(index, JPEG if index else OTHER_JPEG)

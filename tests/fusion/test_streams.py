@@ -158,10 +158,10 @@ def test_rows_are_joined_by_video_and_frame():
         assert report_of(rgb, shuffled) == truth
 
 
-def test_common_rows_of_different_frame_steps():
+def test_common_rows_of_different_clip_steps():
     """Frames 0 2 4 6 8 10 against 0 3 6 9: both have 0 and 6."""
-    one = make_table(frames=6, frame_step=2)
-    other = make_table(frames=4, frame_step=3, input_type="farneback")
+    one = make_table(frames=6, clip_step=2)
+    other = make_table(frames=4, clip_step=3, input_type="farneback")
     rows = streams.common_rows([one, other])
     for table, chosen in zip((one, other), rows, strict=True):
         assert table.start[chosen].tolist() == [0, 6] * 3

@@ -36,8 +36,8 @@ def test_plan_foretells_what_extraction_writes(tmp_path):
     assert plan.seconds > 0
 
 
-def test_frame_step_and_segment_and_rate_are_counted(tmp_path):
-    assert make_plan(jobs(tmp_path, replace(BOTH, frame_step=5)), num_workers=1).num_images == 36
+def test_stored_step_and_segment_and_rate_are_counted(tmp_path):
+    assert make_plan(jobs(tmp_path, replace(BOTH, stored_step=5)), num_workers=1).num_images == 36
     assert make_plan(jobs(tmp_path, segment=(0.0, 1.0)), num_workers=1).num_frames == 45
     assert make_plan(jobs(tmp_path, replace(BOTH, fps=5)), num_workers=1).num_frames == 30
 

@@ -126,7 +126,7 @@ def test_one_frame_does_not_move(tmp_path):
 
 def test_frame_step_stores_a_subset_of_the_full_extraction(videos, tmp_path):
     extract_video(job(tmp_path / "all", videos / "left" / "a.mkv"))
-    settings = ExtractionSettings(short_side=0, frame_step=3, flow=SETTINGS.flow)
+    settings = ExtractionSettings(short_side=0, stored_step=3, flow=SETTINGS.flow)
     extract_video(job(tmp_path / "some", videos / "left" / "a.mkv", settings))
     full, some = tree(tmp_path / "all"), tree(tmp_path / "some")
     names = {f"{t}-images/a/{n:05d}.jpg" for t in ("rgb", "farneback") for n in (1, 4, 7, 10)}

@@ -161,7 +161,7 @@ def test_a_failure_is_no_finding_once_the_video_is_there(root):
 
 
 def test_frame_step_decides_which_images_there_must_be(videos, tmp_path):
-    extract(tmp_path, videos, replace(SETTINGS, frame_step=3), "folders")
+    extract(tmp_path, videos, replace(SETTINGS, stored_step=3), "folders")
     assert diagnose(tmp_path) == []
     (tmp_path / "rgb-images" / "left_0" / "00004.jpg").unlink()
     (finding,) = diagnose(tmp_path)
@@ -232,7 +232,7 @@ FAULTS = {
     "frames in the list": (annotated(lambda v: [replace(v[0], num_frames=9), *v[1:]]), "frame count", "left_0: 9 frames; expected 8 frames, as in rgb"),
     "not extracted in the list": (annotated(lambda v: [*v, Video("right_2", "val", "right", 5)]), "not extracted", "right_2"),
     "0 frames in the list": (annotated(lambda v: [*v[:-1], Video("a", "val", "right", 8), replace(v[-1], num_frames=0)]), "frame count|not extracted", "0 frames; expected 8|video a"),
-    "step in the list": (annotated(lambda v: [replace(v[0], frame_step=2), *v[1:]]), "frame count", "8 frames, every 2 stored; expected 8 frames"),
+    "step in the list": (annotated(lambda v: [replace(v[0], stored_step=2), *v[1:]]), "frame count", "8 frames, every 2 stored; expected 8 frames"),
     "not listed": (annotated(lambda v: [*v[1:], Video("x", "train", "left", 0)]), "class without videos|not listed", "class 'left'|video left_0"),
     "class without val": (annotated(lambda v: [*v[:-1], replace(v[-1], split="train")]), "class without videos", "class 'right': no videos with frames in split val"),
     "no val": (annotated(lambda v: [replace(one, split="train") for one in v]), "class without videos", "json: no videos with frames in split val"),
@@ -554,7 +554,7 @@ def test_the_command_of_a_finding_mends_it(root, videos, run_program, fault):
     "settings",
     [
         ExtractionSettings(),
-        ExtractionSettings(short_side=0, fps=12.5, frame_step=3, quality=75),
+        ExtractionSettings(short_side=0, fps=12.5, stored_step=3, quality=75),
         ExtractionSettings(flow=(FlowSettings("dis", FlowCoding(bound=7.5)),)),
         ExtractionSettings(flow_quality=60, flow=(FlowSettings("tvl1", FlowCoding(bound=8)),)),
         ExtractionSettings(flow_quality=90, flow=(FlowSettings("dis", FlowCoding(planes=False)),)),

@@ -34,7 +34,7 @@ def _texts(annotations: Annotations) -> Iterator[str]:
     }  # a whole dict a video takes twice as long
     separator = ""
     for video in annotations.videos:
-        step = f', "frame_step": {video.frame_step}' if video.frame_step != 1 else ""
+        step = f', "frame_step": {video.stored_step}' if video.stored_step != 1 else ""
         entry = f'"split": "{video.split}", "label": {labels[video.label]}, "num_frames": {video.num_frames}, "fps": {video.fps}'
         yield f"{separator}  {json.dumps(video.id)}: {{{entry}{step}}}"
         separator = ",\n"

@@ -12,8 +12,8 @@ from twostream.frames.stores import image_stores
 
 
 def _frames_line(store: FrameStore, video: Video) -> tuple[str, int]:
-    if video.frame_step != 1:
-        raise BadInputError(f"{store.where(video.id)} has every {video.frame_step}th frame only, these lists mean all")
+    if video.stored_step != 1:
+        raise BadInputError(f"{store.where(video.id)} has every {video.stored_step}th frame only, these lists mean all")
     return video.id, video.num_frames
 
 

@@ -34,8 +34,8 @@ class Video:
     """0: listed, but not extracted"""
     fps: float = 0.0
     """0: unknown"""
-    frame_step: int = 1
-    """only frames 0, frame_step, ... are stored"""
+    stored_step: int = 1
+    """only frames 0, stored_step, ... are stored"""
 
 
 class IdColumn(Sequence[str]):
@@ -75,13 +75,13 @@ class VideoTable(Sequence[Video]):
     """place in `classes`; -1 without label"""
     num_frames: np.ndarray
     fps: np.ndarray
-    frame_step: np.ndarray
+    stored_step: np.ndarray
 
     @classmethod
     def of(cls, videos: Iterable[Video], classes: Sequence[str] | None = None) -> "VideoTable":
         """Columns of these videos, in their order; classes are the sorted labels where they are not given."""
         data, ends = bytearray(), array("q", [0])
-        split_index, label_index, num_frames, fps, frame_step = (array(kind) for kind in "biidi")
+        split_index, label_index, num_frames, fps, stored_step = (array(kind) for kind in "biidi")
         places = {None: -1} | {name: place for place, name in enumerate(classes or [])}
         for video in videos:
             data += video.id.encode("utf-8", "surrogatepass")
@@ -92,11 +92,11 @@ class VideoTable(Sequence[Video]):
             )
             num_frames.append(video.num_frames)
             fps.append(video.fps)
-            frame_step.append(video.frame_step)
+            stored_step.append(video.stored_step)
         ends = np.asarray(ends)
         table = cls(
             tuple(places)[1:], IdColumn(bytes(data), ends[:-1], ends[1:]),
-            *map(np.asarray, (split_index, label_index, num_frames, fps, frame_step)),
+            *map(np.asarray, (split_index, label_index, num_frames, fps, stored_step)),
         )  # fmt: skip
         return table._with_sorted_classes() if classes is None else table
 
@@ -122,7 +122,7 @@ class VideoTable(Sequence[Video]):
         labels = (*self.classes, None)  # -1 is the last
         for first in range(0, len(self), 1000):
             rows = slice(first, first + 1000)
-            columns = (self.split_index, self.label_index, self.num_frames, self.fps, self.frame_step)
+            columns = (self.split_index, self.label_index, self.num_frames, self.fps, self.stored_step)
             for video_id, split, label, *numbers in zip(
                 self.ids[rows], *(column[rows].tolist() for column in columns), strict=True
             ):
@@ -196,10 +196,10 @@ def _checked(videos: Iterable[Video], classes: Sequence[str] | None, where: Call
         elif video.label is not None and classes is not None and video.label not in known:
             problem = f"has label {video.label!r}, which is not in the class list"
         elif not (
-            0 <= video.num_frames <= MAX_COUNT and 1 <= video.frame_step <= MAX_COUNT and 0 <= video.fps < math.inf
+            0 <= video.num_frames <= MAX_COUNT and 1 <= video.stored_step <= MAX_COUNT and 0 <= video.fps < math.inf
         ):
             problem = (
-                f"has {video.num_frames} frames, step {video.frame_step}, {video.fps} fps; expected counts and a rate"
+                f"has {video.num_frames} frames, step {video.stored_step}, {video.fps} fps; expected counts and a rate"
             )
         if problem:
             raise BadInputError(f"{where(position)}: video {video.id!r} {problem}")

@@ -81,17 +81,17 @@ class ClipDataset(Dataset):
         at_own_steps = bool(num_segments or num_clips)
         steps = ([] if at_own_steps else [clip_step]) + ([stream.frame_stride] if stream.clip_len > 1 else [])
         needed = math.gcd(*steps)
-        for place in np.flatnonzero(needed % videos.frame_step)[:1]:
+        for place in np.flatnonzero(needed % videos.stored_step)[:1]:
             video = videos[place]
             raise BadInputError(
-                f"video {video.id!r} was extracted with --frame_step={video.frame_step}, so frames at step {needed} "
+                f"video {video.id!r} was extracted with --frame_step={video.stored_step}, so frames at step {needed} "
                 f"are not all there; use a {'--gap' if at_own_steps else '--frame_step'} that is a multiple of "
-                f"{video.frame_step}, or extract again"
+                f"{video.stored_step}, or extract again"
             )
         self.index = (
-            SegmentIndex(videos.num_frames, videos.frame_step, **self.geometry, num_segments=num_segments)
+            SegmentIndex(videos.num_frames, videos.stored_step, **self.geometry, num_segments=num_segments)
             if num_segments
-            else UniformIndex(videos.num_frames, videos.frame_step, **self.geometry, num_clips=num_clips)
+            else UniformIndex(videos.num_frames, videos.stored_step, **self.geometry, num_clips=num_clips)
             if num_clips
             else ClipIndex(videos.num_frames, **self.geometry, clip_step=clip_step)
         )

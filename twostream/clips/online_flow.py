@@ -96,9 +96,9 @@ class FrameDataset(ClipDataset):
     """The items of a ClipDataset as frames whose flow is still to be computed; `store` is that of the RGB frames."""
 
     def __init__(self, videos: VideoTable, store: FrameStore, stream: StreamConfig, **words):
-        for place in np.flatnonzero(videos.frame_step != 1)[:1]:
+        for place in np.flatnonzero(videos.stored_step != 1)[:1]:
             raise BadInputError(
-                f"video {videos.ids[place]!r} was extracted with --frame_step={videos.frame_step[place]}, so the frames "
+                f"video {videos.ids[place]!r} was extracted with --frame_step={videos.stored_step[place]}, so the frames "
                 "next to those are not there, and --flow=online needs them: extract again with --frame_step=1, or store "
                 "the flow, too, and leave --flow out"
             )

@@ -61,17 +61,17 @@ class ClipIndex:
 
 class UniformIndex:
     """Of each video `num_clips` clips, evenly spread: the middle one of each of so many equal parts of those that it has
-    at its own `frame_step`, see `clip_starts`; all of these where they are fewer, each once:
+    at its own `stored_step`, see `clip_starts`; all of these where they are fewer, each once:
 
         9 starts, 3 clips    [0 (1) 2][3 (4) 5][6 (7) 8]     2 starts, 3 clips    [(0)][(1)]
     """
 
     def __init__(
-        self, num_frames: np.ndarray, frame_step: np.ndarray, *, clip_len: int, frame_stride: int, num_clips: int
+        self, num_frames: np.ndarray, stored_step: np.ndarray, *, clip_len: int, frame_stride: int, num_clips: int
     ):
-        self.frame_step, self.num_clips = frame_step, num_clips
+        self.stored_step, self.num_clips = stored_step, num_clips
         span = (clip_len - 1) * frame_stride + 1
-        self.num_starts = _number_of_starts(np.asarray(num_frames, np.int64), span, frame_step)
+        self.num_starts = _number_of_starts(np.asarray(num_frames, np.int64), span, stored_step)
         self.ends = np.cumsum(np.minimum(self.num_starts, num_clips))
 
     def __len__(self) -> int:
@@ -83,7 +83,7 @@ class UniformIndex:
         numbers = clips - np.where(videos > 0, self.ends[videos - 1], 0)
         starts = self.num_starts[videos]
         parts = np.minimum(starts, self.num_clips)
-        return videos, (2 * numbers + 1) * starts // (2 * parts) * self.frame_step[videos]
+        return videos, (2 * numbers + 1) * starts // (2 * parts) * self.stored_step[videos]
 
     def draw(self, clip: int, rng: Random) -> tuple[int, list[int]]:
         """Number of the clip's video, and its one start."""
@@ -94,7 +94,7 @@ class UniformIndex:
 class SegmentIndex:
     """All videos, for a clip drawn from each of their S segments (TSN; Wang et al., ECCV 2016).
 
-    The starts that a video has at its own `frame_step`, see `clip_starts`, are cut into S equal parts, and each gives
+    The starts that a video has at its own `stored_step`, see `clip_starts`, are cut into S equal parts, and each gives
     one. In a video with fewer starts than segments, a part without a start has the one before it:
 
         9 starts, 3 segments    [0 1 2][3 4 5][6 7 8]     2 starts, 3 segments    [0][0][1]
@@ -103,9 +103,9 @@ class SegmentIndex:
     """
 
     def __init__(
-        self, num_frames: np.ndarray, frame_step: np.ndarray, *, clip_len: int, frame_stride: int, num_segments: int
+        self, num_frames: np.ndarray, stored_step: np.ndarray, *, clip_len: int, frame_stride: int, num_segments: int
     ):
-        self.num_frames, self.frame_step, self.num_segments = num_frames, frame_step, num_segments
+        self.num_frames, self.stored_step, self.num_segments = num_frames, stored_step, num_segments
         self.geometry = {"clip_len": clip_len, "frame_stride": frame_stride}
         self.ends = np.arange(1, len(num_frames) + 1)  # one item a video
 
@@ -118,8 +118,8 @@ class SegmentIndex:
 
     def draw(self, video: int, rng: Random) -> tuple[int, list[int]]:
         """Number of the video, and the starts of its S clips."""
-        frame_step = int(self.frame_step[video])
-        starts = clip_starts(int(self.num_frames[video]), **self.geometry, clip_step=frame_step)
+        stored_step = int(self.stored_step[video])
+        starts = clip_starts(int(self.num_frames[video]), **self.geometry, clip_step=stored_step)
         borders = [k * len(starts) // self.num_segments for k in range(self.num_segments + 1)]
         return video, [starts[rng.randrange(first, max(end, first + 1))] for first, end in pairwise(borders)]
 

@@ -125,11 +125,11 @@ class ServedFlow:
     or says that it cannot go on.
     """
 
-    def __init__(self, flow: FlowSettings, *, frame_step: int, device: FlowDevice):
+    def __init__(self, flow: FlowSettings, *, stored_step: int, device: FlowDevice):
         self.planes = flow.coding.planes
-        self.frame_step = frame_step
+        self.stored_step = stored_step
         self.device = device
-        self.chained = frame_step == 1
+        self.chained = stored_step == 1
         """every pair begins with the frame that the last one ended with"""
         self.frames_seen = 0
         self.pair: list[np.ndarray] = []
@@ -151,14 +151,14 @@ class ServedFlow:
         self.pair = [*self.pair[-1:], gray]
         self.frames_seen += 1
         index = self.frames_seen - 2
-        return list(self._ask(index)) if index >= 0 and index % self.frame_step == 0 else []
+        return list(self._ask(index)) if index >= 0 and index % self.stored_step == 0 else []
 
     def finish(self) -> list[tuple[int, np.ndarray]]:
         """The rest; the last frame has no next one, and its image repeats the last pair."""
         last = self.frames_seen - 1
         if last == 0:  # a video of one frame does not move
             return [(0, np.full(Windows(*self.pair[0].shape, self.planes).image_shape, ZERO, np.uint8))]
-        stored = last % self.frame_step == 0
+        stored = last % self.stored_step == 0
         images = list(self._ask(last)) if stored and not self.chained else []
         images += self._send() if self.num else []
         while self.asked:
@@ -229,12 +229,12 @@ class ServedFlow:
 
 
 class FlowService:
-    """The server, as long as this is open: `with FlowService("cuda:0", flow, frame_step=1) as service`.
+    """The server, as long as this is open: `with FlowService("cuda:0", flow, stored_step=1) as service`.
 
     Raises NoGpuError where there is no such device; EnvironmentFaultError when it cannot be used.
     """
 
-    def __init__(self, name: str, flow: FlowSettings, *, frame_step: int):
+    def __init__(self, name: str, flow: FlowSettings, *, stored_step: int):
         self.control, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         package = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
@@ -247,14 +247,14 @@ class FlowService:
                 process_group=0,  # a terminal's Ctrl-C is for the program
             )
         try:
-            self.device, self.note = self._start(name, flow, frame_step)
+            self.device, self.note = self._start(name, flow, stored_step)
         except BaseException:
             self.close()
             raise
 
-    def _start(self, name: str, flow: FlowSettings, frame_step: int) -> tuple[FlowDevice, str]:
+    def _start(self, name: str, flow: FlowSettings, stored_step: int) -> tuple[FlowDevice, str]:
         self.control.settimeout(START_SECONDS)
-        settings = {"name": name, "chained": frame_step == 1, "planes": flow.coding.planes, "scale": flow.coding.scale}
+        settings = {"name": name, "chained": stored_step == 1, "planes": flow.coding.planes, "scale": flow.coding.scale}
         try:
             send(self.control, settings | {"parameters": asdict(flow.farneback)})
             answer = receive(self.control)

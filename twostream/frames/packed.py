@@ -44,7 +44,7 @@ class FrameShards(FrameStore):
 
     def facts(self, video_id: str) -> tuple[int, float, int]:
         entry = self._entry(video_id)
-        return entry.num_frames, entry.fps, entry.frame_step
+        return entry.num_frames, entry.fps, entry.stored_step
 
     def frame_indices(self, video_id: str) -> list[int]:
         return [image.frame_index for image in self.shards.images(self._entry(video_id))]
@@ -52,7 +52,7 @@ class FrameShards(FrameStore):
     def read_bytes(self, video_id: str, frame_index: int) -> bytes:
         entry = self._entry(video_id, frame_index)
         # Usually its row follows from its index; not so if images before it are missing.
-        images = self.shards.images(entry, frame_index // entry.frame_step, 1)
+        images = self.shards.images(entry, frame_index // entry.stored_step, 1)
         if not images or images[0].frame_index != frame_index:
             images = [image for image in self.shards.images(entry) if image.frame_index == frame_index]
         if not images:

@@ -58,7 +58,7 @@ class Line(NamedTuple):
     """rows of that table; REMOVED: the lines above with this id no longer count"""
     num_frames: int
     fps: float
-    frame_step: int
+    stored_step: int
 
     @property
     def end(self) -> int:
@@ -68,7 +68,7 @@ class Line(NamedTuple):
 
 COLUMNS = np.dtype(
     [("shard", "<i4"), ("record_offset", "<i8"), ("record_length", "<i4"), ("table_offset", "<i8")]
-    + [("num_images", "<i4"), ("num_frames", "<i4"), ("fps", "<f8"), ("frame_step", "<i4")]
+    + [("num_images", "<i4"), ("num_frames", "<i4"), ("fps", "<f8"), ("stored_step", "<i4")]
 )
 """A line as readers keep it: the shard's number in place of the id, whose hash is kept separately."""
 
@@ -83,7 +83,7 @@ class Entry(NamedTuple):
     num_images: int
     num_frames: int
     fps: float
-    frame_step: int
+    stored_step: int
 
 
 def parse_lines(lines: list[bytes], path: Path) -> list[Line]:

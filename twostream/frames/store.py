@@ -219,9 +219,9 @@ def parse_record(text: str | bytes, where: str) -> dict[str, Any]:
         record = json.loads(text)
         if not isinstance(record, dict) or not isinstance(record.get("num_frames"), int):
             raise ValueError("num_frames is missing or not a whole number")
-        num_frames, fps, frame_step = record_facts(record)
-        if not (0 <= num_frames < 2**31 and 0 <= fps < math.inf and 1 <= frame_step < 2**31):
-            raise ValueError(f"{num_frames} frames, {fps} fps, step {frame_step}")
+        num_frames, fps, stored_step = record_facts(record)
+        if not (0 <= num_frames < 2**31 and 0 <= fps < math.inf and 1 <= stored_step < 2**31):
+            raise ValueError(f"{num_frames} frames, {fps} fps, step {stored_step}")
         if not isinstance(record.get("checksums", {}), dict):
             raise ValueError("checksums are not listed by file name")
         return record

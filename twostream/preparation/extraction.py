@@ -167,10 +167,10 @@ class Track:
         self.flow_images: PairFlow | ServedFlow | None = None
         flow = next((flow for flow in settings.flow if flow.method == input_type), None)
         if flow and device:
-            self.flow_images = ServedFlow(flow, frame_step=settings.frame_step, device=device)
+            self.flow_images = ServedFlow(flow, stored_step=settings.stored_step, device=device)
             self.made_by = {"flow_device": device.made_by}
         elif flow:
-            self.flow_images = PairFlow(flow, frame_step=settings.frame_step)
+            self.flow_images = PairFlow(flow, stored_step=settings.stored_step)
 
     def close(self) -> None:
         if isinstance(self.flow_images, ServedFlow):
@@ -180,7 +180,7 @@ class Track:
         """Take the next frame, uint8 (H, W, 3) RGB."""
         if self.flow_images:
             self._write_flow(self.flow_images.add, cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))
-        elif self.num_frames % self.settings.frame_step == 0:
+        elif self.num_frames % self.settings.stored_step == 0:
             self._write(self.num_frames, frame)
         self.num_frames += 1
 
@@ -207,10 +207,10 @@ class Track:
 class PairFlow:
     """Flow images of a video, each computed here when the second frame of its pair comes; see ServedFlow."""
 
-    def __init__(self, flow: FlowSettings, *, frame_step: int):
+    def __init__(self, flow: FlowSettings, *, stored_step: int):
         self.coding = flow.coding
         self.function = flow.function()
-        self.frame_step = frame_step
+        self.stored_step = stored_step
         self.num_frames = 0
         self.pair: list[np.ndarray] = []
         self.image: np.ndarray | None = None
@@ -227,7 +227,7 @@ class PairFlow:
         return self._image_of(self.num_frames - 1)
 
     def _image_of(self, frame_index: int) -> list[tuple[int, np.ndarray]]:
-        if frame_index % self.frame_step:
+        if frame_index % self.stored_step:
             return []
         if self.image is None:
             one = len(self.pair) == 1  # a video of one frame does not move
@@ -245,7 +245,7 @@ class _StoredFrames:
         record = store.record(video_id) or {}
         if record.get("settings", {}).get("frame_step", 1) != 1:
             raise VideoError(
-                f"{store.where(video_id)} holds every {record['settings']['frame_step']}th frame only; "
+                f"{store.where(video_id)} holds every {record['settings']['stored_step']}th frame only; "
                 "flow needs neighbours: name the videos with --videos"
             )
         self.result = Decoded(

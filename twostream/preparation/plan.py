@@ -124,14 +124,14 @@ def _measure(job: ExtractionJob) -> tuple[float, float, float, float]:
         clocks.append(_Clock(flow_images.function))
         flow_images.function = clocks[-1]
     times = [time.perf_counter()]
-    for frame in islice(open_frames(job), max(FRAMES_MEASURED, 2 * job.settings.frame_step)):
+    for frame in islice(open_frames(job), max(FRAMES_MEASURED, 2 * job.settings.stored_step)):
         for track in tracks:
             track.add(frame)
         times.append(time.perf_counter())
     start, first, last = times[0], times[1], times[-1]
     if job.flow_device:
         last -= sum(clock.seconds for clock in clocks)
-    num_images = len(tracks) / job.settings.frame_step
+    num_images = len(tracks) / job.settings.stored_step
     return (
         first - start,
         (last - first) / max(len(times) - 2, 1),

@@ -23,8 +23,8 @@ class ExtractionSettings:
     """pixels; 0 keeps the size"""
     fps: float = 0
     """0 takes every frame of the file, as it is"""
-    frame_step: int = 1
-    """only frames 0, frame_step, 2 frame_step ... are stored, and the flow from each of them to its neighbour"""
+    stored_step: int = 1
+    """only frames 0, stored_step, 2 stored_step ... are stored, and the flow from each of them to its neighbour"""
     quality: int = 90
     """JPEG quality of RGB frames, 1 to 100"""
     flow_quality: int = 75
@@ -42,7 +42,7 @@ class ExtractionSettings:
         for flag, value, low, high in [
             ("--short_side", self.short_side, 0, 8192),
             ("--fps", self.fps, 0, 1000),
-            ("--frame_step", self.frame_step, 1, 10**6),
+            ("--frame_step", self.stored_step, 1, 10**6),
             ("--quality", self.quality, 1, 100),
             ("--flow_quality", self.flow_quality, 1, 100),
         ]:
@@ -55,7 +55,7 @@ class ExtractionSettings:
 
     def to_json(self, input_type: str) -> dict:
         """The settings that decide the images of one input type."""
-        common = {"short_side": self.short_side, "fps": self.fps, "frame_step": self.frame_step}
+        common = {"short_side": self.short_side, "fps": self.fps, "frame_step": self.stored_step}
         flow = [
             {"quality": self.flow_quality, "flow": flow.to_json()} for flow in self.flow if flow.method == input_type
         ]

@@ -221,7 +221,8 @@ class Examination:
         (one_type, one_facts), (other_type, other_facts) = one, other
         found, expected = [], []
         for name in ("num_frames", "frame_step", "size", "fps", "source"):
-            a, b = getattr(one_facts, name), getattr(other_facts, name)
+            field = "stored_step" if name == "frame_step" else name
+            a, b = getattr(one_facts, field), getattr(other_facts, field)
             if a is None or b is None or a == b or (name == "num_frames" and _one_shorter(one_facts, other_facts)):
                 continue
             if name == "source" and any(source["name"].startswith(f"{RGB}-images/") for source in (a, b)):
@@ -289,8 +290,8 @@ class Examination:
             facts = self.facts[there[0]][video.id]
             if facts is None:
                 continue
-            wrong = Facts(video.num_frames, video.frame_step, foreign=facts.foreign)
-            found, expected = ((f.num_frames, f.frame_step) for f in (wrong, facts))
+            wrong = Facts(video.num_frames, video.stored_step, foreign=facts.foreign)
+            found, expected = ((f.num_frames, f.stored_step) for f in (wrong, facts))
             if found != expected and not (there[0] != RGB and _one_shorter(wrong, facts)):
                 self._find(
                     "frame count", f"{place}, video {video.id}", count_text(*found),

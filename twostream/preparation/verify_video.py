@@ -43,7 +43,7 @@ class Facts:
     """What the input types of a video must agree in; None where it is not known."""
 
     num_frames: int
-    frame_step: int = 1
+    stored_step: int = 1
     size: tuple[int, int] | None = None
     """width and height"""
     fps: float | None = None
@@ -150,7 +150,7 @@ def _check_recorded(job: VideoJob, store: FrameStore, record: dict, indices: lis
         where = store.where(job.video_id, min(min(those) for those in others.values()))
         again("image size", where, _size_text(others), f"{stored_size[0]}x{stored_size[1]} by the record")
     report.levels = sample.levels()
-    report.facts = Facts(record["num_frames"], _frame_step(record), size, record.get("fps"), record["source"])
+    report.facts = Facts(record["num_frames"], _stored_step(record), size, record.get("fps"), record["source"])
     return report
 
 
@@ -169,14 +169,14 @@ def _record_fault(record: dict) -> str:
         return "no name of the source in the record"
     if fault := settings_fault(record.get("settings")):
         return f"{fault} in the record"
-    there, num_frames, step = record["checksums"], record["num_frames"], max(int(_frame_step(record)), 1)
+    there, num_frames, step = record["checksums"], record["num_frames"], max(int(_stored_step(record)), 1)
     count = max(-(-num_frames // step), 0)
     if not count or len(there) != count or any(frame_name(index) not in there for index in range(0, num_frames, step)):
         return f"checksums of {len(there)} images in a record of {count_text(num_frames, step)}"
     return ""
 
 
-def _frame_step(record: dict) -> int:
+def _stored_step(record: dict) -> int:
     return record["settings"].get("frame_step", 1)
 
 
@@ -268,5 +268,5 @@ class _Sample:
         return self.counts * (self.num_images / self.num_measured) if self.num_measured else None
 
 
-def count_text(num_frames: int, frame_step: int) -> str:
-    return f"{num_frames} frames" + (f", every {frame_step} stored" if frame_step != 1 else "")
+def count_text(num_frames: int, stored_step: int) -> str:
+    return f"{num_frames} frames" + (f", every {stored_step} stored" if stored_step != 1 else "")

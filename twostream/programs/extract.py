@@ -126,7 +126,7 @@ def build_settings(args: argparse.Namespace) -> ExtractionSettings:
     return ExtractionSettings(
         short_side=args.short_side,
         fps=args.fps,
-        frame_step=args.frame_step,
+        stored_step=args.frame_step,
         quality=args.quality,
         flow_quality=(75 if planes else 90) if args.flow_quality is None else args.flow_quality,
         flow=tuple(FlowSettings(method, coding=coding, farneback=farneback) for method in methods),
@@ -186,7 +186,7 @@ def open_flow_service(device: str, settings: ExtractionSettings, stack: ExitStac
     """None where there is no GPU."""
     (farneback,) = settings.flow
     try:
-        service = stack.enter_context(FlowService(device, farneback, frame_step=settings.frame_step))
+        service = stack.enter_context(FlowService(device, farneback, stored_step=settings.stored_step))
     except NoGpuError as error:
         print(f"--flow_device={device}: {error}; flow is computed by OpenCV on the CPU")
         return None
