@@ -35,7 +35,7 @@ class StreamConfig:
 
     @property
     def modality(self) -> str:
-        """"rgb" or "flow"; decides how clips are mirrored and how the first layer is initialised."""
+        """ "rgb" or "flow"; decides how clips are mirrored and how the first layer is initialised."""
         return "rgb" if self.input_type == RGB else "flow"
 
     @property

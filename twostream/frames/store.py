@@ -109,11 +109,11 @@ class FrameStore(ABC):
         return None if text is None else parse_record(text, f"{self.where(video_id)}/{RECORD_NAME}")
 
     def count(self, video_id: str) -> int:
-        """Number of frames of a video, by its record (with a frame step, fewer images are stored), else by counting."""
+        """Number of frames of a video, by its record (not every frame may be stored), else by counting images."""
         return self.facts(video_id)[0]
 
     def facts(self, video_id: str) -> tuple[int, float, int]:
-        """What the annotations need: number of frames, frames per second (0: unknown), frame step."""
+        """What the annotations need: number of frames, frames per second (0: unknown), stored step."""
         record = self.record(video_id)
         return (len(self.frame_indices(video_id)), 0.0, 1) if record is None else record_facts(record)
 

@@ -66,5 +66,7 @@ def video_id_of(path: str | Path, *, id_from: str) -> str:
 def check_video_id(video_id: str) -> str:
     """The id itself; BadInputError unless it can be the name of a folder: no path, not hidden."""
     if not video_id or video_id.startswith(".") or re.search(r"[/\\\0]", video_id):
-        raise BadInputError(f"video id {video_id!r}, expected a plain file name without slashes and leading dot; rename it")
+        raise BadInputError(
+            f"video id {video_id!r}, expected a plain file name without slashes and leading dot; rename it"
+        )
     return video_id
