@@ -58,7 +58,7 @@ def test_function_gives_the_same_again(method):
 @pytest.mark.parametrize("size", [(8, 64), (16, 200), (31, 31)])
 def test_dis_refuses_frames_that_crash_opencv(size):
     picture = np.zeros(size, np.uint8)
-    with pytest.raises(ValueError, match="dis needs 32 pixels"):
+    with pytest.raises(ValueError, match="dis needs frames of 32 pixels or more in height and width, found"):
         FlowSettings("dis").function()(picture, picture)
 
 
