@@ -14,8 +14,10 @@ import pytest
 import twostream
 from tests import toy
 from tests.conftest import REPOSITORY
+from tests.tables import make_table
 from tests.test_layers import imports
 from twostream.__main__ import COMMANDS
+from twostream.scores.npz import write_scores
 
 PUBLIC = {
     "StreamConfig", "FlowSettings", "Consensus", "read_annotations", "read_scores", "open_store", "decode", "farneback",
@@ -31,6 +33,25 @@ def test_the_public_names_are_these():
 @pytest.mark.parametrize("name", sorted(PUBLIC))
 def test_a_public_name_is_loaded_and_documented(name):
     assert getattr(twostream, name).__doc__
+
+
+def test_the_python_of_the_docs(toy_root, tmp_path, monkeypatch, capsys):
+    """The block of docs/python.md, on the toy world and random scores; and its table names the public names."""
+    page = (REPOSITORY / "docs" / "python.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)", page, re.MULTILINE)) == PUBLIC
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "data").symlink_to(toy_root)
+    split = twostream.read_annotations(toy_root).split("val")
+    for input_type in ("rgb", "farneback"):
+        table = make_table(
+            video_ids=tuple(split.ids), labels=tuple(split.label_index), classes=split.classes, input_type=input_type
+        )
+        write_scores(tmp_path / "demo" / "runs" / input_type / "scores_val_000001.npz", table)
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    exec(compile(block, "docs/python.md", "exec"), {})
+    video_id, label = capsys.readouterr().out.split()
+    assert video_id == sorted(split.ids)[0] and label in split.classes
 
 
 def test_a_name_that_does_not_exist_is_an_attribute_error():
