@@ -92,7 +92,7 @@ def assert_refused(result, code, *words):
 # ------------------------------------------------------------------------------------------------------ resume
 
 
-def test_what_a_run_leaves(undisturbed):
+def test_files_of_a_run(undisturbed):
     run_dir = undisturbed / RGB_RUN
     assert sorted(path.name for path in run_dir.iterdir()) == [
         "checkpoint_000003.pth", "checkpoint_000006.pth", "confusion.json", "curves.html", "log.jsonl", "run.lock",
@@ -112,7 +112,7 @@ def test_what_a_run_leaves(undisturbed):
     assert [match[0] for match in validations] == ["3", "6"]
 
 
-def test_a_stopped_run_goes_on_as_if_nothing_had_been(train, undisturbed, tmp_path):
+def test_a_stopped_run_continues_bit_for_bit(train, undisturbed, tmp_path):
     """Visdom is asked for, and nobody answers: one warning, and no other number."""
     assert train(tmp_path, "--max_iterations=3").returncode == 0
     with socket.socket() as closed:
@@ -128,7 +128,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(train, undisturbed, tmp_pa
     assert again.returncode == 0 and "nothing to do" in again.stdout
 
 
-def test_twenty_runs_that_are_stopped_go_on_as_if_nothing_had_been(run_program):
+def test_twenty_stopped_runs_continue_bit_for_bit(run_program):
     """By SIGKILL at random moments and in saves, SIGTERM and SIGUSR1; without and with loader processes."""
     result = run_program("tests/training_kills.py", "--trials=20", "--seed=2", timeout=1800)
     tally = Tally(*map(int, re.findall(r"^\| .* \| (\d+) \|$", result.stdout, re.MULTILINE)))
@@ -160,7 +160,7 @@ def copy_of(undisturbed, save_root, *iterations):
     return run_dir
 
 
-def test_a_validation_that_is_stopped_is_made_up_for(toy_root, train, undisturbed, tmp_path):
+def test_a_stopped_validation_is_repeated(toy_root, train, undisturbed, tmp_path):
     words = [f"--root={toy_root}", f"--save_root={tmp_path}", *SMALL, "--val_interval=3", "--workers=2"]
     process = subprocess.Popen(
         [sys.executable, "train.py", *words, "--max_iterations=6"], cwd=REPOSITORY, process_group=0, text=True,
@@ -180,7 +180,7 @@ def test_a_validation_that_is_stopped_is_made_up_for(toy_root, train, undisturbe
     assert_same_run(tmp_path, undisturbed)
 
 
-def test_a_validation_that_was_saved_but_not_logged(train, undisturbed, tmp_path):
+def test_a_validation_that_was_saved_but_not_logged_is_logged(train, undisturbed, tmp_path):
     log = copy_of(undisturbed, tmp_path, 3) / "log.jsonl"
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:3]))
     assert [entry["event"] for entry in read_log(log.parent)] == ["train"] * 3
@@ -188,7 +188,7 @@ def test_a_validation_that_was_saved_but_not_logged(train, undisturbed, tmp_path
     assert_same_run(tmp_path, undisturbed)
 
 
-def test_a_full_disk_costs_no_more_than_the_iterations_since(toy_root, train, undisturbed, tmp_path):
+def test_a_full_disk_loses_only_the_iterations_since_the_last_save(toy_root, train, undisturbed, tmp_path):
     """A limit on the size of files stands for it. All iterations are done and logged, and can be done again."""
     run_dir = copy_of(undisturbed, tmp_path, 3)
     words = [f"--root={toy_root}", f"--save_root={tmp_path}", *SMALL, "--save_interval=1", "--workers=0", "--resume"]
@@ -213,7 +213,7 @@ def test_two_trainings_in_one_folder(run_program, toy_root, undisturbed, tmp_pat
     assert_refused(result, 4, "another training", RGB_RUN, f"pid {os.getpid()}, since 20")
 
 
-def test_the_first_signal_is_taken_down_and_the_second_obeyed():
+def test_the_first_signal_is_noted_and_the_second_ends_the_program():
     before = [signal.getsignal(number) for number in Stop.SIGNALS]
     for number in Stop.SIGNALS:
         with Stop() as stop:
@@ -228,7 +228,7 @@ def test_the_first_signal_is_taken_down_and_the_second_obeyed():
     assert [signal.getsignal(number) for number in Stop.SIGNALS] == before
 
 
-def test_loaders_begin_deaf():
+def test_loader_processes_ignore_the_signals():
     class Loader:
         def __iter__(self):
             return iter(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
@@ -301,7 +301,7 @@ REFUSED = {"arch": "vgg16", "input_type": "farneback", "seq_len": "3", "gap": "2
            "class_balance": "True", "lr_batch_size": "8", "sync_bn": "True"}  # fmt: skip
 
 
-def test_every_flag_stands_in_one_row_of_the_table():
+def test_every_flag_is_in_one_row_of_the_table():
     flags = {action.dest for action in build_parser()._actions} - {"help"}
     rows = rows_of_flags()
     assert sorted(itertools.chain(*rows.values())) == sorted(flags)
@@ -317,7 +317,7 @@ def test_flags_that_may_change(resumed, flag, value):
 
 
 @pytest.mark.parametrize("flag, value", CHANGES.items())
-def test_flags_that_may_change_when_it_is_said(resumed, flag, value):
+def test_flags_that_may_change_if_allowed(resumed, flag, value):
     with pytest.raises(BadInputError, match=rf"{flag} = .*, asked is .*: .* or add --allow_change={flag}$"):
         resumed("--max_iterations=6", f"--{flag}={value}")
     text = resumed("--max_iterations=6", f"--{flag}={value}", f"--allow_change={flag}")
@@ -355,7 +355,7 @@ def test_another_number_of_threads(resumed):
     )
 
 
-def test_a_rate_that_was_changed_holds_from_there_on(train, undisturbed, tmp_path):
+def test_a_changed_rate_is_used_from_there_on(train, undisturbed, tmp_path):
     """And the newest checkpoint, which is cut, makes room for the one before."""
     run_dir = copy_of(undisturbed, tmp_path, 3)
     whole = (undisturbed / RGB_RUN / "checkpoint_000006.pth").read_bytes()
@@ -397,7 +397,7 @@ def test_no_checkpoint_can_be_read(train, undisturbed, tmp_path):
 
 
 @pytest.mark.parametrize("word", ["--keep_checkpoints=1", "--resume=perhaps", "--allow_change=seed,lr"])
-def test_words_that_are_refused(word):
+def test_values_that_are_refused(word):
     with pytest.raises(SystemExit) as e:
         build_parser().parse_args(["--root=x", word])
     assert e.value.code == 2
@@ -428,7 +428,7 @@ def test_a_job_that_slurm_queues_again(here, tmp_path, monkeypatch):
     [([], False), (["--resume"], True), (["--resume", "auto"], True), (["--resume=AUTO"], True),
      (["--resume=True"], True), (["--resume", "False"], False)],
 )  # fmt: skip
-def test_words_of_resume(words, value):
+def test_values_of_resume(words, value):
     assert build_parser().parse_args(["--root=x", *words]).resume is value
 
 
@@ -474,7 +474,7 @@ def parameters_of(weights: dict) -> list[str]:
     return [name for name in weights if not re.search(r"running_|num_batches_tracked", name)]
 
 
-def test_an_optimizer_is_no_weights(here, tiny, tmp_path):
+def test_the_state_of_an_optimizer_is_refused_as_weights(here, tiny, tmp_path):
     """2D-kinectics writes it beside the weights, and its latest.pth names both."""
     content = torch.load(tiny / "tiny" / "checkpoint_000006.pth", weights_only=True)["optimizer"]
     torch.save(content, tmp_path / "optimizer_025000.pth", _use_new_zipfile_serialization=False)
@@ -528,7 +528,7 @@ def test_tree_and_command_line_of_2d_kinectics(run_program, toy_root, tmp_path):
 
 
 @pytest.mark.parametrize("label", ["blue_down", 4, -1, None])
-def test_a_label_outside_the_classes_is_named_before_anything_is_begun(here, toy_root, tmp_path, monkeypatch, label):
+def test_a_label_outside_the_classes_is_named_before_training(here, toy_root, tmp_path, monkeypatch, label):
     """On a GPU it would end the process without a word about the video."""
     annotations = json.loads((toy_root / "annotations.json").read_text())
     annotations["videos"]["red_left_00000"]["label"] = label
@@ -541,7 +541,7 @@ def test_a_label_outside_the_classes_is_named_before_anything_is_begun(here, toy
     assert [path.name for path in tmp_path.iterdir()] == ["data"], "no run was begun"
 
 
-def test_the_folder_is_gone_in_mid_run(here, tmp_path, monkeypatch):
+def test_the_folder_disappears_during_training(here, tmp_path, monkeypatch):
     """The next save makes it anew, and the training goes on."""
     save = CheckpointSaver.save
 
@@ -556,7 +556,7 @@ def test_the_folder_is_gone_in_mid_run(here, tmp_path, monkeypatch):
     assert [entry["iteration"] for entry in read_log(tmp_path / "tiny")] == [3, 3]
 
 
-def test_logs_that_cannot_be_written_stop_nothing(here, tmp_path, monkeypatch):
+def test_logs_that_cannot_be_written_do_not_stop_the_training(here, tmp_path, monkeypatch):
     """From iteration 2 on folders stand in their places: one warning for each."""
     save = CheckpointSaver.save
 
@@ -673,7 +673,7 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-def test_a_run_with_all_options_goes_on_as_if_nothing_had_been(train, tmp_path):
+def test_a_run_with_all_options_continues_bit_for_bit(train, tmp_path):
     assert train(tmp_path / "whole", *OPTIONS, "--max_iterations=4").returncode == 0
     stopped = train(tmp_path / "stopped", *OPTIONS, "--max_iterations=4", "--save_interval=2")
     assert stopped.returncode == 0
