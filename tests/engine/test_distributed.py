@@ -282,7 +282,9 @@ def test_images_that_cannot_be_read_are_counted_on_all_ranks(tmp_path):
     flags = [*PLAIN, "--max_iterations=5", "--val_interval=5"]
     folder = tmp_path / "allowed"
     run(2, words(tmp_path / "data", folder, *flags, "--max_unreadable=4"), folder)
-    warnings = re.findall(r"WARNING: iteration \d: .*(train_./0000.\.jpg).*another clip replaces it", output_of_all(folder))
+    warnings = re.findall(
+        r"WARNING: iteration \d: .*(train_./0000.\.jpg).*another clip replaces it", output_of_all(folder)
+    )
     assert sorted(warnings) == ["train_a/00002.jpg"] * 2 + ["train_b/00003.jpg"] * 2
     assert read_checkpoint(folder / "run" / "checkpoint_000005.pth")["progress"]["unreadable"] == 4
 

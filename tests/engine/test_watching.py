@@ -52,7 +52,12 @@ def test_everything_shows_the_same_values(train, tmp_path):
     accumulator = events.EventAccumulator(str(run_dir / "tensorboard"))
     accumulator.Reload()
     assert [(e.step, e.value) for e in accumulator.Scalars("loss/Train-Loss")] == [pytest.approx(p) for p in trained]
-    assert [image.step for image in accumulator.Images("inputs")] == [1, 2, 3, 4]  # at the first iteration of each start, and at validations
+    assert [image.step for image in accumulator.Images("inputs")] == [
+        1,
+        2,
+        3,
+        4,
+    ]  # at the first iteration of each start, and at validations
 
 
 def test_a_missing_tensorboard_is_reported_before_training(train, tmp_path):

@@ -360,7 +360,9 @@ def test_pictures_and_every_figure_are_in_the_event_files(tmp_path):
     accumulator = events.EventAccumulator(str(tmp_path / "tensorboard"))
     accumulator.Reload()
     expected = {f"{window}/{name}" for window, figure in FIGURES.items() for name in figure.curves}
-    found = {tag.replace("_", " ") for tag in accumulator.Tags()["scalars"]}  # some versions of torch replace blanks by _
+    found = {
+        tag.replace("_", " ") for tag in accumulator.Tags()["scalars"]
+    }  # some versions of torch replace blanks by _
     assert found == {tag.replace("_", " ") for tag in expected}
     image = accumulator.Images("inputs")[0]
     decoded = cv2.imdecode(np.frombuffer(image.encoded_image_string, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
