@@ -1,4 +1,4 @@
-"""ffmpeg as a child process: no file makes it hang, fill disk or memory, or execute anything, and errors give a reason."""
+"""ffmpeg as a child process: no file makes it hang, fill disk or memory, or execute anything; errors give a reason."""
 
 import os
 import pickle

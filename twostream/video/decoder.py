@@ -208,7 +208,7 @@ class Decoder:
         return Decoded(num_frames, round(rate, 3), declared, damage, kind, self._notes(log, header))
 
     def _missing_end(self, header: VideoHeader | None, seconds: float | None, rate: float) -> str:
-        """A text if the frames, which last for `seconds`, end too early; empty if they do not, or if that is unknown."""
+        """A text if the frames, which last for `seconds`, end too early; empty if they do not, or if it is unknown."""
         end = header.declared_seconds if header else None
         declared = self._declared_seconds(header)
         if end is None or declared is None or seconds is None:
