@@ -85,7 +85,7 @@ def test_no_scores_says_what_to_run(tmp_path):
 OWNER = """
 import sys, time, subprocess
 from pathlib import Path
-from twostream.run_folder import lock_run
+from twostream.engine.run_folder import lock_run
 lock = lock_run(Path(sys.argv[1]), print)
 if sys.argv[2:]:  # a process that outlives this one, as loader processes may by seconds, with all of its files
     import os
