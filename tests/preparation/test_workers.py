@@ -400,7 +400,7 @@ def test_workers_clean_up_and_end_with_the_parent(tmp_path, send, end, moment):
 
 def test_cluster_without_its_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(EnvironmentFaultError, match=r"pip install 'twostream\[cluster\]'"):
+    with pytest.raises(EnvironmentFaultError, match=r"pip install 'twostream-video\[cluster\]'"):
         list(run(square, [1], num_workers=1, scheduler="tcp://127.0.0.1:1"))
 
 
