@@ -7,7 +7,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from twostream.clips.crops import VIEWS, CentreCrop, CornerCrop, RandomCrop, corner_regions, test_views
+from twostream.clips.crops import VIEWS, CentreCrop, CornerCrop, RandomCrop, corner_regions, make_views
 from twostream.frames.jpeg import Region
 
 
@@ -81,7 +81,7 @@ def test_scales_of_corner_crops_are_free():
 
 @pytest.mark.parametrize("height, width", [(256, 340), (340, 256), (256, 256), (1, 5), (33, 32)])
 def test_views_lie_in_the_picture_and_are_what_they_are_called(height, width):
-    views = {name: test_views(name, 224) for name in VIEWS}
+    views = {name: make_views(name, 224) for name in VIEWS}
     regions = {v.number: v.crop(height, width) for of_name in views.values() for v in of_name}
     for y, x, h, w in regions.values():
         assert h == w > 0 and 0 <= y <= height - h and 0 <= x <= width - w

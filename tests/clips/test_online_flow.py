@@ -1,4 +1,4 @@
-"""Flow made from the frames of a batch: what stored flow gives, but for its JPEG; and the programs with it."""
+"""Flow computed from the frames of a batch: the same as stored flow but for the losses of JPEG; and its programs."""
 
 import json
 import shutil
@@ -14,8 +14,8 @@ import torch
 from tests import toy
 from tests.conftest import noise_image
 from twostream.annotations.videos import Video, VideoTable
-from twostream.clips.crops import CentreCrop, CornerCrop, RandomCrop, test_views
-from twostream.clips.dataset import Batch, ClipDataset, test_loader, train_loader
+from twostream.clips.crops import CentreCrop, CornerCrop, RandomCrop, make_views
+from twostream.clips.dataset import Batch, ClipDataset, Items, eval_loader, train_loader
 from twostream.clips.online_flow import Cut, FrameDataset, OnlineFlow, cut_out, reduce
 from twostream.clips.sampling import TrainingOrder, clip_frames, item_random
 from twostream.errors import BadInputError
@@ -34,13 +34,13 @@ from twostream.stream import StreamConfig
 CPU = torch.device("cpu")
 CLASSES = ("run", "walk")
 SIZES = {"wide": (60, 84, 9), "tall": (88, 66, 7), "again": (60, 84, 2), "still": (60, 84, 1)}
-"""video -> height, width, number of frames; too short ones among them"""
+"""video -> height, width, number of frames; some are shorter than the clips"""
 SETTINGS = FlowSettings("farneback", coding=FlowCoding(bound=8))
 
 
 @pytest.fixture(scope="module", params=["folders", "packed"])
 def root(request, tmp_path_factory) -> Path:
-    """Frames, and flow images that were made from the stored frames, with the best JPEG there is."""
+    """A data root: frames, and flow images computed from the stored frames, as JPEG of quality 100."""
     folder = tmp_path_factory.mktemp("online")
     for seed, (name, (height, width, count)) in enumerate(SIZES.items()):
         large = noise_image(seed, height=height + 2 * count, width=width + 3 * count)
@@ -55,42 +55,44 @@ def root(request, tmp_path_factory) -> Path:
     return folder
 
 
-def datasets(root: Path, *, size: int, crop, clip_len: int = 1, frame_stride: int = 1, settings=SETTINGS, **words):
+def datasets(
+    root: Path, *, size: int, crop=None, clip_len: int = 1, frame_stride: int = 1, settings=SETTINGS, **options
+):
     """(stored, online) of the same items."""
     videos = VideoTable.of(
         [Video(name, "train", CLASSES[k % 2], SIZES[name][2]) for k, name in enumerate(SIZES)], CLASSES
     )
     record = settings.to_json()
     stored = StreamConfig("farneback", "vgg16", CLASSES, size, clip_len, frame_stride, record)
-    words = {"crop": crop(size), "mirror": True, "seed": 5, **words}
+    options = {"crop": crop and crop(size), "mirror": True, "seed": 5} | options
     return (
-        ClipDataset(videos, open_store(root, "farneback"), stored, **words),
-        FrameDataset(videos, open_store(root, "rgb"), stored.with_flow("online"), **words),
+        ClipDataset(Items(videos, stored, **options), open_store(root, "farneback")),
+        FrameDataset(Items(videos, stored.with_flow("online"), **options), open_store(root, "rgb")),
     )
 
 
 def online_batch(dataset: FrameDataset, keys: list) -> Batch:
-    return OnlineFlow([], dataset.stream, CPU).compute(dataset.__getitems__(keys))
+    return OnlineFlow([], dataset.items.stream, CPU).compute(dataset.__getitems__(keys))
 
 
 def opencv_clips(dataset: FrameDataset, keys: list) -> np.ndarray:
     """By OpenCV alone, picture by picture: flow, levels, reduction by means, cut, resize."""
     clips = []
+    items, store, size = dataset.items, dataset.store, dataset.items.crop_size
     for epoch, number in keys:
-        rng = item_random(dataset.seed, epoch, number)
-        place, starts = dataset.index.draw(number, rng)
+        rng = item_random(items.seed, epoch, number)
+        video, starts = items.index.draw(number, rng)
         rng.random()  # of mirroring
-        name, num_frames = dataset.videos.ids[place], int(dataset.videos.num_frames[place])
-        store, size = dataset.store, dataset.views[0].crop.size
+        name, num_frames = items.videos.ids[video], int(items.videos.num_frames[video])
         grey = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in store.read(name, list(range(num_frames)))]
-        region = dataset.views[0].crop(*grey[0].shape, rng)
+        region = items.views[0].crop(*grey[0].shape, rng)
         for start in starts:
-            for frame in clip_frames(start, num_frames, **dataset.geometry):
+            for frame in clip_frames(start, num_frames, **items.geometry):
                 first = max(min(frame, num_frames - 2), 0)
                 flow = SETTINGS.function()(grey[first], grey[min(first + 1, num_frames - 1)])
                 levels = SETTINGS.coding.encode(flow)[..., :2]
                 clips.append(scaled_by_opencv(levels, region, size))
-    shape = len(keys), dataset.num_segments, dataset.stream.clip_len, size, size, 2
+    shape = len(keys), items.num_segments, items.stream.clip_len, size, size, 2
     return np.stack(clips).reshape(shape)
 
 
@@ -136,7 +138,7 @@ def test_a_batch_is_what_opencv_and_stored_flow_give(root, crop, size, clip):
 
 
 def test_other_parameters_give_other_flow(root):
-    """Those of the stream are taken, and the stored flow that they made is met."""
+    """The stream's parameters are used: other ones find nearly the same motion, on the scale of their own coding."""
     _, usual = datasets(root, size=48, crop=CentreCrop)
     other = FlowSettings("farneback", FlowCoding(bound=20), FARNEBACK_PRESETS["2d-kinectics"])
     _, changed = datasets(root, size=48, crop=CentreCrop, settings=other)
@@ -168,7 +170,7 @@ def test_loaders_and_ranks(root, num_workers):
     def batches(part) -> list[Batch]:
         order = TrainingOrder(len(online), batch_size=4, seed=7, first=2, last=5, part=part)
         loader = train_loader(online, order, num_workers=num_workers, pin_memory=False)
-        return list(OnlineFlow(loader, online.stream, CPU))
+        return list(OnlineFlow(loader, online.items.stream, CPU))
 
     whole = batches((0, 1))
     order = TrainingOrder(len(online), batch_size=4, seed=7, first=2, last=5)
@@ -177,16 +179,16 @@ def test_loaders_and_ranks(root, num_workers):
         assert torch.equal(batch.clips, torch.cat([part.clips for part in parts]))
         assert batch.unreadable == ()
     in_order = OnlineFlow(
-        test_loader(online, batch_size=5, num_workers=num_workers, pin_memory=False), online.stream, CPU
+        eval_loader(online, batch_size=5, num_workers=num_workers, pin_memory=False), online.items.stream, CPU
     )
     assert torch.cat([batch.numbers for batch in in_order]).tolist() == list(range(len(online)))
     assert in_order.newest.numbers[-1] == len(online) - 1
 
 
 def test_unreadable_frames(root, tmp_path):
-    """The one after a frame counts, too; another item stands in where that may be."""
+    """A frame is also needed by the item before it; where it is allowed, the next item is read instead."""
     if open_store(root, "rgb").kind == "packed":
-        pytest.skip("files are damaged here")
+        pytest.skip("damages single files, which a packed store does not have")
     damaged = shutil.copytree(root, tmp_path / "damaged")
     path = damaged / "rgb-images" / "wide" / "00003.jpg"
     path.write_bytes(path.read_bytes()[:-50])
@@ -202,18 +204,18 @@ def test_unreadable_frames(root, tmp_path):
 
 def test_frames_of_two_sizes_in_one_video(root, tmp_path):
     if open_store(root, "rgb").kind == "packed":
-        pytest.skip("files are replaced here")
+        pytest.skip("replaces single files, which a packed store does not have")
     mixed = shutil.copytree(root, tmp_path / "mixed")
     shutil.copy(mixed / "rgb-images/tall/00001.jpg", mixed / "rgb-images/wide/00002.jpg")
     with pytest.raises(BadInputError, match=r"00002.jpg is 66x88, others of this video are 84x60; remove"):
         datasets(mixed, size=24, crop=CentreCrop)[1].__getitems__([0])
 
 
-def test_sparse_frames_are_refused(root):
+def test_sparse_frames_are_refused():
     stream = StreamConfig("farneback", "vgg16", CLASSES, 24, flow_coding=SETTINGS.to_json() | {"online": True})
     videos = VideoTable.of([Video("wide", "train", "run", 9, stored_step=2)], CLASSES)
     with pytest.raises(BadInputError, match="'wide' was extracted with --frame_step=2, .* again with --frame_step=1"):
-        FrameDataset(videos, open_store(root, "rgb"), stream, crop=CentreCrop(24), clip_step=2)
+        Items(videos, stream, crop=CentreCrop(24), clip_step=2)
 
 
 # -------------------------------------------------------------------------------------------------------- scaling
@@ -239,7 +241,7 @@ def test_scaled_as_opencv_does(height, width, region, size):
     assert error.max() <= (1 if cut.taps == 2 else 0) and error.mean() < 0.25
 
 
-# --------------------------------------------------------------------------------------------------- what it records
+# ----------------------------------------------------------------------------------------------------- records of it
 
 
 def test_records_of_flow():
@@ -247,7 +249,7 @@ def test_records_of_flow():
     record = json.loads(json.dumps(settings.to_json()))
     assert FlowSettings.from_json(record) == settings
     old = FlowSettings("farneback", FlowCoding(bound=8, integer_scale=True, planes=False), settings.farneback)
-    assert same_levels(record, old.to_json()), "how they are stored is another matter"
+    assert same_levels(record, old.to_json()), "the same levels, stored in another way"
     for other in (
         FlowSettings("farneback", FlowCoding(bound=8)),
         FlowSettings("farneback", FlowCoding(), settings.farneback),
@@ -287,7 +289,7 @@ RUN = "kinetics-squeezenet1_1-farneback-sl01-g1-fs2-8-010000"
 
 @pytest.fixture(scope="module")
 def toy_frames(toy_root, tmp_path_factory) -> tuple[Path, Path]:
-    """Data roots: of frames without flow, and of frames with the flow that was made from them as they are stored."""
+    """Two data roots with the same stored frames: one without flow, and one for the flow computed from them."""
     bare, full = (tmp_path_factory.mktemp(name) for name in ("bare", "full"))
     for folder in (bare, full):
         (folder / "rgb-images").symlink_to(toy_root / "rgb-images")
@@ -295,14 +297,14 @@ def toy_frames(toy_root, tmp_path_factory) -> tuple[Path, Path]:
     return bare, full
 
 
-def lines(result) -> str:
+def error_of(result) -> str:
     assert result.returncode == 3, result.stderr
-    (said,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    return said
+    (error,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    return error
 
 
 def test_the_programs(run_program, run_here, toy_frames, tmp_path):
-    """Trained with and without flow on disk, each tested both ways: nearly the same numbers."""
+    """Trained with and without stored flow, each tested both ways: nearly the same numbers."""
     bare, full = toy_frames
     assert run_program("prep/extract.py", f"--root={full}", "--input_types=farneback", "--workers=2").returncode == 0
     logs = {}
@@ -311,23 +313,17 @@ def test_the_programs(run_program, run_here, toy_frames, tmp_path):
         assert result.returncode == 0, result.stderr
         logs[kind] = read_log(tmp_path / (RUN + "-online" * (kind == "online")))
     assert not (bare / "farneback-images").exists()
-    for one, other in zip(logs["online"], logs["stored"], strict=True):
-        assert one["event"] == other["event"] and abs(one["loss"] - other["loss"]) < 0.02
+    for online, stored in zip(logs["online"], logs["stored"], strict=True):
+        assert online["event"] == stored["event"] and abs(online["loss"] - stored["loss"]) < 0.02
 
     tables = {}
     for run, kind in product((RUN, f"{RUN}-online"), ("stored", "online", "")):
         root = bare if kind == "online" or (not kind and "online" in run) else full
-        words = [
-            f"--run={run}",
-            "--input_type=farneback",
-            "--workers=0",
-            "--device=cpu",
-            "--consensus=mean",
-            "--frame_step=4",
-        ]
-        result = run_here(
-            "test.py", f"--root={root}", f"--save_root={tmp_path}", *words, *([f"--flow={kind}"] if kind else [])
-        )
+        flags = [
+            f"--root={root}", f"--save_root={tmp_path}", f"--run={run}", "--input_type=farneback", "--workers=0",
+            "--device=cpu", "--consensus=mean", "--frame_step=4",
+        ]  # fmt: skip
+        result = run_here("test.py", *flags, *([f"--flow={kind}"] if kind else []))
         assert result.returncode == 0, result.stderr
         tables[run, kind] = read_scores(tmp_path / run / "scores_val_000006.npz")
     for run in (RUN, f"{RUN}-online"):
@@ -340,37 +336,30 @@ def test_the_programs(run_program, run_here, toy_frames, tmp_path):
 
     # A run keeps to its kind.
     training = [f"--save_root={tmp_path}", *SMALL, f"--run={RUN}-online", "--resume"]
-    assert "flow = online, asked is stored" in lines(run_here("train.py", f"--root={full}", *training))
-    for word, said in (
+    assert "flow = online, asked is stored" in error_of(run_here("train.py", f"--root={full}", *training))
+    for flag, expected in (
         ("--bound=5", "bound = 20.0, asked is 5.0"),
         ("--flow_preset=2d-kinectics", "iterations = 3, asked is 10"),
     ):
-        assert said in lines(run_here("train.py", f"--root={bare}", *training, "--flow=online", word))
+        assert expected in error_of(run_here("train.py", f"--root={bare}", *training, "--flow=online", flag))
     training[-2] = f"--run={RUN}"
-    assert "flow = stored, asked is online" in lines(run_here("train.py", f"--root={bare}", *training, "--flow=online"))
-    on = (
-        "train.py",
-        f"--root={bare}",
-        f"--save_root={tmp_path}",
-        *SMALL,
-        f"--run={RUN}-online",
-        "--flow=online",
-        "--resume",
+    assert "flow = stored, asked is online" in error_of(
+        run_here("train.py", f"--root={bare}", *training, "--flow=online")
     )
-    assert "nothing to do" in run_here(*on).stdout
+    training[-2] = f"--run={RUN}-online"
+    assert "nothing to do" in run_here("train.py", f"--root={bare}", *training, "--flow=online").stdout
 
     # Flow of another coding is refused.
     record = json.loads((full / "farneback-images" / "extraction.json").read_text())
     record["flow"]["coding"] |= {"bound": 8.0, "scale": 16.0}
     (full / "farneback-images" / "extraction.json").write_text(json.dumps(record))
-    words = [f"--run={RUN}-online", "--input_type=farneback", "--workers=0", "--device=cpu", "--flow=stored"]
-    assert "was trained on flow made with" in lines(
-        run_here("test.py", f"--root={full}", f"--save_root={tmp_path}", *words)
-    )
+    flags = [f"--run={RUN}-online", "--input_type=farneback", "--workers=0", "--device=cpu", "--flow=stored"]
+    result = run_here("test.py", f"--root={full}", f"--save_root={tmp_path}", *flags)
+    assert "was trained on flow made with" in error_of(result)
 
 
 @pytest.mark.parametrize(
-    "words, said",
+    "flags, expected",
     [
         (["--input_type=rgb", "--flow=online"], "--flow=online computes farneback, --input_type is rgb"),
         (["--input_type=dis", "--flow=online"], "--flow=online computes farneback, --input_type is dis"),
@@ -380,20 +369,19 @@ def test_the_programs(run_program, run_here, toy_frames, tmp_path):
         (["--input_type=farneback", "--flow=online"], "none of the 4 videos of split 'train' has images in "),
     ],
 )  # fmt: skip
-def test_what_train_refuses(toy_root, tmp_path, monkeypatch, words, said):
+def test_what_train_refuses(toy_root, tmp_path, monkeypatch, flags, expected):
     shutil.copy(toy_root / "annotations.json", tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train.py", f"--root={tmp_path}", *words, "--pretrained=False", "--device=cpu"])
+    monkeypatch.setattr(sys, "argv", ["train.py", f"--root={tmp_path}", *flags, "--pretrained=False", "--device=cpu"])
     with pytest.raises(BadInputError) as caught:
         train_program.main()
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert expected in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["flip", "three-flip", "ten"])
 def test_views_are_those_of_stored_flow(root, name):
-    """Several views of a clip, whose flow is computed once: those of the stored flow, in the same places."""
-    views = test_views(name, 48)
-    stored, online = datasets(root, size=48, crop=CentreCrop, clip_len=2)
-    stored.views = online.views = views
+    """Several views of a clip, whose flow is computed once, are the same as those of stored flow, in the same rows."""
+    views = make_views(name, 48)
+    stored, online = datasets(root, size=48, views=views, clip_len=2)
     keys = list(range(0, len(stored), 3))
     truth, found = stored.__getitems__(keys), online_batch(online, keys)
     for column in ("mirrored", "labels", "numbers"):

@@ -211,7 +211,7 @@ def test_parts_of_the_ranks_are_the_batch(world_size, classes):
 
 
 def test_ranks_without_equal_parts_are_refused():
-    with pytest.raises(ValueError, match="batches of 5 cannot be shared equally by 2"):
+    with pytest.raises(ValueError, match="batches of 5 cannot be divided equally among 2 processes"):
         order(batch_size=5, part=(0, 2))
 
 

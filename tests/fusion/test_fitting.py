@@ -31,14 +31,14 @@ def test_global_weights_are_the_most_likely_ones(seed):
     best = scipy.optimize.minimize_scalar(
         lambda w: loss((w, 1 - w), probabilities, labels), bounds=(0, 1), method="bounded", options={"xatol": 1e-9}
     )
-    weights = fitting.fit("global", probabilities, labels).weights
+    weights = fitting.fit_weights("global", probabilities, labels).weights
     assert weights.sum() == pytest.approx(1)
     assert weights[0] == pytest.approx(best.x, abs=1e-4)
 
 
 def test_three_streams_one_of_them_noise():
     probabilities, labels = streams(strengths=(3.0, 3.0, 0.0))
-    weights = fitting.fit("global", probabilities, labels).weights
+    weights = fitting.fit_weights("global", probabilities, labels).weights
     assert weights[2] < 0.05 and weights[:2].min() > 0.2
 
 
@@ -49,7 +49,7 @@ def test_temperature_is_the_most_likely_one(factor):
     true = softmax(rng.normal(size=(5000, 4)) * 2)
     labels = (true.cumsum(axis=1) < rng.random((5000, 1))).sum(axis=1)  # drawn with these probabilities
     spoilt = softmax(factor * np.log(true))
-    fitted = fitting.fit("temperature", [spoilt, spoilt], labels).temperatures
+    fitted = fitting.fit_weights("temperature", [spoilt, spoilt], labels).temperatures
     assert fitted == pytest.approx([factor, factor], rel=0.1)
 
     def by_scipy(exponent):
@@ -67,7 +67,7 @@ def test_class_weights_follow_who_knows_the_class():
     truth = labels[:, None] == np.arange(4)
     knows = labels[:, None] < 2
     probabilities = [softmax(4 * truth * k + rng.normal(size=truth.shape)) for k in (knows, ~knows)]
-    weights = fitting.fit("class", probabilities, labels).weights
+    weights = fitting.fit_weights("class", probabilities, labels).weights
     assert weights.shape == (2, 4) and np.allclose(weights.sum(axis=0), 1)
     assert weights[0, :2].min() > 0.7 and weights[0, 2:].max() < 0.3
 
@@ -75,8 +75,8 @@ def test_class_weights_follow_who_knows_the_class():
 def test_class_without_videos_has_the_weights_of_all():
     probabilities, labels = streams(num_classes=5)
     kept = labels != 4
-    of_class = fitting.fit("class", [p[kept] for p in probabilities], labels[kept]).weights
-    of_all = fitting.fit("global", [p[kept] for p in probabilities], labels[kept]).weights
+    of_class = fitting.fit_weights("class", [p[kept] for p in probabilities], labels[kept]).weights
+    of_all = fitting.fit_weights("global", [p[kept] for p in probabilities], labels[kept]).weights
     np.testing.assert_allclose(of_class[:, 4], of_all, atol=1e-6)
 
 
@@ -99,10 +99,10 @@ def test_no_video_is_judged_by_weights_that_saw_its_label(method):
 def test_cross_fit_is_near_the_fit_of_all_where_videos_are_many(method):
     probabilities, labels = streams(2000)
     crossed = fitting.cross_fit(method, probabilities, labels)
-    assert len(crossed.of_folds) == 5
-    np.testing.assert_allclose(crossed.scores, crossed.of_all.fuse(probabilities), atol=0.1)
-    for of_fold in crossed.of_folds:
-        np.testing.assert_allclose(of_fold.temperatures, crossed.of_all.temperatures, rtol=0.2)
+    assert len(crossed.by_fold) == 5
+    np.testing.assert_allclose(crossed.scores, crossed.overall.fuse(probabilities), atol=0.1)
+    for of_fold in crossed.by_fold:
+        np.testing.assert_allclose(of_fold.temperatures, crossed.overall.temperatures, rtol=0.2)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -116,7 +116,7 @@ def test_videos_without_scores_or_label(method):
 
 def test_too_few_videos_are_refused():
     probabilities, labels = streams(3)
-    assert len(fitting.cross_fit("global", probabilities, labels).of_folds) == 3
+    assert len(fitting.cross_fit("global", probabilities, labels).by_fold) == 3
     labels[1:] = -1
     with pytest.raises(BadInputError, match="1 videos have a label and scores of all streams, expected at least 2"):
         fitting.cross_fit("global", probabilities, labels)
@@ -126,6 +126,6 @@ def test_a_stream_that_excludes_the_truth_breaks_nothing():
     """Probabilities of exactly 0 and 1, and both streams wrong."""
     sure = np.eye(3)[[0, 1, 2, 0]]
     for method in METHODS:
-        fitted = fitting.fit(method, [sure, sure[:, [1, 2, 0]]], np.array([2, 2, 2, 2]))
+        fitted = fitting.fit_weights(method, [sure, sure[:, [1, 2, 0]]], np.array([2, 2, 2, 2]))
         assert np.isfinite(fitted.weights).all() and np.isfinite(fitted.temperatures).all()
         assert np.isfinite(fitted.fuse([sure, sure])).all()

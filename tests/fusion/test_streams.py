@@ -10,7 +10,7 @@ import scipy.stats
 from tests.tables import CLASSES, make_table
 from twostream.errors import BadInputError
 from twostream.fusion import streams
-from twostream.fusion.consensus import Consensus, alike, softmax
+from twostream.fusion.consensus import Consensus, group_by_clips, softmax
 from twostream.report.results import build_report
 
 SOFTMAX_MEAN = Consensus.parse("softmax-mean")
@@ -195,7 +195,7 @@ def test_all_weight_on_one_stream_is_that_stream():
         ({"classes": ("jump", "run", "sleep", "walk")}, "'sit' and 'sleep'"),
         ({"classes": ("run", "jump", "sit", "walk")}, "'jump' and 'run'"),  # the same ones in another order
         ({"split": "test"}, "'val' and 'test'"),
-        ({"labels": (1, 2, 1)}, r"2 videos have other labels .*'a', 'c'"),
+        ({"labels": (1, 2, 1)}, r"2 videos have different labels .*'a', 'c'"),
         ({"video_ids": ("b", "a", "other")}, r"1 videos listed by RGB .*'c'.*1 videos listed by Flow .*'other'"),
         ({"video_ids": ("b", "a", "c", "d"), "labels": (1, 0, 2, 2)}, r"1 videos .*'d'"),
     ],
@@ -263,7 +263,7 @@ def test_groups_hold_each_video_once_whatever_the_clips():
         for _ in range(2)
     ]
     seen = []
-    for group in alike(tables):
+    for group in group_by_clips(tables):
         seen += group.videos.tolist()
         for table, rows, ordinals in zip(tables, group.rows, group.ordinals, strict=True):
             assert ordinals.tolist() == list(range(rows.shape[1]))

@@ -80,8 +80,8 @@ def test_report_has_the_table_and_the_curve():
     }
     assert at_all_frames == {name: row.video_top1 for name, row in rows.items()}
     text = to_text(report)
-    assert "RGB+Flow, video top-1 by rule and scored frames taken: 1/1, 1/2, 1/4" in text
-    assert "RGB+Flow, video top-1 by frames of a video: 1: " in text
+    assert "RGB+Flow, video top-1 by rule and share of the scored frames: 1/1, 1/2, 1/4" in text
+    assert "RGB+Flow, video top-1 by number of frames: 1: " in text
     lines = text.splitlines()
     assert sum(line.startswith("softmax-clstk-030 ") for line in lines) == 3
     assert len(report.to_json()["sweep"]) == len(report.sweep)

@@ -184,7 +184,7 @@ def test_the_official_evaluators_measures(seed, k, several):
     scores, _, truth = random_world(seed, several=several)
     truth[:, 3] = False
     scores[seed::9] = np.nan
-    listed = accuracy.listed(scores)
+    listed = accuracy.keep_top(scores)
     assert {int(n) for n in (~np.isnan(listed)).sum(axis=1)} == {0, 5}
     precision, hit, average = evaluator(listed, truth, k)
     assert accuracy.mean_average_precision(listed, truth, interpolated=True) == pytest.approx(precision, abs=1e-9)
@@ -239,4 +239,4 @@ def test_listed_are_the_best_and_of_equal_ones_the_first(seed):
         best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
         expected = np.full(scores.shape, NAN)
         np.put_along_axis(expected, best, np.take_along_axis(scores, best, axis=1), axis=1)
-        np.testing.assert_array_equal(accuracy.listed(scores, top), expected)
+        np.testing.assert_array_equal(accuracy.keep_top(scores, top), expected)

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from twostream.pages import charts
-from twostream.pages.charts import LETTER, WIDTH, Series, Strip, curves, intervals, reliability, strips
+from twostream.pages.charts import LETTER_WIDTH, WIDTH, Series, Strip, curves, intervals, reliability, strips
 
 
 def test_examples_of_the_docstrings():
@@ -22,10 +22,10 @@ def test_names_of_a_doubling_axis_do_not_overlap(counts):
     texts = [t for t in drawn.iter("text") if t.get("y") == "202"]
     edges = []
     for text in texts:
-        x, width = float(text.get("x")), LETTER * len(text.text)
+        x, width = float(text.get("x")), LETTER_WIDTH * len(text.text)
         edges.append((x - width, x) if text.get("text-anchor") == "end" else (x - width / 2, x + width / 2))
     assert all(right <= left for (_, right), (left, _) in zip(edges, edges[1:], strict=False))
-    assert texts[-1].text == charts.short(counts[-1]) and edges[-1][1] <= WIDTH
+    assert texts[-1].text == charts.short_number(counts[-1]) and edges[-1][1] <= WIDTH
     points = [tuple(map(float, p.split(","))) for p in next(drawn.iter("polyline")).get("points").split()]
     if counts[-1] == 2 * counts[0] ** 2 == 2:
         assert [x for x, _ in points] == [charts.LEFT, WIDTH - charts.RIGHT]
@@ -56,7 +56,7 @@ def test_bars_of_reliability():
     groups = list(ElementTree.fromstring(reliability("t", bins, "fused")).iter("g"))
     heights = [[float(bar.get("height")) for bar in group.iter("rect")] for group in groups]
     assert heights == [[100, 8.5], [200, 34], [1, 1]]
-    assert "10 videos said 30.0 % sure, 50.0 % of them right" in [group.find("title").text for group in groups]
+    assert "10 videos: 30.0 % confidence, 50.0 % right" in [group.find("title").text for group in groups]
 
 
 def test_a_strip_of_one_frame_is_a_level():

@@ -80,7 +80,7 @@ def test_fitted_weights_sweep_and_all_that_can_be_written(run_program, save_root
     assert all(f"wrote {tmp_path / name}" in result.stdout for name in outputs.values())
     assert (tmp_path / "videos.csv").read_text().count("\n") == 4
     assert "| RGB+Flow fitted: global |" in (tmp_path / "t.md").read_text()
-    assert "video top-1 by rule and scored frames taken" in result.stdout
+    assert "video top-1 by rule and share of the scored frames" in result.stdout
     results = json.loads((tmp_path / "c.json").read_text())["results"]
     assert results.keys() == {"a", "b", "c"}
 
@@ -101,7 +101,7 @@ def test_page_with_pictures_of_the_data_root(run_program, save_root, tmp_path):
         assert result.returncode == 0 and f"wrote {tmp_path}/deep/{name}.html" in result.stdout, result.stderr
         text = (tmp_path / "deep" / f"{name}.html").read_text()
         assert ("data:image/jpeg" in text) == (name != "without")
-        assert f"python eval.py --save_root={save_root}" in text and "scores_val_1000000.npz" in text
+        assert f"twostream eval --save_root={save_root}" in text and "scores_val_1000000.npz" in text
     assert (save_root / "report.json").read_text() == before
 
 
@@ -229,7 +229,7 @@ def test_several_runs_of_a_type_are_listed_and_chosen(run_program, save_root):
         (["--input_types=rgb,tvl1"], "no run of tvl1"),
         (["--runs=one,other"], "no run of farneback other"),
         (["--split=test"], "one has no scores of split 'test': run test.py first"),
-        (["--test_iteration=7"], "scores_val_000007.npz: there is no such file; run test.py first"),
+        (["--test_iteration=7"], "scores_val_000007.npz: there is no such file; run twostream test first"),
     ],
 )
 def test_missing_scores_exit_3(run_program, save_root, words, message):

@@ -173,7 +173,7 @@ def test_training_reads_the_packed_frames_without_a_flag(root, pack, tmp_path):
     import torch
 
     from twostream.clips.crops import CentreCrop
-    from twostream.clips.dataset import ClipDataset, test_loader, usable_videos
+    from twostream.clips.dataset import ClipDataset, Items, eval_loader, usable_videos
     from twostream.stream import StreamConfig
 
     pack(root, tmp_path / "packed", "packed")
@@ -183,7 +183,7 @@ def test_training_reads_the_packed_frames_without_a_flag(root, pack, tmp_path):
         store = open_store(data, "farneback")
         videos, unusable = usable_videos(read_annotations(data), "train", store)
         assert len(videos) == len(IDS) and not len(unusable)
-        clips = ClipDataset(videos, store, stream, clip_step=3, crop=CentreCrop(32))
-        loader = test_loader(clips, batch_size=4, num_workers=2, pin_memory=False)
+        clips = ClipDataset(Items(videos, stream, clip_step=3, crop=CentreCrop(32)), store)
+        loader = eval_loader(clips, batch_size=4, num_workers=2, pin_memory=False)
         batches.append(torch.cat([batch[0] for batch in loader]))
     assert len(batches[0]) == len(clips) > len(IDS) and torch.equal(*batches)

@@ -170,16 +170,16 @@ def test_several_iterations_and_another_split(run_test, toy_root, save_root):
     assert {path.name for path in run.glob("scores_*")} == {"scores_train_000001.npz", "scores_train_000003.npz"}
     # One that is not there is found out before the first is scored.
     message = refused(run_test(toy_root, save_root, "--test_iteration=1,7", *FEW))
-    assert "no checkpoint of iteration 7; it has 1, 3" in message
+    assert "no checkpoint of iteration 7; choose from 1, 3" in message
     assert not list(run.glob("scores_val_*"))
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--seq_len=2"], "clip_len = 1, asked is 2"),
-        (["--gap=3"], "frame_stride = 1, asked is 3"),
-        (["--input_size=80"], f"input_size = {SIZE}, asked is 80"),
+        (["--seq_len=2"], "was trained with --seq_len=1, not --seq_len=2"),
+        (["--gap=3"], "was trained with --gap=1, not --gap=3"),
+        (["--input_size=80"], f"was trained with --input_size={SIZE}, not --input_size=80"),
         (["--arch=vgg16"], "no run of rgb vgg16"),
         (["--split=test"], "no videos in split 'test'"),
     ],
@@ -272,7 +272,7 @@ def test_uniform_clips(run_test, toy_root, save_root):
     assert table.start.tolist() == [3, 9, 16, 22, 28] * 4
     assert table.provenance["num_clips"] == 5 and "frame_step" not in table.provenance
     both = run_test(toy_root, save_root, "--num_clips=5", "--frame_step=2")
-    assert both.returncode == 2 and "give one" in both.stderr
+    assert both.returncode == 2 and "give only one" in both.stderr
 
 
 @pytest.mark.parametrize("name", ["flip", "three-flip", "ten"])
@@ -335,7 +335,7 @@ def test_shards_make_the_same_file(run_test, toy_root, save_root):
     target.unlink()
     for shard in ("2/3", "0/3"):
         result = run_test(toy_root, save_root, f"--shard={shard}", *words)
-        assert result.returncode == 0 and "parts are not scored yet: those of other shards" in result.stdout
+        assert result.returncode == 0 and "parts are not scored yet; other shards write them" in result.stdout
         assert not target.exists() and "frames:" not in result.stdout
     result = run_test(toy_root, save_root, "--shard", "1/3", *words)
     assert "5 of 8 parts are scored already" in result.stdout and "frames: Top1" in result.stdout
@@ -348,14 +348,14 @@ def test_what_is_scored_alike_is_kept(run_test, toy_root, save_root):
     run_test(toy_root, save_root, *FEW)
     before = target.stat().st_mtime_ns
     again = run_test(toy_root, save_root, *FEW)
-    assert "is there already, scored alike" in again.stdout and "frames: Top1" in again.stdout
+    assert "exists already with these settings" in again.stdout and "frames: Top1" in again.stdout
     assert target.stat().st_mtime_ns == before
     assert f"wrote {target}" in run_test(toy_root, save_root, *FEW, "--rescore").stdout
     assert target.stat().st_mtime_ns > before
     target.write_bytes(target.read_bytes()[:-1])  # damaged: it is not what is kept
     assert f"wrote {target}" in run_test(toy_root, save_root, *FEW).stdout and len(read_scores(target).start) == 2 * 4
     before = target.stat().st_mtime_ns
-    assert "is there already" not in run_test(toy_root, save_root, "--frame_step=8", "--consensus=mean").stdout
+    assert "exists already" not in run_test(toy_root, save_root, "--frame_step=8", "--consensus=mean").stdout
     assert target.stat().st_mtime_ns > before and len(read_scores(target).start) == 4 * 4
 
 

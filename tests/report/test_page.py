@@ -205,7 +205,7 @@ def test_every_example_is_in_its_quadrant(number, options):
             mask &= right[name] == (word == f"{name} right")
         assert count == mask.sum() and mask[places].all() and len(places) == min(4, count)
         made = f"{main}: {(right[main] & mask).sum()} right, {(~right[main] & mask).sum()} wrong"
-        assert number == 1 or made in [line.text for line in cell.all("div", kind="made")]
+        assert number == 1 or made in [line.text for line in cell.all("div", kind="fusion")]
     for card in videos.all("article"):
         place = int(card.attributes["id"][6:])
         assert next(card.all("h4")).text == of.video_ids[place]
@@ -218,7 +218,7 @@ def test_every_example_is_in_its_quadrant(number, options):
 
 def test_three_streams_say_how_quadrants_are_made():
     text = section(parse(to_html(build(streams(3)))), "videos").text
-    assert "With 3 streams, the two that were named first make the quadrants, because" in text
+    assert "With 3 streams, the first two that were given make the quadrants, because" in text
 
 
 def test_links_of_confused_pairs_lead_to_their_videos():
@@ -252,17 +252,19 @@ def test_choice_of_examples():
     report = build(streams(videos=60, unscored=0))
     from twostream.report.view import View
 
-    judged = View(report, None).judged["RGB+Flow"]
+    judged = View(report, None).outcomes["RGB+Flow"]
     chosen = choose(np.ones(60, bool), judged, 8)
     assert chosen == choose(np.ones(60, bool), judged, 8)
-    assert judged.right[chosen].tolist() == [False] * 4 + [True] * 4
+    assert judged.is_correct[chosen].tolist() == [False] * 4 + [True] * 4
     for part in (chosen[:4], chosen[4:]):
         assert len(set(judged.labels[part])) == 4
-        same = judged.right == judged.right[part[0]]
+        same = judged.is_correct == judged.is_correct[part[0]]
         surest = [judged.confidence[same & (judged.labels == k)].max(initial=0) for k in range(6)]
         assert judged.confidence[part].tolist() == sorted(surest)[::-1][:4]
     assert choose(np.zeros(60, bool), judged, 8) == []
-    assert len(choose(judged.right, judged, 8)) == 8 and judged.right[choose(judged.right, judged, 8)].all()
+    assert (
+        len(choose(judged.is_correct, judged, 8)) == 8 and judged.is_correct[choose(judged.is_correct, judged, 8)].all()
+    )
 
 
 def drawn(card: Node) -> list[list[float]]:
@@ -410,7 +412,7 @@ def test_streams_that_share_no_video_have_empty_quadrants():
                                  start=t.start[s], view=t.view[s])
              for t, s in ((one, slice(0, 20)), (other, slice(20, 40)))]  # fmt: skip
     videos = section(parse(to_html(build(parts))), "videos")
-    assert videos.text.count("There is none.") == 4 and "40 videos without such scores left out" in videos.text
+    assert videos.text.count("No videos.") == 4 and "40 videos without such scores left out" in videos.text
 
 
 @pytest.mark.parametrize("level", ["video", "clips"])
@@ -433,7 +435,7 @@ def test_one_class_one_video_and_views():
     table = dataclasses.replace(table, view=np.array([0, 1], np.int16))
     page = parse(to_html(build([table])))
     assert rows_of(next(section(page, "confusion").all("table", kind="cells"))) == [["x", "1"]]
-    assert "took no video for another class" in page.text
+    assert "predicted a wrong class for no video" in page.text
 
 
 # --------------------------------------------------------------------------------------------------------- pictures
@@ -466,7 +468,7 @@ def test_pictures_are_of_the_frame_that_is_named(tmp_path, store):
         assert min(pixels.shape[:2]) == SHORT_SIDE and pixels.shape[1] == 160
         assert np.abs(pixels.mean(axis=(0, 1)) - (40 * (frame - 1) + 10, 60, 90)).max() < 4
         if next(card.all("h4")).text == tables[0].video_ids[0]:
-            assert "no image to be read" in flow.text
+            assert "no readable image" in flow.text
             missing += 1
             continue
         (image,) = flow.all("img")
@@ -489,10 +491,10 @@ def test_pictures_that_cannot_be_read_cost_only_themselves(tmp_path):
             (folder / f"{k:05d}.jpg").write_bytes(encode_jpeg(noise_image(), quality=80, chroma_subsampling=True)[:-40])
     page = parse(to_html(build(tables), root=tmp_path))
     cards = list(page.all("article"))
-    assert cards and all("no image to be read" in card.text for card in cards) and not list(page.all("figure", alt=""))
+    assert cards and all("no readable image" in card.text for card in cards) and not list(page.all("figure", alt=""))
 
 
-@pytest.mark.parametrize(("root", "said"), [(False, "name their data root by --root=DIR"), (True, "has none")])
+@pytest.mark.parametrize(("root", "said"), [(False, "give the data root with --root=DIR"), (True, "has none")])
 def test_without_images_the_page_says_so(tmp_path, root, said):
     videos = section(parse(to_html(build(streams()), root=tmp_path if root else None)), "videos")
     assert f"No pictures: {'' if not root else html.escape(str(tmp_path))}" in videos.text and said in videos.text
@@ -570,7 +572,7 @@ def test_the_map_tells_the_cell_below_the_pointer(browse, tmp_path):  # noqa: F8
     for name, (row, column) in [("RGB+Flow", (2, 2)), ("RGB+Flow", (2, 3)), ("RGB+Flow", (3, 3)), ("RGB", (0, 0))]:
         i, j = by_name[row], by_name[column]
         times, total = matrices[name][i, j], matrices[name][i].sum()
-        verdict = "right" if i == j else f"taken for {classes[j]}"
+        verdict = "right" if i == j else f"predicted as {classes[j]}"
         expected.append(f"{name}: {classes[i]} → {verdict}: {times}, {100 * times / total:.1f} % of {total}")
     assert texts == expected
     shown = matrices["RGB"][np.ix_(by_name, by_name)] > 0

@@ -232,7 +232,7 @@ def test_fusion_helps_is_not_said_of_a_stream_with_itself_or_of_noise():
     (comparison,) = build(rgb, noise, weights=(1.0, 20.0)).comparisons[:1]
     assert comparison.verdict == "worse"
     few = build(*half_right(6))
-    assert "whether fusion helps is not decided" in to_text(few) and "fusion helps\n" not in to_text(few)
+    assert "undecided whether fusion helps" in to_text(few) and ": fusion helps\n" not in to_text(few)
 
 
 def test_fitted_weights_stand_beside_equal_ones():
@@ -244,7 +244,7 @@ def test_fitted_weights_stand_beside_equal_ones():
     assert {(f"RGB+Flow fitted: {m}", "RGB+Flow") for m in methods} <= pairs
     weights = np.array(report.fitted["RGB+Flow fitted: global"]["of_all_videos"]["weights"])
     assert weights.sum() == pytest.approx(1) and np.abs(weights - 0.5).max() < 0.1  # both are right equally often
-    assert "each video by weights fitted on the other 4 of 5 parts" in to_text(report)
+    assert "each video is fused by weights fitted on the other 4 of 5 folds" in to_text(report)
     assert report.predictions.main == "RGB+Flow fitted: temperature"
 
 
@@ -284,7 +284,7 @@ def test_latex_has_the_same_cells_and_escapes_names():
 
 def test_csv_has_every_video(tmp_path):
     report = build(*world())
-    write_csv(tmp_path / "videos.csv", report)
+    write_csv(tmp_path / "videos.csv", report, [], None)
     rows = list(csv.DictReader((tmp_path / "videos.csv").read_text().splitlines()))
     assert [(row["video"], row["label"]) for row in rows] == [
         ("a", "climb"),

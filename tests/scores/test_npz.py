@@ -79,7 +79,7 @@ def test_rows_and_videos_are_sorted_when_written_and_when_read(path):
 
 
 def test_missing_file(tmp_path):
-    assert "run test.py first" in refused(tmp_path / "nothing.npz")
+    assert "run twostream test first" in refused(tmp_path / "nothing.npz")
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.5, 0.9, 0.99, 0.999])
@@ -111,11 +111,11 @@ def test_flipped_bits(path):
 @pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"PK\3\4", b"no archive at all", pickle.dumps({"logits": 1})])
 def test_foreign_file(path, content):
     path.write_bytes(content)
-    assert "no score file" in refused(path)
+    assert "not a score file" in refused(path)
 
 
 def test_folder_instead_of_a_file(tmp_path):
-    assert "no score file" in refused(tmp_path)
+    assert "not a score file" in refused(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["header", *ARRAYS])
@@ -132,7 +132,7 @@ class Hostile:
 @pytest.mark.parametrize("name", ["header", "video_ids", "logits"])
 def test_pickled_arrays_are_not_opened(path, name):
     rewrite(path, **{name: np.array([Hostile()], dtype=object)})
-    assert "no score file" in refused(path)
+    assert "not a score file" in refused(path)
 
 
 def test_bare_pickle_inside_the_archive_is_not_opened(path):
@@ -241,7 +241,7 @@ def test_clip_that_was_scored_twice(path):
 def test_other_format_is_said(path, number):
     rewrite(path, header=np.array(json.dumps(header_of(path) | {"format": number})))
     message = refused(path)
-    assert f"format {number!r}, expected 1" in message and "run test.py again" in message
+    assert f"format {number!r}, expected 1" in message and "run twostream test again" in message
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_damaged_parts_are_named(tmp_path, damage):
     else:
         bad = {"other type": good.astype(float), "other shape": good[:-1], "pickled": good.astype(object)}[damage]
         np.save(path, bad, allow_pickle=True)
-    with pytest.raises(BadInputError, match="000004.npy.*remove it, then run test.py again"):
+    with pytest.raises(BadInputError, match="000004.npy.*remove it, then run twostream test again"):
         work.finish()
     assert not work.target.exists()
     path.unlink()

@@ -1,7 +1,7 @@
-"""Crops: which part of its pictures the network sees, squeezed into a square. Chosen before anything is decoded.
+"""Crops: which part of its pictures the network sees, scaled to a square. Chosen before anything is decoded.
 
-One draw serves all frames of a clip, and all segments of a video. Mirroring and normalisation are the network's
-business (models/__init__.py): they cost the GPU nothing, and workers hand over uint8, a quarter of the bytes of floats.
+One draw is used for all frames of a clip, and for all segments of a video. The network mirrors and normalises
+(models/network.py): that costs the GPU nothing, and workers hand over uint8, a quarter of the bytes of floats.
 """
 
 import functools
@@ -17,11 +17,14 @@ SHORT_SIDE = 1.1
 
 
 class Crop(Protocol):
-    size: int
-    """side of what the network sees, pixels"""
+    """Chooses a part of a picture."""
+
+    @property
+    def size(self) -> int:
+        """Side of what the network sees, pixels."""
 
     def __call__(self, height: int, width: int, rng: Random) -> Region:
-        """The part of a picture of that size."""
+        """The part of a picture of that height and width, in its own pixels; draws from `rng`, if from anything."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class CentreCrop:
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """The same square at a random place, as in 2D-kinectics."""
+    """A square of the same side at a random position, as in 2D-kinectics."""
 
     size: int
 
@@ -48,7 +51,7 @@ class RandomCrop:
 
 @dataclass(frozen=True)
 class PlacedCrop:
-    """The same square at a fixed place; or the largest one, whose side is the short side of the picture."""
+    """A square of the same side at a fixed position; or the largest square, whose side is the picture's short side."""
 
     size: int
     y: float
@@ -66,7 +69,7 @@ class View(NamedTuple):
     """One way of looking at a clip in testing."""
 
     number: int
-    """that says which it is, in all score files alike"""
+    """which view it is, the same in all score files; see VIEWS"""
     crop: Crop
     mirrored: bool
 
@@ -78,32 +81,33 @@ VIEWS = {
     "three-flip": (10, 11, 12, 13, 14, 15),
     "ten": (0, 1, 2, 3, 4, 5, 6, 7, 8, 9),
 }
-"""--views -> numbers of views. 0: the centre; 1 ... 4: the corners (top left, top right, bottom left, bottom right); 5
-... 9: these mirrored. 10 ... 12: the largest squares at the beginning, middle and end of the long side, which together
-show all of it; 13 ... 15: these mirrored. Ten crops are TSN's (ECCV 2016), three those of 3D networks."""
+"""--views -> numbers of views.
+
+0 is the centre, 1 ... 4 are the corners (top left, top right, bottom left, bottom right), 5 ... 9 the same mirrored.
+10 ... 12 are the largest squares at the beginning, middle and end of the long side, 13 ... 15 the same mirrored; the
+three together show all of a picture whose long side is at most three times its short side. Ten crops are TSN's (ECCV
+2016); three are usual for 3D networks."""
 
 
-def test_views(name: str, size: int) -> tuple[View, ...]:
-    """The views of that name, in order of number; `size` is the side of what the network sees."""
-    small = [CentreCrop(size), *(PlacedCrop(size, y, x) for y, x in product((0, 1), repeat=2))]
-    large = [PlacedCrop(size, place, place, largest=True) for place in (0, 0.5, 1)]
+def make_views(name: str, size: int) -> tuple[View, ...]:
+    """The views that a name in VIEWS stands for, in order of number; `size` is the side of what the network sees."""
+    small: list[Crop] = [CentreCrop(size), *(PlacedCrop(size, y, x) for y, x in product((0, 1), repeat=2))]
+    large: list[Crop] = [PlacedCrop(size, position, position, largest=True) for position in (0, 0.5, 1)]
     views = [(crop, mirrored) for crops in (small, large) for mirrored in (False, True) for crop in crops]
     return tuple(View(number, *views[number]) for number in VIEWS[name])
-
-
-test_views.__test__ = False  # not a test, whatever pytest thinks of its name
 
 
 @dataclass(frozen=True)
 class CornerCrop:
     """TSN's multi-scale corner crop (Wang et al., ECCV 2016): the corners and the centre only, which over-fits less.
 
-    Height and width are two of the scales of the short side, at most one step apart; all are equally likely.
+    Height and width are the short side times one of the scales each, at most one step apart; all pairs are equally
+    likely, and so are the five positions.
     """
 
     size: int
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
-    """in order, each above 0 and up to 1"""
+    """in order of size, each above 0 and up to 1"""
 
     def __call__(self, height: int, width: int, rng: Random) -> Region:
         return rng.choice(corner_regions(height, width, self.scales))
@@ -111,7 +115,7 @@ class CornerCrop:
 
 @functools.lru_cache
 def corner_regions(height: int, width: int, scales: tuple[float, ...]) -> list[Region]:
-    """All that CornerCrop draws from."""
+    """All regions that CornerCrop draws from."""
     sides = [max(int(min(height, width) * scale), 1) for scale in scales]
     pairs = [(h, w) for (i, h), (j, w) in product(enumerate(sides), repeat=2) if abs(i - j) <= 1]
     return [
@@ -124,6 +128,6 @@ def corner_regions(height: int, width: int, scales: tuple[float, ...]) -> list[R
 def _side(height: int, width: int, size: int) -> int:
     """Side of the square in the picture's own pixels.
 
-    Cutting in the picture and resizing the cut is resizing (short side to 1.1 of the crop) and cutting, in one step.
+    To cut from the picture and resize the cut is, in one step, to resize it (short side to 1.1 of the crop) and to cut.
     """
     return max(round(min(height, width) * size / int(SHORT_SIDE * size)), 1)

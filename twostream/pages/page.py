@@ -1,4 +1,4 @@
-"""Pages as one HTML file that any browser shows without a network: their frame, their common style, escaped text."""
+"""Pages that are one HTML file and need no network: the frame of a page, the common style, tables, escaped text."""
 
 import base64
 import html
@@ -34,17 +34,17 @@ th, td { padding: .15rem .9rem .15rem 0; text-align: left; border-bottom: 1px so
 th { font-weight: 600; } .number { text-align: right; }
 """
 
-UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-"""what HTML cannot hold; lone surrogates are in names of files that are not UTF-8"""
+INVALID = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+"""characters that HTML does not allow; file names that are not UTF-8 have lone surrogates"""
 
 
 def escape(text: object) -> str:
-    """Any text as it may stand between tags and in an attribute with double quotes."""
-    return html.escape(UNSEEN.sub("\ufffd", str(text)))
+    """Any text, safe between tags and inside an attribute in double quotes; invalid characters become U+FFFD."""
+    return html.escape(INVALID.sub("\ufffd", str(text)))
 
 
 def page(title: str, body: str, *, head: Sequence[str] = (), style: str = "") -> str:
-    """A whole file; `body` is HTML, `style` comes after the common one, `head` are further elements of the head."""
+    """A complete HTML file. `body` is HTML, `head` has more elements for the head, `style` is added to the common one."""
     return "\n".join(
         [
             f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>',
@@ -55,24 +55,30 @@ def page(title: str, body: str, *, head: Sequence[str] = (), style: str = "") ->
     )
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]], *, kind: str = "", texts: Sequence[int] = (0,)) -> str:
-    """Cells are HTML; all but the columns `texts` are numbers. It scrolls where it is too wide."""
+def table(
+    head: Iterable[str], rows: Iterable[Iterable[str]], *, kind: str = "", text_columns: Sequence[int] = (0,)
+) -> str:
+    """A table of HTML cells that scrolls if it is too wide.
 
-    def line(cells: Iterable[str], tag: str, first: str) -> str:
+    `kind` is its CSS class. All columns except `text_columns` are numbers, aligned to the right.
+    """
+
+    def line(cells: Iterable[str], tag: str, first_tag: str) -> str:
         parts = []
-        for place, cell in enumerate(cells):
-            name = tag if place else first
-            number = "" if place in texts else ' class="number"'
-            parts.append(f"<{name}{number}>{cell}</{name[:2]}>")
+        for index, cell in enumerate(cells):
+            opening = tag if index else first_tag
+            css_class = "" if index in text_columns else ' class="number"'
+            parts.append(f"<{opening}{css_class}>{cell}</{opening[:2]}>")
         return f"<tr>{''.join(parts)}</tr>"
 
     body = "".join(line(row, "td", 'th scope="row"') for row in rows)
-    named = f' class="{kind}"' if kind else ""
+    css_class = f' class="{kind}"' if kind else ""
     return (
-        f'<div class="scroll" tabindex="0"><table{named}><thead>{line(head, "th", "th")}</thead>'
+        f'<div class="scroll" tabindex="0"><table{css_class}><thead>{line(head, "th", "th")}</thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
 
-def data_url(content: bytes, medium: str) -> str:
-    return f"data:{medium};base64,{base64.b64encode(content).decode()}"
+def data_url(content: bytes, media_type: str) -> str:
+    """Content as an address that holds it, e.g. for an image of type "image/png"."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"

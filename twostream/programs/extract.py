@@ -339,8 +339,8 @@ def run_extraction(
                 if isinstance(result, Failure):
                     bar.set_postfix(bad=len(summary.failures))
         summary.seconds = time.perf_counter() - start
-        if service and (report := service.report()):
-            summary.flow_report = f"flow on {service.device.name}: {report.to_text()}"
+        if service and (statistics := service.statistics()):
+            summary.flow_report = f"flow on {service.device.name}: {statistics.to_text()}"
 
 
 def main() -> int:

@@ -1,16 +1,19 @@
-"""Example videos for the page: which ones, what the streams said frame by frame, and pictures of them."""
+"""Example videos for the page: which videos, what each stream predicted frame by frame, and their images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from twostream.errors import BadInputError
-from twostream.frames.stores import input_types
+from twostream.flow.coding import flow_colours
+from twostream.frames.jpeg import encode_jpeg
+from twostream.frames.stores import input_types, open_store
 from twostream.fusion.consensus import Consensus, softmax
 from twostream.fusion.streams import fuse
-from twostream.report.outcomes import Judgement
+from twostream.report.outcomes import Outcomes
 from twostream.scores.table import ScoreTable
 from twostream.stream import RGB
 
@@ -19,112 +22,128 @@ MAX_POINTS = 60
 SHORT_SIDE = 120
 """of a thumbnail, pixels"""
 QUALITY = 70
-"""of its JPEG, percent"""
+"""of a thumbnail's JPEG, percent"""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Probabilities over a video's frames, by one row of the report."""
+    """Probabilities of two classes over a video's frames, by one row of the result table."""
 
     name: str
     frames: list[int]
-    """as their files count, from 1; the middle of each clip"""
+    """middle frame of each clip, from 1 as the image files count"""
     true: list[float]
     """of the true class"""
     rival: list[float]
-    """of the class that the row took the video for; where it is right, of the next best"""
+    """of the class that was predicted; if that is the true one, of the next best class"""
     rival_label: int
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One image of a video, as a JPEG file."""
+    """One image of a video."""
 
     input_type: str
     jpeg: bytes | None
-    """None where there is none to be read"""
+    """a JPEG file; None if no image can be read"""
 
 
 @dataclass(frozen=True)
 class Example:
     """A video that is shown."""
 
-    place: int
-    """in the split"""
+    index: int
+    """of the video in the split"""
     label: int
     curves: list[Curve]
     frame: int | None
-    """that is shown, from 1: where the fusion is surest of the class it chose"""
+    """the frame that is shown, from 1: where the fusion gives its predicted class the highest probability; None without
+    curves"""
     pictures: list[Picture]
 
 
-def choose(videos: np.ndarray, judged: Judgement, count: int) -> list[int]:
-    """Places of up to `count` of the videos (booleans): half are those it is surest of and wrong, half right.
+def choose(videos: np.ndarray, outcomes: Outcomes, count: int) -> list[int]:
+    """Indices of up to `count` of the videos (V,) booleans with the most confident predictions: half wrong, half right.
 
-    Where there are few of one kind there are more of the other. A class comes again only when all others have come.
+    If there are few of one kind, there are more of the other. A class occurs again only after all other classes.
     """
-    candidates = np.flatnonzero(videos & judged.scored)
-    order = candidates[np.lexsort((candidates, -judged.confidence[candidates]))]
-    kinds = [_spread(order[judged.right[order] == is_right], judged.labels) for is_right in (False, True)]
-    wanted = min(len(kinds[0]), max(count // 2, count - len(kinds[1])))
-    return [*kinds[0][:wanted], *kinds[1][: count - wanted]]
+    candidates = np.flatnonzero(videos & outcomes.is_scored)
+    order = candidates[np.lexsort((candidates, -outcomes.confidence[candidates]))]
+    wrong, right = (
+        _alternate_classes(order[outcomes.is_correct[order] == is_correct], outcomes.labels)
+        for is_correct in (False, True)
+    )
+    num_wrong = min(len(wrong), max(count // 2, count - len(right)))
+    return [*wrong[:num_wrong], *right[: count - num_wrong]]
 
 
-def _spread(places: np.ndarray, labels: np.ndarray) -> list[int]:
-    """In rounds: the first one of each class, then the second ones, ..."""
-    turn: dict[int, int] = {}
+def _alternate_classes(indices: np.ndarray, labels: np.ndarray) -> list[int]:
+    """The indices in rounds: the first video of each class, then the second of each class, ..."""
+    num_seen: dict[int, int] = {}
     rounds = []
-    for place in places.tolist():
-        label = int(labels[place])
-        turn[label] = turn.get(label, -1) + 1
-        rounds.append(turn[label])
-    return places[np.argsort(rounds, kind="stable")].tolist() if rounds else []
+    for index in indices.tolist():
+        label = int(labels[index])
+        rounds.append(num_seen.get(label, 0))
+        num_seen[label] = rounds[-1] + 1
+    ordered: list[int] = indices[np.argsort(rounds, kind="stable")].tolist() if rounds else []
+    return ordered
 
 
 def make_example(
-    place: int, tables: Sequence[ScoreTable], judged: Sequence[Judgement], consensus: Consensus,
+    index: int, tables: Sequence[ScoreTable], outcomes: Sequence[Outcomes], consensus: Consensus,
     weights: tuple[float, ...], root: Path | None,
 ) -> Example:  # fmt: skip
-    """`judged` of each stream, and last of their fusion where there are several."""
-    label = int(judged[-1].labels[place])
-    by_name = {one.name: one for one in judged}
+    """The example of a video of the split. `outcomes`: of each stream, and last of the fusion of several streams.
+
+    `root` is the data root with the images; None: no pictures.
+    """
+    main = outcomes[-1]
+    label = int(main.labels[index])
+    by_name = {row.name: row for row in outcomes}
     curves, frame = [], None
-    for name, frames, probabilities in _by_frame(place, tables, judged, consensus, weights):
-        one = by_name[name]
-        rival = int(one.runner_up[place] if one.right[place] else one.taken[place])
+    for name, frames, probabilities in _scores_by_frame(index, tables, outcomes, consensus, weights):
+        row = by_name[name]
+        rival = int(row.runner_up[index] if row.is_correct[index] else row.predicted[index])
         chosen = np.unique(np.linspace(0, len(frames) - 1, min(MAX_POINTS, len(frames))).round().astype(int))
-        pair = (probabilities[chosen, column].round(4).tolist() for column in (label, rival))
-        curves.append(Curve(name, (frames[chosen] + 1).tolist(), *pair, rival))
-        # Of the last one: the fusion, if it has frames.
-        frame = int(frames[probabilities[:, judged[-1].taken[place]].argmax()])
-    pictures = _pictures(root, str(tables[0].video_ids[place]), frame or 0, tables) if root else []
-    return Example(place, label, curves, None if frame is None else frame + 1, pictures)
+        true_curve, rival_curve = (probabilities[chosen, column].round(4).tolist() for column in (label, rival))
+        curves.append(Curve(name, (frames[chosen] + 1).tolist(), true_curve, rival_curve, rival))
+        # The last curve decides: that of the fusion, if it has frames.
+        frame = int(frames[probabilities[:, main.predicted[index]].argmax()])
+    pictures = _pictures(root, str(tables[0].video_ids[index]), frame or 0, tables) if root else []
+    return Example(index, label, curves, None if frame is None else frame + 1, pictures)
 
 
-def _by_frame(place, tables, judged, consensus, weights):
-    """Of each stream, and of their fusion: name, middle frames (n,) from 0, class probabilities (n, K)."""
-    parts = []
-    for table, one in zip(tables, judged, strict=False):
-        first, end = np.searchsorted(table.video_index, [place, place + 1])
+def _scores_by_frame(
+    index: int, tables: Sequence[ScoreTable], outcomes: Sequence[Outcomes], consensus: Consensus,
+    weights: tuple[float, ...],
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:  # fmt: skip
+    """For each stream, and for their fusion: name, middle frames (n,) from 0, class probabilities (n, K)."""
+    streams = []
+    for table, row in zip(tables, outcomes, strict=False):
+        first, end = np.searchsorted(table.video_index, [index, index + 1])
         if table.level == "video" or first == end:
             continue
-        keys = [tuple(key) for key in np.stack([table.start[first:end], table.view[first:end]], 1).tolist()]
+        keys = list(zip(table.start[first:end].tolist(), table.view[first:end].tolist(), strict=True))
         logits = np.asarray(table.logits[first:end])
-        parts.append((keys, logits))
-        yield one.name, *_of_times(keys, softmax(logits), table.clip_extent)
-    if len(judged) > len(tables) > 1 and len(parts) == len(tables) and all(t.level == "frames" for t in tables):
-        common = sorted(set.intersection(*(set(keys) for keys, _ in parts)))
+        streams.append((keys, logits))
+        yield row.name, *_mean_over_views(keys, softmax(logits), table.clip_extent)
+    has_fusion = len(outcomes) > len(tables) > 1
+    if has_fusion and len(streams) == len(tables) and all(table.level == "frames" for table in tables):
+        common = sorted(set.intersection(*(set(keys) for keys, _ in streams)))
         if not common:
             return
-        rows = [[keys.index(key) for key in common] for keys, _ in parts]
-        clips = [consensus.clip_scores(logits[chosen]) for (_, logits), chosen in zip(parts, rows, strict=True)]
+        rows = [[keys.index(key) for key in common] for keys, _ in streams]
+        clips = [consensus.clip_scores(logits[chosen]) for (_, logits), chosen in zip(streams, rows, strict=True)]
         fused = fuse(clips, weights)
         extent = max(table.clip_extent for table in tables)
-        yield judged[-1].name, *_of_times(common, fused if consensus.on_softmax else softmax(fused), extent)
+        probabilities = fused if consensus.on_softmax else softmax(fused)
+        yield outcomes[-1].name, *_mean_over_views(common, probabilities, extent)
 
 
-def _of_times(keys: list[tuple[int, int]], probabilities: np.ndarray, extent: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over the views of each time."""
+def _mean_over_views(
+    keys: list[tuple[int, int]], probabilities: np.ndarray, extent: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Clips by (start, view) with probabilities (n, K) -> the middle frame of each start, and the means over its views."""
     starts, which = np.unique([start for start, _ in keys], return_inverse=True)
     sums = np.zeros((len(starts), probabilities.shape[1]))
     np.add.at(sums, which, probabilities)
@@ -132,11 +151,11 @@ def _of_times(keys: list[tuple[int, int]], probabilities: np.ndarray, extent: in
 
 
 def image_types(root: Path, tables: Sequence[ScoreTable]) -> list[str]:
-    """RGB and the first flow type of the streams, or else of the data root; those that are there."""
-    there = input_types(root)
-    flows = [table.stream["input_type"] for table in tables if table.stream["input_type"] != RGB]
-    flow = next((name for name in [*flows, *there] if name in there and name != RGB), None)
-    return [name for name in (RGB, flow) if name in there]
+    """Input types to show, of those in the data root: RGB, and the first flow type of the streams, or else of the root."""
+    existing = input_types(root)
+    candidates = [*(table.stream["input_type"] for table in tables), *existing]
+    flow = [name for name in candidates if name in existing and name != RGB]
+    return [name for name in (RGB, *flow[:1]) if name in existing]
 
 
 def _pictures(root: Path, video_id: str, frame: int, tables: Sequence[ScoreTable]) -> list[Picture]:
@@ -144,13 +163,7 @@ def _pictures(root: Path, video_id: str, frame: int, tables: Sequence[ScoreTable
 
 
 def _thumbnail(root: Path, input_type: str, video_id: str, frame: int) -> bytes | None:
-    """The image nearest to a frame, flow by the colour wheel; None where it cannot be read."""
-    import cv2  # late: whoever wants no pictures needs no OpenCV
-
-    from twostream.flow.coding import flow_colours
-    from twostream.frames.jpeg import encode_jpeg
-    from twostream.frames.stores import open_store
-
+    """JPEG of the image nearest to a frame, flow in colours; None if it cannot be read."""
     try:
         store = open_store(root, input_type)
         indices = store.frame_indices(video_id)
@@ -163,6 +176,6 @@ def _thumbnail(root: Path, input_type: str, video_id: str, frame: int) -> bytes 
         image = flow_colours(image)
     factor = SHORT_SIDE / min(image.shape[:2])
     if factor < 1:
-        size = [max(1, round(factor * side)) for side in image.shape[1::-1]]
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        width, height = (max(1, round(factor * side)) for side in image.shape[1::-1])
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return encode_jpeg(image, quality=QUALITY, chroma_subsampling=True)

@@ -1,4 +1,5 @@
-"""Style and script of the report's page. The script only adds: sorting, searching, choosing, and the map's pointer."""
+"""Style and script of the report's page. Without the script the page is complete; it adds sorting, search, choices between
+tables, and a confusion matrix that can be read cell by cell."""
 
 STYLE = """
 :root { --first: var(--train); --second: var(--val); --fused: #0b7a5e; --third: #9c36b5; --fourth: #866300;
@@ -43,7 +44,7 @@ svg text.ink { fill: var(--ink); }
 .tile { flex: 1 1 9rem; min-width: 0; background: var(--card); border: 1px solid var(--rule); border-radius: 8px;
   border-top: 3px solid var(--hue); padding: .6rem .9rem .7rem; overflow-wrap: anywhere; }
 .tile b { display: block; font-size: 1.7rem; line-height: 1.2; font-variant-numeric: tabular-nums; font-weight: 600; }
-.tile.says { flex-grow: 3; --hue: var(--rule); } .tile.says b { font-size: 1.15rem; margin: .15rem 0 .2rem; }
+.tile.verdict { flex-grow: 3; --hue: var(--rule); } .tile.verdict b { font-size: 1.15rem; margin: .15rem 0 .2rem; }
 .beside { display: grid; gap: 1.5rem; grid-template-columns: minmax(0, 1fr) minmax(0, 24rem); align-items: start; }
 .beside.even { grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); } .beside h3:first-child { margin-top: 0; }
 .notes { display: block; margin: .75rem 0 1.25rem; } .notes li { padding: .1rem 0; overflow-wrap: anywhere; }
@@ -58,7 +59,7 @@ svg text.ink { fill: var(--ink); }
 .quadrants td > b { font-size: 1.5rem; line-height: 1.2; margin-right: .4rem; font-weight: 600; }
 .meter { display: flex; height: 8px; border-radius: 4px; overflow: hidden; margin: .45rem 0 .2rem; background: var(--rule); }
 .meter i { background: rgb(var(--right)); } .meter i + i { background: rgb(var(--wrong)); }
-.made { font-size: .8rem; color: var(--quiet); overflow-wrap: anywhere; }
+.fusion { font-size: .8rem; color: var(--quiet); overflow-wrap: anywhere; }
 .gallery { display: grid; gap: .9rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 16.5rem), 1fr)); }
 article { background: var(--paper); border: 1px solid var(--rule); border-radius: 8px; padding: .7rem; min-width: 0; }
 article:target { border-color: var(--train); box-shadow: 0 0 0 2px var(--train); }
@@ -120,19 +121,19 @@ const make = (tag, properties, ...children) => {
   return element;
 };
 
-/* Tables that are sorted by a press on a head: numbers first from the best, texts from A; and searched. */
+/* Tables: a click on a column head sorts, numbers first from the highest, texts first from A; long tables get a search. */
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
-  const value = (row, place) => row.cells[place].dataset.value ?? row.cells[place].textContent;
+  const value = (row, column) => row.cells[column].dataset.value ?? row.cells[column].textContent;
   for (const head of table.tHead.rows[0].cells) {
     const button = make("button", {type: "button"}, ...head.childNodes);
     button.onclick = () => {
-      const place = head.cellIndex, isText = !body.rows[0]?.cells[place].dataset.value;
-      const was = head.ariaSort, up = was ? was === "descending" : isText;
-      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
-      head.ariaSort = up ? "ascending" : "descending";
+      const column = head.cellIndex, isText = !body.rows[0]?.cells[column].dataset.value;
+      const before = head.ariaSort, isAscending = before ? before === "descending" : isText;
+      for (const cell of table.tHead.rows[0].cells) cell.removeAttribute("aria-sort");
+      head.ariaSort = isAscending ? "ascending" : "descending";
       const compare = isText ? (a, b) => a.localeCompare(b, undefined, {numeric: true}) : (a, b) => a - b;
-      const rows = [...body.rows].sort((a, b) => (up ? 1 : -1) * compare(value(a, place), value(b, place)));
+      const rows = [...body.rows].sort((a, b) => (isAscending ? 1 : -1) * compare(value(a, column), value(b, column)));
       body.append(...rows);
     };
     head.replaceChildren(button);
@@ -142,93 +143,96 @@ for (const table of document.querySelectorAll("table.sortable")) {
     field.oninput = () => {
       for (const row of body.rows) row.hidden = !row.cells[0].textContent.toLowerCase().includes(field.value.toLowerCase());
     };
-    table.parentElement.before(make("div", {className: "tools"}, make("label", {}, "find ", field)));
+    table.parentElement.before(make("div", {className: "tools"}, make("label", {}, "search ", field)));
   }
 }
 
-/* Of several drawings of the same kind only the chosen one is shown. */
+/* Buttons of which one is pressed; show(index) is called for it. */
 const choose = (names, chosen, show) => {
-  const buttons = names.map((name, place) => make("button", {type: "button", textContent: name, onclick: () => press(place)}));
-  const press = place => {
-    buttons.forEach((button, other) => button.ariaPressed = String(other === place));
-    show(place);
+  const buttons = names.map((name, index) => make("button", {type: "button", textContent: name, onclick: () => press(index)}));
+  const press = pressed => {
+    buttons.forEach((button, index) => button.ariaPressed = String(index === pressed));
+    show(pressed);
   };
   press(chosen);
   return buttons;
 };
+
+/* A group of similar tables shows one of them. */
 for (const group of document.querySelectorAll(".choice")) {
   const parts = [...group.children];
-  const show = chosen => parts.forEach((part, place) => part.hidden = place !== chosen);
+  const show = chosen => parts.forEach((part, index) => part.hidden = index !== chosen);
   const first = Math.max(0, parts.findIndex(part => part.dataset.first !== undefined));
   if (parts.length > 1) group.before(make("div", {className: "tools"}, ...choose(parts.map(part => part.dataset.name), first, show)));
   for (const head of group.querySelectorAll("h3")) head.hidden = parts.length > 1;
 }
 
-/* The confusion matrix of many classes: the pictures' pixels in a chosen order, with names under the pointer. */
+/* The confusion matrix of many classes: the pictures' pixels in a chosen order, and the cell under the pointer in words. */
 const maps = document.getElementById("maps");
-if (maps) addEventListener("load", () => {  /* when the pictures are there */
+if (maps) addEventListener("load", () => {  /* the pictures have been decoded */
   const data = JSON.parse(document.getElementById("confusion-data").textContent), size = data.classes.length;
   const images = [...maps.querySelectorAll("img")];
-  const canvas = make("canvas", {width: size, height: size, tabIndex: 0, ariaLabel: "confusion matrix; arrow keys move over its cells"});
+  const canvas = make("canvas", {width: size, height: size, tabIndex: 0, ariaLabel: "confusion matrix; the arrow keys move over its cells"});
   canvas.setAttribute("role", "img");
-  const said = make("output", {}), mark = make("i", {hidden: true});
+  const output = make("output", {}), mark = make("i", {hidden: true});
   const box = make("div", {className: "heat"}, make("div", {}, canvas, mark));
-  const plane = canvas.getContext("2d");
+  const context = canvas.getContext("2d");
   const orders = Object.entries(data.orders);
-  let row = Number(maps.dataset.first), order = orders[0][1], pixels = 1, at = [0, 0];
+  let row = Number(maps.dataset.first), order = orders[0][1], pixels = 1, cell = [0, 0];  /* pixels: side of a cell */
   const source = images.map(image => {
     const copy = make("canvas", {width: size, height: size}).getContext("2d");
     copy.drawImage(image, 0, 0);
     return new Uint32Array(copy.getImageData(0, 0, size, size).data.buffer);
   });
-  const cells = data.rows.map(one => one.cells.map(line => {
-    const found = new Map();
-    for (let k = 0; k < line.length; k += 2) found.set(line[k], line[k + 1]);
-    return found;
+  const counts = data.rows.map(({cells}) => cells.map(line => {
+    const byClass = new Map();
+    for (let k = 0; k < line.length; k += 2) byClass.set(line[k], line[k + 1]);
+    return byClass;
   }));
-  const say = () => {
-    const [truth, taken] = at.map(place => order[place]), times = cells[row][truth].get(taken) ?? 0;
-    let judged = 0;
-    for (const number of cells[row][truth].values()) judged += number;
-    const share = judged ? `, ${(100 * times / judged).toFixed(1)} % of ${judged}` : "";
-    said.textContent = `${data.rows[row].name}: ${data.classes[truth]} \\u2192 ${truth === taken ? "right" : "taken for " + data.classes[taken]}: ${times}${share}`;
-    Object.assign(mark.style, {left: at[1] * pixels - 1 + "px", top: at[0] * pixels - 1 + "px", width: pixels + 2 + "px", height: pixels + 2 + "px"});
+  const describe = () => {
+    const [truth, predicted] = cell.map(index => order[index]), times = counts[row][truth].get(predicted) ?? 0;
+    let total = 0;
+    for (const number of counts[row][truth].values()) total += number;
+    const share = total ? `, ${(100 * times / total).toFixed(1)} % of ${total}` : "";
+    const verdict = truth === predicted ? "right" : "predicted as " + data.classes[predicted];
+    output.textContent = `${data.rows[row].name}: ${data.classes[truth]} \\u2192 ${verdict}: ${times}${share}`;
+    Object.assign(mark.style, {left: cell[1] * pixels - 1 + "px", top: cell[0] * pixels - 1 + "px", width: pixels + 2 + "px", height: pixels + 2 + "px"});
     mark.hidden = false;
   };
   const draw = () => {
-    const target = plane.createImageData(size, size), view = new Uint32Array(target.data.buffer);
-    order.forEach((truth, i) => order.forEach((taken, j) => view[i * size + j] = source[row][truth * size + taken]));
-    plane.putImageData(target, 0, 0);
+    const target = context.createImageData(size, size), view = new Uint32Array(target.data.buffer);
+    order.forEach((truth, i) => order.forEach((predicted, j) => view[i * size + j] = source[row][truth * size + predicted]));
+    context.putImageData(target, 0, 0);
     mark.hidden = true;
-    said.textContent = "Point at a cell, tap it, or go there by the arrow keys.";
+    output.textContent = "Point at a cell, tap it, or move to it with the arrow keys.";
   };
-  const zoom = wanted => {
+  const zoom = side => {  /* 0: the whole matrix fits */
     const before = pixels, middle = [box.scrollLeft + box.clientWidth / 2, box.scrollTop + box.clientHeight / 2];
-    pixels = wanted || Math.max(1, Math.min(12, (Math.min(maps.clientWidth, 640) - 2) / size));
+    pixels = side || Math.max(1, Math.min(12, (Math.min(maps.clientWidth, 640) - 2) / size));
     canvas.style.width = canvas.style.height = pixels * size + "px";
     box.scrollTo(middle[0] * pixels / before - box.clientWidth / 2, middle[1] * pixels / before - box.clientHeight / 2);
-    if (!mark.hidden) say();
+    if (!mark.hidden) describe();
   };
   const point = event => {
     const edge = canvas.getBoundingClientRect();
-    at = [event.clientY - edge.top, event.clientX - edge.left].map(length => Math.min(size - 1, Math.max(0, Math.floor(length / pixels))));
-    say();
+    cell = [event.clientY - edge.top, event.clientX - edge.left].map(length => Math.min(size - 1, Math.max(0, Math.floor(length / pixels))));
+    describe();
   };
   canvas.onpointermove = canvas.onpointerdown = point;
   canvas.onkeydown = event => {
     const step = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]}[event.key];
     if (!step) return;
     event.preventDefault();
-    at = at.map((place, axis) => Math.min(size - 1, Math.max(0, place + step[axis])));
-    say();
+    cell = cell.map((index, axis) => Math.min(size - 1, Math.max(0, index + step[axis])));
+    describe();
     mark.scrollIntoView({block: "nearest", inline: "nearest"});
   };
-  const select = make("select", {}, ...orders.map(([name]) => make("option", {textContent: name})));
-  select.onchange = () => { order = orders[select.selectedIndex][1]; draw(); };
-  const size_of = make("select", {}, ...["whole", "4 pixels a cell", "8 pixels a cell", "16 pixels a cell"].map(name => make("option", {textContent: name})));
-  size_of.onchange = () => zoom([0, 4, 8, 16][size_of.selectedIndex]);
-  const buttons = choose(data.rows.map(one => one.name), row, place => { row = place; draw(); });
-  maps.replaceChildren(make("div", {className: "tools"}, ...buttons, make("label", {}, "order ", select), make("label", {}, "zoom ", size_of)), box, said);
+  const orderField = make("select", {}, ...orders.map(([name]) => make("option", {textContent: name})));
+  orderField.onchange = () => { order = orders[orderField.selectedIndex][1]; draw(); };
+  const zoomField = make("select", {}, ...["whole matrix", "4 pixels a cell", "8 pixels a cell", "16 pixels a cell"].map(name => make("option", {textContent: name})));
+  zoomField.onchange = () => zoom([0, 4, 8, 16][zoomField.selectedIndex]);
+  const buttons = choose(data.rows.map(({name}) => name), row, index => { row = index; draw(); });
+  maps.replaceChildren(make("div", {className: "tools"}, ...buttons, make("label", {}, "order ", orderField), make("label", {}, "zoom ", zoomField)), box, output);
   zoom(0);
   draw();
 });

@@ -1,4 +1,4 @@
-"""The page's sections on videos: who is right where, with examples, and which classes are confused."""
+"""The page's sections on videos: which stream is right where, with examples, and which classes are confused."""
 
 import json
 from collections.abc import Sequence
@@ -6,116 +6,140 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from twostream.metrics.confusion import order_by_likeness
+from twostream.metrics.confusion import confusion_order, row_shares
 from twostream.pages import charts
 from twostream.pages.page import data_url, escape, table
-from twostream.report.example_videos import Example, image_types
-from twostream.report.view import Shown, View, one_digit, videos
+from twostream.report.example_videos import Example, Picture, image_types
+from twostream.report.outcomes import Outcomes, Quadrant
+from twostream.report.view import ShownVideos, View, count_videos, one_digit
 
 MAX_CELLS = 30
-"""classes whose confusion matrix has its counts written in it; more are a map"""
+"""classes of a confusion matrix that is shown as a table of counts; with more classes it is a picture"""
+STRONG = 0.55
+"""share of a row from which a cell's background is so dark that its text is white"""
+RIGHT_BGR, WRONG_BGR = (139, 116, 100), (98, 36, 214)
+"""colours of a picture's cells, in OpenCV's order: blue, green, red"""
 
 
-def quadrants_section(view: View, shown: Shown) -> str:
-    total = sum(int(group.videos.sum()) for group, _ in shown.groups)
-    left_out = view.count - total
-    said = f"{videos(total)} that {'all streams' if len(view.streams) > 1 else view.streams[0]} scored"
-    said += f"; {videos(left_out)} without such scores left out" if left_out else ""
+def quadrants_section(view: View, shown: ShownVideos) -> str:
+    """How many videos are in each quadrant, and examples."""
+    total = sum(int(quadrant.videos.sum()) for quadrant, _ in shown.quadrants)
+    num_left_out = view.num_labelled - total
+    summary = f"{count_videos(total)} that {'all streams' if len(view.streams) > 1 else view.streams[0]} scored"
+    if num_left_out:
+        summary += f"; {count_videos(num_left_out)} without such scores left out"
     if len(view.streams) > 2:
-        said += (
-            f". With {len(view.streams)} streams, the two that were named first make the quadrants, because all "
-            "combinations would leave few videos in each; name others first to see them"
+        summary += (
+            f". With {len(view.streams)} streams, the first two that were given make the quadrants, because all "
+            "combinations would leave few videos in each; give other streams first to see theirs"
         )
-    legend = charts.legend(
-        [("fused", "the true class"), ("rival second", "the one it was taken for, or the next best")]
-    )
-    explained = (
-        f"<h3>Examples below</h3><p>Of each group the videos of which {escape(view.main)} is surest: up to half of them "
-        "where it is wrong, then where it is right, spread over the classes. The curves are probabilities over the "
-        f"frames; the upright line is the frame shown, flow coloured by its direction.</p>{legend}"
-    )
-    if not (view.root and image_types(view.root, view.report.tables)):
-        place = f"{view.root} has none" if view.root else "name their data root by --root=DIR or --annotations=DIR"
-        explained += f"<p>No pictures: {escape(place)}.</p>"
-    counts = _quadrant_table(view, [group for group, _ in shown.groups], total)
-    parts = [f'<p>{escape(said)}.</p><div class="beside"><div>{counts}</div><div>{explained}</div></div>']
-    for group, chosen in shown.groups:
-        parts.append(f"<h3>{escape(group.title)}: {videos(int(group.videos.sum()))}</h3>")
-        cards = [_card(view, shown.videos[place]) for place in chosen]
-        parts.append(f'<div class="gallery">{"".join(cards)}</div>' if cards else '<p class="none">There is none.</p>')
+    counts = _quadrant_table(view, [quadrant for quadrant, _ in shown.quadrants], total)
+    parts = [f'<p>{escape(summary)}.</p><div class="beside"><div>{counts}</div><div>{_explanation(view)}</div></div>']
+    for quadrant, chosen in shown.quadrants:
+        parts.append(f"<h3>{escape(quadrant.title)}: {count_videos(int(quadrant.videos.sum()))}</h3>")
+        cards = [_card(view, shown.examples[index]) for index in chosen]
+        parts.append(f'<div class="gallery">{"".join(cards)}</div>' if cards else '<p class="none">No videos.</p>')
     return "\n".join(parts)
 
 
-def _quadrant_table(view: View, groups: Sequence, total: int) -> str:
-    """Two by two, or of one stream two beside each other."""
+def _explanation(view: View) -> str:
+    """How the examples are chosen, and what is drawn."""
+    entries = [
+        ("fused", "the true class"),
+        ("rival second", "the predicted class; if that is the true one, the next best"),
+    ]
+    text = (
+        f"<h3>Examples below</h3><p>For each quadrant, the videos with the most confident predictions of "
+        f"{escape(view.main)}: up to half of them wrong, then right ones, spread over the classes. The curves are "
+        "probabilities over the frames; the vertical line marks the frame shown; flow is coloured by its direction.</p>"
+        f"{charts.legend(entries)}"
+    )
+    if view.root and image_types(view.root, view.report.tables):
+        return text
+    reason = f"{view.root} has none" if view.root else "give the data root with --root=DIR or --annotations=DIR"
+    return f"{text}<p>No pictures: {escape(reason)}.</p>"
 
-    def cell(group) -> str:
-        number = int(group.videos.sum())
-        share = f"<small>{100 * number / total:.1f} %</small>" if total else ""
-        made = []
-        for name in view.fusions:
-            right = int((group.videos & view.judged[name].right).sum())
-            meter = f'<div class="meter"><i style="flex:{right}"></i><i style="flex:{number - right}"></i></div>'
-            bar = meter * (name == view.main and number > 0)
-            made.append(f'{bar}<div class="made">{escape(name)}: {right:,} right, {number - right:,} wrong</div>')
-        return f"<td><b>{number:,}</b>{share}{''.join(made)}</td>"
 
+def _quadrant_table(view: View, quadrants: Sequence[Quadrant], total: int) -> str:
+    """Two by two; for one stream, two cells side by side."""
+    cells = [_quadrant_cell(view, quadrant, total) for quadrant in quadrants]
     if len(view.streams) == 1:
-        head = "".join(f"<th>{escape(group.title)}</th>" for group in groups)
-        return f'<table class="quadrants"><thead><tr>{head}</tr></thead><tr>{"".join(map(cell, groups))}</tr></table>'
+        head = "".join(f"<th>{escape(quadrant.title)}</th>" for quadrant in quadrants)
+        return f'<table class="quadrants"><thead><tr>{head}</tr></thead><tr>{"".join(cells)}</tr></table>'
     first, second = (escape(name) for name in view.streams[:2])
     rows = [
-        f"<tr><th scope=row>{first} {word}</th>{''.join(map(cell, pair))}</tr>"
-        for word, pair in (("right", groups[:2]), ("wrong", groups[2:]))
+        f"<tr><th scope=row>{first} {word}</th>{''.join(pair)}</tr>"
+        for word, pair in (("right", cells[:2]), ("wrong", cells[2:]))
     ]
     head = f"<tr><th></th><th>{second} right</th><th>{second} wrong</th></tr>"
     return f'<table class="quadrants"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
 
 
+def _quadrant_cell(view: View, quadrant: Quadrant, total: int) -> str:
+    """Videos of a quadrant, and how many of them each fusion gets right."""
+    number = int(quadrant.videos.sum())
+    share = f"<small>{100 * number / total:.1f} %</small>" if total else ""
+    lines = []
+    for name in view.fusions:
+        num_right = int((quadrant.videos & view.outcomes[name].is_correct).sum())
+        num_wrong = number - num_right
+        if name == view.main and number:
+            lines.append(f'<div class="meter"><i style="flex:{num_right}"></i><i style="flex:{num_wrong}"></i></div>')
+        lines.append(f'<div class="fusion">{escape(name)}: {num_right:,} right, {num_wrong:,} wrong</div>')
+    return f"<td><b>{number:,}</b>{share}{''.join(lines)}</td>"
+
+
 def _card(view: View, example: Example) -> str:
-    """One video: pictures, what each row took it for, and the probabilities over its frames."""
-    video_id, truth = str(view.report.predictions.video_ids[example.place]), view.classes[example.label]
-    pictures = []
-    for picture in example.pictures:
-        kind = f"{picture.input_type}, frame {example.frame or 1}"
-        shown = (
-            f'<img loading="lazy" alt="{escape(f"{kind} of {video_id}")}" src="{data_url(picture.jpeg, "image/jpeg")}">'
-            if picture.jpeg else '<div class="none">no image to be read</div>'
-        )  # fmt: skip
-        pictures.append(f"<figure>{shown}<figcaption>{escape(kind)}</figcaption></figure>")
-    facts = [f"<dt>true</dt><dd>{escape(truth)}</dd>"]
-    for judged in view.chain:
-        if not judged.scored[example.place]:
-            facts.append(f"<dt>{view.row_name(judged.name)}</dt><dd>not scored</dd>")
-            continue
-        mark = '<span class="yes">✓</span>' if judged.right[example.place] else '<span class="no">✗</span>'
-        taken = view.classes[int(judged.taken[example.place])]
-        sure = f"{100 * judged.confidence[example.place]:.0f} %"
-        facts.append(f"<dt>{view.row_name(judged.name)}</dt><dd>{mark} {escape(taken)} <small>{sure}</small></dd>")
+    """One video: pictures, the prediction of each row, and the probabilities over its frames."""
+    video_id, truth = str(view.report.predictions.video_ids[example.index]), view.classes[example.label]
+    pictures = "".join(_figure(picture, video_id, example.frame or 1) for picture in example.pictures)
+    predictions = "".join(_prediction(view, outcomes, example.index) for outcomes in view.example_rows)
     drawing = ""
     if example.curves:
+        assert example.frame is not None, "a video with curves has frames"
         panels = [
-            charts.Strip(c.name, view.looks[c.name], c.frames, c.true, c.rival, view.classes[c.rival_label])
+            charts.Strip(c.name, view.styles[c.name], c.frames, c.true, c.rival, view.classes[c.rival_label])
             for c in example.curves
         ]
         title = f"probability of {truth}, and of another class, over the frames of {video_id}"
         drawing = charts.strips(title, panels, example.frame)
-    shown = f'<div class="pictures">{"".join(pictures)}</div>' if pictures else ""
+    shown = f'<div class="pictures">{pictures}</div>' if pictures else ""
     return (
-        f'<article id="video-{example.place}">{shown}<h4>{escape(video_id)}</h4>'
-        f"<dl>{''.join(facts)}</dl>{drawing}</article>"
+        f'<article id="video-{example.index}">{shown}<h4>{escape(video_id)}</h4>'
+        f"<dl><dt>true</dt><dd>{escape(truth)}</dd>{predictions}</dl>{drawing}</article>"
     )
+
+
+def _figure(picture: Picture, video_id: str, frame: int) -> str:
+    caption = f"{picture.input_type}, frame {frame}"
+    shown = '<div class="none">no readable image</div>'
+    if picture.jpeg:
+        url = data_url(picture.jpeg, "image/jpeg")
+        shown = f'<img loading="lazy" alt="{escape(f"{caption} of {video_id}")}" src="{url}">'
+    return f"<figure>{shown}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _prediction(view: View, outcomes: Outcomes, index: int) -> str:
+    """The class that a row predicted for a video, and its confidence."""
+    term = f"<dt>{view.row_name(outcomes.name)}</dt>"
+    if not outcomes.is_scored[index]:
+        return f"{term}<dd>not scored</dd>"
+    mark = '<span class="yes">✓</span>' if outcomes.is_correct[index] else '<span class="no">✗</span>'
+    predicted = view.classes[int(outcomes.predicted[index])]
+    return f"{term}<dd>{mark} {escape(predicted)} <small>{100 * outcomes.confidence[index]:.0f} %</small></dd>"
 
 
 # --------------------------------------------------------------------------------------------------------- confusion
 
 
-def confusion_section(view: View, shown: Shown) -> str:
-    """The matrix of each row, beside it the commonest mistakes, below examples of these."""
+def confusion_section(view: View, shown: ShownVideos) -> str:
+    """The matrix of each row, beside it the most frequent mistakes, below them examples of these mistakes."""
     size = len(view.classes)
-    matrices = {name: judged.confusion(size) for name, judged in view.judged.items()}
-    text = "<p>Rows are true classes, columns what their videos were taken for; the stronger, the more of the row's videos. "
-    text += "Grey is right, red is wrong. Videos without scores are in no cell.</p>"
+    matrices = {name: outcomes.confusion(size) for name, outcomes in view.outcomes.items()}
+    text = (
+        "<p>Rows are true classes, columns are predicted classes; the larger a cell's share of its row, the stronger its "
+        "colour. Grey is right, red is wrong. Videos without scores are not counted.</p>"
+    )
     if size > MAX_CELLS:
         drawn = _confusion_map(view, matrices)
     else:
@@ -124,26 +148,29 @@ def confusion_section(view: View, shown: Shown) -> str:
             first, title = " data-first" if name == view.main else "", f"<h3>{view.row_name(name)}</h3>"
             parts.append(f'<div data-name="{escape(name)}"{first}>{title}{_confusion_table(view, matrix)}</div>')
         drawn = f'<div class="choice">{"".join(parts)}</div>'
-    above = {place for _, chosen in shown.groups for place in chosen}
-    more = [_card(view, example) for place, example in shown.videos.items() if place not in above]
-    gallery = f'<h3>Examples of these mistakes, beside those above</h3><div class="gallery">{"".join(more)}</div>'
-    return (
-        f'{text}<div class="beside even"><div>{drawn}</div><div>{_pairs(view, shown)}</div></div>{gallery * bool(more)}'
-    )
+    above = {index for _, chosen in shown.quadrants for index in chosen}
+    cards = [_card(view, example) for index, example in shown.examples.items() if index not in above]
+    gallery = ""
+    if cards:
+        title = "More examples of these mistakes (others are above)"
+        gallery = f'<h3>{title}</h3><div class="gallery">{"".join(cards)}</div>'
+    return f'{text}<div class="beside even"><div>{drawn}</div><div>{_pairs(view, shown)}</div></div>{gallery}'
 
 
 def _confusion_table(view: View, matrix: np.ndarray) -> str:
     head = "".join(f"<th scope=col>{escape(name)}</th>" for name in view.classes)
     lines = []
-    for i, (name, row) in enumerate(zip(view.classes, matrix.tolist(), strict=True)):
-        total = sum(row) or 1
+    for truth, (counts, shares) in enumerate(zip(matrix.tolist(), row_shares(matrix).tolist(), strict=True)):
         cells = []
-        for j, times in enumerate(row):
-            share = times / total
-            kinds = f"{'hit' if i == j else 'miss'}{' strong' * (share > 0.55)}" if times else "zero"
-            label = f"{name} taken for {view.classes[j]}: {times}"
-            cells.append(f'<td class="{kinds}" style="--share:{share:.2f}" title="{escape(label)}">{times}</td>')
-        lines.append(f"<tr><th scope=row>{escape(name)}</th>{''.join(cells)}</tr>")
+        for predicted, (times, share) in enumerate(zip(counts, shares, strict=True)):
+            style = "hit" if truth == predicted else "miss"
+            if not times:
+                style = "zero"
+            elif share > STRONG:
+                style += " strong"
+            label = escape(f"{view.classes[truth]} predicted as {view.classes[predicted]}: {times}")
+            cells.append(f'<td class="{style}" style="--share:{share:.2f}" title="{label}">{times}</td>')
+        lines.append(f"<tr><th scope=row>{escape(view.classes[truth])}</th>{''.join(cells)}</tr>")
     return (
         f'<div class="scroll" tabindex="0"><table class="cells"><thead><tr><th></th>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
@@ -151,12 +178,11 @@ def _confusion_table(view: View, matrix: np.ndarray) -> str:
 
 
 def _confusion_map(view: View, matrices: dict[str, np.ndarray]) -> str:
-    """A picture of each row's matrix, a pixel a cell; the script shows one of them, in an order that is chosen."""
-    accuracy = view.judged[view.main].class_accuracy(len(view.classes))
-    by_name = sorted(range(len(view.classes)), key=lambda label: view.classes[label].lower())
+    """A picture of each row's matrix with one pixel for each cell, and the data from which the script draws one of them."""
+    accuracy = view.outcomes[view.main].class_accuracy(len(view.classes))
     orders = {
-        "confused classes together": order_by_likeness(view.matrix),
-        "name": by_name,
+        "confused classes together": confusion_order(view.matrix),
+        "name": sorted(range(len(view.classes)), key=lambda label: view.classes[label].lower()),
         f"accuracy of {view.main}": np.argsort(np.nan_to_num(accuracy, nan=2.0), kind="stable").tolist(),
     }
     rows = []
@@ -164,46 +190,47 @@ def _confusion_map(view: View, matrices: dict[str, np.ndarray]) -> str:
         cells = [np.stack([np.flatnonzero(row), row[row > 0]], 1).ravel().tolist() for row in matrix]
         rows.append({"name": name, "cells": cells})
     data = json.dumps(
-        {"classes": [_plain(name) for name in view.classes], "orders": orders, "rows": rows}, separators=(",", ":")
-    )
-    images = [
-        f'<figure><figcaption>{view.row_name(name)}</figcaption><div class="heat"><img alt="{escape(f"confusion matrix of {name}")}" '
-        f'src="{data_url(_picture(matrix), "image/png")}"></div></figure>'
-        for name, matrix in matrices.items()
-    ]
+        {"classes": [_valid_unicode(name) for name in view.classes], "orders": orders, "rows": rows},
+        separators=(",", ":"),
+    ).replace("<", "\\u003c")  # so that no name can end the script element
+    images = []
+    for name, matrix in matrices.items():
+        label, url = escape(f"confusion matrix of {name}"), data_url(_picture(matrix), "image/png")
+        image = f'<div class="heat"><img alt="{label}" src="{url}"></div>'
+        images.append(f"<figure><figcaption>{view.row_name(name)}</figcaption>{image}</figure>")
     first = list(matrices).index(view.main)
-    safe = data.replace("<", "\\u003c")  # nothing in it can end the element
     return (
         f'<div id="maps" data-first="{first}">{"".join(images)}</div>'
-        f'<script type="application/json" id="confusion-data">{safe}</script>'
+        f'<script type="application/json" id="confusion-data">{data}</script>'
     )
 
 
-def _plain(name: str) -> str:
+def _valid_unicode(name: str) -> str:
+    """Lone surrogates, as in file names that are not UTF-8, become question marks."""
     return name.encode("utf-8", "replace").decode()
 
 
 def _picture(matrix: np.ndarray) -> bytes:
-    """PNG of a pixel a cell: grey right, red wrong, and the more opaque, the more of its row it has."""
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    """A PNG with one pixel for each cell: grey right, red wrong, more opaque for a larger share of the row."""
+    opacity = np.where(matrix > 0, np.round(255 * (0.15 + 0.85 * np.sqrt(row_shares(matrix)))), 0)
     picture = np.zeros((*matrix.shape, 4), np.uint8)
-    picture[..., :3] = (98, 36, 214)  # OpenCV's order: blue, green, red
-    picture[np.arange(len(matrix)), np.arange(len(matrix)), :3] = (139, 116, 100)
-    picture[..., 3] = np.where(matrix > 0, np.round(255 * (0.15 + 0.85 * np.sqrt(shares))), 0)
-    picture[picture[..., 3] == 0] = 0
+    picture[..., :3] = WRONG_BGR
+    diagonal = np.arange(len(matrix))
+    picture[diagonal, diagonal, :3] = RIGHT_BGR
+    picture[..., 3] = opacity
+    picture[opacity == 0] = 0
     return cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
 
 
-def _pairs(view: View, shown: Shown) -> str:
+def _pairs(view: View, shown: ShownVideos) -> str:
+    """The most frequent mistakes of the main row as a table, with links to their examples."""
     if not shown.pairs:
-        return f"<p>{escape(view.main)} took no video for another class.</p>"
+        return f"<p>{escape(view.main)} predicted a wrong class for no video.</p>"
     totals, ids = view.matrix.sum(axis=1), view.report.predictions.video_ids
     rows = []
-    for (truth, taken, times), chosen in shown.pairs.items():
-        links = ", ".join(f'<a href="#video-{place}">{escape(ids[place])}</a>' for place in chosen)
+    for (truth, predicted, times), chosen in shown.pairs.items():
+        links = ", ".join(f'<a href="#video-{index}">{escape(ids[index])}</a>' for index in chosen)
         share = one_digit(times / totals[truth])
-        rows.append([escape(view.classes[truth]), escape(view.classes[taken]), f"{times:,}", share, links])
-    return (
-        f"<h3>Most confused by {escape(view.main)}</h3>"
-        f"{table(['true', 'taken for', 'videos', '% of class', 'surest of'], rows, kind='pairs', texts=(0, 1, 4))}"
-    )
+        rows.append([escape(view.classes[truth]), escape(view.classes[predicted]), f"{times:,}", share, links])
+    heads = ["true", "predicted", "videos", "% of class", "most confident"]
+    return f"<h3>Most confused by {escape(view.main)}</h3>{table(heads, rows, kind='pairs', text_columns=(0, 1, 4))}"
