@@ -112,7 +112,8 @@ def test_warnings_and_the_next_command_are_printed(run_program, tmp_path, root):
     assert result.returncode == 0 and "warning: 1 classes have no train videos" in result.stdout
     assert "train: 1 videos, 5 frames, 1 classes\nval: 1 videos, 0 frames, 1 classes\n  1 of them" in result.stdout
     assert result.stdout.splitlines()[-1] == (
-        f"next: train.py --root={root}; or prep/extract.py --root={root} for the 1 videos without frames, then this again"
+        f"next: twostream train --root={root}; or twostream extract --root={root} for the 1 videos without frames, "
+        "then this command again"
     )
 
 
