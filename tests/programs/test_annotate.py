@@ -60,7 +60,7 @@ def test_bad_list_is_refused_in_one_line(run_program, tmp_path, root, text, word
 
 def test_without_images_the_message_says_what_to_run_first(run_program, tmp_path):
     result = run_program("prep/build_annotations.py", "--root", tmp_path, "--videos", *as_folder(tmp_path / "videos"))
-    assert result.returncode == 3 and "extract.py first" in result.stderr or "twostream extract first" in result.stderr
+    assert result.returncode == 3 and "twostream extract first" in result.stderr
 
 
 @pytest.mark.parametrize(
