@@ -82,7 +82,7 @@ def test_corner_crops_have_the_given_scales():
 @pytest.mark.parametrize("height, width", [(256, 340), (340, 256), (256, 256), (1, 5), (33, 32)])
 def test_views_lie_in_the_picture_and_are_what_they_are_called(height, width):
     views = {name: make_views(name, 224) for name in VIEWS}
-    regions = {v.number: v.crop(height, width) for of_name in views.values() for v in of_name}
+    regions = {v.number: v.crop(height, width) for views_of_name in views.values() for v in views_of_name}
     for y, x, h, w in regions.values():
         assert h == w > 0 and 0 <= y <= height - h and 0 <= x <= width - w
     assert regions[0] == CentreCrop(224)(height, width)
@@ -97,7 +97,7 @@ def test_views_lie_in_the_picture_and_are_what_they_are_called(height, width):
         seen[y : y + h, x : x + w] = True
         assert h == min(height, width) and regions[number] == regions[number + 3]
     assert seen.all() or max(height, width) > 3 * min(height, width)
-    for name, of_name in views.items():
-        numbers = [view.number for view in of_name]
+    for name, views_of_name in views.items():
+        numbers = [view.number for view in views_of_name]
         assert numbers == sorted(set(numbers)), name
-        assert all(view.mirrored == (5 <= view.number < 10 or view.number >= 13) for view in of_name)
+        assert all(view.mirrored == (5 <= view.number < 10 or view.number >= 13) for view in views_of_name)
