@@ -11,8 +11,6 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.tables import make_table
 from twostream.errors import BadInputError
-from twostream.fusion.clip_results import frame_result
-from twostream.fusion.consensus import softmax
 from twostream.scores.npz import read_scores, write_scores
 from twostream.scores.parts import Scoring
 
@@ -134,19 +132,6 @@ def test_scores_that_are_not_finite_are_never_kept(tmp_path, value):
     ):
         do(work, logits, [2, 3, 4])
     assert 2 not in work.missing() and {3, 4} <= set(work.missing())
-
-
-def test_frame_results_by_hand(tmp_path):
-    table = make_table(seed=3)
-    probabilities = softmax(table.logits)
-    labels = table.row_labels
-    known = labels >= 0
-    order = np.argsort(-table.logits[known], axis=1)
-    hits = order == labels[known][:, None]
-    result = frame_result(table)
-    assert result.num_rows == known.sum()
-    assert result.loss == pytest.approx(-np.log(probabilities[known, labels[known]]).mean(), rel=1e-6)
-    assert (result.top1, result.top3) == (hits[:, 0].mean(), hits[:, :3].any(axis=1).mean())
 
 
 LARGE = """
