@@ -293,7 +293,7 @@ def test_help_names_every_flag(run_program):
         assert flag in result.stdout
 
 
-@pytest.mark.parametrize(("words", "unused"), [([], ["twostream.pages.charts"]), (["--html={}/report.html"], [])])
+@pytest.mark.parametrize(("words", "unused"), [([], ["cv2", "twostream.pages.charts"]), (["--html={}/report.html"], [])])
 def test_answers_without_torch(save_root, words, unused):
     """A whole run in a process of its own leaves torch unimported, and what the page needs where none is asked for."""
     words = [f"--save_root={save_root}", *(word.format(save_root) for word in words)]
