@@ -1,4 +1,4 @@
-"""Shared by all tests: small generated worlds, and a way to run the programs as a user does."""
+"""Shared by all tests: small generated videos, and ways to run the programs as a user does."""
 
 import argparse
 import importlib
@@ -19,9 +19,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 cv2.setNumThreads(1)
-# A shell's background jobs ignore Ctrl-C, and so would the programs that tests start there.
+# If the tests run as a shell's background job, they ignore Ctrl-C, and so would the programs that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and under nohup they would ignore a closed terminal
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the same for a closed terminal under nohup
 
 
 PROGRAMS = {
@@ -44,7 +44,7 @@ def parser_of(program: str) -> argparse.ArgumentParser:
 
 @pytest.fixture
 def shared_data() -> Path:
-    """Folder of real footage beside the repository; tests on it skip where a stranger has only the clone."""
+    """Folder of real footage beside the repository; tests that need it are skipped without it."""
     if not SHARED_DATA.is_dir():
         pytest.skip("no real footage beside the repository")
     return SHARED_DATA
@@ -52,13 +52,13 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def run_program():
-    """Run a program of the repository in a process of its own: run_program("train.py", "--root=x") -> its result.
+    """Run a program of the repository in a new process: run_program("train.py", "--root=x") -> its result.
 
-    Fails the test when there is a traceback: bad input must never end in one.
+    A traceback fails the test: bad input must never end in one.
     """
 
-    def run(program: str, *words, cwd: Path = REPOSITORY, timeout: float = 300, env: dict | None = None):
-        command = [sys.executable, str(REPOSITORY / program), *map(str, words)]
+    def run(program: str, *arguments, cwd: Path = REPOSITORY, timeout: float = 300, env: dict | None = None):
+        command = [sys.executable, str(REPOSITORY / program), *map(str, arguments)]
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""} | (env or {})
         result = subprocess.run(
             command, cwd=cwd, env=environment, capture_output=True, text=True, errors="replace", timeout=timeout
@@ -71,11 +71,11 @@ def run_program():
 
 @pytest.fixture
 def run_here(monkeypatch, capsys):
-    """The same in this process, which has torch imported already: an eighth of the time of one of its own."""
+    """The same within this process, which has already imported torch: an eighth of the time of a new process."""
 
-    def run(program: str, *words) -> subprocess.CompletedProcess:
-        monkeypatch.setattr(sys, "argv", [program, *map(str, words)])
-        # A program ends deaf to signals, which the processes that other tests start would inherit.
+    def run(program: str, *arguments) -> subprocess.CompletedProcess:
+        monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
+        # At its end a program ignores signals; processes that later tests start would inherit that.
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)}
         try:
             with pytest.raises(SystemExit) as end:
@@ -92,7 +92,7 @@ def run_here(monkeypatch, capsys):
 
 @pytest.fixture(scope="session")
 def toy_videos(tmp_path_factory) -> Path:
-    """Folder with train/ and val/ of class folders: the toy world, one video per class and split."""
+    """Folder with train/ and val/, each with class folders: the toy videos, one per class and split."""
     folder = tmp_path_factory.mktemp("toy") / "videos"
     toy.write_world(folder, num_train=1, num_val=1)
     return folder
@@ -100,17 +100,17 @@ def toy_videos(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def toy_root(toy_videos) -> Path:
-    """Data root with the toy world's frames, Farneback flow and annotations."""
+    """Data root with frames, Farneback flow and annotations of the toy videos."""
     root = toy_videos.parent / "data"
-    for words in (
+    for command in (
         ["prep/extract.py", "--videos", toy_videos, "--root", root, "--short_side=96", "--workers=2"],
         ["prep/build_annotations.py", "--root", root, "--videos", toy_videos],
     ):
-        subprocess.run([sys.executable, *map(str, words)], cwd=REPOSITORY, check=True, capture_output=True)
+        subprocess.run([sys.executable, *map(str, command)], cwd=REPOSITORY, check=True, capture_output=True)
     return root
 
 
 def noise_image(seed: int = 0, *, height: int = 48, width: int = 64) -> np.ndarray:
-    """A smooth random picture, uint8 (H, W, 3), that JPEG keeps well."""
+    """A smooth random picture, uint8 (H, W, 3), that JPEG preserves well."""
     rng = np.random.default_rng(seed)
     return cv2.GaussianBlur(rng.integers(0, 256, (height, width, 3), np.uint8), (0, 0), 3)

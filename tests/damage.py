@@ -1,6 +1,6 @@
 """Hundreds of damaged videos: cut, bits flipped, blocks zeroed, doubled or lost, in every common container.
 
-Files are made from a seed, so that a number of the corpus is the same file again (with the same ffmpeg).
+Files are made from a seed: the same number always gives the same file (with the same ffmpeg).
 """
 
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ import numpy as np
 from tests import toy
 
 NUM_FRAMES = 100
-FPS = 10  # so that the second that a container may declare too much is ten frames
+FPS = 10  # a container may declare a second too much, which is ten frames
 
-# name -> suffix, options of the encoder and the container
+# name -> suffix, options for encoder and container
 SOURCES = {
     "mp4": ("mp4", ("libx264", "-preset", "veryfast", "-g", "50", "-pix_fmt", "yuv420p", "-movflags", "+faststart")),
     "fragmented mp4": ("mp4", ("mpeg4", "-q:v", "5", "-movflags", "+frag_keyframe+empty_moov")),
@@ -23,24 +23,27 @@ SOURCES = {
     "webm": ("webm", ("libvpx", "-deadline", "realtime", "-cpu-used", "8", "-pix_fmt", "yuv420p")),
     "mpegts": ("ts", ("libx264", "-preset", "veryfast", "-g", "50", "-pix_fmt", "yuv420p")),
     "flv": ("flv", ("flv1", "-q:v", "5")),
-    "mpeg": ("mpg", ("mpeg2video", "-q:v", "5", "-r", "25")),  # has no rate of 10; frames are not repeated
+    "mpeg": ("mpg", ("mpeg2video", "-q:v", "5", "-r", "25")),  # MPEG-2 has no rate of 10; frames are not repeated
 }
 
 
 @dataclass(frozen=True)
 class Mutant:
+    """A damaged file."""
+
     path: Path
     description: str
+    """its number, its container, and what was done to it"""
 
 
 def sources(folder: Path) -> dict[str, Path]:
-    """One sound video of NUM_FRAMES frames per container; a textured square moves over them."""
+    """One undamaged video of NUM_FRAMES frames per container, in which a textured square moves."""
     pictures = np.concatenate([toy.frames(seed, "red", "right") for seed in range(4)])[:NUM_FRAMES]
     paths = {}
     for name, (suffix, codec) in SOURCES.items():
         paths[name] = folder / f"{name}.{suffix}"
         fps = 25 if name == "mpeg" else FPS
-        toy.write_video(paths[name], pictures, fps=fps, codec=tuple(word for word in codec))
+        toy.write_video(paths[name], pictures, fps=fps, codec=codec)
     return paths
 
 
@@ -70,7 +73,7 @@ def _lose(data: bytearray, rng: np.random.Generator) -> str:
 
 
 def _block(data: bytearray, rng: np.random.Generator) -> tuple[int, int]:
-    """Start and length of a disk block, or of a network packet somewhere."""
+    """Start and length of a random disk block, or of a random network packet."""
     if rng.random() < 0.5:
         length = min(4096, len(data) // 4)
         return length * int(rng.integers(0, len(data) // length)), length
@@ -79,20 +82,20 @@ def _block(data: bytearray, rng: np.random.Generator) -> tuple[int, int]:
 
 
 def mutants(folder: Path, *, count: int, seed: int = 0) -> Iterator[Mutant]:
-    """`count` damaged files in all containers in turn, every second one cut, at 20 points; each replaces the last."""
-    sound = sources(folder)
+    """`count` damaged files, in every container in turn; half of them are cut, at 20 points. Each replaces the last."""
+    originals = sources(folder)
     rng = np.random.default_rng(seed)
     for k in range(count):
-        name = list(sound)[k % len(sound)]
-        data = bytearray(sound[name].read_bytes())
-        turn = k // len(sound)
+        name = list(originals)[k % len(originals)]
+        data = bytearray(originals[name].read_bytes())
+        turn = k // len(originals)
         if turn % 2 == 0:
             share = (turn // 2 % 20 + 0.5) / 20
             del data[int(share * len(data)) :]
-            what = f"cut at {share:.1%}"
+            damage = f"cut at {share:.1%}"
         else:
             mutate = (_flip, _zero, _double, _lose)[turn // 2 % 4]
-            what = mutate(data, rng)
-        path = folder / f"mutant{sound[name].suffix}"
+            damage = mutate(data, rng)
+        path = folder / f"mutant{originals[name].suffix}"
         path.write_bytes(data)
-        yield Mutant(path, f"{k}: {name}, {what}")
+        yield Mutant(path, f"{k}: {name}, {damage}")

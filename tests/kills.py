@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Kill extraction at random moments again and again, and compare what it leaves with an undisturbed run.
 
-A round starts on an empty data root. One or several copies of prep/extract.py work on the same videos; their process
-groups are killed (SIGKILL) after a random time, and they are started again, until the videos are done. Then every
-image and record must be, byte for byte, that of the undisturbed run; and no process of theirs may be left: no ffmpeg,
-and with --flow_device no server of flow.
+A round starts with an empty data root. One or two copies of prep/extract.py work on the same videos; their process
+groups are killed (SIGKILL) after a random time and started again, until all videos are done. Then every image and
+record must equal that of the undisturbed run, byte for byte, and none of their processes may be left: no ffmpeg, and
+with --flow_device no flow server.
 """
 
 import argparse
@@ -35,25 +35,25 @@ INPUT_TYPES = ("rgb", "farneback")
 NUM_VIDEOS = 8
 MARK = "KILLED_EXTRACTION_OF"
 MAX_WAIT_SECONDS = 2.0
-"""before a kill, the start of the program among them; of a run that goes on, little more is left to be done"""
+"""before a kill, including the start of the program; after that, little work is left"""
 MAX_WAIT_WITH_SERVER = 12.0
-"""which loads torch first"""
+"""the server loads torch first"""
 
 
 @dataclass
 class Tally:
-    """What the rounds came to."""
+    """Results of the rounds so far."""
 
     rounds: int = 0
     kills: int = 0
     differing: int = 0
-    """videos that were not those of the undisturbed run, of all rounds"""
+    """videos, in all rounds, that differ from those of the undisturbed run"""
     orphans: int = 0
     """processes alive after a round"""
 
 
 def write_videos(folder: Path) -> None:
-    """Videos of different lengths, some of which take a while."""
+    """Videos of different lengths; the longer ones take a while."""
     for seed in range(NUM_VIDEOS):
         pictures = toy.frames(seed, "red", "right")[: 8 + 3 * seed]
         large = np.stack([cv2.resize(picture, (256, 192)) for picture in pictures])
@@ -61,7 +61,7 @@ def write_videos(folder: Path) -> None:
 
 
 def start(videos: Path, root: Path, store: str, device: str) -> subprocess.Popen:
-    """One copy of the program, in a process group of its own; all its processes carry the folder in their environment."""
+    """Start one copy of the program in its own process group; all its processes have the folder in their environment."""
     command = [sys.executable, str(REPOSITORY / "prep" / "extract.py"), f"--videos={videos}", f"--root={root}"]
     command += ["--short_side=0", "--workers=2", f"--store={store}", f"--flow_device={device}"]
     quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -69,7 +69,7 @@ def start(videos: Path, root: Path, store: str, device: str) -> subprocess.Popen
 
 
 def content(store: FrameStore) -> dict[str, dict]:
-    """All that is stored, by video: images by name, the record, without regard to where it lies."""
+    """Everything that is stored, by video: the images by name, and the record; independent of the kind of store."""
     return {
         video_id: {frame_name(k): store.read_bytes(video_id, k) for k in store.frame_indices(video_id)}
         | {"record": store.record(video_id)}
@@ -80,7 +80,7 @@ def content(store: FrameStore) -> dict[str, dict]:
 def run_round(
     videos: Path, root: Path, store: str, device: str, *, copies: int, max_kills: int, rng: random.Random
 ) -> int:
-    """Kill and start again until the videos are done; at most so many kills. Returns their number."""
+    """Kill and start again until all videos are done; returns the number of kills, at most `max_kills`."""
     max_wait = MAX_WAIT_SECONDS if device == "cpu" else MAX_WAIT_WITH_SERVER
     kills = 0
     while True:
@@ -99,21 +99,21 @@ def run_round(
             return kills
 
 
-def left_over(videos: Path) -> int:
-    """Processes that were started on these videos, and those that they started."""
-    num = 0
+def count_leftovers(videos: Path) -> int:
+    """Number of running processes that were started for these videos, directly or by others."""
+    count = 0
     for environment in Path("/proc").glob("[0-9]*/environ"):
         try:
-            num += f"{MARK}={videos}".encode() in environment.read_bytes().split(b"\0")
+            count += f"{MARK}={videos}".encode() in environment.read_bytes().split(b"\0")
         except OSError:
             continue
-    return num
+    return count
 
 
 def run_rounds(
     folder: Path, *, kills: int, seed: int, device: str = "cpu", stores: tuple[str, ...] = ("folders", "packed")
 ) -> Tally:
-    """Rounds until so many kills, by turns with one copy and with two, in each kind of store."""
+    """Rounds until there were `kills` kills, alternating between one copy and two, in each kind of store."""
     rng = random.Random(seed)
     videos = folder / "videos"
     write_videos(videos)
@@ -124,19 +124,19 @@ def run_rounds(
     while tally.kills < kills:
         root = folder / f"round{tally.rounds}"
         store, copies = stores[tally.rounds % len(stores)], 1 + tally.rounds // len(stores) % 2
-        left = min(kills - tally.kills, 10)
-        tally.kills += run_round(videos, root, store, device, copies=copies, max_kills=left, rng=rng)
+        max_kills = min(kills - tally.kills, 10)
+        tally.kills += run_round(videos, root, store, device, copies=copies, max_kills=max_kills, rng=rng)
         tally.rounds += 1
         for input_type in INPUT_TYPES:
-            there = content(open_store(root, input_type))
-            names = truth[input_type].keys() | there.keys()
-            tally.differing += sum(there.get(name) != truth[input_type].get(name) for name in names)
-        for _ in range(100):  # a killed program's ffmpeg ends at its next write, its server of flow after its start
-            if not left_over(videos):
+            stored = content(open_store(root, input_type))
+            video_ids = truth[input_type].keys() | stored.keys()
+            tally.differing += sum(stored.get(v) != truth[input_type].get(v) for v in video_ids)
+        for _ in range(100):  # a killed program's ffmpeg ends at its next write, its flow server once it has started
+            if not count_leftovers(videos):
                 break
             time.sleep(0.1)
         else:
-            tally.orphans += left_over(videos)
+            tally.orphans += count_leftovers(videos)
     return tally
 
 
@@ -158,10 +158,10 @@ ffmpeg {ffmpeg_version(find_ffmpeg())}.
 
 | | |
 |---|---|
-| rounds, by turns loose and packed, with one copy of the program and with two | {tally.rounds} |
+| rounds, alternating between folders and packed, with one copy of the program and with two | {tally.rounds} |
 | kills (SIGKILL to a copy's process group, at random) | {tally.kills} |
 | videos x input types compared with the undisturbed run, byte for byte | {tally.rounds * NUM_VIDEOS * len(INPUT_TYPES)} |
-| of them different or missing | {tally.differing} |
+| different or missing | {tally.differing} |
 | processes left over | {tally.orphans} |
 """
     print(text)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The picture of README.md from a finished `make demo`: an RGB frame, its flow image, and the fused table.
+"""Draw the picture of README.md from a finished `make demo`: an RGB frame, its flow image, and the result table.
 
 python tests/picture.py --demo=demo --picture=docs/two_streams.png
 """
@@ -22,13 +22,14 @@ COLUMNS = {"frame_top1": "frame top-1", "video_top1": "video top-1", "mean_error
 
 
 def draw_text(canvas: np.ndarray, text: str, x: int, y: int, size: float = 0.6) -> None:
+    """Write a line of text; (x, y) is where its baseline begins."""
     cv2.putText(canvas, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, size, INK, 1, cv2.LINE_AA)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--demo", type=Path, default=Path("demo"))
-    parser.add_argument("--picture", type=Path, default=Path("docs/two_streams.png"))
+    parser.add_argument("--demo", type=Path, default=Path("demo"), help="folder of `make demo`")
+    parser.add_argument("--picture", type=Path, default=Path("docs/two_streams.png"), help="PNG file to write")
     args = parser.parse_args()
 
     rows = json.loads((args.demo / "runs" / "report.json").read_text())["rows"]
@@ -41,7 +42,7 @@ def main() -> None:
         canvas[45 : 45 + large.shape[0], x : x + large.shape[1]] = large
         draw_text(canvas, title, x, 30)
     left = 20 + 2 * (SCALE * 96 + 20)
-    draw_text(canvas, "videos never trained on, percent", left, 30)
+    draw_text(canvas, "validation videos, percent", left, 30)
     for line, cells in enumerate(
         [["", *COLUMNS.values()], *([row["name"], *(f"{100 * row[key]:.1f}" for key in COLUMNS)] for row in rows)]
     ):

@@ -1,4 +1,4 @@
-"""Small score tables for tests: three videos (the ids in no order), four classes, random logits."""
+"""Small score tables for tests: three videos (their ids not sorted), four classes, random logits."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ def make_table(
     logits=None, *, video_ids=("b", "a", "c"), labels=(1, 0, 3), video_index=None, start=None, classes=CLASSES,
     input_type="rgb", split="val", seed=0, frames=3, clip_step=2,
 ) -> ScoreTable:  # fmt: skip
-    """`frames` clips of each video unless `video_index` says otherwise; `logits` (M, K) random unless given."""
+    """`frames` clips of each video unless `video_index` is given; random `logits` (M, K) unless given."""
     if video_index is None:
         video_index = np.repeat(np.arange(len(video_ids)), frames)
     video_index = np.asarray(video_index, np.int32)
@@ -34,7 +34,7 @@ def make_table(
     ).sorted()
 
 
-def assert_same_table(one: ScoreTable, other: ScoreTable) -> None:
-    assert (one.stream, one.split, one.provenance) == (other.stream, other.split, other.provenance)
+def assert_same_table(table: ScoreTable, expected: ScoreTable) -> None:
+    assert (table.stream, table.split, table.provenance) == (expected.stream, expected.split, expected.provenance)
     for name in ("video_ids", "labels", "video_index", "start", "view", "logits"):
-        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+        np.testing.assert_array_equal(getattr(table, name), getattr(expected, name), err_msg=name)

@@ -1,4 +1,4 @@
-"""A file is replaced whole or not at all."""
+"""A file is replaced completely or not at all."""
 
 import os
 
@@ -8,7 +8,7 @@ from twostream.errors import EnvironmentFaultError
 from twostream.files import write_file, write_text
 
 
-def test_writes_and_replaces_and_makes_folders(tmp_path):
+def test_writes_and_replaces_and_creates_folders(tmp_path):
     path = tmp_path / "new" / "folder" / "file.txt"
     write_text(path, "first")
     write_text(path, "zweite Fassung, ü")
@@ -18,7 +18,7 @@ def test_writes_and_replaces_and_makes_folders(tmp_path):
 
 @pytest.mark.parametrize("error, raised", [(OSError(28, "No space left on device"), EnvironmentFaultError),
                                            (KeyboardInterrupt(), KeyboardInterrupt), (ValueError("bug"), ValueError)])  # fmt: skip
-def test_failure_half_way_keeps_what_stood_there(tmp_path, error, raised):
+def test_failure_half_way_keeps_the_previous_file(tmp_path, error, raised):
     path = tmp_path / "file.txt"
     path.write_text("before")
 
@@ -29,11 +29,11 @@ def test_failure_half_way_keeps_what_stood_there(tmp_path, error, raised):
     with pytest.raises(raised):
         write_file(path, fill)
     assert path.read_text() == "before"
-    assert os.listdir(tmp_path) == ["file.txt"], "a temporary file was left"
+    assert os.listdir(tmp_path) == ["file.txt"], "a temporary file was left behind"
 
 
 @pytest.mark.parametrize("below", ["a_file/x.txt", "a_file/folder/x.txt", "n" * 300])
-def test_unwritable_place_is_named(tmp_path, below):
+def test_unwritable_path_is_named(tmp_path, below):
     (tmp_path / "a_file").write_text("")
     with pytest.raises(EnvironmentFaultError, match="cannot write .*" + below):
         write_text(tmp_path / below, "x")

@@ -1,4 +1,4 @@
-"""Pickles of arrays come back; nothing else in a pickle is ever called."""
+"""Arrays in pickles are read back; nothing else in a pickle is ever called."""
 
 import collections
 import functools
@@ -76,8 +76,8 @@ def test_arrays_inside_arrays_of_objects():
     assert result[1][1] == 5
 
 
-def test_what_python_2_wrote():
-    """Protocol 2 with byte strings: {"a": float64 array of 1 and 2}, as NumPy wrote it there."""
+def test_pickle_of_python_2():
+    """Protocol 2 with byte strings: {"a": float64 array of 1 and 2}, as NumPy wrote it then."""
     data = (
         b"\x80\x02}q\x00U\x01aq\x01cnumpy.core.multiarray\n_reconstruct\nq\x02cnumpy\nndarray\nq\x03K\x00\x85"
         b"U\x01b\x87Rq\x04(K\x01K\x02\x85cnumpy\ndtype\nq\x05U\x02f8K\x00K\x01\x87Rq\x06(K\x03U\x01<NNNJ\xff\xff\xff\xff"
@@ -87,7 +87,7 @@ def test_what_python_2_wrote():
 
 
 class Calls:
-    """A pickle that calls something when it is read by Python's own reader."""
+    """Pickles as a call that Python's own reader makes."""
 
     def __init__(self, function, *arguments):
         self.reduced = (function, arguments)
@@ -97,12 +97,12 @@ class Calls:
 
 
 def as_text(module, name, argument):
-    """Protocol 0, by name only."""
+    """A pickle of protocol 0 that calls a function by name."""
     return f"c{module}\n{name}\n(V{argument}\ntR.".encode()
 
 
 def hostile(marker) -> dict[str, bytes]:
-    """Ways to run a command, each of which makes the file `marker` when it succeeds."""
+    """Ways to run a command; each creates the file `marker` if it succeeds."""
     command, code = f"touch {marker}", f"open({str(marker)!r}, 'w').close()"
     array = np.zeros(2)
     inner = pickle.dumps(Calls(os.system, command))
@@ -127,14 +127,14 @@ def hostile(marker) -> dict[str, bytes]:
 def test_hostile_pickles_are_refused(way, tmp_path):
     marker = tmp_path / "ran"
     data = hostile(marker)[way]
-    with pytest.raises(BadInputError, match="no pickle of scores that can be read safely") as caught:
+    with pytest.raises(BadInputError, match="not a pickle of scores that can be read safely") as caught:
         read_pickle(tmp_path / "scores.pkl", data)
     assert str(tmp_path / "scores.pkl") in str(caught.value) and "\n" not in str(caught.value)
     assert not marker.exists()
 
 
 def test_the_hostile_pickles_would_have_worked(tmp_path):
-    """That they are refused says something only if Python's own reader runs them."""
+    """Refusing them proves something only if Python's own reader runs them."""
     for way in ("os.system", "eval", "exec, protocol 4", "inside an array of objects"):
         marker = tmp_path / way.replace(" ", "_")
         pickle.loads(hostile(marker)[way])
@@ -149,7 +149,7 @@ def test_the_hostile_pickles_would_have_worked(tmp_path):
         b"junk",
         b"(lp0\n" * 3,
         pickle.dumps(np.zeros(4))[:-20],
-        pickle.dumps(np.zeros(4), 2).replace(b"K\x04\x85", b"K\x05\x85"),  # a shape of more than there is
+        pickle.dumps(np.zeros(4), 2).replace(b"K\x04\x85", b"K\x05\x85"),  # a shape larger than the data
         pickle.dumps(np.zeros(3, [("a", "O"), ("b", "f4")])),  # structures
         pickle.dumps(np.datetime64("2020-01-01")),
         b"\x80\x02cnumpy\ndtype\n(X\x0e\x00\x00\x00f8,(10000000)O8tR.",
@@ -164,7 +164,7 @@ def test_the_hostile_pickles_would_have_worked(tmp_path):
     ],
 )
 def test_damaged_and_odd_pickles_are_refused(data):
-    with pytest.raises(BadInputError, match="x: no pickle of scores that can be read safely"):
+    with pytest.raises(BadInputError, match="x: not a pickle of scores that can be read safely"):
         read_pickle("x", data)
 
 
@@ -181,22 +181,22 @@ def test_tensor_beyond_its_memory_is_refused():
                 read_pickle("x", data)
 
 
-def test_flipped_bits_never_do_more_than_raise(tmp_path):
+def test_flipped_bits_raise_bad_input_or_nothing(tmp_path):
     content = {"a": {"scores": np.arange(6.0).reshape(2, 3), "t": torch.arange(3.0)}, "b": [np.int64(3), "text"]}
     data = pickle.dumps(content, 2)
     rng = np.random.default_rng(0)
     num_refused = 0
-    for place in rng.choice(len(data), 400).tolist():
-        spoilt = bytearray(data)
-        spoilt[place] ^= 1 << int(rng.integers(8))
+    for position in rng.choice(len(data), 400).tolist():
+        damaged = bytearray(data)
+        damaged[position] ^= 1 << int(rng.integers(8))
         try:
-            read_pickle("x", bytes(spoilt))
+            read_pickle("x", bytes(damaged))
         except BadInputError:
             num_refused += 1
     assert num_refused > 100
 
 
 def test_doubling_lists_take_no_time():
-    """Forty lists of two references to the one before: 2**40 ways through, forty lists."""
+    """Forty lists, each with two references to the one before: 2**40 paths, but only forty lists."""
     data = b"]q\x00" + b"".join(b"]q%c(h%ch%ce" % (n, n - 1, n - 1) for n in range(1, 40)) + b"."
     assert len(read_pickle("x", data)) == 2

@@ -1,4 +1,4 @@
-"""What makes a stream, as it travels through files."""
+"""The settings of a stream, and how they travel through files."""
 
 import json
 

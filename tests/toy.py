@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """The toy world: videos of a textured square, two colours x two directions = four classes.
 
-Colour shows in one frame, direction only in motion, and by construction neither stream can know the other half:
+A single frame shows the colour, only motion shows the direction, and neither stream can learn the other half:
 
-- A "left" video is its "right" twin played backwards. The square comes back to its place every PERIOD frames, so
-  twins have the same frames, also at an even frame step: one frame at a time, nobody can tell them apart.
-- The two colours of a square have the same grey levels, pixel by pixel, so their flow images are the same bytes.
+- A "left" video is a "right" video played backwards. The square returns to its position every PERIOD frames, so both
+  consist of the same frames, also at an even step: single frames cannot tell them apart.
+- The two colours of a square have the same grey levels, pixel by pixel, so their flow images are identical.
 
-So at most half of the videos can be right with RGB alone, at most half with flow alone, and fusion can name all.
-Files are lossless (FFV1), since this holds for exact pixels only. Mirroring must be off: it changes the class.
+So at most half of the videos can be classified correctly with RGB alone, at most half with flow alone, and all by
+fusion. This needs exact pixels, so the files are lossless (FFV1). Mirroring must be off: it changes the class.
 """
 
 import argparse
@@ -38,11 +38,11 @@ def texture(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def coloured(grey: np.ndarray, colour: str) -> np.ndarray:
-    """A picture (H, W, 3) uint8, RGB, reddish or bluish, whose grey levels are exactly the given ones."""
+    """A reddish or bluish picture, (H, W, 3) uint8, RGB, with exactly the given grey levels (H, W)."""
     shift = {"red": (50, -50), "blue": (-50, 50)}[colour]
     levels = np.arange(256)
     red, blue = (np.clip(levels + s, 0, 255) for s in shift)
-    # Green steps change grey by 0.587, so for each level some green gives it exactly.
+    # A step of green changes grey by 0.587, so for each level there is a green that gives it exactly.
     greens = np.arange(256)
     candidates = np.stack(np.broadcast_arrays(red[:, None], greens[None], blue[:, None]), axis=-1).astype(np.uint8)
     error = np.abs(cv2.cvtColor(candidates, cv2.COLOR_RGB2GRAY).astype(int) - levels[:, None])
@@ -75,7 +75,7 @@ def write_video(path: Path, pictures: np.ndarray, *, fps: int = 15, codec: tuple
 
 
 def write_world(folder: Path, *, num_train: int, num_val: int) -> None:
-    """<folder>/{train,val}/<class>/<id>.mkv with so many videos per class; no square of val occurs in train."""
+    """<folder>/{train,val}/<class>/<id>.mkv, with these numbers of videos per class; no square is in both splits."""
     for split, seeds in (("train", range(num_train)), ("val", range(10_000, 10_000 + num_val))):
         for name in CLASSES:
             for seed in seeds:
@@ -84,7 +84,7 @@ def write_world(folder: Path, *, num_train: int, num_val: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=Path, required=True, help="folder to write")
+    parser.add_argument("--videos", type=Path, required=True, help="folder to write into")
     parser.add_argument("--num_train", type=int, default=8, help="training videos per class (default: 8)")
     parser.add_argument("--num_val", type=int, default=4, help="validation videos per class (default: 4)")
     args = parser.parse_args()

@@ -2,8 +2,8 @@
 
   twostream extract --help
 
-Each command takes the flags of the script of the same name in a checkout of the repository: `twostream extract` is
-prep/extract.py, `twostream annotate` prep/build_annotations.py, `twostream eval` eval.py.
+Each command has a script in a clone of the repository that takes the same flags: `twostream extract` is
+prep/extract.py, `twostream annotate` is prep/build_annotations.py, `twostream eval` is eval.py.
 """
 
 import importlib
@@ -14,19 +14,19 @@ from twostream.errors import EXIT_DONE, EXIT_USAGE
 
 COMMANDS = {
     "extract": ("extract", "videos -> RGB frames and flow images"),
-    "annotate": ("annotate", "lists and what was extracted -> annotations.json"),
-    "verify": ("verify", "check a data root for damage, and name the command that fixes it"),
+    "annotate": ("annotate", "lists + extracted videos -> annotations.json"),
+    "verify": ("verify", "check a data root for damage, and print the commands that fix it"),
     "pack": ("pack", "convert between image folders and packed frame stores"),
     "train": ("train", "train one stream"),
     "test": ("test", "score a split with a trained stream"),
     "eval": ("evaluate", "fuse the scores of streams, and report"),
     "fetch": ("fetch", "download ImageNet weights and check them"),
 }
-"""command -> module of twostream.programs, and what it does"""
+"""command -> its module in twostream.programs, and what it does"""
 
 
 def help_text() -> str:
-    """What `twostream --help` prints."""
+    """The text of `twostream --help`."""
     width = max(map(len, COMMANDS))
     lines = [f"  {command:{width}}  {summary}" for command, (_, summary) in COMMANDS.items()]
     return "\n".join(
@@ -35,8 +35,8 @@ def help_text() -> str:
 
 
 def main() -> None:
-    """Run the command that the first word names, as if it were a program of its own."""
-    command, *words = sys.argv[1:] or ["--help"]
+    """Run the command named by the first argument, as if it were a separate program."""
+    command, *arguments = sys.argv[1:] or ["--help"]
     if command in ("--help", "-h"):
         print(help_text())
         sys.exit(EXIT_DONE)
@@ -44,11 +44,11 @@ def main() -> None:
         print(f"twostream {twostream.__version__}")
         sys.exit(EXIT_DONE)
     if command not in COMMANDS:
-        print(f"twostream: no command {command!r}, expected {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"twostream: unknown command {command!r}, expected one of {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(EXIT_USAGE)
-    from twostream.programs.options import run  # after the name is known, so that --help answers at once
+    from twostream.programs.options import run  # late, so that --help is quick
 
-    sys.argv = [f"twostream {command}", *words]
+    sys.argv = [f"twostream {command}", *arguments]
     run(importlib.import_module(f"twostream.programs.{COMMANDS[command][0]}").main)
 
 

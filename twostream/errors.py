@@ -1,4 +1,4 @@
-"""Failures that a user can fix, and exit codes. A message says in one line what was found, what was expected, what to do."""
+"""Errors that a user can fix, and exit codes. A message says in one line what was found, what was expected, what to do."""
 
 EXIT_DONE = 0
 EXIT_USAGE = 2  # wrong command line (argparse's own code)
@@ -6,21 +6,22 @@ EXIT_BAD_INPUT = 3  # annotations, class list, checkpoint, weights, score file
 EXIT_ENVIRONMENT = 4  # disk, memory, permission, missing program, device
 EXIT_SOME_BAD = 5  # finished, but some inputs were bad and are listed
 EXIT_INTERRUPTED = 130  # Ctrl-C
-EXIT_TERMINATED = 143  # SIGTERM, or SIGHUP of a closed terminal
+EXIT_TERMINATED = 143  # SIGTERM, or SIGHUP from a closed terminal
 
 
 class UserError(Exception):
-    """Something outside the program is wrong; scripts print the message without a traceback."""
+    """Something outside the program is wrong; programs print the message without a traceback."""
 
     exit_code: int
+    """what a program exits with"""
 
     def __str__(self) -> str:
-        # A loader's worker wraps the text in its own traceback; only what follows the type is meant for the user.
+        # A loader's worker wraps the message in its traceback; only the part behind the type's name is for the user.
         return super().__str__().rsplit(f"{type(self).__name__}: ", 1)[-1].strip()
 
 
 class BadInputError(UserError):
-    """A file that was given does not hold what it must."""
+    """A file does not contain what it must."""
 
     exit_code = EXIT_BAD_INPUT
 
@@ -32,16 +33,16 @@ class EnvironmentFaultError(UserError):
 
 
 class Terminated(KeyboardInterrupt):
-    """The machine asks the program to end, as a user does with Ctrl-C."""
+    """The system ends the program (SIGTERM, SIGHUP), as a user does with Ctrl-C."""
 
 
 def one_line(error: BaseException, *, max_length: int = 200) -> str:
-    """What an exception says, as one line of at most `max_length` characters; its type where it says nothing."""
+    """The message of an exception, as one line of at most `max_length` characters; its type if it has no message."""
     return " ".join(str(error).split())[:max_length] or type(error).__name__
 
 
 def exit_code(error: BaseException) -> int:
-    """What a program ends with."""
+    """What a program exits with after this exception."""
     if isinstance(error, UserError):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):

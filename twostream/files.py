@@ -1,4 +1,4 @@
-"""Files replaced whole or not at all, strict JSON, SHA-256."""
+"""Files that are replaced completely or not at all, strict JSON, SHA-256."""
 
 import contextlib
 import hashlib
@@ -7,7 +7,7 @@ import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from twostream.errors import BadInputError, EnvironmentFaultError
 
@@ -15,7 +15,8 @@ from twostream.errors import BadInputError, EnvironmentFaultError
 def write_file(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
     """Call `fill(file)` on a temporary file beside `path`, flush it to the disk, then rename it to `path`.
 
-    Raises EnvironmentFaultError naming the path when the disk is full or may not be written.
+    Missing folders are created. Raises EnvironmentFaultError naming the path if the disk is full or not writable; the
+    previous file is then kept.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
@@ -33,34 +34,34 @@ def write_file(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
             os.close(folder)
     except OSError as error:
         reason = error.strerror or error
-        raise EnvironmentFaultError(f"cannot write {path}: {reason}; what stood there before is kept") from None
+        raise EnvironmentFaultError(f"cannot write {path}: {reason}; a previous file is kept") from None
     finally:
-        with contextlib.suppress(OSError):  # e.g. its folder could not be made
+        with contextlib.suppress(OSError):  # e.g. its folder could not be created
             temporary.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """`write_file` with UTF-8 text; undecodable bytes of file names pass through."""
+    """`write_file` with text in UTF-8; undecodable bytes of file names are written unchanged."""
     write_file(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
 
 
-def read_json(path: Path) -> dict:
-    """A JSON file that holds an object; BadInputError with line and column otherwise."""
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; BadInputError names the file, and the line and column of an error in it."""
     try:
         content = DECODER.decode(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise BadInputError(f"{path}: {error}; expected JSON, make it again") from None
+        raise BadInputError(f"{path}: {error}; expected JSON, create the file again") from None
     if not isinstance(content, dict):
         raise BadInputError(f"{path}: found a {type(content).__name__}, expected a JSON object")
     return content
 
 
-def distinct_names(pairs: list[tuple[str, object]]) -> dict:
-    """A JSON object, whose names must differ: of two videos with one id, the first would vanish."""
+def distinct_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; ValueError if a name is repeated, since Python would drop all values but the last."""
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands there twice")
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is listed twice")
     return content
 
 
@@ -68,6 +69,6 @@ DECODER = json.JSONDecoder(object_pairs_hook=distinct_names)
 
 
 def sha256(path: str | Path) -> str:
-    """Of a whole file, hexadecimal."""
+    """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,8 +1,8 @@
-"""Read pickles of strangers that hold arrays, without running what is in them.
+"""Read pickles from strangers that hold arrays, without running what is in them.
 
-A pickle names functions to call. Here each name stands for a function of this module; a name that is not in the list is
-refused, before anything is called. So the arrays of NumPy and the tensors of PyTorch are made by us, and neither
-package's own readers see the file (PyTorch is not even imported).
+A pickle names functions that its reader is to call. Here each name stands for a function of this module, and any name
+that is not in the table NAMES is refused before anything is called. So this module itself builds NumPy's arrays and
+PyTorch's tensors, and neither package's own reader sees the file (PyTorch is not even imported).
 """
 
 import io
@@ -12,10 +12,11 @@ import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
-from twostream.errors import BadInputError
+from twostream.errors import BadInputError, one_line
 
 FAULTS = (
     pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError,
@@ -24,100 +25,105 @@ FAULTS = (
 """what damaged or foreign content raises"""
 
 
-class _Made:
-    """Something that a pickle builds; `value` is what it stands for."""
+class _StandIn:
+    """What the reader builds in place of an object of NumPy or PyTorch; `value` is the result."""
 
-    value: object
+    value: Any
 
 
-class _Type(_Made):
+class _Dtype(_StandIn):
     """numpy.dtype: numbers, text and objects; no structures."""
 
-    def __init__(self, text: str = "", *_):
+    def __init__(self, text: Any = "", *_: Any):
         if not isinstance(text, str) or not re.fullmatch(r"[<>=|]?(?:[fiub]\d{1,2}|[SU]\d{1,6}|O8?)|bool", text):
             raise pickle.UnpicklingError(f"arrays of type {text!r:.40}")
         self.value = np.dtype(text)
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: Any) -> None:
         if state[1] in ("<", ">"):
             self.value = self.value.newbyteorder(state[1])
 
 
-class _Array(_Made):
-    """numpy.ndarray, which is made empty and filled by its state."""
+class _Array(_StandIn):
+    """numpy.ndarray, which is created empty and filled by its state."""
 
-    def __init__(self, *_):
+    def __init__(self, *_: Any):
         self.value = np.empty(0)
 
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, kind, fortran_order, data = state
-        self.value = _array(data, kind, shape, "F" if fortran_order else "C")
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran_order, data = state
+        self.value = _array(data, dtype, shape, "F" if fortran_order else "C")
 
 
-def _array(data, kind: _Type, shape: tuple, order: str = "C") -> np.ndarray:
-    if kind.value.hasobject:
+def _array(data: Any, dtype: Any, shape: Any, order: Literal["C", "F"] = "C") -> np.ndarray:
+    """numpy's `_frombuffer`: an array from its bytes, or from a list of objects."""
+    if dtype.value.hasobject:
         flat = np.empty(len(data), object)
         flat[:] = data
     else:
-        flat = np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, kind.value)
-    return flat.reshape(shape, order=order)  # and says so where they do not fit
+        flat = np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, dtype.value)
+    return flat.reshape(shape, order=order)  # raises ValueError if they do not fit
 
 
-def _number(kind: _Type, data=b"") -> object:
-    return _array(data, kind, ())[()]
+def _scalar(dtype: Any, data: Any = b"") -> Any:
+    """numpy's `scalar`."""
+    return _array(data, dtype, ())[()]
 
 
-def _encoded(text: str, encoding: str) -> bytes:
+def _encode(text: Any, encoding: Any) -> bytes:
+    """The codecs' `encode`, by which old protocols write bytes."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"text in {encoding!r:.40}")
-    return text.encode("latin1")
+    return bytes(text.encode("latin1"))
 
 
-class _Storage(_Made):
+class _Storage(_StandIn):
     """torch's flat memory of a tensor."""
 
-    def __init__(self, kind: str, length: int):
-        self.kind, self.length = np.dtype(kind), length
+    def __init__(self, dtype: str, length: int):
+        self.dtype, self.length = np.dtype(dtype), length
 
 
-def _storage(data: bytes) -> _Storage:
-    """The numbers of one tensor, as torch writes them inside other pickles (its format before zip)."""
+def _storage(data: Any) -> _Storage:
+    """The numbers of one tensor, as torch writes them inside other pickles (in its format before zip)."""
     file = io.BytesIO(data)
     if (_Reader(file).load(), _Reader(file).load()) != (0x1950A86A20F9469CFC6C, 1001):
-        raise pickle.UnpicklingError("no tensor of torch")
-    _Reader(file).load()  # what machine wrote it
+        raise pickle.UnpicklingError("not a tensor of torch")
+    _Reader(file).load()  # describes the machine that wrote it
     storage = _Reader(file, storages=True).load()
     keys = _Reader(file).load()
     (length,) = struct.unpack("<q", file.read(8))
     if not isinstance(storage, _Storage) or len(keys) != 1 or length != storage.length:
-        raise pickle.UnpicklingError("no tensor of torch, or several in one")
-    storage.value = np.frombuffer(file.read(), storage.kind, count=length)
+        raise pickle.UnpicklingError("not a tensor of torch, or several in one")
+    storage.value = np.frombuffer(file.read(), storage.dtype, count=length)
     return storage
 
 
-def _tensor(storage: _Storage, offset: int, size: tuple, stride: tuple, *_) -> np.ndarray:
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> np.ndarray:
+    """torch's `_rebuild_tensor_v2`: an array from a storage."""
     if math.prod(size) > storage.length:
-        raise pickle.UnpicklingError("a tensor of more numbers than it has")
-    places = np.array(offset)
+        raise pickle.UnpicklingError("a tensor with more numbers than its memory")
+    indices = np.array(offset)
     for length, step in zip(size, stride, strict=True):
-        places = places[..., None] + step * np.arange(length)
-    if places.size and not 0 <= places.min() <= places.max() < storage.length:
+        indices = indices[..., None] + step * np.arange(length)
+    if indices.size and not 0 <= indices.min() <= indices.max() < storage.length:
         raise pickle.UnpicklingError("a tensor beyond its memory")
-    return storage.value[places]
+    tensor: np.ndarray = storage.value[indices]
+    return tensor
 
 
 class _Callable:
-    """What a name in a pickle becomes; nothing but calling it works."""
+    """What a name in a pickle becomes; it can be called, and nothing else."""
 
     __slots__ = ("_function",)
 
-    def __init__(self, function: Callable):
+    def __init__(self, function: Callable[..., Any]):
         self._function = function
 
-    def __call__(self, *arguments):
+    def __call__(self, *arguments: Any) -> Any:
         return self._function(*arguments)
 
-    def __setstate__(self, state: object) -> None:
+    def __setstate__(self, state: Any) -> None:
         raise pickle.UnpicklingError("a state for a function")
 
 
@@ -125,57 +131,59 @@ STORAGES = {
     "FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "LongStorage": "<i8", "IntStorage": "<i4",
     "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "?",
 }  # fmt: skip
+"""torch's storage classes -> NumPy's data types"""
 
-NAMES: dict[tuple[str, str], Callable] = {
+NAMES: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Type,
-    ("_codecs", "encode"): _encoded,
-    ("builtins", "bytes"): lambda: b"",  # of arrays without elements, in old protocols
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _encode,
+    ("builtins", "bytes"): lambda: b"",  # the data of empty arrays, in old protocols
     ("__builtin__", "bytes"): lambda: b"",
     ("collections", "OrderedDict"): lambda items=(): dict(items),
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch.storage", "_load_from_bytes"): _storage,
 }
+"""module and name, as pickles write them -> what is called instead"""
 for _core in ("numpy.core", "numpy._core"):
     NAMES[f"{_core}.multiarray", "_reconstruct"] = _Array
-    NAMES[f"{_core}.multiarray", "scalar"] = _number
+    NAMES[f"{_core}.multiarray", "scalar"] = _scalar
     NAMES[f"{_core}.numeric", "_frombuffer"] = _array
 for _name in STORAGES:
-    NAMES["torch", _name] = lambda *_: None  # a mark, never called: see persistent_load
+    NAMES["torch", _name] = lambda *_: None  # only a marker, never called: see persistent_load
 
 
 class _Reader(pickle.Unpickler):
-    """Unpickler to which no name means anything that is not in NAMES."""
+    """An unpickler that knows the names in NAMES and no others."""
 
-    def __init__(self, file, *, storages: bool = False):
-        super().__init__(file, encoding="latin1")  # also what Python 2 wrote
+    def __init__(self, file: io.BytesIO, *, storages: bool = False):
+        super().__init__(file, encoding="latin1")  # also reads what Python 2 wrote
         self.storages = storages
-        self.kinds: dict[int, str] = {}
+        self.storage_dtypes: dict[int, str] = {}
+        """id of the object that find_class returned for a storage class -> its data type"""
 
     def find_class(self, module: str, name: str) -> _Callable:
         if (module, name) not in NAMES:
-            raise pickle.UnpicklingError(
-                f"it asks for {module!r:.60} {name!r:.60}, which a file of scores does not need"
-            )
-        found = _Callable(NAMES[module, name])
+            raise pickle.UnpicklingError(f"it uses {module!r:.60} {name!r:.60}, which a score file does not need")
+        function = _Callable(NAMES[module, name])
         if module == "torch":
-            self.kinds[id(found)] = STORAGES[name] if name in STORAGES else ""
-        return found
+            self.storage_dtypes[id(function)] = STORAGES.get(name, "")
+        return function
 
-    def persistent_load(self, reference: object) -> _Storage:
+    def persistent_load(self, reference: Any) -> _Storage:
         if not self.storages:
             raise pickle.UnpicklingError("a reference to something outside the file")
-        word, kind, _, _, length, *_ = reference
-        if word != "storage" or not self.kinds.get(id(kind)) or type(length) is not int or length < 0:
-            raise pickle.UnpicklingError("no storage of torch")
-        return _Storage(self.kinds[id(kind)], length)
+        tag, storage_class, _, _, length, *_ = reference
+        dtype = self.storage_dtypes.get(id(storage_class))
+        if tag != "storage" or not dtype or type(length) is not int or length < 0:
+            raise pickle.UnpicklingError("not a storage of torch")
+        return _Storage(dtype, length)
 
 
-def _plain(value: object, done: dict[int, object]) -> object:
-    """Lists, tuples, dicts, arrays, numbers and text, with the arrays in the place of what stands for them."""
+def _plain(value: Any, done: dict[int, Any]) -> Any:
+    """Lists, tuples, dicts, arrays, numbers and text, with arrays in place of their stand-ins; `done` by object id."""
     if isinstance(value, _Array):
         value = value.value
-    if id(value) in done:  # once, however often it is pointed at
+    if id(value) in done:  # converted once, however many references there are
         return done[id(value)]
     result = value
     if isinstance(value, dict):
@@ -184,20 +192,22 @@ def _plain(value: object, done: dict[int, object]) -> object:
         result = [_plain(part, done) for part in value]
     elif isinstance(value, np.ndarray) and value.dtype.hasobject:
         result = np.empty(value.shape, object)
-        for place, part in np.ndenumerate(value):
-            result[place] = _plain(part, done)
-    elif isinstance(value, _Made | _Callable):
+        for index, part in np.ndenumerate(value):
+            result[index] = _plain(part, done)
+    elif isinstance(value, _StandIn | _Callable):
         raise pickle.UnpicklingError("parts of an array without the array")
     done[id(value)] = result
     return result
 
 
-def read_pickle(path: str | Path, data: bytes) -> object:
-    """Containers, arrays, numbers and text of a pickle; tuples become lists. BadInputError names what it wants else."""
+def read_pickle(path: str | Path, data: bytes) -> Any:
+    """The containers, arrays, numbers and text in a pickle; tuples become lists, tensors become arrays.
+
+    Raises BadInputError, with `path` in its message, if the pickle is damaged or holds anything else.
+    """
     try:
         return _plain(_Reader(io.BytesIO(data)).load(), {})
     except FAULTS as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BadInputError(
-            f"{path}: no pickle of scores that can be read safely ({reason}); export it again"
+            f"{path}: not a pickle of scores that can be read safely ({one_line(error)}); export it again"
         ) from None

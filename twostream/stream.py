@@ -1,71 +1,81 @@
 """What makes a stream: its input, its network and the geometry of its clips."""
 
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 RGB = "rgb"
 
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """Everything needed to build a stream's network and feed it. Written into run folder, checkpoints, score files."""
+    """Everything needed to build a stream's network and feed it; written into run folder, checkpoints and score files.
+
+    Raises ValueError if clip_len or frame_stride is below 1.
+    """
 
     input_type: str
     """rgb, or the name of a flow method"""
     backbone: str
+    """a key of BACKBONES"""
     classes: tuple[str, ...]
-    """in the order of the label indices"""
+    """names, in the order of the label indices"""
     input_size: int
     """side of the square crops, pixels"""
     clip_len: int = 1
-    """frames of a clip, stacked on the channels"""
+    """frames per clip, stacked on the channels"""
     frame_stride: int = 1
-    """distance between the frames of a clip"""
-    flow_coding: dict | None = None
-    """how the flow was made, as far as its tree says; None for rgb. With "online", it is made from the frames as they are
-    needed (online_flow.py)"""
+    """distance between neighbouring frames of a clip, in frames"""
+    flow_coding: dict[str, Any] | None = None
+    """how the flow was made, as far as its tree records it; None for rgb. With "online": true, flow is computed from the
+    frames when needed (clips/online_flow.py)"""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.clip_len < 1 or self.frame_stride < 1:
-            raise ValueError(f"--seq_len {self.clip_len}, --gap {self.frame_stride}: expected at least 1")
+            raise ValueError(f"--seq_len={self.clip_len}, --gap={self.frame_stride}: expected at least 1 for both")
 
     @property
     def modality(self) -> str:
-        """rgb or flow: decides mirroring and how the first layer is initialised."""
+        """ "rgb" or "flow"; decides how clips are mirrored and how the first layer is initialised."""
         return "rgb" if self.input_type == RGB else "flow"
 
     @property
     def is_online(self) -> bool:
-        """Is there no flow on disk?"""
+        """Is flow computed from the frames when needed, instead of read from disk?"""
         return bool((self.flow_coding or {}).get("online"))
 
     @property
     def stored_type(self) -> str:
-        """Input type of the images that are read."""
+        """Input type of the images that are read from disk."""
         return RGB if self.is_online else self.input_type
 
     def with_flow(self, kind: str) -> "StreamConfig":
-        """The same stream of the same flow, "stored" or made "online". Raises ValueError where it cannot be."""
+        """This stream with its flow read from disk ("stored") or computed when needed ("online").
+
+        Raises ValueError for RGB streams, and for "online" flow that is not known to be Farneback's.
+        """
         if self.modality == "rgb":
-            raise ValueError(f"--flow={kind}, but this is a stream of rgb")
+            raise ValueError(f"--flow={kind}: this is an RGB stream, which has no flow")
         if kind == "online" and (self.flow_coding or {}).get("method") != "farneback":
             raise ValueError(
-                f"--flow=online needs to know how the flow of the training was made, and that it was farneback; "
-                f"known is {self.flow_coding}"
+                f"--flow=online: expected a stream trained on farneback flow with recorded settings, found "
+                f"{self.flow_coding}"
             )
         record = {name: value for name, value in (self.flow_coding or {}).items() if name != "online"}
         return replace(self, flow_coding=(record | ({"online": True} if kind == "online" else {})) or None)
 
     @property
     def num_channels(self) -> int:
+        """Channels of the network's input: 3 per frame."""
         return 3 * self.clip_len
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name, as JSON can hold them."""
         return asdict(self) | {"classes": list(self.classes)}
 
     @classmethod
-    def from_json(cls, content: dict) -> "StreamConfig":
-        """Raises ValueError naming the fields that are missing or unknown."""
+    def from_json(cls, content: dict[str, Any]) -> "StreamConfig":
+        """The reverse of `to_json`; ValueError names the fields that are missing or unknown."""
         names = {field.name for field in fields(cls)}
         if names != content.keys():
-            raise ValueError(f"stream settings differ in {', '.join(sorted(names ^ content.keys()))}")
+            raise ValueError(f"missing or unknown stream settings: {', '.join(sorted(names ^ content.keys()))}")
         return cls(**(content | {"classes": tuple(content["classes"])}))

@@ -832,7 +832,7 @@ def test_program_refuses_a_bad_list_in_one_line(run_program, tmp_path, root, tex
 
 def test_program_without_images_says_what_to_run_first(run_program, tmp_path):
     result = run_program("prep/build_annotations.py", "--root", tmp_path, "--videos", *as_folder(tmp_path / "videos"))
-    assert result.returncode == 3 and "prep/extract.py first" in result.stderr
+    assert result.returncode == 3 and "twostream extract first" in result.stderr
 
 
 @pytest.mark.parametrize(

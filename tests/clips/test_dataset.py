@@ -447,7 +447,7 @@ def test_images_of_different_sizes_are_no_clip(folders):
     path = folders.video_folder("a") / "00002.jpg"
     path.write_bytes(encode_jpeg(noise_image(height=30, width=44), quality=90, chroma_subsampling=True))
     assert dataset(folders, videos=THREE).__getitems__([1]).numbers.tolist() == [1]
-    with pytest.raises(BadInputError, match="a/00002.jpg is 44x30, others of this video are 40x30"):
+    with pytest.raises(BadInputError, match="a/00002.jpg is 44x30, but other images of this video are 40x30"):
         dataset(folders, videos=THREE, clip_len=2).__getitems__([0])
 
 

@@ -102,7 +102,7 @@ def scaled_by_opencv(levels: np.ndarray, region: Region, size: int) -> np.ndarra
     below, right = height * divisor - levels.shape[0], width * divisor - levels.shape[1]
     levels = cv2.copyMakeBorder(levels, 0, below, 0, right, cv2.BORDER_REPLICATE)
     levels = cv2.resize(levels, (width, height), interpolation=cv2.INTER_AREA)
-    y, x, h, w = jpeg.reduced(region, divisor)
+    y, x, h, w = jpeg.reduce_region(region, divisor)
     method = cv2.INTER_AREA if min(h, w) > 2 * size else cv2.INTER_LINEAR
     return cv2.resize(np.ascontiguousarray(levels[y : y + h, x : x + w]), (size, size), interpolation=method)
 
@@ -207,7 +207,7 @@ def test_frames_of_two_sizes_in_one_video(root, tmp_path):
         pytest.skip("replaces single files, which a packed store does not have")
     mixed = shutil.copytree(root, tmp_path / "mixed")
     shutil.copy(mixed / "rgb-images/tall/00001.jpg", mixed / "rgb-images/wide/00002.jpg")
-    with pytest.raises(BadInputError, match=r"00002.jpg is 66x88, others of this video are 84x60; remove"):
+    with pytest.raises(BadInputError, match=r"00002.jpg is 66x88, but other images of this video are 84x60; remove"):
         datasets(mixed, size=24, crop=CentreCrop)[1].__getitems__([0])
 
 

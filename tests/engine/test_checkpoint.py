@@ -20,7 +20,7 @@ from twostream.engine.checkpoint import (
     read_newest,
     remove_leftovers,
     restore,
-    take_momentum,
+    restore_2d_kinectics_momentum,
     weights_file,
     write_checkpoint,
 )
@@ -241,7 +241,7 @@ def test_leftovers_of_killed_saves_are_removed(tmp_path):
 def saver(folder, *, keep=0, say=print):
     network, optimizer = trained(0)
     what = {"stream": STREAM, "backbone": network, "optimizer": optimizer, "settings": {}}
-    return CheckpointSaver(folder, keep=keep, say=say, **what)
+    return CheckpointSaver(folder, keep=keep, log=say, **what)
 
 
 @pytest.mark.parametrize("keep, left", [(0, [2, 4, 6, 8]), (2, [6, 8]), (3, [4, 6, 8]), (9, [2, 4, 6, 8])])
@@ -397,7 +397,7 @@ def test_momentum_of_2d_kinectics_goes_on(tmp_path):
     optimizer = old_run(tmp_path, theirs, gradients[0])
     ours = copy.deepcopy(theirs)
     next_optimizer = build_optimizer(ours, learning_rate=0.1, momentum=0.9, weight_decay=0.0)
-    line = take_momentum(tmp_path / "latest.pth", ours, next_optimizer)
+    line = restore_2d_kinectics_momentum(tmp_path / "latest.pth", ours, next_optimizer)
     assert line == f"momentum of {tmp_path / 'optimizer_025000.pth'}: 4 tensors"
     for group in next_optimizer.param_groups:
         group["lr"] *= group["lr_factor"]
@@ -412,12 +412,14 @@ def test_momentum_of_another_network_begins_anew(tmp_path):
     old_run(tmp_path, module, [torch.ones_like(p) for p in module.parameters()])
     other = nn.Linear(3, 4)
     optimizer = build_optimizer(other, learning_rate=0.1, momentum=0.9, weight_decay=0.0)
-    assert take_momentum(tmp_path / "latest.pth", other, optimizer).startswith("momentum begins anew: ")
+    assert restore_2d_kinectics_momentum(tmp_path / "latest.pth", other, optimizer).startswith("momentum begins anew: ")
     torch.save({"param_groups": [{"params": [0]}]}, tmp_path / "optimizer_025000.pth")
-    assert take_momentum(tmp_path / "latest.pth", module, optimizer).startswith("momentum begins anew: ")
+    assert restore_2d_kinectics_momentum(tmp_path / "latest.pth", module, optimizer).startswith(
+        "momentum begins anew: "
+    )
     (tmp_path / "optimizer_025000.pth").unlink()
-    assert take_momentum(tmp_path / "latest.pth", module, optimizer) == ""
-    assert take_momentum(tmp_path / "model_025000.pth", module, optimizer) == ""
+    assert restore_2d_kinectics_momentum(tmp_path / "latest.pth", module, optimizer) == ""
+    assert restore_2d_kinectics_momentum(tmp_path / "model_025000.pth", module, optimizer) == ""
     assert not optimizer.state
 
 

@@ -22,7 +22,7 @@ from twostream.clips.dataset import Batch
 from twostream.engine import distributed, loops
 from twostream.engine.checkpoint import checkpoint_iterations, read_checkpoint, write_checkpoint
 from twostream.engine.device import choose_device
-from twostream.engine.distributed import World, joined, sync_batch_norm
+from twostream.engine.distributed import World, process_group, sync_batch_norm
 from twostream.engine.optimizer import build_optimizer
 from twostream.engine.run_folder import write_stream
 from twostream.errors import BadInputError, EnvironmentFaultError, Terminated
@@ -210,7 +210,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(root, alone, tmp_path):
 
 def fit_with_a_bad_part(target: Path) -> None:
     """Three iterations of a linear network; in the second, one rank has a clip that is not finite."""
-    with joined() as world:
+    with process_group() as world:
         torch.manual_seed(0)
         network = nn.Linear(6, 4)
         network.forward = lambda clips, mirrored, forward=network.forward: forward(clips)
@@ -341,12 +341,12 @@ def rank_of(launcher: int, rank: int) -> int:
 def test_a_process_alone_does_nothing():
     world, values = World(), torch.tensor([1.0, 2.0])
     assert world.is_first and world.part_of_batch(5, accumulate=3) == 5
-    assert world.mean(values) is values and world.sum(values) is values
-    assert world.total(True, 3) == [1, 3] and world.of_first(7) == 7
+    assert world.mean(values) is values and world.sum_patiently(values) is values
+    assert world.sum_counts(True, 3) == [1, 3] and world.broadcast_from_first(7) == 7
     assert torch.equal(world.gather(values), values[None])
     network = nn.Linear(2, 2)
     assert world.share(network, torch.device("cpu")) is network
-    world.same_buffers(network)
+    world.broadcast_buffers(network)
     world.wait()
 
 
@@ -356,10 +356,10 @@ def test_without_torchrun_a_process_is_alone(monkeypatch, variables):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with joined() as world:
+    with process_group() as world:
         assert world == World()
     with pytest.raises(Terminated):
-        with joined():
+        with process_group():
             raise Terminated
 
 

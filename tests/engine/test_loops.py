@@ -685,11 +685,11 @@ def test_progress_is_that_of_the_steps_that_counted():
     assert [step.iteration for step in progress.take_skipped()] == [4] and progress.take_skipped() == []
     assert again.state() == progress.state() and (again.unreadable, again.best_top1) == (3, 0.25)
     counted = [float(step.loss) for step in steps if not step.skipped]
-    numbers = progress.numbers()
+    numbers = progress.values()
     assert numbers["mean_loss"] == pytest.approx(sum(counted) / 5, rel=1e-5) and numbers["loss"] == counted[-1]
     assert numbers["mean_seconds"] == pytest.approx(sum(step.seconds for step in steps) / 6)
     progress.reset()
-    assert progress.numbers()["mean_loss"] == 0 and progress.unreadable == 3
+    assert progress.values()["mean_loss"] == 0 and progress.unreadable == 3
 
 
 def test_a_state_of_an_older_version_has_no_unreadable_images():

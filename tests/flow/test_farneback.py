@@ -1,4 +1,4 @@
-"""Farneback in tensor operations against OpenCV's, in the terms of what is stored; and its kernels against the plain."""
+"""Farneback in tensor operations against OpenCV's, measured on the stored bytes; and that its kernels are tested."""
 
 import functools
 import itertools
@@ -37,10 +37,10 @@ PARAMETERS = {
     "once": dict(iterations=1),
 }
 
-FMA3 = 12  # of OpenCV's CpuFeatures
+FMA3 = 12  # in OpenCV's CpuFeatures
 where_rounding_decides = pytest.mark.skipif(
     not cv2.checkHardwareSupport(FMA3),
-    reason="without fused multiply-add, OpenCV itself has another flow of flat and still footage",
+    reason="without fused multiply-add, OpenCV's own flow of flat and still footage is another one",
 )
 
 
@@ -54,7 +54,7 @@ def opencv(frames: np.ndarray, **changes) -> np.ndarray:
 
 
 def moving(height: int, width: int, num: int = 3, seed: int = 0) -> np.ndarray:
-    """Grey frames (num, height, width) of a smooth texture that moves, turns and grows; with a camera's noise."""
+    """Grey frames (num, height, width) of a smooth texture that moves, turns and grows, with the noise of a camera."""
     side = 2 * max(height, width) + 40
     texture = noise_image(seed, height=side, width=side)[..., 0]
     texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX)
@@ -68,7 +68,7 @@ def moving(height: int, width: int, num: int = 3, seed: int = 0) -> np.ndarray:
 
 
 def half_flat(height: int, width: int) -> np.ndarray:
-    """A bright, flat half above a texture: the same frame twice, then the texture moves, then compression noise alone."""
+    """A bright, flat half above a texture: the same frame twice, then the texture moves, then only compression noise."""
     first, _, moved = moving(height, width)
     first[: height // 2] = moved[: height // 2] = 235
     noisy = cv2.imdecode(cv2.imencode(".jpg", moved, [cv2.IMWRITE_JPEG_QUALITY, 30])[1], cv2.IMREAD_GRAYSCALE)
@@ -76,7 +76,7 @@ def half_flat(height: int, width: int) -> np.ndarray:
 
 
 def assert_same_flow(found: np.ndarray, truth: np.ndarray) -> None:
-    """What the promise says, of each pair: of pixels, and of the bytes on disk."""
+    """What is promised for each pair, on pixels and on the bytes on disk."""
     assert found.dtype == np.float32 and found.shape == truth.shape
     encode = FlowCoding(bound=20).encode_planes
     for a, b in zip(found, truth, strict=True):
@@ -119,7 +119,7 @@ def test_flow_is_opencvs_at_any_size(name, height, width):
 
 def test_windows_of_one_pixel_are_as_odd_as_opencvs():
     frames = moving(48, 64)
-    changes = dict(win_size=1, iterations=1, levels=0)  # more iterations, and the last digit decides
+    changes = dict(win_size=1, iterations=1, levels=0)  # with more iterations the last digit would decide
     assert_same_flow(farneback_sequence(torch.from_numpy(frames), **changes).numpy(), opencv(frames, **changes))
 
 
@@ -130,14 +130,14 @@ def test_flow_of_noise_and_of_nothing_is_opencvs():
 
 
 def test_still_picture_does_not_move_at_all():
-    """But at the right and the lower border, where the second frame has no last row and column for OpenCV either."""
+    """Except at the right and the lower border, where the second frame lacks its last row and column, as in OpenCV."""
     frames = torch.from_numpy(np.repeat(moving(71, 83, num=1), 2, axis=0))
     assert (farneback_sequence(frames, levels=0, iterations=1)[:, :-8, :-8] == 0).all()
 
 
 @functools.cache
 def real_frames(video: Path, start: int, num: int) -> np.ndarray:
-    """Grey, (num, H, W)."""
+    """Grey frames, (num, H, W)."""
     with closing(iter(Decoder(video, short_side=256))) as decoded:
         frames = itertools.islice(decoded, start, start + num)
         return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
@@ -145,7 +145,7 @@ def real_frames(video: Path, start: int, num: int) -> np.ndarray:
 
 @functools.cache
 def real_pairs(video: Path) -> list[np.ndarray]:
-    """Frames 10 and 11, and 60 and 61, of those that it has; grey, (2, H, W) each."""
+    """Frames 10 and 11, and 60 and 61 if the video has them; grey, (2, H, W) each."""
     with closing(iter(Decoder(video, short_side=256))) as decoded:
         frames = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in itertools.islice(decoded, 62)]
     return [np.stack(pair) for pair in (frames[10:12], frames[60:62]) if len(pair) == 2]
@@ -158,7 +158,8 @@ REAL_PAIRS = {
     "compression noise": ("samples/video2.avi", 60),
     "people before a wall": ("ut_interaction/**/48_9_3.avi", 40),
 }
-"""The shot, and the still and flat ones, are those of 83 on which less exact arithmetic fails with most parameters."""
+"""The change of shot, and the still and flat ones, were chosen from 83 videos because less exact arithmetic fails on them
+with most parameters."""
 
 
 @where_rounding_decides
@@ -182,7 +183,7 @@ def test_flow_of_all_clips_is_opencvs_with_the_usual_parameters(shared_data):
 @where_rounding_decides
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_flow_of_every_video_is_opencvs_and_better_than_promised(shared_data, name):
-    """README's figures: two pairs of each video."""
+    """The figures in docs/benchmarks.md: two pairs of each video."""
     videos = [path for path in sorted(shared_data.rglob("*")) if path.suffix in (".mp4", ".avi", ".webm", ".mkv")]
     encode, num_pairs = FlowCoding(bound=20).encode_planes, 0
     for video in (video for video in videos if video.parent.name != "robustness"):
@@ -199,7 +200,7 @@ def test_flow_of_every_video_is_opencvs_and_better_than_promised(shared_data, na
 @pytest.mark.parametrize("pyr_scale", [0.8, 0.5, 0.3])
 @pytest.mark.parametrize("width", [136, 140, 142])
 def test_pyramid_is_opencvs_bit_for_bit(width, pyr_scale):
-    """Columns in vectors of eight, of four, and left over, where a last bit may differ; filters of 3 to 9 taps."""
+    """Columns in vectors of eight, of four, and those left over, where a last bit may differ; filters of 3 to 9 taps."""
     frames = moving(120, width, num=2)
     flow = np.random.default_rng(0).normal(0, 3, (120, width, 2)).astype(np.float32)
     built = build_levels(120, width, pyr_scale=pyr_scale, levels=4, device=torch.device("cpu"))
@@ -220,7 +221,7 @@ def test_pyramid_is_opencvs_bit_for_bit(width, pyr_scale):
 
 @pytest.mark.parametrize("win_size", [1, 5, 8])
 def test_box_sums_run_and_round_as_opencvs(win_size):
-    """A window below a strong texture is still full of its rounding."""
+    """Windows below a strong texture still have its rounding errors."""
     values = torch.from_numpy(np.random.default_rng(0).random((1, 1, 40, 3), np.float32))
     values[..., :20, :] *= 1e6
     reach = win_size // 2
@@ -241,8 +242,8 @@ def test_box_sums_run_and_round_as_opencvs(win_size):
 
 
 @pytest.mark.parametrize("name", ["default", "gaussian"])
-def test_a_pair_has_its_flow_whatever_stands_beside_it(name):
-    """Bit for bit: in a batch, in chunks, in a sequence, alone, under autocast, and in memory that was not clean."""
+def test_flow_of_a_pair_does_not_depend_on_its_batch(name):
+    """Bit for bit: in a batch, in chunks, in a sequence, alone, under autocast, and in memory that was not zero."""
     frames = torch.from_numpy(moving(71, 93, num=6))
     changes = PARAMETERS[name]
     flow = farneback(frames[:-1], frames[1:], **changes)
@@ -261,7 +262,7 @@ def test_a_pair_has_its_flow_whatever_stands_beside_it(name):
 
 
 class Seen:
-    """A method of frames 40 x 50 that notes which ones it expands, by their first pixels."""
+    """A method for frames of 40 x 50 that records which ones it expands, by their first pixels."""
 
     def __init__(self, num: int):
         self.frames = torch.from_numpy(moving(40, 50, num=num))
@@ -283,7 +284,7 @@ def test_a_sequence_expands_each_frame_once(chunk):
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 100])
-def test_pairs_by_number_expand_what_they_share_once(chunk):
+def test_pairs_by_index_expand_shared_frames_once(chunk):
     seen = Seen(8)
     pairs = torch.tensor([(0, 1), (1, 2), (2, 3), (4, 5), (6, 7), (6, 6)])
     parts = list(seen.method.between(seen.frames, pairs, chunk=chunk))
@@ -304,11 +305,11 @@ def test_no_pairs():
 @pytest.mark.parametrize(
     "coding", [FlowCoding(), FlowCoding(bound=8, integer_scale=True, planes=False)], ids=["planes", "colour"]
 )
-def test_coding_is_that_of_the_cpu_byte_for_byte(coding):
+def test_coding_of_batches_is_that_of_images_byte_for_byte(coding):
     rng = np.random.default_rng(0)
     flow = rng.normal(0, 10, (3, 31, 47, 2)).astype(np.float32)
     flow[0] = 0
-    if not coding.planes:  # whose scale is a power of two, so that this is between two levels
+    if not coding.planes:  # its scale is a power of two, so that these are halfway between two levels
         flow[1] = (rng.integers(-300, 300, flow[1].shape) + 0.5) / np.float32(coding.scale)
     expected = [coding.encode_planes(f) if coding.planes else coding.encode(f) for f in flow]
     assert np.array_equal(encode_batch(torch.from_numpy(flow), scale=coding.scale, planes=coding.planes), expected)
@@ -348,7 +349,7 @@ def test_wrong_parameters_are_named(name, value):
 
 
 def test_kernels_do_what_the_plain_operations_do():
-    """In a process of its own: Triton reads when it is imported whether it is to interpret its kernels on a CPU."""
+    """In a process of its own: Triton decides when it is imported whether it interprets its kernels on a CPU."""
     pytest.importorskip("triton")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/flow/test_farneback_kernels.py"]
     environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -356,12 +357,12 @@ def test_kernels_do_what_the_plain_operations_do():
     assert result.returncode == 0 and " passed" in result.stdout and "skipped" not in result.stdout, result.stdout
 
 
-def test_without_kernels_a_line_says_so(monkeypatch):
+def test_a_warning_says_that_kernels_cannot_run(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     frames = torch.from_numpy(moving(40, 50))
-    with pytest.warns(UserWarning, match="no Triton kernels on cpu: flow by plain") as said:
+    with pytest.warns(UserWarning, match="no Triton kernels on cpu: flow by plain") as caught:
         flow = farneback_sequence(frames, fused=True)
-    assert len(said) == 1
+    assert len(caught) == 1
     assert torch.equal(flow, farneback_sequence(frames))
 
 
@@ -381,8 +382,8 @@ POINTERS = {torch.uint8: "*u8", torch.int64: "*i64", torch.float32: "*fp32", tor
 
 
 @pytest.mark.parametrize("capability", [80, 90], ids=["A100", "H200"])
-def test_kernels_compile_for_gpus_and_round_products_and_sums_apart(monkeypatch, capability):
-    """No GPU is needed for that: each is compiled instead of run."""
+def test_kernels_compile_for_gpus_and_round_products_and_sums_separately(monkeypatch, capability):
+    """No GPU is needed: each kernel is compiled instead of run."""
     pytest.importorskip("triton")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile

@@ -1,6 +1,6 @@
-"""The Triton kernels against the plain operations: on a GPU, or by Triton's interpreter (see test_flow_torch.py).
+"""The Triton kernels against the plain operations: on a GPU, or by Triton's interpreter (see test_farneback.py).
 
-Small, since the interpreter takes seconds for what a GPU does in microseconds.
+Small images, because the interpreter takes seconds for what a GPU does in microseconds.
 """
 
 import importlib
@@ -29,7 +29,7 @@ kernels = importlib.import_module("twostream.flow.farneback_kernels")
     [(37, 40, 0.9, (32, 64), False), (40, 37, 0.9, (64, 32), True), (117, 110, 0.3, (32, 64), True)],
 )
 def test_each_kernel_does_what_its_plain_operation_does(monkeypatch, height, width, pyr_scale, tile, gaussian):
-    """An image has two tiles, both cut, and the flow leads out of it on all four sides. The blur has 3 or 7 taps."""
+    """An image has two tiles, both incomplete, and the flow leads out of it on all sides. The blur has 3 or 7 taps."""
     monkeypatch.setattr(kernels, "TILE_HEIGHT", tile[0])
     monkeypatch.setattr(kernels, "TILE_WIDTH", tile[1])
     monkeypatch.setattr(kernels, "COLUMNS", 32)
@@ -50,7 +50,7 @@ def test_each_kernel_does_what_its_plain_operation_does(monkeypatch, height, wid
         (kernels.solve(equations, window), PLAIN.solve(equations, window)),
     ]:
         assert found.shape == truth.shape
-        different = found != truth  # sums in float64 have the same terms, in another order
+        different = found != truth  # sums in float64 add the same terms in another order
         assert different.float().mean() <= 0.001
         assert (found - truth).abs().max() <= 1e-6 * truth.abs().max()
 

@@ -1,4 +1,4 @@
-"""One suite for all flow methods (known shift, still picture), and the coding of flow as images."""
+"""The same tests for all flow methods (known shift, still picture), and the coding of flow as images."""
 
 import cv2
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 from twostream.flow.coding import ZERO, FlowCoding, from_planes
 from twostream.flow.methods import FARNEBACK_PRESETS, FLOW_METHODS, FarnebackParameters, FlowSettings
 
-SIDE = 64  # small, since tvl1 takes seconds on a usual frame
+SIDE = 64  # small, because tvl1 takes seconds for a frame of usual size
 
 
 def grey_texture(seed: int = 0, side: int = SIDE + 16) -> np.ndarray:
@@ -16,7 +16,7 @@ def grey_texture(seed: int = 0, side: int = SIDE + 16) -> np.ndarray:
 
 
 def window(texture: np.ndarray, x: int, y: int) -> np.ndarray:
-    """The texture as seen when it has moved x pixels to the right and y down."""
+    """The texture after it has moved x pixels to the right and y down."""
     return np.ascontiguousarray(texture[8 - y : 8 - y + SIDE, 8 - x : 8 - x + SIDE])
 
 
@@ -40,14 +40,14 @@ def test_known_shift_is_recovered_x_to_the_right_and_y_down(method, shift):
 
 
 @pytest.mark.parametrize("method", FLOW_METHODS)
-def test_still_picture_is_level_zero_exactly(method):
+def test_still_picture_is_exactly_level_zero(method):
     settings = FlowSettings(method)
     picture = window(grey_texture(), 0, 0)
     assert (settings.coding.encode(settings.function()(picture, picture)) == ZERO).all()
 
 
 @pytest.mark.parametrize("method", FLOW_METHODS)
-def test_function_gives_the_same_again(method):
+def test_results_repeat(method):
     function = FlowSettings(method).function()
     pair = window(grey_texture(), 0, 0), window(grey_texture(), 2, 1)
     first = function(*pair).copy()
@@ -56,13 +56,13 @@ def test_function_gives_the_same_again(method):
 
 
 @pytest.mark.parametrize("size", [(8, 64), (16, 200), (31, 31)])
-def test_dis_refuses_frames_that_crash_opencv(size):
+def test_dis_refuses_frames_that_would_crash_opencv(size):
     picture = np.zeros(size, np.uint8)
-    with pytest.raises(ValueError, match="dis needs 32 pixels"):
+    with pytest.raises(ValueError, match="dis needs frames of 32 pixels or more in height and width, found"):
         FlowSettings("dis").function()(picture, picture)
 
 
-def test_unknown_method_is_named_with_the_choice():
+def test_unknown_method_is_named_with_the_known_ones():
     with pytest.raises(ValueError, match="'brox', expected one of farneback, dis, tvl1"):
         FlowSettings("brox")
 
@@ -93,9 +93,9 @@ def test_farneback_parameters_check_themselves(name, value):
         FarnebackParameters(**{name: value})
 
 
-# EPE of cv2's usual call as measured with other code (the data's MANIFEST); 0.01 allows for another OpenCV.
+# End-point error of cv2's usual call, measured with other code (the data's MANIFEST); 0.01 allows for another OpenCV.
 @pytest.mark.parametrize("scene, truth", [("RubberWhale", 0.361), ("Hydrangea", 0.592)])
-def test_farneback_error_on_middlebury_is_the_known_one(shared_data, scene, truth):
+def test_farneback_error_on_middlebury_is_the_measured_one(shared_data, scene, truth):
     folder = shared_data / "flow_gt" / "middlebury" / scene
     pair = [cv2.imread(str(folder / name), cv2.IMREAD_GRAYSCALE) for name in ("frame10.png", "frame11.png")]
     known = cv2.readOpticalFlow(str(folder / "flow10.flo"))
@@ -115,7 +115,7 @@ def test_grey_levels_per_pixel(bound, integer_scale, levels):
     assert FlowCoding(bound, integer_scale).scale == levels
 
 
-def test_image_is_x_y_magnitude_in_that_order():
+def test_image_is_x_y_magnitude_in_this_order():
     flow = np.zeros((1, 5, 2), np.float32)
     flow[0] = [(0, 0), (3, 4), (-3, 4), (100, 0), (0, -100)]  # the last two are far beyond the bound
     image = FlowCoding(bound=16).encode(flow)  # 8 levels per pixel

@@ -1,4 +1,4 @@
-"""Flow by a process of its own: the images of the CPU path, whatever the windows, batches, sizes and codings."""
+"""Flow by a process of its own: the same images as the CPU's, for all windows, batches, sizes and codings."""
 
 import os
 import secrets
@@ -35,10 +35,10 @@ OTHER = FlowSettings("farneback", farneback=FarnebackParameters(0.7, 2, 8, 1, 7,
 
 
 class ServerThread:
-    """A server in this process, on the CPU; what is asked before `start` waits."""
+    """A server in this process, on the CPU; requests made before `start` wait."""
 
     def __init__(self, flow: FlowSettings, *, stored_step: int):
-        self.control, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control, server_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.device = FlowDevice("test", secrets.token_hex(16), {})
         self.listener.bind(f"\0{self.device.address}")
@@ -50,7 +50,7 @@ class ServerThread:
             planes=flow.coding.planes,
             scale=flow.coding.scale,
         )
-        self.server = Server(its_end, self.listener, images)
+        self.server = Server(server_end, self.listener, images)
         self.thread = threading.Thread(target=self.server.run)
 
     def start(self) -> "ServerThread":
@@ -80,23 +80,23 @@ def serve():
 
 
 def moving(num_frames: int, *, height: int = 40, width: int = 56, seed: int = 0) -> list[np.ndarray]:
-    """Grey frames of a smooth picture that moves by 2 pixels a frame."""
+    """Grey frames of a smooth picture that moves by 2 pixels per frame."""
     wide = cv2.cvtColor(noise_image(seed, height=height, width=width + 2 * num_frames), cv2.COLOR_RGB2GRAY)
     return [np.ascontiguousarray(wide[:, 2 * k : 2 * k + width]) for k in range(num_frames)]
 
 
 def images_of(flow_images: PairFlow | ServedFlow, frames: list[np.ndarray]) -> list[tuple[int, np.ndarray]]:
-    """All flow images of a video, as a Track takes them: each set is used before the next call."""
+    """All flow images of a video, used as a Track uses them: before the next call."""
     calls = [lambda frame=frame: flow_images.add(frame) for frame in frames]
     return [(index, image.copy()) for call in (*calls, flow_images.finish) for index, image in call()]
 
 
 def assert_same(found: list[tuple[int, np.ndarray]], expected: list[tuple[int, np.ndarray]]) -> None:
-    """The contract of flow_torch.py with OpenCV."""
+    """As farneback.py promises: nearly all levels are OpenCV's."""
     assert [index for index, _ in found] == [index for index, _ in expected]
-    one, two = (np.stack([image for _, image in images]).astype(int) for images in (found, expected))
-    assert one.shape == two.shape
-    difference = np.abs(one - two)
+    images, truth = (np.stack([image for _, image in pairs]).astype(int) for pairs in (found, expected))
+    assert images.shape == truth.shape
+    difference = np.abs(images - truth)
     assert (difference == 0).mean() >= 0.9995
     assert (difference <= 1).mean() >= 0.9999
 
@@ -117,7 +117,7 @@ def test_images_are_those_of_opencv(serve, flow, stored_step):
 
 @pytest.mark.parametrize("stored_step", [1, 2, 3])
 def test_every_number_of_frames_around_the_windows(serve, monkeypatch, stored_step):
-    """None is lost, doubled or taken from another pair, wherever a window ends."""
+    """No image is lost, doubled or of another pair, wherever a window ends."""
     monkeypatch.setattr(service, "WINDOW_FRAMES", 4)
     device = serve(stored_step=stored_step).start().device
     for num_frames in range(1, 15):
@@ -128,7 +128,7 @@ def test_every_number_of_frames_around_the_windows(serve, monkeypatch, stored_st
 
 @pytest.mark.parametrize("stored_step", [1, 2])
 def test_windows_of_several_videos_share_a_batch(serve, stored_step):
-    """Two sizes of frames, three videos of each, all asked before the server looks."""
+    """Two sizes of frames, three videos of each, all requested before the server reads."""
     sizes = [(40, 56), (32, 48)] * 3
     videos = [moving(5 + k, height=h, width=w, seed=k) for k, (h, w) in enumerate(sizes)]
     server = serve(stored_step=stored_step)
@@ -149,11 +149,11 @@ def test_windows_of_several_videos_share_a_batch(serve, stored_step):
         flow_images.close()
         assert_same(found, images_of(PairFlow(FARNEBACK, stored_step=stored_step), frames))
     server.close()
-    report = server.server.report()
-    assert report.pairs == sum(-(-(len(frames) - (stored_step == 1)) // stored_step) for frames in videos)
-    last_pairs = sum(len(frames) % 2 for frames in videos) if stored_step == 2 else 0  # asked at the end, alone
-    assert report.batches <= 2 + last_pairs
-    assert 0 < report.busy_seconds <= report.seconds
+    statistics = server.server.statistics()
+    assert statistics.pairs == sum(-(-(len(frames) - (stored_step == 1)) // stored_step) for frames in videos)
+    last_pairs = sum(len(frames) % 2 for frames in videos) if stored_step == 2 else 0  # requested at the end, alone
+    assert statistics.batches <= 2 + last_pairs
+    assert 0 < statistics.busy_seconds <= statistics.seconds
 
 
 def test_real_videos_of_two_sizes(serve, shared_data):
@@ -169,7 +169,7 @@ def test_frames_that_change_their_size_are_refused(serve):
     with closing(ServedFlow(FARNEBACK, stored_step=1, device=serve().start().device)) as served:
         for frame in moving(3):
             served.add(frame)
-        with pytest.raises(ValueError, match=r"\(30, 20\) pixels after some of \(56, 40\)"):
+        with pytest.raises(ValueError, match="found a frame of 30x20 pixels, those before it have 56x40"):
             served.add(np.zeros((20, 30), np.uint8))
 
 
@@ -181,17 +181,17 @@ def test_windows_are_bounded():
         assert windows.num_frames == 2 or windows.num_frames * 4 * height * width <= service.WINDOW_BYTES
 
 
-# ------------------------------------------------------------------------------------------------------- when it fails
+# ------------------------------------------------------------------------------------------------------------ faults
 
 
-@pytest.mark.parametrize("most", [5, 1])
-def test_too_little_memory_is_tried_with_fewer_pairs(monkeypatch, most):
+@pytest.mark.parametrize("limit", [5, 1])
+def test_fewer_pairs_are_tried_when_memory_is_too_small(monkeypatch, limit):
     tried = []
 
     class Small(server_module.Farneback):
         def sequence(self, frames, *, chunk):
             tried.append(chunk)
-            if chunk > most:
+            if chunk > limit:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
             return super().sequence(frames, chunk=chunk)
 
@@ -205,12 +205,12 @@ def test_too_little_memory_is_tried_with_fewer_pairs(monkeypatch, most):
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     images.method.cache_clear()
     assert torch.equal(images.start(windows), expected)
-    assert tried == [40, 20, 10, 5, 2, 1][: {5: 4, 1: 6}[most]]
+    assert tried == [40, 20, 10, 5, 2, 1][: {5: 4, 1: 6}[limit]]
     images.start(windows)
-    assert tried[-1] == tried[-2] == most  # it has learnt
+    assert tried[-1] == tried[-2] == limit  # which is remembered
 
 
-def test_memory_too_small_for_one_pair_is_said(monkeypatch):
+def test_memory_too_small_for_one_pair_is_an_error(monkeypatch):
     def fail(*frames, chunk):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
 
@@ -221,7 +221,7 @@ def test_memory_too_small_for_one_pair_is_said(monkeypatch):
         images.start([torch.zeros(3, 16, 16, dtype=torch.uint8)])
 
 
-def test_a_server_that_ends_or_hangs_is_an_error_of_the_machine(serve, monkeypatch):
+def test_a_server_that_ends_or_hangs_is_a_fault_of_the_environment(serve, monkeypatch):
     server = serve().start()
     with closing(ServedFlow(FARNEBACK, stored_step=1, device=server.device)) as served:
         served.add(np.zeros((16, 16), np.uint8))
@@ -234,14 +234,14 @@ def test_a_server_that_ends_or_hangs_is_an_error_of_the_machine(serve, monkeypat
         with pytest.raises(EnvironmentFaultError, match="its process has ended"):
             late.add(np.zeros((16, 16), np.uint8))
     monkeypatch.setattr(service, "ANSWER_SECONDS", 0.1)
-    with closing(ServedFlow(FARNEBACK, stored_step=1, device=serve().device)) as waiting:  # that one is never started
+    with closing(ServedFlow(FARNEBACK, stored_step=1, device=serve().device)) as waiting:  # which is never started
         waiting.add(np.zeros((16, 16), np.uint8))
         waiting.add(np.zeros((16, 16), np.uint8))
         with pytest.raises(EnvironmentFaultError, match="no answer in 0.1 s"):
             waiting.finish()
 
 
-def test_a_worker_that_leaves_in_mid_window_disturbs_nobody_and_leaves_no_memory(serve):
+def test_a_worker_that_disconnects_in_mid_window_disturbs_no_other_and_leaves_no_memory(serve):
     server = serve()
     frames = moving(6)
     for _ in range(3):
@@ -273,24 +273,24 @@ def _target(descriptor: str) -> str:
 # ------------------------------------------------------------------------------------------------------ the process
 
 
-def test_the_process_starts_answers_reports_and_ends():
+def test_the_process_starts_answers_counts_and_ends():
     with FlowService("torch-cpu", FARNEBACK, stored_step=1) as service:
         assert service.device.name == "torch-cpu" and service.note == ""
         assert service.device.made_by == {"device": "cpu", "torch": torch.__version__}
-        assert service.report().pairs == 0
+        assert service.statistics().pairs == 0
         frames = moving(4)
         with closing(ServedFlow(FARNEBACK, stored_step=1, device=service.device)) as served:
             assert_same(images_of(served, frames), images_of(PairFlow(FARNEBACK, stored_step=1), frames))
-        report = service.report()
-        assert report.pairs == 3 and report.to_text().startswith("3 pairs, ")
+        statistics = service.statistics()
+        assert statistics.pairs == 3 and statistics.to_text().startswith("3 pairs, ")
         process = service.process
         process.kill()
         process.wait()
-        assert service.report() is None
+        assert service.statistics() is None
     assert process.poll() is not None
 
 
-def test_devices_that_are_not_there(monkeypatch):
+def test_missing_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(LookupError, match="no GPU"):
         find_device("cuda")
@@ -301,7 +301,7 @@ def test_devices_that_are_not_there(monkeypatch):
         find_device("cuda:2")
 
 
-def test_no_gpu_is_told_from_other_faults(monkeypatch):
+def test_no_gpu_is_an_error_of_its_own(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(NoGpuError, match="no GPU that torch"):
         FlowService("cuda", FARNEBACK, stored_step=1)
@@ -313,13 +313,13 @@ def test_no_gpu_is_told_from_other_faults(monkeypatch):
 # --------------------------------------------------------------------------------------------------------- the plan
 
 
-def test_plan_does_not_count_flow_that_is_computed_elsewhere(tmp_path):
+def test_plan_does_not_count_flow_of_a_device(tmp_path):
     toy.write_video(tmp_path / "v.mkv", toy.frames(0, "red", "left"))
     slow = FlowSettings("farneback", farneback=FarnebackParameters(iterations=100))
     settings = ExtractionSettings(short_side=0, flow=(slow,))
     job = ExtractionJob(str(tmp_path / "data"), "v", str(tmp_path / "v.mkv"), settings)
-    here = make_plan([job], num_workers=1)
-    there = make_plan([replace(job, flow_device=FlowDevice("cuda:0", "nobody", {}))], num_workers=1)
-    assert there.seconds < 0.7 * here.seconds
-    assert (there.num_images, there.num_bytes) == (here.num_images, here.num_bytes)
-    assert "or more: as long as flow on cuda:0 takes" in there.to_text() and "cuda" not in here.to_text()
+    by_workers = make_plan([job], num_workers=1)
+    by_device = make_plan([replace(job, flow_device=FlowDevice("cuda:0", "nobody", {}))], num_workers=1)
+    assert by_device.seconds < 0.7 * by_workers.seconds
+    assert (by_device.num_images, by_device.num_bytes) == (by_workers.num_images, by_workers.num_bytes)
+    assert "or more: as long as flow on cuda:0 takes" in by_device.to_text() and "cuda" not in by_workers.to_text()

@@ -1,4 +1,4 @@
-"""Shards: whole after any kill, few, shared by many writers and readers, and plain tar files."""
+"""Shards: undamaged by any kill, few, shared by many writers and readers, and plain tar files."""
 
 import json
 import multiprocessing
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.frames.test_store import JPEG, ODD_IDS, OTHER, publish
+from tests.frames.samples import JPEG, ODD_IDS, OTHER_JPEG, publish
 from twostream.errors import BadInputError
 from twostream.frames import shards
 from twostream.frames.packed import FrameShards
@@ -30,7 +30,7 @@ def store(tmp_path) -> FrameShards:
 
 
 def images(video_id: str) -> list[bytes]:
-    """What stands for the images of a video: 1 to 5 of up to 600 KB, known from its id."""
+    """Random bytes in place of the images of a video: 1 to 5 of up to 600 KB, which follow from its id."""
     rng = np.random.default_rng(list(video_id.encode()))
     return [rng.bytes(int(rng.integers(600_000))) for _ in range(rng.integers(1, 6))]
 
@@ -42,7 +42,7 @@ def write_missing(root: Path, video_ids: list[str]) -> None:
             publish(store, video_id, images(video_id))
 
 
-def assert_whole(store: FrameShards, video_ids: list[str]) -> None:
+def assert_complete(store: FrameShards, video_ids: list[str]) -> None:
     for video_id in video_ids:
         truth = images(video_id)
         assert store.count(video_id) == len(truth)
@@ -50,8 +50,8 @@ def assert_whole(store: FrameShards, video_ids: list[str]) -> None:
         assert list(store.record(video_id)["checksums"]) == [frame_name(k) for k in range(len(truth))]
 
 
-def listed(path: Path) -> list[str]:
-    """Members by the system's tar, which must not complain, and by Python's."""
+def tar_members(path: Path) -> list[str]:
+    """Names of the members, read by Python; the system's tar must read the same, without complaint."""
     with tarfile.open(path) as tar:
         names = tar.getnames()
     if shutil.which("tar"):
@@ -65,7 +65,7 @@ def listed(path: Path) -> list[str]:
 
 
 def test_killed_at_any_moment(tmp_path):
-    """Two writers side by side, killed again and again, until all videos are there."""
+    """Two writers side by side, killed again and again, until all videos are stored."""
     chance = random.Random(0)
     video_ids = [f"video {number}" for number in range(40)]
     store = FrameShards(tmp_path, "rgb")
@@ -80,15 +80,15 @@ def test_killed_at_any_moment(tmp_path):
             writer.kill()
             writer.join()
             kills += 1
-        assert_whole(store, store.video_ids())
-        if chance.random() < 0.5:  # else the next writers find what is left
+        assert_complete(store, store.video_ids())
+        if chance.random() < 0.5:  # else the next writers find the leftovers
             swept += store.sweep()
     assert swept, "no kill came while a video was being written"
     write_missing(tmp_path, video_ids)
     store.sweep()
     assert store.video_ids() == sorted(video_ids)
-    assert_whole(store, video_ids)
-    members = [name for path in store.folder.glob("*.tar") for name in listed(path)]
+    assert_complete(store, video_ids)
+    members = [name for path in store.folder.glob("*.tar") for name in tar_members(path)]
     assert {name.split("/")[0] for name in members} == set(video_ids)
     assert len(os.listdir(store.folder)) <= 4, "two shards at most, as there were two writers"
 
@@ -105,11 +105,11 @@ def test_four_writers_of_the_same_videos(tmp_path):
         assert writer.exitcode == 0
     store = FrameShards(tmp_path, "rgb")
     assert store.video_ids() == sorted(video_ids)
-    assert_whole(store, video_ids)
+    assert_complete(store, video_ids)
     assert len(os.listdir(store.folder)) <= 8
     assert store.sweep() == 0
     for path in store.folder.glob("*.tar"):
-        listed(path)
+        tar_members(path)
 
 
 def test_read_while_others_write(tmp_path):
@@ -120,23 +120,23 @@ def test_read_while_others_write(tmp_path):
         writer.start()
     seen = 0
     while any(writer.is_alive() for writer in writers):
-        there = [video_id for video_id in video_ids if store.has(video_id)]
-        assert len(there) >= seen
-        seen = len(there)
-        assert_whole(store, there[-3:])
+        stored = [video_id for video_id in video_ids if store.has(video_id)]
+        assert len(stored) >= seen
+        seen = len(stored)
+        assert_complete(store, stored[-3:])
     assert [writer.exitcode for writer in writers] == [0, 0]
-    assert_whole(store, video_ids)
+    assert_complete(store, video_ids)
 
 
-def test_two_that_published_one_video_at_once(tmp_path):
-    """Neither saw the other: all readers take the one in the first shard by name, also after it was read late."""
+def test_two_writers_that_published_one_video_at_once(tmp_path):
+    """Neither saw the other: all readers use the shard that comes first by name, even if they read it later."""
     folder = tmp_path / "rgb-images"
     shards = {}
-    for number, jpeg in enumerate((JPEG, OTHER)):
-        one = FrameShards(tmp_path / str(number), "rgb")
-        publish(one, "v", [jpeg])
-        publish(one, f"only in {number}", [jpeg])
-        (path,) = one.folder.glob("*.tar")
+    for number, jpeg in enumerate((JPEG, OTHER_JPEG)):
+        store = FrameShards(tmp_path / str(number), "rgb")
+        publish(store, "v", [jpeg])
+        publish(store, f"only in {number}", [jpeg])
+        (path,) = store.folder.glob("*.tar")
         shards[path.name] = path, jpeg
     last, first = sorted(shards, reverse=True)
     early = FrameShards(tmp_path, "rgb")
@@ -154,7 +154,7 @@ def test_two_that_published_one_video_at_once(tmp_path):
 
 @pytest.mark.parametrize("tail", [b"", b"\0" * 512, b"x" * 700, "next video"], ids=["none", "zeros", "noise", "member"])
 @pytest.mark.parametrize("line", [b"", b"[", b'["w", 512, 10, 20', b'["w", 1, 2, 3, 4, 5, 6.0, 7]'])
-def test_torn_end_is_not_there_and_is_cut_off_by_the_next_writer(store, tail, line):
+def test_torn_end_is_ignored_and_cut_off_by_the_next_writer(store, tail, line):
     publish(store, "v", [JPEG])
     (path,) = own_shards(store.folder)
     before = path.read_bytes()
@@ -164,21 +164,21 @@ def test_torn_end_is_not_there_and_is_cut_off_by_the_next_writer(store, tail, li
         file.seek(len(before) - 1024)
         file.write(tail if isinstance(tail, bytes) else tar_header(b"w/00001.jpg", 5000) + b"x" * 3000)
     index.write_bytes(text + line)
-    other = FrameShards(store.root, "rgb")
-    assert other.video_ids() == ["v"] and not other.has("w") and other.read_bytes("v", 0) == JPEG
-    publish(other, "w", [OTHER])
+    second = FrameShards(store.root, "rgb")
+    assert second.video_ids() == ["v"] and not second.has("w") and second.read_bytes("v", 0) == JPEG
+    publish(second, "w", [OTHER_JPEG])
     assert own_shards(store.folder) == [path]
     assert path.read_bytes().startswith(before[:-1024]) and index.read_bytes().startswith(text)
-    assert listed(path) == [f"{v}/{name}" for v in "vw" for name in ("00001.jpg", "video.json", "frames")]
-    for here in (store, other, FrameShards(store.root, "rgb")):
-        assert here.read_bytes("v", 0) == JPEG and here.read_bytes("w", 0) == OTHER
+    assert tar_members(path) == [f"{v}/{name}" for v in "vw" for name in ("00001.jpg", "video.json", "frames")]
+    for reader in (store, second, FrameShards(store.root, "rgb")):
+        assert reader.read_bytes("v", 0) == JPEG and reader.read_bytes("w", 0) == OTHER_JPEG
 
 
 # --------------------------------------------------------------------------------------------------- files
 
 
 def test_files_stay_few(tmp_path, monkeypatch):
-    """Each writer here is a new one, as after a restart."""
+    """Every video has a new writer, as after a restart."""
     monkeypatch.setattr(shards, "VIDEOS_PER_SHARD", 5)
     for number in range(23):
         publish(FrameShards(tmp_path, "rgb"), f"v{number}", [JPEG])
@@ -187,26 +187,26 @@ def test_files_stay_few(tmp_path, monkeypatch):
     assert sorted(len(Path(f"{p}.index").read_text().splitlines()) for p in own_shards(store.folder)) == [3, 5, 5, 5, 5]
     assert len(store.video_ids()) == 23 and all(store.read_bytes(f"v{k}", 0) == JPEG for k in range(23))
     store.remove("v0")
-    assert not store.has("v0") and publish(store, "v0", [OTHER]) and store.read_bytes("v0", 0) == OTHER
+    assert not store.has("v0") and publish(store, "v0", [OTHER_JPEG]) and store.read_bytes("v0", 0) == OTHER_JPEG
 
 
 def test_shards_of_another_machine_are_read_and_left_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "machine", lambda: "00000000")
+    monkeypatch.setattr(shards, "machine_id", lambda: "00000000")
     publish(FrameShards(tmp_path, "rgb"), "a", [JPEG])
     before = {path.name: path.read_bytes() for path in (tmp_path / "rgb-images").iterdir()}
-    monkeypatch.setattr(shards, "machine", lambda: "11111111")
+    monkeypatch.setattr(shards, "machine_id", lambda: "11111111")
     store = FrameShards(tmp_path, "rgb")
-    publish(store, "b", [OTHER])
-    assert publish(store, "a", [OTHER]) is False
+    publish(store, "b", [OTHER_JPEG])
+    assert publish(store, "a", [OTHER_JPEG]) is False
     assert store.video_ids() == ["a", "b"] and len(os.listdir(store.folder)) == 4
     assert all((store.folder / name).read_bytes() == data for name, data in before.items())
 
 
 @pytest.mark.skipif(not shutil.which("tar"), reason="no tar program")
 def test_ordinary_tar_unpacks_them(store, tmp_path):
-    """Into what folder stores read, byte for byte; names that are no UTF-8 too."""
+    """Into folders that a folder store reads, byte for byte; also names that are not UTF-8."""
     for number, video_id in enumerate(ODD_IDS):
-        publish(store, video_id, [JPEG, OTHER + bytes([number])])
+        publish(store, video_id, [JPEG, OTHER_JPEG + bytes([number])])
     (path,) = own_shards(store.folder)
     out = tmp_path / "out" / "rgb-images"
     out.mkdir(parents=True)
@@ -217,7 +217,7 @@ def test_ordinary_tar_unpacks_them(store, tmp_path):
         folder = out / video_id
         assert sorted(os.listdir(folder)) == ["00001.jpg", "00002.jpg", "frames", "video.json"]
         assert (folder / "00001.jpg").read_bytes() == JPEG
-        assert (folder / "00002.jpg").read_bytes() == OTHER + bytes([number])
+        assert (folder / "00002.jpg").read_bytes() == OTHER_JPEG + bytes([number])
         assert (folder / "video.json").read_bytes() == store.record_text(video_id)
 
 
@@ -225,7 +225,7 @@ def test_ordinary_tar_unpacks_them(store, tmp_path):
     "name", ["a", "v/00001.jpg", "x" * 99, "x" * 100, "x" * 101, "測" * 33, "測" * 34, "a\udcff/1"]
 )
 @pytest.mark.parametrize("length", [0, 1, 511, 512, 17_000, 8**10 + 1])
-def test_header_is_the_one_of_tarfile(name, length):
+def test_header_is_what_tarfile_writes(name, length):
     member = tarfile.TarInfo(name)
     member.size = length
     truth = member.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
@@ -236,7 +236,7 @@ def test_an_empty_shard_is_a_tar_file(store):
     with store.writer("v") as writer:
         writer.write(0, JPEG)
     (path,) = own_shards(store.folder)
-    assert listed(path) == [] and store.video_ids() == []
+    assert tar_members(path) == [] and store.video_ids() == []
 
 
 # ------------------------------------------------------------------------------------------------- damage
@@ -255,12 +255,12 @@ def test_cut_shard_is_named_and_not_written_to(store):
     (path,) = own_shards(store.folder)
     os.truncate(path, 700)
     cut = FrameShards(store.root, "rgb")
-    assert cut.facts("v") == (1, 0.0, 1), "the index tells"
+    assert cut.facts("v") == (1, 0.0, 1), "known from the index"
     with pytest.raises(BadInputError, match=f"{path.name} ends before byte"):
         cut.read("v", [0])
-    publish(cut, "w", [OTHER])
+    publish(cut, "w", [OTHER_JPEG])
     assert path.stat().st_size == 700
-    assert cut.read_bytes("w", 0) == OTHER
+    assert cut.read_bytes("w", 0) == OTHER_JPEG
 
 
 @pytest.mark.parametrize(
@@ -271,37 +271,37 @@ def test_damaged_index_is_named_every_time(tmp_path, line):
     store = FrameShards(tmp_path, "rgb")
     publish(store, "v", [JPEG])
     (path,) = own_shards(store.folder)
-    other = store.folder / "shard-ffffffff-00000000.tar.index"
-    other.write_bytes(line + b"\n")
-    late = FrameShards(tmp_path, "rgb")
+    damaged = store.folder / "shard-ffffffff-00000000.tar.index"
+    damaged.write_bytes(line + b"\n")
+    reader = FrameShards(tmp_path, "rgb")
     for _ in range(2):
-        with pytest.raises(BadInputError, match=f"{other.name}: .*expected the index of a shard"):
-            late.has("v")
-    other.unlink()
-    assert late.has("v") and late.read_bytes("v", 0) == JPEG
+        with pytest.raises(BadInputError, match=f"{damaged.name}: .*expected the index of a shard"):
+            reader.has("v")
+    damaged.unlink()
+    assert reader.has("v") and reader.read_bytes("v", 0) == JPEG
 
 
 def test_damaged_table_of_images_is_named(store):
     publish(store, "v", [JPEG, JPEG])
     (path,) = own_shards(store.folder)
     with tarfile.open(path) as tar:
-        place = tar.getmember("v/frames").offset_data
+        offset = tar.getmember("v/frames").offset_data
     with open(path, "r+b") as file:
-        file.seek(place)
+        file.seek(offset)
         file.write(b"\xff" * 32)
-    for ask in (store.frame_indices, lambda v: store.read_bytes(v, 1)):
-        with pytest.raises(BadInputError, match=f"{path.name}, byte {place}: damaged table"):
-            ask("v")
+    for call in (store.frame_indices, lambda v: store.read_bytes(v, 1)):
+        with pytest.raises(BadInputError, match=f"{path.name}, byte {offset}: damaged table"):
+            call("v")
 
 
-def test_full_disk_is_an_error_and_leaves_what_was_there(store, monkeypatch):
+def test_full_disk_is_an_error_and_keeps_what_was_stored(store, monkeypatch):
     publish(store, "v", [JPEG])
     (path,) = own_shards(store.folder)
     before, text = path.read_bytes(), Path(f"{path}.index").read_bytes()
     pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda file, data, offset: pwrite(file, data[:7], offset))
     with pytest.raises(OSError, match="No space left.*index"):
-        publish(store, "w", [OTHER])
+        publish(store, "w", [OTHER_JPEG])
     assert (path.read_bytes(), Path(f"{path}.index").read_bytes()) == (before, text)
 
 
@@ -327,7 +327,7 @@ def test_index_is_small_and_needs_no_tar(tmp_path):
         kept, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    # Bytes a video: 52 in the columns; while reading, those twice and a block of about a megabyte of lines.
+    # Bytes per video: 52 in the columns; while reading, twice that and a block of about a megabyte of lines.
     assert kept / 50_000 < 56 and peak / 50_000 < 250
     assert reader.find("video_0000_000123").shard == "shard-00000000-00000000.tar"
     assert reader.find("video_0050_000000") is None
@@ -366,9 +366,9 @@ def test_open_files_are_bounded_and_closed(store):
 def test_lock_is_held_while_a_video_is_written(store):
     with store.writer("v") as writer:
         (path,) = own_shards(store.folder)
-        assert Shard.take(path) is None and store.sweep() == 0
+        assert Shard.lock(path) is None and store.sweep() == 0
         writer.write(0, JPEG)
         writer.publish({"num_frames": 1})
-    shard = Shard.take(path)
+    shard = Shard.lock(path)
     assert shard is not None
     shard.release()

@@ -1,28 +1,19 @@
-"""The contract of frame stores, for every kind: published whole or not at all, read by frame index, damage named."""
+"""The contract of frame stores, for every kind: videos appear whole or not at all, are read by frame index, damage is named."""
 
 import json
 import multiprocessing
-import os
 import pickle
-import socket
-import subprocess
-import sys
 import tarfile
 
-import cv2
 import numpy as np
 import pytest
 
-from tests.conftest import noise_image
+from tests.frames.samples import JPEG, ODD_IDS, OTHER_JPEG, publish, reopened
 from twostream.errors import BadInputError
-from twostream.frames.folders import FrameFolders
 from twostream.frames.jpeg import encode_jpeg
 from twostream.frames.store import FrameStore, checksum, frame_name
-from twostream.frames.stores import STORES, input_types, open_store
+from twostream.frames.stores import STORES
 from twostream.video.ids import check_video_id
-
-JPEG = encode_jpeg(noise_image(), quality=90, chroma_subsampling=True)
-OTHER = encode_jpeg(noise_image(1), quality=90, chroma_subsampling=True)
 
 
 @pytest.fixture(params=STORES)
@@ -30,20 +21,8 @@ def store(request, tmp_path) -> FrameStore:
     return STORES[request.param](tmp_path, "rgb")
 
 
-def publish(store: FrameStore, video_id: str, jpegs: list[bytes], **record) -> bool:
-    with store.writer(video_id) as writer:
-        for index, jpeg in enumerate(jpegs):
-            writer.write(index, jpeg)
-        return writer.publish({"num_frames": len(jpegs)} | record)
-
-
-def again(store: FrameStore) -> FrameStore:
-    """Another store on the same files, which remembers nothing."""
-    return type(store)(store.root, store.input_type)
-
-
 def damage(store: FrameStore, video_id: str, name: str, data: bytes) -> None:
-    """Replace a file of a video on the disk; in a tar file, which cannot shrink, its rest becomes zeros."""
+    """Replace a file of a video on the disk; in a tar file, which cannot shrink, the rest of it becomes zeros."""
     if store.kind == "folders":
         (store.folder / video_id / name).write_bytes(data)
         return
@@ -62,13 +41,13 @@ def test_files_count_from_one():
 def test_nothing_is_visible_before_publish_and_all_after(store):
     with store.writer("v") as writer:
         writer.write(0, JPEG)
-        for here in (store, again(store)):
-            assert not here.has("v") and here.video_ids() == [] and here.record("v") is None
+        for reader in (store, reopened(store)):
+            assert not reader.has("v") and reader.video_ids() == [] and reader.record("v") is None
         assert writer.publish({"num_frames": 1})
-    for here in (store, again(store)):
-        assert here.has("v") and here.video_ids() == ["v"] and here.count("v") == 1
-        assert here.record("v") == {"num_frames": 1, "checksums": {"00001.jpg": checksum(JPEG)}}
-        assert here.frame_indices("v") == [0] and here.read_bytes("v", 0) == JPEG
+    for reader in (store, reopened(store)):
+        assert reader.has("v") and reader.video_ids() == ["v"] and reader.count("v") == 1
+        assert reader.record("v") == {"num_frames": 1, "checksums": {"00001.jpg": checksum(JPEG)}}
+        assert reader.frame_indices("v") == [0] and reader.read_bytes("v", 0) == JPEG
 
 
 def test_leaving_without_publish_leaves_nothing(store):
@@ -77,18 +56,18 @@ def test_leaving_without_publish_leaves_nothing(store):
         raise RuntimeError("in mid-video")
     assert store.video_ids() == [] and not store.has("v")
     assert store.sweep() == 0, "something was left to sweep"
-    assert publish(store, "v", [OTHER]) and store.read_bytes("v", 0) == OTHER
+    assert publish(store, "v", [OTHER_JPEG]) and store.read_bytes("v", 0) == OTHER_JPEG
 
 
-def test_second_of_two_writers_is_told_and_the_first_one_stays(store):
-    with store.writer("v") as first, again(store).writer("v") as second:
+def test_of_two_writers_the_first_wins_and_the_second_learns_it(store):
+    with store.writer("v") as first, reopened(store).writer("v") as second:
         first.write(0, JPEG)
-        second.write(0, OTHER)
+        second.write(0, OTHER_JPEG)
         assert first.publish({"num_frames": 1}) is True
         assert second.publish({"num_frames": 1}) is False
-    assert publish(store, "v", [OTHER]) is False
-    for here in (store, again(store)):
-        assert here.video_ids() == ["v"] and here.read_bytes("v", 0) == JPEG
+    assert publish(store, "v", [OTHER_JPEG]) is False
+    for reader in (store, reopened(store)):
+        assert reader.video_ids() == ["v"] and reader.read_bytes("v", 0) == JPEG
     assert store.sweep() == 0
 
 
@@ -96,26 +75,26 @@ def test_writers_of_different_videos_at_once(store):
     with store.writer("a") as first, store.writer("b") as second:
         for index in range(3):
             first.write(index, JPEG)
-            second.write(index, OTHER)
+            second.write(index, OTHER_JPEG)
         assert second.publish({"num_frames": 3}) and first.publish({"num_frames": 3})
     assert store.video_ids() == ["a", "b"]
-    assert [store.read_bytes(v, k) for v in "ab" for k in range(3)] == [JPEG] * 3 + [OTHER] * 3
+    assert [store.read_bytes(v, k) for v in "ab" for k in range(3)] == [JPEG] * 3 + [OTHER_JPEG] * 3
 
 
 def test_facts_and_stored_images_with_a_stored_step(store):
     with store.writer("v") as writer:
         for index in (0, 3, 6):
-            writer.write(index, JPEG if index else OTHER)
+            writer.write(index, JPEG if index else OTHER_JPEG)
         writer.publish({"num_frames": 8, "fps": 12.5, "settings": {"frame_step": 3}})
-    assert store.facts("v") == again(store).facts("v") == (8, 12.5, 3) and store.count("v") == 8
+    assert store.facts("v") == reopened(store).facts("v") == (8, 12.5, 3) and store.count("v") == 8
     assert store.frame_indices("v") == [0, 3, 6]
-    assert [store.read_bytes("v", k) for k in (6, 0, 3)] == [JPEG, OTHER, JPEG]
+    assert [store.read_bytes("v", k) for k in (6, 0, 3)] == [JPEG, OTHER_JPEG, JPEG]
     with pytest.raises(BadInputError, match="v/00006.jpg is missing"):
         store.read_bytes("v", 5)
 
 
 def test_images_with_gaps_and_without_a_record(store):
-    """As other tools leave them, and prep/pack.py brings them over."""
+    """As other tools leave them, and as twostream pack copies them."""
     with store.writer("v") as writer:
         for index in (1, 2, 7, 99_999):
             writer.write(index, JPEG + bytes([index % 256]))
@@ -136,36 +115,36 @@ def test_record_is_kept_to_the_byte(store):
     assert store.record_text("v") == text
 
 
-def test_video_that_is_not_there(store):
-    publish(store, "there", [JPEG])
-    for ask in (store.frame_indices, store.count, store.facts, lambda v: store.read_bytes(v, 6)):
+def test_video_that_is_not_stored(store):
+    publish(store, "present", [JPEG])
+    for call in (store.frame_indices, store.count, store.facts, lambda v: store.read_bytes(v, 6)):
         with pytest.raises(BadInputError, match="absent.* is missing"):
-            ask("absent")
+            call("absent")
     assert store.record("absent") is None and not store.has("absent")
     assert "absent" in store.where("absent")
 
 
-def test_removed_video_can_be_written_again(store):
+def test_removed_video_can_be_written_reopened(store):
     for video_id in "abc":
         publish(store, video_id, [JPEG, JPEG])
     for video_id in "cac":
         store.remove(video_id)
-        for here in (store, again(store)):
-            assert not here.has(video_id) and video_id not in here.video_ids()
-        assert publish(store, video_id, [OTHER])
-    for here in (store, again(store)):
-        assert here.video_ids() == ["a", "b", "c"]
-        assert [here.count(v) for v in "abc"] == [1, 2, 1]
-        assert [here.read_bytes(v, 0) for v in "abc"] == [OTHER, JPEG, OTHER]
+        for reader in (store, reopened(store)):
+            assert not reader.has(video_id) and video_id not in reader.video_ids()
+        assert publish(store, video_id, [OTHER_JPEG])
+    for reader in (store, reopened(store)):
+        assert reader.video_ids() == ["a", "b", "c"]
+        assert [reader.count(v) for v in "abc"] == [1, 2, 1]
+        assert [reader.read_bytes(v, 0) for v in "abc"] == [OTHER_JPEG, JPEG, OTHER_JPEG]
 
 
-def test_videos_published_elsewhere_are_found(store):
-    other = again(store)
-    assert not store.has("a") and not other.has("b")
+def test_videos_published_by_other_processes_are_found(store):
+    second = reopened(store)
+    assert not store.has("a") and not second.has("b")
     publish(store, "a", [JPEG])
-    assert other.has("a")
-    publish(other, "b", [OTHER])
-    assert store.record("b")["num_frames"] == 1 and store.read_bytes("b", 0) == OTHER
+    assert second.has("a")
+    publish(second, "b", [OTHER_JPEG])
+    assert store.record("b")["num_frames"] == 1 and store.read_bytes("b", 0) == OTHER_JPEG
 
 
 def read_here(store: FrameStore, video_id: str) -> np.ndarray:
@@ -176,7 +155,7 @@ def read_here(store: FrameStore, video_id: str) -> np.ndarray:
 def test_worker_processes_read(store, method):
     """As a loader's workers do; the store has been used before, and is used by the parent too."""
     for video_id in "ab":
-        publish(store, video_id, [JPEG, OTHER])
+        publish(store, video_id, [JPEG, OTHER_JPEG])
     truth = store.read("a", [1, 0])
     with multiprocessing.get_context(method).Pool(2) as pool:
         for clip in pool.starmap(read_here, [(store, v) for v in "abba"], chunksize=1):
@@ -190,7 +169,7 @@ def test_a_copy_by_pickle_is_small(store):
     assert len(pickle.dumps(store)) < 1000
 
 
-def test_reads_frames_in_the_order_asked_as_rgb(store):
+def test_frames_come_in_the_order_of_the_indices_as_rgb(store):
     pictures = [np.full((16, 16, 3), colour, np.uint8) for colour in [(200, 30, 60), (20, 180, 90)]]
     publish(store, "v", [encode_jpeg(p, quality=95, chroma_subsampling=False) for p in pictures])
     clip = store.read("v", [1, 0, 1])
@@ -203,7 +182,7 @@ def test_reads_frames_in_the_order_asked_as_rgb(store):
 def test_cut_image_is_refused_by_name(store, share):
     publish(store, "v", [JPEG, JPEG])
     damage(store, "v", "00002.jpg", JPEG[: int(len(JPEG) * share)])
-    with pytest.raises(BadInputError, match="v/00002.jpg: .*no whole JPEG"):
+    with pytest.raises(BadInputError, match="v/00002.jpg: .*not a complete JPEG"):
         store.read("v", [0, 1])
 
 
@@ -215,36 +194,21 @@ def test_missing_image_is_named(store):
 
 @pytest.mark.parametrize("video_id", ["", ".", "..", ".hidden", "../x", "a/b", "/etc", "a\\b", "a\0b"])
 def test_id_that_is_no_plain_name_is_refused(store, video_id):
-    asked = [check_video_id, store.writer, store.has, store.record, store.remove, store.where]
-    for ask in (*asked, lambda v: store.read_bytes(v, 0)):
+    calls = [check_video_id, store.writer, store.has, store.record, store.remove, store.where]
+    for call in (*calls, lambda v: store.read_bytes(v, 0)):
         with pytest.raises(BadInputError, match="video id"):
-            ask(video_id)
-
-
-ODD_IDS = [
-    "-dash",
-    "with space",
-    "50% off",
-    "a:b",
-    'it\'s "quoted"',
-    "測試ü",
-    "v" * 200,
-    "v" * 255,
-    "two\nlines",
-    "tab\t",
-]
-ODD_IDS += ["--help", "*", "$(touch x)", "trailing.", "Ü" * 127, "Upper", "upper", "bytes\udcff\udcfe", "[1, 2]", "@a"]
+            call(video_id)
 
 
 def test_odd_names_are_fine(store):
     for number, video_id in enumerate(ODD_IDS):
         assert publish(store, video_id, [JPEG, JPEG + bytes([number])], id=video_id)
-    for here in (store, again(store)):
-        assert here.video_ids() == sorted(ODD_IDS)
+    for reader in (store, reopened(store)):
+        assert reader.video_ids() == sorted(ODD_IDS)
         for number, video_id in enumerate(ODD_IDS):
-            assert here.record(video_id)["id"] == video_id
-            assert here.read_bytes(video_id, 1) == JPEG + bytes([number])
-            assert video_id in here.where(video_id, 1)
+            assert reader.record(video_id)["id"] == video_id
+            assert reader.read_bytes(video_id, 1) == JPEG + bytes([number])
+            assert video_id in reader.where(video_id, 1)
 
 
 @pytest.mark.parametrize(
@@ -267,106 +231,3 @@ def test_record_is_json_with_what_the_caller_gave(store):
         writer.write(0, JPEG)
         writer.publish({"num_frames": 1, "source": {"name": "ü.mp4"}})
     assert json.loads(store.record_text("v"))["source"] == {"name": "ü.mp4"}
-
-
-# -------------------------------------------------------------------------------------------------- which kind
-
-
-@pytest.mark.parametrize("kind", STORES)
-def test_kind_is_seen_on_disk(tmp_path, kind):
-    assert open_store(tmp_path, "rgb").kind == "folders", "where nothing is and nobody says"
-    (tmp_path / "rgb-images").mkdir()
-    (tmp_path / "rgb-images" / "extraction.json").write_text("{}")
-    store = open_store(tmp_path, "rgb", kind=kind)
-    assert store.kind == kind
-    publish(store, "v", [JPEG])
-    for asked in (None, kind):
-        assert open_store(tmp_path, "rgb", kind=asked).kind == kind
-        assert open_store(str(tmp_path), "rgb", kind=asked).has("v")
-    (other,) = set(STORES) - {kind}
-    with pytest.raises(BadInputError, match=f"rgb-images .*'{kind}'.*'{other}'.*prep/pack.py .*--store={other}"):
-        open_store(tmp_path, "rgb", kind=other)
-    assert open_store(tmp_path, "farneback", kind=other).kind == other
-
-
-def test_shards_unpacked_beside_themselves_are_still_shards(tmp_path):
-    publish(open_store(tmp_path, "rgb", kind="packed"), "v", [JPEG])
-    for name in "abcdefgh":
-        (tmp_path / "rgb-images" / name).mkdir()
-    assert open_store(tmp_path, "rgb").video_ids() == ["v"]
-
-
-def test_opened_store_is_remembered_until_another_tree_stands_there(tmp_path):
-    store = open_store(tmp_path / "a", "rgb", kind="packed")
-    publish(store, "v", [JPEG])
-    assert open_store(tmp_path / "a", "rgb") is store
-    os.rename(tmp_path / "a", tmp_path / "old")
-    publish(open_store(tmp_path / "a", "rgb"), "w", [JPEG])
-    assert open_store(tmp_path / "a", "rgb").kind == "folders" and open_store(tmp_path / "a", "rgb").has("w")
-    os.rename(tmp_path / "a", tmp_path / "other")
-    os.rename(tmp_path / "old", tmp_path / "a")
-    assert open_store(tmp_path / "a", "rgb").video_ids() == ["v"] and not open_store(tmp_path / "a", "rgb").has("w")
-
-
-def test_input_types_of_a_data_root(tmp_path):
-    for name in ("farneback-images", "rgb-images", "dis-images", "hfiles"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "notes-images").write_text("no folder")
-    assert input_types(tmp_path) == ["rgb", "dis", "farneback"]
-
-
-# ----------------------------------------------------------------------------------------------------- folders
-
-
-@pytest.fixture
-def folders(tmp_path) -> FrameFolders:
-    return FrameFolders(tmp_path, "rgb")
-
-
-def test_a_published_folder_is_all_there_is(folders):
-    publish(folders, "v", [JPEG])
-    with pytest.raises(RuntimeError), folders.writer("w") as writer:
-        writer.write(0, JPEG)
-        raise RuntimeError("in mid-video")
-    assert os.listdir(folders.folder) == ["v"]
-    assert sorted(os.listdir(folders.folder / "v")) == ["00001.jpg", "video.json"]
-
-
-def test_folders_of_other_tools_are_read_and_counted(folders):
-    folder = folders.folder / "old"
-    folder.mkdir(parents=True)
-    for name in ("00001.jpg", "00002.jpg", "100000.jpg", "thumb.jpg", "00003.png", "00001.jpg.tmp"):
-        (folder / name).write_bytes(JPEG)
-    assert folders.record("old") is None
-    assert folders.count("old") == 3
-    assert folders.read("old", [0, 1]).shape == (2, 48, 64, 3)
-
-
-def test_sweep_removes_what_processes_that_are_gone_left(folders):
-    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    host = socket.gethostname()
-    left = [f".tmp-{host}-{gone.stdout.strip()}-0123abcd", f".tmp-{host}-{gone.stdout.strip()}-ffffffff"]
-    kept = [f".tmp-{host}-{os.getpid()}-0123abcd", f".tmp-{host}-1-0123abcd"]  # living ones: this process, and init
-    kept += [f".tmp-x{host}-{gone.stdout.strip()}-0123abcd", f".tmp-{host}-x-0123abcd", "video", ".hidden", ".tmp-mine"]
-    for name in (*left, *kept):
-        (folders.folder / name).mkdir(parents=True)
-        (folders.folder / name / "00001.jpg").write_bytes(JPEG)
-    assert folders.sweep() == 2
-    assert sorted(os.listdir(folders.folder)) == sorted(kept)
-    assert folders.sweep() == 0
-
-
-# ------------------------------------------------------------------------------------------------------ images
-
-
-def test_flow_images_lose_less_without_chroma_subsampling():
-    """The promise behind `chroma_subsampling=False`: x and y live in the chroma planes that 4:2:0 halves."""
-    rng = np.random.default_rng(0)
-    x, y = (cv2.GaussianBlur(rng.normal(0, 60, (96, 96)).astype(np.float32), (0, 0), 2) for _ in range(2))
-    image = np.clip(np.stack([x, y, np.hypot(x, y)], -1) + 128, 0, 255).astype(np.uint8)
-    error = {}
-    for subsampling in (True, False):
-        data = encode_jpeg(image, quality=90, chroma_subsampling=subsampling)
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-        error[subsampling] = np.abs(decoded[..., :2].astype(int) - image[..., :2]).mean()
-    assert error[False] < 0.7 * error[True]

@@ -1,4 +1,4 @@
-"""The contract of every network in BACKBONES, and that ours are the published ones."""
+"""The contract of every network in BACKBONES, and that these are the published networks."""
 
 import re
 
@@ -34,7 +34,7 @@ def pictures(size: int, *, count=2, clip_len=1) -> torch.Tensor:
     return torch.randint(0, 256, (count, 1, clip_len, size, size, 3), generator=generator, dtype=torch.uint8)
 
 
-# ResNet-101 is ResNet-50 with more of the same blocks, and takes as long as all the others.
+# ResNet-101 is ResNet-50 with more of the same blocks, and takes as long as all the other networks.
 @pytest.fixture(
     scope="module",
     params=[pytest.param(name, marks=[pytest.mark.slow] if name == "resnet101" else []) for name in BACKBONES],
@@ -54,7 +54,7 @@ def test_logits_of_clips(backbone, network):
     with torch.no_grad():
         logits = network(pictures(BACKBONES[backbone].min_input_size, clip_len=3))
     assert logits.shape == (2, NUM_CLASSES) and logits.dtype == torch.float32
-    # A new head gives all classes nearly the same score: features are of order 1, its weights of order HEAD_STD.
+    # A new head gives all classes nearly the same score: features are of order 1, and its weights of order HEAD_STD.
     assert logits.abs().max() < 1
 
 
@@ -67,11 +67,11 @@ def test_a_head_below_zero_still_learns(backbone, network):
         (gradient,) = torch.autograd.grad(functional.cross_entropy(logits, torch.tensor([0, 1])), head.bias)
     finally:
         nn.init.zeros_(head.bias)
-    # Five nearly equal scores, two classes seen once each: .2 less 1/2 for those, .2 for the others
+    # Five nearly equal scores, two classes seen once each: 0.2 - 0.5 for these two, 0.2 for the other three.
     assert logits.max() < -8 and torch.allclose(gradient, torch.tensor([-0.3, -0.3, 0.2, 0.2, 0.2]), atol=0.1)
 
 
-def test_first_layer_is_widened_and_alone_in_it(backbone, network):
+def test_only_the_first_layer_is_widened(backbone, network):
     first = BACKBONES[backbone].first_layer
     with torch.device("meta"):
         single = build_model(stream(backbone)).backbone
@@ -86,7 +86,7 @@ def test_first_layer_is_widened_and_alone_in_it(backbone, network):
 
 def test_head_is_the_last_layer(backbone, network):
     head = network.backbone.get_submodule(BACKBONES[backbone].head)
-    assert isinstance(head, (nn.Linear, nn.Conv2d))  # SqueezeNet scores each place, and averages after
+    assert isinstance(head, (nn.Linear, nn.Conv2d))  # SqueezeNet's head scores each position, and averages then
     assert head.weight.shape[0] == NUM_CLASSES and not head.bias.any()
 
 
@@ -110,8 +110,8 @@ def test_dropout_reaches_the_network(backbone):
 
 
 @pytest.mark.parametrize("kind, learning", [("train", None), ("partial", 1), ("frozen", 0)])
-def test_batch_norm_of(backbone, kind, learning):
-    """How many of the first ones learn, after any switch between training and evaluation; all others do."""
+def test_which_batch_norms_learn(backbone, kind, learning):
+    """Only the first `learning` ones (None: all), also after switching between training and evaluation."""
     with torch.device("meta"):
         reference = build_model(stream(backbone))
         names = [name for name, m in reference.named_modules() if isinstance(m, nn.BatchNorm2d)]
@@ -128,7 +128,7 @@ def test_batch_norm_of(backbone, kind, learning):
     assert network.state_dict().keys() == reference.state_dict().keys()
 
 
-def test_no_buffers_of_ours_in_the_weights(backbone, network):
+def test_weights_are_those_of_the_backbone_only(backbone, network):
     assert all(name.startswith("backbone.") for name in network.state_dict())
 
 
@@ -150,7 +150,7 @@ def test_one_step_lowers_the_loss(backbone, network):
     before = functional.cross_entropy(network(clips), labels)
     before.backward()
     with torch.no_grad():
-        # Where the loss is nearly straight, a rate of r / |gradient|^2 lowers it by r, whatever the network's scale.
+        # Where the loss is nearly linear, a rate of r / |gradient|^2 lowers it by r, for any scale of the network.
         squared = sum(p.grad.square().sum() for p in network.parameters())
         for parameter in network.parameters():
             parameter -= 0.002 / squared * parameter.grad
@@ -158,7 +158,7 @@ def test_one_step_lowers_the_loss(backbone, network):
     assert 0.0005 < before - after < 0.005
 
 
-# ------------------------------------------------------------------------------------------------ one by one
+# ------------------------------------------------------------------------------------------------ single networks
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_normalisation(backbone, pixel, expected, clip_len):
     record = BACKBONES[backbone]
     network = StreamNetwork(nn.Identity(), mean=record.mean, std=record.std, clip_len=clip_len, modality="rgb")
     clip = torch.tensor(pixel, dtype=torch.uint8).expand(1, 1, clip_len, 1, 1, 3)
-    # float32 of 255 * mean is off by 1e-5 where pixels are not scaled
+    # 255 * mean is off by 1e-5 in float32 where pixels are not scaled.
     assert torch.allclose(network(clip).flatten(), torch.tensor(expected).float().repeat(clip_len), atol=2e-5)
 
 
@@ -186,9 +186,9 @@ def test_normalisation(backbone, pixel, expected, clip_len):
 
 
 def bare(*, clip_len=1, modality="rgb", backbone=None) -> StreamNetwork:
-    """A network that gives its backbone the pictures as they are stored, in float32."""
-    one = {"mean": (0.0,) * 3, "std": (1 / 255,) * 3}
-    return StreamNetwork(backbone or nn.Identity(), **one, clip_len=clip_len, modality=modality)
+    """A network whose backbone gets the pictures as they are stored, in float32."""
+    unchanged = {"mean": (0.0,) * 3, "std": (1 / 255,) * 3}
+    return StreamNetwork(backbone or nn.Identity(), **unchanged, clip_len=clip_len, modality=modality)
 
 
 def seen_by_backbone(network: StreamNetwork, *inputs: torch.Tensor) -> torch.Tensor:
@@ -200,7 +200,7 @@ def seen_by_backbone(network: StreamNetwork, *inputs: torch.Tensor) -> torch.Ten
 
 
 def mirrored_by_definition(clips: np.ndarray, modality: str) -> np.ndarray:
-    """(..., W, C): left and right change places; so does the sign of x-flow, which is v - 128 grey levels."""
+    """(..., W, C): left and right are exchanged; x of flow, which is v - 128 grey levels, changes its sign."""
     result = clips[..., ::-1, :].astype(int)
     if modality == "flow":
         result[..., 0] = np.minimum(128 - (result[..., 0] - 128), 255)
@@ -215,19 +215,18 @@ def test_mirroring_on_the_device_is_its_definition(modality, num_segments, clip_
     clips[0, 0, 0, 0, :, 0] = [0, 1, 127, 128, 129, 254, 255]
     stored, chosen = torch.from_numpy(clips.copy()), torch.tensor([True, False, True, False])
     network = bare(clip_len=clip_len, modality=modality)
-    some = np.where(chosen.view(4, 1, 1, 1, 1, 1), mirrored_by_definition(clips, modality), clips)
-    for words, stored_or_mirrored in (((), clips), ((chosen,), some), ((torch.zeros(4, dtype=torch.bool),), clips)):
-        expected = stored_or_mirrored
+    partly_mirrored = np.where(chosen.view(4, 1, 1, 1, 1, 1), mirrored_by_definition(clips, modality), clips)
+    for mirrored, expected in ((None, clips), (chosen, partly_mirrored), (torch.zeros(4, dtype=torch.bool), clips)):
         if modality == "flow":  # R = x, G = y, B = magnitude, as in a flow image
             length = np.hypot(expected[..., 0].astype(float) - 128, expected[..., 1].astype(float) - 128)
             expected = np.concatenate([expected, np.clip(np.rint(length) + 128, 0, 255)[..., None]], axis=-1)
-        pictures = seen_by_backbone(network, stored, *words)
+        pictures = seen_by_backbone(network, stored, mirrored)
         # All segments of the first video, then of the second; all channels of frame 0, then of frame 1.
         assert pictures.dtype == torch.float32 and pictures.shape == (4 * num_segments, 3 * clip_len, 6, 7)
         for video, segment, frame, channel in np.ndindex(4, num_segments, clip_len, 3):
             plane = pictures[video * num_segments + segment, 3 * frame + channel]
             np.testing.assert_array_equal(plane, expected[video, segment, frame, :, :, channel])
-        # Whatever the order in memory of what comes: else convolutions would choose another one by themselves.
+        # In any case: otherwise convolutions would choose another order in memory by themselves.
         assert pictures.is_contiguous()
     np.testing.assert_array_equal(stored, clips)
 
@@ -239,7 +238,7 @@ def test_mirroring_a_flow_image_is_mirroring_the_motion(coding):
     stored = torch.from_numpy(coding.encode(flow)[None, None, None, :, :, :2])
     seen = as_seen(stored, torch.tensor([True]), "flow")[0, 0, 0].numpy()
     np.testing.assert_array_equal(seen[..., :2], expected[..., :2])
-    # Of levels that are rounded already
+    # The magnitude of levels that are rounded already.
     assert np.abs(seen[..., 2].astype(int) - expected[..., 2]).max() <= 1
     planes = np.vstack([coding.encode(flow)[..., k] for k in (0, 1)])
     np.testing.assert_array_equal(as_seen(stored, None, "flow")[0, 0, 0], from_planes(planes))
@@ -253,7 +252,7 @@ def test_logits_of_segments_are_averaged():
     with torch.no_grad():
         logits = network(clips)
         each = torch.stack([network(clips[:, s : s + 1]) for s in range(4)])
-        # Float32 sums of four terms of order 100, in any order
+        # Sums of four terms of order 100 in float32, in any order.
         assert torch.allclose(logits, each.mean(dim=0), rtol=1e-5, atol=1e-4)
         assert logits.std(dim=0).min() > 1e-2, "else any mean would do"
         with torch.autocast("cpu", torch.bfloat16):
@@ -261,31 +260,28 @@ def test_logits_of_segments_are_averaged():
 
 
 @pytest.mark.parametrize(
-    ("word", "name"),
+    ("value", "name"),
     [("inceptionV3", "inception_v3"), ("inception_v3", "inception_v3"), ("vgg", "vgg16_reducedfc"), ("VGG16", "vgg16")],
 )
-def test_names_of_2d_kinectics_are_accepted(word, name):
-    assert backbone_name(word) == name
+def test_names_of_2d_kinectics_are_accepted(value, name):
+    assert backbone_name(value) == name
 
 
-def test_unknown_name():
-    with pytest.raises(
-        BadInputError, match="network 'resnet1001', expected inception_v3, vgg16, vgg16_reducedfc, resnet"
-    ):
+def test_unknown_network():
+    expected = "network 'resnet1001', expected inception_v3, vgg16, vgg16_reducedfc, resnet"
+    with pytest.raises(BadInputError, match=expected):
         backbone_name("resnet1001")
 
 
 def test_unknown_kind_of_batch_norm():
-    with (
-        torch.device("meta"),
-        pytest.raises(BadInputError, match="--batch_norm 'half', expected train, partial, frozen"),
-    ):
+    expected = "--batch_norm 'half', expected train, partial, frozen"
+    with torch.device("meta"), pytest.raises(BadInputError, match=expected):
         build_model(stream("resnet18"), batch_norm="half")
 
 
 @pytest.mark.parametrize("kind, learning", [("train", 20), ("partial", 1), ("frozen", 0)])
-def test_frozen_batch_norm_stays_in_a_training_step(kind, learning):
-    """Its statistics, scale and shift stay to the last bit, also under weight decay; the rest of the network learns."""
+def test_frozen_batch_norm_does_not_change_in_training(kind, learning):
+    """Statistics, scale and shift keep every bit, also with weight decay; the rest of the network learns."""
     torch.manual_seed(0)
     network = build_model(stream("resnet18"), batch_norm=kind)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -301,7 +297,7 @@ def test_frozen_batch_norm_stays_in_a_training_step(kind, learning):
 
 
 def test_reducedfc_is_the_network_of_2d_kinectics():
-    """Its layer numbers are the keys of `vgg16_reducedfc.pth`; at 300 pixels 19x19, then 3x3."""
+    """Layers have the numbers of `vgg16_reducedfc.pth`; 300 pixels become 19x19, then 3x3."""
     with torch.device("meta"):
         module = build_reducedfc(NUM_CLASSES, 300, 0.6)
         base = module.conv_base(torch.empty(1, 3, 300, 300))
@@ -325,7 +321,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def test_inception_gives_what_torchvision_gives(tmp_path):
-    """Its file has an auxiliary head, and it turns ImageNet's normalisation into .5 / .5 itself: ours starts there."""
+    """Its file has an auxiliary head. It converts ImageNet's normalisation to 0.5 / 0.5 itself; ours starts from that."""
     torch.manual_seed(0)
     theirs = torchvision.models.inception_v3(
         weights=None, num_classes=1000, transform_input=True, init_weights=False
@@ -339,26 +335,29 @@ def test_inception_gives_what_torchvision_gives(tmp_path):
     clips = pictures(75)
     with torch.no_grad():
         expected = theirs(normalised(clips, *IMAGENET))
-        # Two ways to compute the same normalisation in float32, then 90 layers.
+        # The same normalisation computed in two ways in float32, then 90 layers.
         assert torch.allclose(ours(clips), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize(
     "name, tensors",
     [
-        ("resnet18", 102),  # 20 convolutions, 20 x 4 of batch norm, a head with bias; its counters are not said
+        (
+            "resnet18",
+            102,
+        ),  # 20 convolutions, 20 x 4 of batch norm, a head with bias; batch norm's counters are not reported
         pytest.param("resnet50", 267, marks=pytest.mark.slow),
         pytest.param("resnet101", 522, marks=pytest.mark.slow),
         ("squeezenet1_1", 52),
         ("mobilenet_v3_large", 266),
     ],
 )
-def test_the_others_give_what_torchvision_gives(tmp_path, name, tensors):
-    """From a file under torchvision's own name, with its 1000 classes."""
+def test_other_networks_give_what_torchvision_gives(tmp_path, name, tensors):
+    """With weights from a file under torchvision's own name, for its 1000 classes."""
     torch.manual_seed(0)
     theirs = torchvision.models.get_model(name, weights=None).eval()
     if name == "squeezenet1_1":
-        theirs.classifier[2] = nn.Identity()  # by design, see imagenet.py
+        theirs.classifier[2] = nn.Identity()  # by design, see build_squeezenet
     path = tmp_path / torchvision.models.get_model_weights(name).IMAGENET1K_V1.url.rpartition("/")[2]
     torch.save(theirs.state_dict(), path)
     config = stream(name, num_classes=1000)

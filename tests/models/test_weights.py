@@ -1,8 +1,9 @@
-"""Weight files: which are accepted, under which names, and what is refused without harm.
+"""Weight files: which are accepted, under which names, and that others are refused without harm.
 
-Most tests fill a stub that has the first layer, one more and the head, under the names of the real network.
+Most tests load into a stub with the first layer, one more layer and the head, under the names of the real network.
 """
 
+import itertools
 import os
 import pathlib
 import pickle
@@ -30,7 +31,7 @@ NAMES = {
 
 
 def stub(backbone="vgg16", *, channels=3, num_classes=4) -> nn.Module:
-    """Layers under dotted names, with weights from torch's generator."""
+    """Layers with dotted names and random weights from torch's generator."""
     root = nn.Module()
     for dotted, kind in NAMES[backbone].items():
         *parents, last = dotted.split(".")
@@ -102,7 +103,7 @@ def test_old_files_have_no_num_batches_tracked(tmp_path):
     assert not report.random
 
 
-def test_auxiliary_head_is_left_out_silently(tmp_path):
+def test_auxiliary_head_is_ignored_and_not_reported(tmp_path):
     state = stub("inception_v3").state_dict() | {"AuxLogits.fc.weight": torch.zeros(2, 2)}
     assert not load_weights(stub("inception_v3"), saved(tmp_path / "w.pth", state), stream("inception_v3")).skipped
 
@@ -147,7 +148,7 @@ def test_real_features_in_the_reducedfc_form(shared_data):
     path = shared_data / "weights" / "vgg16-features-edges.pth"
     report = load_weights(module, path, stream("vgg16_reducedfc"))
     assert len(report.loaded) == 26 and report.skipped == []
-    # The 1000-layer part of ImageNet's file is missing here: the dilated and the 1x1 convolution, and what is new.
+    # The file has only VGG-16's convolutions: the dilated and the 1x1 convolution are missing, and the new layers.
     assert {name.rpartition(".")[0] for name in report.random} == {
         "conv_base.31", "conv_base.33", "extra_layers.1", "classifier.1", "classifier.4"
     }  # fmt: skip
@@ -155,7 +156,7 @@ def test_real_features_in_the_reducedfc_form(shared_data):
 
 @pytest.mark.parametrize("input_type, clip_len", [("rgb", 1), ("rgb", 3), ("farneback", 1), ("farneback", 5)])
 def test_real_squeezenet_features(shared_data, input_type, clip_len):
-    """26 convolutions with weight and bias but the head's; the first one fitted to the stream, for still clips as it was."""
+    """25 convolutions with weight and bias; the first one fitted to the stream, with the same output for a still clip."""
     config = stream("squeezenet1_1", input_type=input_type, clip_len=clip_len)
     module = build_model(config).backbone
     path = shared_data / "weights" / "squeezenet1_1-features.pth"
@@ -192,20 +193,19 @@ def test_real_weights_of_another_network(shared_data):
 
 
 @pytest.mark.parametrize("backbone, other", [("vgg16", "inception_v3"), ("inception_v3", "vgg16_reducedfc")])
-def test_other_architecture(tmp_path, backbone, other):
+def test_weights_of_another_architecture(tmp_path, backbone, other):
     message = refusal(saved(tmp_path / "w.pth", stub(other).state_dict()), backbone)
     assert backbone in message and BACKBONES[backbone].first_layer in message
 
 
-PAIRS = [
-    (one, other) for one in BACKBONES for other in BACKBONES if one != other and (one, other) != ("vgg16_reducedfc", "vgg16")
-]  # fmt: skip
-"""but for the one that begins as the other does, see `test_real_features_in_the_reducedfc_form`"""
+PAIRS = [pair for pair in itertools.permutations(BACKBONES, 2) if pair != ("vgg16_reducedfc", "vgg16")]
+"""(network, network of the file), without the one whose layers begin like the other's, see
+`test_real_features_in_the_reducedfc_form`"""
 
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
-    """Name -> a file with all of its tensors, each of them stored as a single zero, for 7 classes."""
+    """A folder with a file of each network for 7 classes; each tensor is stored as a single zero."""
     folder = tmp_path_factory.mktemp("networks")
     for name in BACKBONES:
         state = meta_network(name, tuple("abcdefg")).state_dict()
@@ -214,16 +214,14 @@ def networks(tmp_path_factory):
 
 
 def meta_network(name, classes=tuple("abcd"), **changes) -> nn.Module:
-    """Without memory for its weights."""
+    """A network without memory for its weights."""
     with torch.device("meta"):
-        return build_model(
-            stream(name, classes=classes, input_size=BACKBONES[name].input_size, **changes)
-        ).backbone  # fmt: skip
+        return build_model(stream(name, classes=classes, input_size=BACKBONES[name].input_size, **changes)).backbone
 
 
 @pytest.mark.parametrize("backbone, other", PAIRS)
 def test_each_network_refuses_the_weights_of_each_other(networks, backbone, other):
-    """In one line, with its own name; nothing is loaded in part."""
+    """In one line, with its own name."""
     path = networks / f"{other}.pth"
     config = stream(backbone, input_size=BACKBONES[backbone].input_size)
     with pytest.raises(BadInputError) as caught:
@@ -235,10 +233,8 @@ def test_each_network_refuses_the_weights_of_each_other(networks, backbone, othe
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("clip_len, input_type", [(1, "rgb"), (5, "farneback")])
 def test_each_network_takes_its_own_weights(networks, backbone, clip_len, input_type):
-    """With other channels and classes: all but the head."""
-    config = stream(
-        backbone, input_size=BACKBONES[backbone].input_size, clip_len=clip_len, input_type=input_type
-    )  # fmt: skip
+    """Also for other channels and classes: all layers except the head."""
+    config = stream(backbone, input_size=BACKBONES[backbone].input_size, clip_len=clip_len, input_type=input_type)
     module = meta_network(backbone, clip_len=clip_len, input_type=input_type)
     report = load_weights(module, networks / f"{backbone}.pth", config)
     assert {name.rpartition(".")[0] for name in report.random} == {BACKBONES[backbone].head} and not report.skipped
@@ -246,24 +242,25 @@ def test_each_network_takes_its_own_weights(networks, backbone, clip_len, input_
 
 def test_a_checkpoint_of_another_network_is_named(tmp_path):
     content = {"weights": stub().state_dict(), "stream": stream("vgg16").to_json()}
-    assert "is of vgg16, asked is inception_v3" in refusal(saved(tmp_path / "w.pth", content), "inception_v3")
+    assert "is of vgg16, expected inception_v3" in refusal(saved(tmp_path / "w.pth", content), "inception_v3")
 
 
-def test_other_shapes(tmp_path):
+def test_another_shape_is_refused(tmp_path):
     state = stub().state_dict() | {"classifier.3.weight": torch.zeros(5, 7)}
     assert "(5, 7)" in (message := refusal(saved(tmp_path / "w.pth", state))) and "(5, 5)" in message
 
 
 def test_a_gap_is_refused(tmp_path):
-    """A smaller network's file, as resnet50's for resnet101, would leave layers in the middle random."""
+    """The file of a smaller network, as of resnet50 for resnet101, would leave layers in the middle random."""
     state = {name: tensor for name, tensor in stub().state_dict().items() if not name.startswith("classifier.3")}
-    assert "lacks 2" in (message := refusal(saved(tmp_path / "w.pth", state))) and "classifier.3.weight" in message
-    del state["classifier.6.weight"], state["classifier.6.bias"]  # without what comes behind, it is a beginning
+    message = refusal(saved(tmp_path / "w.pth", state))
+    assert "2 between them are missing" in message and "classifier.3.weight" in message
+    del state["classifier.6.weight"], state["classifier.6.bias"]  # then nothing is missing between the others
     assert len(load_weights(stub(), saved(tmp_path / "w.pth", state), stream()).random) == 4
 
 
 @pytest.mark.parametrize("shape", [(), (6,), (6, 4, 3, 3), (6, 3, 3), (0, 3, 3, 3)])
-def test_first_layer_of_no_picture(tmp_path, shape):
+def test_first_layer_that_is_no_convolution_of_pictures(tmp_path, shape):
     assert "features.0" in refusal(saved(tmp_path / "w.pth", {"features.0.weight": torch.zeros(shape)}))
 
 
@@ -291,7 +288,7 @@ def test_other_contents(tmp_path, content):
 
 
 class Hostile:
-    """What a pickle makes a careless reader call."""
+    """A call that a pickle makes a careless reader do."""
 
     def __init__(self, function, *values):
         self.call = function, values
@@ -337,7 +334,7 @@ def test_hostile_pickle_is_not_run(tmp_path, payload, form):
 
 
 def test_hostile_pickles_would_do_harm(tmp_path):
-    """To a careless reader: the payloads above are no duds."""
+    """To a careless reader, so that the test above means something."""
     for name in sorted(set(HOSTILE) - {"method"}):
         marker = tmp_path / name
         pickle.loads(pickle.dumps(HOSTILE[name](str(marker))))
@@ -374,7 +371,7 @@ def test_names_of_files(tmp_path, backbone, name):
 
 
 def test_no_pretrained_file(tmp_path):
-    with pytest.raises(BadInputError, match=r"no ImageNet weights of vgg16 in .*pretrained/fetch\.py vgg16.*False"):
+    with pytest.raises(BadInputError, match=r"no ImageNet weights of vgg16 in .*twostream fetch vgg16.*False"):
         find_pretrained(tmp_path, "vgg16")
 
 
@@ -393,7 +390,7 @@ def test_still_clip_gives_what_its_frame_gives():
     widened = fit_first_layer(weight, num_channels=15, modality="rgb")
     assert widened.shape == (8, 15, 3, 3)
     expected = nn.functional.conv2d(picture, weight)
-    # Rounding of five fifths in float32
+    # Five fifths, rounded in float32
     assert torch.allclose(nn.functional.conv2d(picture.repeat(1, 5, 1, 1), widened), expected, atol=1e-5)
 
 
@@ -402,13 +399,13 @@ def test_flow_starts_from_the_mean_over_colours(frames):
     weight = torch.randn(8, 3, 3, 3)
     fitted = fit_first_layer(weight, num_channels=3 * frames, modality="flow")
     grey = torch.randn(1, 1, 9, 9)
-    # The same picture in all channels of all frames: what the RGB network says of that grey picture.
+    # The same picture in all channels of all frames: the output is the RGB network's for that grey picture.
     expected = nn.functional.conv2d(grey.repeat(1, 3, 1, 1), weight)
     assert torch.allclose(nn.functional.conv2d(grey.repeat(1, 3 * frames, 1, 1), fitted), expected, atol=1e-5)
     assert all(torch.equal(fitted[:, 0], fitted[:, c]) for c in range(3 * frames))
 
 
-def test_rgb_weight_for_one_frame_is_taken_as_it_is():
+def test_rgb_weight_for_one_frame_is_not_changed():
     weight = torch.randn(8, 3, 3, 3)
     assert torch.equal(fit_first_layer(weight, num_channels=3, modality="rgb"), weight)
 

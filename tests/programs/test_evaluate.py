@@ -186,7 +186,7 @@ def test_mismatched_sets_end_with_3_unless_intersected(run_program, save_root, o
 def test_hostile_score_file_is_refused(run_program, save_root, tmp_path):
     (tmp_path / "x.pkl").write_bytes(f"cposix\nsystem\n(Vtouch {tmp_path}/ran\ntR.".encode())
     result = run_program("eval.py", "--scores", save_root / "one/scores_val_000100.npz", tmp_path / "x.pkl")
-    assert result.returncode == 3 and "x.pkl: no pickle of scores that can be read safely" in result.stderr
+    assert result.returncode == 3 and "x.pkl: not a pickle of scores that can be read safely" in result.stderr
     assert not (tmp_path / "ran").exists()
 
 

@@ -685,7 +685,7 @@ def started_with_device(started):
     def start(root: Path) -> tuple[subprocess.Popen, int, int]:
         process = started(root, "--flow_device=torch-cpu")
         there = children(process.pid)
-        (server,) = [pid for pid, command in there.items() if "flow_server" in command]
+        (server,) = [pid for pid, command in there.items() if "flow.server" in command]
         return process, server, next(pid for pid, command in there.items() if "spawn_main" in command)
 
     return start

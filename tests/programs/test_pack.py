@@ -160,7 +160,7 @@ def test_wrong_command_lines_and_trees(root, pack, tmp_path):
     assert "has no images" in pack(tmp_path / "nothing", tmp_path / "x", "packed", code=3).stderr
     assert "dis-images has no videos" in pack(root, tmp_path / "x", "packed", "--input_types=dis", code=3).stderr
     pack(root, tmp_path / "x", "packed", "--input_types=rgb")
-    assert "'packed', asked is 'folders'" in pack(root, tmp_path / "x", "folders", code=3).stderr
+    assert "'packed' store, expected 'folders'" in pack(root, tmp_path / "x", "folders", code=3).stderr
     (tmp_path / "x" / "annotations.json").write_text("{}")
     assert "annotations.json is not the same" in pack(root, tmp_path / "x", "packed", code=3).stderr
     (tmp_path / "x" / "annotations.json").unlink()

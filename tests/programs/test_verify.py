@@ -91,7 +91,7 @@ def folders(videos, tmp_path) -> Path:
 
 
 def examine(root: Path, *input_types: str, quick: bool = False) -> Examination:
-    stores._opened.cache_clear()  # other processes may have changed it, as never while the program runs
+    stores._OPEN_STORES.clear()  # other processes may have changed it, which never happens while the program runs
     check = Examination(root, input_types, quick=quick)
     for job in reversed(check.jobs()):  # any order will do
         check.add(check_video(job))
@@ -504,7 +504,7 @@ FOREIGN_FAULTS = {
     "gap": (lambda f: (f / "00003.jpg").rename(f / "00007.jpg"), "missing images", "6 images, the first that is gone is 00003.jpg; expected 7"),
     "sizes": (lambda f: cv2.imwrite(str(f / "00003.jpg"), np.zeros((9, 9, 3))), "image size", "5 of 64x48, 1 of 9x9"),
     "fewer frames": (lambda f: [(f / frame_name(k)).unlink() for k in (4, 5)], "frame count|streams differ", "num_frames 5|6 frames; expected 4"),
-    "a record that is none of ours": (lambda f: (f / "video.json").write_text('{"frames": 6}'), "record", "no num_frames"),
+    "a record that is none of ours": (lambda f: (f / "video.json").write_text('{"frames": 6}'), "record", "num_frames is missing"),
     "empty": (lambda f: [path.unlink() for path in f.iterdir()], "missing images", "no images"),
 }  # fmt: skip
 

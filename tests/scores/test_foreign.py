@@ -443,7 +443,7 @@ def test_hostile_pickles_inside_an_archive_are_refused(part, way, tmp_path):
                     file.write(hostile(marker)[way])
                 else:
                     np.lib.format.write_array(file, array)
-    with pytest.raises(BadInputError, match="x.npz: no pickle of scores that can be read safely"):
+    with pytest.raises(BadInputError, match="x.npz: not a pickle of scores that can be read safely"):
         read_result(tmp_path / "x.npz", split=SPLIT, names=LIST)
     assert not marker.exists()
 

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset, get_worker_info
 from twostream.clips.dataset import Batch, Columns, Item, Items, Key
 from twostream.flow.farneback import Farneback, encode_batch
 from twostream.flow.methods import FarnebackParameters, FlowSettings
-from twostream.frames.jpeg import Header, Region, choose_reduction, reduced, takes_area
+from twostream.frames.jpeg import Header, Region, averages_area, choose_reduction, reduce_region
 from twostream.frames.store import FrameStore
 from twostream.stream import StreamConfig
 
@@ -90,9 +90,9 @@ class Cut(NamedTuple):
     def choose(cls, height: int, width: int, regions: Sequence[Region], size: int) -> "list[Cut]":
         """One for each region of a picture, as for flow that is stored as planes."""
         reduction = choose_reduction(Header(height, width, is_planes=True), regions, size)
-        parts = [reduced(region, reduction) for region in regions]
+        parts = [reduce_region(region, reduction) for region in regions]
         return [
-            cls(reduction, -(-max(part.height, part.width) // size) + 1 if takes_area(part, size) else 2, part)
+            cls(reduction, -(-max(part.height, part.width) // size) + 1 if averages_area(part, size) else 2, part)
             for part in parts
         ]
 

@@ -106,15 +106,15 @@ def _restore_random_state(content: dict, world: World) -> None:
 class CheckpointSaver:
     """Saves a run's checkpoints as long as it goes on: bears a disk that is full for a while, and removes old files.
 
-    `keep` is the number of checkpoints that stay (the newest), 0 for all. What it has to say goes to `say`.
+    `keep` is the number of checkpoints that stay (the newest), 0 for all. `log` gets its messages, a line each.
     """
 
     MAX_FAILURES = 3
     """iterations in a row that could not be saved, before the run stops"""
 
-    def __init__(self, run_dir: Path, *, keep: int, say: Callable[[str], None], world: World = ALONE, **what):
+    def __init__(self, run_dir: Path, *, keep: int, log: Callable[[str], None], world: World = ALONE, **what):
         """`what` are those parameters of `write_checkpoint` that stay the same in all of the run."""
-        self.run_dir, self.keep, self.say, self.world, self.what = run_dir, keep, say, world, what
+        self.run_dir, self.keep, self.log, self.world, self.what = run_dir, keep, log, world, what
         self.failed: set[int] = set()
 
     def save(self, iteration: int, progress: dict, *, final: bool) -> None:
@@ -136,13 +136,13 @@ class CheckpointSaver:
             self.failed.add(iteration)
             if final or len(self.failed) >= self.MAX_FAILURES:
                 raise
-            self.say(
+            self.log(
                 f"WARNING: iteration {iteration} is NOT SAVED ({len(self.failed)} of {self.MAX_FAILURES} in a row, then "
                 f"the run stops): {error}. Training goes on and tries again at the next interval: make room"
             )
         else:
             self.failed.clear()
-            self.say(f"saved {path}")
+            self.log(f"saved {path}")
             for old in checkpoint_iterations(self.run_dir)[: -self.keep] if self.keep else ():
                 checkpoint_path(self.run_dir, old).unlink(missing_ok=True)
 
@@ -163,7 +163,7 @@ def read_newest(
     does so, and the others read what it has found.
     """
     found = _newest_good(run_dir, say) if world.is_first else None
-    iteration = world.of_first(found[1]["iteration"] if found else -1)
+    iteration = world.broadcast_from_first(found[1]["iteration"] if found else -1)
     if world.is_first or iteration < 0:
         return found
     path = checkpoint_path(run_dir, iteration)
@@ -328,7 +328,7 @@ def weights_file(path: Path) -> Path:
     return path.with_name(Path(named).name) if isinstance(named, str) else path
 
 
-def take_momentum(path: Path, backbone: nn.Module, optimizer: torch.optim.Optimizer) -> str:
+def restore_2d_kinectics_momentum(path: Path, backbone: nn.Module, optimizer: torch.optim.Optimizer) -> str:
     """Go on with the momentum of a run of 2D-kinectics, beside the weights that its latest.pth names.
 
     Its optimizer has the parameters in the network's order, as its groups say. Where number or shapes are others, as

@@ -40,6 +40,11 @@ def choose_device(name: str, *, num_gpus: int = 1, world: World = ALONE) -> torc
     return device
 
 
+def split_over_gpus(network: nn.Module, num_gpus: int) -> nn.Module:
+    """The network with each batch split over GPUs 0 ... `num_gpus` - 1, in this one process (--ngpu)."""
+    return nn.DataParallel(network, device_ids=list(range(num_gpus))) if num_gpus > 1 else network
+
+
 AMP = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """--amp -> what the network's heavy layers compute in; weights, losses and sums stay float32"""
 

@@ -55,14 +55,14 @@ class World:
         """The network as `fit` calls it: its gradients are the mean over all ranks."""
         if self.size == 1:
             return network
-        # Batch norm's statistics are rank 0's, which alone saves; they are sent for validations, see `same_buffers`, and
+        # Batch norm's statistics are rank 0's, which alone saves; they are sent for validations, see `broadcast_buffers`, and
         # not in each step. The flag's name is new in torch 2.13 or so.
         known = inspect.signature(DistributedDataParallel).parameters
         flag = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
         devices = [device] if device.type == "cuda" else None
         return DistributedDataParallel(network, device_ids=devices, **{flag: False})
 
-    def same_buffers(self, network: nn.Module) -> None:
+    def broadcast_buffers(self, network: nn.Module) -> None:
         """Give all ranks the buffers of rank 0, that is batch norm's statistics."""
         for buffer in network.buffers() if self.size > 1 else ():
             dist.broadcast(buffer, 0)
@@ -74,7 +74,7 @@ class World:
         dist.all_reduce(values)
         return values / self.size
 
-    def total(self, *counts: int) -> list[int]:
+    def sum_counts(self, *counts: int) -> list[int]:
         """Each summed over all ranks. Asked in each iteration, so by the CPUs alone."""
         if self.size == 1:
             return list(counts)
@@ -82,7 +82,7 @@ class World:
         dist.all_reduce(values)
         return values.tolist()
 
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
+    def sum_patiently(self, values: torch.Tensor) -> torch.Tensor:
         """Over all ranks, each of which comes in its own time; on the CPU, as are the following."""
         if self.size > 1:
             dist.all_reduce(values, group=self.patient)
@@ -96,7 +96,7 @@ class World:
         dist.all_gather(parts, values, group=self.patient)
         return torch.stack(parts)
 
-    def of_first(self, number: int) -> int:
+    def broadcast_from_first(self, number: int) -> int:
         """The number that rank 0 gives."""
         if self.size == 1:
             return number
@@ -114,7 +114,7 @@ ALONE = World()
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[World]:
+def process_group() -> Iterator[World]:
     """The world of torchrun's environment variables; without them that of a process alone.
 
     When a rank fails, all end: it says why, and the others leave in silence. Of a rank that died without a word the

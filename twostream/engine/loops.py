@@ -276,7 +276,9 @@ def evaluate(batches: Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
         for position, values in enumerate([known, losses, *(accuracy.in_top_k(logits, labels, k) for k in (1, 3))]):
             sums[position] += values.sum()
         confusion = confusion + confusion_matrix(logits.numpy(), labels.numpy())
-    count, *sums = world.sum(sums)
-    num_classes = world.of_first(len(confusion))  # a rank may have had no clips at all
-    confusion = world.sum(torch.zeros(num_classes, num_classes, dtype=torch.int64) + torch.from_numpy(confusion))
+    count, *sums = world.sum_patiently(sums)
+    num_classes = world.broadcast_from_first(len(confusion))  # a rank may have had no clips at all
+    confusion = world.sum_patiently(
+        torch.zeros(num_classes, num_classes, dtype=torch.int64) + torch.from_numpy(confusion)
+    )
     return Evaluation(*(float(values / count) for values in sums), confusion.numpy())

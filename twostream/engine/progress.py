@@ -76,7 +76,7 @@ class Progress:
                 meter.update(getattr(step, name), step.batch_size, skipped=step.skipped)
         self.unread.append(step)
 
-    def numbers(self) -> dict[str, float]:
+    def values(self) -> dict[str, float]:
         """Last values and means by name; for these and the following a GPU is waited for."""
         last = {name: float(meter.last) for name, meter in self.meters.items()}
         return last | {f"mean_{name}": meter.mean for name, meter in self.meters.items()}

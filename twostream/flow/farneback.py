@@ -1,31 +1,32 @@
 """Farneback's flow of many pairs at once, in tensor operations on any device: the flow that OpenCV's CPU code gives.
 
 G. Farneback, Two-Frame Motion Estimation Based on Polynomial Expansion, SCIA 2003; numbers in brackets are its
-equations. Around each pixel a frame is a polynomial x'Ax + b'x + c (1). Moved by d, it has the same A and another b
-(5), so that A d = -(b2 - b1) / 2 (8). With a first guess of d, frame 2 is looked up where the guess leads (section on a
-priori knowledge), A is the mean of both frames (9), and d solves the equations of all pixels of a window in the least
-squares sense (12, 13). That is repeated on each level of a pyramid, the coarsest first.
+equations. Around each pixel a frame is a polynomial x'Ax + b'x + c (1). If it moves by d, A stays and b changes (5), so
+that A d = -(b2 - b1) / 2 (8). Given a first guess of d, frame 2 is looked up where the guess leads (section on a priori
+knowledge), A is the mean of both frames (9), and d solves the equations of all pixels of a window in the least squares
+sense (12, 13). This is repeated on each level of a pyramid, the coarsest first.
 
-What OpenCV does beside the paper (pyramid from the whole frame, borders, rounding of sizes) is followed to the letter,
-and so is how it rounds: which numbers are float32 and which float64, and in which order they are added. For where a
-picture stands still or is flat, rounding is the result: the sign of a motion of 1e-9 pixels decides there whether a
-pixel of the border is inside, a window hardly determines d, and iterations make pixels of that. Any other arithmetic,
-a more exact one too, is then as far from OpenCV as a wrong one. Products and sums are therefore separate operations
-here, as neither all devices nor all versions of torch round twice in one that does both.
+Everything that OpenCV does beyond the paper (pyramid from the whole frame, borders, rounding of sizes) is done in the
+same way here, and so is its rounding: which numbers are float32 and which float64, and in which order they are added.
+Where a picture is still or flat, the rounding decides the result: the sign of a motion of 1e-9 pixels determines whether
+a pixel at the border is inside, a window hardly determines d, and iterations turn that into whole pixels. There, any
+other arithmetic, even a more exact one, is as far from OpenCV as a wrong one. Products and sums are therefore separate
+operations here, as an operation that does both does not round twice on all devices and in all versions of torch.
 
-There are no matrix products or convolutions: nothing for TF32 or autocast to shorten, and the flow of a pair does not
-depend on the other pairs of its batch.
+There are no matrix products or convolutions: nothing that TF32 or autocast could shorten, and the flow of a pair does
+not depend on the other pairs of its batch.
 
-Letters: N pairs, H W of the frames, h w of a level. Frames are uint8 (N, H, W), flow float32, x before y, in pixels.
-Inside, flow is (N, 2, h, w), and what belongs to a pixel stands on axis 1:
+Letters: N pairs, H W of the frames, h w of a level. Frames are uint8 (N, H, W), flow is float32, x before y, in pixels.
+Internally, flow is (N, 2, h, w), and axis 1 has the values of a pixel:
   expansion  (N, 5, h, w)  b_y, b_x, A_yy, A_xx, A_xy
-  equations  (N, 5, h, w)  4 A'A: yy, xy, xx; 4 A'b: y, x (four times, as halving is left out twice)
+  equations  (N, 5, h, w)  4 A'A: yy, xy, xx; 4 A'b: y, x (four times, since halving is left out twice)
 """
 
 import itertools
 import warnings
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,8 +36,10 @@ from twostream.flow.coding import ZERO
 from twostream.flow.farneback_tables import Basis, Level, Taps, Window, build_basis, build_levels, build_window
 from twostream.flow.methods import FarnebackParameters
 
-BYTES_PER_PIXEL = 300  # of a pair at its most: expansions of all levels, sums in float64; 190 to 250 were measured
-CHUNK_BYTES = {"cpu": 1 << 26, "cuda": 1 << 33}  # at most: what fits in a cache, what keeps a GPU busy
+BYTES_PER_PIXEL = 300
+"""memory for a pair, an upper limit: expansions of all levels, sums in float64; 190 to 250 were measured"""
+CHUNK_BYTES = {"cpu": 1 << 26, "cuda": 1 << 33}
+"""at most: what fits in a cache, what keeps a GPU busy"""
 
 
 # ------------------------------------------------------------------------------------------- plain tensor operations
@@ -45,20 +48,21 @@ CHUNK_BYTES = {"cpu": 1 << 26, "cuda": 1 << 33}  # at most: what fits in a cache
 def add_product(total: Tensor, part: Tensor, weight: float, apart: Tensor | None = None) -> Tensor:
     """total + part * weight in float32, rounded once: a product of two float32 is exact in float64. Overwrites total.
 
-    apart: columns where the product is rounded, too.
+    apart: columns where the product is rounded before it is added.
     """
-    twice = None if apart is None else total + part * weight
-    total.add_(part.double(), alpha=weight)
-    return total if apart is None else torch.where(apart, twice, total)
+    if apart is None:
+        return total.add_(part.double(), alpha=weight)
+    rounded_twice = total + part * weight
+    return torch.where(apart, rounded_twice, total.add_(part.double(), alpha=weight))
 
 
 def pixels_of(images: Tensor, index: Tensor, dim: int) -> Tensor:
-    """(..., size, ...) -> (..., 1 or 2 times h or w, ...): what one tap reads, before the places and then after them."""
+    """What one tap reads: (..., size, ...) -> (..., 1 or 2 times h or w, ...), all pixels before, then all after."""
     return images.index_select(dim, index.flatten())
 
 
 def left_over(columns: Tensor, width: int, lanes: int) -> Tensor | None:
-    """Which columns of a frame are in no full vector; None: all are."""
+    """Which columns of a frame are not part of a full vector of `lanes` columns; None if all are."""
     whole = width // lanes * lanes
     return columns.flatten() >= whole if whole < width else None
 
@@ -68,29 +72,29 @@ def level_images(frames: Tensor, level: Level) -> Tensor:
     taps_y, taps_x = level.frame_taps
     centre, *outer = level.blur.tolist()
     reach = len(outer)
-    # OpenCV multiplies and adds in one instruction, but in the columns that are left over by its larger filters.
-    apart_x = left_over(taps_x.index[reach], frames.shape[-1], 4) if reach > 2 else None
-    apart_y = left_over(taps_x.index[reach], frames.shape[-1], 8) if reach > 1 else None
+    # OpenCV multiplies and adds in one instruction, except in the columns that its larger filters have left over.
+    apart_x = left_over(taps_x.pixels[reach], frames.shape[-1], 4) if reach > 2 else None
+    apart_y = left_over(taps_x.pixels[reach], frames.shape[-1], 8) if reach > 1 else None
 
-    images = torch.zeros(*frames.shape[:2], taps_x.index[0].numel(), device=frames.device)
-    if reach > 2:  # from the left to the right
-        for index, weight in zip(taps_x.index, [*outer[::-1], centre, *outer], strict=True):
+    images = torch.zeros(*frames.shape[:2], taps_x.pixels[0].numel(), device=frames.device)
+    if reach > 2:  # from left to right
+        for index, weight in zip(taps_x.pixels, [*outer[::-1], centre, *outer], strict=True):
             images = add_product(images, pixels_of(frames, index, -1), weight, apart_x)
-    else:  # the two neighbours, the pixel itself, those behind the neighbours
+    else:  # the two neighbours, the pixel itself, the two pixels behind the neighbours
         for k in (1, 0, 2)[: reach + 1]:
-            part = pixels_of(frames, taps_x.index[reach + k], -1).float()
+            part = pixels_of(frames, taps_x.pixels[reach + k], -1).float()
             if k:
-                part += pixels_of(frames, taps_x.index[reach - k], -1)
+                part += pixels_of(frames, taps_x.pixels[reach - k], -1)
             images = add_product(images, part, outer[k - 1] if k else centre)
 
-    total = pixels_of(images, taps_y.index[reach], -2).mul_(centre)
+    total = pixels_of(images, taps_y.pixels[reach], -2).mul_(centre)
     for k, weight in enumerate(outer, 1):
-        pair = pixels_of(images, taps_y.index[reach - k], -2).add_(pixels_of(images, taps_y.index[reach + k], -2))
+        pair = pixels_of(images, taps_y.pixels[reach - k], -2).add_(pixels_of(images, taps_y.pixels[reach + k], -2))
         total = add_product(total, pair, weight, apart_y)
     images = total
 
     for dim, taps in ((-1, taps_x), (-2, taps_y)):
-        if taps.index.shape[1] == 2:
+        if taps.pixels.shape[1] == 2:
             before, after = images.chunk(2, dim)
             fraction = taps.fraction[:, None] if dim == -2 else taps.fraction
             images = (after - before).double().mul_(fraction).add_(before).float()
@@ -98,27 +102,27 @@ def level_images(frames: Tensor, level: Level) -> Tensor:
 
 
 def resize_flow(flow: Tensor, taps: tuple[Taps, Taps]) -> Tensor:
-    """(N, 2, h, w) -> that of the next level, in pixels of the one before."""
+    """Flow (N, 2, h, w) -> flow on the pixels of the next level, still in pixels of the level before."""
     taps_y, taps_x = taps
     for dim, (index, fraction) in ((-1, taps_x), (-2, taps_y)):
         if index.shape[1] == 2:
             before, after = index[0]
-            # Along x the border is as it was, along y it is put together from itself, and rounded.
+            # Along x the border is copied; along y it is interpolated with itself, and rounded.
             fraction = fraction[:, None] if dim == -2 else fraction.masked_fill(before == after, 0)
             flow = flow.index_select(dim, before) * (1 - fraction) + flow.index_select(dim, after) * fraction
     return flow
 
 
 def neighbours(values: Tensor, k: int, reach: int, dim: int) -> tuple[Tensor, Tensor]:
-    """Those k before and k after each, of values padded by `reach` along an axis."""
+    """The values k before and k after each value, along an axis that is padded by `reach`."""
     size = values.shape[dim] - 2 * reach
     return values.narrow(dim, reach - k, size), values.narrow(dim, reach + k, size)
 
 
 def expand(images: Tensor, basis: Basis) -> Tensor:
-    """Images of a level (N, h, w) -> their expansions (1)."""
+    """Images of a level, float32 (N, h, w) -> their expansions (1)."""
     reach = len(basis.kernels[0]) - 1
-    # OpenCV repeats the outermost pixels. Padded along both axes at once, sums along y are padded along x already.
+    # OpenCV repeats the outermost pixels. Padding both axes at once pads the sums along y along x, too.
     padded = F.pad(images[:, None], (reach,) * 4, mode="replicate")[:, 0]
     kernels = list(zip(*basis.kernels.tolist(), strict=True))  # weights of g, x g and x^2 g
     g = kernels[0][0]
@@ -133,7 +137,7 @@ def expand(images: Tensor, basis: Basis) -> Tensor:
         slope_y += (after - before).mul_(xg_k)
         bend_y += both.mul_(xxg_k)
 
-    # Along x the sums are float64. So are the products of `one` and `xx`, the others' are float32.
+    # Along x the sums are float64. So are the products for `one` and `xx`; the other products are float32.
     one, y, yy = ((neighbours(values, 0, reach, -1)[0] * g).double() for values in (along_y, slope_y, bend_y))
     x, xx, xy = torch.zeros_like(one), torch.zeros_like(one), torch.zeros_like(one)
     for k, (g_k, xg_k, xxg_k) in enumerate(kernels[1:], 1):
@@ -160,39 +164,40 @@ def expand(images: Tensor, basis: Basis) -> Tensor:
 
 
 def look_up(expansions: Tensor, flow: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-    """Expansions of second frames where the flow leads, (N, 5, h, w), and whether that is inside, (N, 1, h, w)."""
+    """Expansions of second frames where the flow leads, (N, 5, h, w), and whether that is inside, bool (N, 1, h, w)."""
     position = flow + level.pixels
     x, y = position.split(1, dim=1)
-    # The last row and column are outside: to OpenCV a place is inside where the four pixels around it are.
+    # The last row and column are outside: for OpenCV a position is inside if the four pixels around it are.
     inside = (x >= 0) & (x < level.width - 1) & (y >= 0) & (y < level.height - 1)
     x, y = position.long().split(1, dim=1)
     index = y.mul_(level.width).add_(x).masked_fill_(~inside, 0).flatten(2).expand(-1, 5, -1)
     right, below = position.frac_().split(1, dim=1)
     left, above = 1 - right, 1 - below
     pixels = expansions.flatten(2)
-    moved = None
+    moved: Tensor | None = None
     for offset, weight in (
         (0, left * above),
         (1, right * above),
         (level.width, left * below),
         (level.width + 1, right * below),
     ):
-        # A picture of one row or column has no such pixel, nor a place inside.
+        # A picture of one row or column has no such pixel, but no position inside either.
         offset = min(offset, pixels.shape[2] - 1)
         part = pixels[..., offset:].gather(2, index).view_as(expansions).mul_(weight)
         moved = part if moved is None else moved.add_(part)
+    assert moved is not None  # there are four offsets
     return moved, inside
 
 
 def normal_equations(first: Tensor, second: Tensor, flow: Tensor, level: Level) -> Tensor:
-    """4 A'A and 4 A'b of (13) at each pixel, from the expansions of two frames and a guess of the flow (N, 2, h, w)."""
+    """Equations (13) at each pixel, from the expansions of two frames and a guess of the flow (N, 2, h, w)."""
     moved, inside = look_up(second, flow, level)
-    # (9) and (10), but for their 1/2. Outside, A is that of the first frame alone, and b of the second frame is 0.
+    # (9) and (10) without their factor 1/2. Outside, A is the first frame's, and b of the second frame is 0.
     b, A = moved[:, :2], moved[:, 2:]
     torch.sub(first[:, :2], b.masked_fill_(~inside, 0), out=b)
     torch.where(inside, A, first[:, 2:], out=A).add_(first[:, 2:])
     y, x, yy, xx, xy = moved.unbind(1)
-    # A d of the guess is added to b, so that the solution is the whole flow and no correction to it.
+    # A d of the guess is added to b, so that the solution is the whole flow and not a correction of it.
     x_flow, y_flow = flow.unbind(1)
     y += (yy * y_flow).add_(xy * x_flow)
     x += (xy * y_flow).add_(xx * x_flow)
@@ -210,13 +215,14 @@ def normal_equations(first: Tensor, second: Tensor, flow: Tensor, level: Level) 
 
 
 def running_sums(values: Tensor, reach: int, dim: int) -> Tensor:
-    """Sums of the 2 reach + 1 neighbours of each along an axis, float64.
+    """Sums of the 2 reach + 1 values around each value along an axis, float64.
 
-    They run as OpenCV's do, from one border to the other: what comes in less what goes out is added, a difference that
-    is rounded as the values are. So a strong texture leaves its rounding in all that comes behind it.
+    They run from one border to the other as OpenCV's do: each step adds the value that enters the window minus the one
+    that leaves it, and this difference is rounded like the values. So the rounding errors of a strong texture stay in
+    all sums behind it.
     """
     size = values.shape[dim]
-    # A GPU takes sums along rows in another order, those along columns one by one.
+    # A GPU adds along rows in another order, along columns one by one.
     along_rows = dim == -1 and values.is_cuda
     if along_rows:
         sums = values.new_empty(values.mT.shape, dtype=torch.float64).mT
@@ -224,10 +230,10 @@ def running_sums(values: Tensor, reach: int, dim: int) -> Tensor:
         sums = values.new_empty(values.shape, dtype=torch.float64)
     for start, end in itertools.pairwise(sorted({0, min(reach + 1, size), max(size - reach, 0), size})):
         part = sums.narrow(dim, start, end - start)
-        comes = values.narrow(dim, start + reach, end - start) if end <= size - reach else values.narrow(dim, -1, 1)
-        goes = values.narrow(dim, start - reach - 1, end - start) if start > reach else values.narrow(dim, 0, 1)
-        torch.sub(comes.expand_as(part), goes, out=part)
-    # Before the first, the window has one pixel more, and the first of all stands in it reach + 2 times.
+        enters = values.narrow(dim, start + reach, end - start) if end <= size - reach else values.narrow(dim, -1, 1)
+        leaves = values.narrow(dim, start - reach - 1, end - start) if start > reach else values.narrow(dim, 0, 1)
+        torch.sub(enters.expand_as(part), leaves, out=part)
+    # The sums start one position before the first value, where the window has the first value reach + 2 times.
     before = (values.narrow(dim, 0, 1) * (reach + 2)).double()
     for k in range(1, reach):
         before += values.narrow(dim, min(k, size - 1), 1)
@@ -236,7 +242,7 @@ def running_sums(values: Tensor, reach: int, dim: int) -> Tensor:
 
 
 def window_sums(equations: Tensor, window: Window) -> Tensor:
-    """Of the pixels of each window, with their weights, or of a box without any, float64."""
+    """Equations summed over the window around each pixel, with its weights if it has any; float64."""
     if window.weights is None:
         return running_sums(running_sums(equations, window.reach, -2), window.reach, -1)
     sums = F.pad(equations, (window.reach,) * 4, mode="replicate")
@@ -251,7 +257,7 @@ def window_sums(equations: Tensor, window: Window) -> Tensor:
 
 
 def solve(equations: Tensor, window: Window) -> Tensor:
-    """The flow (N, 2, h, w) that solves the equations of all pixels of each window best (13)."""
+    """The flow (N, 2, h, w) that solves the equations of each window in the least squares sense (13)."""
     yy, xy, xx, y, x = window_sums(equations, window).unbind(1)
     determinant = (yy * xx).addcmul_(xy, xy, value=-1).add_(window.regularisation)
     flow = equations.new_empty(len(equations), 2, *equations.shape[2:])
@@ -264,11 +270,12 @@ def solve(equations: Tensor, window: Window) -> Tensor:
 
 
 class Farneback:
-    """Flow between frames of one size, with one set of parameters, on one device. Its tables are made once.
+    """Flow between frames of one size, with one set of parameters, on one device. Its tables are computed once.
 
-    The parameters are those of cv2.calcOpticalFlowFarneback; gaussian is its flag. fused=True takes the Triton kernels
-    of flow_kernels.py in place of the plain operations above: the same flow but for rounding, and a tenth of the
-    memory traffic. Where they cannot run, a warning says so, and the plain ones do.
+    The parameters are the ones of cv2.calcOpticalFlowFarneback, gaussian is its flag; ValueError where one is out of
+    range. fused=True uses the Triton kernels of farneback_kernels.py instead of the plain operations above: the same
+    flow except for rounding, with a tenth of the memory traffic. Where they cannot run, a warning says so and the plain
+    operations are used.
     """
 
     def __init__(
@@ -286,7 +293,7 @@ class Farneback:
         gaussian: bool = False,
         fused: bool = False,
     ):
-        # Checks them. OpenCV takes levels=0, too: no pyramid.
+        # Checks the parameters. OpenCV accepts levels=0, too: no pyramid.
         FarnebackParameters(pyr_scale, levels or 1, win_size, iterations, poly_n, poly_sigma)
         self.device = torch.device(device)
         self.levels = build_levels(height, width, pyr_scale=pyr_scale, levels=levels, device=self.device)
@@ -297,7 +304,10 @@ class Farneback:
         self.operations = choose_operations(self.device, fused=fused)
 
     def pairs(self, first: Tensor, second: Tensor, *, chunk: int | None = None) -> Tensor:
-        """N pairs of frames, uint8 (N, H, W) each -> (N, H, W, 2) float32 on the device, `chunk` pairs at a time."""
+        """N pairs of frames, uint8 (N, H, W) each -> flow (N, H, W, 2) float32 on the device, `chunk` pairs at a time.
+
+        Raises ValueError for frames of another type or size.
+        """
         self._check(first)
         self._check(second)
         if first.shape != second.shape:
@@ -309,11 +319,14 @@ class Farneback:
         return flow
 
     def sequence(self, frames: Tensor, *, chunk: int | None = None) -> Tensor:
-        """Flow between neighbours of a video's frames, uint8 (T, H, W) -> (T - 1, H, W, 2): each is expanded once."""
+        """Flow from each frame of a video to the next, uint8 (T, H, W) -> float32 (T - 1, H, W, 2).
+
+        The same as `pairs`, but each frame is expanded once only.
+        """
         self._check(frames)
         flow = self._empty_flow(max(len(frames) - 1, 0))
         chunk = chunk or self.chunk()
-        before: list[Tensor] = []  # expansions of the last frame of the chunk before
+        before: list[Tensor] = []  # expansions of the last frame of the previous chunk
         done = 0
         for part in (frames[: chunk + 1], *frames[chunk + 1 :].split(chunk)):
             if not len(part):
@@ -328,24 +341,26 @@ class Farneback:
         return flow
 
     def between(self, frames: Tensor, pairs: Tensor, *, chunk: int | None = None) -> Iterator[Tensor]:
-        """Flow of pairs (P, 2), numbers of frames (F, H, W) uint8, in chunks of (n, H, W, 2). In each chunk, the frames from
-        the first to the last that are named are expanded, once; so pairs should be in the order of their frames.
+        """Flow of pairs, int64 (P, 2) indices of frames (F, H, W) uint8, in chunks of float32 (n, H, W, 2).
+
+        Each chunk expands all frames from the first to the last of its pairs once, so pairs should be in the order of
+        their frames.
         """
         self._check(frames)
         for part in pairs.split(chunk or self.chunk()):
             first, last = int(part.min()), int(part.max())
             expansions = self._expand(frames[first : last + 1])
-            one, two = (part - first).to(self.device, non_blocking=True).unbind(1)
-            chosen = [e[one] for e in expansions], [e[two] for e in expansions]
+            firsts, seconds = (part - first).to(self.device, non_blocking=True).unbind(1)
+            chosen = [e[firsts] for e in expansions], [e[seconds] for e in expansions]
             del expansions
             yield self._flow(*chosen)
 
     def chunk(self) -> int:
-        """Pairs at a time: in half of the free memory of a GPU, and no more than keeps the device busy."""
+        """How many pairs to compute at a time: to fill half of a GPU's free memory, and no more than keep it busy."""
         budget = CHUNK_BYTES.get(self.device.type, CHUNK_BYTES["cpu"])
         if self.device.type == "cuda":
-            kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-            budget = min(budget, (torch.cuda.mem_get_info(self.device)[0] + kept) // 2)
+            unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+            budget = min(budget, (torch.cuda.mem_get_info(self.device)[0] + unused) // 2)
         return max(budget // (BYTES_PER_PIXEL * self.levels[-1].height * self.levels[-1].width), 1)
 
     def _check(self, frames: Tensor) -> None:
@@ -359,28 +374,27 @@ class Farneback:
 
     @torch.no_grad()
     def _expand(self, frames: Tensor) -> list[Tensor]:
-        """Expansions on each level."""
+        """Expansions of frames on each level, the coarsest first."""
         frames = frames.to(self.device, non_blocking=True).contiguous()
         operations = self.operations
         return [operations.expand(operations.level_images(frames, level), self.basis) for level in self.levels]
 
     @torch.no_grad()
     def _flow(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
-        """Expansions of N frames and of the N after them -> (N, H, W, 2)."""
-        flow = None
-        for level, one, two in zip(self.levels, first, second, strict=True):
-            if level.flow_taps is None:
-                flow = one.new_zeros(len(one), 2, level.height, level.width)
-            else:
+        """Expansions of N first and N second frames on each level -> flow (N, H, W, 2)."""
+        coarsest = self.levels[0]
+        flow = first[0].new_zeros(len(first[0]), 2, coarsest.height, coarsest.width)
+        for level, first_of_level, second_of_level in zip(self.levels, first, second, strict=True):
+            if level.flow_taps is not None:
                 flow = resize_flow(flow, level.flow_taps).mul_(1 / self.pyr_scale)
             for _ in range(self.iterations):
-                equations = self.operations.normal_equations(one, two, flow, level)
+                equations = self.operations.normal_equations(first_of_level, second_of_level, flow, level)
                 flow = self.operations.solve(equations, self.window)
         return flow.permute(0, 2, 3, 1)
 
 
 class Operations(NamedTuple):
-    """The four steps that are fused or not."""
+    """The four steps, as plain operations or as kernels."""
 
     level_images: Callable[[Tensor, Level], Tensor]
     expand: Callable[[Tensor, Basis], Tensor]
@@ -392,29 +406,34 @@ PLAIN = Operations(level_images, expand, normal_equations, solve)
 
 
 def choose_operations(device: torch.device, *, fused: bool) -> Operations:
+    """The kernels, if they are wanted and can run on this device (else a warning); the plain operations otherwise."""
     if fused:
+        kernels: ModuleType | None
         try:
-            from twostream.flow import farneback_kernels
-        except ImportError:  # Triton comes with torch where there can be a GPU only
-            farneback_kernels = None
-        if farneback_kernels and farneback_kernels.run_on(device):
-            return Operations(*(getattr(farneback_kernels, name) for name in Operations._fields))
+            from twostream.flow import farneback_kernels as kernels
+        except ImportError:  # torch brings Triton only where there can be a GPU
+            kernels = None
+        if kernels and kernels.run_on(device):
+            return Operations(*(getattr(kernels, name) for name in Operations._fields))
         warnings.warn(f"no Triton kernels on {device}: flow by plain tensor operations, which is slower", stacklevel=3)
     return PLAIN
 
 
-def farneback(prev: Tensor, next: Tensor, *, chunk: int | None = None, **parameters) -> Tensor:
-    """Flow of N pairs, uint8 (N, H, W) each -> float32 (N, H, W, 2) on the device of prev. Parameters: Farneback's."""
+def farneback(prev: Tensor, next: Tensor, *, chunk: int | None = None, **parameters: Any) -> Tensor:
+    """Flow of N pairs, uint8 (N, H, W) each -> float32 (N, H, W, 2) on the device of `prev`; parameters: `Farneback`."""
     return Farneback(*prev.shape[-2:], device=prev.device, **parameters).pairs(prev, next, chunk=chunk)
 
 
-def farneback_sequence(frames: Tensor, *, chunk: int | None = None, **parameters) -> Tensor:
-    """Flow between neighbours, uint8 (T, H, W) -> float32 (T - 1, H, W, 2), the same as that of the pairs."""
+def farneback_sequence(frames: Tensor, *, chunk: int | None = None, **parameters: Any) -> Tensor:
+    """Flow from each frame to the next, uint8 (T, H, W) -> float32 (T - 1, H, W, 2); parameters: `Farneback`."""
     return Farneback(*frames.shape[-2:], device=frames.device, **parameters).sequence(frames, chunk=chunk)
 
 
 def encode_batch(flow: Tensor, *, scale: float, planes: bool = True) -> Tensor:
-    """Flow (N, H, W, 2) -> what FlowCoding makes of each: planes (N, 2H, W) uint8, or flow images (N, H, W, 3)."""
+    """Flow (N, H, W, 2) -> planes (N, 2H, W) uint8, or flow images (N, H, W, 3): the bytes that FlowCoding gives.
+
+    FlowCoding.encode and encode_planes for a batch on its device; scale: grey levels per pixel, as FlowCoding has it.
+    """
     num, height, width, _ = flow.shape
     values = flow.permute(0, 3, 1, 2)
     if not planes:

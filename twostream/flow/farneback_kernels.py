@@ -1,12 +1,16 @@
-"""The four steps of flow_torch.py as Triton kernels, each of which reads its input and writes its result once.
+"""The four steps of farneback.py as Triton kernels, each of which reads its input and writes its result once.
 
-They take and give the same as the plain operations there, which explain them, to the last bit but for sums in float64.
-A program computes a tile of the result, and reads the neighbours it needs from the cache; sums are taken one tap after
-the other, so that a result depends neither on the batch nor on the tile. Float64 is arithmetic alone, but for the sums
-of a box along y: what is read and written is float32.
+They have the same inputs and results as the plain operations there, which explain them, to the last bit except for the
+order of sums in float64. A Triton program computes a tile of the result, and reads the neighbours it needs from the
+cache; taps are added one after the other, so that a result depends neither on the batch nor on the tile. Only the sums
+of a box along y are stored as float64; everything else is read and written as float32.
 
-On a GPU only; with TRITON_INTERPRET=1 in the environment on the CPU, at a crawl, which is how tests run them.
+They run on a GPU only; with TRITON_INTERPRET=1 in the environment they run on the CPU, very slowly, as tests do it.
+
+Parameters of kernels have no types: Triton comes without any and takes annotations as instructions (`tl.constexpr`).
 """
+
+from typing import Any
 
 import torch
 import triton
@@ -16,23 +20,27 @@ from torch import Tensor
 from twostream.flow.farneback_tables import Basis, Level, Window
 
 TILE_HEIGHT, TILE_WIDTH = 16, 32
-"""Pixels. Windows reach 7 pixels up and down: a taller tile reads less twice, a wider one reads whole cache lines."""
+"""pixels. Windows reach 7 pixels up and down: a taller tile reads fewer pixels twice, a wider one whole cache lines"""
 COLUMNS, ROWS = 128, 32
-"""Of a tile as high as the image, and of one as wide: running sums."""
+"""columns of a tile that is as high as the image, rows of a tile that is as wide: for running sums"""
 
 
 def run_on(device: torch.device) -> bool:
+    """Whether kernels can run on this device."""
     return device.type == "cuda" or triton.knobs.runtime.interpret
 
 
 def launch(
-    kernel, shape: tuple[int, int, int], *inputs: Tensor | int, tile: tuple[int, int] | None = None, **constants
-):
-    """Run a kernel on all tiles of N results of size h w."""
+    kernel: Any, shape: tuple[int, ...], *inputs: Any, tile: tuple[int, int] | None = None, **constants: Any
+) -> None:
+    """Run a kernel on all tiles of its results; `shape` is their number, height and width.
+
+    The kernel is given the inputs (tensors and integers, a tensor first), height and width, and its constants.
+    """
     num, height, width = shape
     tile_height, tile_width = tile or (TILE_HEIGHT, TILE_WIDTH)
     tiles = num * triton.cdiv(height, tile_height) * triton.cdiv(width, tile_width)
-    # Products and sums are rounded apart, as in the plain operations.
+    # Products and sums are rounded separately, as in the plain operations.
     options = dict(TILE_HEIGHT=tile_height, TILE_WIDTH=tile_width, enable_fp_fusion=False)
     if tiles:
         with torch.cuda.device_of(inputs[0]):
@@ -41,9 +49,9 @@ def launch(
 
 @triton.jit
 def tile_of(height, width, TILE_HEIGHT: tl.constexpr, TILE_WIDTH: tl.constexpr):
-    """Number of this program's image, rows and columns of its tile's pixels, and which of them are in the image.
+    """The index of this program's image, the rows and columns of its tile's pixels, and which of these are in the image.
 
-    As a list of pixels, not as a picture: older Triton lays out pictures for some loads so, for others so.
+    The pixels are a list and not a picture, because older versions of Triton change the layout of pictures between loads.
     """
     across = tl.cdiv(width, TILE_WIDTH)
     down = tl.cdiv(height, TILE_HEIGHT)
@@ -57,7 +65,7 @@ def tile_of(height, width, TILE_HEIGHT: tl.constexpr, TILE_WIDTH: tl.constexpr):
 
 @triton.jit
 def multiply_add(total, part, weight, apart):
-    """total + part * weight, rounded once; where `apart`, the product is rounded, too."""
+    """total + part * weight, rounded once; where `apart` is true, the product is rounded before it is added."""
     product = part.to(tl.float64) * weight.to(tl.float64)
     product = tl.where(apart, product.to(tl.float32).to(tl.float64), product)
     return (product + total.to(tl.float64)).to(tl.float32)
@@ -65,6 +73,7 @@ def multiply_add(total, part, weight, apart):
 
 @triton.jit
 def blur_along_x(row, taps, stride, blur, apart, mask, REACH: tl.constexpr):
+    """The pixels of a row, blurred along it: `taps` points to the columns of their first taps."""
     centre = tl.load(row + tl.load(taps + REACH * stride, mask=mask, other=0), mask=mask, other=0).to(tl.float32)
     total = centre - centre
     if REACH > 2:
@@ -83,7 +92,7 @@ def blur_along_x(row, taps, stride, blur, apart, mask, REACH: tl.constexpr):
 
 @triton.jit
 def blur_frame(frame, taps_y, taps_x, stride_y, stride_x, blur, frame_width, mask, REACH: tl.constexpr):
-    """The blurred frame at some pixels: taps point to the rows and columns of their first taps."""
+    """The blurred frame at some pixels: `taps_y`, `taps_x` point to the rows and columns of their first taps."""
     column = tl.load(taps_x + REACH * stride_x, mask=mask, other=0)
     apart_x = column >= frame_width  # nowhere
     apart_y = apart_x
@@ -109,6 +118,7 @@ def level_image_kernel(
     REACH: tl.constexpr, SIDES_Y: tl.constexpr, SIDES_X: tl.constexpr,
     TILE_HEIGHT: tl.constexpr, TILE_WIDTH: tl.constexpr,
 ):  # fmt: skip
+    """Frames, blurred and resized to a level; an axis has one side where its size stays, else two."""
     image, y, x, mask = tile_of(height, width, TILE_HEIGHT, TILE_WIDTH)
     frame = frames + image * frame_height * frame_width
     share_y = tl.load(fraction_y + y, mask=mask, other=0.0)
@@ -133,11 +143,12 @@ def level_image_kernel(
 
 
 def level_images(frames: Tensor, level: Level) -> Tensor:
+    """As farneback.level_images."""
     taps_y, taps_x = level.frame_taps
     images = torch.empty(len(frames), level.height, level.width, device=frames.device)
     launch(
         level_image_kernel, images.shape, frames, images, *taps_y, *taps_x, level.blur, *frames.shape[1:],
-        REACH=len(level.blur) - 1, SIDES_Y=taps_y.index.shape[1], SIDES_X=taps_x.index.shape[1],
+        REACH=len(level.blur) - 1, SIDES_Y=taps_y.pixels.shape[1], SIDES_X=taps_x.pixels.shape[1],
     )  # fmt: skip
     return images
 
@@ -163,6 +174,7 @@ def expand_kernel(
     images, expansions, kernels, inverse, height, width,
     POLY_N: tl.constexpr, TILE_HEIGHT: tl.constexpr, TILE_WIDTH: tl.constexpr,
 ):  # fmt: skip
+    """Expansions of the images of a level."""
     image, y, x, mask = tile_of(height, width, TILE_HEIGHT, TILE_WIDTH)
     size = height * width
     images += image * size
@@ -196,15 +208,16 @@ def expand_kernel(
 
 
 def expand(images: Tensor, basis: Basis) -> Tensor:
+    """As farneback.expand."""
     expansions = images.new_empty(len(images), 5, *images.shape[1:])
-    poly_n = basis.table.shape[1] - 1
-    launch(expand_kernel, images.shape, images, expansions, basis.table, basis.inverse_table, POLY_N=poly_n)
+    kernels, inverse = basis.kernels_on_device, basis.inverse_on_device
+    launch(expand_kernel, images.shape, images, expansions, kernels, inverse, POLY_N=kernels.shape[1] - 1)
     return expansions
 
 
 @triton.jit
 def look_up(second, corner, width, left, right, above, below, inside):
-    """Bilinear between the four pixels from `corner` on; 0 outside."""
+    """Interpolated between the four pixels of which `corner` is the upper left one; 0 outside."""
     total = tl.load(second + corner, mask=inside, other=0.0) * (left * above)
     total += tl.load(second + corner + 1, mask=inside, other=0.0) * (right * above)
     total += tl.load(second + corner + width, mask=inside, other=0.0) * (left * below)
@@ -215,18 +228,19 @@ def look_up(second, corner, width, left, right, above, below, inside):
 def normal_equations_kernel(
     first, second, flow, certainty, equations, height, width, TILE_HEIGHT: tl.constexpr, TILE_WIDTH: tl.constexpr
 ):
+    """The equations at each pixel, from the expansions of first and second frames and a guess of the flow."""
     image, y, x, mask = tile_of(height, width, TILE_HEIGHT, TILE_WIDTH)
     size = height * width
     pixel = y * width + x
     x_flow = tl.load(flow + image * 2 * size + pixel, mask=mask, other=0.0)
     y_flow = tl.load(flow + image * 2 * size + size + pixel, mask=mask, other=0.0)
-    there_x = x + x_flow
-    there_y = y + y_flow
-    corner_x = tl.floor(there_x)
-    corner_y = tl.floor(there_y)
+    target_x = x + x_flow
+    target_y = y + y_flow
+    corner_x = tl.floor(target_x)
+    corner_y = tl.floor(target_y)
     inside = mask & (corner_x >= 0) & (corner_x < width - 1) & (corner_y >= 0) & (corner_y < height - 1)
-    right = there_x - corner_x
-    below = there_y - corner_y
+    right = target_x - corner_x
+    below = target_y - corner_y
     left, above = 1 - right, 1 - below
     corner = tl.where(inside, corner_y, 0).to(tl.int32) * width + tl.where(inside, corner_x, 0).to(tl.int32)
     first += image * 5 * size + pixel
@@ -247,12 +261,12 @@ def normal_equations_kernel(
     xy = first_xy + tl.where(inside, second_xy, first_xy)
     b_y = first_y - second_y + (yy * y_flow + xy * x_flow)
     b_x = first_x - second_x + (xy * y_flow + xx * x_flow)
-    sure = tl.load(certainty + pixel, mask=mask, other=0.0)
-    yy *= sure
-    xx *= sure
-    xy *= sure
-    b_y *= sure
-    b_x *= sure
+    weight = tl.load(certainty + pixel, mask=mask, other=0.0)
+    yy *= weight
+    xx *= weight
+    xy *= weight
+    b_y *= weight
+    b_x *= weight
     out = equations + image * 5 * size + pixel
     tl.store(out, yy * yy + xy * xy, mask=mask)
     tl.store(out + size, (yy + xx) * xy, mask=mask)
@@ -262,6 +276,7 @@ def normal_equations_kernel(
 
 
 def normal_equations(first: Tensor, second: Tensor, flow: Tensor, level: Level) -> Tensor:
+    """As farneback.normal_equations."""
     equations = flow.new_empty(len(flow), 5, level.height, level.width)
     shape = len(flow), level.height, level.width
     launch(normal_equations_kernel, shape, first, second, flow, level.certainty, equations)
@@ -270,7 +285,7 @@ def normal_equations(first: Tensor, second: Tensor, flow: Tensor, level: Level) 
 
 @triton.jit
 def store_flow(out, size, yy, xy, xx, b_y, b_x, mask, REGULARISATION: tl.constexpr):
-    """The flow that solves the equations, which are float64."""
+    """Store the flow that solves the equations, which are float64."""
     share = 1 / (yy * xx - xy * xy + tl.full((1,), REGULARISATION, tl.float64))
     tl.store(out, ((yy * b_x - xy * b_y) * share).to(tl.float32), mask=mask)
     tl.store(out + size, ((xx * b_y - xy * b_x) * share).to(tl.float32), mask=mask)
@@ -278,7 +293,7 @@ def store_flow(out, size, yy, xy, xx, b_y, b_x, mask, REGULARISATION: tl.constex
 
 @triton.jit
 def sum_before(values, stride, last, mask, REACH: tl.constexpr):
-    """What a running sum is before its first value."""
+    """A running sum one position before its first value."""
     total = (tl.load(values, mask=mask, other=0.0) * (REACH + 2)).to(tl.float64)
     for k in range(1, REACH):
         total += tl.load(values + tl.minimum(k, last) * stride, mask=mask, other=0.0).to(tl.float64)
@@ -286,10 +301,11 @@ def sum_before(values, stride, last, mask, REACH: tl.constexpr):
 
 
 @triton.jit
-def change_of_sum(values, place, stride, last, mask, REACH: tl.constexpr):
-    comes = tl.load(values + tl.minimum(place + REACH, last) * stride, mask=mask, other=0.0)
-    goes = tl.load(values + tl.maximum(place - REACH - 1, 0) * stride, mask=mask, other=0.0)
-    return (comes - goes).to(tl.float64)
+def change_of_sum(values, position, stride, last, mask, REACH: tl.constexpr):
+    """What is added to a running sum: the value that enters the window minus the one that leaves it."""
+    enters = tl.load(values + tl.minimum(position + REACH, last) * stride, mask=mask, other=0.0)
+    leaves = tl.load(values + tl.maximum(position - REACH - 1, 0) * stride, mask=mask, other=0.0)
+    return (enters - leaves).to(tl.float64)
 
 
 @triton.jit
@@ -297,7 +313,7 @@ def box_sums_kernel(
     equations, sums, num_rows, height, width,
     REACH: tl.constexpr, TILE_HEIGHT: tl.constexpr, TILE_WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Running sums down the columns; a channel of the equations is an image of its own, and height is 1."""
+    """Running sums down the columns. Each channel of the equations is an image; the tile's height is 1."""
     image, y, x, mask = tile_of(height, width, TILE_HEIGHT, TILE_WIDTH)
     column = equations + image * num_rows * width + x
     total = sum_before(column, width, num_rows - 1, mask, REACH)
@@ -311,7 +327,7 @@ def solve_box_kernel(
     sums, flow, num_columns, height, width,
     REACH: tl.constexpr, REGULARISATION: tl.constexpr, TILE_HEIGHT: tl.constexpr, TILE_WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Running sums of those along the rows, and the flow they give; width is 1."""
+    """Running sums of these sums along the rows, and the flow that follows from them. The tile's width is 1."""
     image, y, x, mask = tile_of(height, width, TILE_HEIGHT, TILE_WIDTH)
     size = height * num_columns
     last = num_columns - 1
@@ -332,11 +348,12 @@ def solve_box_kernel(
 
 
 @triton.jit
-def weighted_sum(values, place, stride, last, weights, mask, REACH: tl.constexpr):
-    total = tl.load(values + place * stride, mask=mask, other=0.0) * tl.load(weights)
+def weighted_sum(values, position, stride, last, weights, mask, REACH: tl.constexpr):
+    """The weighted sum of a window along one axis; the outermost values are repeated."""
+    total = tl.load(values + position * stride, mask=mask, other=0.0) * tl.load(weights)
     for k in range(1, REACH + 1):
-        before = tl.load(values + tl.maximum(place - k, 0) * stride, mask=mask, other=0.0)
-        after = tl.load(values + tl.minimum(place + k, last) * stride, mask=mask, other=0.0)
+        before = tl.load(values + tl.maximum(position - k, 0) * stride, mask=mask, other=0.0)
+        after = tl.load(values + tl.minimum(position + k, last) * stride, mask=mask, other=0.0)
         total += (before + after) * tl.load(weights + k)
     return total
 
@@ -346,7 +363,7 @@ def weighted_sums_kernel(
     equations, sums, weights, height, width,
     REACH: tl.constexpr, TILE_HEIGHT: tl.constexpr, TILE_WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Sums along y; a channel of the equations is an image of its own."""
+    """Weighted sums along y. Each channel of the equations is an image."""
     image, y, x, mask = tile_of(height, width, TILE_HEIGHT, TILE_WIDTH)
     image *= height * width
     total = weighted_sum(equations + image + x, y, width, height - 1, weights, mask, REACH)
@@ -358,7 +375,7 @@ def solve_weighted_kernel(
     sums, flow, weights, height, width, REACH: tl.constexpr, REGULARISATION: tl.constexpr,
     TILE_HEIGHT: tl.constexpr, TILE_WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Sums along x, and the flow they give."""
+    """Weighted sums of these sums along x, and the flow that follows from them."""
     image, y, x, mask = tile_of(height, width, TILE_HEIGHT, TILE_WIDTH)
     size = height * width
     row = sums + image * 5 * size + y * width
@@ -372,9 +389,10 @@ def solve_weighted_kernel(
 
 
 def solve(equations: Tensor, window: Window) -> Tensor:
+    """As farneback.solve."""
     num, channels, height, width = equations.shape
     flow = equations.new_empty(num, 2, height, width)
-    options = dict(REACH=window.reach, REGULARISATION=window.regularisation)
+    options: dict[str, Any] = dict(REACH=window.reach, REGULARISATION=window.regularisation)
     if window.weights is None:
         sums = torch.empty_like(equations, dtype=torch.float64)
         shape = num * channels, 1, width
@@ -384,6 +402,6 @@ def solve(equations: Tensor, window: Window) -> Tensor:
     else:
         sums = torch.empty_like(equations)
         shape = num * channels, height, width
-        launch(weighted_sums_kernel, shape, equations, sums, window.table, REACH=window.reach)
-        launch(solve_weighted_kernel, (num, height, width), sums, flow, window.table, **options)
+        launch(weighted_sums_kernel, shape, equations, sums, window.weights_on_device, REACH=window.reach)
+        launch(solve_weighted_kernel, (num, height, width), sums, flow, window.weights_on_device, **options)
     return flow

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,10 +28,10 @@ class FarnebackParameters:
     poly_n: int = 5
     """side of the neighbourhood of the polynomial expansion, pixels: 5 or 7"""
     poly_sigma: float = 1.2
-    """standard deviation of the Gaussian that weighs that neighbourhood, pixels"""
+    """standard deviation of the Gaussian weights of that neighbourhood, pixels"""
 
-    def __post_init__(self):
-        for flag, value, good, expected in [
+    def __post_init__(self) -> None:
+        for flag, value, is_valid, expected in [
             ("--pyr_scale", self.pyr_scale, 0 < self.pyr_scale < 1, "between 0 and 1"),
             ("--levels", self.levels, self.levels >= 1, "1 or more"),
             ("--win_size", self.win_size, self.win_size >= 1, "1 or more"),
@@ -38,55 +39,68 @@ class FarnebackParameters:
             ("--poly_n", self.poly_n, self.poly_n in (5, 7), "5 or 7"),
             ("--poly_sigma", self.poly_sigma, self.poly_sigma > 0, "above 0"),
         ]:
-            if not good:
+            if not is_valid:
                 raise ValueError(f"{flag} is {value:g}, expected {expected}")
 
 
 FARNEBACK_PRESETS = {
     "default": FarnebackParameters(),
-    # The class defaults of OpenCV, which the flow program of 2D-kinectics used; 2.3 times the cost (benchmarks/flow.py).
+    # The defaults of OpenCV's class, which the flow program of 2D-kinectics used; 2.3 times the cost (benchmarks/flow.py).
     "2d-kinectics": FarnebackParameters(levels=5, win_size=13, iterations=10, poly_sigma=1.1),
 }
 
 DIS_MIN_SIDE = 32
-"""pixels; below, OpenCV 5.0 takes its pyramid by the width alone and crashes the process on long frames"""
+"""pixels; below, OpenCV 5.0 sizes its pyramid by the width alone, which crashes the process on long frames"""
+
+NO_GUESS: Any = None
+"""flow to start from; typed so because OpenCV's types do not allow None there"""
 
 FlowFunction = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Two grey images (H, W) uint8 -> flow (H, W, 2) float32; ValueError where the method cannot do with their size."""
+"""Two grey images (H, W) uint8 -> flow (H, W, 2) float32, pixels, x to the right and y down.
+
+Raises ValueError where the method does not support their size.
+"""
 
 
 def _farneback(parameters: FarnebackParameters) -> FlowFunction:
     p = parameters
 
     def compute(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        return cv2.calcOpticalFlowFarneback(
-            first, second, None, p.pyr_scale, p.levels, p.win_size, p.iterations, p.poly_n, p.poly_sigma, 0
+        flow: np.ndarray = cv2.calcOpticalFlowFarneback(
+            first, second, NO_GUESS, p.pyr_scale, p.levels, p.win_size, p.iterations, p.poly_n, p.poly_sigma, 0
         )
+        return flow
 
     return compute
 
 
 def _dis(parameters: FarnebackParameters) -> FlowFunction:
     """Kroeger et al., Fast Optical Flow using Dense Inverse Search, ECCV 2016: a ninth of Farneback's time."""
-    method = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
 
     def compute(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         if min(first.shape) < DIS_MIN_SIDE:
             height, width = first.shape
             raise ValueError(
-                f"flow method dis needs {DIS_MIN_SIDE} pixels or more each way, frames are {width}x{height}"
+                f"flow method dis needs frames of {DIS_MIN_SIDE} pixels or more in height and width, found {width}x{height}"
             )
-        return method.calc(first, second, None)
+        flow: np.ndarray = method.calc(first, second, NO_GUESS)
+        return flow
 
     return compute
 
 
 def _tvl1(parameters: FarnebackParameters) -> FlowFunction:
-    """Zach et al., A Duality Based Approach for Realtime TV-L1 Optical Flow, 2007: 84 times Farneback's."""
+    """Zach et al., A Duality Based Approach for Realtime TV-L1 Optical Flow, 2007: 84 times Farneback's time."""
     if not hasattr(getattr(cv2, "optflow", None), "DualTVL1OpticalFlow_create"):
         raise ValueError("flow method tvl1 needs OpenCV's contrib modules: pip install opencv-contrib-python")
-    method = cv2.optflow.DualTVL1OpticalFlow_create()
-    return lambda first, second: method.calc(first, second, None)
+    method = cv2.optflow.DualTVL1OpticalFlow.create()
+
+    def compute(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        flow: np.ndarray = method.calc(first, second, NO_GUESS)
+        return flow
+
+    return compute
 
 
 FLOW_METHODS: dict[str, Callable[[FarnebackParameters], FlowFunction]] = {
@@ -104,33 +118,35 @@ class FlowSettings:
     coding: FlowCoding = field(default_factory=FlowCoding)
     farneback: FarnebackParameters = field(default_factory=FarnebackParameters)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.method not in FLOW_METHODS:
             raise ValueError(f"flow method {self.method!r}, expected one of {', '.join(FLOW_METHODS)}")
 
     def function(self) -> FlowFunction:
+        """The method with its parameters; raises ValueError where this OpenCV does not have it."""
         return FLOW_METHODS[self.method](self.farneback)
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
+        """A record of these settings, which `from_json` reads."""
         coding = asdict(self.coding) | {"scale": self.coding.scale, "zero": ZERO}
         parameters = asdict(self.farneback) if self.method == "farneback" else {}
         return {"method": self.method, "coding": coding, "parameters": parameters}
 
     @classmethod
-    def from_json(cls, content: dict) -> "FlowSettings":
-        """What `to_json` gave; ValueError where it is something else."""
+    def from_json(cls, content: dict[str, Any]) -> "FlowSettings":
+        """The settings of a record; raises ValueError where it is not one."""
         try:
             coding = {name: value for name, value in content["coding"].items() if name not in ("scale", "zero")}
             return cls(content["method"], FlowCoding(**coding), FarnebackParameters(**content["parameters"]))
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"no settings of flow: {content}") from error
+            raise ValueError(f"expected a record of flow settings, found {content}") from error
 
 
-def same_levels(one: dict, other: dict) -> bool:
-    """Do two records of FlowSettings stand for the same grey levels, however these are stored?"""
-    return _levels_of(one) == _levels_of(other)
+def same_levels(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Whether two records of FlowSettings give the same grey levels, no matter how these are stored."""
+    return _levels_of(first) == _levels_of(second)
 
 
-def _levels_of(record: dict) -> list:
+def _levels_of(record: dict[str, Any]) -> list[Any]:
     coding = record.get("coding", {})
     return [record.get("method"), record.get("parameters"), coding.get("scale"), coding.get("zero")]

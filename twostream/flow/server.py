@@ -1,9 +1,9 @@
-"""The process that computes Farneback's flow for all workers of a machine, on one device; see flow_service.py.
+"""The process that computes Farneback's flow for all workers of a machine, on one device; see service.py.
 
-Windows that wait are taken together, as many as one pass of the device holds, from whichever videos, of one size of
-frames. They are laid one after the other in memory that the device can read by itself, and the flow across their seams
-is thrown away. Two such batches are under way at a time: one is copied while the other is computed. Flow is coded on
-the device, so that 2 or 3 bytes a pixel come back.
+Waiting windows of any videos are computed together, as many as one pass of the device can hold, if their frames have
+the same size. They are copied one after the other to memory that the device can read by itself, and the flow across
+their seams is discarded. A GPU has two such batches at a time: one is copied while the other is computed. Flow is coded
+on the device, so that only 2 or 3 bytes a pixel are copied back.
 """
 
 import json
@@ -19,27 +19,30 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from twostream.errors import one_line
 from twostream.flow.farneback import Farneback, encode_batch
-from twostream.flow.service import MESSAGE_BYTES, Report, Windows, receive, send
+from twostream.flow.service import MESSAGE_BYTES, ServerStatistics, Windows, receive, send
 
 NUM_SIZES = 64
 """sizes of frames whose tables are kept; of 340x256 they take 2 MB"""
 POLL_SECONDS = 0.0005
-"""between looks whether the device is done"""
-BATCHES_UNDER_WAY = {"cuda": 2, "cpu": 1}
+"""between checks whether the device is done"""
+BATCHES_AT_A_TIME = {"cuda": 2, "cpu": 1}
 
 
 class FlowImages:
     """Windows of frames -> the flow images of their pairs, on one device, without waiting for it.
 
-    chained: each frame of a window makes a pair with the next; else frames 0 and 1 are a pair, 2 and 3, and so on.
+    parameters: of Farneback. chained: each frame of a window makes a pair with the next; else frames 0 and 1 are a
+    pair, frames 2 and 3, and so on. planes and scale: the coding, see FlowCoding.
     """
 
-    def __init__(self, device: torch.device, *, parameters: dict, chained: bool, planes: bool, scale: float):
+    def __init__(self, device: torch.device, *, parameters: dict[str, Any], chained: bool, planes: bool, scale: float):
         self.device = device
         self.chained = chained
         self.planes = planes
@@ -47,19 +50,19 @@ class FlowImages:
         self.on_gpu = device.type == "cuda"
         self.method = lru_cache(NUM_SIZES)(self._build)
         self.parameters = parameters | {"fused": self.on_gpu}
-        self.most: dict[tuple[int, int], int] = {}
-        """pairs at a time, where the memory was once too small for more"""
+        self.limits: dict[tuple[int, int], int] = {}
+        """(height, width) -> pairs at a time, for sizes whose usual number did not fit into the memory"""
 
     def warm_up(self) -> str:
-        """Wake the device; "" or what is to be said of it."""
+        """Start the device; returns a warning for the user, or ""."""
         frames = torch.zeros(3, 64, 64, dtype=torch.uint8, device=self.device)
         note = ""
         try:
             self.method(64, 64).sequence(frames).cpu()
-        except Exception as error:  # of Triton, which needs a C compiler, and whose faults have no type in common
+        except Exception as error:  # Triton needs a C compiler, and its errors have no type in common
             if not self.on_gpu or isinstance(error, torch.OutOfMemoryError):
                 raise
-            note = f"no Triton kernels here ({_in_one_line(error)}): flow by plain tensor operations, which is slower"
+            note = f"Triton kernels do not work here ({one_line(error)}): plain tensor operations compute flow, slower"
             self.parameters["fused"] = False
             self.method.cache_clear()
             self.method(64, 64).sequence(frames).cpu()
@@ -72,20 +75,21 @@ class FlowImages:
         return method
 
     def chunk(self, height: int, width: int) -> int:
-        """Pairs at a time."""
-        return self.most.get((height, width)) or self.method(height, width).chunk()
+        """How many pairs of this size are computed at a time."""
+        return self.limits.get((height, width)) or self.method(height, width).chunk()
 
     @torch.inference_mode()
     def start(self, windows: list[Tensor]) -> Tensor:
-        """Windows (T, H, W) uint8, one after the other -> their flow images on the CPU, those of seams among them.
+        """Windows (T, H, W) uint8 -> the flow images of all their frames, one window after the other, on the CPU.
 
-        They are there when the current stream has come so far. When the memory of the device is too small, it is tried
-        with half as many pairs at a time, down to one.
+        Between the images of two windows is the meaningless one of the seam, if pairs are chained. The images are
+        complete once the current stream has done this work. Where the device runs out of memory, half as many pairs at
+        a time are tried, down to one pair; then the error is raised.
         """
         frames = torch.empty(sum(map(len, windows)), *windows[0].shape[1:], dtype=torch.uint8, pin_memory=self.on_gpu)
         torch.cat(windows, out=frames)
-        size = windows[0].shape[1:]
-        chunk = self.chunk(*size)
+        height, width = windows[0].shape[1:]
+        chunk = self.chunk(height, width)
         while True:
             try:
                 images = encode_batch(self._flow(frames, chunk), scale=self.scale, planes=self.planes)
@@ -93,9 +97,9 @@ class FlowImages:
             except torch.OutOfMemoryError:
                 if chunk == 1:
                     raise
-            torch.cuda.synchronize(self.device)  # other batches end, and give back what they hold
+            torch.cuda.synchronize(self.device)  # other batches end and release their memory
             torch.cuda.empty_cache()
-            self.most[size] = chunk = chunk // 2
+            self.limits[height, width] = chunk = chunk // 2
         result = torch.empty(images.shape, dtype=torch.uint8, pin_memory=self.on_gpu)
         return result.copy_(images, non_blocking=True)
 
@@ -108,13 +112,13 @@ class FlowImages:
 
 
 class Worker:
-    """A connection of a worker, for one video."""
+    """The connection of a worker for one video."""
 
     def __init__(self, connection: socket.socket):
         self.connection = connection
 
     def read(self) -> "Request | None":
-        """Its next request, after its memory; raises EOFError when it has ended."""
+        """The worker's next request; None for its first message, the memory. Raises EOFError when it has ended."""
         message, memory, _, _ = socket.recv_fds(self.connection, MESSAGE_BYTES, 1)
         if not message:
             raise EOFError
@@ -127,13 +131,14 @@ class Worker:
         return None
 
     def answer(self, slot: int) -> None:
-        with suppress(OSError):  # it has ended
+        """Tell the worker that the images of a slot are ready."""
+        with suppress(OSError):  # the worker has ended
             send(self.connection, {"slot": slot})
 
 
 @dataclass(frozen=True)
 class Request:
-    """A window that a worker wants the flow images of."""
+    """A window whose flow images a worker is waiting for."""
 
     worker: Worker
     slot: int
@@ -146,29 +151,35 @@ class Request:
 
 @dataclass(frozen=True)
 class Batch:
-    """Requests that are under way."""
+    """Requests that the device is working on."""
 
     requests: list[Request]
     images: Tensor
+    """on the CPU, see `FlowImages.start`"""
     event: torch.cuda.Event | None
+    """after the last work for these images; None on the CPU, which does not return before it is done"""
 
     def is_done(self) -> bool:
+        """Whether the images are complete."""
         return self.event is None or self.event.query()
 
     def answer(self, *, chained: bool) -> int:
-        """Hand out the flow images; how many."""
-        place = pairs = 0
+        """Copy the flow images to the workers' memory; returns the number of pairs."""
+        first = pairs = 0
         for request in self.requests:
             num = request.num_frames - 1 if chained else request.num_frames // 2
-            request.worker.images[request.slot, :num] = self.images[place : place + num]
+            request.worker.images[request.slot, :num] = self.images[first : first + num]
             request.worker.answer(request.slot)
-            place += num + chained  # after the image of the seam
+            first += num + chained  # skips the image of the seam
             pairs += num
         return pairs
 
 
 class Server:
-    """Reads requests, keeps the device busy with them, and answers; ends with the program at the other end of `control`."""
+    """Reads requests, keeps the device busy with them, and answers.
+
+    It ends with the program at the other end of `control`. Workers connect to `listener`.
+    """
 
     def __init__(self, control: socket.socket, listener: socket.socket, flow_images: FlowImages):
         self.control = control
@@ -178,38 +189,44 @@ class Server:
         self.selector.register(control, selectors.EVENT_READ)
         self.selector.register(listener, selectors.EVENT_READ)
         self.waiting: dict[tuple[int, int], deque[Request]] = {}
-        """by size of frames; the size that has waited longest comes first"""
-        self.under_way: deque[Batch] = deque()
+        """by size of the frames (height, width); the size that has waited longest comes first"""
+        self.running: deque[Batch] = deque()
         kind = flow_images.device.type
         self.streams = deque(
-            torch.cuda.Stream(flow_images.device) if kind == "cuda" else None for _ in range(BATCHES_UNDER_WAY[kind])
+            torch.cuda.Stream(flow_images.device) if kind == "cuda" else None for _ in range(BATCHES_AT_A_TIME[kind])
         )
         self.pairs = self.batches = 0
         self.busy_seconds = self.busy_since = self.first = self.last = 0.0
 
     def run(self) -> None:
+        """Work until the program has ended."""
         while self._listen():
-            while self.waiting and len(self.under_way) < len(self.streams):
+            while self.waiting and len(self.running) < len(self.streams):
                 self._start(self._take())
-            while self.under_way and self.under_way[0].is_done():
+            while self.running and self.running[0].is_done():
                 self._answer()
 
     def _listen(self) -> bool:
-        """Take in what there is; False when the program has ended."""
-        timeout = 0 if self.waiting else POLL_SECONDS if self.under_way else None
+        """Read the messages that have arrived; False when the program has ended."""
+        timeout: float | None = None
+        if self.waiting:
+            timeout = 0
+        elif self.running:
+            timeout = POLL_SECONDS
         for key, _ in self.selector.select(timeout):
             if key.fileobj is self.listener:
                 self._accept()
             elif key.fileobj is not self.control:
                 self._read(key.data)
             elif receive(self.control):
-                send(self.control, asdict(self.report()))
+                send(self.control, asdict(self.statistics()))
             else:
                 return False
         return True
 
-    def report(self) -> Report:
-        return Report(self.pairs, self.last - self.first, self.busy_seconds, self.batches)
+    def statistics(self) -> ServerStatistics:
+        """What has been done so far."""
+        return ServerStatistics(self.pairs, self.last - self.first, self.busy_seconds, self.batches)
 
     def _accept(self) -> None:
         connection = self.listener.accept()[0]
@@ -222,7 +239,7 @@ class Server:
     def _read(self, worker: Worker) -> None:
         try:
             request = worker.read()
-        except (EOFError, OSError):  # what it asked for is computed yet, and its memory goes with the last request
+        except (EOFError, OSError):  # its pending requests are still computed; its memory is freed with the last one
             self.selector.unregister(worker.connection)
             worker.connection.close()
             return
@@ -231,7 +248,7 @@ class Server:
             self.waiting.setdefault(worker.size, deque()).append(request)
 
     def _take(self) -> list[Request]:
-        """Requests of one size, in order, for one pass of the device."""
+        """Requests of one size, in their order, as many as one pass of the device can hold."""
         size = next(iter(self.waiting))
         queue = self.waiting.pop(size)
         room = self.flow_images.chunk(*size)
@@ -243,26 +260,29 @@ class Server:
         return requests
 
     def _start(self, requests: list[Request]) -> None:
-        if not self.under_way:
+        if not self.running:
             self.busy_since = time.monotonic()
         stream = self.streams[0]
         self.streams.rotate()
         with torch.cuda.stream(stream):
             images = self.flow_images.start([request.frames for request in requests])
-            event = stream and stream.record_event()
-        self.under_way.append(Batch(requests, images, event))
+            event = stream.record_event() if stream else None
+        self.running.append(Batch(requests, images, event))
 
     def _answer(self) -> None:
-        batch = self.under_way.popleft()
+        batch = self.running.popleft()
         self.last = time.monotonic()
-        if not self.under_way:
+        if not self.running:
             self.busy_seconds += self.last - self.busy_since
         self.pairs += batch.answer(chained=self.flow_images.chained)
         self.batches += 1
 
 
 def find_device(name: str) -> torch.device:
-    """cuda, cuda:1 or torch-cpu; raises LookupError where there is no GPU, ValueError where there are others."""
+    """The device called cuda, cuda:1 or torch-cpu.
+
+    Raises LookupError where there is no GPU, ValueError where there is no GPU of this number.
+    """
     if name == "torch-cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -274,12 +294,9 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def _in_one_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def main() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # they are for the program, whose end ends this
+    """Run the server; standard input is the socket of the program that started it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the program handles them, and its end ends this
         signal.signal(number, signal.SIG_IGN)
     control = socket.socket(fileno=0)
     settings = receive(control)
@@ -287,16 +304,16 @@ def main() -> None:
         device = find_device(name := settings.pop("name"))
         if device.type == "cuda":
             torch.cuda.set_device(device)
-            torch.set_num_threads(1)  # what is left for the CPU is copying, and the cores are the workers'
+            torch.set_num_threads(1)  # the CPU only copies here, and its cores belong to the workers
         flow_images = FlowImages(device, **settings)
         note = flow_images.warm_up()
     except LookupError as error:
         return send(control, {"no_gpu": str(error)})
     except (ValueError, RuntimeError) as error:
-        return send(control, {"error": _in_one_line(error)})
+        return send(control, {"error": one_line(error)})
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     address = f"twostream-flow-{secrets.token_hex(16)}"
-    listener.bind(f"\0{address}")  # Linux' name space without files
+    listener.bind(f"\0{address}")  # in Linux's name space without files
     listener.listen(1024)
     made_by = {"device": device.type, "torch": torch.__version__}
     if device.type == "cuda":
@@ -305,8 +322,8 @@ def main() -> None:
     send(control, {"name": name, "address": address, "made_by": made_by, "note": note})
     try:
         Server(control, listener, flow_images).run()
-    except RuntimeError as error:  # of the device: memory, driver, hardware; the workers hear that this has ended
-        sys.exit(f"flow on {name}: {_in_one_line(error)}")
+    except RuntimeError as error:  # of the device: memory, driver, hardware; the workers notice that this has ended
+        sys.exit(f"flow on {name}: {one_line(error)}")
 
 
 if __name__ == "__main__":

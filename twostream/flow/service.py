@@ -1,14 +1,15 @@
-"""Flow that another process computes, on a GPU, for all workers of this machine: how they ask, and how it is started.
+"""Flow computed by another process, on a GPU, for all workers of this machine: how it is started and how workers ask.
 
-A worker lays windows of grey frames into memory that it shares with that process (flow_server.py), and takes flow
-images out of it. Only short messages go through sockets. Neither the memory nor the sockets have a name in a file
-system, so they end with their processes, however those end:
+A worker writes windows of grey frames into memory that it shares with that process (server.py), and reads flow images
+from it. Only short messages go through sockets. Neither the memory nor the sockets have a name in a file system, so
+they disappear with their processes, however those end:
 
-    program   starts the server, whose standard input is a socket: {settings} -> {address, made by}; its end ends it
-    worker    connects to the address for each video: {size of its windows} and the memory, then for each window
-              {slot, number of frames} -> {slot}
+    program   starts the server, whose standard input is a socket: {settings} -> {address, made by}. The server ends
+              when the program closes that socket, or ends.
+    worker    connects to the address for each video and sends {size of its windows} with the memory, then for each
+              window {slot, number of frames} -> {slot}
 
-While the server has one window of a video, the worker fills the other one. Linux only.
+While the server works on one window of a video, the worker fills the other one. Linux only.
 """
 
 import json
@@ -23,6 +24,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -31,46 +34,49 @@ from twostream.flow.coding import ZERO
 from twostream.flow.methods import FlowSettings
 
 SLOTS = 2
-"""windows of a video: one is filled, one is with the server"""
+"""windows of a video: the worker fills one, the server has the other"""
 WINDOW_FRAMES = 32
-"""at most; several workers together fill a GPU, and one frame of a window is expanded twice"""
+"""at most; several workers together fill a GPU, and one frame of each window is expanded twice"""
 WINDOW_BYTES = 64 << 20
-"""at most, unless it takes more for two frames"""
+"""at most, unless two frames need more"""
 MESSAGE_BYTES = 65536
 START_SECONDS = 300
-"""to load torch and to wake the device"""
+"""limit for loading torch and starting the device"""
 ANSWER_SECONDS = 600
-"""for a window; a device that hangs must not hold up the run for ever"""
-ENDED = "its process has ended (killed? out of memory? what it has said stands above)"
+"""limit for a window; a device that hangs must not stop the run for ever"""
+ENDED = "its process has ended (killed? out of memory? its own messages are above)"
 
 
 class NoGpuError(Exception):
-    """This machine has no such device as was asked for; the message says what was looked for."""
+    """This machine does not have the requested device; the message says what was looked for."""
 
 
 @dataclass(frozen=True)
 class FlowDevice:
-    """Where workers find the process that computes their flow; picklable."""
+    """Where workers find the process that computes their flow. It can be pickled."""
 
     name: str
     """as on the command line: cuda:0, torch-cpu"""
     address: str
+    """of the server's socket"""
     made_by: dict[str, str]
-    """for the records of its flow images"""
+    """device and versions, for the records of its flow images"""
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a server has done until now."""
+class ServerStatistics:
+    """What a server has done so far."""
 
     pairs: int
+    """pairs of frames whose flow was computed"""
     seconds: float
     """from the first window to the last answer"""
     busy_seconds: float
-    """of them, with at least one window on the device"""
+    """the part of `seconds` in which the device had at least one window"""
     batches: int
 
     def to_text(self) -> str:
+        """One line for people."""
         seconds = max(self.seconds, 1e-9)
         rate, share = self.pairs / seconds, 100 * self.busy_seconds / seconds
         return f"{self.pairs} pairs, {rate:.0f} pairs/s, busy {share:.0f} % of the time"
@@ -78,25 +84,29 @@ class Report:
 
 @dataclass(frozen=True)
 class Windows:
-    """The memory that a worker shares with the server: SLOTS windows of frames, and of the flow images made of them."""
+    """The memory that a worker shares with the server: SLOTS windows of frames, and as many of their flow images."""
 
     height: int
     width: int
     planes: bool
-    """the coding of the flow images; see flow.FlowCoding"""
+    """how the flow images are coded, see FlowCoding"""
 
     @property
     def image_shape(self) -> tuple[int, ...]:
+        """Of a flow image: (2H, W) for planes, else (H, W, 3)."""
         return (2 * self.height, self.width) if self.planes else (self.height, self.width, 3)
 
     @property
     def num_frames(self) -> int:
-        """Frames of a window, an even number."""
+        """Frames of a window; an even number."""
         frame_bytes = self.height * self.width + math.prod(self.image_shape)
         return max(min(WINDOW_BYTES // frame_bytes, WINDOW_FRAMES) // 2 * 2, 2)
 
     def lay_out(self, memory: int) -> tuple[np.ndarray, np.ndarray]:
-        """Frames (SLOTS, num_frames, H, W) and flow images (SLOTS, num_frames, *image_shape) in a file of memory."""
+        """Frames (SLOTS, num_frames, H, W) and flow images (SLOTS, num_frames, *image_shape), both uint8, in a memory file.
+
+        `memory` is the descriptor of that file, which is given the size that is needed.
+        """
         frames = (SLOTS, self.num_frames, self.height, self.width)
         images = (SLOTS, self.num_frames, *self.image_shape)
         frame_bytes, image_bytes = math.prod(frames), math.prod(images)
@@ -105,24 +115,26 @@ class Windows:
         return mapped[:frame_bytes].reshape(frames), mapped[frame_bytes:].reshape(images)
 
 
-def send(connection: socket.socket, message: dict) -> None:
+def send(connection: socket.socket, message: dict[str, Any]) -> None:
+    """Send a message; raises OSError when the other side has ended."""
     connection.send(json.dumps(message).encode())
 
 
-def receive(connection: socket.socket) -> dict:
+def receive(connection: socket.socket) -> dict[str, Any]:
     """The next message; {} when the other side has ended."""
-    return json.loads(connection.recv(MESSAGE_BYTES) or "{}")
+    message: dict[str, Any] = json.loads(connection.recv(MESSAGE_BYTES) or "{}")
+    return message
 
 
 # ----------------------------------------------------------------------------------------------------------- a worker
 
 
 class ServedFlow:
-    """Flow images of a video, computed by the server: each comes back from a later call than the one that took its
-    frames. Images stand in the shared memory until the next call.
+    """Flow images of a video, computed by the server.
 
-    Calls raise ValueError where the size of the frames changes; EnvironmentFaultError when the server is gone, hangs,
-    or says that it cannot go on.
+    A later call returns them than the one that took their frames. They are in the shared memory, and valid until the
+    next call. Calls raise ValueError where the size of the frames changes, and EnvironmentFaultError when the server
+    has ended or does not answer.
     """
 
     def __init__(self, flow: FlowSettings, *, stored_step: int, device: FlowDevice):
@@ -130,74 +142,81 @@ class ServedFlow:
         self.stored_step = stored_step
         self.device = device
         self.chained = stored_step == 1
-        """every pair begins with the frame that the last one ended with"""
+        """each pair begins with the last frame of the pair before"""
         self.frames_seen = 0
         self.pair: list[np.ndarray] = []
         self.connection: socket.socket | None = None
         self.slot = 0
         self.num = 0
-        """frames in the window that is filled"""
+        """frames in the window that is being filled"""
         self.frame_indices: list[int] = []
-        """of the first frames of its pairs"""
-        self.asked: deque[tuple[int, list[int]]] = deque()
-        """slots that are with the server, and the frame indices of their images"""
+        """indices of the first frames of its pairs"""
+        self.pending: deque[tuple[int, list[int]]] = deque()
+        """slots that the server has, and the frame indices of their images"""
 
     def close(self) -> None:
+        """Disconnect from the server; pending images are lost."""
         if self.connection:
             self.connection.close()
 
-    def add(self, gray: np.ndarray) -> list[tuple[int, np.ndarray]]:
-        """Take the next frame, (H, W) uint8; (frame index, flow image) of what is ready."""
-        self.pair = [*self.pair[-1:], gray]
+    def add(self, grey: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        """Take the next frame, (H, W) uint8; returns (frame index, flow image) of each image that is ready."""
+        self.pair = [*self.pair[-1:], grey]
         self.frames_seen += 1
         index = self.frames_seen - 2
         return list(self._ask(index)) if index >= 0 and index % self.stored_step == 0 else []
 
     def finish(self) -> list[tuple[int, np.ndarray]]:
-        """The rest; the last frame has no next one, and its image repeats the last pair."""
+        """The remaining images. The last frame has no next one, so its image is that of the pair before."""
         last = self.frames_seen - 1
         if last == 0:  # a video of one frame does not move
-            return [(0, np.full(Windows(*self.pair[0].shape, self.planes).image_shape, ZERO, np.uint8))]
+            return [(0, np.full(self._windows().image_shape, ZERO, np.uint8))]
         stored = last % self.stored_step == 0
         images = list(self._ask(last)) if stored and not self.chained else []
         images += self._send() if self.num else []
-        while self.asked:
+        while self.pending:
             images += self._answer()
         return images + ([(last, images[-1][1])] if self.chained else [])
 
     def _ask(self, frame_index: int) -> Iterator[tuple[int, np.ndarray]]:
         if self.connection is None:
-            self._connect(self.pair[0].shape)
-        if self.pair[1].shape != self.frames.shape[2:]:
-            height, width = self.frames.shape[2:]
-            raise ValueError(f"frames of {self.pair[1].shape[::-1]} pixels after some of {(width, height)}")
-        for gray in self.pair[1:] if self.chained and self.num else self.pair:
-            self.frames[self.slot, self.num] = gray
+            self._connect()
+        (old_height, old_width), (height, width) = self.frames.shape[2:], self.pair[1].shape
+        if (height, width) != (old_height, old_width):
+            raise ValueError(f"found a frame of {width}x{height} pixels, those before it have {old_width}x{old_height}")
+        for grey in self.pair[1:] if self.chained and self.num else self.pair:
+            self.frames[self.slot, self.num] = grey
             self.num += 1
         self.frame_indices.append(frame_index)
         if self.num > self.frames.shape[1] - (1 if self.chained else 2):
             yield from self._send()
 
     def _send(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Hand over the window that was filled, and take back the other one."""
+        """Send the window that was filled, and receive the images of the other one."""
+        assert self.connection is not None  # the first frame of a window has connected
         with self._fault():
             send(self.connection, {"slot": self.slot, "num_frames": self.num})
-        self.asked.append((self.slot, self.frame_indices))
+        self.pending.append((self.slot, self.frame_indices))
         self.slot = (self.slot + 1) % SLOTS
         self.num, self.frame_indices = 0, []
-        if len(self.asked) == SLOTS:
+        if len(self.pending) == SLOTS:
             yield from self._answer()
 
     def _answer(self) -> Iterator[tuple[int, np.ndarray]]:
+        assert self.connection is not None  # something is pending
         with self._fault():
             answer = receive(self.connection)
-        slot, frame_indices = self.asked.popleft()
+        slot, frame_indices = self.pending.popleft()
         if answer.get("slot") != slot:
             raise self._lost(ENDED)
         return zip(frame_indices, self.images[slot], strict=False)
 
-    def _connect(self, shape: tuple[int, int]) -> None:
-        windows = Windows(*shape, self.planes)
+    def _windows(self) -> Windows:
+        height, width = self.pair[0].shape
+        return Windows(height, width, self.planes)
+
+    def _connect(self) -> None:
+        windows = self._windows()
         self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.connection.settimeout(ANSWER_SECONDS)
         memory = os.memfd_create("flow")
@@ -220,7 +239,7 @@ class ServedFlow:
 
     def _lost(self, reason: str) -> EnvironmentFaultError:
         return EnvironmentFaultError(
-            f"flow on {self.device.name}: {reason}; what is published is kept: run the command again, or go on with "
+            f"flow on {self.device.name}: {reason}; published videos are kept: run the command again, or again with "
             "--flow_device=cpu"
         )
 
@@ -229,22 +248,22 @@ class ServedFlow:
 
 
 class FlowService:
-    """The server, as long as this is open: `with FlowService("cuda:0", flow, stored_step=1) as service`.
+    """The server, which runs as long as this is open: `with FlowService("cuda:0", flow, stored_step=1) as service`.
 
-    Raises NoGpuError where there is no such device; EnvironmentFaultError when it cannot be used.
+    Raises NoGpuError where there is no such device, and EnvironmentFaultError when it cannot be used.
     """
 
     def __init__(self, name: str, flow: FlowSettings, *, stored_step: int):
-        self.control, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control, server_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         package = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-        with its_end:
+        with server_end:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "twostream.flow.server"],
-                stdin=its_end,
+                stdin=server_end.fileno(),
                 stdout=subprocess.DEVNULL,
                 env=os.environ | {"PYTHONPATH": path},
-                process_group=0,  # a terminal's Ctrl-C is for the program
+                process_group=0,  # so that Ctrl-C in a terminal reaches the program only
             )
         try:
             self.device, self.note = self._start(name, flow, stored_step)
@@ -263,25 +282,28 @@ class FlowService:
         if "no_gpu" in answer:
             raise NoGpuError(answer["no_gpu"])
         if "address" not in answer:
-            reason = answer.get("error", "its process ended before it was ready; what it says stands above")
-            raise EnvironmentFaultError(f"--flow_device={name}: {reason}; go on with --flow_device=cpu")
+            reason = answer.get("error", "its process ended before it was ready; its own messages are above")
+            raise EnvironmentFaultError(f"--flow_device={name}: {reason}; use --flow_device=cpu instead")
         return FlowDevice(answer["name"], answer["address"], answer["made_by"]), answer["note"]
 
-    def report(self) -> Report | None:
-        """None when the server has ended."""
+    def statistics(self) -> ServerStatistics | None:
+        """What the server has done so far; None when it has ended."""
         try:
-            send(self.control, {"report": True})
-            return Report(**receive(self.control))
+            send(self.control, {"statistics": True})
+            return ServerStatistics(**receive(self.control))
         except (OSError, TypeError):
             return None
 
     def close(self) -> None:
+        """End the server."""
         self.control.close()
-        self.process.kill()  # it keeps nothing that a kill could spoil
+        self.process.kill()  # it holds nothing that a kill could damage
         self.process.wait()
 
     def __enter__(self) -> "FlowService":
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

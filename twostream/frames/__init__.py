@@ -1,1 +1,1 @@
-"""The images of a video on disk."""
+"""The images of videos on disk."""

@@ -15,7 +15,7 @@ from twostream.frames.store import (
     FrameWriter,
     attempt_name,
     frame_name,
-    missing,
+    missing_message,
 )
 from twostream.video.ids import check_video_id
 
@@ -26,6 +26,7 @@ class FrameFolders(FrameStore):
     kind = "folders"
 
     def video_folder(self, video_id: str) -> Path:
+        """Folder of a video; BadInputError if the id cannot be a folder's name."""
         return self.folder / check_video_id(video_id)
 
     def has(self, video_id: str) -> bool:
@@ -34,7 +35,9 @@ class FrameFolders(FrameStore):
     def video_ids(self) -> list[str]:
         if not self.folder.is_dir():
             return []
-        return sorted(e.name for e in os.scandir(self.folder) if e.is_dir() and not e.name.startswith("."))
+        return sorted(
+            entry.name for entry in os.scandir(self.folder) if entry.is_dir() and not entry.name.startswith(".")
+        )
 
     def record_text(self, video_id: str) -> bytes | None:
         try:
@@ -46,16 +49,17 @@ class FrameFolders(FrameStore):
         try:
             names = os.listdir(self.video_folder(video_id))
         except FileNotFoundError:
-            raise BadInputError(missing(self.where(video_id))) from None
+            raise BadInputError(missing_message(self.where(video_id))) from None
         return sorted(int(name[:-4]) - 1 for name in names if re.fullmatch(r"\d{5,}\.jpg", name))
 
     def read_bytes(self, video_id: str, frame_index: int) -> bytes:
-        path = f"{self.folder}/{check_video_id(video_id)}/{frame_name(frame_index)}"  # pathlib takes as long as reading
+        # Not by pathlib, which would take as long as reading.
+        path = f"{self.folder}/{check_video_id(video_id)}/{frame_name(frame_index)}"
         try:
             with open(path, "rb") as file:
                 return file.read()
         except FileNotFoundError:
-            raise BadInputError(missing(path)) from None
+            raise BadInputError(missing_message(path)) from None
 
     def where(self, video_id: str, frame_index: int | None = None) -> str:
         folder = self.video_folder(video_id)
@@ -68,16 +72,16 @@ class FrameFolders(FrameStore):
         self._remove_folder(self.video_folder(video_id))
 
     def sweep(self) -> int:
-        ours = re.compile(re.escape(f"{TEMPORARY_PREFIX}{socket.gethostname()}-") + r"(\d+)-[0-9a-f]{8}")
+        attempts = re.compile(re.escape(f"{TEMPORARY_PREFIX}{socket.gethostname()}-") + r"(\d+)-[0-9a-f]{8}")
         names = os.listdir(self.folder) if self.folder.is_dir() else []
-        left = [name for name in names if (match := ours.fullmatch(name)) and not _is_running(int(match[1]))]
-        for name in left:
+        leftovers = [name for name in names if (match := attempts.fullmatch(name)) and not _is_running(int(match[1]))]
+        for name in leftovers:
             with contextlib.suppress(FileNotFoundError):  # another process sweeps too
                 self._remove_folder(self.folder / name)
-        return len(left)
+        return len(leftovers)
 
     def _remove_folder(self, folder: Path) -> None:
-        # Out of reach by one rename: a kill half way leaves no half video, nor could a writer go on and publish one.
+        # Hidden by one rename first: a kill half way leaves no partial video, and no writer can publish one.
         hidden = self.folder / f"{TEMPORARY_PREFIX}{attempt_name()}"
         os.rename(folder, hidden)
         shutil.rmtree(hidden)
@@ -92,12 +96,12 @@ def _is_running(process: int) -> bool:
         return True
     with contextlib.suppress(OSError):  # no /proc: not Linux
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-        return state != "Z"  # killed, and nobody has asked for its exit code yet
+        return state != "Z"  # a zombie: killed, but its parent has not collected its exit code
     return True
 
 
 class FrameFolderWriter(FrameWriter):
-    """Writes into a hidden folder, published by one rename."""
+    """Writes into a hidden folder, which is published by one rename."""
 
     def __init__(self, store: FrameFolders, video_id: str):
         super().__init__()
@@ -108,7 +112,7 @@ class FrameFolderWriter(FrameWriter):
         self.folder.mkdir(parents=True)
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write(self, frame_index: int, jpeg: bytes) -> None:

@@ -1,15 +1,23 @@
-"""A frame store with a thousand videos in each tar file."""
+"""A frame store with up to a thousand videos in each tar file."""
 
 from pathlib import Path
 
 from twostream.errors import BadInputError
-from twostream.frames.shards import IMAGE_ROW, Entry, Image, Line, Shard, ShardReader, own_shards, take_shard
-from twostream.frames.store import RECORD_NAME, FrameStore, FrameWriter, frame_name, missing, parse_record, record_facts
+from twostream.frames.shards import IMAGE_ROW, Entry, Image, Line, Shard, ShardReader, lock_shard, own_shards
+from twostream.frames.store import (
+    RECORD_NAME,
+    FrameStore,
+    FrameWriter,
+    frame_name,
+    missing_message,
+    parse_record,
+    record_facts,
+)
 from twostream.video.ids import check_video_id
 
 
 class FrameShards(FrameStore):
-    """A thousand videos in a tar file (frame_shards.py says how)."""
+    """Up to a thousand videos in each tar file; shards.py describes the files."""
 
     kind = "packed"
 
@@ -17,8 +25,9 @@ class FrameShards(FrameStore):
         super().__init__(root, input_type)
         self.shards = ShardReader(self.folder)
         self.last_written: Path | None = None
+        """shard to which this process last added a video"""
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type["FrameShards"], tuple[Path, str]]:
         return FrameShards, (self.root, self.input_type)  # a spawned process reads the index itself
 
     def has(self, video_id: str) -> bool:
@@ -42,19 +51,19 @@ class FrameShards(FrameStore):
 
     def read_bytes(self, video_id: str, frame_index: int) -> bytes:
         entry = self._entry(video_id, frame_index)
-        # Its row is the usual one, unless images before it are missing.
+        # Usually its row follows from its index; not so if images before it are missing.
         images = self.shards.images(entry, frame_index // entry.stored_step, 1)
         if not images or images[0].frame_index != frame_index:
             images = [image for image in self.shards.images(entry) if image.frame_index == frame_index]
         if not images:
-            raise BadInputError(missing(self.where(video_id, frame_index)))
+            raise BadInputError(missing_message(self.where(video_id, frame_index)))
         return self.shards.read(entry.shard, images[0].offset, images[0].length)
 
     def _entry(self, video_id: str, frame_index: int | None = None) -> Entry:
-        """BadInputError naming the video, or the frame that is asked of it, where there is no such video."""
+        """BadInputError naming the video, or the frame that the caller wants, if there is no such video."""
         entry = self.shards.find(check_video_id(video_id))
         if entry is None:
-            raise BadInputError(missing(self.where(video_id, frame_index)))
+            raise BadInputError(missing_message(self.where(video_id, frame_index)))
         return entry
 
     def where(self, video_id: str, frame_index: int | None = None) -> str:
@@ -69,15 +78,16 @@ class FrameShards(FrameStore):
         self.shards.remove(check_video_id(video_id))
 
     def sweep(self) -> int:
-        count = 0
-        for shard in filter(None, map(Shard.take, own_shards(self.folder))):
-            count += shard.is_torn()
-            shard.release()
-        return count
+        num_torn = 0
+        for path in own_shards(self.folder):
+            if shard := Shard.lock(path):
+                num_torn += shard.is_torn()
+                shard.release()
+        return num_torn
 
 
 class FrameShardWriter(FrameWriter):
-    """Appends to a shard, which no other writer uses meanwhile; published by the line in its index."""
+    """Appends to a shard that it has locked; the video is published by a line in the shard's index."""
 
     def __init__(self, store: FrameShards, video_id: str):
         super().__init__()
@@ -86,11 +96,11 @@ class FrameShardWriter(FrameWriter):
         self.images: list[Image] = []
 
     def __enter__(self) -> "FrameShardWriter":
-        self.shard = take_shard(self.store.folder, self.store.last_written)
+        self.shard = lock_shard(self.store.folder, self.store.last_written)
         self.store.last_written = self.shard.path
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.shard.release()
 
     def _write(self, frame_index: int, jpeg: bytes) -> None:

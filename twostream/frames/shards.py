@@ -1,11 +1,11 @@
-"""Shards: tar files of up to a thousand videos, each with an index beside it; many may write, any number read.
+"""Shards: tar files of up to a thousand videos, each with an index beside it, for many writers and many readers.
 
     shard-<machine>-<8 hex>.tar          members <video id>/00001.jpg ..., <video id>/video.json, <video id>/frames
-    shard-<machine>-<8 hex>.tar.index    a JSON list a line, see `Line`: the commit of a video
+    shard-<machine>-<8 hex>.tar.index    one JSON list per line, see `Line`: the commit of a video
 
-A video is there when its line stands in the index, newline included. What a killed writer left behind the last such
-video is cut off when the shard is written to again. Nothing that a reader can know of is moved or overwritten: indexes
-only grow, and a removed video gets a line that says so.
+A video is published when its line is in the index, newline included. What a killed writer left behind the last
+published video is cut off when the shard is next written to. Nothing that a reader may have seen is moved or
+overwritten: indexes only grow, and a line says that a video was removed.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import socket
 import struct
 import tarfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,9 +30,9 @@ from twostream.errors import BadInputError
 
 VIDEOS_PER_SHARD = 1000
 INDEX_SUFFIX = ".index"
-BLOCK = 512  # bytes; of a tar file
-END_MARK = 2 * BLOCK  # zeros behind the last member
-REMOVED = -1  # as a number of images
+BLOCK = 512  # bytes of a block in a tar file
+END_MARK = 2 * BLOCK  # bytes of zeros behind the last member
+REMOVED = -1  # in place of the number of images
 
 IMAGE_ROW = struct.Struct("<IIQ")
 
@@ -53,9 +53,9 @@ class Line(NamedTuple):
     record_length: int
     """0: the video has no record"""
     table_offset: int
-    """of the member `frames`, the last one of the video"""
+    """of the member `frames`, the last member of the video"""
     num_images: int
-    """rows of that table; REMOVED: the lines above with this id count no more"""
+    """rows of that table; REMOVED: the lines above with this id no longer count"""
     num_frames: int
     fps: float
     stored_step: int
@@ -70,11 +70,11 @@ COLUMNS = np.dtype(
     [("shard", "<i4"), ("record_offset", "<i8"), ("record_length", "<i4"), ("table_offset", "<i8")]
     + [("num_images", "<i4"), ("num_frames", "<i4"), ("fps", "<f8"), ("stored_step", "<i4")]
 )
-"""A line as readers keep it: number of the shard in place of the id, of which they keep a hash."""
+"""A line as readers keep it: the shard's number in place of the id, whose hash is kept separately."""
 
 
 class Entry(NamedTuple):
-    """A published video: name of its shard, and the rest of its line."""
+    """A published video: the name of its shard, and its line without the id."""
 
     shard: str
     record_offset: int
@@ -87,19 +87,20 @@ class Entry(NamedTuple):
 
 
 def parse_lines(lines: list[bytes], path: Path) -> list[Line]:
-    """Whole lines of the index at `path`; BadInputError naming it when they are not as they must be."""
-    with _named(path):
+    """Parse complete lines of the index at `path`; BadInputError naming it if they are not well-formed."""
+    with _index_errors(path):
         return [Line(*row) for row in json.loads(b"[" + b",".join(lines) + b"]")]
 
 
 @contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _index_errors(path: Path) -> Iterator[None]:
+    """Turn errors on malformed content into a BadInputError that names the index."""
     try:
         yield
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise BadInputError(
             f"{path}: {error}; expected the index of a shard: restore it and its tar from a copy, or delete both and "
-            "run prep/extract.py again"
+            "run twostream extract again"
         ) from None
 
 
@@ -110,11 +111,11 @@ def _padded(length: int) -> int:
 # ------------------------------------------------------------------------------------------------------- writing
 
 
-def machine() -> str:
-    """8 hexadecimal digits that the processes of one running kernel share with nobody else.
+def machine_id() -> str:
+    """8 hexadecimal digits that identify the running kernel: another after each boot.
 
     A shard is written under a file lock, which holds among the processes of one kernel; on some network file systems
-    it means nothing to another machine. So every machine, at each start, has shards of its own.
+    it means nothing to other machines. So every machine, after each boot, has shards of its own.
     """
     try:
         name = Path("/proc/sys/kernel/random/boot_id").read_bytes()
@@ -124,17 +125,18 @@ def machine() -> str:
 
 
 def own_shards(folder: Path) -> list[Path]:
-    """Tar files that this machine and user may go on writing."""
-    return [path for path in sorted(folder.glob(f"shard-{machine()}-*.tar")) if os.access(path, os.R_OK | os.W_OK)]
+    """Tar files that this machine and user may append to."""
+    return [path for path in sorted(folder.glob(f"shard-{machine_id()}-*.tar")) if os.access(path, os.R_OK | os.W_OK)]
 
 
-def take_shard(folder: Path, last: Path | None = None) -> "Shard":
-    """Lock a shard with room that nobody holds: the `last` one, else any, else a new one; so files stay few."""
+def lock_shard(folder: Path, last: Path | None = None) -> "Shard":
+    """Lock a free shard with room: the `last` one that was written, else any, else a new one; so files stay few."""
     for path in _candidates(folder, last):
-        if shard := Shard.take(path):
+        if shard := Shard.lock(path):
             if shard.has_room():
                 return shard
             shard.release()
+    raise AssertionError("the candidates never end")
 
 
 def _candidates(folder: Path, last: Path | None) -> Iterator[Path]:
@@ -143,7 +145,7 @@ def _candidates(folder: Path, last: Path | None) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     yield from own_shards(folder)
     while True:
-        yield folder / f"shard-{machine()}-{uuid.uuid4().hex[:8]}.tar"
+        yield folder / f"shard-{machine_id()}-{uuid.uuid4().hex[:8]}.tar"
 
 
 class Shard:
@@ -151,16 +153,16 @@ class Shard:
 
     def __init__(self, path: Path, tar: io.FileIO, index: io.FileIO):
         self.path, self._raw, self._index = path, tar, index
-        whole, newline, _ = index.read().rpartition(b"\n")
-        self._index_end = len(whole + newline)
-        self._num_lines = whole.count(b"\n") + 1 if newline else 0
-        self._end = parse_lines([whole.rpartition(b"\n")[2]], index_path(path))[0].end if newline else 0
+        lines, newline, _ = index.read().rpartition(b"\n")
+        self._index_end = len(lines + newline)
+        self._num_lines = lines.count(b"\n") + 1 if newline else 0
+        self._end = parse_lines([lines.rpartition(b"\n")[2]], index_path(path))[0].end if newline else 0
         self._tar = io.BufferedWriter(tar, 1 << 20)
         self._position = self._tar.seek(self._end)
 
     @classmethod
-    def take(cls, path: Path, *, wait: bool = False) -> "Shard | None":
-        """Lock the shard, made if need be; None where another writer holds it and we do not `wait`."""
+    def lock(cls, path: Path, *, wait: bool = False) -> "Shard | None":
+        """Lock a shard, created if it does not exist; None if another writer holds it and we do not `wait`."""
         with contextlib.ExitStack() as opened:
             tar = opened.enter_context(_open_to_write(path))
             try:
@@ -172,19 +174,20 @@ class Shard:
             return shard
 
     def has_room(self) -> bool:
+        """Can another video be added?"""
         return self._num_lines < VIDEOS_PER_SHARD and self._is_whole()
 
     def _is_whole(self) -> bool:
-        # Something else has cut a tar that ends before its index says; it is left for people to look at.
+        # A tar that ends before its index says was cut by something else; it is left for people to look at.
         return os.fstat(self._raw.fileno()).st_size >= self._end
 
     def is_torn(self) -> bool:
-        """Has a killed writer left something behind the last video?"""
+        """Did a killed writer leave something behind the last video?"""
         sizes = [(self._raw, self._end + END_MARK), (self._index, self._index_end)]
         return any(os.fstat(file.fileno()).st_size != size for file, size in sizes)
 
     def add(self, name: str, data: bytes) -> int:
-        """Append a member; returns the offset of its bytes."""
+        """Append a member; returns the offset of its data."""
         header = tar_header(name.encode("utf-8", "surrogateescape"), len(data))
         offset = self._position + len(header)
         self._position = offset + _padded(len(data))
@@ -194,14 +197,15 @@ class Shard:
         return offset
 
     def commit(self, line: Line) -> None:
-        """Make what was added since the last commit count: the video of that line."""
+        """Publish the video of that line, whose members were added since the last commit."""
         self._tar.flush()
         os.ftruncate(self._raw.fileno(), line.end + END_MARK)
-        os.fsync(self._raw.fileno())  # a loss of power may take the line, but never the video of a line that is there
+        os.fsync(self._raw.fileno())  # a power failure may lose the line, but never the video of a line that is there
         self._add_line(line)
         self._end = line.end
 
     def commit_removal(self, video_id: str) -> None:
+        """Remove a video of this shard; its bytes stay."""
         self._add_line(Line(video_id, 0, 0, self._end, REMOVED, 0, 0.0, 1))
 
     def _add_line(self, line: Line) -> None:
@@ -211,7 +215,7 @@ class Shard:
         self._index_end += len(data)
 
     def release(self) -> None:
-        """Leave the committed videos, and nothing else, to the next writer."""
+        """Unlock the shard, and leave the committed videos and nothing else to the next writer."""
         try:
             if self._is_whole():
                 os.ftruncate(self._index.fileno(), self._index_end)
@@ -219,10 +223,11 @@ class Shard:
                 os.ftruncate(self._raw.fileno(), self._end + END_MARK)  # of zeros
         finally:
             self._index.close()
-            self._raw.close()  # under the buffer, whose rest is not wanted
+            self._raw.close()  # not through the buffer, whose rest is discarded
 
 
 def index_path(tar_path: Path) -> Path:
+    """Path of the index of a shard."""
     return tar_path.with_name(tar_path.name + INDEX_SUFFIX)
 
 
@@ -231,7 +236,10 @@ def _open_to_write(path: Path) -> io.FileIO:
 
 
 def tar_header(name: bytes, length: int) -> bytes:
-    """Header of a tar member (GNU format, time 0): tarfile's, which takes longer to make than a frame to write."""
+    """Header of a tar member (GNU format, time 0), byte for byte as tarfile makes it.
+
+    tarfile takes longer to make one than a frame takes to write.
+    """
     if len(name) > tarfile.LENGTH_NAME:
         return _tarfile_header(name, length)
     empty, sum_of_rest = _empty_header()
@@ -242,7 +250,7 @@ def tar_header(name: bytes, length: int) -> bytes:
 
 @functools.cache
 def _empty_header() -> tuple[bytes, int]:
-    """Header without a name, and the sum of its bytes but for size and sum, where 8 blanks stand for the sum."""
+    """Header without a name, and the sum of its bytes without the size field; the checksum field counts as 8 blanks."""
     header = _tarfile_header(b"", 0)
     return header, sum(header[:124]) + sum(header[135:148]) + 8 * ord(" ") + sum(header[156:])
 
@@ -256,42 +264,47 @@ def _tarfile_header(name: bytes, length: int) -> bytes:
 # ------------------------------------------------------------------------------------------------------- reading
 
 
-class _Lines(NamedTuple):
-    """Sorted by hash, lines of one id in the order of reading: hashes, uint64, and COLUMNS."""
+class _LineTable(NamedTuple):
+    """Lines of indexes as arrays."""
 
     hashes: np.ndarray
+    """uint64, of the video ids; sorted in joined tables, with the lines of one id in the order of reading"""
     columns: np.ndarray
+    """COLUMNS"""
 
     @classmethod
-    def of(cls, lines: list[Line], shard: int, path: Path) -> "_Lines":
+    def from_lines(cls, lines: list[Line], shard: int, path: Path) -> "_LineTable":
+        """Lines of one shard, not sorted; BadInputError naming the index if a value has a wrong type."""
         columns = np.empty(len(lines), COLUMNS)
         columns["shard"] = shard
-        with _named(path):
+        with _index_errors(path):
             ids, *values = zip(*lines, strict=True)
-            for name, column in zip(COLUMNS.names[1:], values, strict=True):
+            for name, column in zip(Line._fields[1:], values, strict=True):
                 columns[name] = column
             hashes = np.frombuffer(b"".join(map(_hash, ids)), "<u8")
         return cls(hashes, columns)
 
     @classmethod
-    def joined(cls, parts: list["_Lines"]) -> "_Lines":
+    def join(cls, parts: list["_LineTable"]) -> "_LineTable":
+        """One sorted table of several."""
         hashes = np.concatenate([part.hashes for part in parts])
         order = hashes.argsort(kind="stable")
         return cls(hashes[order], np.concatenate([part.columns for part in parts])[order])
 
 
-NO_LINES = _Lines(np.empty(0, "<u8"), np.empty(0, COLUMNS))
+NO_LINES = _LineTable(np.empty(0, "<u8"), np.empty(0, COLUMNS))
 
 
 def _hash(video_id: str) -> bytes:
-    # With 64 bits, one in 40 million data sets of a million videos has two ids of one hash.
+    # With 64 bits, one in 40 million data sets of a million videos has two ids with the same hash.
     return hashlib.blake2b(video_id.encode("utf-8", "surrogateescape"), digest_size=8).digest()
 
 
 class _Progress(NamedTuple):
     """How far the index of a shard has been read."""
 
-    number: int
+    shard: int
+    """its number"""
     num_bytes: int = 0
     num_lines: int = 0
 
@@ -299,22 +312,22 @@ class _Progress(NamedTuple):
 class ShardReader:
     """The videos in all shards of a folder.
 
-    Indexes are read when the first video is asked for, and read on when one is not found. They are kept as columns,
-    52 bytes a line and no Python object, so that forked processes share them.
+    Indexes are read when the first video is looked up, and what is new in them when a video is not found. They are
+    kept as columns, 52 bytes per line and no Python objects, so that forked processes share the memory.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self._names: list[str] = []
         self._progress: dict[str, _Progress] = {}
-        # Two, so that one video published while we look on is not sorted into a million others each time.
+        # Two tables, so that each newly published video is not sorted into a million others.
         self._lines = self._recent = NO_LINES
         self._opened = functools.lru_cache(maxsize=256)(functools.partial(_open_to_read, folder))
 
     def find(self, video_id: str) -> Entry | None:
-        """A published video, also one published just now; removal by another process may go unnoticed.
+        """A published video, or None; finds new videos, but may not notice a removal by another process.
 
-        One that two writers published is taken from the first shard by name, so that all readers agree.
+        If two writers published a video, the shard that comes first by name counts, so that all readers agree.
         """
         if not (copies := self._copies(video_id)):
             self.refresh()
@@ -323,30 +336,31 @@ class ShardReader:
 
     def _copies(self, video_id: str) -> list[Entry]:
         key = np.frombuffer(_hash(video_id), "<u8")[0]
-        last: dict[int, Entry] = {}  # what the last line of each shard says
+        last: dict[int, Entry] = {}  # shard -> its last line on this video
         for hashes, columns in (self._lines, self._recent):
-            place = hashes.searchsorted(key)
-            while place < len(hashes) and hashes[place] == key:
-                shard, *rest = columns[place].item()
+            row = hashes.searchsorted(key)
+            while row < len(hashes) and hashes[row] == key:
+                shard, *rest = columns[row].item()
                 last[shard] = Entry(self._names[shard], *rest)
-                place += 1
+                row += 1
         return [entry for entry in last.values() if entry.num_images != REMOVED]
 
     def ids(self) -> list[str]:
-        """Sorted ids of the published videos; read from the files, since they are not kept."""
-        self.refresh()  # whoever lists the videos will read them, perhaps in processes forked later
-        found: set[str] = set()
+        """Sorted ids of the published videos, read from the files; the reader keeps only their hashes."""
+        self.refresh()  # so that processes forked later need not read the indexes
+        ids: set[str] = set()
         for name in self._shards():
             blocks = _blocks(index_path(self.folder / name), 0)
             last = {line.video_id: line.num_images for lines, _ in blocks for line in lines}
-            found.update(video_id for video_id, num_images in last.items() if num_images != REMOVED)
-        return sorted(found)
+            ids.update(video_id for video_id, num_images in last.items() if num_images != REMOVED)
+        return sorted(ids)
 
     def remove(self, video_id: str) -> None:
-        """Wait for the writers of the shards that hold this video, and remove it."""
+        """Remove a video from all shards that hold it, after waiting for their writers."""
         self.refresh()
         for entry in self._copies(video_id):
-            shard = Shard.take(self.folder / entry.shard, wait=True)
+            shard = Shard.lock(self.folder / entry.shard, wait=True)
+            assert shard is not None, "it waited for the lock"
             try:
                 shard.commit_removal(video_id)
             finally:
@@ -354,21 +368,21 @@ class ShardReader:
         self.refresh(full_too=True)
 
     def refresh(self, *, full_too: bool = False) -> None:
-        """Read what is new; full shards get no more videos, and are not looked at."""
+        """Read what is new in the indexes. Full shards, which get removals only, are skipped unless `full_too`."""
         progress = dict(self._progress)
         parts = [self._recent]
         for name in self._shards():
-            here = progress.get(name) or _Progress(len(progress))
-            if here.num_lines < VIDEOS_PER_SHARD or full_too:
+            state = progress.get(name) or _Progress(shard=len(progress))
+            if state.num_lines < VIDEOS_PER_SHARD or full_too:
                 path = index_path(self.folder / name)
-                for lines, num_bytes in _blocks(path, here.num_bytes):
-                    parts.append(_Lines.of(lines, here.number, path))
-                    here = _Progress(here.number, here.num_bytes + num_bytes, here.num_lines + len(lines))
-                progress[name] = here
+                for lines, num_bytes in _blocks(path, state.num_bytes):
+                    parts.append(_LineTable.from_lines(lines, state.shard, path))
+                    state = _Progress(state.shard, state.num_bytes + num_bytes, state.num_lines + len(lines))
+                progress[name] = state
         if len(parts) > 1:
-            self._recent = _Lines.joined(parts)
+            self._recent = _LineTable.join(parts)
         if len(self._recent.hashes) > 4096:
-            self._lines, self._recent = _Lines.joined([self._lines, self._recent]), NO_LINES
+            self._lines, self._recent = _LineTable.join([self._lines, self._recent]), NO_LINES
         self._progress, self._names = progress, list(progress)
 
     def _shards(self) -> list[str]:
@@ -380,7 +394,7 @@ class ShardReader:
         return sorted(name.removesuffix(INDEX_SUFFIX) for name in names if name.endswith(".tar" + INDEX_SUFFIX))
 
     def images(self, entry: Entry, first: int = 0, count: int | None = None) -> list[Image]:
-        """`count` rows of a video's table (all), from the row `first` on; those there are."""
+        """`count` rows of a video's table (None: all), from the row `first` on; none if the table is shorter."""
         count = entry.num_images if count is None else count
         if not 0 <= first <= entry.num_images - count:
             return []
@@ -390,12 +404,12 @@ class ShardReader:
             if image.offset + image.length > entry.table_offset:
                 raise BadInputError(
                     f"{self.folder / entry.shard}, byte {entry.table_offset}: damaged table of images; restore the "
-                    "file from a copy, or delete it and its index and run prep/extract.py again"
+                    "file from a copy, or delete it and its index and run twostream extract again"
                 )
         return images
 
     def read(self, name: str, offset: int, length: int) -> bytes:
-        """Bytes of a shard; BadInputError where it is missing or too short."""
+        """Bytes of a shard; BadInputError if it is missing or too short."""
         try:
             data = os.pread(self._opened(name).descriptor, length, offset)
         except FileNotFoundError:
@@ -404,19 +418,19 @@ class ShardReader:
             ) from None
         if len(data) < length:
             raise BadInputError(
-                f"{self.folder / name} ends before byte {offset + length} that its index names; restore it from a "
-                "copy, or delete it and its index and run prep/extract.py again"
+                f"{self.folder / name} ends before byte {offset + length}, which its index refers to; restore it from "
+                "a copy, or delete it and its index and run twostream extract again"
             )
         return data
 
 
 class _OpenFile:
-    """A file descriptor that is closed when nobody refers to it. Its position is never used: forked ones share it."""
+    """A file descriptor, closed with the last reference. Its position is never used, as forked processes share it."""
 
     def __init__(self, descriptor: int):
         self.descriptor = descriptor
 
-    def __del__(self, close=os.close):
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # at exit, `os` may be gone
         close(self.descriptor)
 
 
@@ -425,12 +439,12 @@ def _open_to_read(folder: Path, name: str) -> _OpenFile:
 
 
 def _blocks(path: Path, start: int) -> Iterator[tuple[list[Line], int]]:
-    """The whole lines of an index from a byte on, about a megabyte at a time, and their bytes."""
+    """The complete lines of an index from a byte on, about a megabyte at a time, and how many bytes they are."""
     if os.path.getsize(path) == start:
         return
     with open(path, "rb") as file:
         file.seek(start)
         while lines := file.readlines(1 << 20):
-            whole = lines if lines[-1].endswith(b"\n") else lines[:-1]
-            if whole:
-                yield parse_lines(whole, path), sum(map(len, whole))
+            complete = lines if lines[-1].endswith(b"\n") else lines[:-1]
+            if complete:
+                yield parse_lines(complete, path), sum(map(len, complete))

@@ -1,60 +1,68 @@
-"""The kinds of frame store, which of them a data root has, and copying videos between them."""
+"""The table of frame stores, which input types a data root has, and copying videos between stores."""
 
-import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from twostream.errors import BadInputError
 from twostream.frames.folders import FrameFolders
 from twostream.frames.packed import FrameShards
 from twostream.frames.shards import INDEX_SUFFIX
 from twostream.frames.store import RECORD_NAME, FrameStore
+from twostream.stream import RGB
 
 STORES: dict[str, type[FrameStore]] = {FrameFolders.kind: FrameFolders, FrameShards.kind: FrameShards}
 
 
+class _OpenStore(NamedTuple):
+    store: FrameStore
+    evidence: str
+    """path that showed the kind of store: an index of shards, or a video's folder"""
+
+
+_OPEN_STORES: dict[tuple[Path, str], _OpenStore] = {}
+"""The stores that this process has opened, by root and input type. Workers open a store for every job, and reading the
+index of a packed one, or listing a million folders, takes seconds. A store is opened again when its evidence is gone:
+another tree has taken its place."""
+
+
 def open_store(root: str | Path, input_type: str, *, kind: str | None = None) -> FrameStore:
-    """The images of an input type below a data root, of the kind that is there; `kind` decides where nothing is yet.
+    """The frame store of an input type below a data root, of the kind that is on disk.
 
-    Raises BadInputError where `kind` is not what is there. Opened stores are remembered.
+    While it holds no video, `kind` decides ("folders" if None). Raises BadInputError if the store on disk is of
+    another kind. Opening a store again is quick and returns the same object.
     """
+    key = Path(root), input_type
     folder = Path(root, f"{input_type}-images")
-    try:
-        witness = _witness(folder)
-        if not os.path.lexists(witness):  # another tree stands there now
-            _witness.cache_clear()
-            _opened.cache_clear()
-            witness = _witness(folder)
-        there = FrameShards.kind if _is_index(witness) else FrameFolders.kind
-    except FileNotFoundError:
-        there = kind or FrameFolders.kind
-    if kind not in (None, there):
+    opened = _OPEN_STORES.get(key)
+    if opened is None or not os.path.lexists(opened.evidence):
+        evidence = _find_evidence(folder)
+        if evidence is None:
+            return STORES[kind or FrameFolders.kind](root, input_type)
+        found = FrameShards.kind if _is_index(evidence) else FrameFolders.kind
+        opened = _OPEN_STORES[key] = _OpenStore(STORES[found](root, input_type), evidence)
+    if kind not in (None, opened.store.kind):
         raise BadInputError(
-            f"{folder} holds images in {there!r}, asked is {kind!r}: leave --store={kind} out, or convert them into "
-            f"another data root: prep/pack.py --root={root} --to=DIR --store={kind}"
+            f"{folder} is a {opened.store.kind!r} store, expected {kind!r}: leave out --store={kind}, or convert it "
+            f"into another data root: twostream pack --root={root} --to=DIR --store={kind}"
         )
-    return _opened(there, Path(root), input_type)
+    return opened.store
 
 
-@functools.cache
-def _opened(kind: str, root: Path, input_type: str) -> FrameStore:
-    return STORES[kind](root, input_type)
-
-
-@functools.cache
-def _witness(folder: Path) -> str:
-    """Path of an index, else of a video's folder; FileNotFoundError, which is not remembered, where there is neither."""
-    video = None
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if _is_index(entry.name):
-                return entry.path
-            if video is None and not entry.name.startswith(".") and entry.is_dir():
-                video = entry.path
-    if video is None:
-        raise FileNotFoundError(folder)
-    return video
+def _find_evidence(folder: Path) -> str | None:
+    """Path of an index of shards, else of a video's folder; None if there is neither."""
+    video_folder = None
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if _is_index(entry.name):
+                    return entry.path
+                if video_folder is None and not entry.name.startswith(".") and entry.is_dir():
+                    video_folder = entry.path
+    except FileNotFoundError:
+        return None
+    return video_folder
 
 
 def _is_index(path: str) -> bool:
@@ -62,16 +70,16 @@ def _is_index(path: str) -> bool:
 
 
 def input_types(root: str | Path) -> list[str]:
-    """Input types with a folder of images below a data root; RGB first."""
+    """Input types with a folder of images below a data root, RGB first."""
     names = [path.name.removesuffix("-images") for path in Path(root).glob("*-images") if path.is_dir()]
-    return sorted(names, key=lambda name: (name != "rgb", name))
+    return sorted(names, key=lambda name: (name != RGB, name))
 
 
 def image_stores(root: str | Path) -> list[FrameStore]:
-    """The images below a data root, a store for each input type; RGB first, whose count of frames decides."""
+    """A store for each input type below a data root, RGB first. Raises BadInputError if there is none."""
     stores = [open_store(root, input_type) for input_type in input_types(root)]
     if not stores:
-        raise BadInputError(f"{root} has no images (rgb-images/, farneback-images/, ...): run prep/extract.py first")
+        raise BadInputError(f"{root} has no images (rgb-images/, farneback-images/, ...): run twostream extract first")
     return stores
 
 
@@ -84,14 +92,14 @@ class CopyJob:
     input_type: str
     video_id: str
     kind: str
-    """of the target, where nothing is yet"""
+    """of store for the target, if it holds no video yet"""
 
 
 def copy_video(job: CopyJob) -> int:
-    """Copy the images and the record of a published video as they stand; returns the bytes of the images.
+    """Copy the images and the record of a published video unchanged; returns the bytes of the images.
 
-    Raises BadInputError, and publishes nothing, where an image is not what the record says. Images without a record
-    (of other tools) are copied without one.
+    Raises BadInputError, and publishes nothing, if an image does not match the checksum in the record. Images without
+    a record (from other tools) are copied without one.
     """
     source = open_store(job.source, job.input_type)
     record = source.record(job.video_id) or {}
@@ -106,7 +114,7 @@ def copy_video(job: CopyJob) -> int:
         wrong = sorted(name for name in names if expected.get(name) != writer.checksums.get(name))
         if wrong:
             raise BadInputError(
-                f"{source.where(job.video_id)}/{wrong[0]}: missing, damaged or not of this video, by the checksum in "
+                f"{source.where(job.video_id)}/{wrong[0]}: missing, damaged or from another video, by the checksums in "
                 f"its {RECORD_NAME}; remove this video, then extract it again"
             )
         writer.publish_text(source.record_text(job.video_id))

@@ -1,4 +1,4 @@
-"""The backbones by name: how each is built, which pictures it expects, which weight files fit it."""
+"""The backbones by name: how each one is built, which pictures it expects, and which weight files fit it."""
 
 import functools
 from collections.abc import Callable
@@ -12,33 +12,34 @@ from twostream.models import torchvision_networks, vgg
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network family: how to build it, what pictures it wants, and where its ImageNet weights are found."""
+    """An architecture: how to build it, which pictures it expects, and how its ImageNet weights are found and named."""
 
     build: Callable[..., nn.Module]
-    """(num_classes, input_size, dropout) -> module, (N, 3, S, S) float32 -> logits (N, K) float32"""
+    """(num_classes, input_size, dropout) -> a module: normalised pictures (N, 3, S, S) float32 -> logits (N, K) float32"""
     input_size: int
-    """side of its pictures by default, pixels"""
+    """default side of its pictures, pixels"""
     min_input_size: int
+    """smallest side of its pictures, pixels"""
     mean: tuple[float, float, float]
-    """R, G, B, of pixels in 0 ... 1"""
+    """of R, G, B, for pixels in 0 ... 1; subtracted before the division by `std`"""
     std: tuple[float, float, float]
     first_layer: str
-    """name of the convolution that sees the picture"""
+    """name of the convolution that reads the picture"""
     head: str
-    """name of the layer that gives the logits"""
+    """name of the layer whose output are the logits"""
     weight_files: tuple[str, ...]
-    """patterns of the names of its ImageNet weight files"""
+    """patterns for the names of its ImageNet weight files"""
     renames: tuple[tuple[str, str], ...]
-    """(pattern, replacement): names of tensors in such files -> names in the module"""
+    """(pattern, replacement): names of tensors in these files -> names in the module"""
     ignored: str
-    """pattern of tensors in such files that have no place in the module, by design"""
+    """pattern for the names of tensors in these files that the module leaves out by design"""
 
 
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+IMAGENET: dict[str, tuple[float, float, float]] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def _torchvision(name: str, build: Callable[..., nn.Module], *, first_layer: str, head: str) -> Backbone:
-    """A network that torchvision has under the same name, as it has it."""
+    """A network that torchvision has under the same name, with torchvision's normalisation and names."""
     return Backbone(
         build=functools.partial(build, name),
         input_size=224,
@@ -71,7 +72,7 @@ BACKBONES: dict[str, Backbone] = {
         input_size=300,
         min_input_size=96,
         mean=(123 / 255, 117 / 255, 104 / 255),
-        std=(1 / 255, 1 / 255, 1 / 255),  # pixels stay in 0 ... 255, as in the Caffe original
+        std=(1 / 255, 1 / 255, 1 / 255),  # pixels stay in 0 ... 255, as in the original of Caffe
         first_layer="conv_base.0",
         head="classifier.4",
         weight_files=("vgg16_reducedfc.pth", "vgg16_features-*.pth"),
@@ -94,7 +95,10 @@ ALIASES = {
 
 
 def backbone_name(name: str) -> str:
-    """A flag's word -> the name in BACKBONES; `inceptionV3` and `vgg` are those of 2D-kinectics."""
+    """The value of --arch -> a name in BACKBONES; `inceptionV3` and `vgg` are 2D-kinectics' names.
+
+    Raises BadInputError where there is no such backbone.
+    """
     name = ALIASES.get(name.lower(), name.lower())
     if name not in BACKBONES:
         raise BadInputError(f"network {name!r}, expected {', '.join(BACKBONES)}")

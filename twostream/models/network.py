@@ -9,16 +9,19 @@ from twostream.models.backbones import BACKBONES, backbone_name
 from twostream.stream import StreamConfig
 
 HEAD_STD = 0.01
-"""of the random weights of a new head, so that training starts from nearly equal scores"""
+"""standard deviation of the random weights of a new head; small, so that training starts from nearly equal scores"""
 
 
 class StreamNetwork(nn.Module):
-    """Clips as loaders give them -> logits: uint8 (N, S, T, H, W, C), see `Batch` -> float32 (N, K).
+    """Clips as loaders yield them, uint8 (N, S, T, H, W, C), see `Batch` -> logits, float32 (N, K).
 
-    Mirroring, order of channels and normalisation are in here, so that nobody can use the wrong ones, and nothing is
-    done sample by sample. Weights are those of `.backbone`.
+    Mirroring, the order of channels and normalisation are part of the network, so that they cannot differ between
+    programs, and are computed for whole batches. All weights are in `.backbone`.
     """
 
+    scale: torch.Tensor
+    """(1, 3T, 1, 1): a pixel in 0 ... 255 is normalised as scale * pixel + shift"""
+    shift: torch.Tensor
     frozen_norms: tuple[nn.Module, ...] = ()
     """batch norms that keep their statistics in training too, see `freeze_batch_norm`"""
 
@@ -27,17 +30,17 @@ class StreamNetwork(nn.Module):
     ):
         super().__init__()
         self.backbone, self.modality = backbone, modality
-        mean, std = (255 * torch.tensor(values * clip_len).view(1, -1, 1, 1) for values in (mean, std))
-        self.register_buffer("scale", 1 / std, persistent=False)
-        self.register_buffer("shift", -mean / std, persistent=False)
+        means, stds = (255 * torch.tensor(values * clip_len).view(1, -1, 1, 1) for values in (mean, std))
+        self.register_buffer("scale", 1 / stds, persistent=False)
+        self.register_buffer("shift", -means / stds, persistent=False)
 
     def forward(self, clips: torch.Tensor, mirrored: torch.Tensor | None = None) -> torch.Tensor:
         """`mirrored` is bool (N,). The logits are the mean over the S segments (TSN's consensus; ECCV 2016)."""
-        # (N S, T, H, W, 3) -> (N S, 3T, H, W): all channels of frame 0, then all of frame 1 ...; moved about as bytes,
-        # and turned into normalised floats in one pass.
+        # (N S, T, H, W, 3) -> (N S, 3T, H, W): all channels of frame 0, then all of frame 1 ...; rearranged as bytes and
+        # turned into normalised floats in one pass.
         seen = as_seen(clips, mirrored, self.modality).flatten(0, 1)
         pictures = seen.permute(0, 1, 4, 2, 3).flatten(1, 2).contiguous()
-        logits = self.backbone(torch.addcmul(self.shift, pictures, self.scale))
+        logits: torch.Tensor = self.backbone(torch.addcmul(self.shift, pictures, self.scale))
         return logits.float().unflatten(0, clips.shape[:2]).mean(dim=1)
 
     def train(self, mode: bool = True) -> "StreamNetwork":
@@ -48,7 +51,10 @@ class StreamNetwork(nn.Module):
 
 
 def as_seen(clips: torch.Tensor, mirrored: torch.Tensor | None, modality: str) -> torch.Tensor:
-    """Clips as loaders give them -> uint8 (N, S, T, H, W, 3): mirrored where bool (N,) says so, flow with its magnitude."""
+    """Clips as loaders yield them -> uint8 (N, S, T, H, W, 3): mirrored where `mirrored`, bool (N,), is true.
+
+    Flow gets its magnitude as the third channel, from the grey levels of x and y as in flow.coding.from_planes.
+    """
     if mirrored is not None:
         clips = torch.where(mirrored.view(-1, 1, 1, 1, 1, 1), mirror(clips, modality), clips)
     if modality == "flow":
@@ -59,9 +65,9 @@ def as_seen(clips: torch.Tensor, mirrored: torch.Tensor | None, modality: str) -
 
 
 def mirror(clips: torch.Tensor, modality: str) -> torch.Tensor:
-    """The clips of the left-right mirrored video, uint8 (..., W, C): pixels mirrored, and x of flow negated.
+    """The clips of the video mirrored left to right, uint8 (..., W, C): pixels mirrored, and x of flow negated.
 
-    Whatever the bound: level v becomes 256 - v, and 0 (more than -bound) becomes 255, the nearest that 8 bits allow.
+    For any bound, level v becomes 256 - v, and 0 (more than -bound) becomes 255, the nearest that 8 bits allow.
     """
     mirrored = clips.flip(-2)
     if modality == "flow":
@@ -71,14 +77,14 @@ def mirror(clips: torch.Tensor, modality: str) -> torch.Tensor:
 
 
 BATCH_NORM = {"train": None, "partial": 1, "frozen": 0}
-"""--batch_norm -> how many of the first batch norms learn and follow the pictures; None: all"""
+"""--batch_norm -> how many of the first batch norms learn and update their statistics; None: all"""
 
 
 def freeze_batch_norm(network: StreamNetwork, kind: str) -> None:
-    """Fix the statistics, scales and shifts of batch norm: of all ("frozen"), or of all but the first ("partial").
+    """Fix statistics, scale and shift of all batch norms ("frozen"), of all but the first ("partial"), or none ("train").
 
-    Partial is TSN's (ECCV 2016): few videos move the statistics of ImageNet by chance, but flow's first layer needs
-    its own. BadInputError for a network without batch norm.
+    Partial is TSN's (ECCV 2016): a few videos change ImageNet's statistics at random, but flow needs statistics of its
+    own in the first layer. Raises BadInputError for an unknown kind, and for a network without batch norm.
     """
     if kind not in BATCH_NORM:
         raise BadInputError(f"--batch_norm {kind!r}, expected {', '.join(BATCH_NORM)}")
@@ -86,17 +92,17 @@ def freeze_batch_norm(network: StreamNetwork, kind: str) -> None:
         return
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:
-        raise BadInputError(f"--batch_norm={kind}, but the network has no batch norm; leave it out")
+        raise BadInputError(f"--batch_norm={kind}, but the network has no batch norm; leave out the flag")
     network.frozen_norms = tuple(norms[BATCH_NORM[kind] :])
     for norm in network.frozen_norms:
         norm.eval().requires_grad_(False)
 
 
 def build_model(stream: StreamConfig, *, dropout: float = 0.6, batch_norm: str = "train") -> StreamNetwork:
-    """The network of a stream, with random weights drawn from torch's generator; see `freeze_batch_norm`.
+    """The network of a stream, with random weights drawn from torch's generator; `batch_norm`: see `freeze_batch_norm`.
 
-    Raises BadInputError when there is no such network, it cannot take pictures of that size, or has no batch norm to
-    freeze.
+    Raises BadInputError when there is no such network, when it does not take pictures of that size, or when it has no
+    batch norm to freeze.
     """
     backbone = BACKBONES[backbone_name(stream.backbone)]
     if stream.input_size < backbone.min_input_size:
@@ -105,8 +111,8 @@ def build_model(stream: StreamConfig, *, dropout: float = 0.6, batch_norm: str =
         )
     module = backbone.build(len(stream.classes), stream.input_size, dropout)
     head = module.get_submodule(backbone.head)
-    nn.init.normal_(head.weight, std=HEAD_STD)
-    nn.init.zeros_(head.bias)
+    nn.init.normal_(head.get_parameter("weight"), std=HEAD_STD)
+    nn.init.zeros_(head.get_parameter("bias"))
     if stream.clip_len > 1:
         _widen(module, backbone.first_layer, stream.num_channels)
     network = StreamNetwork(
@@ -117,7 +123,7 @@ def build_model(stream: StreamConfig, *, dropout: float = 0.6, batch_norm: str =
 
 
 def _widen(module: nn.Module, name: str, num_channels: int) -> None:
-    """Replace the first convolution by one that takes more channels, and gives for a still clip what it gave."""
+    """Replace the first convolution by one for more channels, whose output for a still clip is that for its frame."""
     parent_name, _, child = name.rpartition(".")
     parent = module.get_submodule(parent_name)
     old = getattr(parent, child)
@@ -128,12 +134,11 @@ def _widen(module: nn.Module, name: str, num_channels: int) -> None:
 
 
 def fit_first_layer(weight: torch.Tensor, *, num_channels: int, modality: str) -> torch.Tensor:
-    """First convolution of an RGB network -> one for `num_channels` input channels: (O, 3, k, k) -> (O, C, k, k).
+    """The weight of an RGB network's first convolution, fitted to C = `num_channels` channels: (O, 3, k, k) -> (O, C, k, k).
 
-    rgb: repeated for each frame of the clip and divided by their number, so that a still clip gives what its frame
-    gives. flow: the mean over R, G, B stands for every channel (cross-modality initialisation; Wang et al., Temporal
-    Segment Networks, ECCV 2016), on the same scale; not so when the file's network was trained on flow already.
-    A weight that has that many channels and more than one frame already is taken as it is.
+    rgb: repeated for each frame of the clip and divided by their number, so that a still clip and its frame have the
+    same output. flow: the mean over R, G, B in each channel (cross-modality initialisation; Wang et al., Temporal
+    Segment Networks, ECCV 2016), on the same scale. A weight that does not have three channels is returned unchanged.
     """
     if weight.ndim != 4 or weight.shape[1] != 3:
         return weight

@@ -1,4 +1,4 @@
-"""VGG-16 (Simonyan and Zisserman, ICLR 2015) in the "reducedfc" form of SSD."""
+"""VGG-16 (Simonyan and Zisserman, ICLR 2015) in SSD's form, "reducedfc"."""
 
 import torch
 from torch import nn
@@ -7,19 +7,20 @@ HIDDEN = 1024
 """width of the fully connected layer of the reducedfc form"""
 
 PIXEL_DEVIATION = 58
-"""of photographs in 0 ... 255, which the reducedfc form sees; random weights are drawn for a deviation of 1"""
+"""standard deviation of photographs in 0 ... 255, which this network reads; random weights are drawn for 1"""
 
 
 def build_reducedfc(num_classes: int, input_size: int, dropout: float) -> nn.Module:
-    """VGG-16 with its first two fully connected layers made convolutions: (N, 3, S, S) -> (N, K)."""
+    """VGG-16 with its first two fully connected layers turned into convolutions, see `ReducedFC`."""
     return ReducedFC(num_classes, input_size, dropout)
 
 
 class ReducedFC(nn.Module):
-    """The base network of SSD (Liu et al., ECCV 2016) with a small classifier, as 2D-kinectics has it.
+    """The base network of SSD (Liu et al., ECCV 2016) with a small classifier, as in 2D-kinectics.
 
-    The layers are numbered as in its weight file `vgg16_reducedfc.pth`: 0 ... 28 the convolutions of VGG-16, 31 the
-    dilated one, 33 the 1x1 one. At 300 pixels: 19x19 after `conv_base`, 3x3 after `extra_layers`.
+    Pictures (N, 3, S, S) float32 -> logits (N, K) float32. Layers have the numbers of its weight file
+    `vgg16_reducedfc.pth`: 0 ... 28 are the convolutions of VGG-16, 31 is the dilated and 33 the 1x1 convolution. For
+    300 pixels, `conv_base` gives 19x19 and `extra_layers` 3x3.
     """
 
     def __init__(self, num_classes: int, input_size: int, dropout: float):
@@ -41,12 +42,13 @@ class ReducedFC(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                assert module.bias is not None
                 nn.init.zeros_(module.bias)
         with torch.no_grad():
-            self.conv_base[0].weight /= PIXEL_DEVIATION
+            self.conv_base[0].get_parameter("weight").div_(PIXEL_DEVIATION)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        features = self.extra_layers(self.conv_base(images))
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        features = self.extra_layers(self.conv_base(pictures))
         return self.classifier(features.flatten(1))
 
 

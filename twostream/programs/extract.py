@@ -278,7 +278,7 @@ def main() -> int:
                     partial += bool(result.damage)
                     noted.update(result.notes)
         seconds = time.perf_counter() - start
-        report = service and service.report()
+        report = service and service.statistics()
 
     rewrite_failures(args.root, failures, tried=[job.video_id for job in jobs], path=failures_path)
     print(f"{images} images, {num_bytes / 1e6:.1f} MB in {seconds:.1f} s ({images / max(seconds, 1e-9):.0f} images/s)")

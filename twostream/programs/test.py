@@ -91,7 +91,7 @@ def main() -> int:
 
     from twostream.engine import distributed
 
-    with distributed.joined() as world:
+    with distributed.process_group() as world:
         return test(args, rules, world)
 
 
@@ -125,12 +125,12 @@ def score(
     args: argparse.Namespace, run_dir: Path, root: Path, iteration: int, device: "torch.device", world: "World"
 ) -> Path | None:
     """Score one checkpoint, or this process's share; returns the score file, None while parts of it are missing."""
-    import torch
 
     from twostream.clips.crops import make_views
     from twostream.clips.dataset import ClipDataset, Items, eval_loader, usable_videos
     from twostream.clips.online_flow import FrameDataset, OnlineFlow
     from twostream.engine.checkpoint import checkpoint_path, checkpoint_stream, load_weights_of, read_checkpoint
+    from twostream.engine.device import split_over_gpus
     from twostream.engine.loops import predict
     from twostream.models.network import build_model
 
@@ -164,7 +164,7 @@ def score(
             f"{len(ids_without_images)} videos of {args.split} have no {store.input_type} images: "
             f"{', '.join(ids_without_images[:5])}"
         )
-    if world.of_first(world.is_first and scoring.is_done() and not args.rescore):
+    if world.broadcast_from_first(world.is_first and scoring.is_done() and not args.rescore):
         log(f"{scoring.target} exists already with these settings; --rescore scores it again")
         return scoring.target
     shard, num_shards = args.shard
@@ -175,7 +175,7 @@ def score(
 
     network = build_model(stream).to(device)
     load_weights_of(network.backbone, content, name="average" if "average" in content else "weights")
-    forward = torch.nn.DataParallel(network, device_ids=list(range(args.ngpu))) if args.ngpu > 1 else network
+    forward = split_over_gpus(network, args.ngpu)
     loader = eval_loader(
         clips, num_workers=args.workers, pin_memory=device.type == "cuda",
         batch_sampler=list(scoring.batches(own_parts, num_clips=max(args.test_batch_size // len(views), 1))),
@@ -186,7 +186,7 @@ def score(
     for _ in scoring.write_parts(own_parts, pieces):
         pass
     world.wait()
-    if world.of_first(world.is_first and scoring.finish()):
+    if world.broadcast_from_first(world.is_first and scoring.finish()):
         log(f"wrote {scoring.target}")
         return scoring.target
     num_missing = len(scoring.missing())

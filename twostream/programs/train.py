@@ -38,20 +38,17 @@ or another training in the same folder; 130 Ctrl-C (resume from the last checkpo
 import argparse
 import contextlib
 import functools
-import itertools
-import math
 import os
 import signal
-import sys
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from twostream.annotations.json_file import find_root, read_annotations
 from twostream.annotations.videos import fingerprint
 from twostream.clips.sampling import TrainingOrder
 from twostream.engine.run_folder import lock_run, run_name, write_stream
-from twostream.engine.signals import Stop
 from twostream.errors import BadInputError, Terminated
 from twostream.flow.coding import FlowCoding
 from twostream.flow.methods import FARNEBACK_PRESETS, FlowSettings
@@ -59,9 +56,23 @@ from twostream.frames.stores import open_store
 from twostream.programs import options
 from twostream.stream import RGB, StreamConfig
 
-METER_WINDOW = 500  # iterations after which the printed means start anew, as in 2D-kinectics
-SHOWN_INPUTS = 8  # of a batch, to monitors
-VAL_STEP_FACTOR = 6  # validation takes every 6th of the frames that training takes
+if TYPE_CHECKING:  # torch is imported after the flags are parsed, so that --help answers at once
+    import torch
+    from torch.utils.data import DataLoader
+
+    from twostream.clips.dataset import ClipDataset
+    from twostream.clips.online_flow import FrameDataset
+    from twostream.engine.distributed import World
+    from twostream.engine.loops import FitOptions
+    from twostream.engine.optimizer import Schedule
+    from twostream.engine.progress import Step
+    from twostream.engine.session import Session, TrainState
+    from twostream.monitor import Monitors
+
+METER_WINDOW = 500
+"""iterations after which the printed means start from zero, as in 2D-kinectics"""
+VAL_STEP_FACTOR = 6
+"""validation takes every 6th of the clips that training takes"""
 
 MAY_CHANGE = (
     "lr", "schedule", "stepvalues", "gamma", "warm_up", "momentum", "weight_decay", "dropout", "mirror", "amp", "clip_norm",
@@ -182,11 +193,99 @@ def build_parser() -> options.Parser:
 
 def main() -> int:
     args = build_parser().parse_args()
-    signal.signal(signal.SIGUSR1, signal.getsignal(signal.SIGTERM))  # both end the program, until there is what to save
-    from twostream.engine import distributed  # after the flags, so that --help answers at once
+    signal.signal(
+        signal.SIGUSR1, signal.getsignal(signal.SIGTERM)
+    )  # both end the program until there is something to save
+    from twostream.engine.distributed import process_group  # after the flags, so that --help answers at once
 
-    with distributed.joined() as world, contextlib.ExitStack() as at_the_end:
-        return train(args, world, at_the_end)
+    with process_group() as world, contextlib.ExitStack() as exit_stack:
+        return train(args, world, exit_stack)
+
+
+def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitStack) -> int:
+    """A whole training, or this rank's share of one; `exit_stack` closes what was opened, however the training ends."""
+    from twostream.engine.checkpoint import CheckpointSaver
+    from twostream.engine.device import choose_device
+    from twostream.engine.session import Session
+    from twostream.engine.signals import Stop
+    from twostream.monitor import read_log
+
+    # What is trained.
+    device = choose_device(args.device, num_gpus=args.ngpu, world=world)
+    root = find_root(args.root, args.dataset)
+    stream, train_set, val_set, split_summary = open_clips(args, root)
+    settings = settings_of(
+        args, fingerprint(stream.classes, train_set.items.videos.ids, train_set.items.videos.label_index)
+    )
+    fit_options = fit_options_of(args)
+    part_size = world.part_of_batch(args.batch_size, accumulate=args.accumulate)
+
+    # Where it goes, and where it resumes.
+    run = open_run(args, root, stream, settings, world, exit_stack)
+    if run.first >= args.max_iterations and not run.to_validate:
+        run.log(f"{run.folder} has {run.first} of {args.max_iterations} iterations already: nothing to do")
+        return 0
+    if world.is_first:
+        write_stream(run.folder, stream, settings)
+        open_monitors(args, run)
+    for line in [run.folder.name, *(f"{flag}: {value}" for flag, value in sorted(vars(args).items())), *split_summary]:
+        run.log(line)
+
+    # The network.
+    state = build_state(args, stream, run, device, world, fit_options)
+
+    # The batches.
+    train_loader, val_loader = build_loaders(args, train_set, val_set, device, world, first=run.first)
+    ranks = f", {world.size} ranks with {part_size} clips each" if world.size > 1 else ""
+    run.log(
+        f"{len(train_set)} training clips, {len(val_set)} validation clips; iterations {run.first} to "
+        f"{args.max_iterations}, {-(-len(train_set) // args.batch_size)} an epoch; {device}{ranks}"
+    )
+    if run.checkpoint:
+        state.restore(run.checkpoint, world=world)
+
+    # The loop.
+    saver = CheckpointSaver(
+        run.folder, keep=args.keep_checkpoints, log=run.log, world=world, stream=stream, settings=settings,
+        **state.saved_parts(),
+    )  # fmt: skip
+    with Stop() as stop:
+        session = Session(
+            stream=stream, state=state, fit_options=fit_options, items=train_set.items, val_loader=val_loader, saver=saver,
+            monitors=run.monitors, stop=stop, device=device, world=world, batch_size=args.batch_size,
+            max_iterations=args.max_iterations,
+            show_progress=functools.partial(options.progress_bar, disable=None if world.is_first else True),
+        )  # fmt: skip
+        if run.checkpoint:
+            logged = read_log(run.folder)
+            session.restore_progress(run.checkpoint["progress"], iteration=run.first, logged=logged)
+        stopped = run.to_validate and not session.validate(run.first)
+        if stopped or not train_to_the_end(
+            args, session, session.steps(train_loader, first=run.first), first=run.first
+        ):
+            raise Terminated
+    return 0
+
+
+def train_to_the_end(args: argparse.Namespace, session: "Session", steps: Iterable["Step"], *, first: int) -> bool:
+    """The loop over the iterations, and what is done between two of them; False when a signal stopped it."""
+    for step in steps:
+        session.progress.add(step)
+        last = step.iteration == args.max_iterations
+        validates = last or step.iteration % args.val_interval == 0
+        if validates or step.iteration == first + 1:
+            session.show_inputs(step.iteration)
+        if step.iteration % args.print_freq == 0 or validates:
+            session.log(step)
+        if step.iteration % METER_WINDOW == 0:
+            session.progress.reset()
+        # A signal that comes after this line is noticed in the validation, or after the next iteration.
+        stopping = session.exchange(step, max_unreadable=args.max_unreadable)
+        if validates or stopping or (args.save_interval and step.iteration % args.save_interval == 0):
+            session.save(step.iteration, to_validate=validates, final=stopping or last)
+        if stopping or (validates and not session.validate(step.iteration)):
+            return False
+    return True
 
 
 def settings_of(args: argparse.Namespace, train_split: str) -> dict:
@@ -194,6 +293,20 @@ def settings_of(args: argparse.Namespace, train_split: str) -> dict:
     settings = {name: getattr(args, name) for name in DECIDES_RESULT}
     settings |= {"stepvalues": list(args.stepvalues), "crop_scales": list(args.crop_scales), "train_split": train_split}
     return settings | ({"max_iterations": args.max_iterations} if args.schedule == "cosine" else {})
+
+
+def fit_options_of(args: argparse.Namespace) -> "FitOptions":
+    """How a step is taken; raises BadInputError where flags contradict each other."""
+    from twostream.engine.loops import FitOptions
+
+    if args.compile != "off" and args.ngpu > 1:
+        raise BadInputError(
+            "--compile and --ngpu do not work together: start one process for each GPU with torchrun, or leave one out"
+        )
+    return FitOptions(
+        amp=args.amp, channels_last=args.channels_last, accumulate=args.accumulate, clip_norm=args.clip_norm,
+        label_smoothing=args.label_smoothing, max_skipped=args.max_skipped, compile=args.compile,
+    )  # fmt: skip
 
 
 def online_flow_coding(args: argparse.Namespace) -> dict | None:
@@ -250,42 +363,149 @@ def open_clips(args: argparse.Namespace, root: Path) -> tuple:
         crop=CornerCrop(size, args.crop_scales) if args.crop == "corners" else RandomCrop(size),
         mirror=args.mirror, max_unreadable=args.max_unreadable,
     )  # fmt: skip
-    # Validation is never of other clips than it says: an unreadable image stops it.
+    # An unreadable image stops a validation, which must score the clips that it says.
     val_items = Items(videos["val"], stream, clip_step=args.frame_step * VAL_STEP_FACTOR, crop=CentreCrop(size))
     return stream, make_dataset(train_items, store), make_dataset(val_items, store), lines
 
 
-def say_changes(
-    args: argparse.Namespace, path: Path, checkpoint: dict, stream: StreamConfig, settings: dict, say
-) -> None:
-    """Say what is not as it was when the checkpoint was saved; raises BadInputError where it must not be."""
+@dataclass
+class Run:
+    """The folder of a run, and where its training starts."""
+
+    folder: Path
+    monitors: "Monitors"
+    """none on ranks other than the first"""
+    checkpoint: dict[str, Any] | None
+    """what the training resumes from"""
+    first: int
+    """iterations that are done already"""
+    to_validate: bool
+    """is the validation of iteration `first` still to come?"""
+    weights: Path | None
+    """file of the weights that a new training starts from"""
+
+    def log(self, text: str) -> None:
+        self.monitors.message(text)
+
+
+def open_run(
+    args: argparse.Namespace, root: Path, stream: StreamConfig, settings: dict[str, Any], world: "World",
+    exit_stack: contextlib.ExitStack,
+) -> Run:  # fmt: skip
+    """Lock the folder of the run, and find where to resume. Raises BadInputError where it must not be resumed."""
+    from twostream import monitor
+    from twostream.engine import checkpoint as checkpoints
+    from twostream.models.weights import find_pretrained
+
+    name = args.run or run_name(
+        stream, dataset=args.dataset, clip_step=args.frame_step, batch_size=args.batch_size, learning_rate=args.lr
+    )
+    folder = (args.save_root or root) / name
+    saved = checkpoints.checkpoint_iterations(folder)
+    if saved and not args.resume:
+        raise BadInputError(
+            f"{folder} holds the checkpoint of iteration {saved[-1]}: add --resume to continue from it, "
+            "or choose another --save_root or --run"
+        )
+    weights = checkpoints.weights_file(args.init_from) if args.init_from else None
+    if args.pretrained and not weights and not saved:
+        weights = find_pretrained(args.global_models_dir, stream.backbone)
+    monitors = monitor.Monitors([])
+    if world.is_first:
+        exit_stack.enter_context(lock_run(folder, print))
+        monitors = monitor.Monitors([monitor.ConsoleMonitor(folder)])
+        exit_stack.callback(monitors.close)
+        checkpoints.remove_leftovers(folder)
+    newest = checkpoints.read_newest(folder, monitors.message, world=world)
+    if newest is None:
+        return Run(folder, monitors, None, args.start_iteration, False, weights)
+    path, checkpoint = newest
+    report_changes(args, path, checkpoint, stream, settings, monitors.message)
+    to_validate = checkpoint["progress"].get("to_validate", False)
+    return Run(folder, monitors, checkpoint, checkpoint["iteration"], to_validate, None)
+
+
+def report_changes(
+    args: argparse.Namespace, path: Path, checkpoint: dict[str, Any], stream: StreamConfig, settings: dict[str, Any],
+    log: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Log what has changed since the checkpoint was saved; raises BadInputError where it must not change."""
     from twostream.engine import checkpoint as checkpoints
 
     allowed = {"may_change": MAY_CHANGE, "allowed": args.allow_change}
     for change in checkpoints.changes(path, checkpoint, stream, settings, **allowed):
-        say(f"changed after iteration {checkpoint['iteration']}: {change}")
+        log(f"changed after iteration {checkpoint['iteration']}: {change}")
     if machine_changes := checkpoints.machine_changes(checkpoint):
-        say(f"warning: bit-exactness is not promised, since {path.name} was saved: {machine_changes}")
+        log(
+            f"warning: the last bits of the result may differ, because this has changed since {path.name}: {machine_changes}"
+        )
 
 
-def open_monitors(args: argparse.Namespace, run_dir: Path, *, first: int, resumed: bool) -> list:
-    """Those of a run beside the console."""
+def open_monitors(args: argparse.Namespace, run: Run) -> None:
+    """Add the monitors beside the console, with what the run has logged so far."""
     from twostream import monitor
 
-    monitors = [monitor.JsonMonitor(run_dir, resumed_at=first if resumed else None)]
-    history = monitor.read_log(run_dir)
-    monitors.append(monitor.PageMonitor(run_dir, history=history))
+    resumed_at = run.first if run.checkpoint else None
+    monitors: list[monitor.Monitor] = [monitor.JsonMonitor(run.folder, resumed_at=resumed_at)]
+    history = monitor.read_log(run.folder)
+    monitors.append(monitor.PageMonitor(run.folder, history=history))
     if args.tensorboard:
-        monitors.append(monitor.TensorBoardMonitor(run_dir, first=first))
+        monitors.append(monitor.TensorBoardMonitor(run.folder, first=run.first))
     if args.visdom:
         login = {key: os.environ.get(f"VISDOM_{key.upper()}") for key in ("username", "password")}
-        where = {"server": args.visdom_server, "port": args.visdom_port, "env": args.run or run_dir.name}
-        monitors.append(monitor.VisdomMonitor(**where, **login, history=history))
-    return monitors
+        window = {"server": args.visdom_server, "port": args.visdom_port, "env": args.run or run.folder.name}
+        monitors.append(monitor.VisdomMonitor(**window, **login, history=history))
+    run.monitors.monitors += monitors
+    if last_confusion := monitor.read_confusion(run.folder, last=run.first):
+        run.monitors.confusion(*last_confusion)
 
 
-def schedule_of(args: argparse.Namespace) -> tuple:
-    """The schedule, and its full learning rate."""
+def build_state(
+    args: argparse.Namespace, stream: StreamConfig, run: Run, device: "torch.device", world: "World",
+    fit_options: "FitOptions",
+) -> "TrainState":  # fmt: skip
+    """The network with its first weights, and what changes them."""
+    import torch
+
+    from twostream.engine.checkpoint import restore_2d_kinectics_momentum
+    from twostream.engine.device import split_over_gpus
+    from twostream.engine.distributed import sync_batch_norm
+    from twostream.engine.optimizer import average_weights, build_optimizer
+    from twostream.engine.session import TrainState
+    from twostream.models.backbones import BACKBONES
+    from twostream.models.network import build_model
+    from twostream.models.weights import load_weights
+
+    torch.manual_seed(args.seed)
+    network = build_model(stream, dropout=args.dropout, batch_norm=args.batch_norm).to(device)
+    if run.weights:
+        run.log(str(load_weights(network.backbone, run.weights, stream)))
+    if args.sync_bn:
+        network = sync_batch_norm(network, device, world)
+    schedule, learning_rate = build_schedule(args)
+    if learning_rate != args.lr:
+        run.log(f"learning rate {args.lr} * {args.batch_size} / {args.lr_batch_size} = {learning_rate:g}")
+    optimizer = build_optimizer(
+        network, learning_rate=learning_rate, momentum=args.momentum, weight_decay=args.weight_decay,
+        first_layer=network.backbone.get_submodule(BACKBONES[stream.backbone].first_layer),
+        first_layer_factor=args.first_layer_factor, norm_decay=args.norm_decay,
+    )  # fmt: skip
+    if args.init_from and not run.checkpoint:
+        if note := restore_2d_kinectics_momentum(args.init_from, network.backbone, optimizer):
+            run.log(note)
+    scaler = fit_options.scaler(device)
+    average = average_weights(network, args.ema) if args.ema else None
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32
+    fit_options.compile_network(network)
+    forward = split_over_gpus(world.share(network, device), args.ngpu)  # never both: choose_device refuses that
+    if world.rank:  # each rank drops out its own units; the weights have been drawn by now
+        torch.manual_seed(args.seed + run.first * world.size + world.rank)
+    return TrainState(network, forward, optimizer, schedule, scaler, average)
+
+
+def build_schedule(args: argparse.Namespace) -> tuple["Schedule", float]:
+    """The learning rate of each iteration, and its full value."""
     from twostream.engine import optimizer
 
     learning_rate = args.lr * args.batch_size / args.lr_batch_size if args.lr_batch_size else args.lr
@@ -296,231 +516,25 @@ def schedule_of(args: argparse.Namespace) -> tuple:
     return optimizer.warm_up(schedule, args.warm_up), learning_rate
 
 
-def train(args: argparse.Namespace, world, at_the_end: contextlib.ExitStack) -> int:
-    """All of a training, or this rank's share of one; `at_the_end` is what to close, however that comes."""
-    import torch
+def build_loaders(
+    args: argparse.Namespace,
+    train_set: "ClipDataset | FrameDataset",
+    val_set: "ClipDataset | FrameDataset",
+    device: "torch.device",
+    world: "World",
+    *,
+    first: int,
+) -> tuple["DataLoader", "DataLoader"]:
+    """The batches of the training from iteration `first` on, and those of a validation; this rank's part of each."""
+    from torch.utils.data import Subset
 
-    from twostream import monitor
     from twostream.clips.dataset import eval_loader, train_loader
-    from twostream.clips.online_flow import OnlineFlow
-    from twostream.engine import checkpoint as checkpoints
-    from twostream.engine import distributed
-    from twostream.engine.device import choose_device
-    from twostream.engine.loops import FitOptions, evaluate, fit, predict
-    from twostream.engine.optimizer import average_weights, build_optimizer
-    from twostream.engine.progress import Progress, Step
-    from twostream.models.backbones import BACKBONES
-    from twostream.models.network import as_seen, build_model
-    from twostream.models.weights import find_pretrained, load_weights
 
-    # What is trained, and on what.
-    device = choose_device(args.device, num_gpus=args.ngpu, world=world)
-    root = find_root(args.root, args.dataset)
-    stream, train_set, val_set, said_of_splits = open_clips(args, root)
-    backbone = stream.backbone
-    settings = settings_of(
-        args, fingerprint(stream.classes, train_set.items.videos.ids, train_set.items.videos.label_index)
-    )
-    fit_options = FitOptions(
-        amp=args.amp, channels_last=args.channels_last, accumulate=args.accumulate, clip_norm=args.clip_norm,
-        label_smoothing=args.label_smoothing, max_skipped=args.max_skipped, compile=args.compile,
-    )  # fmt: skip
-    if args.compile != "off" and args.ngpu > 1:
-        raise BadInputError("--compile with --ngpu: GPUs of one process cannot; start a process for each by torchrun")
-    part_size = world.part_of_batch(args.batch_size, accumulate=args.accumulate)
-
-    # Where it goes, and from where it goes on.
-    name = args.run or run_name(
-        stream, dataset=args.dataset, clip_step=args.frame_step, batch_size=args.batch_size, learning_rate=args.lr
-    )
-    run_dir = (args.save_root or root) / name
-    saved = checkpoints.checkpoint_iterations(run_dir)
-    if saved and not args.resume:
-        raise BadInputError(
-            f"{run_dir} holds the checkpoint of iteration {saved[-1]}: add --resume to go on from it, "
-            "or take another --save_root or --run"
-        )
-    weights = checkpoints.weights_file(args.init_from) if args.init_from else None
-    if args.pretrained and not weights and not saved:
-        weights = find_pretrained(args.global_models_dir, backbone)
-    monitors = monitor.Monitors([])  # the other ranks are silent
-    if world.is_first:
-        at_the_end.enter_context(lock_run(run_dir, print))
-        monitors = monitor.Monitors([monitor.ConsoleMonitor(run_dir)])
-        at_the_end.callback(monitors.close)
-        checkpoints.remove_leftovers(run_dir)
-    path, checkpoint = checkpoints.read_newest(run_dir, monitors.message, world=world) or (None, None)
-    first, to_validate = args.start_iteration, False
-    if checkpoint:
-        first, to_validate = checkpoint["iteration"], checkpoint["progress"].get("to_validate", False)
-        say_changes(args, path, checkpoint, stream, settings, monitors.message)
-    if first >= args.max_iterations and not to_validate:
-        monitors.message(f"{run_dir} has {first} of {args.max_iterations} iterations already: nothing to do")
-        return 0
-    if world.is_first:
-        write_stream(run_dir, stream, settings)
-        monitors.monitors += open_monitors(args, run_dir, first=first, resumed=checkpoint is not None)
-        if drawn_before := monitor.read_confusion(run_dir, last=first):
-            monitors.confusion(*drawn_before)
-    for line in [name, *(f"{flag}: {value}" for flag, value in sorted(vars(args).items())), *said_of_splits]:
-        monitors.message(line)
-
-    # The network.
-    torch.manual_seed(args.seed)
-    network = build_model(stream, dropout=args.dropout, batch_norm=args.batch_norm).to(device)
-    if weights and not checkpoint:
-        monitors.message(str(load_weights(network.backbone, weights, stream)))
-    if args.sync_bn:
-        network = distributed.sync_batch_norm(network, device, world)
-    schedule, learning_rate = schedule_of(args)
-    if learning_rate != args.lr:
-        monitors.message(f"learning rate {args.lr} * {args.batch_size} / {args.lr_batch_size} = {learning_rate:g}")
-    optimizer = build_optimizer(
-        network, learning_rate=learning_rate, momentum=args.momentum, weight_decay=args.weight_decay,
-        first_layer=network.backbone.get_submodule(BACKBONES[backbone].first_layer),
-        first_layer_factor=args.first_layer_factor, norm_decay=args.norm_decay,
-    )  # fmt: skip
-    if args.init_from and not checkpoint:
-        if said := checkpoints.take_momentum(args.init_from, network.backbone, optimizer):
-            monitors.message(said)
-    scaler = fit_options.scaler(device)
-    average = average_weights(network, args.ema) if args.ema else None
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32
-    fit_options.compile_network(network)
-    forward = world.share(network, device)
-    if args.ngpu > 1:
-        forward = torch.nn.DataParallel(network, device_ids=list(range(args.ngpu)))
-    if world.rank:  # each rank drops out units of its own; the weights are drawn already
-        torch.manual_seed(args.seed + first * world.size + world.rank)
-
-    # The batches.
     order = TrainingOrder(
         len(train_set), batch_size=args.batch_size, seed=args.seed, first=first, last=args.max_iterations,
         part=(world.rank, world.size), classes=train_set.items.labels() if args.class_balance else None,
     )  # fmt: skip
-    val_part = torch.utils.data.Subset(val_set, range(world.rank, len(val_set), world.size))
     loading = {"num_workers": args.workers, "pin_memory": device.type == "cuda"}
-    loader = train_loader(train_set, order, **loading)
-    batches_per_epoch = math.ceil(len(train_set) / args.batch_size)
-    ranks = f", {world.size} ranks with {part_size} clips each" if world.size > 1 else ""
-    monitors.message(
-        f"{len(train_set)} training clips, {len(val_set)} validation clips; iterations {first} to "
-        f"{args.max_iterations}, {batches_per_epoch} an epoch; {device}{ranks}"
-    )
-
-    # The training.
-    quiet = not world.is_first
-    warn = functools.partial(print, file=sys.stderr) if quiet else monitors.message
-    progress = Progress()
-    if checkpoint:
-        checkpoints.restore(checkpoint, network.backbone, optimizer, scaler=scaler, average=average, world=world)
-        progress.load_state(checkpoint["progress"])
-        validation = checkpoint["progress"].get("validation")
-        said = {entry["iteration"] for entry in monitor.read_log(run_dir) if entry["event"] == "validation"}
-        if validation and first not in said:
-            monitors.validation(validation)  # it was killed between saving and saying
-    saver = checkpoints.CheckpointSaver(
-        run_dir, keep=args.keep_checkpoints, say=monitors.message, world=world, stream=stream, backbone=network.backbone,
-        optimizer=optimizer, settings=settings, scaler=scaler, average=average,
-    )  # fmt: skip
-
-    def seen_as_flow(loaded: Iterable) -> Iterable:
-        return OnlineFlow(loaded, stream, device) if args.flow == "online" else loaded
-
-    def save(iteration: int, *, final: bool, to_validate: bool = False, validation: dict | None = None) -> None:
-        saver.save(iteration, progress.state() | {"to_validate": to_validate, "validation": validation}, final=final)
-
-    def validate(iteration: int) -> bool:
-        """False when it was stopped, which is no loss: the iteration is saved as one that is still to be validated."""
-        start = time.perf_counter()
-        scored = average.module if average else network if world.size > 1 else forward
-        world.same_buffers(scored)
-        loader = eval_loader(val_part, batch_size=part_size, **loading)
-        heard = itertools.takewhile(lambda _: not stop.asked, stop.start(loader))
-        bar = options.progress_bar(heard, total=len(loader), desc="validation", leave=False, disable=quiet or None)
-        result = evaluate(predict(scored, seen_as_flow(bar), device=device), world=world)
-        if any(world.total(bool(stop.asked))):
-            return False
-        progress.best_top1 = max(progress.best_top1, result.top1)
-        numbers = {"iteration": iteration, "loss": result.loss, "top1": result.top1, "top3": result.top3}
-        numbers |= {"best_top1": progress.best_top1, "seconds": time.perf_counter() - start}
-        save(iteration, validation=numbers, final=iteration == args.max_iterations)
-        monitors.confusion(iteration, result.confusion, stream.classes)
-        monitors.validation(numbers)
-        return True
-
-    def tell(step: Step) -> None:
-        """Read the numbers of the steps since the last time, for which a GPU is waited for."""
-        epoch = step.iteration * args.batch_size // len(train_set)
-        numbers = {"iteration": step.iteration, "epoch": epoch, "batches_per_epoch": batches_per_epoch}
-        numbers |= {"images": args.batch_size * train_set.items.num_segments, "learning_rate": step.learning_rate}
-        numbers |= progress.numbers()
-        numbers["seconds_left"] = numbers["mean_seconds"] * (args.max_iterations - step.iteration)
-        for bad in progress.take_skipped():
-            videos = train_set.items.index.locate(world.gather(bad.clip_numbers).flatten().numpy())[0]
-            monitors.message(
-                f"WARNING: iteration {bad.iteration} was not applied, its loss or gradient is not finite: lower --lr, or "
-                f"look at the images of {', '.join(sorted({train_set.items.videos.ids[video] for video in videos}))}"
-            )
-        monitors.train(numbers)
-
-    def show(iteration: int) -> None:
-        """The first inputs of the newest batch, as the network sees them."""
-        clips, mirrored, labels = (tensor[:SHOWN_INPUTS].cpu() for tensor in inputs.newest[:3])
-        seen = as_seen(clips, mirrored, stream.modality).flatten(1, 2).numpy()
-        names = [stream.classes[label] for label in labels]
-        monitors.grid(iteration, monitor.clip_grid(seen, names, modality=stream.modality))
-
-    def saved_when_lost(steps: Iterable[Step]) -> Iterator[Step]:
-        """Pass steps on; where the next batch cannot be had, save what was done so far before that is said."""
-        step = None
-        try:
-            for step in steps:
-                yield step
-        except Exception:
-            if step and batches.awaited and step.iteration not in checkpoints.checkpoint_iterations(run_dir):
-                if world.size == 1:  # else the others are in the middle of a step
-                    save(step.iteration, final=True)
-            raise
-
-    with Stop() as stop:
-        stopping = to_validate and not validate(first)
-        batches = stop.start(loader)
-        inputs = seen_as_flow(batches)
-        steps = fit(
-            forward, inputs, optimizer, schedule, device=device, first=first, options=fit_options, scaler=scaler,
-            average=average, world=world,
-        )  # fmt: skip
-        bar = options.progress_bar(
-            steps, total=args.max_iterations, initial=first, desc=args.input_type, unit="it", disable=quiet or None
-        )
-        for step in () if stopping else saved_when_lost(bar):
-            progress.add(step)
-            last = step.iteration == args.max_iterations
-            validates = last or step.iteration % args.val_interval == 0
-            if world.is_first and (validates or step.iteration == first + 1):
-                show(step.iteration)
-            if step.iteration % args.print_freq == 0 or validates:
-                tell(step)
-            if step.iteration % METER_WINDOW == 0:
-                progress.reset()
-            # Who asks from here on is heard in the validation, or after the next iteration.
-            stopping, unreadable = world.total(bool(stop.asked), len(step.unreadable))
-            progress.unreadable += unreadable
-            for reason in step.unreadable:
-                warn(f"WARNING: iteration {step.iteration}: {reason}; another clip stands in")
-            if progress.unreadable > args.max_unreadable:
-                raise BadInputError(
-                    f"{progress.unreadable} images could not be read in all, with --max_unreadable={args.max_unreadable}; "
-                    "prep/verify.py finds such images, and says what to do with them"
-                )
-            if validates or stopping or (args.save_interval and step.iteration % args.save_interval == 0):
-                save(step.iteration, to_validate=validates, final=stopping or last)
-            if validates and not stopping:
-                stopping = not validate(step.iteration)
-            if stopping:
-                break
-    if stopping:
-        raise Terminated
-    return 0
+    val_part = Subset(val_set, range(world.rank, len(val_set), world.size))
+    part_size = world.part_of_batch(args.batch_size, accumulate=args.accumulate)
+    return train_loader(train_set, order, **loading), eval_loader(val_part, batch_size=part_size, **loading)

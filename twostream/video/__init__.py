@@ -1,1 +1,1 @@
-"""One video file."""
+"""One video file: its id, and its frames."""

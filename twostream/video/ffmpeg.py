@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import functools
+import io
 import math
 import os
 import re
@@ -24,36 +25,37 @@ from twostream.errors import EnvironmentFaultError
 MIN_FFMPEG = (5, 1)  # the first with -fps_mode; later ones no longer have -vsync
 UNKNOWN_VERSION = "of unknown version"
 
-# Text playlists can name other files of this machine, so only real containers are opened.
+# Playlists can name other files on this machine, so only real containers are opened.
 CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,ivf,gif,h264,hevc,m4v,mjpeg,dv,rm"
 
-TIME_LIMIT_SECONDS = 120.0  # of waiting for ffmpeg, and in addition for each second of video:
+TIME_LIMIT_SECONDS = 120.0  # of waiting for ffmpeg, plus, for each second of video:
 WAIT_PER_SECOND = 30.0
 
-MAX_PIXELS = 8192 * 4608  # 8K, 7680 x 4320 or 8192 x 4320, and what codecs add to whole blocks
-MAX_BLOCK_BYTES = 16 * MAX_PIXELS  # 604 MB: such a picture in the widest pixel format, four channels of float32
-MAX_MEMORY_BYTES = 6 * 2**30  # address space; 8K HEVC of 10 bits takes less than 2
+MAX_PIXELS = 8192 * 4608  # 8K (7680 x 4320 or 8192 x 4320), and what codecs add to fill their blocks
+MAX_BLOCK_BYTES = 16 * MAX_PIXELS  # 604 MB: such a picture in the largest pixel format, four channels of float32
+MAX_MEMORY_BYTES = 6 * 2**30  # of address space; 8K HEVC with 10 bits takes less than 2 GiB
 MAX_LOG_BYTES = 16 * 2**20
-PIPE_BYTES = 2**18  # of 64 MiB that Linux allows all pipes of a user
+PIPE_BYTES = 2**18  # Linux allows 64 MiB for all pipes of a user
 
 FAULT_KINDS = {
-    "missing": "no such file, or a link to none",
+    "missing": "no such file, or a broken link",
     "empty": "a file of 0 bytes",
     "unreadable": "ffmpeg cannot open it: no video, no index, no permission; or not a regular file",
     "no video": "only sound or cover art",
-    "damaged": "ffmpeg complained on the way",
+    "damaged": "ffmpeg complained while decoding",
     "cut short": "the frames end well before the declared duration",
-    "beyond the end": "the segment asked for starts after the end of the video",
-    "bad segment": "the segment asked for has no length",
+    "beyond the end": "the requested segment starts after the end of the video",
+    "bad segment": "the requested segment has no length",
     "too long": "longer than the caller allows",
-    "too large": "frames above MAX_PIXELS, or more memory than MAX_MEMORY_BYTES",
-    "time limit": "ffmpeg was waited for too long, and killed",
-    "no flow": "a flow method cannot do with the frames",
+    "too large": "frames of more than MAX_PIXELS, or more memory than MAX_MEMORY_BYTES",
+    "time limit": "waiting for ffmpeg took too long, and it was killed",
+    "no flow": "a flow method cannot process the frames",
 }
+"""kind of fault -> what it means"""
 
 
 class VideoError(Exception):
-    """This video cannot be used; the message is the reason, in ffmpeg's words where it has some.
+    """This video cannot be used; the message is the reason, in ffmpeg's words if it gave one.
 
     `kind` is one of FAULT_KINDS, so that failures can be counted.
     """
@@ -64,14 +66,15 @@ class VideoError(Exception):
 
 
 @dataclass(frozen=True)
-class Probed:
+class VideoHeader:
     """What a video's header says."""
 
     declared_seconds: float | None
+    """duration; None if the header does not say"""
     fps: float
-    """frames per second, 0 when not said"""
+    """frames per second; 0 if the header does not say"""
     width: int
-    """of the upright picture, pixels"""
+    """pixels, of the upright picture"""
     height: int
     container: str
     """ffmpeg's names for it, e.g. "mov,mp4,m4a,3gp,3g2,mj2" """
@@ -79,18 +82,18 @@ class Probed:
 
 @functools.cache
 def find_ffmpeg() -> str:
-    """Path of an ffmpeg >= 5.1: the one on PATH, else the one that the imageio-ffmpeg package brings.
+    """Path of an ffmpeg >= 5.1: from PATH, else from the package imageio-ffmpeg.
 
-    Raises EnvironmentFaultError when there is neither.
+    Raises EnvironmentFaultError if there is neither.
     """
     on_path = shutil.which("ffmpeg")
     found = f"ffmpeg {ffmpeg_version(on_path)} on PATH" if on_path else "no ffmpeg on PATH"
     if on_path and _version_tuple(ffmpeg_version(on_path)) >= MIN_FFMPEG:
-        return os.path.abspath(on_path)  # it is started in the folders of the videos
+        return os.path.abspath(on_path)  # because it is started in the folders of the videos
     try:
         import imageio_ffmpeg
 
-        return imageio_ffmpeg.get_ffmpeg_exe()
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
     except (ImportError, RuntimeError):
         raise EnvironmentFaultError(
             f"{found}, expected {MIN_FFMPEG[0]}.{MIN_FFMPEG[1]} or newer: pip install imageio-ffmpeg"
@@ -109,14 +112,16 @@ def _version_tuple(version: str) -> tuple[int, ...]:
     numbers = re.match(r"n?(\d+)\.(\d+)", version)
     if numbers:
         return tuple(map(int, numbers.groups()))
-    # Development builds ("N-109...", "git-2023-...") carry no number; they are newer than any release we refuse.
+    # Development builds ("N-109...", "git-2023-...") have no number; they are newer than any release that we refuse.
     return (0, 0) if version == UNKNOWN_VERSION else (99, 0)
 
 
 class Ffmpeg:
-    """One run of ffmpeg on one file, without output if there are no options for it; leaves nothing behind.
+    """One run of ffmpeg on one file, as a context manager; without `output_options` it only reads the header.
 
-    Raises VideoError when the file is none, and when waiting for ffmpeg took longer than the limit.
+    Entering raises VideoError if the path is not a regular file with content; every method that waits for ffmpeg
+    raises VideoError if all waiting together took longer than `time_limit_seconds` plus 30 s per second of video.
+    Leaving kills ffmpeg; no file or process stays behind.
     """
 
     def __init__(
@@ -132,31 +137,34 @@ class Ffmpeg:
         self.output_options = output_options
         self.time_limit_seconds = time_limit_seconds
         self.seconds = 0.0
-        """length of what is decoded, once it is known; the limit grows with it"""
+        """duration of what is decoded, to be set once it is known; the time limit grows with it"""
         self.waited_seconds = 0.0
+        """time spent waiting for ffmpeg so far"""
         self._poll = select.poll()
 
     def __enter__(self) -> "Ffmpeg":
         _check_file(self.path)
         ffmpeg = find_ffmpeg()
-        # It has no name, so nothing stays behind when this process is killed; ffmpeg ends when the pipe has no reader.
-        self._log = tempfile.TemporaryFile(buffering=0)
+        # The file has no name, so it vanishes even if this process is killed; ffmpeg ends once its pipe has no reader.
+        self._log_file = tempfile.TemporaryFile(buffering=0)
         self.process = subprocess.Popen(
             self._command(ffmpeg),
             bufsize=0,
             stdout=subprocess.PIPE,
-            stderr=self._log,
+            stderr=self._log_file,
             cwd=self.path.parent,
-            process_group=0,  # a terminal's Ctrl-C is for this program: it would look like a damaged video
+            process_group=0,  # a terminal's Ctrl-C must not reach ffmpeg: the video would look damaged
         )
+        assert isinstance(self.process.stdout, io.FileIO), "bufsize=0"
+        self._pipe = self.process.stdout
         _limit_process(self.process)
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.process.kill()
-        self.process.stdout.close()
+        self._pipe.close()
         self.process.wait()
-        self._log.close()
+        self._log_file.close()
 
     def _command(self, ffmpeg: str) -> list[str]:
         return [
@@ -165,29 +173,30 @@ class Ffmpeg:
             *("-max_alloc", str(MAX_BLOCK_BYTES), "-filter_threads", "1"),
             *("-threads", "1", "-max_pixels", str(MAX_PIXELS)),
             *("-protocol_whitelist", "file", "-format_whitelist", CONTAINERS),
-            # Started in the file's folder: a name without a path has no more than 255 bytes, and ffmpeg cuts its log
-            # lines at 1,023.
+            # ffmpeg runs in the file's folder and gets the bare name, which has at most 255 bytes: it cuts the lines of
+            # its log at 1,023 bytes.
             *(*self.input_options, "-i", f"file:{self.path.name}"),
             *self.output_options,
         ]
 
     def pictures(self) -> Iterator[np.ndarray]:
-        """The binary PPM pictures that ffmpeg writes, all of one size, as uint8 (H, W, 3); a torn one ends them."""
-        pipe = self.process.stdout
-        os.set_blocking(pipe.fileno(), False)
-        self._poll.register(pipe, select.POLLIN)
-        with contextlib.suppress(OSError):  # a user's pipes may hold as much as they may already
-            fcntl.fcntl(pipe, getattr(fcntl, "F_SETPIPE_SZ", -1), PIPE_BYTES)
+        """The binary PPM pictures that ffmpeg writes, all of one size, as uint8 (H, W, 3); stops at an incomplete one."""
+        os.set_blocking(self._pipe.fileno(), False)
+        self._poll.register(self._pipe, select.POLLIN)
+        with contextlib.suppress(OSError):  # the user's pipes may have reached their limit
+            fcntl.fcntl(self._pipe, getattr(fcntl, "F_SETPIPE_SZ", -1), PIPE_BYTES)
         header = bytearray()
         while header.count(b"\n") < 3:
             byte = bytearray(1)
             if not self._fill(memoryview(byte)):
                 return
             header += byte
-        width, height = map(int, re.fullmatch(rb"P6\n(\d+) (\d+)\n255\n", header).groups())
+        match = re.fullmatch(rb"P6\n(\d+) (\d+)\n255\n", header)
+        assert match, f"ffmpeg wrote {bytes(header)!r}, not a PPM picture"
+        width, height = map(int, match.groups())
         while True:
             picture = np.empty(height * width * 3, np.uint8)
-            if self._fill(memoryview(picture)) < picture.size:
+            if self._fill(picture.data) < picture.size:
                 return
             yield picture.reshape(height, width, 3)
             next_header = bytearray(len(header))
@@ -197,10 +206,10 @@ class Ffmpeg:
                 raise VideoError(f"ffmpeg changed the size of its pictures from {width}x{height} in mid-video")
 
     def _fill(self, buffer: memoryview) -> int:
-        """Read until the buffer is full or ffmpeg has no more; number of bytes."""
+        """Read until the buffer is full or ffmpeg has closed the pipe; returns the number of bytes."""
         start = 0
         while start < len(buffer):
-            num_bytes = self.process.stdout.readinto(buffer[start:])
+            num_bytes = self._pipe.readinto(buffer[start:])
             if num_bytes is None:
                 self._wait_for_bytes()
             elif num_bytes == 0:
@@ -215,120 +224,120 @@ class Ffmpeg:
         self.waited_seconds += time.monotonic() - before
 
     def wait(self) -> int:
-        """Exit code, once ffmpeg has ended."""
+        """Wait until ffmpeg has ended; returns its exit code."""
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return self.process.wait(self._seconds_left())
             self.waited_seconds = math.inf
 
     def _seconds_left(self) -> float:
-        """That ffmpeg may still be waited for, a day at most; raises VideoError when there are none."""
+        """Time left for waiting, at most a day; raises VideoError if it is used up."""
         limit = self.time_limit_seconds + WAIT_PER_SECOND * self.seconds
         if self.waited_seconds >= limit:
             raise VideoError(f"killed after {limit:g} s of waiting for ffmpeg", "time limit")
         return min(limit - self.waited_seconds, 86_400)
 
-    def words(self) -> str:
-        """What ffmpeg has said until now, without the file's name, which could hold anything."""
+    def log(self) -> str:
+        """What ffmpeg has printed so far, with "file" in place of the file's name, which could imitate a line of it."""
         name = re.sub(rb"[\x01-\x07\x0e-\x1f]", b"?", os.fsencode(self.path.name))  # as ffmpeg prints it
-        # Not by read(): its position in the file is where ffmpeg writes.
-        log = os.pread(self._log.fileno(), MAX_LOG_BYTES, 0)
+        # read() would move the position at which ffmpeg writes.
+        log = os.pread(self._log_file.fileno(), MAX_LOG_BYTES, 0)
         return log.replace(b"file:" + name, b"file").decode(errors="replace")
 
 
 def _check_file(path: Path) -> None:
-    """Raises VideoError unless this is a file with something in it; a pipe or device is not even opened."""
+    """Raises VideoError unless this is a regular file with content; a pipe or device is not even opened."""
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         raise VideoError("no such file (a broken link?)", "missing") from None
     except OSError as error:
-        raise VideoError(error.strerror, "unreadable") from None
+        raise VideoError(error.strerror or str(error), "unreadable") from None
     if not stat.S_ISREG(status.st_mode):
         raise VideoError("not a regular file", "unreadable")
     if status.st_size == 0:
         raise VideoError("empty file, 0 bytes", "empty")
 
 
-def _limit_process(process: subprocess.Popen) -> None:
+def _limit_process(process: subprocess.Popen[bytes]) -> None:
+    """Limit the address space, and the size of the log."""
     if not hasattr(resource, "prlimit"):
         return  # not Linux
-    for what, limit in ((resource.RLIMIT_AS, MAX_MEMORY_BYTES), (resource.RLIMIT_FSIZE, MAX_LOG_BYTES)):
-        _, hard = resource.prlimit(process.pid, what)
+    for kind, limit in ((resource.RLIMIT_AS, MAX_MEMORY_BYTES), (resource.RLIMIT_FSIZE, MAX_LOG_BYTES)):
+        _, hard = resource.prlimit(process.pid, kind)
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.prlimit(process.pid, what, (limit, limit))
+        resource.prlimit(process.pid, kind, (limit, limit))
 
 
-def first_complaint(words: str) -> str:
-    """ffmpeg's first line that says the input is not sound, without addresses; "" when it had none.
+def first_complaint(log: str) -> str:
+    """The first line in which ffmpeg reports damage of its input, without memory addresses; "" if there is none.
 
-    The exit code alone does not tell: most damaged files end with 0.
+    The exit code alone is not enough: for most damaged files it is 0.
     """
-    for line in words.splitlines():
+    for line in log.splitlines():
         if line.startswith(("[vost#", "[out#", "[image2pipe")):
-            continue  # about its output: two frames of one time stamp, which a picture sequence can have
+            continue  # about the output: two frames with the same time stamp, which do no harm in a picture sequence
         match = re.search(r"\[(error|fatal|warning)\] (.*)", line)
         if match and (match.group(1) != "warning" or "corrupt" in match.group(2)):
-            if not match.group(2).startswith("At least one output file"):  # a probe has none
+            if not match.group(2).startswith("At least one output file"):  # a probe has no output
                 return match.group(2).strip()
     return ""
 
 
-def refusal(words: str, otherwise: str) -> VideoError:
-    """Why there is not one frame; `otherwise` if ffmpeg gives no reason."""
-    too_large = re.search(r"\[error\] (.*(?:exceeds specified max pixel count|Picture size \S+ is invalid).*)", words)
+def no_frames_error(log: str, default_reason: str) -> VideoError:
+    """The error that says why there is not a single frame; `default_reason` if ffmpeg gave none."""
+    too_large = re.search(r"\[error\] (.*(?:exceeds specified max pixel count|Picture size \S+ is invalid).*)", log)
     if too_large:
-        return VideoError(f"{too_large.group(1)}; allowed are {MAX_PIXELS} pixels", "too large")
-    if "Cannot allocate memory" in words:
+        return VideoError(f"{too_large.group(1)}; at most {MAX_PIXELS} pixels are allowed", "too large")
+    if "Cannot allocate memory" in log:
         return VideoError(f"needs more than {MAX_MEMORY_BYTES / 2**30:g} GiB of memory", "too large")
-    is_open = re.search(r"^\[info\] Input #0, ", words, re.MULTILINE)
-    if is_open and not _video_streams(words):
+    was_opened = re.search(r"^\[info\] Input #0, ", log, re.MULTILINE)
+    if was_opened and not _video_streams(log):
         return VideoError("no video stream", "no video")
-    complaint = first_complaint(words)
-    if is_open and not complaint:
-        return VideoError(otherwise, "cut short")
-    return VideoError(complaint or otherwise, "damaged" if is_open else "unreadable")
+    complaint = first_complaint(log)
+    if was_opened and not complaint:
+        return VideoError(default_reason, "cut short")
+    return VideoError(complaint or default_reason, "damaged" if was_opened else "unreadable")
 
 
-def _video_streams(words: str) -> list[str]:
-    """The input's video streams, cover art apart, each as the lines that ffmpeg prints about it."""
-    of_input = re.split(r"^\[info\] (?:Stream mapping|Output #0)", words, maxsplit=1, flags=re.MULTILINE)[0]
-    streams = re.split(r"^\[info\]   (?=Stream #)", of_input, flags=re.MULTILINE)[1:]
+def _video_streams(log: str) -> list[str]:
+    """The video streams of the input except cover art, each as the lines that ffmpeg prints about it."""
+    about_input = re.split(r"^\[info\] (?:Stream mapping|Output #0)", log, maxsplit=1, flags=re.MULTILINE)[0]
+    streams = re.split(r"^\[info\]   (?=Stream #)", about_input, flags=re.MULTILINE)[1:]
     return [stream for stream in streams if ": Video: " in stream and "(attached pic)" not in stream.partition("\n")[0]]
 
 
-def read_header(words: str) -> Probed | None:
-    """What ffmpeg prints about the input and its first video stream; None where there is none with a picture."""
-    container = re.search(r"^\[info\] Input #0, (\S+), from", words, re.MULTILINE)
-    streams = _video_streams(words)
+def read_header(log: str) -> VideoHeader | None:
+    """What ffmpeg printed about the input and its first video stream; None if there is no stream with a picture size."""
+    container = re.search(r"^\[info\] Input #0, (\S+), from", log, re.MULTILINE)
+    streams = _video_streams(log)
     size = re.search(r", (\d+)x(\d+)\b", streams[0].partition("\n")[0]) if streams else None
     if not (container and size):
         return None
     width, height = map(int, size.groups())
     if re.search(r"rotation of -?(90|270)\.", streams[0]):
         width, height = height, width
-    duration = re.search(r"^\[info\]   Duration: (\d+):(\d+):(\d+\.\d+)", words, re.MULTILINE)
+    duration = re.search(r"^\[info\]   Duration: (\d+):(\d+):(\d+\.\d+)", log, re.MULTILINE)
     hours, minutes, seconds = map(float, duration.groups()) if duration else (0, 0, 0)
     declared = hours * 3600 + minutes * 60 + seconds or None
     rate = re.search(r", ([\d.]+)(k?) fps,", streams[0])
     fps = float(rate.group(1)) * (1000 if rate.group(2) else 1) if rate else 0.0
-    return Probed(declared, fps, width, height, container.group(1))
+    return VideoHeader(declared, fps, width, height, container.group(1))
 
 
-def read_seconds(words: str) -> float | None:
-    """End of the last frame that came out, by its time stamp."""
-    stamps = re.findall(r"^out_time_us=(-?\d+)", words, re.MULTILINE)
+def read_seconds(log: str) -> float | None:
+    """Time at which the last decoded frame ends, in ffmpeg 7 starts, by its time stamp; None if there was no frame."""
+    stamps = re.findall(r"^out_time_us=(-?\d+)", log, re.MULTILINE)
     return int(stamps[-1]) / 1e6 if stamps else None
 
 
-def size_changes(words: str, header: Probed | None) -> list[str]:
-    """A note when the pictures of a video are not of one size, as they come out."""
-    sizes = re.findall(r"video parameters changed to .*?, (\d+x\d+)", words)
+def size_changes(log: str, header: VideoHeader | None) -> list[str]:
+    """A note if the decoded pictures of a video differ in size; else nothing."""
+    sizes = re.findall(r"video parameters changed to .*?, (\d+x\d+)", log)
     if header:
-        sizes = [
-            size for size in sizes if size not in (f"{header.width}x{header.height}", f"{header.height}x{header.width}")
-        ]
+        declared = (f"{header.width}x{header.height}", f"{header.height}x{header.width}")  # upright or as stored
+        sizes = [size for size in sizes if size not in declared]
     if not sizes:
         return []
-    several = ", ".join(list(dict.fromkeys(sizes))[:5])
-    return [f"frame size changes in mid-video, to {several}: all frames are scaled to the size of the first"]
+    first_sizes = ", ".join(list(dict.fromkeys(sizes))[:5])
+    return [f"frame size changes in mid-video, to {first_sizes}: all frames are scaled to the size of the first"]

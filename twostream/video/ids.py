@@ -12,17 +12,19 @@ VIDEO_SUFFIXES = frozenset(
 
 
 def find_videos(folder: str | Path, *, id_from: str = "stem") -> tuple[dict[str, Path], int]:
-    """All video files below a folder, by video id, in order of id; and how many files were not videos.
+    """All video files below a folder, by video id, in order of id; and how many other files there are.
 
-    The id is the file's stem ("stem"), or its path below the folder without suffix, "/" written "__" ("path").
-    Hidden files are left out. Links are followed, but no folder is entered twice; a broken link counts as a video, so
-    that it is reported as missing. Raises ValueError naming both files when two would have the same id, and
-    EnvironmentFaultError naming a folder that cannot be listed.
+    The id is the file's stem (`id_from="stem"`), or its path below the folder without suffix, with "__" for "/"
+    (`id_from="path"`). Hidden files are ignored. Links are followed, but no folder is entered twice; a broken link
+    counts as a video, so that it is reported as missing. Raises ValueError naming both files if two have the same id,
+    and EnvironmentFaultError naming a folder that cannot be listed.
     """
     videos: dict[str, str] = {}
     others = 0
     root = os.fspath(folder)
-    folders, linked_folders, entered = [""], [], set()  # paths below the root; links wait for the real folders
+    folders: list[str] = [""]  # paths below the root, still to be listed
+    linked_folders: list[str] = []  # listed after all real folders
+    entered: set[tuple[int, int]] = set()  # devices and inodes
     while folders or linked_folders:
         below = folders.pop() if folders else linked_folders.pop()
         try:
@@ -38,7 +40,7 @@ def find_videos(folder: str | Path, *, id_from: str = "stem") -> tuple[dict[str,
             if entry.name.startswith("."):
                 continue
             path = os.path.join(below, entry.name)
-            if entry.is_symlink():  # os.path also answers where links go in circles
+            if entry.is_symlink():  # the methods of an entry raise an error if links form a circle, os.path does not
                 is_folder = os.path.isdir(entry.path)
                 is_file = os.path.isfile(entry.path) or not os.path.exists(entry.path)
             else:
@@ -49,20 +51,22 @@ def find_videos(folder: str | Path, *, id_from: str = "stem") -> tuple[dict[str,
                 others += 1
             else:
                 video_id = video_id_of(path, id_from=id_from)
-                other = videos.setdefault(video_id, path)
-                if other is not path:
-                    raise ValueError(f"{Path(root, path)} and {Path(root, other)} have the same id {video_id!r}")
+                first_path = videos.setdefault(video_id, path)
+                if first_path is not path:
+                    raise ValueError(f"{Path(root, path)} and {Path(root, first_path)} have the same id {video_id!r}")
     return {video_id: Path(root, videos[video_id]) for video_id in sorted(videos)}, others
 
 
 def video_id_of(path: str | Path, *, id_from: str) -> str:
-    """Id of a video by its path below the folder of videos; see `find_videos`."""
+    """Id of a video from its path below the folder of videos; see `find_videos`."""
     stem = os.path.splitext(path)[0]
     return os.path.basename(stem) if id_from == "stem" else stem.replace(os.sep, "__")
 
 
 def check_video_id(video_id: str) -> str:
-    """The id itself, if it can name a folder and nothing else; else BadInputError."""
+    """The id itself; BadInputError unless it can be the name of a folder: no path, not hidden."""
     if not video_id or video_id.startswith(".") or re.search(r"[/\\\0]", video_id):
-        raise BadInputError(f"video id {video_id!r}, expected a plain file name: no slash, no leading dot; rename it")
+        raise BadInputError(
+            f"video id {video_id!r}, expected a plain file name without slashes and leading dot; rename it"
+        )
     return video_id

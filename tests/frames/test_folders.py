@@ -1,0 +1,49 @@
+"""A folder for each video: what other tools left is read, and nothing of killed writers stays."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests.frames.samples import JPEG, publish
+from twostream.frames.folders import FrameFolders
+
+
+@pytest.fixture
+def folders(tmp_path) -> FrameFolders:
+    return FrameFolders(tmp_path, "rgb")
+
+
+def test_only_published_folders_stay(folders):
+    publish(folders, "v", [JPEG])
+    with pytest.raises(RuntimeError), folders.writer("w") as writer:
+        writer.write(0, JPEG)
+        raise RuntimeError("in mid-video")
+    assert os.listdir(folders.folder) == ["v"]
+    assert sorted(os.listdir(folders.folder / "v")) == ["00001.jpg", "video.json"]
+
+
+def test_folders_of_other_tools_are_read_and_counted(folders):
+    folder = folders.folder / "old"
+    folder.mkdir(parents=True)
+    for name in ("00001.jpg", "00002.jpg", "100000.jpg", "thumb.jpg", "00003.png", "00001.jpg.tmp"):
+        (folder / name).write_bytes(JPEG)
+    assert folders.record("old") is None
+    assert folders.count("old") == 3
+    assert folders.read("old", [0, 1]).shape == (2, 48, 64, 3)
+
+
+def test_sweep_removes_what_ended_processes_left_behind(folders):
+    process = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    ended, host = process.stdout.strip(), socket.gethostname()
+    leftovers = [f".tmp-{host}-{ended}-0123abcd", f".tmp-{host}-{ended}-ffffffff"]
+    kept = [f".tmp-{host}-{os.getpid()}-0123abcd", f".tmp-{host}-1-0123abcd"]  # of running processes: this one, init
+    kept += [f".tmp-x{host}-{ended}-0123abcd", f".tmp-{host}-x-0123abcd", "video", ".hidden", ".tmp-mine"]
+    for name in (*leftovers, *kept):
+        (folders.folder / name).mkdir(parents=True)
+        (folders.folder / name / "00001.jpg").write_bytes(JPEG)
+    assert folders.sweep() == 2
+    assert sorted(os.listdir(folders.folder)) == sorted(kept)
+    assert folders.sweep() == 0
