@@ -623,7 +623,9 @@ def test_a_damaged_image_stops_with_its_name(train, toy_root, tmp_path, workers)
         for path in folder.glob("*.jpg"):
             path.write_bytes(path.read_bytes()[:300])
     result = train(tmp_path, f"--workers={workers}", "--max_iterations=2", root=tmp_path)
-    assert_refused(result, 3, ".jpg: 300 bytes that are not a complete JPEG image", tmp_path / "kinetics" / "rgb-images")
+    assert_refused(
+        result, 3, ".jpg: 300 bytes that are not a complete JPEG image", tmp_path / "kinetics" / "rgb-images"
+    )
 
 
 def test_no_pretrained_weights(train, tmp_path):
