@@ -56,7 +56,7 @@ def test_written_lists_are_read_back(run_program, tmp_path, many, kind):
     "kind, video_id, record, word",
     [
         ("mmaction2_frames", "a b", {}, "'a b' has a blank"),
-        ("mmaction2_frames", "a", {"settings": {"frame_step": 5}}, "every 5th frame only"),
+        ("mmaction2_frames", "a", {"settings": {"frame_step": 5}}, "holds one frame in 5"),
         ("mmaction2_videos", "a", {}, "not made from a whole video file"),
         (
             "mmaction2_videos",

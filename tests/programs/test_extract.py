@@ -366,6 +366,12 @@ def test_flow_of_a_broken_stored_frame_is_a_bad_video(videos, tmp_path):
     assert FrameFolders(tmp_path, "farneback").video_ids() == []
 
 
+def test_flow_of_frames_that_are_not_consecutive_is_refused(videos, tmp_path):
+    extract_video(job(tmp_path, videos / "left" / "a.mkv", ExtractionSettings(short_side=0, stored_step=2)))
+    with pytest.raises(VideoError, match="rgb-images/a holds one frame in 2, but .* --videos"):
+        extract_video(job(tmp_path, None, ExtractionSettings(rgb=False, flow=SETTINGS.flow)))
+
+
 def test_video_that_changed_since_its_frames_were_stored_is_refused(videos, tmp_path):
     extract_video(job(tmp_path, videos / "left" / "a.mkv", ExtractionSettings(short_side=0)))
     toy.write_video(tmp_path / "other.mkv", moving_pictures(NUM_FRAMES - 1))

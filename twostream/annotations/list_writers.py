@@ -14,7 +14,7 @@ from twostream.frames.stores import image_stores
 def _frames_line(store: FrameStore, video: Video) -> tuple[str, int]:
     if video.stored_step != 1:
         raise BadInputError(
-            f"{store.where(video.id)} has every {video.stored_step}th frame only, but these lists count all frames"
+            f"{store.where(video.id)} holds one frame in {video.stored_step}, but these lists count all frames"
         )
     return video.id, video.num_frames
 

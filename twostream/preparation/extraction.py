@@ -58,7 +58,8 @@ class Frames(Protocol):
     """Frames of a video, decoded or stored: iterate once over uint8 (H, W, 3) RGB, then read `result`."""
 
     @property
-    def result(self) -> Decoded | None: ...
+    def result(self) -> Decoded | None:
+        """What is known of the video; None before its last frame has been read."""
 
     def __iter__(self) -> Iterator[np.ndarray]: ...
 
@@ -271,8 +272,8 @@ class _StoredFrames:
         record = store.record(video_id) or {}
         if record.get("settings", {}).get("frame_step", 1) != 1:
             raise VideoError(
-                f"{store.where(video_id)} holds every {record['settings']['stored_step']}th frame only; "
-                "flow needs consecutive frames: name the folder of videos with --videos"
+                f"{store.where(video_id)} holds one frame in {record['settings']['frame_step']}, "
+                "but flow needs consecutive frames: name the folder of videos with --videos"
             )
         self.num_frames = store.count(video_id)
         self.result: Decoded | None = Decoded(

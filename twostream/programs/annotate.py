@@ -41,6 +41,7 @@ from twostream.programs.options import list_file
 
 # fmt: off
 def build_parser() -> options.Parser:
+    """The flags of the program."""
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--root", type=options.folder, required=True, metavar="DIR", help="data root that twostream extract wrote")

@@ -60,6 +60,7 @@ def flow_device(text: str) -> str:
 
 # fmt: off
 def build_parser() -> options.Parser:
+    """The flags of the program."""
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--videos", type=options.folder, metavar="DIR", help="folder of videos, at any depth (default: use the frames in --root)")

@@ -29,6 +29,7 @@ NUM_SHOWN = 20
 
 # fmt: off
 def build_parser() -> options.Parser:
+    """The flags of the program."""
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--root", type=options.folder, required=True, metavar="DIR", help="data root that twostream extract or another tool wrote")
