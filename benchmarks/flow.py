@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
-"""What flow costs, on one core and in tensor operations, how far it is from the truth, and what coding it loses.
+"""The cost of flow, on one core and in tensor operations, its distance to the truth, and the loss of storing it.
 
   python benchmarks/flow.py --video=clip.mp4                            # any video; without it a moving texture
-  python benchmarks/flow.py --video=clip.mp4 --ground_truth=middlebury  # and end-point errors
-  python benchmarks/flow.py --video=clip.mp4 --device=cuda              # and Farneback in batches on a GPU
+  python benchmarks/flow.py --video=clip.mp4 --ground_truth=middlebury  # end-point errors too
+  python benchmarks/flow.py --video=clip.mp4 --device=cuda              # Farneback in batches on a GPU too
 
-Methods take turns on the same pairs, so that a busy machine slows all of them; times are CPU time, medians. A folder of
-ground truth has, at any depth, folders with two images (in order of name) and a Middlebury .flo file. The end-point
-error is the length of the difference to the truth in pixels, over all pixels whose flow is known; "coded" is the flow
-as read from its flow image, stored as prep/extract.py does.
+Methods take turns on the same pairs, so that a busy machine slows all of them down; times are CPU time, medians. A
+folder of ground truth has, at any depth, folders with two images (in order of name) and a Middlebury .flo file. The
+end-point error is the distance to the true flow in pixels, over all pixels whose flow is known; "coded" is the flow as
+read from its flow image, which is stored as `twostream extract` does.
 
-With --device, Farneback in tensor operations (twostream/flow_torch.py) and, on a GPU, in its kernels takes turns with
-OpenCV on all cores, wall-clock time, frames in the device's memory already. "MB a pair" is counted, not measured: of
-each operation the tensors it takes and those it gives, once. So are those of a kernel; the last step has two, between
-which sums of the equations are written and read, those of a box in float64. Its share is of what a copy on that device
-reads and writes in the same time.
+With --device, Farneback in tensor operations (twostream/flow/farneback.py) and, on a GPU, in kernels takes turns with
+OpenCV on all cores; times are wall-clock time, and frames are in the device's memory before. "MB a pair" is counted, not
+measured: the tensors that each operation, or kernel, reads and writes, once each. The last step has two kernels, between
+which sums of the equations are written and read, for a box in float64. "Of a copy's" compares with the bytes that a copy
+on the device reads and writes in the same time.
 """
 
 import argparse
@@ -34,7 +34,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from twostream.errors import BadInputError
+from twostream.errors import BadInputError, one_line
 from twostream.flow.coding import FlowCoding
 from twostream.flow.methods import FARNEBACK_PRESETS, FlowFunction, FlowSettings
 from twostream.frames.jpeg import decode_jpeg, encode_jpeg
@@ -51,8 +51,10 @@ METHODS = {
 }
 CODING = FlowCoding()
 QUALITY = 90
-UNKNOWN_FLOW = 1e9  # Middlebury's mark
-FAR = 3  # pixels
+UNKNOWN_FLOW = 1e9
+"""pixels; Middlebury's mark for flow that is not known"""
+LARGE_ERROR = 3
+"""pixels"""
 
 
 def moving_texture(num_frames: int) -> list[np.ndarray]:
@@ -62,7 +64,7 @@ def moving_texture(num_frames: int) -> list[np.ndarray]:
     return [texture[k : k + 256, 3 * k : 3 * k + 340].copy() for k in range(num_frames)]
 
 
-def read_gray(path: Path, num_frames: int) -> list[np.ndarray]:
+def read_grey(path: Path, num_frames: int) -> list[np.ndarray]:
     """The first frames of a video, grey, with a short side of 256 pixels."""
     try:
         with closing(iter(Decoder(path, short_side=256))) as decoded:
@@ -70,7 +72,7 @@ def read_gray(path: Path, num_frames: int) -> list[np.ndarray]:
     except VideoError as error:
         raise BadInputError(f"--video {path}: {error}") from None
     if len(frames) < 2:
-        raise BadInputError(f"--video {path} has one frame, expected more, for flow")
+        raise BadInputError(f"--video {path} has one frame, expected two or more, for flow")
     return frames
 
 
@@ -88,14 +90,14 @@ def print_head(*cells: object) -> None:
 
 
 def timed(function: FlowFunction, pair: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, float]:
-    """The flow and the ms of CPU time it took."""
+    """The flow, and the CPU time it took in milliseconds."""
     start = time.process_time()
     flow = function(*pair)
     return flow, 1000 * (time.process_time() - start)
 
 
 def compare_costs(functions: dict[str, FlowFunction], frames: list[np.ndarray]) -> list[np.ndarray]:
-    """Print what the methods cost; return the default's flow."""
+    """Print the costs of the methods; returns the flow of the default method."""
     costs: dict[str, list[float]] = {name: [] for name in functions}
     flows = []
     for pair in itertools.pairwise(frames):
@@ -104,7 +106,7 @@ def compare_costs(functions: dict[str, FlowFunction], frames: list[np.ndarray]) 
             costs[name].append(cost)
             if name == "farneback":
                 flows.append(flow)
-    print_head("method", "ms a pair", "of the default")
+    print_head("method", "ms a pair", "times the default")
     for name, values in costs.items():
         print_row(name, f"{median(values):,.2f}", f"{median(values) / median(costs['farneback']):.2f}")
     return flows
@@ -128,10 +130,10 @@ def read_truth(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def end_point_errors(flow: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """Mean length of the difference, in pixels, and the share of pixels where it is more than FAR, in percent."""
+    """Mean end-point error in pixels, and the percentage of pixels where it is above LARGE_ERROR."""
     known = (np.abs(truth) < UNKNOWN_FLOW).all(axis=-1)
     lengths = np.linalg.norm(flow[known] - truth[known], axis=-1)
-    return lengths.mean(), 100 * (lengths > FAR).mean()
+    return lengths.mean(), 100 * (lengths > LARGE_ERROR).mean()
 
 
 def stored(flow: np.ndarray) -> np.ndarray:
@@ -142,7 +144,10 @@ def stored(flow: np.ndarray) -> np.ndarray:
 
 
 def compare_accuracy(functions: dict[str, FlowFunction], folder: Path, *, repeats: int) -> None:
-    print_head("method", "pair", "ms", "error, px", f"> {FAR} px, %", "coded: error, px", f"> {FAR} px, %")
+    """Print time and end-point errors of each method on each pair with ground truth."""
+    print_head(
+        "method", "pair", "ms", "error, px", f"> {LARGE_ERROR} px, %", "coded: error, px", f"> {LARGE_ERROR} px, %"
+    )
     for pair_name, (first, second, truth) in read_truth(folder).items():
         costs: dict[str, list[float]] = {name: [] for name in functions}
         flows = {}
@@ -158,7 +163,13 @@ def compare_accuracy(functions: dict[str, FlowFunction], folder: Path, *, repeat
 # ------------------------------------------------------------------------------------------------------------ coding
 
 
-def three_channels(chroma_subsampling: bool) -> Callable[[np.ndarray], tuple[np.ndarray, int]]:
+Code = Callable[[np.ndarray], tuple[np.ndarray, int]]
+"""A flow image (H, W, 3) uint8 -> its x and y (H, W, 2) after JPEG, and the number of bytes"""
+
+
+def three_channels(chroma_subsampling: bool) -> Code:
+    """x, y and magnitude as the colours of one image."""
+
     def code(image: np.ndarray) -> tuple[np.ndarray, int]:
         jpeg = encode_jpeg(image, quality=QUALITY, chroma_subsampling=chroma_subsampling)
         return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)[..., :2], len(jpeg)
@@ -166,46 +177,50 @@ def three_channels(chroma_subsampling: bool) -> Callable[[np.ndarray], tuple[np.
     return code
 
 
-def gray_plane(plane: np.ndarray, quality: int) -> tuple[np.ndarray, int]:
+def grey_plane(plane: np.ndarray, quality: int) -> tuple[np.ndarray, int]:
     jpeg = cv2.imencode(".jpg", plane, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE), len(jpeg)
 
 
-def two_planes(quality: int) -> Callable[[np.ndarray], tuple[np.ndarray, int]]:
+def two_planes(quality: int) -> Code:
+    """x and y as two grey images."""
+
     def code(image: np.ndarray) -> tuple[np.ndarray, int]:
-        planes, sizes = zip(*(gray_plane(image[..., axis], quality) for axis in (0, 1)), strict=True)
+        planes, sizes = zip(*(grey_plane(image[..., axis], quality) for axis in (0, 1)), strict=True)
         return np.stack(planes, axis=-1), sum(sizes)
 
     return code
 
 
-def stacked_planes(quality: int) -> Callable[[np.ndarray], tuple[np.ndarray, int]]:
+def stacked_planes(quality: int) -> Code:
+    """x above y in one grey image."""
+
     def code(image: np.ndarray) -> tuple[np.ndarray, int]:
-        plane, size = gray_plane(np.vstack([image[..., 0], image[..., 1]]), quality)
+        plane, size = grey_plane(np.vstack([image[..., 0], image[..., 1]]), quality)
         return np.stack(np.vsplit(plane, 2), axis=-1), size
 
     return code
 
 
-CODINGS: dict[str, Callable[[np.ndarray], tuple[np.ndarray, int]]] = {
+CODINGS: dict[str, Code] = {
     "x, y, magnitude, quality 90 (`--flow_coding=colour`)": three_channels(False),
     "the same with chroma subsampling": three_channels(True),
-    "x and y, two gray images, quality 90": two_planes(90),
-    "x and y, two gray images, quality 75": two_planes(75),
-    "x over y, one gray image, quality 90": stacked_planes(90),
-    "x over y, one gray image, quality 75 (ours)": stacked_planes(75),
+    "x and y, two grey images, quality 90": two_planes(90),
+    "x and y, two grey images, quality 75": two_planes(75),
+    "x above y, one grey image, quality 90": stacked_planes(90),
+    "x above y, one grey image, quality 75 (ours)": stacked_planes(75),
 }
-"""A flow image (H, W, 3) -> x and y (H, W, 2) as they come back, and the bytes they took"""
 
 
 def compare_codings(flows: list[np.ndarray]) -> None:
+    """Print error and size of each way to store flow images as JPEG."""
     images = [CODING.encode(flow) for flow in flows]
     print_head("coding", "error in x and y, grey levels", "bytes a pair")
     for name, code in CODINGS.items():
         errors, sizes = [], []
         for image in images:
-            again, size = code(image)
-            errors.append(np.abs(again.astype(float) - image[..., :2]).mean())
+            decoded, size = code(image)
+            errors.append(np.abs(decoded.astype(float) - image[..., :2]).mean())
             sizes.append(size)
         print_row(name, f"{np.mean(errors):.2f}", f"{np.mean(sizes):,.0f}")
 
@@ -214,7 +229,7 @@ def compare_codings(flows: list[np.ndarray]) -> None:
 
 
 def on_all_cores(function: FlowFunction, frames: list[np.ndarray]) -> None:
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # OpenCV lets go of Python's lock
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # OpenCV releases Python's lock
         for _ in pool.map(function, frames[:-1], frames[1:]):
             pass
 
@@ -228,7 +243,7 @@ def seconds(work: Callable[[], object], synchronize: Callable[[], None]) -> floa
 
 
 def num_bytes(values: object) -> int:
-    """Of the tensors in nested tuples and lists; what is repeated by a stride of 0 counts once."""
+    """Size of the tensors in nested tuples and lists; what is repeated by a stride of 0 counts once."""
     import torch
 
     if isinstance(values, torch.Tensor):
@@ -238,7 +253,7 @@ def num_bytes(values: object) -> int:
 
 
 def count_bytes(method, work: Callable[[], object]) -> int:
-    """Bytes that the operations of `work` read and write, the steps of a fused method among them."""
+    """Bytes that the operations of `work` read and write, including the kernels of a fused method."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     from twostream.flow.farneback import PLAIN, Operations
@@ -250,7 +265,7 @@ def count_bytes(method, work: Callable[[], object]) -> int:
             nonlocal total
             result = operation(*args, **(kwargs or {}))
             name = operation.overloadpacket.__name__
-            if name in ("index_select", "copy_", "_to_copy"):  # which read as much as they write
+            if name in ("index_select", "copy_", "_to_copy"):  # these read as much as they write
                 total += 2 * num_bytes(result)
             elif not operation.is_view and "empty" not in name:
                 total += num_bytes(args) + num_bytes(result)
@@ -269,7 +284,7 @@ def count_bytes(method, work: Callable[[], object]) -> int:
         return run
 
     steps = method.operations
-    if steps is not PLAIN:  # kernels are not seen by the counter
+    if steps is not PLAIN:  # the counter does not see kernels
         method.operations = Operations(*map(counted, Operations._fields, steps))
     try:
         with Counter():
@@ -280,7 +295,7 @@ def count_bytes(method, work: Callable[[], object]) -> int:
 
 
 def agreement(found: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """Percent of pixels within 0.1 pixels of the truth, and of bytes of flow images that are the same; (N, H, W, 2)."""
+    """Percent of pixels within 0.1 pixels of the true flow (N, H, W, 2), and of flow images' bytes that are the same."""
     same = [CODING.encode_planes(a) == CODING.encode_planes(b) for a, b in zip(found, truth, strict=True)]
     return 100 * float((np.abs(found - truth) < 0.1).all(-1).mean()), 100 * float(np.mean(same))
 
@@ -293,23 +308,23 @@ def compare_devices(frames: list[np.ndarray], device_name: str, *, num_pairs: in
     try:
         device = torch.device(device_name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
-        raise BadInputError(f"--device {device_name} cannot be used: {str(error).splitlines()[0]}") from None
+    except (RuntimeError, AssertionError) as error:  # AssertionError from a torch without CUDA
+        raise BadInputError(f"--device {device_name} cannot be used: {one_line(error)}") from None
     on_gpu = device.type == "cuda"
     synchronize = (lambda: torch.cuda.synchronize(device)) if on_gpu else (lambda: None)
-    numbers = torch.zeros((1 << 30) if on_gpu else (1 << 24), device=device)
-    bandwidth = 2 * numbers.nbytes / min(seconds(numbers.clone, synchronize) for _ in range(5))
-    del numbers
+    values = torch.zeros((1 << 30) if on_gpu else (1 << 24), device=device)
+    bandwidth = 2 * values.nbytes / min(seconds(values.clone, synchronize) for _ in range(5))
+    del values
     print(f"\ntorch {torch.__version__} on {torch.cuda.get_device_name(device) if on_gpu else device.type}:", end=" ")
     print(f"a copy reads and writes {bandwidth / 1e9:,.0f} GB/s; OpenCV on {len(os.sched_getaffinity(0))} cores")
     print_head(
-        *("Farneback", "pairs a time", "pairs/s", "of OpenCV's", "MB a pair", "GB/s", "of a copy's"),
+        *("Farneback", "pairs at a time", "pairs/s", "times OpenCV's", "MB a pair", "GB/s", "of a copy's"),
         *("within 0.1 px, %", "same bytes, %"),
     )
     for preset, parameters in FARNEBACK_PRESETS.items():
         function = FlowSettings("farneback", farneback=parameters).function()
         truth = np.stack([function(*pair) for pair in itertools.pairwise(frames)])
-        # The work, its pairs, MB and agreement.
+        # The work, its number of pairs, bytes and agreement.
         works: dict[str, tuple[Callable[[], object], int, float, tuple[float, float]]] = {
             "OpenCV, all cores": (lambda function=function: on_all_cores(function, frames), len(truth), 0, (100, 100))
         }
@@ -353,19 +368,28 @@ def build_parser() -> options.Parser:
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--video", type=options.folder, metavar="FILE", help="decoded to short side 256")
-    add("--pairs", type=options.positive, default=20, metavar="N", help="of its frames (default: 20)")
+    add("--pairs", type=options.positive, default=20, metavar="N", help="pairs of its frames (default: 20)")
     add("--ground_truth", type=options.folder, metavar="DIR", help="image pairs with the flow between them")
-    add("--repeats", type=options.positive, default=5, metavar="N", help="times on each of those (default: 5)")
-    add("--tvl1", action="store_true", help="tvl1 too, which takes seconds a pair")
-    add("--device", metavar="NAME", help="Farneback in tensor operations there too: cpu, cuda or cuda:1")
-    add("--batch", type=options.positive, metavar="N", help="pairs at a time there (default: what the memory allows)")
+    add("--repeats", type=options.positive, default=5, metavar="N", help="runs on each of these pairs (default: 5)")
+    add("--tvl1", action="store_true", help="measure tvl1 too, which takes seconds for a pair")
+    add(
+        "--device",
+        metavar="NAME",
+        help="measure Farneback in tensor operations too, on this device: cpu, cuda or cuda:1",
+    )
+    add(
+        "--batch",
+        type=options.positive,
+        metavar="N",
+        help="pairs at a time on this device (default: as many as the memory allows)",
+    )
     return parser
 
 
 def main() -> None:
     args = build_parser().parse_args()
     cv2.setNumThreads(1)
-    frames = read_gray(args.video, args.pairs + 1) if args.video else moving_texture(args.pairs + 1)
+    frames = read_grey(args.video, args.pairs + 1) if args.video else moving_texture(args.pairs + 1)
     height, width = frames[0].shape
     print(f"{len(frames) - 1} pairs of {width}x{height}, one thread, OpenCV {cv2.__version__}")
     methods = {name: settings for name, settings in METHODS.items() if settings.method != "tvl1" or args.tvl1}

@@ -5,15 +5,17 @@
   python benchmarks/prep.py --video=clip.mp4 --only=rgb,ffmpeg       # some
   python benchmarks/prep.py --video=clip.mp4 --only=cores,device --flow_device=cuda --copies=200
 
-Costs are CPU-seconds, user and system, of this process and its children, so that other programs disturb them little;
-only the rows of prep/extract.py are wall-clock times, and want idle cores. The rows cores and device have the times that
-it says itself, which begin when the device is awake, and want many copies of the clip. Rows take turns, every other time backwards,
-each in a new temporary folder (of TMPDIR), and their medians are compared. All decode, scale and code with one thread,
-which costs least. The other ways are written anew here, of the calls that those programs make:
+Costs are CPU-seconds, user and system, of this process and its children, so that other programs hardly affect them.
+Only the rows of prep/extract.py are wall-clock times, and need idle cores. The rows cores and device report the times
+that it prints itself, which begin when the device is ready, and need many copies of the clip. The rows take turns, in
+reverse order every other time, each in a new temporary folder (in TMPDIR), and their medians are compared. All decode,
+scale and encode with one thread, which costs least. The other ways are written again here with the calls of these
+programs:
 
 - 2D-kinectics: an ffmpeg command writes JPEG files of the video's own size at -qscale:v 15; a second program reads
   them and writes flow images of that size. Once with its Farneback parameters, once with ours.
-- MMAction2's script for raw frames: decode, resize and cv2.imwrite; the flow decodes again, and writes images of x and y.
+- MMAction2's script for raw frames: decode, resize and cv2.imwrite; for flow it decodes again, and writes images of x
+  and of y.
 """
 
 import argparse
@@ -63,11 +65,11 @@ QUALITY = 90
 FARNEBACK, DIS = FlowSettings("farneback"), FlowSettings("dis")
 OLD_CODING = FlowCoding(bound=8, integer_scale=True)
 WRITTEN_VIDEOS = 5
-"""times that the rows of writing write the clip's images; one clip is soon written"""
+"""how often the rows of writing write the images of the clip; a single clip takes too little time"""
 
 
 class Clip:
-    """The video, and what the rows of single parts start from."""
+    """The video, and the inputs of the rows that measure single parts."""
 
     def __init__(self, path: Path, folder: Path, *, copies: int, flow_device: str):
         self.path = path
@@ -75,11 +77,11 @@ class Clip:
         try:
             with closing(iter(Decoder(path))) as native:
                 self.native_height, self.native_width = next(native).shape[:2]
-            self.frames = list(Decoder(path, short_side=SHORT_SIDE))  # as the rows of ours get them
+            self.frames = list(Decoder(path, short_side=SHORT_SIDE))  # as our rows get them
         except VideoError as error:
             raise BadInputError(f"--video {path}: {error}") from None
         if len(self.frames) < 2:
-            raise BadInputError(f"--video {path} has one frame, expected more, for flow")
+            raise BadInputError(f"--video {path} has one frame, expected at least two for flow")
         self.height, self.width = self.frames[0].shape[:2]
         self.gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in self.frames]
         function = FARNEBACK.function()
@@ -96,7 +98,7 @@ class Clip:
 
 
 Run = Callable[[Clip, Path], int]
-"""One row: does its work in an empty folder, and says for how many frames"""
+"""One row: does its work in an empty folder and returns the number of frames"""
 
 
 # --------------------------------------------------------------------------------------------------------- our own way
@@ -104,8 +106,9 @@ Run = Callable[[Clip, Path], int]
 
 def extraction(*, store: str = "folders", **settings) -> Run:
     def run(clip: Clip, folder: Path) -> int:
-        asked = ExtractionSettings(short_side=SHORT_SIDE, quality=QUALITY, **settings)
-        return extract_video(ExtractionJob(str(folder), "clip", str(clip.path), asked, store=store)).num_frames
+        all_settings = ExtractionSettings(short_side=SHORT_SIDE, quality=QUALITY, **settings)
+        job = ExtractionJob(str(folder), "clip", str(clip.path), all_settings, store=store)
+        return extract_video(job).num_frames
 
     return run
 
@@ -114,8 +117,8 @@ def program(*, workers: int | None = None, on_device: bool = False) -> Run:
     def run(clip: Clip, folder: Path) -> int:
         words = ["--videos", str(clip.copies), "--root", str(folder), f"--workers={workers or os.cpu_count()}"]
         words += [f"--flow_device={clip.flow_device}"] if on_device else []
-        said = call([sys.executable, str(REPOSITORY / "prep" / "extract.py"), *words])
-        (folder / SAID).write_text(said)
+        output = call([sys.executable, str(REPOSITORY / "prep" / "extract.py"), *words])
+        (folder / OUTPUT).write_text(output)
         return len(clip.frames) * clip.num_copies
 
     return run
@@ -125,7 +128,7 @@ def program(*, workers: int | None = None, on_device: bool = False) -> Run:
 
 
 def decode_and_scale(clip: Clip, folder: Path) -> int:
-    """ffmpeg into a pipe, with the filters of ours; what comes out is thrown away."""
+    """ffmpeg into a pipe, with our filters; its output is discarded."""
     filters = f"scale={clip.width}:{clip.height}:flags=area,scale"
     command = ffmpeg(clip, "-vf", filters, "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1")
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
@@ -176,11 +179,11 @@ def write(*, store: str) -> Run:
 def read(*, store: str) -> Run:
     def run(clip: Clip, folder: Path) -> int:
         images = open_store(clip.stored / store, RGB)
-        places = [(f"clip{number}", k) for number in range(WRITTEN_VIDEOS) for k in range(len(clip.jpegs))]
-        random.Random(0).shuffle(places)
-        for video_id, frame_index in places:
+        frames = [(f"clip{number}", k) for number in range(WRITTEN_VIDEOS) for k in range(len(clip.jpegs))]
+        random.Random(0).shuffle(frames)
+        for video_id, frame_index in frames:
             images.read_bytes(video_id, frame_index)
-        return len(places)
+        return len(frames)
 
     return run
 
@@ -189,7 +192,7 @@ def read(*, store: str) -> Run:
 
 
 def ffmpeg(clip: Clip, *words: str) -> list[str]:
-    """ffmpeg's command with one thread each to decode, to scale and to encode, and each frame of the file once."""
+    """An ffmpeg command with one thread each for decoding, scaling and encoding, and each frame of the file once."""
     start = [find_ffmpeg(), "-nostdin", "-loglevel", "error", "-filter_threads", "1", "-threads", "1"]
     source = ["-i", f"file:{clip.path.absolute()}", "-map", "0:V:0", "-fps_mode", "passthrough"]
     return [*start, *source, "-threads", "1", *words]
@@ -220,7 +223,7 @@ def two_d_kinectics(settings: FlowSettings) -> Run:
         for name, pair in zip(names, pairwise(frames), strict=False):
             image = cv2.cvtColor(OLD_CODING.encode(function(*pair)), cv2.COLOR_RGB2BGR)
             cv2.imwrite(str(flow / name), image)
-        cv2.imwrite(str(flow / names[-1]), image)  # the last pair twice
+        cv2.imwrite(str(flow / names[-1]), image)  # repeats the last pair
         return len(names)
 
     return run
@@ -239,7 +242,7 @@ def mmaction2(clip: Clip, folder: Path) -> int:
 
 
 def captured(clip: Clip) -> Iterator[np.ndarray]:
-    """Frames as OpenCV decodes them, BGR, at the size of ours."""
+    """Frames as OpenCV decodes them, BGR, at the size of our frames."""
     video = cv2.VideoCapture(str(clip.path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     while (frame := video.read()[1]) is not None:
         yield cv2.resize(frame, (clip.width, clip.height))
@@ -263,7 +266,7 @@ ROWS: dict[str, tuple[str, Run]] = {
     "code-rgb": ("part: RGB -> JPEG", code_rgb),
     "bare-farneback": ("part: `cv2.calcOpticalFlowFarneback` alone", bare_farneback),
     "code-flow": ("part: flow -> JPEG", code_flow),
-    "checksum": ("part: checksum of an RGB image, which both ways of writing take", check),
+    "checksum": ("part: checksum of an RGB image, which both ways of writing compute", check),
     "write-folders": ("part: write RGB, a file for each frame", write(store="folders")),
     "write-packed": ("part: write RGB, packed", write(store="packed")),
     "read-folders": ("part: read an RGB image at random, a file for each frame", read(store="folders")),
@@ -276,8 +279,8 @@ ROWS: dict[str, tuple[str, Run]] = {
 OURS = {"rgb", "rgb-packed", "farneback", "step6", "dis"}
 OWN_CLOCK = {"cores", "device"}
 WALL_CLOCK = {"workers-1", "workers-2"} | OWN_CLOCK
-SAID = "said.txt"
-"""what prep/extract.py printed, in the row's folder"""
+OUTPUT = "output.txt"
+"""what prep/extract.py printed, in the folder of the row"""
 
 SUMS = {
     "rgb-parts": ("decode", "code-rgb"),
@@ -288,7 +291,7 @@ WITHOUT_CHECKSUM = {"folders-alone": "write-folders", "packed-alone": "write-pac
 
 @dataclass(frozen=True)
 class Goal:
-    """How many times the cost of row `less` the row `more` has, and what it should be."""
+    """The cost of row `more` divided by the cost of row `less`, and what this ratio should be."""
 
     text: str
     more: str
@@ -331,12 +334,12 @@ def cpu_seconds() -> float:
 
 
 def timed(name: str, clip: Clip, folder: Path) -> tuple[float, int, str]:
-    """Seconds and frames of one row, in a process of its own, and what it said of a device for the flow.
+    """Seconds and frames of one row, in a process of its own, and what it printed about a flow device.
 
-    Ours is prepared as prep/extract.py prepares its workers.
+    For our rows the process is prepared as prep/extract.py prepares its workers.
     """
     if hasattr(os, "sched_setaffinity") and name not in WALL_CLOCK:
-        # On two cores ffmpeg slows its neighbour down, where they share caches.
+        # On two cores that share caches, ffmpeg would slow the other process down.
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     if name in OURS:
         prepare_process()
@@ -346,24 +349,24 @@ def timed(name: str, clip: Clip, folder: Path) -> tuple[float, int, str]:
     seconds = clock() - start
     if name not in OWN_CLOCK:
         return seconds, num_frames, ""
-    said = (folder / SAID).read_text()
-    images, rate = re.search(r"^(\d+) images, .* \((\d+) images/s\)$", said, re.MULTILINE).groups()
-    device = re.search(r"^flow on .*", said, re.MULTILINE)
+    output = (folder / OUTPUT).read_text()
+    images, rate = re.search(r"^(\d+) images, .* \((\d+) images/s\)$", output, re.MULTILINE).groups()
+    device = re.search(r"^flow on .*", output, re.MULTILINE)
     return int(images) / max(int(rate), 1), num_frames, device[0] if device else ""
 
 
 def measure(clip: Clip, names: list[str], *, repeats: int) -> tuple[dict[str, float], dict[str, int], str]:
-    """Seconds a frame of each row, the median; its number of frames; and what the last row with a device said of it."""
+    """Median seconds per frame of each row; its number of frames; and what the last row with a flow device printed."""
     seconds: dict[str, list[float]] = {name: [] for name in names}
     frames, device = {}, ""
     for repeat in range(repeats):
         for name in names if repeat % 2 == 0 else reversed(names):
             with tempfile.TemporaryDirectory() as folder:
                 with ProcessPoolExecutor(1, mp_context=get_context("fork")) as process:
-                    spent, frames[name], said = process.submit(timed, name, clip, Path(folder)).result()
-            device = said or device
+                    spent, frames[name], printed = process.submit(timed, name, clip, Path(folder)).result()
+            device = printed or device
             if frames[name] == 0:
-                raise EnvironmentFaultError(f"{name}: not one frame of {clip.path}; name the other rows with --only")
+                raise EnvironmentFaultError(f"{name}: no frame of {clip.path}; name the other rows with --only")
             seconds[name].append(spent / frames[name])
     return {name: median(values) for name, values in seconds.items()}, frames, device
 
@@ -390,14 +393,20 @@ def build_parser() -> options.Parser:
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--video", type=options.folder, required=True, metavar="FILE", help="the clip")
-    add("--repeats", type=options.positive, default=5, metavar="N", help="turns of each row (default: 5)")
+    add("--repeats", type=options.positive, default=5, metavar="N", help="repeats of each row (default: 5)")
     add("--only", type=row_names, default=tuple(ROWS), metavar="A,B", help=f"rows: {', '.join(ROWS)} (default: all)")
-    add("--copies", type=options.positive, default=6, metavar="N", help="of the clip for prep/extract.py (default: 6)")
+    add(
+        "--copies",
+        type=options.positive,
+        default=6,
+        metavar="N",
+        help="copies of the clip for prep/extract.py (default: 6)",
+    )
     add(
         "--flow_device",
         default="torch-cpu",
         metavar="NAME",
-        help="of the row device, as for prep/extract.py (default: torch-cpu)",
+        help="flow device of the row device, as for prep/extract.py (default: torch-cpu)",
     )
     return parser
 
@@ -418,10 +427,10 @@ def main() -> None:
     print(f"`{shlex.join(command)}`\n")
     print(f"{len(clip.frames)} frames of {clip.width}x{clip.height}, in the file {clip.native_width}x", end="")
     print(f"{clip.native_height}; medians of {args.repeats}; {about}.", end=" ")
-    busy = "the machine was not idle: wall-clock times do not count" if load > 0.5 else "idle"
+    busy = "the machine was not idle, so wall-clock times do not count" if load > 0.5 else "idle"
     print(f"Load before: {load:.2f} ({busy}).\n")
 
-    print("| row | | frames per CPU-second | ms a frame |\n|---|---|---|---|")
+    print("| row | | frames per CPU-second | ms per frame |\n|---|---|---|---|")
     titles = {name: title for name, (title, _) in ROWS.items()}
     titles |= {name: f"sum: {' + '.join(parts)}" for name, parts in SUMS.items()}
     costs |= {name: sum(costs[part] for part in parts) for name, parts in SUMS.items() if costs.keys() >= set(parts)}
@@ -430,8 +439,8 @@ def main() -> None:
             if whole in costs:
                 costs[name], titles[name] = costs[whole] - costs["checksum"], f"difference: {whole} - checksum"
     for name, cost in costs.items():
-        other = f" ({frames[name]} frames)" if frames.get(name, 0) % len(clip.frames) else ""
-        print(f"| {name} | {titles[name]}{other} | {1 / cost:,.1f} | {1000 * cost:.3f} |")
+        count = f" ({frames[name]} frames)" if frames.get(name, 0) % len(clip.frames) else ""
+        print(f"| {name} | {titles[name]}{count} | {1 / cost:,.1f} | {1000 * cost:.3f} |")
 
     if device:
         print(f"\nThe last time: {device}.")

@@ -3,8 +3,8 @@
 #
 #   ROOT=/data/hmdb51/root SAVE_ROOT=/data/runs bash recipes/hmdb51_flow.sh   # after hmdb51_rgb.sh
 #
-# UCF101's recipe for as many epochs (241). TSN reaches 68.5 % with both streams, mean of three splits.
-# The first layer starts from the mean of ImageNet's over R, G, B and learns five times as fast. We have not run it yet.
+# UCF101's recipe with the same number of epochs (241). TSN reaches 68.5 % with both streams, mean of three splits. The
+# first layer starts from the mean of ImageNet's over R, G, B and learns five times as fast. We have not run this yet.
 set -euo pipefail
 : "${ROOT:?data root}" "${SAVE_ROOT:?folder of the runs}"
 

@@ -3,7 +3,7 @@
 #
 #   VIDEOS=/data/hmdb51/videos LISTS=/data/hmdb51/testTrainMulti_7030_splits ROOT=/data/hmdb51/root bash recipes/hmdb51_prepare.sh
 #
-# SPLIT=2 or 3 for the others; the images are the same.
+# SPLIT=2 or SPLIT=3 gives the annotations of the other splits; the images are the same.
 set -euo pipefail
 : "${VIDEOS:?folder of the videos}" "${LISTS:?folder of the split files}" "${ROOT:?data root to write}"
 

@@ -3,9 +3,10 @@
 #
 #   ROOT=/data/kinetics SAVE_ROOT=/data/runs bash recipes/kinetics400_flow.sh   # after kinetics400_rgb.sh
 #
-# TSN's own InceptionV3 reaches 62.8 % of val's videos on TV-L1 flow, and 76.6 % with RGB. The schedule is MMAction2's for
-# ResNet-50 (55.7 % on TV-L1 flow): 110 epochs in batches of 512, rate 0.005, a tenth after 70 and 100. The first layer
-# starts from the mean of ImageNet's over R, G, B (cross-modality, TSN). We have not run it yet.
+# TSN's own InceptionV3 reaches 62.8 % of the validation videos on TV-L1 flow, and 76.6 % together with RGB. The schedule
+# is MMAction2's for ResNet-50 (55.7 % on TV-L1 flow): 110 epochs in batches of 512, learning rate 0.005, divided by ten
+# after 70 and 100 epochs. The first layer starts from the mean of ImageNet's over R, G, B (cross-modality, TSN). We have
+# not run this yet.
 set -euo pipefail
 : "${ROOT:?data root}" "${SAVE_ROOT:?folder of the runs}"
 

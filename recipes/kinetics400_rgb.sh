@@ -4,8 +4,9 @@
 #   ROOT=/data/kinetics SAVE_ROOT=/data/runs bash recipes/kinetics400_rgb.sh
 #   LAUNCH="torchrun --nproc_per_node=8" ROOT=... SAVE_ROOT=... bash recipes/kinetics400_rgb.sh --accumulate=1
 #
-# TSN's own InceptionV3 reaches 72.5 % of val's videos (25 frames, 10 crops). The schedule is MMAction2's for ResNet-50
-# (70.9 %): 100 epochs of 240,000 videos in batches of 256, rate 0.01, a tenth after 40 and 80. We have not run it yet.
+# TSN's own InceptionV3 reaches 72.5 % of the validation videos (25 frames, 10 crops). The schedule is MMAction2's for
+# ResNet-50 (70.9 %): 100 epochs of 240,000 videos in batches of 256, learning rate 0.01, divided by ten after 40 and 80
+# epochs. We have not run this yet.
 set -euo pipefail
 : "${ROOT:?data root}" "${SAVE_ROOT:?folder of the runs}"
 

@@ -3,8 +3,9 @@
 #
 #   ROOT=/data/ucf101/root SAVE_ROOT=/data/runs bash recipes/ucf101_flow.sh   # after ucf101_rgb.sh
 #
-# TSN reaches 87.9 % of split 1 with BN-Inception on TV-L1 flow, and 93.5 % with RGB. 18,000 iterations of 128 videos.
-# The first layer starts from the mean of ImageNet's over R, G, B and learns five times as fast. We have not run it yet.
+# TSN reaches 87.9 % on split 1 with BN-Inception on TV-L1 flow, and 93.5 % together with RGB. 18,000 iterations of 128
+# videos. The first layer starts from the mean of ImageNet's over R, G, B and learns five times as fast. We have not run
+# this yet.
 set -euo pipefail
 : "${ROOT:?data root}" "${SAVE_ROOT:?folder of the runs}"
 

@@ -3,7 +3,7 @@
 #
 #   VIDEOS=/data/ucf101/videos LISTS=/data/ucf101/ucfTrainTestlist ROOT=/data/ucf101/root bash recipes/ucf101_prepare.sh
 #
-# SPLIT=2 or 3 for the others; the images are the same.
+# SPLIT=2 or SPLIT=3 gives the annotations of the other splits; the images are the same.
 set -euo pipefail
 : "${VIDEOS:?folder of the videos}" "${LISTS:?folder of the split files}" "${ROOT:?data root to write}"
 

@@ -4,8 +4,8 @@
 #   ROOT=/data/ucf101/root SAVE_ROOT=/data/runs bash recipes/ucf101_rgb.sh
 #   ... bash recipes/ucf101_rgb.sh --init_from=/data/runs/kinetics400-rgb/checkpoint_094000.pth   # from Kinetics
 #
-# TSN reaches 85.7 % of split 1 with BN-Inception (25 frames, 10 crops). 3,500 iterations of 128 videos.
-# Batch norm but the first is frozen, and dropout is high, against over-fitting. We have not run it yet.
+# TSN reaches 85.7 % on split 1 with BN-Inception (25 frames, 10 crops). 3,500 iterations of 128 videos. Against
+# over-fitting, all batch norms but the first are frozen, and dropout is high. We have not run this yet.
 set -euo pipefail
 : "${ROOT:?data root}" "${SAVE_ROOT:?folder of the runs}"
 

@@ -61,7 +61,7 @@ def write_videos(folder: Path) -> None:
 
 
 def start(videos: Path, root: Path, store: str, device: str) -> subprocess.Popen:
-    """Start one copy of the program in its own process group; all its processes have the folder in their environment."""
+    """Start a copy of the program in its own process group; all its processes have the folder in their environment."""
     command = [sys.executable, str(REPOSITORY / "prep" / "extract.py"), f"--videos={videos}", f"--root={root}"]
     command += ["--short_side=0", "--workers=2", f"--store={store}", f"--flow_device={device}"]
     quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

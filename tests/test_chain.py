@@ -1,4 +1,4 @@
-"""The programs one after the other, as a user runs them; and the table of faults, which must name tests that exist."""
+"""All programs one after the other, as a user runs them, with odd names and without a network."""
 
 import json
 

@@ -1,4 +1,7 @@
-"""Errors that a user can fix, and exit codes. A message says in one line what was found, what was expected, what to do."""
+"""Errors that a user can fix, and exit codes.
+
+A message says in one line what was found, what was expected, and what to do.
+"""
 
 EXIT_DONE = 0
 EXIT_USAGE = 2  # wrong command line (argparse's own code)

@@ -26,7 +26,7 @@ FAULTS = (
 
 
 class _StandIn:
-    """What the reader builds in place of an object of NumPy or PyTorch; `value` is the result."""
+    """What the reader builds instead of an object of NumPy or PyTorch; `value` is the result."""
 
     value: Any
 

@@ -26,7 +26,7 @@ class StreamConfig:
     frame_stride: int = 1
     """distance between neighbouring frames of a clip, in frames"""
     flow_coding: dict[str, Any] | None = None
-    """how the flow was made, as far as its tree records it; None for rgb. With "online": true, flow is computed from the
+    """how the flow was made, as far as its tree records it; None for rgb. With "online": true, it is computed from the
     frames when needed (clips/online_flow.py)"""
 
     def __post_init__(self) -> None:

@@ -140,8 +140,8 @@ def test_a_batch_is_what_opencv_and_stored_flow_give(root, crop, size, clip):
 def test_other_parameters_give_other_flow(root):
     """The stream's parameters are used: other ones find nearly the same motion, on the scale of their own coding."""
     _, usual = datasets(root, size=48, crop=CentreCrop)
-    other = FlowSettings("farneback", FlowCoding(bound=20), FARNEBACK_PRESETS["2d-kinectics"])
-    _, changed = datasets(root, size=48, crop=CentreCrop, settings=other)
+    changed_settings = FlowSettings("farneback", FlowCoding(bound=20), FARNEBACK_PRESETS["2d-kinectics"])
+    _, changed = datasets(root, size=48, crop=CentreCrop, settings=changed_settings)
     first, second = (online_batch(dataset, [0, 1]).clips.numpy().astype(float) - 128 for dataset in (usual, changed))
     assert np.abs(first * 8 - second * 20).mean() / np.abs(first * 8).mean() < 0.2  # the same motion
     assert np.abs(first / second.clip(1)).max() > 2  # on another scale
@@ -250,11 +250,11 @@ def test_records_of_flow():
     assert FlowSettings.from_json(record) == settings
     old = FlowSettings("farneback", FlowCoding(bound=8, integer_scale=True, planes=False), settings.farneback)
     assert same_levels(record, old.to_json()), "the same levels, stored in another way"
-    for other in (
+    for changed in (
         FlowSettings("farneback", FlowCoding(bound=8)),
         FlowSettings("farneback", FlowCoding(), settings.farneback),
     ):
-        assert not same_levels(record, other.to_json())
+        assert not same_levels(record, changed.to_json())
     for content in (
         {},
         {"method": "farneback", "coding": {"bound": 1, "depth": 2}, "parameters": {}},
@@ -272,9 +272,9 @@ def test_a_stream_of_one_kind_as_the_other():
     assert (online.is_online, online.stored_type) == (True, "rgb")
     assert online.with_flow("stored") == stream and online.with_flow("online") == online
     assert StreamConfig.from_json(json.loads(json.dumps(online.to_json()))) == online
-    for other in (("rgb", None), ("farneback", None), ("dis", FlowSettings("dis").to_json())):
+    for input_type, coding in (("rgb", None), ("farneback", None), ("dis", FlowSettings("dis").to_json())):
         with pytest.raises(ValueError, match="--flow=online"):
-            StreamConfig(other[0], "vgg16", CLASSES, 24, flow_coding=other[1]).with_flow("online")
+            StreamConfig(input_type, "vgg16", CLASSES, 24, flow_coding=coding).with_flow("online")
 
 
 # ------------------------------------------------------------------------------------------------------ the programs

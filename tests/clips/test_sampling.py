@@ -21,7 +21,7 @@ SINGLE = {"clip_len": 1, "frame_stride": 1}
 
 @pytest.mark.parametrize(
     ("num_frames", "clip_step", "count"),
-    # What 2D-kinectics takes of a 10 s video at 16 fps: training, its validation, the later one, testing.
+    # What 2D-kinectics reads from a 10 s video at 16 fps: training, its first validation, its later one, testing.
     [(160, 6, 27), (160, 36, 5), (160, 24, 7), (160, 2, 80), (300, 2, 150)],
 )
 def test_counts_of_2d_kinectics(num_frames, clip_step, count):
@@ -30,7 +30,7 @@ def test_counts_of_2d_kinectics(num_frames, clip_step, count):
 
 @pytest.mark.parametrize("seq_len, gap, step", list(itertools.product((1, 3, 5), (1, 2, 4), (1, 2, 6))))
 def test_clips_are_those_of_2d_kinectics(seq_len, gap, step):
-    """Its rule in its own words: centres from h * gap, strictly below numf - h * gap - 1, and frames around each."""
+    """Its rule as it states it: centres from h * gap, strictly below numf - h * gap - 1, and frames around each."""
     half = seq_len // 2
     for num_frames in range(2 * seq_len * gap + 2, 40):
         centres = range(half * gap, num_frames - half * gap - 1, step)
@@ -61,7 +61,7 @@ def test_short_videos(num_frames, clip_len, frame_stride, frames):
 
 
 def test_index_has_the_clips_that_clip_starts_has():
-    """The index computes for all videos at once what `clip_starts` says of one."""
+    """The index computes for all videos at once what `clip_starts` returns for one."""
     rng = np.random.default_rng(0)
     for clip_len, frame_stride, clip_step in itertools.product((1, 2, 5), (1, 3), (1, 4, 100)):
         geometry = {"clip_len": clip_len, "frame_stride": frame_stride, "clip_step": clip_step}
@@ -92,7 +92,7 @@ def test_index_of_nothing():
 
 
 def drawn(num_frames, num_segments, *, stored_step=1, count=200, **geometry) -> set[tuple[int, ...]]:
-    """All that is drawn for one video, which stands among others."""
+    """All draws for one video, between two other videos."""
     index = SegmentIndex(
         np.array([7, num_frames, 9]), np.array([1, stored_step, 1]), **(SINGLE | geometry), num_segments=num_segments
     )
@@ -112,7 +112,7 @@ def drawn(num_frames, num_segments, *, stored_step=1, count=200, **geometry) -> 
         (13, 2, {"clip_len": 2, "frame_stride": 4}, ["0123", "4567"]),
         (13, 2, {"stored_step": 2}, ["024", "68a"]),
         (13, 2, {"stored_step": 3, "clip_len": 2, "frame_stride": 3}, ["0", "36"]),
-        # Fewer starts than segments: a part without one takes the one before it.
+        # Fewer starts than segments: an empty part takes the start before it.
         (3, 3, {}, ["0", "0", "1"]),
         (5, 3, {}, ["0", "1", "23"]),
         (3, 5, {}, ["0", "0", "0", "1", "1"]),
@@ -123,18 +123,18 @@ def drawn(num_frames, num_segments, *, stored_step=1, count=200, **geometry) -> 
     ],
 )
 def test_each_segment_gives_any_of_its_starts(num_frames, num_segments, geometry, parts):
-    """Parts in hexadecimal digits."""
+    """The starts of each part are hexadecimal digits."""
     expected = [{int(digit, 16) for digit in part} for part in parts]
     draws = drawn(num_frames, num_segments, **geometry)
     assert [set(starts) for starts in zip(*draws, strict=True)] == expected
-    # Segments are drawn one by one: all combinations come.
+    # Segments are drawn independently, so all combinations occur.
     if np.prod([len(part) for part in parts]) < 30:
         assert draws == set(itertools.product(*(sorted(part) for part in expected)))
 
 
 @pytest.mark.parametrize("clip_len, stride, step", [(1, 1, 1), (5, 1, 1), (3, 2, 2), (2, 6, 3), (1, 1, 4)])
 def test_segments_of_videos_of_every_length(clip_len, stride, step):
-    """Their starts ascend, are frames that are there, and give clips of `clip_starts`; together they reach all of those."""
+    """Starts ascend, are stored frames, and are starts of `clip_starts`; together they are all of these."""
     geometry = {"clip_len": clip_len, "frame_stride": stride}
     for num_frames, num_segments in itertools.product((*range(1, 14), 20), (1, 2, 3, 7)):
         draws = drawn(num_frames, num_segments, stored_step=step, count=300, **geometry)
@@ -148,7 +148,7 @@ def test_segments_of_videos_of_every_length(clip_len, stride, step):
 
 
 def test_segments_of_a_video_have_equal_parts():
-    """Of 4,000 draws a quarter for each of four starts, within five standard deviations."""
+    """Each of four starts is drawn in a quarter of 4,000 draws, within five standard deviations."""
     index = SegmentIndex(np.array([9]), np.array([1]), **SINGLE, num_segments=2)
     rng = Random(0)
     starts = np.array([index.draw(0, rng)[1] for _ in range(4000)])
@@ -165,8 +165,8 @@ def test_items_of_segments_are_the_videos():
 # --------------------------------------------------------------------------------------------------------- order
 
 
-def order(*, num_clips=23, batch_size=5, seed=1, first=0, last=20, **words):
-    return list(TrainingOrder(num_clips, batch_size=batch_size, seed=seed, first=first, last=last, **words))
+def order(*, num_clips=23, batch_size=5, seed=1, first=0, last=20, **options):
+    return list(TrainingOrder(num_clips, batch_size=batch_size, seed=seed, first=first, last=last, **options))
 
 
 @pytest.mark.parametrize("num_clips, batch_size", [(23, 5), (4, 4), (3, 8), (1, 2)])
@@ -185,7 +185,7 @@ CLASSES = np.array([0] * 9 + [4] * 1 + [0] * 3 + [2] * 10)
 
 @pytest.mark.parametrize("first", [0, 1, 4, 5, 19, 20, 25])
 @pytest.mark.parametrize("classes", [None, CLASSES], ids=["all", "balanced"])
-def test_starting_in_the_middle_is_the_tail_of_the_whole(first, classes):
+def test_starting_in_the_middle_gives_the_rest_of_the_whole(first, classes):
     assert order(first=first, classes=classes) == order(classes=classes)[first:]
     assert len(TrainingOrder(23, batch_size=5, seed=1, first=first, last=20)) == len(order(first=first))
 
@@ -200,7 +200,7 @@ def test_order_depends_on_seed_and_epoch():
 @pytest.mark.parametrize("classes", [None, CLASSES], ids=["all", "balanced"])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 6])
 def test_parts_of_the_ranks_are_the_batch(world_size, classes):
-    """One after the other, equally long, also where resuming changes their number."""
+    """In their order and of equal length, also where resuming changes the number of ranks."""
     whole = order(batch_size=6, classes=classes)
     for first in (0, 7):
         parts = [
@@ -210,7 +210,7 @@ def test_parts_of_the_ranks_are_the_batch(world_size, classes):
         assert [sum(batch, []) for batch in zip(*parts, strict=True)] == whole[first:]
 
 
-def test_ranks_without_equal_parts_are_refused():
+def test_batches_without_equal_parts_are_refused():
     with pytest.raises(ValueError, match="batches of 5 cannot be divided equally among 2 processes"):
         order(batch_size=5, part=(0, 2))
 
@@ -219,14 +219,14 @@ def test_batch_of_any_iteration_is_that_of_all_ranks():
     some = TrainingOrder(23, batch_size=6, seed=1, first=3, last=20, part=(1, 3))
     iterator = iter(some)
     whole = order(batch_size=6)
-    for iteration in (20, 1, 5):  # also while others are being made
+    for iteration in (20, 1, 5):  # also while the iterator makes other batches
         assert some.batch(iteration) == whole[iteration - 1]
         assert next(iterator) in [batch[2:4] for batch in whole[3:]]
 
 
 @pytest.mark.parametrize("counts", [(50, 50), (90, 7, 3), (1, 1, 98), (3, 0, 5, 0, 4)])
 def test_balanced_classes_come_equally_often(counts):
-    """In every epoch, but for one, and in every row of as many items as there are classes; none is missing."""
+    """In each epoch, give or take one, and in each row of one item per class; all items of a class take part equally."""
     classes = np.repeat(np.arange(len(counts)), counts)
     np.random.default_rng(0).shuffle(classes)
     num_items, present = len(classes), sum(count > 0 for count in counts)
@@ -239,7 +239,7 @@ def test_balanced_classes_come_equally_often(counts):
         assert (shares > 0).tolist() == [count > 0 for count in counts]
         whole_rows = items[: num_items // present * present].reshape(-1, present)
         assert all(len(set(row)) == present for row in classes[whole_rows].tolist())
-        for label, share in enumerate(shares):  # inside of a class, each item as often as any other
+        for label, share in enumerate(shares):  # within a class, all items equally often
             times = np.bincount(items[classes[items] == label], minlength=num_items)[classes == label]
             assert len(times) == 0 or {int(t) for t in times} <= {share // len(times), -(-share // len(times))}
     epochs = np.reshape([item for _, item in line], (4, num_items))
@@ -247,26 +247,25 @@ def test_balanced_classes_come_equally_often(counts):
 
 
 def test_a_balanced_epoch_of_millions():
-    """A tenth of what Kinetics has at --frame_step=1, in half a second: no loop over items in Python."""
+    """A tenth of Kinetics at --frame_step=1, in half a second: there is no loop over items in Python."""
     num_items = 3_300_000
-    classes = np.arange(num_items, dtype=np.int32) % 401 % 400  # one class has twice of the others
+    classes = np.arange(num_items, dtype=np.int32) % 401 % 400  # one class has twice as many as the others
     (batch,) = order(num_clips=num_items, batch_size=4000, last=1, classes=classes)
     assert np.bincount(classes[[item for _, item in batch]], minlength=400).tolist() == [10] * 400
 
 
-def test_items_have_draws_of_their_own():
-    """No two of any seeds, epochs and items share a generator; of neighbours the first draws are even."""
-    names = [*itertools.product((0, 1, 2**40), (0, 1, 2**31), (0, 1, 2**31, 2**47))]
-    assert len({item_random(*name).random() for name in names}) == len(names)
+def test_items_have_independent_draws():
+    """No two seeds, epochs and items share a generator; the first draws of neighbouring items are uniform."""
+    keys = [*itertools.product((0, 1, 2**40), (0, 1, 2**31), (0, 1, 2**31, 2**47))]
+    assert len({item_random(*key).random() for key in keys}) == len(keys)
     assert item_random(1, 2, 3).random() == item_random(1, 2, 3).random()
     for values in (
         [item_random(0, 0, k).random() for k in range(1000)],
         [item_random(0, k, 0).random() for k in range(1000)],
     ):
-        assert all(
-            60 < count < 140 for count in np.histogram(values, 10, (0, 1))[0]
-        )  # 100, and four standard deviations
-        assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 0.16  # five of them
+        counts = np.histogram(values, 10, (0, 1))[0]
+        assert all(60 < count < 140 for count in counts)  # 100, and four standard deviations
+        assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 0.16  # five standard deviations
 
 
 # ---------------------------------------------------------------------------------------------------- uniform clips
@@ -275,7 +274,7 @@ def test_items_have_draws_of_their_own():
 @pytest.mark.parametrize("num_clips", [1, 3, 10, 25, 1000])
 @pytest.mark.parametrize("clip_len, frame_stride, stored_step", [(1, 1, 1), (5, 1, 1), (3, 2, 1), (1, 1, 4), (2, 4, 2)])
 def test_uniform_clips_are_the_middles_of_equal_parts(num_clips, clip_len, frame_stride, stored_step):
-    """Each part by hand, from the list of all starts."""
+    """Computed here part by part, from the list of all starts."""
     geometry = {"clip_len": clip_len, "frame_stride": frame_stride}
     num_frames = np.array([0, 1, 2, 7, 30, 31, 250, 0])
     index = UniformIndex(num_frames, np.full(8, stored_step), **geometry, num_clips=num_clips)

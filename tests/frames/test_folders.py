@@ -1,4 +1,4 @@
-"""A folder for each video: what other tools left is read, and nothing of killed writers stays."""
+"""A folder for each video: folders from other tools are read, and leftovers of killed writers are removed."""
 
 import os
 import socket

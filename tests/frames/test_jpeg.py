@@ -1,4 +1,4 @@
-"""JPEG files: sizes from headers; parts read at reduced scale show the same region, with the same meaning of channels."""
+"""JPEG files: sizes from headers; parts read at reduced scale show the same region, in the same channels."""
 
 import cv2
 import numpy as np

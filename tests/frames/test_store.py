@@ -1,4 +1,7 @@
-"""The contract of frame stores, for every kind: videos appear whole or not at all, are read by frame index, damage is named."""
+"""The contract of frame stores, for every kind.
+
+Videos appear whole or not at all, are read by frame index, and damage is named.
+"""
 
 import json
 import multiprocessing
@@ -124,7 +127,7 @@ def test_video_that_is_not_stored(store):
     assert "absent" in store.where("absent")
 
 
-def test_removed_video_can_be_written_reopened(store):
+def test_removed_video_can_be_written_again(store):
     for video_id in "abc":
         publish(store, video_id, [JPEG, JPEG])
     for video_id in "cac":
@@ -147,7 +150,7 @@ def test_videos_published_by_other_processes_are_found(store):
     assert store.record("b")["num_frames"] == 1 and store.read_bytes("b", 0) == OTHER_JPEG
 
 
-def read_here(store: FrameStore, video_id: str) -> np.ndarray:
+def read_backwards(store: FrameStore, video_id: str) -> np.ndarray:
     return store.read(video_id, [1, 0])
 
 
@@ -158,7 +161,7 @@ def test_worker_processes_read(store, method):
         publish(store, video_id, [JPEG, OTHER_JPEG])
     truth = store.read("a", [1, 0])
     with multiprocessing.get_context(method).Pool(2) as pool:
-        for clip in pool.starmap(read_here, [(store, v) for v in "abba"], chunksize=1):
+        for clip in pool.starmap(read_backwards, [(store, v) for v in "abba"], chunksize=1):
             np.testing.assert_array_equal(clip, truth)
     np.testing.assert_array_equal(store.read("b", [1, 0]), truth)
 

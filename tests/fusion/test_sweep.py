@@ -1,4 +1,4 @@
-"""The table of rules and strides is what judging thinned-out score tables one by one gives."""
+"""The sweep gives what evaluating thinned-out score tables one by one gives."""
 
 import dataclasses
 
@@ -16,8 +16,8 @@ from twostream.report.text import to_text
 MEAN = Consensus.parse("softmax-mean")
 
 
-def world(num_videos=30):
-    """Two tables; videos have 1 to 9 frames, and each stream lacks some video."""
+def make_streams(num_videos=30):
+    """Two tables; videos have 0 to 9 frames, and each stream lacks a video."""
     rng = np.random.default_rng(0)
     ids, labels = [f"v{n:02d}" for n in range(num_videos)], rng.integers(0, 4, num_videos)
     frames = rng.integers(1, 10, num_videos)
@@ -32,7 +32,7 @@ def world(num_videos=30):
 
 
 def thinned(table, keep):
-    """Only the rows whose number within the video `keep(number, count)` says."""
+    """The rows for which `keep(number within the video, rows of the video)` is true."""
     counts = np.bincount(table.video_index, minlength=len(table.video_ids))
     number = np.concatenate([np.arange(count) for count in counts])
     rows = np.array([keep(n, counts[v]) for n, v in zip(number, table.video_index, strict=True)])
@@ -40,26 +40,27 @@ def thinned(table, keep):
     return dataclasses.replace(table, **parts)
 
 
-def judged(tables, rule, weights):
+def accuracies(tables, rule, weights):
+    """Top-1 and top-5 of each stream and of the fusion."""
     videos = [rule.video_scores(table) for table in tables]
     videos.append(fuse(videos, weights))
     return [[accuracy.top_k_accuracy(part, tables[0].labels, k) for k in (1, 5)] for part in videos]
 
 
-def test_every_rule_and_stride_is_that_of_a_thinned_table():
-    tables, weights, names = world(), (1.0, 2.0), ["RGB", "Flow", "RGB+Flow"]
+def test_every_rule_and_stride_equals_that_of_a_thinned_table():
+    tables, weights, names = make_streams(), (1.0, 2.0), ["RGB", "Flow", "RGB+Flow"]
     points = [p for p in sweep(tables, names, weights, consensus=MEAN) if not p.num_frames]
     assert len(points) == len(RULES) * len(STRIDES) * 3
     found = {(p.consensus, p.frame_stride, p.name): [p.video_top1, p.video_top5] for p in points}
     for stride in STRIDES:
         thin = [thinned(table, lambda n, _: n % stride == 0) for table in tables]  # noqa: B023
         for rule in RULES:
-            for name, expected in zip(names, judged(thin, rule, weights), strict=True):
+            for name, expected in zip(names, accuracies(thin, rule, weights), strict=True):
                 assert found[str(rule), stride, name] == pytest.approx(expected), (rule, stride, name)
 
 
-def test_curve_takes_the_middles_of_equal_parts():
-    tables, names = world(), ["RGB", "Flow", "RGB+Flow"]
+def test_the_curve_uses_the_middles_of_equal_parts():
+    tables, names = make_streams(), ["RGB", "Flow", "RGB+Flow"]
     points = [p for p in sweep(tables, names, (1.0, 1.0), consensus=MEAN, rules=()) if p.num_frames]
     assert sorted({p.num_frames for p in points}) == [1, 2, 4, 8, 9]
     for count in (1, 2, 4, 8, 9):
@@ -67,13 +68,13 @@ def test_curve_takes_the_middles_of_equal_parts():
             thinned(t, lambda n, all_: n in {int((i + 0.5) * all_ / min(count, all_)) for i in range(min(count, all_))})  # noqa: B023
             for t in tables
         ]
-        for name, expected in zip(names, judged(thin, MEAN, (1.0, 1.0)), strict=True):
+        for name, expected in zip(names, accuracies(thin, MEAN, (1.0, 1.0)), strict=True):
             (point,) = [p for p in points if (p.name, p.num_frames) == (name, count)]
             assert [point.video_top1, point.video_top5] == pytest.approx(expected)
 
 
 def test_report_has_the_table_and_the_curve():
-    report = build_report(world(), ["RGB", "Flow"], consensus=MEAN, weights=(1.0, 1.0), swept=True)
+    report = build_report(make_streams(), ["RGB", "Flow"], consensus=MEAN, weights=(1.0, 1.0), swept=True)
     rows = {row.name: row for row in report.rows}
     at_all_frames = {
         p.name: p.video_top1 for p in report.sweep if p.consensus == "softmax-mean" and p.frame_stride == 1
@@ -87,7 +88,7 @@ def test_report_has_the_table_and_the_curve():
     assert len(report.to_json()["sweep"]) == len(report.sweep)
 
 
-def test_one_stream_alone():
-    (table, _) = world()
+def test_the_sweep_of_one_stream():
+    (table, _) = make_streams()
     points = sweep([table], ["RGB"], (1.0,), consensus=MEAN, rules=[MEAN], strides=[1])
     assert points[0].video_top1 == accuracy.top_k_accuracy(MEAN.video_scores(table), table.labels, 1)

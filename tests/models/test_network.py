@@ -137,11 +137,11 @@ def test_saved_weights_come_back(backbone, network, tmp_path):
         pytest.skip("half a gigabyte; see test_vgg16_gives_what_torchvision_gives")
     config = stream(backbone, clip_len=3)
     torch.save({"stream": config.to_json(), "weights": network.backbone.state_dict()}, tmp_path / "w.pth")
-    other = build_model(config).backbone
-    report = load_weights(other, tmp_path / "w.pth", config)
+    loaded = build_model(config).backbone
+    report = load_weights(loaded, tmp_path / "w.pth", config)
     assert not report.random and not report.skipped
     for name, tensor in network.backbone.named_parameters():
-        assert torch.equal(other.get_parameter(name), tensor), name
+        assert torch.equal(loaded.get_parameter(name), tensor), name
 
 
 def test_one_step_lowers_the_loss(backbone, network):
@@ -291,9 +291,9 @@ def test_frozen_batch_norm_does_not_change_in_training(kind, learning):
     changed = {name for name, tensor in network.state_dict().items() if not torch.equal(before[name], tensor)}
     norms = [name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)]
     parts = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
-    of_norms = {name for name in before if name.rpartition(".")[0] in norms}
-    assert changed & of_norms == {f"{name}.{part}" for name in norms[:learning] for part in parts}
-    assert changed - of_norms == before.keys() - of_norms
+    norm_tensors = {name for name in before if name.rpartition(".")[0] in norms}
+    assert changed & norm_tensors == {f"{name}.{part}" for name in norms[:learning] for part in parts}
+    assert changed - norm_tensors == before.keys() - norm_tensors
 
 
 def test_reducedfc_is_the_network_of_2d_kinectics():

@@ -1,4 +1,4 @@
-"""Charts, read off their drawings. What curves show is read in test_page.py, what strips show in test_report_page.py."""
+"""Charts, read from their SVG. monitor/test_page.py reads curves, report/test_page.py reads strips."""
 
 import doctest
 from xml.etree import ElementTree
@@ -15,7 +15,7 @@ def test_examples_of_the_docstrings():
 
 
 @pytest.mark.parametrize("counts", [[1, 2], [1, 2, 3], [1, 2, 4, 8, 9], [2**k for k in range(12)] + [2049], [7]])
-def test_names_of_a_doubling_axis_do_not_overlap(counts):
+def test_labels_of_a_logarithmic_axis_do_not_overlap(counts):
     drawn = ElementTree.fromstring(
         curves("t", [Series("a", [(n, 50) for n in counts], "fused")], x_ticks=counts, y_ticks=[0, 100], doubling=True)
     )
@@ -31,7 +31,7 @@ def test_names_of_a_doubling_axis_do_not_overlap(counts):
         assert [x for x, _ in points] == [charts.LEFT, WIDTH - charts.RIGHT]
 
 
-def test_intervals_are_where_the_axis_says():
+def test_intervals_agree_with_their_axis():
     rows = [
         ("RGB", "first", 50.0, 25.0, 75.0),
         ("none", "other", float("nan"), 0.0, 0.0),
@@ -51,7 +51,7 @@ def test_intervals_are_where_the_axis_says():
     assert intervals("t", rows[1:2]) == ""
 
 
-def test_bars_of_reliability():
+def test_bars_of_reliability_have_the_height_of_accuracy_and_count():
     bins = [(0, 0.0, 0.0), (10, 0.3, 0.5), (40, 0.9, 1.0), (1, 0.99, 0.0)]
     groups = list(ElementTree.fromstring(reliability("t", bins, "fused")).iter("g"))
     heights = [[float(bar.get("height")) for bar in group.iter("rect")] for group in groups]
@@ -59,7 +59,7 @@ def test_bars_of_reliability():
     assert "10 videos: 30.0 % confidence, 50.0 % right" in [group.find("title").text for group in groups]
 
 
-def test_a_strip_of_one_frame_is_a_level():
+def test_a_strip_of_one_frame_is_a_horizontal_line():
     panel = Strip("RGB", "first", [7], [0.5], [0.25], "other")
     drawn = ElementTree.fromstring(strips("t", [panel], 7))
     for line in drawn.iter("polyline"):

@@ -1,10 +1,11 @@
-"""The list of videos that could not be used: kept through kills, not tried again in vain, and only what is still so."""
+"""The list of bad videos: it survives kills, saves useless tries, and holds only videos that still fail."""
 
 import json
 import os
 
 import pytest
 
+from twostream.flow.methods import FlowSettings
 from twostream.preparation.extraction import ExtractionJob
 from twostream.preparation.failures import add_failure, is_known, log_path, read_failures, rewrite_failures, token
 from twostream.preparation.settings import ExtractionSettings
@@ -43,6 +44,14 @@ def test_changed_file_or_settings_are_tried_again(tmp_path, change):
     assert not is_known(again, read_failures(tmp_path))
 
 
+def test_token_equals_that_of_older_lists(tmp_path):
+    """Renaming a field of the settings must not make old lists invalid."""
+    settings = ExtractionSettings(stored_step=2, flow=(FlowSettings("farneback"),))
+    (tmp_path / "a.mp4").write_bytes(b"not a video")
+    older = ExtractionJob(str(tmp_path), "a", str(tmp_path / "a.mp4"), settings, (1.0, 2.0))
+    assert token(older) == "8d71311fd3329dc5"
+
+
 def test_times_of_the_file_do_not_matter(tmp_path):
     before = token(job(tmp_path))
     os.utime(tmp_path / "a.mp4", (4e9, 4e9))
@@ -50,12 +59,12 @@ def test_times_of_the_file_do_not_matter(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["killed", "time limit", "missing"])
-def test_what_may_be_the_machines_fault_is_always_tried_again(tmp_path, kind):
+def test_failures_that_the_machine_may_have_caused_are_always_tried_again(tmp_path, kind):
     add_failure(log_path(tmp_path), job(tmp_path), Failure("?", kind=kind))
     assert not is_known(job(tmp_path), read_failures(tmp_path))
 
 
-def test_torn_last_line_of_a_killed_run_is_passed_over(tmp_path):
+def test_last_line_cut_by_a_kill_is_skipped(tmp_path):
     add_failure(log_path(tmp_path), job(tmp_path), BROKEN)
     add_failure(log_path(tmp_path), job(tmp_path, "b"), BROKEN)
     text = log_path(tmp_path).read_text()

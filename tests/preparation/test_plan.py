@@ -1,4 +1,4 @@
-"""The plan: counts from headers, bytes and time from a measured sample, and the disk it must fit on."""
+"""The plan: counts from headers, bytes and time from a measured sample, compared with the disk."""
 
 import os
 from dataclasses import replace
@@ -26,23 +26,23 @@ def jobs(folder, settings=BOTH, *, num=3, store=None, segment=None):
     ]
 
 
-def test_plan_foretells_what_extraction_writes(tmp_path):
+def test_plan_predicts_what_extraction_writes(tmp_path):
     plan = make_plan(jobs(tmp_path), num_workers=1)
     done = [extract_video(job) for job in jobs(tmp_path)]
     assert (plan.num_videos, plan.num_frames) == (3, 90)
     assert plan.num_images == sum(result.num_images for result in done) == 180
-    assert plan.num_files == 180 + 3 * 2 * 2  # and for each video and input type a folder and a record
+    assert plan.num_files == 180 + 3 * 2 * 2  # plus a folder and a record for each video and input type
     assert plan.num_bytes == pytest.approx(sum(r.num_bytes for r in done) + 180 * 4096 / 2, rel=0.2)
     assert plan.seconds > 0
 
 
-def test_stored_step_and_segment_and_rate_are_counted(tmp_path):
+def test_stored_step_segment_and_rate_are_counted(tmp_path):
     assert make_plan(jobs(tmp_path, replace(BOTH, stored_step=5)), num_workers=1).num_images == 36
     assert make_plan(jobs(tmp_path, segment=(0.0, 1.0)), num_workers=1).num_frames == 45
     assert make_plan(jobs(tmp_path, replace(BOTH, fps=5)), num_workers=1).num_frames == 30
 
 
-def test_what_is_published_is_not_planned_again(tmp_path):
+def test_finished_images_are_not_planned_again(tmp_path):
     for job in jobs(tmp_path, replace(BOTH, flow=())):
         extract_video(job)
     assert make_plan(jobs(tmp_path), num_workers=1).num_images == 90
@@ -53,12 +53,12 @@ def test_packed_store_needs_few_files(tmp_path):
 
 
 def test_unreadable_videos_are_left_out_of_the_sample(tmp_path):
-    some = jobs(tmp_path)
+    planned = jobs(tmp_path)
     (tmp_path / "1.mkv").write_text("no video")
-    assert make_plan(some, num_workers=1).num_frames == 90
+    assert make_plan(planned, num_workers=1).num_frames == 90
     for name in "02":
         (tmp_path / f"{name}.mkv").write_text("no video")
-    assert make_plan(some, num_workers=1).num_frames == 0
+    assert make_plan(planned, num_workers=1).num_frames == 0
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_unreadable_videos_are_left_out_of_the_sample(tmp_path):
     [
         ({"f_bavail": 10}, "are free"),
         ({"f_favail": 10}, "files"),
-        ({"f_files": 0, "f_favail": 0}, ""),  # a disk that does not count its files
+        ({"f_files": 0, "f_favail": 0}, ""),  # a disk without a limit of files
         ({}, ""),
     ],
 )

@@ -1,4 +1,4 @@
-"""Jobs in worker processes, here and on a cluster: every job once, failures as values, no worker left behind."""
+"""Jobs in worker processes, here and on a cluster: every job once, failures as results, no worker left running."""
 
 import multiprocessing
 import os
@@ -63,7 +63,7 @@ def square_or_die(number: int) -> int:
 
 
 def note_start_and_end(path: Path) -> str:
-    """Append to a log beside the job's file; a job named poison dies between."""
+    """Write start and end to a log beside the job's file; a job named poison dies between them."""
     log = path.parent / "log"
     for event in ("start", "end"):
         with open(log, "a") as file:
@@ -75,15 +75,15 @@ def note_start_and_end(path: Path) -> str:
 
 
 def die_when_first(path: Path) -> str:
-    """Wait in the first run, for somebody to kill the worker by the number in the file."""
+    """In the first run, write the process id to the file and wait to be killed."""
     if not path.exists():
         path.write_text(str(os.getpid()))
         time.sleep(60)
     return path.name
 
 
-def sleep_with_witness(path: str) -> None:
-    """Leave a file that a cleanup on the way out removes, as a job with temporary files does."""
+def sleep_with_file(path: str) -> None:
+    """Write a file that is removed when the job ends, as by a job with temporary files."""
     Path(path).write_text(str(os.getpid()))
     try:
         time.sleep(60)
@@ -92,7 +92,7 @@ def sleep_with_witness(path: str) -> None:
 
 
 def fail_and_clean_up(path: Path) -> None:
-    """The first job fails when the second one has begun to clean up after its own failure, which takes a while."""
+    """The first job fails while the second one is cleaning up after its own failure, which takes a while."""
     if path.name == "first":
         while not path.with_name("second").exists():
             time.sleep(0.01)
@@ -106,8 +106,8 @@ def fail_and_clean_up(path: Path) -> None:
         path.with_name("clean").write_text("")
 
 
-def recover(path: Path) -> None:
-    """Go on after an exception, as if nothing had been."""
+def continue_after_exception(path: Path) -> None:
+    """Continue after an exception."""
     try:
         raise RuntimeError
     except RuntimeError:
@@ -119,7 +119,7 @@ def recover(path: Path) -> None:
         path.with_name("clean").write_text("")
 
 
-def ignore_the_end(path: Path) -> None:
+def ignore_sigterm(path: Path) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     path.write_text(str(os.getpid()))
     time.sleep(60)
@@ -156,10 +156,10 @@ def run(function, jobs, **engine):
     return run_jobs(function, jobs, expected=BadInputOfTestError, **engine)
 
 
-# ---------------------------------------------------------------------------------------------- what every engine keeps
+# --------------------------------------------------------------------------------------------- contract of both engines
 
 
-def test_every_job_comes_back_once_and_bad_ones_as_failures(engine):
+def test_every_job_has_one_result_and_bad_ones_are_failures(engine):
     jobs = (number for number in range(40))  # more than are in flight
     results = list(run(square, jobs, **engine))
     truth = {number: number * number for number in range(40)} | {3: Failure("three is bad", kind="damaged")}
@@ -191,11 +191,11 @@ def test_jobs_are_taken_a_few_ahead_and_the_caller_may_stop(engine):
     for _ in range(5):
         next(results)
     results.close()
-    # 2 workers; on a cluster 4 jobs in flight for each; and ended jobs that were not looked at yet
+    # 2 workers with up to 4 jobs in flight each on a cluster, and as many ended jobs that were not read yet
     assert next(taken) <= 5 + 2 * (2 * 4)
 
 
-def test_worker_killed_in_mid_run_costs_its_job_a_second_try(engine, tmp_path):
+def test_job_of_a_worker_killed_in_mid_run_is_tried_again(engine, tmp_path):
     jobs = [tmp_path / f"{k}" for k in range(12)]
     for job in jobs[1:]:
         job.touch()
@@ -207,7 +207,7 @@ def test_worker_killed_in_mid_run_costs_its_job_a_second_try(engine, tmp_path):
     assert sorted(names, key=int) == [str(k) for k in range(12)]
 
 
-def test_job_that_kills_its_workers_is_listed_and_the_others_finish(engine):
+def test_job_that_kills_its_workers_is_a_failure_and_the_others_finish(engine):
     jobs = [*range(4), -1, *range(4, 12)]
     results = list(run(square_or_die, jobs, **engine))
     assert sorted(job for job, _ in results) == sorted(jobs)
@@ -215,7 +215,7 @@ def test_job_that_kills_its_workers_is_listed_and_the_others_finish(engine):
     assert dict(results) == truth | {-1: KILLED}
 
 
-# ------------------------------------------------------------------------------------------------- processes, precisely
+# ------------------------------------------------------------------------------------------------------- processes only
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])
@@ -238,14 +238,14 @@ def test_only_the_job_of_the_dead_worker_runs_again_and_it_runs_alone(tmp_path):
         if event == "end":
             running.remove(name)
         elif name in tries:
-            assert not running, f"{name} had its second try beside {running}"
+            assert not running, f"{name} was tried again beside {running}"
         elif name.startswith("poison"):
             tries.add(name)
         else:
             running.add(name)
 
 
-def test_worker_killed_while_it_has_no_job_costs_nothing():
+def test_worker_killed_between_jobs_loses_nothing():
     results = run(square, (job for job in ["1", 1, 2]), num_workers=1)
     results.close()
     results = run(square, range(3), num_workers=1)
@@ -257,7 +257,7 @@ def test_worker_killed_while_it_has_no_job_costs_nothing():
 
 
 def test_workers_that_cannot_start_end_the_run(tmp_path, monkeypatch):
-    """E.g. a library that crashes while it is loaded: no job is to blame, and there is no end of them."""
+    """For example a library that crashes while it is loaded: no job is the reason, and the jobs never end."""
     (tmp_path / "crashes_in_workers.py").write_text(
         "import multiprocessing, os\nif multiprocessing.parent_process(): os._exit(1)\ndef function(job): return job\n"
     )
@@ -268,7 +268,7 @@ def test_workers_that_cannot_start_end_the_run(tmp_path, monkeypatch):
         list(run(function, count(), num_workers=2))
 
 
-def test_many_workers_may_have_their_pipes_open():
+def test_limit_of_open_files_is_raised_for_many_workers():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
     try:
@@ -283,7 +283,7 @@ def test_many_workers_may_have_their_pipes_open():
 # ---------------------------------------------------------------------------------------------- the end of the processes
 
 
-def test_no_worker_is_left_when_the_caller_stops_listening():
+def test_no_worker_is_left_when_the_caller_stops_early():
     results = run(square, range(100), num_workers=2)
     next(results)
     results.close()
@@ -299,11 +299,11 @@ def test_worker_that_does_not_end_is_killed(tmp_path, monkeypatch):
         raise TerminatedOfTest
 
     with pytest.raises(TerminatedOfTest):
-        list(run(ignore_the_end, jobs(), num_workers=2))
+        list(run(ignore_sigterm, jobs(), num_workers=2))
     assert wait_until(lambda: not multiprocessing.active_children())
 
 
-def test_a_job_that_is_cleaning_up_already_is_not_disturbed(tmp_path, capfd):
+def test_a_job_that_is_already_cleaning_up_is_not_interrupted(tmp_path, capfd):
     with pytest.raises(RuntimeError):
         list(run(fail_and_clean_up, [tmp_path / "first", tmp_path / "second"], num_workers=2))
     assert wait_until(lambda: not multiprocessing.active_children())
@@ -311,14 +311,14 @@ def test_a_job_that_is_cleaning_up_already_is_not_disturbed(tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_a_job_that_goes_on_after_its_exception_ends_too(tmp_path):
+def test_a_job_that_continues_after_an_exception_is_ended_too(tmp_path):
     def jobs():
         yield tmp_path / "job"
         assert wait_until((tmp_path / "job").exists)
         raise TerminatedOfTest
 
     with pytest.raises(TerminatedOfTest):
-        list(run(recover, jobs(), num_workers=2))
+        list(run(continue_after_exception, jobs(), num_workers=2))
     assert wait_until(lambda: not multiprocessing.active_children())
     assert (tmp_path / "clean").exists()
 
@@ -335,7 +335,7 @@ if __name__ == "__main__":
         signal.signal(number, end)
     jobs = [f"{Path(__file__).parent}/{k}" for k in range(6)]
     try:
-        list(run(sleep_with_witness, jobs, num_workers=2))
+        list(run(sleep_with_file, jobs, num_workers=2))
     except (KeyboardInterrupt, TerminatedOfTest):
         sys.exit(9)
 """
@@ -355,13 +355,13 @@ def start_program(folder: Path) -> subprocess.Popen:
 
 
 def processes_of(session: int) -> list[int]:
-    """Numbers of the living processes of a session."""
+    """Ids of the running processes of a session."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, _, _, number = path.read_text().rpartition(")")[2].split()[:4]
         except OSError:
-            continue  # it ended meanwhile
+            continue  # it has ended meanwhile
         if int(number) == session and state != "Z":
             found.append(int(path.parent.name))
     return found
@@ -381,26 +381,26 @@ def processes_of(session: int) -> list[int]:
 @pytest.mark.parametrize("moment", ["workers start", "jobs run"])
 def test_workers_clean_up_and_end_with_the_parent(tmp_path, send, end, moment):
     parent = start_program(tmp_path)
-    witnesses = lambda: [path for path in tmp_path.glob("?") if path.read_text()]  # noqa: E731
+    files_of_jobs = lambda: [path for path in tmp_path.glob("?") if path.read_text()]  # noqa: E731
     if moment == "jobs run":
-        assert wait_until(lambda: len(witnesses()) == 2)
+        assert wait_until(lambda: len(files_of_jobs()) == 2)
     else:
-        assert wait_until(lambda: len(processes_of(parent.pid)) >= 3)  # the tracker of multiprocessing is the second
+        assert wait_until(lambda: len(processes_of(parent.pid)) >= 3)  # the second is the resource tracker
     send(parent.pid, end)
-    _, words = parent.communicate(timeout=60)
+    _, errors = parent.communicate(timeout=60)
     assert wait_until(lambda: not processes_of(parent.pid))
-    assert not witnesses(), "a job did not clean up, or a waiting job was started"
+    assert not files_of_jobs(), "a job did not clean up, or a waiting job was started"
     if end != signal.SIGKILL:
         assert parent.returncode == 9
-        assert words == ""
+        assert errors == ""
 
 
-# ------------------------------------------------------------------------------------------------ a cluster, precisely
+# -------------------------------------------------------------------------------------------------------- a cluster only
 
 
 def test_cluster_without_its_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(EnvironmentFaultError, match=r"pip install 'twostream\[cluster\]'"):
+    with pytest.raises(EnvironmentFaultError, match=r"pip install 'twostream-video\[cluster\]'"):
         list(run(square, [1], num_workers=1, scheduler="tcp://127.0.0.1:1"))
 
 

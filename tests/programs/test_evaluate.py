@@ -1,4 +1,4 @@
-"""eval.py as a user runs it."""
+"""eval.py run as a user runs it."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ from twostream.stream import StreamConfig
 
 
 def make_run(save_root, name, table, *, iteration=100):
-    """A run's folder with its scores, as train.py and test.py leave it."""
+    """The folder of a run with its scores, as train.py and test.py write it."""
     run = save_root / name
     run.mkdir(parents=True, exist_ok=True)
     write_stream(run, StreamConfig.from_json(table.stream), {})
@@ -31,7 +31,7 @@ def make_run(save_root, name, table, *, iteration=100):
 
 @pytest.fixture
 def save_root(tmp_path):
-    """Runs of both types; flow was scored twice, perfectly at last. Names say nothing."""
+    """Runs of both input types; flow was scored twice, the second time perfectly. Folder names do not name the type."""
     make_run(tmp_path, "one", make_table(seed=1))
     flow = make_table(seed=2, input_type="farneback")
     make_run(tmp_path, "two", flow, iteration=100)
@@ -44,7 +44,7 @@ def rows_of(path):
     return {row["name"]: row for row in json.loads(path.read_text())["rows"]}
 
 
-def test_streams_by_run(run_program, save_root):
+def test_streams_are_found_by_run(run_program, save_root):
     result = run_program("eval.py", f"--save_root={save_root}")
     assert result.returncode == 0, result.stderr
     assert f"wrote {save_root}/report.json" in result.stdout
@@ -68,7 +68,7 @@ def test_iteration_weights_consensus_and_old_spellings(run_program, save_root):
     assert not (save_root / "report.json").exists()
 
 
-def test_fitted_weights_sweep_and_all_that_can_be_written(run_program, save_root, tmp_path):
+def test_fitted_weights_sweep_and_written_files(run_program, save_root, tmp_path):
     outputs = {"csv": "videos.csv", "markdown": "t.md", "latex": "t.tex", "challenge": "c.json", "mmaction2": "m.pkl"}
     result = run_program(
         "eval.py", f"--save_root={save_root}", "--fit_weights=global,temperature", "--sweep",
@@ -86,7 +86,7 @@ def test_fitted_weights_sweep_and_all_that_can_be_written(run_program, save_root
 
 
 def test_page_with_pictures_of_the_data_root(run_program, save_root, tmp_path):
-    """Of --root, of --annotations, and of the folder of the data set below; the report is the same as without."""
+    """Pictures come from --root or from its sub-folder of the data set; report.json is the same as without a page."""
     image = encode_jpeg(noise_image(), quality=80, chroma_subsampling=True)
     data = tmp_path / "data" / "kinetics"
     for video_id in "abc":
@@ -106,7 +106,7 @@ def test_page_with_pictures_of_the_data_root(run_program, save_root, tmp_path):
 
 
 def test_page_that_cannot_be_written_exits_4(run_program, save_root, tmp_path):
-    """With one line, and the report is there."""
+    """With one line; report.json is written."""
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.html").mkdir()
     for path in (tmp_path / "file" / "report.html", tmp_path / "folder.html"):
@@ -117,7 +117,7 @@ def test_page_that_cannot_be_written_exits_4(run_program, save_root, tmp_path):
 
 
 def test_submission_for_a_split_without_labels(run_program, tmp_path):
-    """There is nothing to judge, and all that is asked is the file for the challenge."""
+    """Without labels there are no accuracies, but --write makes the file for the challenge."""
     tables = [
         make_table(labels=(-1, -1, -1), split="test", seed=seed, input_type=t) for seed, t in enumerate(("rgb", "dis"))
     ]
@@ -135,8 +135,8 @@ def test_submission_for_a_split_without_labels(run_program, tmp_path):
     assert (tmp_path / "v.csv").read_text().splitlines()[1].startswith("a,,")
 
 
-def test_another_toolkits_file_beside_ours(run_program, save_root, tmp_path):
-    """By a name list, in another order; videos that are not in the split only with --intersect."""
+def test_another_toolkits_file_beside_our_own(run_program, save_root, tmp_path):
+    """Its list of names has another order; a video that is not in the split needs --intersect."""
     perfect = np.eye(4, dtype=np.float32)[[3, 1, 0]]
     (tmp_path / "theirs.pkl").write_bytes(pickle.dumps([*perfect, perfect[0]]))
     (tmp_path / "list.txt").write_text("val/c.mp4 3\nval/b.mp4 1\nval/a.mp4 0\nval/gone.mp4 0\n")
@@ -152,7 +152,7 @@ def test_another_toolkits_file_beside_ours(run_program, save_root, tmp_path):
 
 
 def test_official_list_of_annotations(run_program, save_root, tmp_path):
-    """A video that no score file lists counts as wrong; other labels are refused; alone, a foreign file needs them."""
+    """A video that no score file lists counts as wrong; other labels are refused; a foreign file alone needs the list."""
     flow = save_root / "two/scores_val_1000000.npz"  # perfect for a, b, c
     videos = [Video(i, "val", CLASSES[k], 9) for i, k in (("a", 0), ("b", 1), ("c", 3), ("d", 2))]
     write_annotations(tmp_path / "annotations.json", Annotations(CLASSES, videos))
@@ -168,11 +168,11 @@ def test_official_list_of_annotations(run_program, save_root, tmp_path):
     assert result.returncode == 3 and "add --annotations=" in result.stderr
 
 
-@pytest.mark.parametrize("other", [{"start": 1}, {"video_ids": ("b", "a", "d")}])
-def test_mismatched_sets_end_with_3_unless_intersected(run_program, save_root, other, tmp_path):
-    table = make_table(seed=2, input_type="farneback", **{k: v for k, v in other.items() if k != "start"})
-    if "start" in other:
-        table = dataclasses.replace(table, start=table.start + other["start"] * (table.video_index == 1))
+@pytest.mark.parametrize("change", [{"start": 1}, {"video_ids": ("b", "a", "d")}])
+def test_mismatched_streams_exit_3_unless_intersected(run_program, save_root, change, tmp_path):
+    table = make_table(seed=2, input_type="farneback", **{k: v for k, v in change.items() if k != "start"})
+    if "start" in change:
+        table = dataclasses.replace(table, start=table.start + change["start"] * (table.video_index == 1))
     write_scores(tmp_path / "flow.npz", table)
     words = ["eval.py", "--scores", save_root / "one/scores_val_000100.npz", tmp_path / "flow.npz"]
     result = run_program(*words, f"--report={tmp_path}/r.json")
@@ -190,7 +190,7 @@ def test_hostile_score_file_is_refused(run_program, save_root, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_streams_by_score_file(run_program, save_root, tmp_path):
+def test_streams_are_given_by_score_files(run_program, save_root, tmp_path):
     files = [save_root / "one/scores_val_000100.npz", save_root / "two/scores_val_000100.npz"]
     result = run_program("eval.py", "--scores", *files, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -203,17 +203,17 @@ def test_streams_by_score_file(run_program, save_root, tmp_path):
     assert (tmp_path / "by_run.json").read_text() == by_file
 
 
-def test_one_stream_alone_and_two_of_a_kind(run_program, save_root):
+def test_one_stream_alone_and_two_of_one_type(run_program, save_root):
     assert run_program("eval.py", f"--save_root={save_root}", "--input_types=rgb").returncode == 0
     assert list(rows_of(save_root / "report.json")) == ["RGB"]
     file = save_root / "one/scores_val_000100.npz"
     assert run_program("eval.py", "--scores", file, file, f"--report={save_root}/twice.json").returncode == 0
     rows = rows_of(save_root / "twice.json")
-    assert len(rows) == 3  # names differ, so no row is lost
+    assert len(rows) == 3  # the names are made different, so no row is lost
     assert len({row["video_top1"] for row in rows.values()}) == 1
 
 
-def test_several_runs_of_a_type_are_listed_and_chosen(run_program, save_root):
+def test_several_runs_of_a_type_are_listed_and_can_be_chosen(run_program, save_root):
     make_run(save_root, "three", make_table(seed=3))
     result = run_program("eval.py", f"--save_root={save_root}")
     assert result.returncode == 3
@@ -252,9 +252,9 @@ def test_damaged_and_differing_files_exit_3(run_program, save_root):
 @pytest.mark.parametrize(
     "words",
     [
-        [],  # no streams at all
+        [],  # no streams
         ["--save_root=.", "--consensus=median"],
-        ["--save_root=.", "--runs=one"],  # of two input types
+        ["--save_root=.", "--runs=one"],  # for two input types
         ["--save_root=.", "--input_types="],
         ["--save_root=.", "--fusion=1,1"],  # abbreviations are off
         ["--save_root=.", "--consensus=trimmed-50"],
@@ -293,9 +293,11 @@ def test_help_names_every_flag(run_program):
         assert flag in result.stdout
 
 
-@pytest.mark.parametrize(("words", "unused"), [([], ["twostream.pages.charts"]), (["--html={}/report.html"], [])])
-def test_answers_without_torch(save_root, words, unused):
-    """A whole run in a process of its own leaves torch unimported, and what the page needs where none is asked for."""
+@pytest.mark.parametrize(
+    ("words", "unused"), [([], ["cv2", "twostream.pages.charts"]), (["--html={}/report.html"], [])]
+)
+def test_a_run_imports_no_torch(save_root, words, unused):
+    """A complete run imports no torch and, unless a page is written, nothing that only the page needs."""
     words = [f"--save_root={save_root}", *(word.format(save_root) for word in words)]
     code = (
         "import runpy, sys\n"
@@ -310,7 +312,7 @@ def test_answers_without_torch(save_root, words, unused):
 
 
 def test_command_line_of_2d_kinectics(run_program, save_root):
-    """Its runs were below <root>/<dataset>, and its eval.py took all flags of the training."""
+    """2D-kinectics has its runs in <root>/<dataset>, and its eval.py accepts all flags of the training."""
     old = "--dataset=kinetics --arch=inceptionV3 -j 4 --seq_len=1 --gap 1 --frame_step=6 -b 64 -tb 128 --ngpu=2 --lr=0.0005"
     save_root.rename(save_root.parent / "kinetics")
     words = [f"--root={save_root.parent}", *old.split(), "--global-models-dir=x", "--pretrained=False", "-p", "10"]

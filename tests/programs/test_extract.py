@@ -1,4 +1,4 @@
-"""prep/extract.py as a user runs it: what it writes, what it refuses, and that it can be interrupted."""
+"""twostream extract as a user runs it: what it writes, what it refuses, and that it can be interrupted."""
 
 import errno
 import json
@@ -50,7 +50,7 @@ def videos(tmp_path) -> Path:
 
 @pytest.fixture
 def extract(run_program, tmp_path, videos):
-    """Run the program over those videos into tmp_path/data (or what the flags say); check its exit code."""
+    """Run the program on these videos into tmp_path/data (or --root); check its exit code."""
 
     def run(*flags, code: int = 0, env: dict | None = None):
         words = [] if any(str(flag).startswith("--root") for flag in flags) else ["--root", tmp_path / "data"]
@@ -93,7 +93,7 @@ def stored(root: Path, input_type: str, video_id: str = "a") -> list[bytes]:
 # ------------------------------------------------------------------------------------------------ what is written
 
 
-def test_toy_world_has_a_flow_image_beside_every_frame(toy_root):
+def test_toy_world_has_a_flow_image_for_every_frame(toy_root):
     names = [f"{k + 1:05d}.jpg" for k in range(toy.NUM_FRAMES)]
     for input_type in ("rgb", "farneback"):
         store = FrameFolders(toy_root, input_type)
@@ -105,7 +105,7 @@ def test_toy_world_has_a_flow_image_beside_every_frame(toy_root):
             assert record["fps"] == 15 and record["damage"] == "" and record["id"] == video_id
 
 
-def test_flow_images_are_those_of_the_decoded_frames_the_last_pair_repeated(videos, tmp_path):
+def test_flow_images_equal_opencv_on_the_decoded_frames_and_the_last_repeats(videos, tmp_path):
     extract_video(job(tmp_path, videos / "left" / "a.mkv"))
     assert stored(tmp_path, "farneback") == expected_flow_files(moving_pictures(), FlowCoding())
 
@@ -116,7 +116,7 @@ def test_rgb_images_are_the_frames(videos, tmp_path):
     assert stored(tmp_path, "rgb") == truth
 
 
-def test_one_frame_does_not_move(tmp_path):
+def test_a_video_of_one_frame_has_no_motion(tmp_path):
     toy.write_video(tmp_path / "one.mkv", moving_pictures(1))
     result = extract_video(job(tmp_path, tmp_path / "one.mkv"))
     assert (result.num_frames, result.num_images) == (1, 2)
@@ -124,7 +124,7 @@ def test_one_frame_does_not_move(tmp_path):
     assert (image == 128).all()  # a flat grey is exact in JPEG
 
 
-def test_frame_step_stores_a_subset_of_the_full_extraction(videos, tmp_path):
+def test_stored_step_stores_a_subset_of_the_full_extraction(videos, tmp_path):
     extract_video(job(tmp_path / "all", videos / "left" / "a.mkv"))
     settings = ExtractionSettings(short_side=0, stored_step=3, flow=SETTINGS.flow)
     extract_video(job(tmp_path / "some", videos / "left" / "a.mkv", settings))
@@ -134,7 +134,7 @@ def test_frame_step_stores_a_subset_of_the_full_extraction(videos, tmp_path):
     assert all(some[name] == full[name] for name in names)
 
 
-def test_old_coding_switch(extract, tmp_path):
+def test_flow_coding_of_2d_kinectics(extract, tmp_path):
     extract("--flow_coding=2d-kinectics", "--input_types=farneback")
     truth = expected_flow_files(moving_pictures(), FlowCoding(bound=8, integer_scale=True, planes=False), quality=90)
     assert stored(tmp_path / "data", "farneback") == truth
@@ -151,7 +151,7 @@ def test_flow_from_stored_frames_has_the_same_indices(extract, tmp_path):
     assert len(stored(data, "farneback")) == NUM_FRAMES
     frames = FrameFolders(data, "rgb").read("a", list(range(NUM_FRAMES)))
     assert stored(data, "farneback") == expected_flow_files(frames, FlowCoding())
-    # The record tells the size of the frames that were used, not the one that was asked for.
+    # The record has the size of the stored frames, not the one of the flag.
     assert json.loads((data / "farneback-images" / "extraction.json").read_text())["short_side"] == 0
 
 
@@ -176,7 +176,7 @@ def test_number_of_workers_does_not_change_a_byte(extract, tmp_path):
 def test_running_again_does_nothing(extract, tmp_path):
     extract()
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*")}
-    assert "2 of 2 videos are done already" in extract().stdout
+    assert "2 of 2 videos are already done" in extract().stdout
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*")} == before
 
 
@@ -191,10 +191,10 @@ def test_a_missing_input_type_is_added_and_the_rest_left(extract, tmp_path):
 @pytest.mark.parametrize(
     "flag, words",
     [
-        ("--short_side=32", "short_side = 0, asked is 32"),
-        ("--quality=80", "quality = 90, asked is 80"),
-        ("--bound=8", "flow.coding.bound = 20.0, asked is 8.0"),
-        ("--flow_preset=2d-kinectics", "flow.parameters.iterations = 3, asked is 10"),
+        ("--short_side=32", "short_side = 0, now it is 32"),
+        ("--quality=80", "quality = 90, now it is 80"),
+        ("--bound=8", "flow.coding.bound = 20.0, now it is 8.0"),
+        ("--flow_preset=2d-kinectics", "flow.parameters.iterations = 3, now it is 10"),
     ],
 )
 def test_other_settings_are_refused_with_both_values(videos, tmp_path, extract, flag, words):
@@ -205,7 +205,7 @@ def test_other_settings_are_refused_with_both_values(videos, tmp_path, extract, 
 
 def test_refused_settings_claim_no_other_tree(tmp_path):
     claim_tree(tmp_path, ExtractionSettings(rgb=False, flow=SETTINGS.flow, short_side=64))
-    with pytest.raises(BadInputError, match="short_side = 64, asked is 0"):
+    with pytest.raises(BadInputError, match="short_side = 64, now it is 0"):
         claim_tree(tmp_path, SETTINGS)
     assert not (tmp_path / "rgb-images").exists()
 
@@ -220,7 +220,7 @@ def test_broken_settings_file_is_named(tmp_path, text):
 
 @pytest.fixture
 def started(tmp_path):
-    """Start the program over six longer videos in a process group of its own; return it in mid-run."""
+    """Start the program on six longer videos in its own process group; return it in the middle of the run."""
     rng = np.random.default_rng(0)
     for k in range(6):
         toy.write_video(tmp_path / "long" / f"v{k}.mkv", rng.integers(0, 256, (40, 96, 128, 3), np.uint8))
@@ -234,7 +234,7 @@ def started(tmp_path):
         process = subprocess.Popen([*command(root), *flags], cwd=REPOSITORY, start_new_session=True, **pipes)
         while process.poll() is None and not list(root.glob("rgb-images/.tmp-*/00005.jpg")):
             time.sleep(0.01)
-        assert process.poll() is None, "it ended before it could be interrupted"
+        assert process.poll() is None, "it ended too early to be interrupted"
         return process
 
     def finish(root: Path) -> None:
@@ -250,7 +250,7 @@ def processes_that_name(word: Path) -> list[str]:
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             found += [path.read_bytes().decode(errors="replace")] if bytes(word) in path.read_bytes() else []
-        except OSError:  # it has just ended
+        except OSError:  # the process has just ended
             continue
     return found
 
@@ -263,7 +263,7 @@ def wait_until_gone(word: Path) -> None:
     raise AssertionError(f"still running: {processes_that_name(word)}")
 
 
-def test_what_a_worker_could_not_remove_is_removed_when_all_have_ended(started, tmp_path):
+def test_what_a_worker_could_not_remove_is_removed_at_the_end(started, tmp_path):
     root = tmp_path / "data"
     process = started(root)
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
@@ -276,7 +276,7 @@ def test_what_a_worker_could_not_remove_is_removed_when_all_have_ended(started, 
     assert not list(root.glob("*/.tmp-*"))
 
 
-def test_killed_run_goes_on_to_the_same_tree(started, tmp_path):
+def test_killed_run_continues_to_the_same_tree(started, tmp_path):
     started.finish(tmp_path / "undisturbed")
     process = started(tmp_path / "killed")
     os.killpg(process.pid, signal.SIGKILL)
@@ -308,14 +308,14 @@ def test_several_copies_on_one_list_end_well(started, tmp_path):
     assert tree(tmp_path / "together") == tree(tmp_path / "alone")
 
 
-def test_killed_extraction_is_the_undisturbed_one(tmp_path):
+def test_killed_extraction_equals_an_undisturbed_one(tmp_path):
     tally = run_rounds(tmp_path, kills=100, seed=0)
     assert tally.kills >= 100
     assert (tally.differing, tally.orphans) == (0, 0)
 
 
 @pytest.mark.slow
-def test_killed_extraction_with_a_server_of_flow_is_the_undisturbed_one(tmp_path):
+def test_killed_extraction_with_a_flow_server_equals_an_undisturbed_one(tmp_path):
     tally = run_rounds(tmp_path, kills=40, seed=0, device="torch-cpu")
     assert tally.kills >= 40
     assert (tally.differing, tally.orphans) == (0, 0)
@@ -324,7 +324,7 @@ def test_killed_extraction_with_a_server_of_flow_is_the_undisturbed_one(tmp_path
 # --------------------------------------------------------------------------------------------------- bad videos
 
 
-def test_bad_videos_are_listed_and_the_good_ones_done(extract, videos, tmp_path):
+def test_bad_videos_are_listed_and_good_ones_extracted(extract, videos, tmp_path):
     (videos / "left" / "empty.mp4").write_bytes(b"")
     (videos / "left" / "text.mp4").write_text("no video " * 100)
     (videos / "right" / "link.mp4").symlink_to("nowhere")
@@ -366,6 +366,12 @@ def test_flow_of_a_broken_stored_frame_is_a_bad_video(videos, tmp_path):
     assert FrameFolders(tmp_path, "farneback").video_ids() == []
 
 
+def test_flow_of_frames_that_are_not_consecutive_is_refused(videos, tmp_path):
+    extract_video(job(tmp_path, videos / "left" / "a.mkv", ExtractionSettings(short_side=0, stored_step=2)))
+    with pytest.raises(VideoError, match="rgb-images/a holds one frame in 2, but .* --videos"):
+        extract_video(job(tmp_path, None, ExtractionSettings(rgb=False, flow=SETTINGS.flow)))
+
+
 def test_video_that_changed_since_its_frames_were_stored_is_refused(videos, tmp_path):
     extract_video(job(tmp_path, videos / "left" / "a.mkv", ExtractionSettings(short_side=0)))
     toy.write_video(tmp_path / "other.mkv", moving_pictures(NUM_FRAMES - 1))
@@ -390,7 +396,7 @@ def test_video_that_changed_since_its_frames_were_stored_is_refused(videos, tmp_
         (["--poly_n=4"], "--poly_n is 4"),
         (["--no-videos"], "--videos"),
         (["--flow_device=gpu"], "expected cpu, cuda, cuda:1 or torch-cpu"),
-        (["--flow_device=cuda", "--input_types=rgb,dis"], "computes farneback only, not dis"),
+        (["--flow_device=cuda", "--input_types=rgb,dis"], "computes only farneback, not dis"),
         (["--flow_device=cuda", "--scheduler=tcp://nowhere:1"], "--shard"),
         (["--no_such_flag=1"], "no_such_flag"),
     ],
@@ -410,7 +416,7 @@ def test_folder_without_videos_ends_with_3(run_program, tmp_path):
     assert not (tmp_path / "data").exists()
 
 
-def test_two_videos_of_one_id_end_with_3_and_can_be_told_apart_by_path(extract, videos, tmp_path):
+def test_two_videos_with_one_id_end_with_3_and_get_ids_by_path(extract, videos, tmp_path):
     shutil.copy(videos / "left" / "a.mkv", videos / "right" / "a.mkv")
     assert "--ids=path" in extract(code=3).stderr
     extract("--ids=path", "--input_types=rgb")
@@ -429,7 +435,7 @@ def test_bad_video_is_not_tried_again_until_it_or_the_settings_change(extract, v
     assert stored(tmp_path / "data", "rgb", "cut") == stored(tmp_path / "data", "rgb", "a")
 
 
-def test_hanging_ffmpeg_costs_its_video_only(extract, videos, tmp_path):
+def test_hanging_ffmpeg_fails_only_its_video(extract, videos, tmp_path):
     fake = tmp_path / "bin" / "ffmpeg"
     fake.parent.mkdir()
     fake.write_text(
@@ -452,7 +458,7 @@ def test_long_video_is_refused_before_it_is_decoded(extract, tmp_path):
 # ------------------------------------------------------------------------------------------- a part of the videos
 
 
-def test_shards_together_are_the_whole(extract, tmp_path):
+def test_shards_together_make_the_whole_tree(extract, tmp_path):
     extract()
     for part in ("0/2", "1/2"):
         extract(f"--root={tmp_path / 'parts'}", f"--shard={part}")
@@ -469,7 +475,7 @@ def test_shards_list_their_own_failures(extract, videos, tmp_path):
     assert [path.name for path in (tmp_path / "data").glob("*.jsonl")] == ["failed_videos.2-of-3.jsonl"]
 
 
-def test_cluster_one_of_whose_workers_is_killed_makes_the_same_tree(started, tmp_path):
+def test_cluster_with_a_killed_worker_makes_the_same_tree(started, tmp_path):
     started.finish(tmp_path / "here")
     (tmp_path / "cluster").mkdir()
     cluster = DaskScheduler(tmp_path / "cluster")
@@ -487,11 +493,11 @@ def test_cluster_one_of_whose_workers_is_killed_makes_the_same_tree(started, tmp
 def test_only_listed_videos_are_extracted(extract, tmp_path):
     (tmp_path / "list.csv").write_text("video,label\nb c.mkv,x\nnowhere.mkv,x\n")
     result = extract("--list", tmp_path / "list.csv")
-    assert "1 of 2 listed videos are there; not: nowhere" in result.stdout
+    assert "1 of 2 listed videos exist; missing: nowhere" in result.stdout
     assert FrameFolders(tmp_path / "data", "rgb").video_ids() == ["b c"]
 
 
-def test_trimming_cuts_segments_out_of_the_file(extract, videos, tmp_path):
+def test_trim_cuts_segments_out_of_the_file(extract, videos, tmp_path):
     toy.write_video(videos / "long.mkv", moving_pictures(60), fps=10)
     rows = ["label,youtube_id,time_start,time_end,split", "x,long,1,3,train", "x,long,4,5,train", "x,gone,1,2,train"]
     (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
@@ -525,7 +531,7 @@ def test_broken_record_of_stored_frames_is_a_bad_video(extract, tmp_path):
     assert FrameFolders(tmp_path / "data", "farneback").video_ids() == ["b c"]
 
 
-def test_plan_says_what_is_to_do_and_writes_nothing(extract, tmp_path):
+def test_plan_is_printed_and_nothing_written(extract, tmp_path):
     result = extract("--plan")
     assert "plan: 2 videos, about 20 frames, 40 images" in result.stdout
     assert not (tmp_path / "data").exists()
@@ -541,8 +547,8 @@ def test_packed_store_holds_the_same_images_and_records(extract, tmp_path):
         loose, packed = open_store(tmp_path / "data", input_type), open_store(tmp_path / "packed", input_type)
         assert (loose.kind, packed.kind) == ("folders", "packed")
         assert content(loose) == content(packed)
-    extract(f"--root={tmp_path / 'packed'}")  # recognised without being told
-    assert "2 of 2 videos are done already" in extract(f"--root={tmp_path / 'packed'}", "--store=packed").stdout
+    extract(f"--root={tmp_path / 'packed'}")  # recognised without the flag
+    assert "2 of 2 videos are already done" in extract(f"--root={tmp_path / 'packed'}", "--store=packed").stdout
     assert "packed" in extract(f"--root={tmp_path / 'packed'}", "--store=folders", code=3).stderr
 
 
@@ -557,7 +563,7 @@ def test_flow_of_packed_frames(extract, tmp_path):
 
 
 def assert_same_trees(one: Path, other: Path, *, made_by: str) -> None:
-    """The same images and records, where flow images may differ as roundings do, by few levels in few places."""
+    """The same images and records, but flow images may differ by rounding: by few levels in few pixels."""
     for input_type in ("rgb", "farneback"):
         expected, found = (content(open_store(root, input_type)) for root in (one, other))
         assert expected.keys() == found.keys() and expected
@@ -572,13 +578,13 @@ def assert_same_trees(one: Path, other: Path, *, made_by: str) -> None:
         pairs = [(images[n], found[v][n]) for v, images in expected.items() for n in images]
         decoded = [[cv2.imdecode(np.frombuffer(jpeg, np.uint8), -1).ravel() for jpeg in pair] for pair in pairs]
         difference = np.abs(np.subtract(*(np.concatenate(side).astype(int) for side in zip(*decoded, strict=True))))
-        # A level that is rounded otherwise is spread over its block by JPEG.
+        # JPEG spreads a level that is rounded differently over its block.
         assert (difference > 0).mean() < 0.005 and (difference > 1).mean() < 0.0005
 
 
 @pytest.fixture
 def two_sizes(videos) -> Path:
-    """Those videos, and two of another size, one of which is long enough for several windows."""
+    """The two videos and two of another size, one of them long enough for several windows."""
     for name, num_frames in (("small", 4), ("long", 70)):
         pictures = np.ascontiguousarray(moving_pictures(num_frames, seed=num_frames)[:, :40, :50])
         toy.write_video(videos / f"{name}.mkv", pictures)
@@ -595,7 +601,7 @@ FLOW_FLAGS = {
 
 
 @pytest.mark.parametrize("flags", FLOW_FLAGS.values(), ids=FLOW_FLAGS)
-def test_flow_device_makes_the_tree_of_the_cpu(extract, two_sizes, tmp_path, flags):
+def test_flow_device_makes_the_same_tree_as_the_cpu(extract, two_sizes, tmp_path, flags):
     extract(*flags)
     result = extract(*flags, f"--root={tmp_path / 'device'}", "--flow_device=torch-cpu")
     assert_same_trees(tmp_path / "data", tmp_path / "device", made_by="cpu")
@@ -608,15 +614,15 @@ def test_flow_device_and_the_cpu_continue_each_other(extract, two_sizes, tmp_pat
     extract(both, "--shard=1/2", "--flow_device=torch-cpu")
     made = {v: "flow_device" in r["record"] for v, r in content(open_store(tmp_path / "both", "farneback")).items()}
     assert made == {"a": False, "b c": True, "long": False, "small": True}
-    shutil.rmtree(tmp_path / "both" / "farneback-images" / "a")  # its frames stay
+    shutil.rmtree(tmp_path / "both" / "farneback-images" / "a")  # its frames are kept
     extract(both, "--flow_device=torch-cpu")
     again = extract(both, "--flow_device=torch-cpu")
-    assert "4 of 4 videos are done already" in again.stdout and "flow on" not in again.stdout
+    assert "4 of 4 videos are already done" in again.stdout and "flow on" not in again.stdout
     extract()
     assert content(open_store(tmp_path / "both", "rgb")) == content(open_store(tmp_path / "data", "rgb"))
 
 
-def test_flow_device_takes_stored_frames(extract, two_sizes, tmp_path):
+def test_flow_device_reads_stored_frames(extract, two_sizes, tmp_path):
     extract("--input_types=rgb")
     shutil.copytree(tmp_path / "data", tmp_path / "device")
     extract("--no-videos", "--input_types=farneback")
@@ -635,7 +641,7 @@ def test_bad_videos_are_listed_with_a_flow_device_too(extract, videos, tmp_path)
     assert not list((tmp_path / "data").glob("*/.tmp-*"))
 
 
-def test_without_a_gpu_the_cpu_takes_over_and_that_is_said_in_one_line(extract, tmp_path):
+def test_without_a_gpu_the_cpu_computes_flow_and_one_line_says_so(extract, tmp_path):
     extract()
     result = extract(f"--root={tmp_path / 'device'}", "--flow_device=cuda")
     (line,) = [line for line in result.stdout.splitlines() if "--flow_device" in line]
@@ -643,7 +649,7 @@ def test_without_a_gpu_the_cpu_takes_over_and_that_is_said_in_one_line(extract, 
     assert tree(tmp_path / "data") == tree(tmp_path / "device")
 
 
-def test_flow_on_a_gpu_makes_the_tree_of_the_cpu(extract, two_sizes, tmp_path):
+def test_flow_on_a_gpu_makes_the_same_tree_as_the_cpu(extract, two_sizes, tmp_path):
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
@@ -662,7 +668,7 @@ def children(pid: int) -> dict[int, str]:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             if parent == pid:
                 found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
-        except OSError:  # it has just ended
+        except OSError:  # the process has just ended
             continue
     return found
 
@@ -680,18 +686,18 @@ def has_ended(pid: int) -> bool:
 
 @pytest.fixture
 def started_with_device(started):
-    """Start the program with a flow device, in mid-run; its process and the ids of the device's and of a worker."""
+    """Start the program with a flow device; return, in mid-run, its process and the ids of the server and of a worker."""
 
     def start(root: Path) -> tuple[subprocess.Popen, int, int]:
         process = started(root, "--flow_device=torch-cpu")
-        there = children(process.pid)
-        (server,) = [pid for pid, command in there.items() if "flow.server" in command]
-        return process, server, next(pid for pid, command in there.items() if "spawn_main" in command)
+        running = children(process.pid)
+        (server,) = [pid for pid, command in running.items() if "twostream.flow.server" in command]
+        return process, server, next(pid for pid, command in running.items() if "spawn_main" in command)
 
     return start
 
 
-def test_killed_process_of_the_flow_ends_the_run_and_the_next_goes_on(started, started_with_device, tmp_path):
+def test_killed_flow_server_ends_the_run_and_the_next_continues(started, started_with_device, tmp_path):
     root = tmp_path / "data"
     process, server, _ = started_with_device(root)
     os.kill(server, signal.SIGKILL)
@@ -701,11 +707,11 @@ def test_killed_process_of_the_flow_ends_the_run_and_the_next_goes_on(started, s
     assert "flow on torch-cpu: its process has ended" in line and "run the command again" in line
     wait_until_gone(tmp_path / "long")
     assert not list(root.glob("*/.tmp-*")) and not (root / "failed_videos.jsonl").exists()
-    started.finish(root)  # by OpenCV
+    started.finish(root)  # with OpenCV
     assert len(open_store(root, "farneback").video_ids()) == 6
 
 
-def test_killed_worker_costs_its_video_a_second_try_on_the_device(started, started_with_device, tmp_path):
+def test_video_of_a_killed_worker_is_tried_again_on_the_device(started, started_with_device, tmp_path):
     root = tmp_path / "data"
     process, server, worker = started_with_device(root)
     os.kill(worker, signal.SIGKILL)
@@ -740,7 +746,7 @@ def test_signals_leave_no_process_and_no_half_video_with_a_flow_device(
     wait_until_gone(tmp_path / "long")
     if number != signal.SIGKILL or send is os.kill:  # workers that outlive the program clean up
         assert not list(root.glob("*/.tmp-*"))
-    for input_type in ("rgb", "farneback"):  # what is published is whole
+    for input_type in ("rgb", "farneback"):  # what is published is complete
         for video_id, images in content(open_store(root, input_type)).items():
             assert len(images) == 41, video_id
     assert not (root / "failed_videos.jsonl").exists()
@@ -758,7 +764,7 @@ def test_root_and_videos_may_be_links(extract, videos, tmp_path):
     assert FrameFolders(tmp_path / "elsewhere", "rgb").video_ids() == ["a", "b c"]
 
 
-def test_full_disk_ends_with_4_and_the_next_run_goes_on(started, tmp_path):
+def test_full_disk_ends_with_4_and_the_next_run_continues(started, tmp_path):
     root = tmp_path / "data"
     limited = ["bash", "-c", 'trap "" XFSZ; ulimit -f 8; exec "$@"', "x", *started.command(root), "--check_space=False"]
     result = subprocess.run(limited, cwd=REPOSITORY, capture_output=True, text=True)
@@ -816,5 +822,5 @@ def test_times_of_files_do_not_matter(extract, videos, tmp_path):
     rng = np.random.default_rng(0)
     for path in [*videos.rglob("*"), *(tmp_path / "data").rglob("*")]:
         os.utime(path, (rng.uniform(0, 4e9),) * 2)
-    assert "2 of 2 videos are done already" in extract().stdout
+    assert "2 of 2 videos are already done" in extract().stdout
     assert tree(tmp_path / "data") == before

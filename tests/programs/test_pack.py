@@ -1,4 +1,4 @@
-"""prep/pack.py as a user runs it: there and back without a change, damage listed, killed and run again, trained on."""
+"""twostream pack as a user runs it: both ways without a change, damage listed, killed and run again, trained on."""
 
 import json
 import os
@@ -24,7 +24,7 @@ JPEGS = [encode_jpeg(noise_image(k), quality=90, chroma_subsampling=False) for k
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    """Image folders of two input types: odd ids, a video of every third frame, one of another tool without a record."""
+    """Image folders of two input types: odd ids, one video with every third frame, one of another tool without a record."""
     root = tmp_path / "folders"
     for input_type in ("rgb", "farneback"):
         store = FrameFolders(root, input_type)
@@ -60,7 +60,7 @@ def tree(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_there_and_back_is_the_same_to_the_byte(root, pack, tmp_path):
+def test_packing_and_unpacking_changes_no_byte(root, pack, tmp_path):
     odd = root / "rgb-images" / "a" / "video.json"
     odd.write_text(json.dumps(json.loads(odd.read_text()), indent=3) + "\n\n")  # edited by hand, or by a later version
     before = tree(root)
@@ -75,7 +75,7 @@ def test_there_and_back_is_the_same_to_the_byte(root, pack, tmp_path):
     assert tree(tmp_path / "back") == before
 
 
-def test_run_again_copies_what_is_missing(root, pack, tmp_path):
+def test_running_again_copies_what_is_missing(root, pack, tmp_path):
     pack(root, tmp_path / "packed", "packed", "--input_types=rgb")
     assert not (tmp_path / "packed" / "farneback-images").exists()
     before = tree(tmp_path / "packed")
@@ -89,7 +89,7 @@ def test_run_again_copies_what_is_missing(root, pack, tmp_path):
     assert open_store(tmp_path / "packed", "rgb").video_ids() == sorted([*IDS, "new"])
 
 
-def test_killed_and_run_again(root, pack, tmp_path):
+def test_a_killed_copy_is_completed_by_running_again(root, pack, tmp_path):
     store = FrameFolders(root, "dis")
     for number in range(300):
         with store.writer(f"v{number:03d}") as writer:
@@ -112,9 +112,9 @@ def test_killed_and_run_again(root, pack, tmp_path):
     assert tree(tmp_path / "back") == tree(root)
 
 
-def flip_bit(path: Path, place: int = 400) -> None:
+def flip_bit(path: Path, offset: int = 400) -> None:
     data = bytearray(path.read_bytes())
-    data[place] ^= 4
+    data[offset] ^= 4
     path.write_bytes(data)
 
 
@@ -134,7 +134,7 @@ def test_damaged_videos_are_listed_and_not_published(root, pack, tmp_path):
     for name in ("c/00002.jpg: ", "d/00006.jpg: ", "e/video.json: ", "f/00007.jpg: "):
         assert name in result.stderr
     assert open_store(tmp_path / "packed", "rgb").video_ids() == sorted([*IDS, "g"])
-    flip_bit(folder / "c" / "00002.jpg")  # mended
+    flip_bit(folder / "c" / "00002.jpg")  # undone
     result = pack(root, tmp_path / "packed", "packed", code=5)
     assert "3 bad videos:" in result.stderr and open_store(tmp_path / "packed", "rgb").has("c")
 
@@ -144,8 +144,8 @@ def test_every_flipped_bit_of_a_packed_video_is_found(root, tmp_path):
     (path,) = (tmp_path / "packed" / "rgb-images").glob("*.tar")
     whole = path.read_bytes()
     offset = whole.index(JPEGS[3])
-    for place in np.linspace(0, len(JPEGS[3]) - 1, 20).astype(int):
-        flip_bit(path, offset + int(place))
+    for position in np.linspace(0, len(JPEGS[3]) - 1, 20).astype(int):
+        flip_bit(path, offset + int(position))
         with pytest.raises(BadInputError, match="a/00004.jpg: .*extract it again"):
             copy_video(CopyJob(str(tmp_path / "packed"), str(tmp_path / "out"), "rgb", "a", "folders"))
         path.write_bytes(whole)
@@ -155,21 +155,21 @@ def test_every_flipped_bit_of_a_packed_video_is_found(root, tmp_path):
 
 
 def test_wrong_command_lines_and_trees(root, pack, tmp_path):
-    assert "--root itself" in pack(root, root, "packed", code=2).stderr
+    assert "the same folder as --root" in pack(root, root, "packed", code=2).stderr
     pack(root, tmp_path / "x", "zip", code=2)
     assert "has no images" in pack(tmp_path / "nothing", tmp_path / "x", "packed", code=3).stderr
     assert "dis-images has no videos" in pack(root, tmp_path / "x", "packed", "--input_types=dis", code=3).stderr
     pack(root, tmp_path / "x", "packed", "--input_types=rgb")
     assert "'packed' store, expected 'folders'" in pack(root, tmp_path / "x", "folders", code=3).stderr
     (tmp_path / "x" / "annotations.json").write_text("{}")
-    assert "annotations.json is not the same" in pack(root, tmp_path / "x", "packed", code=3).stderr
+    assert "annotations.json differs from" in pack(root, tmp_path / "x", "packed", code=3).stderr
     (tmp_path / "x" / "annotations.json").unlink()
     (tmp_path / "x" / "rgb-images" / "extraction.json").write_text("{}")
-    assert "extraction.json is not the same" in pack(root, tmp_path / "x", "packed", code=3).stderr
+    assert "extraction.json differs from" in pack(root, tmp_path / "x", "packed", code=3).stderr
     assert not open_store(tmp_path / "x", "farneback").video_ids(), "found before anything was copied"
 
 
-def test_training_reads_the_packed_tree_without_being_told(root, pack, tmp_path):
+def test_training_reads_the_packed_frames_without_a_flag(root, pack, tmp_path):
     import torch
 
     from twostream.clips.crops import CentreCrop
@@ -181,8 +181,8 @@ def test_training_reads_the_packed_tree_without_being_told(root, pack, tmp_path)
     batches = []
     for data in (root, tmp_path / "packed"):
         store = open_store(data, "farneback")
-        videos, absent = usable_videos(read_annotations(data), "train", store)
-        assert len(videos) == len(IDS) and not len(absent)
+        videos, unusable = usable_videos(read_annotations(data), "train", store)
+        assert len(videos) == len(IDS) and not len(unusable)
         clips = ClipDataset(Items(videos, stream, clip_step=3, crop=CentreCrop(32)), store)
         loader = eval_loader(clips, batch_size=4, num_workers=2, pin_memory=False)
         batches.append(torch.cat([batch[0] for batch in loader]))

@@ -1,4 +1,4 @@
-"""test.py as a user runs it, on a network that train.py trained for one iteration on the toy world."""
+"""test.py run as a user runs it, on a network that train.py trained for one iteration on the toy videos."""
 
 import hashlib
 import json
@@ -26,12 +26,12 @@ from twostream.stream import StreamConfig
 
 SIZE = 75
 FLAGS = ("--workers=0", "--device=cpu")
-FEW = ("--frame_step=16", "--consensus=mean")  # two clips a video, for tests of something else
+FEW = ("--frame_step=16", "--consensus=mean")  # two clips per video, for tests of something else
 
 
 @pytest.fixture(scope="module")
 def trained(toy_root, tmp_path_factory):
-    """Folder of the runs, with one RGB run of one iteration; tests that change it take a copy."""
+    """Folder of the runs, with one RGB run of one iteration; tests that change it use a copy."""
     save_root = tmp_path_factory.mktemp("runs")
     words = ["--input_type=rgb", "--max_iterations=1", f"--input_size={SIZE}", "-b", 2, "--pretrained=False", *FLAGS]
     words.append("--arch=squeezenet1_1")
@@ -47,7 +47,7 @@ def save_root(trained, tmp_path):
 
 @pytest.fixture
 def root(toy_root, tmp_path):
-    """A data root whose annotations and list of RGB videos a test may change; the images are those of toy_root."""
+    """A data root whose annotations and list of RGB videos a test may change; its images are links to toy_root."""
     root = tmp_path / "data"
     (root / "rgb-images").mkdir(parents=True)
     shutil.copy(toy_root / "annotations.json", root)
@@ -64,9 +64,9 @@ def run_test(run_here):
 
 
 def assert_close(logits, truth):
-    """Equal but for the order of sums, which the size of the batch decides.
+    """Equal except for the order of summation, which depends on the batch size.
 
-    float32 rounds to 6e-8, and the layers add that up to some 1e-6 of the largest logit.
+    float32 rounds to 6e-8; over the layers, that grows to some 1e-6 of the largest logit.
     """
     np.testing.assert_allclose(logits, truth, rtol=0, atol=1e-5 * np.abs(truth).max())
 
@@ -84,7 +84,7 @@ def refused(result) -> str:
 
 @pytest.fixture(scope="module")
 def scored(trained, toy_root, tmp_path_factory):
-    """Every 4th frame of val, scored in batches of 5, with old spellings; (table, run folder, printed lines)."""
+    """Every 4th frame of val scored in batches of 5, with old spellings of flags: (table, run folder, printed lines)."""
     save_root = shutil.copytree(trained, tmp_path_factory.mktemp("scored") / "runs")
     words = ["--input=rgb", "--test-iteration=1", "--frame-step=4", "-tb", "5", "--learning-rate=0.1", *FLAGS]
     words += [f"root={toy_root}", f"--save-root={save_root}"]
@@ -109,12 +109,12 @@ def test_table_lists_the_split_and_every_4th_frame(scored, toy_root):
 
 
 def test_logits_are_those_of_the_checkpoint(scored, toy_root):
-    """Network, pictures and crop put together by hand: one picture at a time, without loader and batches."""
+    """Against network, picture and crop put together by hand: one picture at a time, without loader and batches."""
     table, run, _ = scored
     content = torch.load(run / "checkpoint_000001.pth", weights_only=True)
     network = build_model(StreamConfig.from_json(content["stream"])).eval()
     network.backbone.load_state_dict(content["weights"])
-    # 96 pixels become int(1.1 * 75) = 82, of which the middle 75 are seen: the middle 88 of the 96, resized.
+    # 96 pixels become int(1.1 * 75) = 82, and the network sees the middle 75 of them: the middle 88 of the 96, resized.
     side = round(96 * SIZE / 82)
     edge = (96 - side) // 2
     for row in range(0, len(table.logits), 5):
@@ -125,7 +125,7 @@ def test_logits_are_those_of_the_checkpoint(scored, toy_root):
         with torch.no_grad():
             logits = network(clip).numpy()[0]
         assert_close(table.logits[row], logits)
-    # The comparison says something: rows differ by much more.
+    # The tolerance is meaningful: rows differ by much more.
     with pytest.raises(AssertionError):
         assert_close(table.logits[5], table.logits[0])
 
@@ -168,7 +168,7 @@ def test_several_iterations_and_another_split(run_test, toy_root, save_root):
     result = run_test(toy_root, save_root, "--test_iterations=3,1", "--split=train", *FEW)
     assert result.returncode == 0, result.stderr
     assert {path.name for path in run.glob("scores_*")} == {"scores_train_000001.npz", "scores_train_000003.npz"}
-    # One that is not there is found out before the first is scored.
+    # A missing iteration is an error before anything is scored.
     message = refused(run_test(toy_root, save_root, "--test_iteration=1,7", *FEW))
     assert "no checkpoint of iteration 7; choose from 1, 3" in message
     assert not list(run.glob("scores_val_*"))
@@ -184,12 +184,12 @@ def test_several_iterations_and_another_split(run_test, toy_root, save_root):
         (["--split=test"], "no videos in split 'test'"),
     ],
 )
-def test_flags_that_disagree_exit_3(run_test, toy_root, trained, words, message):
+def test_flags_that_disagree_with_the_checkpoint_exit_3(run_test, toy_root, trained, words, message):
     assert message in refused(run_test(toy_root, trained, *FEW, *words))
 
 
-def test_frames_that_a_sparse_extraction_does_not_have_exit_3(run_test, root, save_root):
-    """Every fourth frame was stored: it can be scored at a step of 16, not of 6."""
+def test_frames_that_were_not_stored_exit_3(run_test, root, save_root):
+    """Every fourth frame was stored: clips can start every 16 frames, but not every 6."""
     text = (root / "annotations.json").read_text()
     (root / "annotations.json").write_text(text.replace('"num_frames"', '"frame_step": 4, "num_frames"'))
     message = refused(run_test(root, save_root, "--frame_step=6"))
@@ -198,7 +198,7 @@ def test_frames_that_a_sparse_extraction_does_not_have_exit_3(run_test, root, sa
     assert run_test(root, save_root, *FEW).returncode == 0
 
 
-def test_agreeing_flags_are_fine(run_test, toy_root, save_root):
+def test_agreeing_flags_are_accepted(run_test, toy_root, save_root):
     words = ("--seq_len=1", "--gap=1", f"--isize={SIZE}", "--arch=SqueezeNet1_1")
     assert run_test(toy_root, save_root, *FEW, *words).returncode == 0
 
@@ -209,7 +209,7 @@ def test_wrong_consensus_exits_2(run_test, toy_root, trained):
 
 
 @pytest.mark.parametrize("change", ["another class", "another order"])
-def test_other_class_list_exits_3(run_test, root, trained, change):
+def test_another_class_list_exits_3(run_test, root, trained, change):
     text = (root / "annotations.json").read_text()
     if change == "another class":
         text = text.replace('"red_right"', '"red_up"')
@@ -234,7 +234,7 @@ def test_video_without_images_is_counted_as_unscored(run_test, root, save_root):
 
 
 def test_flow_of_another_coding_exits_3(run_test, toy_root, tmp_path):
-    """A checkpoint trained on flow with bound 20, as the tree says, is scored; one of bound 8 is refused."""
+    """A checkpoint trained on flow of bound 20, as in the data root, is scored; one of bound 8 is refused."""
     (settings_path,) = (toy_root / "farneback-images").glob("*.json")
     coding = json.loads(settings_path.read_text())["flow"]
     for name, flow_coding, code in (("same", coding, 0), ("other", coding | {"coding": {"bound": 8}}, 3)):
@@ -265,8 +265,8 @@ def test_missing_and_damaged_checkpoints_exit_3(run_test, toy_root, save_root):
     assert not list(the_run(save_root).glob("scores_*"))
 
 
-def test_uniform_clips(run_test, toy_root, save_root):
-    """33 frames have starts 0 ... 31: the middles of five parts of them."""
+def test_evenly_spaced_clips(run_test, toy_root, save_root):
+    """33 frames have starts 0 ... 31; --num_clips=5 uses the middles of five equal parts of them."""
     assert run_test(toy_root, save_root, "--num_clips=5", "--consensus=mean").returncode == 0
     table = read_scores(the_run(save_root) / "scores_val_000001.npz")
     assert table.start.tolist() == [3, 9, 16, 22, 28] * 4
@@ -276,8 +276,8 @@ def test_uniform_clips(run_test, toy_root, save_root):
 
 
 @pytest.mark.parametrize("name", ["flip", "three-flip", "ten"])
-def test_views_are_what_they_are_called(run_test, toy_root, save_root, name):
-    """Each view cut out of the picture by hand, and mirrored as a picture."""
+def test_views_are_the_named_crops(run_test, toy_root, save_root, name):
+    """Against crops that are cut from the picture by hand, and mirrored as pictures."""
     assert run_test(toy_root, save_root, f"--views={name}", *FEW).returncode == 0
     table = read_scores(the_run(save_root) / "scores_val_000001.npz")
     content = torch.load(the_run(save_root) / "checkpoint_000001.pth", weights_only=True)
@@ -286,7 +286,7 @@ def test_views_are_what_they_are_called(run_test, toy_root, save_root, name):
     side = round(96 * SIZE / 82)  # 96 x 96 pixels; see above
     end, middle = 96 - side, (96 - side) // 2
     small = [(middle, middle), (0, 0), (0, end), (end, 0), (end, end)]
-    cuts = {number: (place, side, number >= 5) for number, place in enumerate(small * 2)}
+    cuts = {number: (corner, side, number >= 5) for number, corner in enumerate(small * 2)}
     cuts |= {number: ((0, 0), 96, number >= 13) for number in range(10, 16)}
     numbers = {"flip": [0, 5], "three-flip": list(range(10, 16)), "ten": list(range(10))}[name]
     assert table.view.tolist() == numbers * 2 * 4 and table.provenance["views"] == name
@@ -300,7 +300,7 @@ def test_views_are_what_they_are_called(run_test, toy_root, save_root, name):
             assert_close(table.logits[row], network(clip).numpy()[0])
 
 
-def test_half_precision_is_near(run_test, toy_root, save_root, scored):
+def test_half_precision_is_close(run_test, toy_root, save_root, scored):
     assert run_test(toy_root, save_root, "--amp=bf16", "--frame_step=4", "--consensus=mean").returncode == 0
     table, exact = read_scores(the_run(save_root) / "scores_val_000001.npz"), scored[0]
     assert table.provenance["amp"] == "bf16" and exact.provenance["amp"] == "off"
@@ -308,7 +308,7 @@ def test_half_precision_is_near(run_test, toy_root, save_root, scored):
     assert 0 < difference < 0.05  # bf16 has 8 bits
 
 
-def test_video_accuracy_is_printed_beside_that_of_frames(scored):
+def test_video_accuracy_is_printed_for_each_consensus(scored):
     table, _, printed = scored
     for rule in ("clstk-010", "softmax-mean"):
         order = (-Consensus.parse(rule).video_scores(table)).argsort(axis=1)
@@ -343,7 +343,7 @@ def test_shards_make_the_same_file(run_test, toy_root, save_root):
     assert not list(the_run(save_root).glob(".*parts"))
 
 
-def test_what_is_scored_alike_is_kept(run_test, toy_root, save_root):
+def test_a_score_file_with_the_same_settings_is_kept(run_test, toy_root, save_root):
     target = the_run(save_root) / "scores_val_000001.npz"
     run_test(toy_root, save_root, *FEW)
     before = target.stat().st_mtime_ns
@@ -352,15 +352,15 @@ def test_what_is_scored_alike_is_kept(run_test, toy_root, save_root):
     assert target.stat().st_mtime_ns == before
     assert f"wrote {target}" in run_test(toy_root, save_root, *FEW, "--rescore").stdout
     assert target.stat().st_mtime_ns > before
-    target.write_bytes(target.read_bytes()[:-1])  # damaged: it is not what is kept
+    target.write_bytes(target.read_bytes()[:-1])  # a damaged file is not kept
     assert f"wrote {target}" in run_test(toy_root, save_root, *FEW).stdout and len(read_scores(target).start) == 2 * 4
     before = target.stat().st_mtime_ns
     assert "exists already" not in run_test(toy_root, save_root, "--frame_step=8", "--consensus=mean").stdout
     assert target.stat().st_mtime_ns > before and len(read_scores(target).start) == 4 * 4
 
 
-def test_a_killed_scoring_goes_on(toy_root, save_root, tmp_path):
-    """SIGKILL, SIGTERM, and a whole pass: parts that are there are kept, and the file is the same."""
+def test_a_killed_scoring_continues(toy_root, save_root, tmp_path):
+    """After SIGKILL, after SIGTERM: finished parts are kept, and the file equals that of an undisturbed run."""
     run = the_run(save_root)
     target = run / "scores_val_000001.npz"
     root = shutil.copytree(toy_root, tmp_path / "data")
@@ -370,29 +370,29 @@ def test_a_killed_scoring_goes_on(toy_root, save_root, tmp_path):
     subprocess.run(command, cwd=REPOSITORY, env=env, check=True, capture_output=True)
     whole, ids = target.read_bytes(), sorted(read_scores(target).video_ids)
     target.unlink()
-    there = {}
+    done = {}
     for number, code, video in ((signal.SIGKILL, -signal.SIGKILL, 1), (signal.SIGTERM, 143, 3)):
-        # No part of this video or a later one is done before the signal: its second image is a pipe without writer.
+        # Scoring waits at this video until the signal comes: its second image is a pipe that nobody writes.
         image = root / "rgb-images" / ids[video] / "00002.jpg"
-        image.rename(tmp_path / "aside.jpg")
+        image.rename(tmp_path / "original.jpg")
         os.mkfifo(image)
         process = subprocess.Popen(
             command, cwd=REPOSITORY, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        while process.poll() is None and len(list(run.glob(".*parts/*.npy"))) <= len(there):
+        while process.poll() is None and len(list(run.glob(".*parts/*.npy"))) <= len(done):
             time.sleep(0.01)
         process.send_signal(number)
         assert process.wait(60) == code
         image.unlink()
-        (tmp_path / "aside.jpg").rename(image)
+        (tmp_path / "original.jpg").rename(image)
         now = {path: path.stat().st_mtime_ns for path in run.glob(".*parts/*.npy")}
-        assert len(now) > len(there) and there.items() <= now.items() and not target.exists()
-        there = now
+        assert len(now) > len(done) and done.items() <= now.items() and not target.exists()
+        done = now
     result = subprocess.run(command, cwd=REPOSITORY, env=env, check=True, capture_output=True, text=True)
-    assert f"{len(there)} of 8 parts are scored already" in result.stdout
+    assert f"{len(done)} of 8 parts are scored already" in result.stdout
     assert target.read_bytes() == whole and not list(run.glob(".*parts"))
 
 
-def test_stream_of_the_table_is_that_of_the_checkpoint(scored):
+def test_the_stream_of_the_table_is_that_of_the_checkpoint(scored):
     table, run, _ = scored
     assert table.stream == read_checkpoint(run / "checkpoint_000001.pth")["stream"]

@@ -1,4 +1,4 @@
-"""prep/verify.py: whatever is done to a data root is found, alone, and what it says mends it; a good root is left."""
+"""twostream verify: each fault of a data root is found, and nothing else; its command fixes it; a good root stays."""
 
 import importlib.metadata
 import json
@@ -29,7 +29,7 @@ from twostream.preparation import verify_root
 from twostream.preparation.extraction import ExtractionJob, extract_video
 from twostream.preparation.findings import KINDS, Finding, remake, remove
 from twostream.preparation.settings import ExtractionSettings, claim_tree
-from twostream.preparation.verify_root import Examination, estimate_bound
+from twostream.preparation.verify_root import RootCheck, estimate_bound
 from twostream.preparation.verify_video import VideoJob, check_video
 from twostream.programs.extract import build_parser, build_settings
 
@@ -90,20 +90,20 @@ def folders(videos, tmp_path) -> Path:
     return tmp_path / "data"
 
 
-def examine(root: Path, *input_types: str, quick: bool = False) -> Examination:
-    stores._OPEN_STORES.clear()  # other processes may have changed it, which never happens while the program runs
-    check = Examination(root, input_types, quick=quick)
-    for job in reversed(check.jobs()):  # any order will do
+def run_check(root: Path, *input_types: str, quick: bool = False) -> RootCheck:
+    stores._OPEN_STORES.clear()  # other processes may have changed the root, which never happens while the program runs
+    check = RootCheck(root, input_types, quick=quick)
+    for job in reversed(check.jobs()):  # in any order
         check.add(check_video(job))
     return check
 
 
-def diagnose(root: Path, *input_types: str, quick: bool = False) -> list[Finding]:
-    return examine(root, *input_types, quick=quick).findings()
+def findings_of(root: Path, *input_types: str, quick: bool = False) -> list[Finding]:
+    return run_check(root, *input_types, quick=quick).findings()
 
 
 def republish(store: FrameStore, video_id: str, change: Callable[[dict], dict], images: Callable = lambda jpegs: jpegs):
-    """Write a video again with another record, and the checksums that belong to its images."""
+    """Write a video again with another record, and with the checksums of its images."""
     record = store.record(video_id)
     jpegs = images({index: store.read_bytes(video_id, index) for index in store.frame_indices(video_id)})
     store.remove(video_id)
@@ -114,11 +114,11 @@ def republish(store: FrameStore, video_id: str, change: Callable[[dict], dict], 
 
 
 def flip_bit(store: FrameStore, video_id: str, index: int, bit: int) -> Callable[[], None]:
-    """Change one bit of an image where it lies on the disk; returns what changes it back."""
+    """Change one bit of an image on the disk; returns a function that changes it back."""
     jpeg = store.read_bytes(video_id, index)
     for path in filter(Path.is_file, store.folder.rglob("*")):
         content = path.read_bytes()
-        # Twins (the last flow image repeats the one before) lie in one file: take the last of them.
+        # A shard holds equal images twice (the last flow image repeats the one before): take the last.
         if (start := content.rfind(jpeg)) >= 0 and (
             path.suffix != ".jpg" or path.match(f"{video_id}/{frame_name(index)}")
         ):
@@ -126,7 +126,7 @@ def flip_bit(store: FrameStore, video_id: str, index: int, bit: int) -> Callable
             changed[start + bit // 8] ^= 1 << bit % 8
             path.write_bytes(changed)
             return lambda: path.write_bytes(content)
-    raise AssertionError("the image lies nowhere")
+    raise AssertionError("the image is not on the disk")
 
 
 # ------------------------------------------------------------------------------------------------- nothing is wrong
@@ -141,34 +141,34 @@ def test_toy_world_has_no_findings(toy_root, run_program):
 
 @pytest.mark.parametrize("quick", [False, True])
 def test_good_root_has_no_findings(root, quick):
-    check = examine(root, quick=quick)
+    check = run_check(root, quick=quick)
     assert check.findings() == []
     assert f"farneback: 4 videos, {4 * NUM_FRAMES} images" in check.notes
     assert "farneback: 0.00% of the flow values are clipped at the bound of 8 pixels" in check.notes
     assert any(re.match("ffmpeg .*/", note) for note in check.notes)
 
 
-def test_without_annotations_it_says_so(root):
+def test_without_annotations_a_note_says_so(root):
     (root / "annotations.json").unlink()
-    check = examine(root)
+    check = run_check(root)
     assert check.findings() == []
     assert any("no annotations.json" in note for note in check.notes)
 
 
-def test_a_failure_is_no_finding_once_the_video_is_there(root):
+def test_a_failure_is_not_a_finding_once_the_video_is_extracted(root):
     write("failed_videos.jsonl", failed_line(id="left_0"))(root)
-    assert diagnose(root) == []
+    assert findings_of(root) == []
 
 
-def test_frame_step_decides_which_images_there_must_be(videos, tmp_path):
+def test_stored_step_decides_which_images_are_expected(videos, tmp_path):
     extract(tmp_path, videos, replace(SETTINGS, stored_step=3), "folders")
-    assert diagnose(tmp_path) == []
+    assert findings_of(tmp_path) == []
     (tmp_path / "rgb-images" / "left_0" / "00004.jpg").unlink()
-    (finding,) = diagnose(tmp_path)
-    assert finding.found == "2 images, the first that is gone is 00004.jpg" and finding.expected == "3"
+    (finding,) = findings_of(tmp_path)
+    assert finding.found == "2 images, the first missing one is 00004.jpg" and finding.expected == "3"
 
 
-# --------------------------------------------------------------------------------------------- each fault, and alone
+# -------------------------------------------------------------------------------------- each fault, and nothing else
 
 
 def in_store(input_type: str, video_id: str, change=lambda record: record, images=lambda jpegs: jpegs):
@@ -207,17 +207,17 @@ def settings_of(record: dict, **more) -> dict:
     return record | {"settings": record["settings"] | more}
 
 
-# what is done, the kind of the finding, what stands in its line
+# what is done, the kinds of the findings, the text of their lines
 FAULTS = {
     "flipped bit": (lambda r: flip_bit(open_store(r, "rgb"), "left_1", 3, 999), "damaged image", "00004.jpg.*bytes of checksum"),
     "other size": (in_store("rgb", "left_0", images=other_size), "image size", "00004.jpg: 1 of 40x32; expected 64x48"),
     "width in the record": (in_store("rgb", "left_0", lambda r: r | {"width": 63}), "image size|streams differ", "8 of 64x48|size .64, 48"),
     "count in the record": (in_store("rgb", "left_0", lambda r: r | {"num_frames": 9}), "record", "checksums of 8 images in a record of 9 frames"),
-    "text in the record": (in_store("rgb", "left_0", lambda r: settings_of(r, quality="90")), "record", "quality is no number in the record"),
+    "text in the record": (in_store("rgb", "left_0", lambda r: settings_of(r, quality="90")), "record", "quality is not a number in the record"),
     "other settings": (in_store("rgb", "left_0", lambda r: settings_of(r, quality=50)), "other settings", "quality = 50; expected quality = 90"),
     "settings gone": (lambda r: (r / "rgb-images/extraction.json").unlink(), "settings", "rgb-images/extraction.json: no such file"),
     "settings cut": (write("farneback-images/extraction.json", '{"fps": '), "settings", "farneback-images/extraction.json: .*line 1"),
-    "settings of other kinds": (write("rgb-images/extraction.json", '{"fps": "x"}'), "settings", "fps is no number"),
+    "settings of other kinds": (write("rgb-images/extraction.json", '{"fps": "x"}'), "settings", "fps is not a number"),
     "unfinished video": (lambda r: (r / "rgb-images/.tmp-host-1-2").mkdir(), "leftovers", "rgb-images: 1 unfinished"),
     "unfinished file": (write(".annotations.json.17-0123abcd", ""), "leftovers", "annotations.json.17-0123abcd"),
     "flow gone": (remove_video("farneback"), "one stream only", "left_0: in rgb only; expected in farneback"),
@@ -235,14 +235,14 @@ FAULTS = {
     "step in the list": (annotated(lambda v: [replace(v[0], stored_step=2), *v[1:]]), "frame count", "8 frames, every 2 stored; expected 8 frames"),
     "not listed": (annotated(lambda v: [*v[1:], Video("x", "train", "left", 0)]), "class without videos|not listed", "class 'left'|video left_0"),
     "class without val": (annotated(lambda v: [*v[:-1], replace(v[-1], split="train")]), "class without videos", "class 'right': no videos with frames in split val"),
-    "no val": (annotated(lambda v: [replace(one, split="train") for one in v]), "class without videos", "json: no videos with frames in split val"),
+    "no val": (annotated(lambda v: [replace(video, split="train") for video in v]), "class without videos", "json: no videos with frames in split val"),
 }  # fmt: skip
 
 FOLDER_FAULTS = {
     "record cut": (write("rgb-images/left_0/video.json", '{"num_frames": 8'), "record", "rgb-images/left_0: video.json: Expecting"),
     "record gone": (lambda r: (r / "rgb-images/left_0/video.json").unlink(), "record", "rgb-images/left_0: no video.json"),
     "checksums gone": (write("rgb-images/left_0/video.json", '{"num_frames": 8}'), "record", "no checksums"),
-    "image gone": (lambda r: (r / "rgb-images/left_0/00003.jpg").unlink(), "missing images", "7 images, the first that is gone is 00003.jpg; expected 8"),
+    "image gone": (lambda r: (r / "rgb-images/left_0/00003.jpg").unlink(), "missing images", "7 images, the first missing one is 00003.jpg; expected 8"),
     "image empty": (write("rgb-images/left_0/00003.jpg", ""), "damaged image", "00003.jpg: 0 bytes of checksum .*, cut: no end marker"),
     "image is a folder": (lambda r: ((r / "rgb-images/left_0/00003.jpg").unlink(), (r / "rgb-images/left_0/00003.jpg").mkdir()), "damaged image", "Is a directory"),
     "extra image": (write("rgb-images/left_0/00009.jpg", ""), "extra file", "00009.jpg"),
@@ -254,21 +254,21 @@ def assert_found(findings: list[Finding], kinds: str, text: str) -> None:
     assert sorted(finding.kind for finding in findings) == kinds.split("|"), "\n".join(map(str, findings))
     for finding in findings:
         assert re.search(text, str(finding)), str(finding)
-        assert all(finding.mend) and finding.mend
+        assert all(finding.fix) and finding.fix
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_found_alone(root, fault):
     do, kinds, text = FAULTS[fault]
     do(root)
-    assert_found(diagnose(root), kinds, text)
+    assert_found(findings_of(root), kinds, text)
 
 
 @pytest.mark.parametrize("fault", FOLDER_FAULTS)
 def test_a_fault_of_folders_is_found_alone(folders, fault):
     do, kinds, text = FOLDER_FAULTS[fault]
     do(folders)
-    assert_found(diagnose(folders), kinds, text)
+    assert_found(findings_of(folders), kinds, text)
 
 
 @pytest.mark.parametrize(
@@ -292,12 +292,12 @@ def test_opencv_twice_or_in_part(folders, monkeypatch, installed, optflow, text)
     monkeypatch.setattr(importlib.metadata, "version", version)
     if not optflow:
         monkeypatch.setattr(cv2, "optflow", object())
-    findings = diagnose(folders)
+    findings = findings_of(folders)
     assert [finding.kind for finding in findings] == ["installation"] * (text is not None)
     if text:
         assert text in str(findings[0])
-        # What is installed at the end is one package, with the contrib modules.
-        assert re.fullmatch(r"python -m pip install .*opencv-contrib-python(-headless)?==5.0.0", findings[0].mend[-1])
+        # In the end one package is installed, with the contrib modules.
+        assert re.fullmatch(r"python -m pip install .*opencv-contrib-python(-headless)?==5.0.0", findings[0].fix[-1])
 
 
 def test_every_kind_has_a_fault():
@@ -318,94 +318,93 @@ def test_each_of_300_flipped_bits_is_found(root):
         (finding,) = check_video(VideoJob(str(root), store.input_type, video_id, settings, quick=False)).findings
         assert (finding.kind, finding.remove) == ("damaged image", (store.input_type,))
         restore()
-    assert diagnose(root) == []
+    assert findings_of(root) == []
 
 
 @pytest.mark.parametrize("percent", [0, 1, 10, 50, 99])
 def test_a_cut_image_is_found(folders, percent):
     path = folders / "rgb-images" / "right_0" / "00005.jpg"
     path.write_bytes(path.read_bytes()[: path.stat().st_size * percent // 100])
-    assert_found(diagnose(folders), "damaged image", "00005.jpg: .*cut: no end marker")
+    assert_found(findings_of(folders), "damaged image", "00005.jpg: .*cut: no end marker")
 
 
 @pytest.mark.parametrize(("index", "found"), [(0, True), (3, False), (NUM_FRAMES - 1, True)])
 def test_quick_reads_the_first_and_the_last_image(root, index, found):
     flip_bit(open_store(root, "rgb"), "left_0", index, 1000)
-    assert len(diagnose(root, quick=True)) == found
+    assert len(findings_of(root, quick=True)) == found
 
 
 @pytest.mark.parametrize("name", ["rgb-images/left_0/video.json", "farneback-images/extraction.json"])
-def test_no_json_stops_the_doctor(folders, name):
-    """Any value of a record or of settings may be any other JSON."""
+def test_no_json_stops_the_check(folders, name):
+    """Any value in a record or in settings may be any other JSON value."""
     path = folders / name
     content = json.loads(path.read_text())
 
-    def places(value: object, place: tuple = ()):
-        yield place
+    def paths(value: object, keys: tuple = ()):
+        yield keys
         for key, inner in value.items() if isinstance(value, dict) else ():
-            yield from places(inner, (*place, key))
+            yield from paths(inner, (*keys, key))
 
-    for place in places(content):
-        if "checksums" in place[:-1]:
+    for keys in paths(content):
+        if "checksums" in keys[:-1]:
             continue
         for wrong in (None, 0, -1, 10**30, 1.5, "x", [], {}, True):
             changed = json.loads(json.dumps([content]))
             inner = changed
-            for key in (0, *place)[:-1]:
+            for key in (0, *keys)[:-1]:
                 inner = inner[key]
-            inner[(0, *place)[-1]] = wrong
+            inner[(0, *keys)[-1]] = wrong
             path.write_text(json.dumps(changed[0]))
-            for finding in diagnose(folders, quick=True):
-                assert finding.kind in KINDS and str(finding) and finding.mend
+            for finding in findings_of(folders, quick=True):
+                assert finding.kind in KINDS and str(finding) and finding.fix
 
 
-def test_a_bit_flipped_anywhere_never_stops_the_doctor(root):
-    """In records, settings, annotations, tar headers, tables, indexes too: found or harmless, but no crash."""
+def test_a_bit_flipped_anywhere_never_stops_the_check(root):
+    """Also in records, settings, annotations, tar headers, tables and indexes: found or harmless, but never a crash."""
     rng = random.Random(1)
     paths = sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".jpg")
     for _ in range(100):
         path = rng.choice(paths)
         content = path.read_bytes()
         changed = bytearray(content)
-        place = rng.randrange(len(content))
-        changed[place] ^= 1 << rng.randrange(8)
+        changed[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
         path.write_bytes(changed)
         try:
-            assert all(finding.mend for finding in diagnose(root, quick=True))
-        except BadInputError as error:  # the index of a shard, without which nobody knows what should be there
+            assert all(finding.fix for finding in findings_of(root, quick=True))
+        except BadInputError as error:  # the index of a shard: without it, nothing says what should exist
             assert str(path) in str(error) and path.suffix == ".index"
         path.write_bytes(content)
 
 
-def test_a_cut_shard_is_found_and_made_whole(videos, tmp_path):
+def test_a_cut_shard_is_found_and_made_again(videos, tmp_path):
     extract(tmp_path, videos, SETTINGS, "packed")
     (path,) = (tmp_path / "rgb-images").glob("*.tar")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    findings = diagnose(tmp_path)
+    findings = findings_of(tmp_path)
     assert {finding.kind for finding in findings} <= {"damaged image", "record"}
     damaged = {finding.video_id for finding in findings}
     assert {"right_0", "right_1"} <= damaged and "left_0" not in damaged
     assert all(gone for _, _, gone in remove(tmp_path, findings))
     extract(tmp_path, videos, SETTINGS, "packed")
-    assert diagnose(tmp_path) == []
+    assert findings_of(tmp_path) == []
 
 
-def test_an_index_that_belies_its_record_is_found(videos, tmp_path):
+def test_an_index_that_contradicts_a_record_is_found(videos, tmp_path):
     extract(tmp_path, videos, SETTINGS, "packed")
     (path,) = (tmp_path / "rgb-images").glob("*.index")
     lines = path.read_text().splitlines()
     line = json.loads(lines[0])
     path.write_text("\n".join([json.dumps([9 if value == NUM_FRAMES else value for value in line]), *lines[1:], ""]))
-    assert "record" in {finding.kind for finding in diagnose(tmp_path)}
+    assert "record" in {finding.kind for finding in findings_of(tmp_path)}
 
 
 # --------------------------------------------------------------------------------------------------------- flow
 
 
-def test_clipped_flow_is_measured_and_the_bound_it_names_is_enough(videos, tmp_path, run_program):
+def test_clipped_flow_is_measured_and_the_suggested_bound_is_enough(videos, tmp_path, run_program):
     coding = FlowCoding(bound=1.5)  # the pictures move by 2 pixels
     extract(tmp_path, videos, replace(SETTINGS, flow=(FlowSettings("farneback", coding),)), "folders")
-    (finding,) = diagnose(tmp_path)
+    (finding,) = findings_of(tmp_path)
     assert finding.kind == "flow clipped" and finding.where == str(tmp_path / "farneback-images")
 
     clipped = []
@@ -417,10 +416,10 @@ def test_clipped_flow_is_measured_and_the_bound_it_names_is_enough(videos, tmp_p
             flow = cv2.calcOpticalFlowFarneback(first, second, None, 0.5, 3, 15, 3, 5, 1.2, 0)
             clipped.append(np.mean((flow < -coding.bound) | (flow > coding.bound * 127 / 128)))
     share = float(re.match(r"([\d.]+)%", finding.found)[1]) / 100
-    assert abs(share - np.mean(clipped)) < 0.03  # JPEG twice, and a sample
+    assert abs(share - np.mean(clipped)) < 0.03  # JPEG twice, and only a sample
 
-    mend(finding, videos, run_program)
-    assert diagnose(tmp_path) == []
+    fix(finding, videos, run_program)
+    assert findings_of(tmp_path) == []
 
 
 @pytest.mark.parametrize("planes", [False, True])
@@ -435,7 +434,7 @@ def test_clipped_share_counts_both_ends_and_weighs_videos_by_their_images(tmp_pa
     for index in range(30):
         data = jpeg(moving, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
         (tmp_path / "farneback-images" / IDS[0] / frame_name(index)).write_bytes(data)
-    (finding,) = diagnose(tmp_path)
+    (finding,) = findings_of(tmp_path)
     assert finding.kind == "flow clipped"
     share = 3 / (2 * 48) * 30 / (30 + 3 * 10)
     assert finding.found == f"{share:.1%} at the ends of the 8 bits"
@@ -452,13 +451,13 @@ def test_suggested_bound_is_near_the_true_one_for_an_exponential_tail(scale):
             assert bound * estimate_bound(reach, clipped) == pytest.approx(scale * np.log(1000), rel=0.03)
 
 
-def test_all_at_the_bound_asks_for_the_widest():
+def test_flow_that_is_all_at_the_bound_needs_the_widest_bound():
     assert estimate_bound(np.ones(129), 1.0) == 128
 
 
-def test_far_too_wide_bound_is_noted_and_no_finding(videos, tmp_path):
+def test_far_too_wide_bound_is_a_note_and_not_a_finding(videos, tmp_path):
     extract(tmp_path, videos, replace(SETTINGS, flow=(FlowSettings("farneback", FlowCoding(bound=64)),)), "folders")
-    check = examine(tmp_path)
+    check = run_check(tmp_path)
     assert check.findings() == []
     assert any("a smaller --bound" in note for note in check.notes)
 
@@ -477,7 +476,7 @@ def write_foreign(root: Path, input_type: str, images: list[np.ndarray]) -> Path
 
 @pytest.fixture
 def foreign(tmp_path) -> Path:
-    """As 2D-kinectics has it: no records, one flow image less."""
+    """A tree of 2D-kinectics: no records, one fewer flow image."""
     write_foreign(tmp_path, "rgb", [noise_image(k) for k in range(6)])
     still = np.full((48, 64, 3), 128, np.uint8)
     write_foreign(tmp_path, "farneback", [still] * 5)
@@ -492,19 +491,19 @@ def foreign(tmp_path) -> Path:
 
 
 def test_tree_of_2d_kinectics_is_fine(foreign):
-    check = examine(foreign)
+    check = run_check(foreign)
     assert check.findings() == []
-    assert any("4 videos have one flow image less than frames" in note for note in check.notes)
-    assert any("made by another tool; of the grey levels, x has median 128" in note for note in check.notes)
+    assert any("4 videos have one fewer flow image than frames" in note for note in check.notes)
+    assert any("made by another tool; grey levels: x has median 128" in note for note in check.notes)
 
 
 FOREIGN_FAULTS = {
-    "cut": (lambda f: (f / "00003.jpg").write_bytes((f / "00003.jpg").read_bytes()[:-20]), "damaged image", "00003.jpg: .*no whole JPEG"),
+    "cut": (lambda f: (f / "00003.jpg").write_bytes((f / "00003.jpg").read_bytes()[:-20]), "damaged image", "00003.jpg: .*not a complete JPEG"),
     "no image": (lambda f: (f / "00003.jpg").write_bytes(b"text\xff\xd9"), "damaged image", "00003.jpg: 6 bytes"),
-    "gap": (lambda f: (f / "00003.jpg").rename(f / "00007.jpg"), "missing images", "6 images, the first that is gone is 00003.jpg; expected 7"),
+    "gap": (lambda f: (f / "00003.jpg").rename(f / "00007.jpg"), "missing images", "6 images, the first missing one is 00003.jpg; expected 7"),
     "sizes": (lambda f: cv2.imwrite(str(f / "00003.jpg"), np.zeros((9, 9, 3))), "image size", "5 of 64x48, 1 of 9x9"),
     "fewer frames": (lambda f: [(f / frame_name(k)).unlink() for k in (4, 5)], "frame count|streams differ", "num_frames 5|6 frames; expected 4"),
-    "a record that is none of ours": (lambda f: (f / "video.json").write_text('{"frames": 6}'), "record", "num_frames is missing"),
+    "a record of another program": (lambda f: (f / "video.json").write_text('{"frames": 6}'), "record", "num_frames is missing"),
     "empty": (lambda f: [path.unlink() for path in f.iterdir()], "missing images", "no images"),
 }  # fmt: skip
 
@@ -513,28 +512,31 @@ FOREIGN_FAULTS = {
 def test_a_fault_of_other_tools_images_is_found_and_never_removed(foreign, fault):
     do, kinds, text = FOREIGN_FAULTS[fault]
     do(foreign / "rgb-images" / IDS[0])
-    findings = diagnose(foreign)
+    findings = findings_of(foreign)
     assert_found(findings, kinds, text)
     assert list(remove(foreign, findings)) == []
 
 
-def test_another_zero_level_is_said(foreign):
+def test_another_zero_level_is_found(foreign):
     shutil.rmtree(foreign / "farneback-images")
     write_foreign(foreign, "farneback", [np.full((48, 64, 3), 100, np.uint8)] * 5)
     assert_found(
-        diagnose(foreign), "flow zero", "x has median 100 and mean 100.0, y has 100 and 100.0; expected about 128"
+        findings_of(foreign), "flow zero", "x has median 100 and mean 100.0, y has 100 and 100.0; expected about 128"
     )
 
 
-# ------------------------------------------------------------------------------------------------ mending, removing
+# ------------------------------------------------------------------------------------------------ fixing, removing
 
 
-def mend(finding: Finding, videos: Path, run_program) -> None:
-    """Do what a finding says."""
-    for command in finding.mend:
+SCRIPTS = {"extract": "prep/extract.py", "annotate": "prep/build_annotations.py", "verify": "prep/verify.py"}
+
+
+def fix(finding: Finding, videos: Path, run_program) -> None:
+    """Run the commands of a finding."""
+    for command in finding.fix:
         words = shlex.split(command.replace("VIDEOS", shlex.quote(str(videos))))
-        if words[0] == "python":
-            assert run_program(words[1], *words[2:]).returncode in (0, 5)
+        if words[0] == "twostream":
+            assert run_program(SCRIPTS[words[1]], *words[2:]).returncode in (0, 5)
         else:
             assert words[0] == "rm"
             for path in map(Path, words[2:]):
@@ -542,11 +544,11 @@ def mend(finding: Finding, videos: Path, run_program) -> None:
 
 
 @pytest.mark.parametrize("fault", ["flipped bit", "flow gone", "fps", "settings gone", "other settings"])
-def test_the_command_of_a_finding_mends_it(root, videos, run_program, fault):
+def test_the_command_of_a_finding_fixes_it(root, videos, run_program, fault):
     FAULTS[fault][0](root)
-    (finding,) = diagnose(root)
-    mend(finding, videos, run_program)
-    assert diagnose(root) == []
+    (finding,) = findings_of(root)
+    fix(finding, videos, run_program)
+    assert findings_of(root) == []
     assert read_annotations(root).videos[0].num_frames == NUM_FRAMES
 
 
@@ -582,9 +584,9 @@ def test_the_command_that_makes_videos_again_has_the_same_settings(settings):
         ({"source": {"name": "v.mp4"}, "damage": "cut"}, ["--videos=VIDEOS", "--accept_partial"]),
     ],
 )
-def test_the_command_starts_from_what_the_video_was_made_of(record, words):
+def test_the_command_starts_from_the_same_source(record, words):
     command = shlex.split(remake("r", "farneback", {}, record))
-    assert command == ["python", "prep/extract.py", "--root=r", "--input_types=farneback", *words]
+    assert command == ["twostream", "extract", "--root=r", "--input_types=farneback", *words]
 
 
 def files(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -600,18 +602,18 @@ def test_nothing_is_changed_without_remove(folders, run_program):
     assert files(folders) == before
 
 
-def test_remove_takes_the_damaged_videos_of_their_input_type_only(root):
+def test_remove_removes_damaged_videos_of_their_input_type_only(root):
     flip_bit(open_store(root, "rgb"), "left_0", 2, 500)
     flip_bit(open_store(root, "farneback"), "right_1", 2, 500)
     (root / "rgb-images" / ".tmp-other").mkdir()
-    assert list(remove(root, diagnose(root))) == [("farneback", "right_1", True), ("rgb", "left_0", True)]
+    assert list(remove(root, findings_of(root))) == [("farneback", "right_1", True), ("rgb", "left_0", True)]
     assert open_store(root, "rgb").video_ids() == ["left_1", "right_0", "right_1"]
     assert open_store(root, "farneback").video_ids() == ["left_0", "left_1", "right_0"]
     assert (root / "rgb-images" / ".tmp-other").is_dir()
 
 
 def test_links_are_read_but_never_followed_when_removing(folders, tmp_path):
-    """The tree a link, a video a link, an image a link: nothing outside goes."""
+    """The folder of all videos, one video and one image are links: nothing outside is removed."""
     outside = tmp_path / "outside"
     (folders / "rgb-images").rename(outside)
     (folders / "rgb-images").symlink_to(outside)
@@ -619,12 +621,12 @@ def test_links_are_read_but_never_followed_when_removing(folders, tmp_path):
     (outside / "left_0").symlink_to(tmp_path / "left_0")
     (outside / "left_1" / "00002.jpg").rename(tmp_path / "image.jpg")
     (outside / "left_1" / "00002.jpg").symlink_to(tmp_path / "image.jpg")
-    assert diagnose(folders) == []
+    assert findings_of(folders) == []
 
     for path in (tmp_path / "left_0" / "00001.jpg", tmp_path / "image.jpg"):
         path.write_bytes(path.read_bytes()[:-1])
     before = files(tmp_path / "left_0") | files(tmp_path / "image.jpg")
-    assert list(remove(folders, diagnose(folders))) == [("rgb", "left_0", False), ("rgb", "left_1", True)]
+    assert list(remove(folders, findings_of(folders))) == [("rgb", "left_0", False), ("rgb", "left_1", True)]
     assert files(tmp_path / "left_0") | files(tmp_path / "image.jpg") == before
     assert (tmp_path / "image.jpg").is_file() and (outside / "left_0").is_symlink()
 
@@ -632,7 +634,7 @@ def test_links_are_read_but_never_followed_when_removing(folders, tmp_path):
 # ----------------------------------------------------------------------------------------------------- the program
 
 
-def test_report_groups_counts_and_shortens_and_json_has_all(folders, run_program, tmp_path):
+def test_report_groups_and_counts_and_json_has_all_findings(folders, run_program, tmp_path):
     store = FrameFolders(folders, "rgb")
     for video_id in IDS[:3]:
         for index in range(NUM_FRAMES):
@@ -646,18 +648,19 @@ def test_report_groups_counts_and_shortens_and_json_has_all(folders, run_program
     assert "... and 4 more" in result.stdout
     assert "\nleftovers: 1, damaged image: 24\n" in result.stdout
     found = json.loads((tmp_path / "found.json").read_text())
+    assert found[0].keys() == {"kind", "where", "found", "expected", "mend", "video_id", "remove"}
     assert [f["kind"] for f in found] == ["leftovers"] + ["damaged image"] * 24
     assert sum("00004.jpg: 0 bytes" in f"{f['where']}: {f['found']}" for f in found) == 3
 
 
-def test_remove_and_the_printed_command_make_it_whole(folders, videos, run_program):
+def test_remove_and_the_printed_command_repair_the_root(folders, videos, run_program):
     (folders / "rgb-images" / "left_0" / "00002.jpg").unlink()
     result = run_program("prep/verify.py", "--root", folders, "--remove", "--workers=1")
     assert result.returncode == 5 and "removed rgb-images/left_0" in result.stdout
-    (command,) = re.findall("to make them again: python (.*)", result.stdout)
-    again = run_program(*shlex.split(command.replace("VIDEOS", str(videos))), "--workers=1")
+    (words,) = re.findall("to make them again: twostream extract (.*)", result.stdout)
+    again = run_program("prep/extract.py", *shlex.split(words.replace("VIDEOS", str(videos))), "--workers=1")
     assert again.returncode == 0, again.stderr
-    assert diagnose(folders) == []
+    assert findings_of(folders) == []
 
 
 @pytest.mark.parametrize("words", [["--root=nowhere"], ["--root={}"], ["--root={}/data", "--input_types=dis"]])
@@ -666,9 +669,9 @@ def test_no_data_root_is_refused(folders, run_program, words):
     assert result.returncode == 3 and result.stderr.startswith("error: ")
 
 
-def test_asked_input_types_only(folders):
+def test_only_the_given_input_types_are_checked(folders):
     flip_bit(open_store(folders, "farneback"), "left_0", 0, 500)
-    assert diagnose(folders, "rgb") == []
-    assert len(diagnose(folders, "farneback")) == 1
+    assert findings_of(folders, "rgb") == []
+    assert len(findings_of(folders, "farneback")) == 1
     with pytest.raises(BadInputError, match="no dis-images; it has rgb, farneback"):
-        diagnose(folders, "dis")
+        findings_of(folders, "dis")

@@ -1,4 +1,4 @@
-"""report.html, read as a parser and as a browser do: its numbers, its examples, its pictures, and nothing from outside."""
+"""report.html in a parser and in a browser: its numbers, examples and pictures, and that it loads nothing from outside."""
 
 import base64
 import dataclasses
@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.browser import browse, photograph  # noqa: F401 (fixtures)
 from tests.conftest import noise_image
-from tests.report.test_browser import browse, photograph  # noqa: F401 (fixtures)
 from tests.tables import make_table
 from twostream.flow.coding import ZERO, flow_colours
 from twostream.frames.jpeg import encode_jpeg
@@ -23,16 +23,19 @@ from twostream.report.example_videos import SHORT_SIDE, choose
 from twostream.report.page import to_html, write_page
 from twostream.report.results import COLUMNS, MORE_COLUMNS, build_report
 from twostream.report.text import percent, sentences
+from twostream.report.view import View
 
 VOID = {"meta", "img", "input", "br"}
 
 
 class Node:
-    def __init__(self, tag, attributes):
-        self.tag, self.attributes, self.children, self.own = tag, attributes, [], ""
+    """An element of the page; text is an element with the tag "#"."""
+
+    def __init__(self, tag, attributes, own_text=""):
+        self.tag, self.attributes, self.children, self.own_text = tag, attributes, [], own_text
 
     def all(self, tag, **attributes):
-        """Below this one, in order; `kind` is one of its classes."""
+        """Descendants with this tag and these attributes, in order; `kind` is one of their CSS classes."""
         kind = attributes.pop("kind", None)
         for child in self.children:
             if (
@@ -45,11 +48,11 @@ class Node:
 
     @property
     def text(self):
-        return self.own if self.tag == "#" else "".join(child.text for child in self.children)
+        return self.own_text + "".join(child.text for child in self.children)
 
 
 class Tree(HTMLParser):
-    """A page whose every element is closed where it must be; else AssertionError."""
+    """Parses a page; AssertionError if an element is not closed where it must be."""
 
     def __init__(self, text):
         super().__init__()
@@ -73,9 +76,7 @@ class Tree(HTMLParser):
         self.open.pop()
 
     def handle_data(self, data):
-        node = Node("#", {})
-        node.own = data
-        self.open[-1].children.append(node)
+        self.open[-1].children.append(Node("#", {}, data))
 
 
 def parse(text) -> Node:
@@ -94,16 +95,16 @@ CLASSES = tuple(f"class {k}" for k in range(6))
 
 
 def streams(number=2, *, videos=40, classes=CLASSES, frames=3, seed=0, unscored=0.1, ids=None):
-    """Tables of streams that are right for more than half of the videos, each lacking some."""
+    """Tables of streams that are right for more than half of the videos; each lacks some videos."""
     rng = np.random.default_rng(seed)
     labels = np.arange(videos) % len(classes)
     ids = ids or [f"v{n:03d}" for n in range(videos)]
     tables = []
     for kind in ("rgb", "farneback", "dis")[:number]:
-        of_videos = rng.normal(size=(videos, len(classes))) + 2.2 * (labels[:, None] == np.arange(len(classes)))
+        video_logits = rng.normal(size=(videos, len(classes))) + 2.2 * (labels[:, None] == np.arange(len(classes)))
         scored = np.flatnonzero(rng.random(videos) >= unscored)
         index = np.repeat(scored, frames)
-        logits = of_videos[index] + 0.5 * rng.normal(size=(len(index), len(classes)))
+        logits = video_logits[index] + 0.5 * rng.normal(size=(len(index), len(classes)))
         table = make_table(logits, video_ids=ids, labels=labels, video_index=index, classes=classes, input_type=kind)
         tables.append(table)
     return tables
@@ -154,9 +155,9 @@ def test_numbers_are_those_of_the_report(number, options):
 
 
 @pytest.mark.parametrize(("number", "options"), OPTIONS)
-def test_classes_and_confusion_are_of_all_rows(number, options):
+def test_classes_and_confusion_show_all_rows(number, options):
     report = build(streams(number), **options)
-    page, of = parse(to_html(report)), report.predictions
+    page, predictions = parse(to_html(report)), report.predictions
     table = next(section(page, "classes").all("table"))
     cells = rows_of(table)
     matrices = {
@@ -165,81 +166,84 @@ def test_classes_and_confusion_are_of_all_rows(number, options):
         if "data-name" in part.attributes
     }
     assert list(matrices) == [row.name for row in report.rows]
-    for place, row in enumerate(report.rows):
-        scores = of.scores[row.name]
-        right = rank_of_truth(scores, of.labels) == 1
-        accuracies = [np.mean(right[of.labels == k]) for k in range(6)]
-        assert [line[2 + place] for line in cells] == [f"{100 * value:.1f}" for value in accuracies]
+    for column, row in enumerate(report.rows):
+        scores = predictions.scores[row.name]
+        is_correct = rank_of_truth(scores, predictions.labels) == 1
+        accuracies = [np.mean(is_correct[predictions.labels == k]) for k in range(6)]
+        assert [line[2 + column] for line in cells] == [f"{100 * value:.1f}" for value in accuracies]
         assert np.mean(accuracies) == pytest.approx(row.mean_class_accuracy)
         expected = np.zeros((6, 6), int)
-        for label, line in zip(of.labels, scores, strict=True):
+        for label, line in zip(predictions.labels, scores, strict=True):
             if not np.isnan(line).any():
                 expected[label, line.argmax()] += 1
         assert [line[1:] for line in matrices[row.name]] == [[str(n) for n in line] for line in expected]
     if number > 1:
         best = report.comparisons[0].against
         gains = [float(line[-1]) for line in cells]
-        exact = [(np.mean((rank_of_truth(of.scores[report.rows[number].name], of.labels) == 1)[of.labels == k])
-                  - np.mean((rank_of_truth(of.scores[best], of.labels) == 1)[of.labels == k])) for k in range(6)]  # fmt: skip
+        exact = [(np.mean((rank_of_truth(predictions.scores[report.rows[number].name], predictions.labels) == 1)[predictions.labels == k])
+                  - np.mean((rank_of_truth(predictions.scores[best], predictions.labels) == 1)[predictions.labels == k])) for k in range(6)]  # fmt: skip
         assert gains == pytest.approx(100 * np.array(exact), abs=0.051)
 
 
 @pytest.mark.parametrize(("number", "options"), OPTIONS)
 def test_every_example_is_in_its_quadrant(number, options):
     report = build(streams(number), **options)
-    videos, of = section(parse(to_html(report)), "videos"), report.predictions
-    right = {name: rank_of_truth(scores, of.labels) == 1 for name, scores in of.scores.items()}
+    videos, predictions = section(parse(to_html(report)), "videos"), report.predictions
+    is_correct = {name: rank_of_truth(scores, predictions.labels) == 1 for name, scores in predictions.scores.items()}
     names = [row.name for row in report.rows[:number]]
-    judged = ~np.any([np.isnan(of.scores[name]).any(axis=1) for name in names], axis=0)
-    groups = {}
+    scored_by_all = ~np.any([np.isnan(predictions.scores[name]).any(axis=1) for name in names], axis=0)
+    quadrants = {}
     for head, gallery in zip(list(videos.all("h3"))[1:], videos.all("div", kind="gallery"), strict=False):
         title, _, count = head.text.rpartition(": ")
-        groups[title] = int(count.split()[0]), [int(card.attributes["id"][6:]) for card in gallery.all("article")]
-    assert len(groups) == (2 if number == 1 else 4)
+        quadrants[title] = int(count.split()[0]), [int(card.attributes["id"][6:]) for card in gallery.all("article")]
+    assert len(quadrants) == (2 if number == 1 else 4)
     main = report.rows[number].name if number > 1 else names[0]
-    total = sum(count for count, _ in groups.values())
-    for cell, (title, (count, places)) in zip(videos.all("td"), groups.items(), strict=True):
+    total = sum(count for count, _ in quadrants.values())
+    for cell, (title, (count, indices)) in zip(videos.all("td"), quadrants.items(), strict=True):
         assert cell.text.startswith(f"{count}{100 * count / total:.1f} %")
-        mask = judged.copy()
+        mask = scored_by_all.copy()
         for word, name in zip(title.split(", "), names, strict=False):
-            mask &= right[name] == (word == f"{name} right")
-        assert count == mask.sum() and mask[places].all() and len(places) == min(4, count)
-        made = f"{main}: {(right[main] & mask).sum()} right, {(~right[main] & mask).sum()} wrong"
-        assert number == 1 or made in [line.text for line in cell.all("div", kind="fusion")]
+            mask &= is_correct[name] == (word == f"{name} right")
+        assert count == mask.sum() and mask[indices].all() and len(indices) == min(4, count)
+        of_fusion = f"{main}: {(is_correct[main] & mask).sum()} right, {(~is_correct[main] & mask).sum()} wrong"
+        assert number == 1 or of_fusion in [line.text for line in cell.all("div", kind="fusion")]
     for card in videos.all("article"):
-        place = int(card.attributes["id"][6:])
-        assert next(card.all("h4")).text == of.video_ids[place]
+        index = int(card.attributes["id"][6:])
+        assert next(card.all("h4")).text == predictions.video_ids[index]
         facts = [fact.text for fact in card.all("dd")]
-        assert facts[0] == of.classes[of.labels[place]]
+        assert facts[0] == predictions.classes[predictions.labels[index]]
         for fact, name in zip(facts[1:], [*names, main][: number + (number > 1)], strict=True):
-            best = of.scores[name][place].argmax()
-            assert fact.startswith(f"{'✓' if right[name][place] else '✗'} {of.classes[best]} ")
+            best = predictions.scores[name][index].argmax()
+            assert fact.startswith(f"{'✓' if is_correct[name][index] else '✗'} {predictions.classes[best]} ")
 
 
-def test_three_streams_say_how_quadrants_are_made():
+def test_with_three_streams_the_page_says_how_quadrants_are_made():
     text = section(parse(to_html(build(streams(3)))), "videos").text
     assert "With 3 streams, the first two that were given make the quadrants, because" in text
 
 
-def test_links_of_confused_pairs_lead_to_their_videos():
+def test_links_of_confused_pairs_lead_to_their_examples():
     report = build(streams(videos=120))
-    page, of = parse(to_html(report)), report.predictions
+    page, predictions = parse(to_html(report)), report.predictions
     cards = {card.attributes["id"] for card in page.all("article")}
-    assert len(cards) == len(list(page.all("article"))), "one card a video"
+    assert len(cards) == len(list(page.all("article"))), "one card for each video"
     (table,) = section(page, "confusion").all("table", kind="pairs")
-    best = of.scores["RGB+Flow"].argmax(axis=1)
+    best = predictions.scores["RGB+Flow"].argmax(axis=1)
     rows = next(table.all("tbody")).children
     assert len(rows) > 3
     for row in rows:
-        truth, taken, times, _, _ = (cell.text for cell in row.children)
+        truth, predicted, times, _, _ = (cell.text for cell in row.children)
         (link,) = row.all("a")
         assert link.attributes["href"][1:] in cards
-        place = int(link.attributes["href"][7:])
-        assert (of.classes[of.labels[place]], of.classes[best[place]]) == (truth, taken) and link.text == of.video_ids[
-            place
-        ]
-        there = ~np.isnan(of.scores["RGB+Flow"]).any(axis=1)
-        pair = (of.labels == of.classes.index(truth)) & (best == of.classes.index(taken)) & there
+        index = int(link.attributes["href"][7:])
+        assert (predictions.classes[predictions.labels[index]], predictions.classes[best[index]]) == (truth, predicted)
+        assert link.text == predictions.video_ids[index]
+        is_scored = ~np.isnan(predictions.scores["RGB+Flow"]).any(axis=1)
+        pair = (
+            (predictions.labels == predictions.classes.index(truth))
+            & (best == predictions.classes.index(predicted))
+            & is_scored
+        )
         assert int(times) == pair.sum()
     assert all(
         link.attributes["href"][1:] in {s.attributes["id"] for s in page.all("section")}
@@ -248,27 +252,26 @@ def test_links_of_confused_pairs_lead_to_their_videos():
 
 
 def test_choice_of_examples():
-    """Half wrong and half right, the surest of each class first, and the same each time."""
+    """Half wrong and half right, the most confident of each class first, and the same each time."""
     report = build(streams(videos=60, unscored=0))
-    from twostream.report.view import View
-
-    judged = View(report, None).outcomes["RGB+Flow"]
-    chosen = choose(np.ones(60, bool), judged, 8)
-    assert chosen == choose(np.ones(60, bool), judged, 8)
-    assert judged.is_correct[chosen].tolist() == [False] * 4 + [True] * 4
+    outcomes = View(report, None).outcomes["RGB+Flow"]
+    chosen = choose(np.ones(60, bool), outcomes, 8)
+    assert chosen == choose(np.ones(60, bool), outcomes, 8)
+    assert outcomes.is_correct[chosen].tolist() == [False] * 4 + [True] * 4
     for part in (chosen[:4], chosen[4:]):
-        assert len(set(judged.labels[part])) == 4
-        same = judged.is_correct == judged.is_correct[part[0]]
-        surest = [judged.confidence[same & (judged.labels == k)].max(initial=0) for k in range(6)]
-        assert judged.confidence[part].tolist() == sorted(surest)[::-1][:4]
-    assert choose(np.zeros(60, bool), judged, 8) == []
+        assert len(set(outcomes.labels[part])) == 4
+        same = outcomes.is_correct == outcomes.is_correct[part[0]]
+        best = [outcomes.confidence[same & (outcomes.labels == k)].max(initial=0) for k in range(6)]
+        assert outcomes.confidence[part].tolist() == sorted(best)[::-1][:4]
+    assert choose(np.zeros(60, bool), outcomes, 8) == []
     assert (
-        len(choose(judged.is_correct, judged, 8)) == 8 and judged.is_correct[choose(judged.is_correct, judged, 8)].all()
+        len(choose(outcomes.is_correct, outcomes, 8)) == 8
+        and outcomes.is_correct[choose(outcomes.is_correct, outcomes, 8)].all()
     )
 
 
-def drawn(card: Node) -> list[list[float]]:
-    """Values of the curves of a card: dashed and solid of each row."""
+def curve_values(card: Node) -> list[list[float]]:
+    """Values of the curves of a card: for each row first the dashed, then the solid one."""
     lines = []
     rules = [float(line.attributes["y1"]) for line in card.all("line", kind="rule")]
     for number, line in enumerate(list(card.all("polyline"))):
@@ -282,21 +285,21 @@ def drawn(card: Node) -> list[list[float]]:
 def test_curves_are_the_probabilities_of_the_frames(consensus):
     tables = streams(unscored=0)
     report = build(tables, consensus=consensus, weights=(1.0, 3.0))
-    of = report.predictions
+    predictions = report.predictions
     for card in section(parse(to_html(report)), "videos").all("article"):
-        place = int(card.attributes["id"][6:])
-        logits = [table.logits[table.video_index == place].astype(float) for table in tables]
+        index = int(card.attributes["id"][6:])
+        logits = [table.logits[table.video_index == index].astype(float) for table in tables]
         fused = softmax(logits[0] / 4 + 3 * logits[1] / 4) if consensus == "mean" else None
         fused = softmax(logits[0]) / 4 + 3 * softmax(logits[1]) / 4 if fused is None else fused
         rows = [softmax(logits[0]), softmax(logits[1]), fused]
-        label = of.labels[place]
-        curves = drawn(card)
+        label = predictions.labels[index]
+        curves = curve_values(card)
         for number, (name, probabilities) in enumerate(zip(("RGB", "Flow", "RGB+Flow"), rows, strict=True)):
-            others = of.scores[name][place].copy()
+            others = predictions.scores[name][index].copy()
             others[label] = -np.inf
             assert curves[2 * number + 1] == pytest.approx(probabilities[:, label], abs=0.005)
             assert curves[2 * number] == pytest.approx(probabilities[:, others.argmax()], abs=0.005)
-        assert [t.text for t in card.all("text")][-2:] == ["1", "5"]  # frames 0, 2, 4 are files 1, 3, 5
+        assert [t.text for t in card.all("text")][-2:] == ["1", "5"]  # frame indices 0, 2, 4 are files 1, 3, 5
 
 
 def test_accuracy_over_frames_and_sweep():
@@ -317,14 +320,14 @@ def test_accuracy_over_frames_and_sweep():
 def test_map_of_many_classes():
     classes = tuple(f"class {k}" for k in range(45))
     report = build(streams(videos=400, classes=classes))
-    page, of = parse(to_html(report)), report.predictions
+    page, predictions = parse(to_html(report)), report.predictions
     data = json.loads(next(page.all("script", id="confusion-data")).text)
-    assert data["classes"] == list(classes) and [row["name"] for row in data["rows"]] == list(of.scores)
+    assert data["classes"] == list(classes) and [row["name"] for row in data["rows"]] == list(predictions.scores)
     assert all(sorted(order) == list(range(45)) for order in data["orders"].values()) and len(data["orders"]) == 3
     pictures = [image.attributes["src"] for image in section(page, "confusion").all("img")]
     for row, picture in zip(data["rows"], pictures, strict=True):
         expected = np.zeros((45, 45), int)
-        for label, line in zip(of.labels, of.scores[row["name"]], strict=True):
+        for label, line in zip(predictions.labels, predictions.scores[row["name"]], strict=True):
             if not np.isnan(line).any():
                 expected[label, line.argmax()] += 1
         found = np.zeros_like(expected)
@@ -347,8 +350,8 @@ HOSTILE = [
 ]
 
 
-def check_alone(text: str) -> None:
-    """No address of another place, in nothing that a browser would follow."""
+def check_self_contained(text: str) -> None:
+    """There is no address from which a browser would load anything."""
     outside = re.sub(r"data:image/\w+;base64,[\w+/=]+", "", text)
     assert not re.findall(r"https?:|url\(|@import|srcset|<link|<iframe|<object|<base", outside)
     assert "//" not in re.sub(r"/\*.*?\*/", "", outside)
@@ -358,8 +361,8 @@ def check_alone(text: str) -> None:
 
 
 @pytest.mark.parametrize("repeat", [1, 6])
-def test_all_text_is_escaped_and_nothing_is_asked_of_others(tmp_path, repeat):
-    """As few classes as fit in a table, and so many that the map's names are data of the script."""
+def test_all_text_is_escaped_and_nothing_is_loaded(tmp_path, repeat):
+    """With few classes, in a table, and with so many that their names are data of the script."""
     classes = tuple(f"{name}{k or ''}" for k in range(repeat) for name in HOSTILE)
     ids = sorted(f"{name.replace(chr(0), '')} {n}" for n in range(10) for name in HOSTILE)
     tables = streams(videos=60, classes=classes, ids=ids)
@@ -368,7 +371,7 @@ def test_all_text_is_escaped_and_nothing_is_asked_of_others(tmp_path, repeat):
     report = build_report(tables, names, consensus=Consensus.parse("mean"), weights=(1, 1))
     write_page(tmp_path / "r.html", report, command="eval.py '<script>'", files=["<a>", "b"])
     text = (tmp_path / "r.html").read_text("utf-8")
-    check_alone(text)
+    check_self_contained(text)
     page = parse(text)
     assert len(list(page.all("script"))) == (1 if repeat == 1 else 2) and "alert(1)</script>" not in text
     shown = {row[0] for row in rows_of(next(section(page, "classes").all("table")))}
@@ -385,7 +388,7 @@ def test_the_page_is_the_same_each_time():
     assert pages[0] == pages[1]
 
 
-def test_provenance_shows_whatever_is_known():
+def test_provenance_shows_all_that_is_known():
     tables = streams()
     tables[1].provenance.update({"views": "ten", "command": "python test.py --x", "odd": {"a": 1}, "sha256": "ab" * 32})
     rows = rows_of(list(section(parse(to_html(build(tables), files=["a.npz", "b.npz"])), "provenance").all("table"))[1])
@@ -398,19 +401,19 @@ def test_provenance_shows_whatever_is_known():
 # ------------------------------------------------------------------------------------------------------------ edges
 
 
-def test_without_labels_there_are_only_table_and_provenance():
+def test_without_labels_there_are_only_result_and_provenance():
     table = make_table(labels=(-1, -1, -1), split="test")
     page = parse(to_html(build([table], unlabelled=True)))
     assert [part.attributes["id"] for part in page.all("section")] == ["result", "provenance"]
     assert "0 videos with a label" in next(page.all("header")).text
 
 
-def test_streams_that_share_no_video_have_empty_quadrants():
-    one, other = streams(frames=1, unscored=0)
+def test_streams_without_a_common_video_have_empty_quadrants():
+    rgb, flow = streams(frames=1, unscored=0)
     video = {"level": "video"}
     parts = [dataclasses.replace(t, provenance=t.provenance | video, logits=t.logits[s], video_index=t.video_index[s],
                                  start=t.start[s], view=t.view[s])
-             for t, s in ((one, slice(0, 20)), (other, slice(20, 40)))]  # fmt: skip
+             for t, s in ((rgb, slice(0, 20)), (flow, slice(20, 40)))]  # fmt: skip
     videos = section(parse(to_html(build(parts))), "videos")
     assert videos.text.count("No videos.") == 4 and "40 videos without such scores left out" in videos.text
 
@@ -418,12 +421,14 @@ def test_streams_that_share_no_video_have_empty_quadrants():
 @pytest.mark.parametrize("level", ["video", "clips"])
 def test_tables_of_other_toolkits(level):
     tables = streams(frames=1 if level == "video" else 3)
-    tables[1] = dataclasses.replace(tables[1], provenance={"kind": "theirs", "level": level})
+    tables[1] = dataclasses.replace(tables[1], provenance={"kind": "another toolkit", "level": level})
     page = parse(to_html(build(tables)))
     card = next(section(page, "videos").all("article"))
-    assert len(list(card.all("polyline"))) == (2 if level == "video" else 4)  # no fused frames, nor frames of a video
-    assert "theirs" in section(page, "provenance").text
-    alone = dataclasses.replace(tables[1], provenance={"kind": "theirs", "level": "video"})
+    assert len(list(card.all("polyline"))) == (
+        2 if level == "video" else 4
+    )  # no fused frames, and whole videos have no frames
+    assert "another toolkit" in section(page, "provenance").text
+    alone = dataclasses.replace(tables[1], provenance={"kind": "another toolkit", "level": "video"})
     if level == "video":
         page = parse(to_html(build([alone])))
         assert "there is no curve" in section(page, "frames").text
@@ -447,18 +452,19 @@ def fill(root, kind, video_ids, *, store="folders", step=1):
             for k in range(0, 6, step):
                 image = np.full((240, 320, 3), (40 * k + 10, 60, 90), np.uint8)
                 if kind != "rgb":
-                    image = np.full((240, 320), ZERO + 60, np.uint8)  # planes: 120 rows of x, right, 120 of y, down
+                    # Planes: 120 rows of x (right), 120 rows of y (down)
+                    image = np.full((240, 320), ZERO + 60, np.uint8)
                 writer.write(k, encode_jpeg(image, quality=90, chroma_subsampling=False))
             writer.publish({"num_frames": 6, "settings": {"frame_step": step}, "number": number})
 
 
 @pytest.mark.parametrize("store", ["folders", "packed"])
-def test_pictures_are_of_the_frame_that_is_named(tmp_path, store):
+def test_pictures_show_the_frame_in_their_caption(tmp_path, store):
     tables = streams(videos=12, unscored=0)
     fill(tmp_path, "rgb", tables[0].video_ids.tolist(), store=store)
     fill(tmp_path, "farneback", tables[0].video_ids.tolist()[1:], store=store, step=2)
     text = to_html(build(tables), root=tmp_path)
-    check_alone(text)
+    check_self_contained(text)
     missing = 0
     for card in parse(text).all("article"):
         rgb, flow = card.all("figure")
@@ -482,7 +488,7 @@ def decoded(source: str) -> np.ndarray:
     return cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1].astype(float)
 
 
-def test_pictures_that_cannot_be_read_cost_only_themselves(tmp_path):
+def test_unreadable_pictures_do_not_stop_the_page(tmp_path):
     tables = streams(videos=6, unscored=0)
     for video_id in tables[0].video_ids:
         folder = tmp_path / "rgb-images" / video_id
@@ -494,10 +500,10 @@ def test_pictures_that_cannot_be_read_cost_only_themselves(tmp_path):
     assert cards and all("no readable image" in card.text for card in cards) and not list(page.all("figure", alt=""))
 
 
-@pytest.mark.parametrize(("root", "said"), [(False, "give the data root with --root=DIR"), (True, "has none")])
-def test_without_images_the_page_says_so(tmp_path, root, said):
-    videos = section(parse(to_html(build(streams()), root=tmp_path if root else None)), "videos")
-    assert f"No pictures: {'' if not root else html.escape(str(tmp_path))}" in videos.text and said in videos.text
+@pytest.mark.parametrize(("has_root", "reason"), [(False, "give the data root with --root=DIR"), (True, "has none")])
+def test_without_images_the_page_says_so(tmp_path, has_root, reason):
+    videos = section(parse(to_html(build(streams()), root=tmp_path if has_root else None)), "videos")
+    assert f"No pictures: {html.escape(str(tmp_path)) if has_root else ''}" in videos.text and reason in videos.text
     assert not list(videos.all("img")) and list(videos.all("polyline"))
 
 
@@ -506,18 +512,19 @@ def test_without_images_the_page_says_so(tmp_path, root, said):
 ERRORS = """<script>const errors = [];
 addEventListener("error", event => errors.push(event.message));
 addEventListener("unhandledrejection", event => errors.push(String(event.reason)));
-addEventListener("securitypolicyviolation", event => errors.push("asked for " + event.blockedURI));</script>"""
+addEventListener("securitypolicyviolation", event => errors.push("tried to load " + event.blockedURI));</script>"""
 
 
 def with_script(text: str, script: str) -> str:
-    """The page, with a script that runs once it is loaded; what it returns is the title, with all errors."""
+    """The page with a script that runs when it is loaded; the title becomes its result and all errors, as JSON."""
     after = (
         f"<script>onload = () => {{ document.title = JSON.stringify([(() => {{ {script} }})(), errors]); }}</script>"
     )
     return text.replace("<style>", ERRORS + "<style>", 1).replace("</body>", after + "</body>")
 
 
-def ask(browse, path, text, script, *flags):  # noqa: F811
+def run_script(browse, path, text, script, *flags):  # noqa: F811
+    """What a script returns in the page; AssertionError if there were errors."""
     path.write_text(with_script(text, script), "utf-8", "replace")
     dom = browse(path.as_uri(), "--dump-dom", *flags)
     value, errors = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", dom)[1]))
@@ -529,44 +536,44 @@ def test_tables_are_sorted_and_rows_chosen(browse, tmp_path):  # noqa: F811
     report = build(streams(videos=90, classes=tuple(f"class {k}" for k in range(15))))
     script = """
         const table = document.querySelector("table.sortable"), names = () => [...table.tBodies[0].rows].map(row => row.cells[0].textContent);
-        const press = place => table.tHead.rows[0].cells[place].querySelector("button").click();
+        const press = column => table.tHead.rows[0].cells[column].querySelector("button").click();
         press(4);
         const values = [...table.tBodies[0].rows].map(row => Number(row.cells[4].dataset.value));
         press(0); const up = names(); press(0); const down = names();
         const field = document.querySelector("input[type=search]"); field.value = "CLASS 1"; field.dispatchEvent(new Event("input"));
         const kept = [...table.tBodies[0].rows].filter(row => !row.hidden).length;
-        const seen = () => [...document.querySelectorAll("#confusion [data-name]")].filter(part => !part.hidden).map(part => part.dataset.name);
-        const first = seen(); document.querySelector("#confusion .tools button").click();
-        return [values, up, down, kept, first, seen()];"""
-    values, up, down, kept, first, second = ask(browse, tmp_path / "r.html", to_html(report), script)
+        const shown = () => [...document.querySelectorAll("#confusion [data-name]")].filter(part => !part.hidden).map(part => part.dataset.name);
+        const first = shown(); document.querySelector("#confusion .tools button").click();
+        return [values, up, down, kept, first, shown()];"""
+    values, up, down, kept, first, second = run_script(browse, tmp_path / "r.html", to_html(report), script)
     assert values == sorted(values, reverse=True) and len(set(values)) > 2
     assert up == [f"class {k}" for k in range(15)] and down == up[::-1]
     assert kept == 6  # 1, 10 ... 14
     assert (first, second) == (["RGB+Flow"], ["RGB"])
 
 
-def test_the_map_tells_the_cell_below_the_pointer(browse, tmp_path):  # noqa: F811
+def test_the_map_describes_the_cell_under_the_pointer(browse, tmp_path):  # noqa: F811
     classes = tuple(f"class {k}" for k in range(45))
     report = build(streams(videos=400, classes=classes))
     script = """
-        const canvas = document.querySelector("canvas"), said = document.querySelector("output");
+        const canvas = document.querySelector("canvas"), output = document.querySelector("output");
         const order = [...document.querySelectorAll("#maps select")][0];
         order.selectedIndex = 1; order.onchange();
         const edge = canvas.getBoundingClientRect(), step = edge.width / 45, texts = [];
         const point = (row, column) => { canvas.dispatchEvent(new PointerEvent("pointermove",
-            {clientX: edge.left + (column + .5) * step, clientY: edge.top + (row + .5) * step})); texts.push(said.textContent); };
+            {clientX: edge.left + (column + .5) * step, clientY: edge.top + (row + .5) * step})); texts.push(output.textContent); };
         point(2, 2); point(2, 3);
-        canvas.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowDown"})); texts.push(said.textContent);
+        canvas.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowDown"})); texts.push(output.textContent);
         document.querySelector("#maps button").click(); point(0, 0);
         const data = canvas.getContext("2d").getImageData(0, 0, 45, 45).data;
         return [texts, [...data].filter((_, k) => k % 4 === 3).map(alpha => alpha > 0 ? 1 : 0)];"""
-    texts, opaque = ask(browse, tmp_path / "r.html", to_html(report), script)
-    of = report.predictions
+    texts, opaque = run_script(browse, tmp_path / "r.html", to_html(report), script)
+    predictions = report.predictions
     matrices = {}
-    for name, scores in of.scores.items():
-        there = ~np.isnan(scores).any(axis=1)
+    for name, scores in predictions.scores.items():
+        is_scored = ~np.isnan(scores).any(axis=1)
         matrices[name] = np.zeros((45, 45), int)
-        np.add.at(matrices[name], (of.labels[there], scores[there].argmax(axis=1)), 1)
+        np.add.at(matrices[name], (predictions.labels[is_scored], scores[is_scored].argmax(axis=1)), 1)
     by_name = sorted(range(45), key=lambda k: classes[k])
     expected = []
     for name, (row, column) in [("RGB+Flow", (2, 2)), ("RGB+Flow", (2, 3)), ("RGB+Flow", (3, 3)), ("RGB", (0, 0))]:

@@ -1,5 +1,6 @@
-"""Score files: what is written comes back, and nothing damaged or foreign is believed."""
+"""Score files: what is written comes back, and damaged or foreign files are refused."""
 
+import dataclasses
 import io
 import json
 import pickle
@@ -16,14 +17,14 @@ from twostream.scores.npz import ARRAYS, read_scores, write_challenge_json, writ
 
 @pytest.fixture
 def path(tmp_path):
-    """A good file; tests spoil it."""
+    """A good file, which tests damage."""
     path = tmp_path / "scores_val_000001.npz"
     write_scores(path, make_table())
     return path
 
 
 def refused(path) -> str:
-    """The one line with which a file is refused, which names it."""
+    """The error of a file that must be refused: one line that names the file."""
     with pytest.raises(BadInputError) as caught:
         read_scores(path)
     message = str(caught.value)
@@ -32,7 +33,7 @@ def refused(path) -> str:
 
 
 def rewrite(path, **changes):
-    """Replace arrays of a file, or drop them (None); everything else stays, checksums are right."""
+    """Replace arrays of a file, or remove them (None); the checksums are correct."""
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file) | changes
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
@@ -61,12 +62,11 @@ def test_names_of_any_script_come_back(tmp_path):
 
 
 def test_file_holds_plain_arrays_of_the_written_types(tmp_path, path):
-    with np.load(path, allow_pickle=False) as file:  # would raise where an array needs pickle
+    with np.load(path, allow_pickle=False) as file:  # raises if an array is a pickle
         assert {name: file[name].dtype.type for name in ARRAYS} == {name: kind for name, (kind, _) in ARRAYS.items()}
-    careless = make_table()
-    object.__setattr__(careless, "video_ids", careless.video_ids.astype(object))
-    object.__setattr__(careless, "logits", careless.logits.astype(np.float64))
-    write_scores(tmp_path / "x.npz", careless)
+    table = make_table()
+    other_types = {"video_ids": table.video_ids.astype(object), "logits": table.logits.astype(np.float64)}
+    write_scores(tmp_path / "x.npz", dataclasses.replace(table, **other_types))
     assert_same_table(read_scores(tmp_path / "x.npz"), make_table())
 
 
@@ -78,26 +78,26 @@ def test_rows_and_videos_are_sorted_when_written_and_when_read(path):
     assert read_scores(path).video_ids.tolist() == ["a", "b", "c"]
 
 
-def test_missing_file(tmp_path):
+def test_missing_file_is_refused(tmp_path):
     assert "run twostream test first" in refused(tmp_path / "nothing.npz")
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.5, 0.9, 0.99, 0.999])
-def test_cut_file(path, share):
+def test_cut_file_is_refused(path, share):
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
     refused(path)
 
 
 def test_flipped_bits(path):
-    """One bit at 200 places: refused in one line, or (in parts of the archive that say nothing) the same table."""
+    """One bit at each of 200 positions: refused in one line, or the same table (some bits of an archive mean nothing)."""
     data, truth = path.read_bytes(), make_table()
     rng = np.random.default_rng(0)
     num_refused = 0
-    for place in rng.choice(len(data), 200, replace=False).tolist():
-        spoilt = bytearray(data)
-        spoilt[place] ^= 1 << int(rng.integers(8))
-        path.write_bytes(spoilt)
+    for at in rng.choice(len(data), 200, replace=False).tolist():
+        mutated = bytearray(data)
+        mutated[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(mutated)
         try:
             table = read_scores(path)
         except BadInputError as error:
@@ -109,24 +109,24 @@ def test_flipped_bits(path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"PK\3\4", b"no archive at all", pickle.dumps({"logits": 1})])
-def test_foreign_file(path, content):
+def test_foreign_file_is_refused(path, content):
     path.write_bytes(content)
     assert "not a score file" in refused(path)
 
 
-def test_folder_instead_of_a_file(tmp_path):
+def test_folder_instead_of_a_file_is_refused(tmp_path):
     assert "not a score file" in refused(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["header", *ARRAYS])
-def test_missing_array(path, name):
+def test_missing_array_is_named(path, name):
     rewrite(path, **{name: None})
     assert name in refused(path)
 
 
 class Hostile:
     def __reduce__(self):
-        return exec, ("raise SystemExit('code of the file was run')",)
+        return exec, ("raise SystemExit('code in the file was run')",)
 
 
 @pytest.mark.parametrize("name", ["header", "video_ids", "logits"])
@@ -145,8 +145,8 @@ def test_bare_pickle_inside_the_archive_is_not_opened(path):
 @pytest.mark.parametrize(
     "header", [b"{", b"{'descr': '<f4', 'fortran_order': False, 'shape': (9", b"(" * 3000, b"{'descr': '<f4'}", b"\xff"]
 )
-def test_damaged_header_of_an_array(path, header):
-    """A right checksum over a wrong .npy header."""
+def test_damaged_header_of_an_array_is_refused(path, header):
+    """The .npy header is wrong, its checksum is correct."""
     rewrite(path, logits=None)
     with zipfile.ZipFile(path, "a") as parts:
         parts.writestr("logits.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
@@ -154,7 +154,7 @@ def test_damaged_header_of_an_array(path, header):
 
 
 @pytest.mark.parametrize("shape", [(10**9, 4), (10**12, 10**6), (-1, 4)])
-def test_array_that_claims_more_than_is_there(path, shape):
+def test_array_that_claims_more_than_it_has_is_refused(path, shape):
     rewrite(path, logits=None)
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
@@ -178,7 +178,7 @@ def test_array_that_claims_more_than_is_there(path, shape):
         ("video_ids", "S1"),
     ],
 )
-def test_wrong_type(path, name, dtype):
+def test_wrong_type_is_named(path, name, dtype):
     rewrite(path, **{name: getattr(make_table(), name).astype(dtype)})
     message = refused(path)
     assert f"{name} has type {np.dtype(dtype)}" in message
@@ -187,7 +187,7 @@ def test_wrong_type(path, name, dtype):
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        ("logits", lambda a: a[:, :3]),  # a class less than the header says
+        ("logits", lambda a: a[:, :3]),  # one class less than in the header
         ("logits", lambda a: a[:-1]),
         ("logits", lambda a: a[:0]),
         ("logits", lambda a: a.ravel()),
@@ -199,13 +199,13 @@ def test_wrong_type(path, name, dtype):
         ("video_ids", lambda a: a[[0, 0, 2]]),
     ],
 )
-def test_shapes_that_do_not_belong_together(path, name, change):
+def test_shapes_that_do_not_belong_together_are_refused(path, name, change):
     rewrite(path, **{name: change(getattr(make_table(), name))})
     refused(path)
 
 
 @pytest.mark.parametrize(
-    ("name", "place", "value"),
+    ("name", "index", "value"),
     [
         ("labels", 1, len(CLASSES)),
         ("labels", 1, -2),
@@ -215,22 +215,22 @@ def test_shapes_that_do_not_belong_together(path, name, change):
         ("view", 5, -1),
     ],
 )
-def test_value_out_of_range_is_named(path, name, place, value):
+def test_value_out_of_range_is_named(path, name, index, value):
     array = getattr(make_table(), name).copy()
-    array[place] = value
+    array[index] = value
     rewrite(path, **{name: array})
-    assert f"{name}[{place}] is {value}," in refused(path)
+    assert f"{name}[{index}] is {value}," in refused(path)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_scores_that_are_not_finite_name_video_and_row(path, value):
     logits = make_table().logits.copy()
-    logits[4, 2] = value  # rows 3, 4, 5 are those of the second video in order of id
+    logits[4, 2] = value  # rows 3, 4, 5 belong to the second video in order of id
     rewrite(path, logits=logits)
     assert "row 4, video 'b'" in refused(path)
 
 
-def test_clip_that_was_scored_twice(path):
+def test_clip_that_was_scored_twice_is_named(path):
     start = make_table().start.copy()
     start[5] = start[4]  # of video "b"
     rewrite(path, start=start)
@@ -238,7 +238,7 @@ def test_clip_that_was_scored_twice(path):
 
 
 @pytest.mark.parametrize("number", [0, 2, 99, "1", None])
-def test_other_format_is_said(path, number):
+def test_other_format_is_refused(path, number):
     rewrite(path, header=np.array(json.dumps(header_of(path) | {"format": number})))
     message = refused(path)
     assert f"format {number!r}, expected 1" in message and "run twostream test again" in message
@@ -255,14 +255,14 @@ def test_other_format_is_said(path, number):
         {"provenance": None},
     ],
 )
-def test_header_that_lacks_something(path, change):
+def test_incomplete_header_is_refused(path, change):
     header = header_of(path) | change
     rewrite(path, header=np.array(json.dumps({key: value for key, value in header.items() if value is not None})))
     refused(path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "1", "[" * 100_000, '{"format": 1'])
-def test_header_that_is_no_object(path, text):
+def test_header_that_is_not_an_object_is_refused(path, text):
     rewrite(path, header=np.array(text))
     refused(path)
 
@@ -275,7 +275,7 @@ def challenge_of(tmp_path, table, rule="mean", **options) -> dict:
 
 
 def test_challenge_json_is_the_official_schema(tmp_path):
-    """FORMATS 1.12: exactly these keys, five labels a video, best first."""
+    """Exactly these keys, five labels for each video, the best first."""
     classes = [f"class {k}" for k in range(8)]
     logits = [[0.5, 3, 1, 7, -2, 6, 4, 2], [8, 7, 6, 5, 4, 3, 2, 1]]
     table = make_table(logits, video_ids=("one", "two"), labels=(0, 1), classes=classes, frames=1)

@@ -1,4 +1,4 @@
-"""Scoring in parts: whoever does them, in whatever order, the file is the one that a single pass makes."""
+"""Scoring in parts: whichever processes score them and in whatever order, the file equals that of a single pass."""
 
 import subprocess
 import sys
@@ -11,8 +11,6 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.tables import make_table
 from twostream.errors import BadInputError
-from twostream.fusion.clip_results import frame_result
-from twostream.fusion.consensus import softmax
 from twostream.scores.npz import read_scores, write_scores
 from twostream.scores.parts import Scoring
 
@@ -20,7 +18,7 @@ PROVENANCE = {"checkpoint": "checkpoint_000001.pth", "sha256": "abc", "views": "
 
 
 def scoring(folder, *, num_clips=150, num_views=2, **provenance) -> tuple[Scoring, np.ndarray]:
-    """A scoring of some clips of three videos, and the logits that its rows are to get."""
+    """A scoring of clips of three videos, and the logits of its rows."""
     rng = np.random.default_rng(0)
     videos = np.repeat(np.sort(rng.integers(0, 3, num_clips)), num_views)
     starts = np.repeat(np.arange(num_clips), num_views)
@@ -30,19 +28,21 @@ def scoring(folder, *, num_clips=150, num_views=2, **provenance) -> tuple[Scorin
     return Scoring(folder / "scores_val_000001.npz", empty, num_views), table.logits
 
 
-def do(work: Scoring, logits: np.ndarray, parts: list[int], *, at_once: int = 7) -> None:
-    """Score the parts: the logits of each batch, in order."""
+def write(work: Scoring, logits: np.ndarray, parts: list[int], *, at_once: int = 7) -> None:
+    """Write the parts in batches of `at_once` clips."""
+    assert list(work.write_parts(parts, (logits[rows] for rows in batch_rows(work, parts, at_once)))) == parts
+
+
+def batch_rows(work: Scoring, parts: list[int], at_once: int) -> list[np.ndarray]:
+    """Row indices of each batch: all views of its clips."""
     views = np.arange(work.num_views)
-    rows = [
-        np.add.outer(np.array(clips) * work.num_views, views).ravel()
-        for clips in work.batches(parts, num_clips=at_once)
-    ]
-    assert list(work.write_parts(parts, (logits[r] for r in rows))) == parts
+    batches = work.batches(parts, num_clips=at_once)
+    return [np.add.outer(np.array(clips) * work.num_views, views).ravel() for clips in batches]
 
 
 @pytest.mark.parametrize("num_clips", [1, 15, 16, 17, 511, 513, 5000, 32 * 1024 + 1, 100_000])
 @pytest.mark.parametrize("num_views", [1, 10])
-def test_parts_are_all_clips_once(tmp_path, num_clips, num_views):
+def test_parts_cover_all_clips_once(tmp_path, num_clips, num_views):
     work = Scoring(tmp_path / "x.npz", replace(make_table(), start=np.zeros(num_clips * num_views)), num_views)
     clips = [clip for part in range(work.num_parts) for clip in work.clips(part)]
     assert clips == list(range(num_clips))
@@ -63,36 +63,29 @@ def test_any_owners_make_the_file_of_one_pass(tmp_path, owners):
     assert work.num_parts == 10 and work.missing() == list(range(10)) and not work.is_done()
     for owner in range(min(owners, 10)):
         assert not work.finish()
-        do(work, logits, [part for part in work.missing() if part % owners == owner])
-    assert work.finish(), "also for one that comes too late"
+        write(work, logits, [part for part in work.missing() if part % owners == owner])
+    assert work.finish(), "also if another process has finished before"
     assert work.target.read_bytes() == whole.read_bytes()
     assert work.is_done() and not work.folder.exists()
 
 
-def test_what_is_done_stays_done(tmp_path):
+def test_finished_parts_are_kept(tmp_path):
     work, logits = scoring(tmp_path)
-    do(work, logits, [3, 4])
-    with pytest.raises(RuntimeError):  # killed in the middle of a part, after another one
-        list(work.write_parts([0, 1], (logits[r] if r[0] < 48 else fail() for r in rows_of(work, [0, 1]))))
+    write(work, logits, [3, 4])
+    with pytest.raises(RuntimeError):  # killed in the middle of the second part
+        list(work.write_parts([0, 1], (logits[r] if r[0] < 48 else fail() for r in batch_rows(work, [0, 1], 4))))
     assert work.missing() == [1, 2, 5, 6, 7, 8, 9]
-    do(work, logits, work.missing(), at_once=3)
+    write(work, logits, work.missing(), at_once=3)
     assert work.finish() and np.array_equal(read_scores(work.target).logits, logits)
-
-
-def rows_of(work, parts):
-    return [
-        np.add.outer(np.array(c) * work.num_views, np.arange(work.num_views)).ravel()
-        for c in work.batches(parts, num_clips=4)
-    ]
 
 
 def fail():
     raise RuntimeError
 
 
-def test_other_settings_are_other_parts(tmp_path):
+def test_other_settings_have_other_parts(tmp_path):
     work, logits = scoring(tmp_path)
-    do(work, logits, list(range(10)))
+    write(work, logits, list(range(10)))
     others = [
         scoring(tmp_path, **change)[0]
         for change in ({"sha256": "def"}, {"views": "ten"}, {"num_clips": 149}, {"amp": "bf16"})
@@ -107,7 +100,7 @@ def test_other_settings_are_other_parts(tmp_path):
 @pytest.mark.parametrize("damage", ["cut", "empty", "other type", "other shape", "pickled"])
 def test_damaged_parts_are_named(tmp_path, damage):
     work, logits = scoring(tmp_path)
-    do(work, logits, list(range(10)))
+    write(work, logits, list(range(10)))
     path = work.path(4)
     good = np.load(path)
     if damage in ("cut", "empty"):
@@ -119,7 +112,7 @@ def test_damaged_parts_are_named(tmp_path, damage):
         work.finish()
     assert not work.target.exists()
     path.unlink()
-    do(work, logits, work.missing())
+    write(work, logits, work.missing())
     assert work.finish() and np.array_equal(read_scores(work.target).logits, logits)
 
 
@@ -132,21 +125,8 @@ def test_scores_that_are_not_finite_are_never_kept(tmp_path, value):
         BadInputError,
         match=f"checkpoint_000001.pth: video '{video}', frame {work.table.start[100]}: scores that are not finite",
     ):
-        do(work, logits, [2, 3, 4])
+        write(work, logits, [2, 3, 4])
     assert 2 not in work.missing() and {3, 4} <= set(work.missing())
-
-
-def test_frame_results_by_hand(tmp_path):
-    table = make_table(seed=3)
-    probabilities = softmax(table.logits)
-    labels = table.row_labels
-    known = labels >= 0
-    order = np.argsort(-table.logits[known], axis=1)
-    hits = order == labels[known][:, None]
-    result = frame_result(table)
-    assert result.num_rows == known.sum()
-    assert result.loss == pytest.approx(-np.log(probabilities[known, labels[known]]).mean(), rel=1e-6)
-    assert (result.top1, result.top3) == (hits[:, 0].mean(), hits[:, :3].any(axis=1).mean())
 
 
 LARGE = """
@@ -166,7 +146,7 @@ LARGE = """
         logits=np.empty((0, 400), np.float32), provenance={},
     )
     used = int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmData"))) << 10
-    resource.setrlimit(resource.RLIMIT_DATA, (used + (160 << 20),) * 2)  # of memory that is not a mapped file
+    resource.setrlimit(resource.RLIMIT_DATA, (used + (160 << 20),) * 2)  # for memory that is not a mapped file
     rng = np.random.default_rng(0)
     pieces = (rng.standard_normal((1000, 400), np.float32) for _ in range(rows // 1000))
     write_scores(sys.argv[1], table, pieces)
@@ -177,7 +157,8 @@ LARGE = """
 """
 
 
-def in_little_memory(path, num_rows: int) -> None:
+def write_and_read_in_little_memory(path, num_rows: int) -> None:
+    """In a process of its own, whose memory is limited to 160 MB."""
     program = textwrap.dedent(LARGE).replace("ROWS", str(num_rows))
     command = [sys.executable, "-c", program, str(path)]
     result = subprocess.run(
@@ -192,11 +173,11 @@ def in_little_memory(path, num_rows: int) -> None:
 
 
 def test_a_file_larger_than_memory_is_written_and_read(tmp_path):
-    """320 MB with 160 MB of memory."""
-    in_little_memory(tmp_path / "x.npz", 200_000)
+    """A file of 320 MB, with 160 MB of memory."""
+    write_and_read_in_little_memory(tmp_path / "x.npz", 200_000)
 
 
 @pytest.mark.slow
 def test_kinetics_is_written_and_read_in_little_memory(tmp_path):
-    """0.5 million rows of 400 classes, 800 MB, with 160 MB."""
-    in_little_memory(tmp_path / "x.npz", 500_000)
+    """A file of 0.5 million rows with 400 classes, 800 MB, with 160 MB of memory."""
+    write_and_read_in_little_memory(tmp_path / "x.npz", 500_000)

@@ -31,7 +31,7 @@ def test_lossless_video_comes_back_pixel_by_pixel(tmp_path, num_frames):
     assert result.declared_seconds == pytest.approx(num_frames / 15, abs=0.01)  # ffmpeg prints hundredths
 
 
-# Bursts of five frames at 50 per second with pauses of half a second; in ticks of 1/15 s, some frames share a time stamp.
+# Bursts of five frames at 50 per second with pauses of half a second; in ticks of 1/15 s, some share a time stamp.
 @pytest.mark.parametrize("tick", ["1:1000", "1:15"], ids=["different stamps", "shared stamps"])
 def test_variable_rate_video_gives_every_frame_once(tmp_path, tick):
     truth = pictures(20)

@@ -1,4 +1,4 @@
-"""ffmpeg as a child process: no file may make it hang, fill the disk or memory, or execute anything; it says why it fails."""
+"""ffmpeg as a child process: no file makes it hang, fill disk or memory, or execute anything; errors give a reason."""
 
 import os
 import pickle

@@ -1,1 +1,1 @@
-"""What is known of each video: split, class, number of frames."""
+"""What is known about each video: split, class, number of frames."""

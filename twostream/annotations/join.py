@@ -1,65 +1,71 @@
-"""Lists of data sets joined with what is extracted below a data root; and the faults of labels and ids found in them."""
+"""Lists of data sets joined with what is extracted below a data root; checks of their labels and ids."""
 
 import functools
 import itertools
 from array import array
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from twostream.annotations.class_names import NEAR_DUPLICATE, normalised_name, suggest_class
 from twostream.annotations.json_file import FILE_NAME
-from twostream.annotations.lists import Listed, place_of
+from twostream.annotations.lists import Listed, location
 from twostream.annotations.videos import SPLITS, Annotations, Video, make_annotations
 from twostream.errors import BadInputError
 from twostream.frames.stores import image_stores
 
 SHOWN = 20
-"""lines printed of each kind of finding"""
+"""lines printed for each kind of fault"""
 
 
 def build_annotations(
     listed: Iterable[Listed], root: str | Path, *, classes: tuple[str, ...] = ()
 ) -> tuple[Annotations, list[str]]:
-    """Join a list (whose entries all have a split) with what is extracted below a data root; and warnings to print.
+    """Annotations from a list and what is extracted below a data root, and warnings to print.
 
-    Classes are `classes` in their order, else the labels in alphabetical order. Videos that were not extracted stay,
-    with 0 frames. An entry is the extracted video of its own id; or of the id of the whole video, if no other entry is
-    a part of that. Raises BadInputError with all faults of labels and ids, a line each with its place.
+    All entries of the list have a split. The classes are `classes` in their order, else the labels in alphabetical
+    order. Videos that were not extracted are kept, with 0 frames. An entry is matched with the extracted video of its
+    own id, or of the id of the whole video if no other entry is a part of that one. Raises BadInputError with all wrong
+    labels and ids, one per line with its file and line.
     """
     extracted = {video_id: store for store in reversed(image_stores(root)) for video_id in store.video_ids()}
     table = ListedTable(listed, extracted)
     faults = [*table.label_faults(classes), *table.repeated()]
     if faults:
         raise BadInputError(
-            faults[0] if len(faults) == 1 else "\n  ".join(["the lists need mending, nothing was written:", *faults])
+            faults[0]
+            if len(faults) == 1
+            else "\n  ".join(["fix these faults of the lists; nothing was written:", *faults])
         )
     names = classes or _class_order(name for name in table.label_names if name is not None)
     if not names:
-        raise BadInputError(f"{table.where(0)}: no entry has a label; give the train list too, or --classes FILE")
+        raise BadInputError(f"{table.where(0)}: no entry has a label; add the train list, or --classes FILE")
     videos = (
         Video(video_id, split, label, *(extracted[video_id].facts(video_id) if video_id in extracted else (0,)))
         for video_id, split, label in table.rows(table.order)
     )
-    warnings = [*table.one_sided(), *table.torn(), *table.unmatched()]
+    warnings = [*table.one_sided_classes(), *table.parts_in_several_splits(), *table.unmatched()]
     return make_annotations(videos, classes=names, path=Path(root, FILE_NAME)), warnings
 
 
 def _class_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Class numbers in order of number, names in alphabetical order."""
     names = sorted(names)
     return tuple(sorted(names, key=int) if all(name.isdecimal() for name in names) else names)
 
 
 class ListedTable:
-    """Entries of all lists as columns (about 110 bytes each), and what is wrong with them."""
+    """Entries of all lists as columns (about 110 bytes for each), and what is wrong with them."""
 
-    def __init__(self, listed: Iterable[Listed], extracted: Container[str]):
+    def __init__(self, listed: Iterable[Listed], extracted: Collection[str]):
+        """`extracted` are the ids of the extracted videos."""
         self.extracted = extracted
         self.ids: list[str] = []
         self.label_names: dict[str | None, int] = {}
         self.paths: dict[str, int] = {}
-        # Of the id of the whole video its hash is enough, in 64 bits: it is only compared.
+        # Ids of whole videos are only compared, so a hash of 64 bits is enough.
         split, label, path, line, source = (array(kind) for kind in "biiiq")
         whole: dict[int, str] = {}  # row -> id of the whole video, where that is extracted and the part is not
         for row, entry in enumerate(listed):
@@ -72,7 +78,8 @@ class ListedTable:
             if entry.ids[0] not in extracted and entry.ids[-1] in extracted:
                 whole[row] = entry.ids[-1]
         self.split, self.label, self.path, self.line, self.source = map(np.asarray, (split, label, path, line, source))
-        self.ambiguous = []
+        self.ambiguous: list[int] = []
+        """rows that are parts of one extracted video, which therefore is none of them"""
         if whole:
             _, inverse, counts = np.unique(self.source, return_inverse=True, return_counts=True)
             for row, video_id in whole.items():
@@ -83,25 +90,25 @@ class ListedTable:
 
     @functools.cached_property
     def order(self) -> np.ndarray:
-        """Rows in order of id, those of one id in order of the list."""
+        """int32 (rows,): rows sorted by id; rows with the same id keep the order of the list."""
         return np.array(sorted(range(len(self.ids)), key=self.ids.__getitem__), np.int32)
 
-    def rows(self, numbers: np.ndarray) -> Iterator[tuple[str, str, str | None]]:
-        """Id, split and label of entries."""
+    def rows(self, selected: np.ndarray) -> Iterator[tuple[str, str, str | None]]:
+        """Id, split and label of the selected rows."""
         names = list(self.label_names)
-        for first in range(0, len(numbers), 1000):
-            block = numbers[first : first + 1000]
+        for first in range(0, len(selected), 1000):
+            block = selected[first : first + 1000]
             for row, split, label in zip(
                 *(n.tolist() for n in (block, self.split[block], self.label[block])), strict=True
             ):
                 yield self.ids[row], SPLITS[split], names[label]
 
     def where(self, row: int) -> str:
-        """File and line of an entry."""
-        return place_of(list(self.paths)[self.path[row]], int(self.line[row]))
+        """File and line of an entry, for messages."""
+        return location(list(self.paths)[self.path[row]], int(self.line[row]))
 
     def label_faults(self, classes: tuple[str, ...]) -> Iterator[str]:
-        """Entries without label, labels that are not in the class list, and labels that are nearly the same."""
+        """Entries without a label, labels that are not in the class list, and labels that are nearly the same."""
         unlabelled = np.flatnonzero(
             (self.label == self.label_names.get(None, -1)) & (self.split != SPLITS.index("test"))
         )
@@ -112,53 +119,57 @@ class ListedTable:
                 f"{SPLITS[self.split[row]]}"
             ),
         )
-        known, unknown, twins = {}, [], []
+        spelling: dict[str, str] = {}  # normalised name -> its first spelling
+        unknown, duplicates = [], []
         for name in self.label_rows:
             if classes and name not in classes:
                 unknown.append(name)
-            elif known.setdefault(normalised_name(name), name) != name:
-                twins.append(name)
+            elif spelling.setdefault(normalised_name(name), name) != name:
+                duplicates.append(name)
         yield from _first(
             unknown, lambda name: f"{self.label_text(name)} is not in the class list{suggest_class(name, classes)}"
         )
-        yield from _first(
-            twins,
-            lambda name: (
-                f"{self.label_text(name)} and {known[normalised_name(name)]!r} "
-                f"({self.where(self.label_rows[known[normalised_name(name)]])}) {NEAR_DUPLICATE}; write both in one way"
-            ),
-        )
+
+        def duplicate_text(name: str) -> str:
+            first = spelling[normalised_name(name)]
+            return (
+                f"{self.label_text(name)} and {first!r} ({self.where(self.label_rows[first])}) {NEAR_DUPLICATE}; "
+                "spell both the same way"
+            )
+
+        yield from _first(duplicates, duplicate_text)
 
     @functools.cached_property
     def label_rows(self) -> dict[str, int]:
-        """Row in which each label stands first."""
+        """The first row of each label."""
         _, rows = np.unique(self.label, return_index=True)
         return {name: int(rows[code]) for name, code in self.label_names.items() if name is not None}
 
     @functools.cached_property
     def label_counts(self) -> np.ndarray:
-        """Entries of each label in each split: (labels, splits)."""
+        """int64 (labels, splits): entries of each label in each split."""
         cells = self.label.astype(np.int64) * len(SPLITS) + self.split
         return np.bincount(cells, minlength=len(self.label_names) * len(SPLITS)).reshape(-1, len(SPLITS))
 
     def label_text(self, name: str) -> str:
+        """A label with its first place and its number of videos, for messages."""
         count = self.label_counts[self.label_names[name]].sum()
         return f"{self.where(self.label_rows[name])}: label {name!r} ({count} videos)"
 
     def repeated(self) -> Iterator[str]:
-        """Entries whose id an earlier one has."""
+        """Entries with the id of an earlier entry."""
         pairs = sorted((b, a) for a, b in itertools.pairwise(self.order.tolist()) if self.ids[a] == self.ids[b])
 
         def text(pair: tuple[int, int]) -> str:
             rows = list(self.rows(np.array(pair)))
             changes = "".join(f", {b!r} here and {a!r} there" for b, a in zip(*rows, strict=True) if a != b)
-            place = f"{self.where(pair[0])}: video {rows[0][0]!r}"
-            return f"{place} is listed already, in {self.where(pair[1])}{changes}; remove one"
+            entry = f"{self.where(pair[0])}: video {rows[0][0]!r}"
+            return f"{entry} is already listed in {self.where(pair[1])}{changes}; remove one"
 
         yield from _first(pairs, text)
 
-    def one_sided(self) -> Iterator[str]:
-        """Warnings of classes that are only trained or only judged."""
+    def one_sided_classes(self) -> Iterator[str]:
+        """Warnings about classes that are only in the train split, or not in it."""
         train, held_out = self.label_counts[:, 0], self.label_counts[:, 1:].sum(1)
         labels = [name for name in self.label_names if name is not None]
         if not all(any(counts[self.label_names[name]] for name in labels) for counts in (train, held_out)):
@@ -168,13 +179,13 @@ class ListedTable:
             if names:
                 yield "\n  ".join([f"{len(names)} classes have {where}:", *_first(names, self.label_text)])
 
-    def torn(self) -> Iterator[str]:
-        """Warning of parts of one video in several splits, which makes results look better than they are."""
+    def parts_in_several_splits(self) -> Iterator[str]:
+        """Warning about parts of one video in several splits, which make results look better than they are."""
         order = np.lexsort((np.arange(len(self.ids)), self.split, self.source))
         sources, splits = self.source[order], self.split[order]
-        places = np.flatnonzero((sources[1:] == sources[:-1]) & (splits[1:] != splits[:-1]))
-        if len(places):
-            pairs = np.stack([order[places], order[places + 1]], 1)
+        indices = np.flatnonzero((sources[1:] == sources[:-1]) & (splits[1:] != splits[:-1]))
+        if len(indices):
+            pairs = np.stack([order[indices], order[indices + 1]], 1)
             pairs = pairs[pairs[:, 0].argsort()]
 
             def text(pair: np.ndarray) -> str:
@@ -182,12 +193,12 @@ class ListedTable:
                        for row, (video_id, split, _) in zip(pair, self.rows(pair), strict=True)]  # fmt: skip
                 return " and ".join(ids)
 
-            count = len(np.unique(sources[places]))
-            title = f"{count} videos have parts in more than one split, harmless only where those show other scenes:"
+            count = len(np.unique(sources[indices]))
+            title = f"{count} videos have parts in more than one split, which is harmless only if the parts show different scenes:"
             yield "\n  ".join([title, *_first(pairs, text, shown=5)])
 
     def unmatched(self) -> Iterator[str]:
-        """Warnings of images that are there, but under ids that say not which entry they are."""
+        """Warnings about extracted videos whose ids match no entry, or several."""
         if self.ambiguous:
             yield "\n  ".join(
                 [
@@ -197,15 +208,15 @@ class ListedTable:
                 ]
             )
         if self.ids and not any(video_id in self.extracted for video_id in self.ids):
-            there = next(iter(self.extracted), None)
+            extracted = next((repr(video_id) for video_id in self.extracted), "nothing")
             yield (
-                f"no listed video is extracted: the list has {self.ids[0]!r}, there is "
-                f"{'nothing' if there is None else repr(there)}; compare the ids (--ids), or run prep/extract.py"
+                f"no listed video is extracted: the list has {self.ids[0]!r}, extracted is {extracted}; "
+                "compare the ids (--ids), or run twostream extract"
             )
 
 
-def _first(items: Sequence, text: Callable[..., str], *, shown: int = SHOWN) -> Iterator[str]:
+def _first(items: Sequence[Any] | np.ndarray, text: Callable[[Any], str], *, shown: int = SHOWN) -> Iterator[str]:
     """Texts of the first items, and how many more there are."""
     yield from (text(item) for item in items[:shown])
     if len(items) > shown:
-        yield f"... and {len(items) - shown} more of these"
+        yield f"... and {len(items) - shown} more"

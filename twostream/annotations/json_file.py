@@ -5,7 +5,7 @@ import json
 import reprlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from twostream.annotations.videos import SPLIT_NAMES, Annotations, Video, collect, make_annotations
 from twostream.errors import BadInputError
@@ -13,25 +13,27 @@ from twostream.files import DECODER, read_json, write_file
 from twostream.video.ids import check_video_id
 
 FILE_NAME = "annotations.json"
-
+"""in the data root"""
 
 JSON_SPACE = b" \t\r\n"
 FIRST_LINE = b'{"version": 1,'
 VIDEOS_LINE = b'"videos": {'
-FIRST_VIDEO = 4  # number of its line
+FIRST_VIDEO = 4  # line number of the first video
 
 
 def write_annotations(path: str | Path, annotations: Annotations) -> None:
-    """One video a line, so that the file can be read and compared by people too."""
+    """Write annotations.json, one video per line, so that people can read and compare it too.
+
+    Raises EnvironmentFaultError where the file cannot be written; then the old one is kept.
+    """
     write_file(path, lambda file: file.writelines(text.encode() for text in _texts(annotations)))
 
 
 def _texts(annotations: Annotations) -> Iterator[str]:
-    """The file in pieces, all ASCII; `_read_lines` knows this layout."""
+    """The text of the file in pieces, all ASCII; `_read_lines` relies on this layout."""
     yield f'{{"version": 1,\n "classes": {json.dumps(list(annotations.classes))},\n "videos": {{\n'
-    labels = {
-        label: json.dumps(label) for label in (*annotations.classes, None)
-    }  # a whole dict a video takes twice as long
+    # Encoding a whole dict for each video would take twice as long.
+    labels = {label: json.dumps(label) for label in (*annotations.classes, None)}
     separator = ""
     for video in annotations.videos:
         step = f', "frame_step": {video.stored_step}' if video.stored_step != 1 else ""
@@ -42,18 +44,25 @@ def _texts(annotations: Annotations) -> Iterator[str]:
 
 
 def find_root(root: str | Path, dataset: str) -> Path:
-    """The data root itself: `root`, or `root`/`dataset` as 2D-kinectics has it; told by the annotations in it."""
+    """The folder that holds the annotations: `root`, or `root`/`dataset` as in 2D-kinectics.
+
+    Raises BadInputError where neither of them holds any.
+    """
     candidates = [Path(root), Path(root, dataset)]
     for candidate in candidates:
         if (candidate / FILE_NAME).is_file() or (candidate / "hfiles").is_dir():
             return candidate
     raise BadInputError(
-        f"{root} has no {FILE_NAME} (nor hfiles/, nor has {candidates[1]}): run prep/build_annotations.py first"
+        f"{root} has no {FILE_NAME} and no hfiles/, and neither has {candidates[1]}: run twostream annotate first"
     )
 
 
 def read_annotations(root: str | Path, *, datasubset: str = "") -> Annotations:
-    """Annotations of a data root: `annotations.json`, else the JSON of 2D-kinectics in `hfiles/`."""
+    """Annotations of a data root: `annotations.json`, else the JSON of 2D-kinectics in `hfiles/`.
+
+    `datasubset` N reads `hfiles/Annots_N.json`. Raises BadInputError naming file and line (or video) where the file is
+    missing or wrong.
+    """
     old_names = [f"Annots_{datasubset}.json"] if datasubset else ["finalannots.json"]
     paths = [Path(root, "hfiles", name) for name in old_names]
     if not datasubset:
@@ -65,10 +74,10 @@ def read_annotations(root: str | Path, *, datasubset: str = "") -> Annotations:
 
 
 def _read_lines(path: Path) -> Annotations | None:
-    """A file in the layout of `write_annotations`, a line at a time; None for any other, which may be good JSON too.
+    """A file in the layout of `write_annotations`, read line by line; None for any other layout, which may be valid JSON.
 
-    A line that is by itself the one member of an object is that beside other lines as well, so no file means one
-    thing here and another to a JSON parser.
+    A line that is the only member of an object when read alone is the same member between other lines, so a file can
+    never mean one thing here and another to a JSON parser.
     """
     try:
         with open(path, "rb") as file:
@@ -80,29 +89,29 @@ def _read_lines(path: Path) -> Annotations | None:
                 return None
             videos = _videos_of_lines(path, file)
             return collect(videos, _class_list(path, classes), path, lambda position: _line(path, position))
-    except (ValueError, RecursionError):  # of JSON: the whole-file parser says what is wrong, and where
+    except (ValueError, RecursionError):  # invalid JSON: the whole-file parser reports what is wrong, and where
         return None
 
 
 def _videos_of_lines(path: Path, file: BinaryIO) -> Iterator[Video]:
-    """The videos of the lines, and what closes the file; ValueError where the layout is another."""
-    more = True
+    """The videos, one per line, and then the end of the file; ValueError where the layout is another."""
+    expects_more, text = True, b""
     for position, line in enumerate(file):
         text = line.strip(JSON_SPACE)
-        if not more:
+        if not expects_more:
             break
-        more = text.endswith(b",")
+        expects_more = text.endswith(b",")
         yield _video(*_member(text.removesuffix(b",")), _line(path, position))
-    if more or text != b"}" or file.read().strip(JSON_SPACE) != b"}":
-        raise ValueError("no end of the videos and of the file")
+    if expects_more or text != b"}" or file.read().strip(JSON_SPACE) != b"}":
+        raise ValueError("the videos and the file are not closed")
 
 
 def _line(path: Path, position: int) -> str:
     return f"{path}, line {FIRST_VIDEO + position}"
 
 
-def _member(line: bytes) -> tuple[str, object]:
-    """Name and value of a line that is one member of a JSON object, and nothing else; else ValueError."""
+def _member(line: bytes) -> tuple[str, Any]:
+    """Name and value of a line that is exactly one member of a JSON object; ValueError where it is not."""
     ((name, value),) = DECODER.decode("{" + line.decode() + "}").items()
     return name, value
 
@@ -114,17 +123,17 @@ def _read_whole(path: Path) -> Annotations:
 
 
 MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
-"""what comes of JSON that holds other things than expected"""
+"""what reading raises where JSON holds other things than expected"""
 
 
-def _from_content(path: Path, content: dict) -> Annotations:
+def _from_content(path: Path, content: dict[str, Any]) -> Annotations:
     if content.get("version") != 1:
         raise BadInputError(
-            f"{path}: version {reprlib.repr(content.get('version'))}, expected 1; run prep/build_annotations.py"
+            f"{path}: version {reprlib.repr(content.get('version'))}, expected 1; run twostream annotate"
         )
     videos = content.get("videos")
     if not isinstance(videos, dict):
-        raise BadInputError(f"{path}: videos are a {type(videos).__name__}, expected a JSON object of them by id")
+        raise BadInputError(f'{path}: "videos" is a {type(videos).__name__}, expected a JSON object with ids as names')
     return make_annotations(
         (_video(video_id, entry, str(path)) for video_id, entry in videos.items()),
         classes=_class_list(path, content.get("classes")),
@@ -134,12 +143,12 @@ def _from_content(path: Path, content: dict) -> Annotations:
 
 def _class_list(path: Path, names: object) -> list[str]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise BadInputError(f"{path}: classes are {reprlib.repr(names)}, expected a list of names")
+        raise BadInputError(f'{path}: "classes" is {reprlib.repr(names)}, expected a list of names')
     return names
 
 
-def _video(video_id: str, entry: dict, where: str) -> Video:
-    """The video of one member of "videos"; BadInputError naming the place where it is none."""
+def _video(video_id: str, entry: Any, where: str) -> Video:
+    """The video of one member of "videos"; BadInputError naming file and line where it is none."""
     try:
         return Video(
             check_video_id(video_id),
@@ -153,29 +162,29 @@ def _video(video_id: str, entry: dict, where: str) -> Video:
         raise BadInputError(f"{where}: {error}") from None
     except MALFORMED as error:
         raise BadInputError(
-            f"{where}: video {video_id!r}: {type(error).__name__} {error}; run prep/build_annotations.py again"
+            f"{where}: video {video_id!r}: {type(error).__name__} {error}; run twostream annotate again"
         ) from None
 
 
-def _text(value: object) -> str:
+def _text(value: Any) -> str:
     if type(value) is not str:
-        raise TypeError(f"{reprlib.repr(value)} is no text")
+        raise TypeError(f"{reprlib.repr(value)} is not text")
     return value
 
 
-def _number(value: object) -> float:
+def _number(value: Any) -> float:
     if type(value) not in (int, float):
-        raise TypeError(f"{reprlib.repr(value)} is no number")
+        raise TypeError(f"{reprlib.repr(value)} is not a number")
     return float(value)
 
 
-def _whole_number(value: object) -> int:
+def _whole_number(value: Any) -> int:
     if type(value) is not int and not _number(value).is_integer():
-        raise TypeError(f"{value} is no whole number")
+        raise TypeError(f"{value} is not a whole number")
     return int(value)
 
 
-def _from_2d_kinectics(path: Path, content: dict) -> Annotations:
+def _from_2d_kinectics(path: Path, content: dict[str, Any]) -> Annotations:
     """{"database": {id: {label, cls, subset, isthere, numf}}, "classes": {name: number}}; numbers from 1 or from 0."""
     try:
         numbers = {name: _whole_number(number) for name, number in content["classes"].items()}

@@ -12,9 +12,10 @@ from twostream.errors import BadInputError
 def assign_splits(listed: Iterable[Listed], *, val_fraction: float, seed: int) -> Iterable[Listed]:
     """Give every entry a split: its own, or else "val" for about `val_fraction` of them and "train" for the rest.
 
-    Without groups the fraction is taken of each class (at least one video of it, at most all but one); groups go to
-    one side whole. The result depends on the ids and the seed only, not on the order of the list. Entries that have
-    splits pass through one by one; to choose, all of them are held.
+    Without groups, the fraction applies to each class: at least one of its videos, at most all but one. The videos of
+    a group stay in one split. The result depends only on the ids and the seed, not on the order of the list. Entries
+    that have splits pass through one by one; to choose, all entries are held in memory. Raises BadInputError with file
+    and line where only some entries have a split.
     """
     listed = iter(listed)
     for first in listed:
@@ -27,14 +28,14 @@ def assign_splits(listed: Iterable[Listed], *, val_fraction: float, seed: int) -
 def _checked_splits(listed: Iterable[Listed]) -> Iterator[Listed]:
     for entry in listed:
         if entry.split is None:
-            raise BadInputError(f"{entry.where}: no split, but other entries have one; give all or none")
+            raise BadInputError(f"{entry.where}: no split, but other entries have one; give a split to all or none")
         yield entry
 
 
 def _chosen_splits(listed: list[Listed], val_fraction: float, shuffler: random.Random) -> list[Listed]:
     for entry in listed:
         if entry.split is not None:
-            raise BadInputError(f"{listed[0].where}: no split, but {entry.where} has one; give all or none")
+            raise BadInputError(f"{listed[0].where}: no split, but {entry.where} has one; give a split to all or none")
     grouped = any(entry.group for entry in listed)
     chosen = (_choose_groups if grouped else _choose_videos)(listed, val_fraction, shuffler)
     return [entry._replace(split="val" if entry.ids[0] in chosen else "train") for entry in listed]
@@ -60,7 +61,7 @@ def _choose_groups(listed: list[Listed], fraction: float, shuffler: random.Rando
     groups = sorted(ids_of)
     shuffler.shuffle(groups)
     chosen: set[str] = set()
-    for group in groups[1:]:  # one group at least is left to train on
+    for group in groups[1:]:  # at least one group is left for training
         if len(chosen) >= fraction * len(listed):
             break
         chosen.update(ids_of[group])

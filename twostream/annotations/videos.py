@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from itertools import islice, pairwise
 from operator import eq
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
@@ -17,9 +18,12 @@ from twostream.errors import BadInputError
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val"}
 SPLIT_NAMES |= {"validate": "val", "test": "test", "testing": "test"}
+"""what lists call the splits -> one of SPLITS"""
 
 MAX_COUNT = 2**31 - 1
-"""of frames, as wide as a column"""
+"""largest number of frames, as wide as a column"""
+NO_LABEL = -1
+"""label index of a video without a label"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,31 +32,39 @@ class Video:
 
     id: str
     split: str
+    """one of SPLITS"""
     label: str | None
     """class name; None where the list has no label (test sets)"""
     num_frames: int
     """0: listed, but not extracted"""
     fps: float = 0.0
-    """0: unknown"""
+    """frames per second; 0: unknown"""
     stored_step: int = 1
-    """only frames 0, stored_step, ... are stored"""
+    """only frames 0, stored_step, 2 stored_step ... are stored"""
 
 
 class IdColumn(Sequence[str]):
-    """Ids of videos, all in one string of bytes: reading one touches no other, so that processes share the memory.
+    """Ids of videos in one string of bytes: reading an id touches no other object, so processes can share the memory.
 
-    Any text comes back as it was, also the lone surrogates by which Python names files that are not UTF-8; and bytes
-    are in the same order as their texts.
+    Any text is returned unchanged, including the lone surrogates by which Python names files that are not UTF-8. The
+    bytes sort in the same order as the texts.
     """
 
     def __init__(self, data: bytes, starts: np.ndarray, ends: np.ndarray):
+        """`data[starts[k]:ends[k]]` is id k; int64 (V,) each."""
         self.data, self.starts, self.ends = data, starts, ends
 
     def __len__(self) -> int:
         return len(self.starts)
 
-    def __getitem__(self, key):
-        """An id; with a slice, mask or array of places, the column of those."""
+    @overload
+    def __getitem__(self, key: int) -> str: ...
+
+    @overload
+    def __getitem__(self, key: slice | np.ndarray) -> "IdColumn": ...
+
+    def __getitem__(self, key: int | slice | np.ndarray) -> "str | IdColumn":
+        """An id; for a slice, a mask or an array of indices, a column of the selected ids."""
         starts, ends = self.starts[key], self.ends[key]
         if isinstance(key, slice | np.ndarray):
             return IdColumn(self.data, starts, ends)
@@ -65,61 +77,77 @@ class IdColumn(Sequence[str]):
 
 @dataclass(frozen=True, eq=False)
 class VideoTable(Sequence[Video]):
-    """Videos as columns of V numbers, 37 bytes each and the id; a `Video` is made when it is asked for."""
+    """Videos as columns of V numbers, 37 bytes and the id for each; a `Video` is made when it is read."""
 
     classes: tuple[str, ...]
     ids: IdColumn
     split_index: np.ndarray
-    """place in SPLITS"""
+    """int8 (V,): index in SPLITS"""
     label_index: np.ndarray
-    """place in `classes`; -1 without label"""
+    """int32 (V,): index in `classes`; NO_LABEL without a label"""
     num_frames: np.ndarray
+    """int32 (V,)"""
     fps: np.ndarray
+    """float64 (V,)"""
     stored_step: np.ndarray
+    """int32 (V,)"""
 
     @classmethod
     def of(cls, videos: Iterable[Video], classes: Sequence[str] | None = None) -> "VideoTable":
-        """Columns of these videos, in their order; classes are the sorted labels where they are not given."""
-        data, ends = bytearray(), array("q", [0])
-        split_index, label_index, num_frames, fps, stored_step = (array(kind) for kind in "biidi")
-        places = {None: -1} | {name: place for place, name in enumerate(classes or [])}
+        """Columns of these videos, in their order; without `classes`, the classes are the sorted labels.
+
+        Raises KeyError for a label that is not in `classes`, ValueError for a split that is not in SPLITS.
+        """
+        data, offsets = bytearray(), array("q", [0])
+        split_index, label_index, num_frames, stored_step = array("b"), array("i"), array("i"), array("i")
+        fps = array("d")
+        class_index = {name: index for index, name in enumerate(classes or ())}
         for video in videos:
             data += video.id.encode("utf-8", "surrogatepass")
-            ends.append(len(data))
+            offsets.append(len(data))
             split_index.append(SPLITS.index(video.split))
-            label_index.append(
-                places.setdefault(video.label, len(places) - 1) if classes is None else places[video.label]
-            )
+            if video.label is None:
+                label_index.append(NO_LABEL)
+            elif classes is None:
+                label_index.append(class_index.setdefault(video.label, len(class_index)))
+            else:
+                label_index.append(class_index[video.label])
             num_frames.append(video.num_frames)
             fps.append(video.fps)
             stored_step.append(video.stored_step)
-        ends = np.asarray(ends)
+        ends = np.asarray(offsets)
         table = cls(
-            tuple(places)[1:], IdColumn(bytes(data), ends[:-1], ends[1:]),
+            tuple(class_index), IdColumn(bytes(data), ends[:-1], ends[1:]),
             *map(np.asarray, (split_index, label_index, num_frames, fps, stored_step)),
         )  # fmt: skip
         return table._with_sorted_classes() if classes is None else table
 
     def _with_sorted_classes(self) -> "VideoTable":
         order = sorted(range(len(self.classes)), key=self.classes.__getitem__)
-        # One place more than classes: -1, without label, stays -1.
-        places = np.full(len(order) + 1, -1, self.label_index.dtype)
-        places[order] = np.arange(len(order))
-        return replace(self, classes=tuple(sorted(self.classes)), label_index=places[self.label_index])
+        # One element more than classes, the last: NO_LABEL is -1, indexes it, and so stays -1.
+        new_index = np.full(len(order) + 1, NO_LABEL, self.label_index.dtype)
+        new_index[order] = np.arange(len(order))
+        return replace(self, classes=tuple(sorted(self.classes)), label_index=new_index[self.label_index])
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, key):
-        """A video; with a slice, mask or array of places, the table of those."""
+    @overload
+    def __getitem__(self, key: int) -> Video: ...
+
+    @overload
+    def __getitem__(self, key: slice | np.ndarray) -> "VideoTable": ...
+
+    def __getitem__(self, key: int | slice | np.ndarray) -> "Video | VideoTable":
+        """A video; for a slice, a mask or an array of indices, a table of the selected videos."""
         if isinstance(key, slice | np.ndarray):
             columns = {field.name: getattr(self, field.name)[key] for field in fields(self)[1:]}
             return replace(self, **columns)
-        place = range(len(self))[key]
-        return next(iter(self[place : place + 1]))
+        index = range(len(self))[key]
+        return next(iter(self[index : index + 1]))
 
     def __iter__(self) -> Iterator[Video]:
-        labels = (*self.classes, None)  # -1 is the last
+        labels = (*self.classes, None)  # NO_LABEL is -1, the last of them
         for first in range(0, len(self), 1000):
             rows = slice(first, first + 1000)
             columns = (self.split_index, self.label_index, self.num_frames, self.fps, self.stored_step)
@@ -139,29 +167,32 @@ class Annotations:
 
     classes: tuple[str, ...]
     videos: VideoTable
-    """any iterable of `Video` becomes one"""
+    """any other iterable of `Video` is converted"""
     path: Path | None = None
+    """the file that they were read from, for messages"""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.videos, VideoTable):
             object.__setattr__(self, "videos", VideoTable.of(self.videos, self.classes))
 
     def split(self, name: str) -> VideoTable:
         """Videos of a split, in order of id; raises BadInputError when there are none."""
-        videos = self.videos[self.videos.split_index == (SPLITS.index(name) if name in SPLITS else -1)]
+        in_split: np.ndarray = self.videos.split_index == (SPLITS.index(name) if name in SPLITS else -1)
+        videos = self.videos[in_split]
         if not videos:
             counts = zip(SPLITS, np.bincount(self.videos.split_index, minlength=len(SPLITS)), strict=True)
-            there = ", ".join(f"{split} {count}" for split, count in counts if count)
-            raise BadInputError(f"{self.path}: no videos in split {name!r}; it has {there or 'no videos at all'}")
+            splits = ", ".join(f"{split} {count}" for split, count in counts if count)
+            raise BadInputError(f"{self.path}: no videos in split {name!r}; it has {splits or 'no videos at all'}")
         return videos
 
 
 def make_annotations(
     videos: Iterable[Video], *, classes: Sequence[str] | None = None, path: Path | None = None
 ) -> Annotations:
-    """Annotations of videos in any order, which are gone through once; classes are the sorted labels if not given.
+    """Annotations of videos in any order, which are iterated over once; without `classes`, these are the sorted labels.
 
-    Raises BadInputError naming `path` and the video that cannot be: a label that is no class, an id twice, ...
+    Raises BadInputError naming `path` and the video where it has an unknown label or split, a count out of range, or
+    the id of another video.
     """
     return collect(videos, classes, path, lambda position: str(path))
 
@@ -169,31 +200,31 @@ def make_annotations(
 def collect(
     videos: Iterable[Video], classes: Sequence[str] | None, path: Path | None, where: Callable[[int], str]
 ) -> Annotations:
-    """`make_annotations`, with the place of the video at each position, for messages."""
+    """`make_annotations`, where `where(k)` is the file and line of video k, for messages."""
     table = VideoTable.of(_checked(videos, classes, where), classes)
     classes = table.classes if classes is None else tuple(classes)
     if len(set(classes)) < len(classes) or not classes:
         raise BadInputError(
-            f"{path}: {len(classes)} classes of which {len(set(classes))} differ; expected different ones"
+            f"{path}: {len(classes)} classes, {len(set(classes))} of them distinct; expected distinct ones"
         )
     if any(before >= after for before, after in pairwise(table.ids)):
         order = sorted(range(len(table)), key=list(table.ids).__getitem__)
         table = table[np.array(order)]
         for position, (before, after) in zip(order[1:], pairwise(table.ids), strict=True):
             if before == after:
-                raise BadInputError(f"{where(position)}: video {after!r} stands there twice")
+                raise BadInputError(f"{where(position)}: video {after!r} is listed twice")
     return Annotations(classes, table, path)
 
 
 def _checked(videos: Iterable[Video], classes: Sequence[str] | None, where: Callable[[int], str]) -> Iterator[Video]:
-    known = set(classes or ())
+    known_classes = set(classes or ())
     for position, video in enumerate(videos):
         problem = ""
         if video.split not in SPLITS:
             problem = f"is in split {video.split!r}, expected {', '.join(SPLITS)}"
         elif video.label is None and video.split != "test":
             problem = f"has no label, expected one in split {video.split!r}"
-        elif video.label is not None and classes is not None and video.label not in known:
+        elif video.label is not None and classes is not None and video.label not in known_classes:
             problem = f"has label {video.label!r}, which is not in the class list"
         elif not (
             0 <= video.num_frames <= MAX_COUNT and 1 <= video.stored_step <= MAX_COUNT and 0 <= video.fps < math.inf
@@ -206,12 +237,13 @@ def _checked(videos: Iterable[Video], classes: Sequence[str] | None, where: Call
         yield video
 
 
-def fingerprint(classes: Sequence[str], video_ids: Sequence[str], label_indices: Iterable[int]) -> str:
-    """16 hexadecimal digits that agree for two splits exactly when classes, ids and labels do.
+def fingerprint(classes: Sequence[str], video_ids: Sequence[str], label_indices: Sequence[int] | np.ndarray) -> str:
+    """16 hexadecimal digits that two splits share exactly when their classes, ids and labels are the same.
 
-    They are of the JSON text [classes, [[id, label], ...]] with the pairs in order, made piece by piece.
+    They are the beginning of the SHA-256 of the JSON text [classes, [[id, label index], ...]] with the pairs in order,
+    which is made piece by piece.
     """
-    pairs = zip(video_ids, map(int, label_indices), strict=True)
+    pairs: Iterator[tuple[str, int]] = zip(video_ids, map(int, label_indices), strict=True)
     if any(before >= after for before, after in pairwise(video_ids)):
         pairs = iter(sorted(pairs))
     digest = hashlib.sha256(f"[{json.dumps(list(classes))}, [".encode())

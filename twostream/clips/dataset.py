@@ -117,7 +117,7 @@ class Items:
     def _check_stored_steps(self, clip_step: int | None) -> None:
         """Raise BadInputError where clips need frames that were not stored.
 
-        clip_step: None where clips begin at stored frames only, whatever the video's own step.
+        clip_step: None where the clips of each video begin at its stored frames only.
         """
         stored_step = self.videos.stored_step
         if self.stream.is_online:

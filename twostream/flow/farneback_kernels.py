@@ -217,7 +217,7 @@ def expand(images: Tensor, basis: Basis) -> Tensor:
 
 @triton.jit
 def look_up(second, corner, width, left, right, above, below, inside):
-    """Interpolated between the four pixels of which `corner` is the upper left one; 0 outside."""
+    """Interpolated between four pixels, `corner` being the upper left one; 0 outside."""
     total = tl.load(second + corner, mask=inside, other=0.0) * (left * above)
     total += tl.load(second + corner + 1, mask=inside, other=0.0) * (right * above)
     total += tl.load(second + corner + width, mask=inside, other=0.0) * (left * below)

@@ -1,8 +1,8 @@
-"""Constants of Farneback's flow for one size of frames and one set of parameters, computed once; OpenCV does so each time.
+"""Constants of Farneback's flow for one size of frames and one set of parameters, which OpenCV computes for each pair.
 
-The plain operations of farneback.py and the kernels of farneback_kernels.py read them. Some weights are here twice: the
-plain operations take them as Python numbers, which must not come from a GPU's memory, since each read would wait until
-all queued work is done; the kernels take them from the device's memory (`..._on_device`).
+The plain operations of farneback.py and the kernels of farneback_kernels.py read them. Some weights are here twice: as
+numbers for the plain operations, which would otherwise wait for a GPU's queued work whenever they read them, and in the
+device's memory for the kernels (`..._on_device`).
 
 H W are the sides of the frames, h w of a level of the pyramid.
 """

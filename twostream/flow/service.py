@@ -132,9 +132,9 @@ def receive(connection: socket.socket) -> dict[str, Any]:
 class ServedFlow:
     """Flow images of a video, computed by the server.
 
-    A later call returns them than the one that took their frames. They are in the shared memory, and valid until the
-    next call. Calls raise ValueError where the size of the frames changes, and EnvironmentFaultError when the server
-    has ended or does not answer.
+    An image is returned by a later call than the one that took its frames. It is in the shared memory, and valid until
+    the next call. Calls raise ValueError where the size of the frames changes, and EnvironmentFaultError when the
+    server has ended or does not answer.
     """
 
     def __init__(self, flow: FlowSettings, *, stored_step: int, device: FlowDevice):

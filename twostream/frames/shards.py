@@ -112,7 +112,7 @@ def _padded(length: int) -> int:
 
 
 def machine_id() -> str:
-    """8 hexadecimal digits that identify the running kernel: another after each boot.
+    """8 hexadecimal digits that identify the running kernel; they change with each boot.
 
     A shard is written under a file lock, which holds among the processes of one kernel; on some network file systems
     it means nothing to other machines. So every machine, after each boot, has shards of its own.
@@ -200,7 +200,7 @@ class Shard:
         """Publish the video of that line, whose members were added since the last commit."""
         self._tar.flush()
         os.ftruncate(self._raw.fileno(), line.end + END_MARK)
-        os.fsync(self._raw.fileno())  # a power failure may lose the line, but never the video of a line that is there
+        os.fsync(self._raw.fileno())  # a power failure may lose the line, but never the video of a stored line
         self._add_line(line)
         self._end = line.end
 
@@ -414,7 +414,7 @@ class ShardReader:
             data = os.pread(self._opened(name).descriptor, length, offset)
         except FileNotFoundError:
             raise BadInputError(
-                f"{self.folder / name} is missing, but its index is there; restore it, or delete the index"
+                f"{self.folder / name} is missing, but its index exists; restore it, or delete the index"
             ) from None
         if len(data) < length:
             raise BadInputError(

@@ -64,9 +64,9 @@ def sweep(
             ]
             for variant in members:
                 rule, _, _ = variants[variant]
-                of_streams = [rule.reduce(part) if part.num_clips else None for part in clips]
-                of_rows = of_streams + ([_fuse_if_complete(of_streams, weights)] if len(clips) > 1 else [])
-                for row, video_scores in enumerate(of_rows):
+                stream_scores = [rule.reduce(part) if part.num_clips else None for part in clips]
+                row_scores = stream_scores + ([_fuse_if_complete(stream_scores, weights)] if len(clips) > 1 else [])
+                for row, video_scores in enumerate(row_scores):
                     if video_scores is not None:
                         ranks[variant, row, group.videos] = accuracy.rank_of_truth(video_scores, labels[group.videos])
 

@@ -90,7 +90,7 @@ def read_torch_file(path: str | Path) -> dict[Any, Any]:
         reason = one_line(error).split(". ")[0].removesuffix(".")
         size = path.stat().st_size if path.is_file() else 0
         raise BadInputError(
-            f"{path} ({size} bytes) is not a file of tensors that can be trusted: {reason}; take another copy of the file"
+            f"{path} ({size} bytes) is not a file of tensors that can be trusted: {reason}; use another copy or another file"
         ) from None
     if not isinstance(content, dict):
         raise BadInputError(f"{path}: found a {type(content).__name__}, expected named tensors")

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
-from twostream.errors import BadInputError
-from twostream.flow.methods import FlowSettings
+from twostream.errors import BadInputError, one_line
+from twostream.flow.methods import FlowFunction, FlowSettings
 from twostream.flow.service import FlowDevice, ServedFlow
 from twostream.frames.jpeg import encode_jpeg
 from twostream.frames.store import FrameStore, FrameWriter
@@ -32,9 +33,9 @@ class ExtractionJob:
     segment: tuple[float, float] | None = None
     """start and end in seconds; None: the whole file"""
     store: str | None = None
-    """kind of frame store where nothing is yet; None: folders"""
+    """kind of frame store where there is none yet; None: folders"""
     flow_device: FlowDevice | None = None
-    """where flow is computed; None: here, by OpenCV. No setting: a tree may have images of both"""
+    """where flow is computed; None: in this process, by OpenCV. Not a setting: a tree may have images of both"""
 
 
 @dataclass
@@ -42,23 +43,38 @@ class Extracted:
     """What one job wrote."""
 
     num_frames: int
+    """frames of the video"""
     num_images: int
+    """images written, of all input types"""
     num_bytes: int
+    """bytes of these images"""
     damage: str
+    """why the frames are not the whole video; "" when they are"""
     notes: tuple[str, ...]
+    """what is unusual, but not damage"""
+
+
+class Frames(Protocol):
+    """Frames of a video, decoded or stored: iterate once over uint8 (H, W, 3) RGB, then read `result`."""
+
+    @property
+    def result(self) -> Decoded | None:
+        """What is known of the video; None before its last frame has been read."""
+
+    def __iter__(self) -> Iterator[np.ndarray]: ...
 
 
 def missing_input_types(job: ExtractionJob) -> tuple[str, ...]:
-    """The asked input types of this video that are not published yet."""
+    """The input types of this job that are not published yet."""
     stores = (open_store(job.root, input_type, kind=job.store) for input_type in job.settings.input_types)
     return tuple(store.input_type for store in stores if not store.has(job.video_id))
 
 
 def extract_video(job: ExtractionJob) -> Extracted:
-    """Decode a video once and publish those of its input types that are missing.
+    """Decode a video once and publish its missing input types.
 
-    Raises VideoError with the reason when the video cannot be used, and then nothing of it is published;
-    EnvironmentFaultError when the disk is full or may not be written.
+    Raises VideoError with the reason when the video cannot be used, and then publishes nothing of it;
+    EnvironmentFaultError when the disk is full or cannot be written.
     """
     missing = missing_input_types(job)
     try:
@@ -72,18 +88,18 @@ def extract_video(job: ExtractionJob) -> Extracted:
                 for writer, t in zip(writers, missing, strict=True)
             ]
             return _fill(job, frames, tracks)
-    except BadInputError as error:  # of an image or a record that is stored already
+    except BadInputError as error:  # an image or a record on disk is wrong
         raise VideoError(str(error)) from None
     except OSError as error:
         raise disk_fault(job.root, error) from None
 
 
-def open_frames(job: ExtractionJob) -> "Decoder | _StoredFrames":
-    """The frames that a job starts from; VideoError where its segment has no length, as lists sometimes have it."""
+def open_frames(job: ExtractionJob) -> Frames:
+    """The frames that a job starts from; VideoError where its segment has no length, as in some lists."""
     if job.path is None:
         return _StoredFrames(open_store(job.root, RGB), job.video_id)
     start_seconds, end_seconds = job.segment or (0.0, None)
-    if job.segment and not 0 <= start_seconds < end_seconds:
+    if end_seconds is not None and not 0 <= start_seconds < end_seconds:
         raise VideoError(f"listed with a segment from {start_seconds:g} to {end_seconds:g} s", "bad segment")
     return Decoder(
         job.path,
@@ -96,11 +112,12 @@ def open_frames(job: ExtractionJob) -> "Decoder | _StoredFrames":
     )
 
 
-def _fill(job: ExtractionJob, frames: "Decoder | _StoredFrames", tracks: list["Track"]) -> Extracted:
+def _fill(job: ExtractionJob, frames: Frames, tracks: list["Track"]) -> Extracted:
     for frame in frames:
         for track in tracks:
             track.add(frame)
     result = frames.result
+    assert result is not None, "set when the last frame has been read"
     if result.damage and job.path and not job.settings.accept_partial:
         raise VideoError(f"{result.damage} ({result.num_frames} frames could be read)", result.damage_kind)
     rgb_store = open_store(job.root, RGB, kind=job.store)
@@ -121,15 +138,15 @@ def _fill(job: ExtractionJob, frames: "Decoder | _StoredFrames", tracks: list["T
 
 
 def _check_same_frames(store: FrameStore, video_id: str, num_frames: int) -> None:
-    there = store.count(video_id)
-    if there != num_frames:
+    num_stored = store.count(video_id)
+    if num_stored != num_frames:
         raise VideoError(
-            f"{num_frames} frames decoded, but {store.where(video_id)} has {there}: leave out --videos "
-            "to compute flow from those frames"
+            f"{num_frames} frames decoded, but {store.where(video_id)} has {num_stored}: leave out --videos "
+            "to compute flow from the stored frames"
         )
 
 
-def _record(job: ExtractionJob, result: Decoded, shape: tuple[int, ...]) -> dict:
+def _record(job: ExtractionJob, result: Decoded, shape: tuple[int, ...]) -> dict[str, Any]:
     return {
         "version": 1,
         "id": job.video_id,
@@ -146,33 +163,41 @@ def _record(job: ExtractionJob, result: Decoded, shape: tuple[int, ...]) -> dict
     }
 
 
-def _source(job: ExtractionJob) -> dict:
+def _source(job: ExtractionJob) -> dict[str, Any]:
     if job.path is None:
         return {"name": f"{RGB}-images/{job.video_id}"}
     path = Path(job.path)
-    source = {"name": path.name, "bytes": path.stat().st_size}
+    source: dict[str, Any] = {"name": path.name, "bytes": path.stat().st_size}
     return source | ({"segment": list(job.segment)} if job.segment else {})
 
 
 class Track:
-    """The images of one input type while the frames of its video pass by."""
+    """Writes the images of one input type, while the frames of the video are read one by one."""
 
     def __init__(
-        self, writer: FrameWriter, input_type: str, settings: ExtractionSettings, device: FlowDevice | None = None
+        self,
+        writer: FrameWriter,
+        input_type: str,
+        settings: ExtractionSettings,
+        device: FlowDevice | None = None,
+        *,
+        wrap_flow: Callable[[FlowFunction], FlowFunction] = lambda function: function,
     ):
+        """`device` computes the flow; None: OpenCV in this process. `wrap_flow` may put a clock around its function."""
         self.writer, self.input_type, self.settings = writer, input_type, settings
         self.num_frames = self.num_bytes = 0
-        self.made_by: dict[str, dict] = {}
-        """for the record, where it was not OpenCV on this machine's CPU"""
+        self.made_by: dict[str, dict[str, str]] = {}
+        """for the record, unless it was OpenCV on this machine's CPU"""
         self.flow_images: PairFlow | ServedFlow | None = None
         flow = next((flow for flow in settings.flow if flow.method == input_type), None)
         if flow and device:
             self.flow_images = ServedFlow(flow, stored_step=settings.stored_step, device=device)
             self.made_by = {"flow_device": device.made_by}
         elif flow:
-            self.flow_images = PairFlow(flow, stored_step=settings.stored_step)
+            self.flow_images = PairFlow(flow, stored_step=settings.stored_step, function=wrap_flow(flow.function()))
 
     def close(self) -> None:
+        """Release what computes the flow."""
         if isinstance(self.flow_images, ServedFlow):
             self.flow_images.close()
 
@@ -185,6 +210,7 @@ class Track:
         self.num_frames += 1
 
     def finish(self) -> None:
+        """Write what is left after the last frame."""
         if self.flow_images:
             self._write_flow(self.flow_images.finish)
 
@@ -192,7 +218,7 @@ class Track:
         try:
             images = compute(*gray)
         except (ValueError, cv2.error) as error:
-            raise VideoError(" ".join(str(error).split()), "no flow") from None
+            raise VideoError(one_line(error), "no flow") from None
         for frame_index, image in images:
             self._write(frame_index, image)
 
@@ -205,39 +231,40 @@ class Track:
 
 
 class PairFlow:
-    """Flow images of a video, each computed here when the second frame of its pair comes; see ServedFlow."""
+    """Flow images of a video, each computed here when the second frame of its pair arrives; see ServedFlow."""
 
-    def __init__(self, flow: FlowSettings, *, stored_step: int):
+    def __init__(self, flow: FlowSettings, *, stored_step: int, function: FlowFunction | None = None):
+        """`function` computes the flow; None: the one of the settings."""
         self.coding = flow.coding
-        self.function = flow.function()
+        self.function = function or flow.function()
         self.stored_step = stored_step
         self.num_frames = 0
         self.pair: list[np.ndarray] = []
         self.image: np.ndarray | None = None
 
     def add(self, gray: np.ndarray) -> list[tuple[int, np.ndarray]]:
-        """Take the next frame, (H, W) uint8; (frame index, flow image) of what is ready."""
+        """Take the next frame, uint8 (H, W); return (frame index, flow image) for each image that is ready."""
         self.pair = [*self.pair[-1:], gray]
         self.image = None
         self.num_frames += 1
         return self._image_of(self.num_frames - 2) if self.num_frames > 1 else []
 
     def finish(self) -> list[tuple[int, np.ndarray]]:
-        """The last frame has no next one: its flow image repeats the last pair, so that all indices exist."""
+        """The flow image of the last frame, which has no next one: it repeats the last pair, so that all indices exist."""
         return self._image_of(self.num_frames - 1)
 
     def _image_of(self, frame_index: int) -> list[tuple[int, np.ndarray]]:
         if frame_index % self.stored_step:
             return []
         if self.image is None:
-            one = len(self.pair) == 1  # a video of one frame does not move
-            flow = np.zeros((*self.pair[0].shape, 2), np.float32) if one else self.function(*self.pair)
+            is_still = len(self.pair) == 1  # a video of one frame does not move
+            flow = np.zeros((*self.pair[0].shape, 2), np.float32) if is_still else self.function(*self.pair)
             self.image = self.coding.encode_planes(flow) if self.coding.planes else self.coding.encode(flow)
         return [(frame_index, self.image)]
 
 
 class _StoredFrames:
-    """The published RGB frames of a video, with the face of a Decoder."""
+    """The published RGB frames of a video, with the interface of a Decoder."""
 
     def __init__(self, store: FrameStore, video_id: str):
         self.store = store
@@ -245,17 +272,18 @@ class _StoredFrames:
         record = store.record(video_id) or {}
         if record.get("settings", {}).get("frame_step", 1) != 1:
             raise VideoError(
-                f"{store.where(video_id)} holds every {record['settings']['stored_step']}th frame only; "
-                "flow needs neighbours: name the videos with --videos"
+                f"{store.where(video_id)} holds one frame in {record['settings']['frame_step']}, "
+                "but flow needs consecutive frames: name the folder of videos with --videos"
             )
-        self.result = Decoded(
-            store.count(video_id), record.get("fps", 0), record.get("declared_seconds"), record.get("damage", "")
+        self.num_frames = store.count(video_id)
+        self.result: Decoded | None = Decoded(
+            self.num_frames, record.get("fps", 0), record.get("declared_seconds"), record.get("damage", "")
         )
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        if self.result.num_frames == 0:
+        if self.num_frames == 0:
             raise VideoError(f"{self.store.where(self.video_id)} holds no frames")
-        for frame_index in range(self.result.num_frames):
+        for frame_index in range(self.num_frames):
             try:
                 yield self.store.read(self.video_id, [frame_index])[0]
             except BadInputError as error:

@@ -1,9 +1,9 @@
-"""The videos that extraction could not use: one JSON line each, written as they happen, beside the images.
+"""The videos that extraction could not use: one line of JSON for each, written when it fails, beside the images.
 
     <root>/failed_videos.jsonl      {"id": ..., "file": ..., "kind": "cut short", "reason": ..., "token": ...}
 
-The token tells whether the file and the settings are still those of the failure: decoding a broken video again takes
-as long as a good one. Runs on a part of the videos (--shard) write files of their own.
+The token changes when the file or the settings do. Until then the video is not tried again, because decoding a broken
+video takes as long as decoding a good one. Runs on a part of the videos (--shard) write a file each.
 """
 
 import hashlib
@@ -11,23 +11,29 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from twostream.files import write_text
 from twostream.preparation.extraction import ExtractionJob
 from twostream.preparation.workers import Failure
 
-PASSING_KINDS = frozenset({"killed", "missing", "time limit"})
-"""Failures that may have to do with the machine, so they are always tried again."""
+Record = dict[str, Any]
+"""one line of the file"""
+
+TEMPORARY_KINDS = frozenset({"killed", "missing", "time limit"})
+"""failures that the machine may have caused, so these videos are always tried again"""
 
 SAMPLE_BYTES = 65536
+"""read from the beginning and the end of a file for its token"""
 
 
 def log_path(root: str | Path, shard: str = "") -> Path:
+    """The file that a run below this root writes; `shard` names its part of the videos."""
     return Path(root, f"failed_videos{shard and '.' + shard}.jsonl")
 
 
-def read_failures(root: str | Path) -> dict[str, dict]:
-    """All videos that any run below this root listed, by id; of several lines the last one counts."""
+def read_failures(root: str | Path) -> dict[str, Record]:
+    """All videos that any run below this root listed, by id; the last line of a video counts."""
     return {failure["id"]: failure for path in _log_paths(root) for failure in _read(path)}
 
 
@@ -35,39 +41,42 @@ def _log_paths(root: str | Path) -> list[Path]:
     return sorted(Path(root).glob("failed_videos*.jsonl"))
 
 
-def _read(path: Path) -> Iterator[dict]:
+def _read(path: Path) -> Iterator[Record]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             failure = json.loads(line)
             yield failure | {name: str(failure[name]) for name in ("id", "kind", "reason")}
-        except (ValueError, LookupError, TypeError):  # torn by a kill; its video is tried again
+        except (ValueError, LookupError, TypeError):  # cut by a kill; its video is tried again
             continue
 
 
 def token(job: ExtractionJob) -> str:
-    """Changes when the file (its size, beginning or end) or what is asked of it changes; never by its times."""
-    digest = hashlib.blake2b(repr((job.settings, job.segment)).encode(), digest_size=8)
-    try:
-        with open(job.path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            digest.update(str(size).encode() + file.read(SAMPLE_BYTES))
-            file.seek(max(size - SAMPLE_BYTES, 0))
-            digest.update(file.read(SAMPLE_BYTES))
-    except (OSError, TypeError):  # not readable, or flow of stored frames
-        pass
+    """16 hexadecimal digits that change when the file (size, beginning or end) or the settings change, not its times."""
+    # The settings as they were written when tokens were introduced: older lists stay valid.
+    settings = repr((job.settings, job.segment)).replace("stored_step=", "frame_step=")
+    digest = hashlib.blake2b(settings.encode(), digest_size=8)
+    if job.path is not None:  # None: flow from stored frames
+        try:
+            with open(job.path, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                digest.update(str(size).encode() + file.read(SAMPLE_BYTES))
+                file.seek(max(size - SAMPLE_BYTES, 0))
+                digest.update(file.read(SAMPLE_BYTES))
+        except OSError:  # not readable
+            pass
     return digest.hexdigest()
 
 
-def is_known(job: ExtractionJob, failures: dict[str, dict]) -> bool:
-    """Would this video fail again for the reason that is listed?"""
+def is_known(job: ExtractionJob, failures: dict[str, Record]) -> bool:
+    """Whether this video would fail again for the listed reason."""
     failure = failures.get(job.video_id)
     return bool(
-        failure and job.path and failure.get("kind") not in PASSING_KINDS and failure.get("token") == token(job)
+        failure and job.path and failure.get("kind") not in TEMPORARY_KINDS and failure.get("token") == token(job)
     )
 
 
-def add_failure(path: Path, job: ExtractionJob, failure: Failure) -> dict:
-    """Append one line, so that a kill of the run loses none that went before."""
+def add_failure(path: Path, job: ExtractionJob, failure: Failure) -> Record:
+    """Append one line to the file and return it; a run that is killed later keeps it."""
     entry = {"id": job.video_id, "file": job.path, "kind": failure.kind, "reason": failure.reason, "token": token(job)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as file:
@@ -75,10 +84,10 @@ def add_failure(path: Path, job: ExtractionJob, failure: Failure) -> dict:
     return entry
 
 
-def rewrite_failures(root: str | Path, failures: dict[str, dict], *, tried: Iterable[str], path: Path) -> None:
-    """At the end of a run over the videos `tried`: `path` lists those of them that failed, and no other file does.
+def rewrite_failures(root: str | Path, failures: dict[str, Record], *, tried: Iterable[str], path: Path) -> None:
+    """At the end of a run over the videos `tried`, list the ones that failed in `path`, and only there.
 
-    Failures of other videos stay listed as long as their files are there.
+    Failures of other videos stay listed as long as their files exist.
     """
     tried = set(tried)
     for log in {path, *_log_paths(root)}:
@@ -87,9 +96,9 @@ def rewrite_failures(root: str | Path, failures: dict[str, dict], *, tried: Iter
         kept |= failures if log == path else {}
         if not kept:
             log.unlink(missing_ok=True)
-        elif kept != listed:  # the logs of other shards are theirs to write
+        elif kept != listed:  # a log of another shard that does not change is left alone
             write_text(log, "".join(_line(kept[video_id]) for video_id in sorted(kept)))
 
 
-def _line(failure: dict) -> str:
+def _line(failure: Record) -> str:
     return json.dumps(failure) + "\n"

@@ -1,4 +1,4 @@
-"""What an extraction will take, from a short measured sample: frames, images, bytes, files, time; against the disk."""
+"""What an extraction will take, estimated from a short sample: frames, images, bytes, files and time; and the free disk."""
 
 import math
 import os
@@ -15,6 +15,7 @@ import numpy as np
 from twostream.errors import BadInputError
 from twostream.flow.methods import FlowFunction
 from twostream.frames.folders import FrameFolders
+from twostream.frames.store import FrameWriter
 from twostream.frames.stores import open_store
 from twostream.preparation.extraction import ExtractionJob, Track, missing_input_types, open_frames
 from twostream.stream import RGB
@@ -22,19 +23,20 @@ from twostream.video.decoder import probe
 from twostream.video.ffmpeg import VideoError
 
 NUM_PROBED = 16
-"""videos whose header says how long they are"""
+"""videos whose header is read for their length"""
 NUM_MEASURED = 3
-"""videos of which some frames are extracted, for the time and the bytes"""
+"""videos of which some frames are extracted, to measure time and bytes"""
 FRAMES_MEASURED = 10
+"""frames extracted from each of them"""
 PATIENCE_SECONDS = 10
-"""for a video of the sample; a run waits longer"""
-BLOCK = 4096
-"""bytes; a small file takes whole blocks of the disk"""
+"""to wait for a video of the sample; a run waits longer"""
+BLOCK_BYTES = 4096
+"""a small file takes whole blocks of the disk"""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Estimates for the open videos of an extraction."""
+    """Estimates for the videos that an extraction has yet to do."""
 
     num_videos: int
     num_frames: int
@@ -42,15 +44,16 @@ class Plan:
     num_bytes: int
     num_files: int
     seconds: float
+    """of the workers, without the flow where a device computes it"""
     free_bytes: int
     free_files: int | None
-    """None: the disk does not count them"""
+    """None: this disk does not limit the number of files"""
     flow_device: str = ""
-    """what computes the flow beside the workers, whose time alone is known; "" when they compute it themselves"""
+    """name of the device that computes the flow; "" when the workers compute it"""
 
     @property
     def shortage(self) -> str:
-        """What the disk lacks; "" when all fits."""
+        """What the disk lacks; "" when everything fits."""
         if self.num_bytes > self.free_bytes:
             return f"needs about {_bytes(self.num_bytes)}, {_bytes(self.free_bytes)} are free"
         if self.free_files is not None and self.num_files > self.free_files:
@@ -60,21 +63,22 @@ class Plan:
     def to_text(self) -> str:
         """Two lines to print."""
         files = "" if self.free_files is None else f" and {_count(self.free_files)} files"
-        beside = f" or more: as long as flow on {self.flow_device} takes" if self.flow_device else ""
+        device = f" or more, if flow on {self.flow_device} takes longer" if self.flow_device else ""
         return (
             f"plan: {self.num_videos} videos, about {_count(self.num_frames)} frames, {_count(self.num_images)} images, "
-            f"{_time(self.seconds)}{beside}\n"
+            f"{_time(self.seconds)}{device}\n"
             f"plan: about {_bytes(self.num_bytes)} in {_count(self.num_files)} files; "
             f"{_bytes(self.free_bytes)}{files} free"
         )
 
 
 def make_plan(jobs: Sequence[ExtractionJob], *, num_workers: int, seed: int = 0) -> Plan:
-    """Estimate what these open jobs (one or more) take: some headers are read, and some frames extracted in memory.
+    """Estimate what these jobs (one or more) take: reads some headers and extracts some frames in memory.
 
     Videos that cannot be read are left out of the sample.
     """
-    lengths, costs = [], []
+    lengths: list[float] = []
+    costs: list[tuple[float, float, float, float]] = []
     for job in random.Random(seed).sample(jobs, min(NUM_PROBED, len(jobs))):
         with suppress(VideoError, BadInputError):
             lengths.append(_num_frames(job))
@@ -85,15 +89,17 @@ def make_plan(jobs: Sequence[ExtractionJob], *, num_workers: int, seed: int = 0)
     num_frames = round(len(jobs) * sum(lengths) / max(len(lengths), 1))
     num_images = round(images * num_frames)
     num_types = len(jobs[0].settings.input_types)
-    loose = open_store(jobs[0].root, jobs[0].settings.input_types[0], kind=jobs[0].store).kind == FrameFolders.kind
+    are_folders = (
+        open_store(jobs[0].root, jobs[0].settings.input_types[0], kind=jobs[0].store).kind == FrameFolders.kind
+    )
     root = Path(jobs[0].root).absolute()
     disk = os.statvfs(next(folder for folder in (root, *root.parents) if folder.exists()))
     return Plan(
         num_videos=len(jobs),
         num_frames=num_frames,
         num_images=num_images,
-        num_bytes=round(num_images * (num_bytes + loose * BLOCK / 2)),
-        num_files=num_images + 2 * num_types * len(jobs) if loose else 2 * num_types * num_workers,
+        num_bytes=round(num_images * (num_bytes + are_folders * BLOCK_BYTES / 2)),
+        num_files=num_images + 2 * num_types * len(jobs) if are_folders else 2 * num_types * num_workers,
         seconds=(start_seconds * len(jobs) + frame_seconds * num_frames) / num_workers,
         free_bytes=disk.f_bavail * disk.f_frsize,
         free_files=disk.f_favail if disk.f_files else None,
@@ -102,7 +108,7 @@ def make_plan(jobs: Sequence[ExtractionJob], *, num_workers: int, seed: int = 0)
 
 
 def _num_frames(job: ExtractionJob) -> float:
-    """By the header of the file, or of the record where flow of stored frames is asked."""
+    """Frames of a video by the header of its file; of stored frames, by their record."""
     if job.path is None:
         return open_store(job.root, RGB).count(job.video_id)
     found = probe(job.path, time_limit_seconds=PATIENCE_SECONDS)
@@ -112,17 +118,21 @@ def _num_frames(job: ExtractionJob) -> float:
 
 
 def _measure(job: ExtractionJob) -> tuple[float, float, float, float]:
-    """Of the first frames of a video: seconds until the first, seconds each further one, images a frame, bytes an image.
+    """Measured on the first frames of a video: seconds until the first frame, seconds for each further frame, images
+    per frame, bytes per image.
 
-    Flow is computed here; its time does not count where the job has a device for it.
+    Flow is computed in this process; its time does not count where the job has a device for it.
     """
     job = replace(job, settings=replace(job.settings, time_limit=PATIENCE_SECONDS))
     writer = _CountingWriter()
-    tracks = [Track(writer, input_type, job.settings) for input_type in missing_input_types(job)]
-    clocks = []
-    for flow_images in filter(None, (track.flow_images for track in tracks)):
-        clocks.append(_Clock(flow_images.function))
-        flow_images.function = clocks[-1]
+    clocks: list[_Clock] = []
+
+    def with_clock(function: FlowFunction) -> FlowFunction:
+        clocks.append(_Clock(function))
+        return clocks[-1]
+
+    input_types = missing_input_types(job)
+    tracks = [Track(writer, input_type, job.settings, wrap_flow=with_clock) for input_type in input_types]
     times = [time.perf_counter()]
     for frame in islice(open_frames(job), max(FRAMES_MEASURED, 2 * job.settings.stored_step)):
         for track in tracks:
@@ -131,11 +141,10 @@ def _measure(job: ExtractionJob) -> tuple[float, float, float, float]:
     start, first, last = times[0], times[1], times[-1]
     if job.flow_device:
         last -= sum(clock.seconds for clock in clocks)
-    num_images = len(tracks) / job.settings.stored_step
     return (
         first - start,
         (last - first) / max(len(times) - 2, 1),
-        num_images,
+        len(tracks) / job.settings.stored_step,
         writer.num_bytes / max(writer.num_images, 1),
     )
 
@@ -154,15 +163,22 @@ class _Clock:
         return flow
 
 
-class _CountingWriter:
-    """Takes images as a FrameWriter does, and writes nothing."""
+class _CountingWriter(FrameWriter):
+    """Counts images and bytes, and writes nothing."""
 
-    def __init__(self):
+    def __init__(self) -> None:
+        super().__init__()
         self.num_images = self.num_bytes = 0
 
-    def write(self, frame_index: int, jpeg: bytes) -> None:
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def _write(self, frame_index: int, jpeg: bytes) -> None:
         self.num_images += 1
         self.num_bytes += len(jpeg)
+
+    def publish_text(self, record: bytes | None) -> bool:
+        raise NotImplementedError("nothing was written that could be published")
 
 
 def _count(number: int) -> str:

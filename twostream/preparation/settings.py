@@ -1,4 +1,4 @@
-"""The settings of an extraction, and the claim of a tree by them."""
+"""The settings of an extraction, and how they are recorded beside the images that they decide."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.files import write_text
@@ -17,12 +18,12 @@ from twostream.stream import RGB
 
 @dataclass(frozen=True)
 class ExtractionSettings:
-    """What decides the images of a data root; recorded beside them."""
+    """What decides the images of a data root; recorded beside them. Raises ValueError naming the flag of a wrong value."""
 
     short_side: int = 256
     """pixels; 0 keeps the size"""
     fps: float = 0
-    """0 takes every frame of the file, as it is"""
+    """frames per second to resample to; 0 takes every frame of the file once"""
     stored_step: int = 1
     """only frames 0, stored_step, 2 stored_step ... are stored, and the flow from each of them to its neighbour"""
     quality: int = 90
@@ -30,15 +31,17 @@ class ExtractionSettings:
     flow_quality: int = 75
     """JPEG quality of flow images, 1 to 100"""
     flow: tuple[FlowSettings, ...] = ()
+    """one for each flow method to compute"""
     rgb: bool = True
+    """store RGB frames"""
     accept_partial: bool = False
     """keep what can be read of a damaged video"""
     max_seconds: float = 0
-    """longer videos (or segments) are refused; 0: none"""
+    """longer videos (or segments) are refused; 0: no limit"""
     time_limit: float = 120
-    """seconds that ffmpeg may keep us waiting, beside what the video's duration allows"""
+    """seconds to wait for ffmpeg, in addition to what the video's duration allows"""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for flag, value, low, high in [
             ("--short_side", self.short_side, 0, 8192),
             ("--fps", self.fps, 0, 1000),
@@ -51,10 +54,12 @@ class ExtractionSettings:
 
     @property
     def input_types(self) -> tuple[str, ...]:
-        return (RGB,) * self.rgb + tuple(flow.method for flow in self.flow)
+        """What is extracted, RGB first."""
+        methods = tuple(flow.method for flow in self.flow)
+        return (RGB, *methods) if self.rgb else methods
 
-    def to_json(self, input_type: str) -> dict:
-        """The settings that decide the images of one input type."""
+    def to_json(self, input_type: str) -> dict[str, Any]:
+        """The settings that decide the images of one input type, as recorded on disk."""
         common = {"short_side": self.short_side, "fps": self.fps, "frame_step": self.stored_step}
         flow = [
             {"quality": self.flow_quality, "flow": flow.to_json()} for flow in self.flow if flow.method == input_type
@@ -63,41 +68,45 @@ class ExtractionSettings:
 
 
 def claim_tree(root: str | Path, settings: ExtractionSettings, *, store: str | None = None) -> None:
-    """Record the settings of each tree beside its images, or refuse to mix two settings in one tree.
+    """Record the settings of each input type beside its images, or refuse to mix two settings.
 
-    Raises BadInputError naming the setting and both values; EnvironmentFaultError where nothing can be written.
+    `store` is the kind of frame store where there is none yet; None: folders. Raises BadInputError naming the setting
+    and both values; EnvironmentFaultError where nothing can be written.
     """
-    stores = [open_store(root, input_type, kind=store) for input_type in settings.input_types]
+    trees = [open_store(root, input_type, kind=store) for input_type in settings.input_types]
     unclaimed = []
-    for store in stores:
-        there = store.tree_settings()
-        if there is None:
-            unclaimed.append(store)
+    for tree in trees:
+        recorded = tree.tree_settings()
+        if recorded is None:
+            unclaimed.append(tree)
             continue
-        for key, before, now in _differences(there, settings.to_json(store.input_type)):
+        for name, before, now in _differences(recorded, settings.to_json(tree.input_type)):
             raise BadInputError(
-                f"{store.folder / SETTINGS_NAME}: these images were made with {key} = {before}, asked is {now}; "
-                "take the old setting, another --root, or delete that folder"
+                f"{tree.folder / SETTINGS_NAME}: these images were made with {name} = {before}, now it is {now}; "
+                "use the old setting, use another --root, or delete that folder"
             )
-    for store in unclaimed:
-        text = json.dumps(settings.to_json(store.input_type), indent=1)
-        write_text(store.folder / SETTINGS_NAME, text)
-    for store in stores:
+    for tree in unclaimed:
+        text = json.dumps(settings.to_json(tree.input_type), indent=1)
+        write_text(tree.folder / SETTINGS_NAME, text)
+    for tree in trees:
         try:
-            tempfile.TemporaryFile(dir=store.folder).close()
+            tempfile.TemporaryFile(dir=tree.folder).close()
         except OSError as error:
-            raise disk_fault(store.folder, error) from None
+            raise disk_fault(tree.folder, error) from None
 
 
 def settings_for_stored_frames(root: str | Path, settings: ExtractionSettings) -> ExtractionSettings:
-    """The settings of flow computed from the RGB tree: size and rate are those of its frames, whatever is asked."""
-    there = open_store(root, RGB).tree_settings() or {}
-    return replace(settings, short_side=there.get("short_side", 0), fps=there.get("fps", 0))
+    """The settings for flow from the stored RGB frames: size and rate are the ones of these frames, whatever is given."""
+    recorded = open_store(root, RGB).tree_settings() or {}
+    return replace(settings, short_side=recorded.get("short_side", 0), fps=recorded.get("fps", 0))
 
 
-def _differences(there: dict, asked: dict, prefix: str = "") -> Iterator[tuple[str, object, object]]:
-    for key in sorted(there.keys() | asked.keys()):
-        before, now = there.get(key), asked.get(key)
+def _differences(
+    recorded: dict[str, Any], given: dict[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, object, object]]:
+    """Name, recorded value and given value of each setting that differs."""
+    for key in sorted(recorded.keys() | given.keys()):
+        before, now = recorded.get(key), given.get(key)
         if isinstance(before, dict) and isinstance(now, dict):
             yield from _differences(before, now, f"{prefix}{key}.")
         elif before != now:
@@ -105,10 +114,10 @@ def _differences(there: dict, asked: dict, prefix: str = "") -> Iterator[tuple[s
 
 
 def disk_fault(folder: str | Path, error: OSError) -> EnvironmentFaultError:
-    """What is known of the disk, for the one line that the user reads."""
+    """An error of the disk with its free space, in the one line that the user reads."""
     free = os.statvfs(folder)
     return EnvironmentFaultError(
         f"{error.filename or folder}: {error.strerror or error}; the disk of {folder} has "
-        f"{free.f_bavail * free.f_frsize / 1e6:.0f} MB and {free.f_favail} files free; what is published is kept: "
-        "mend it, then run the command again"
+        f"{free.f_bavail * free.f_frsize / 1e6:.0f} MB and {free.f_favail} files free; finished videos are kept: "
+        "fix the disk, then run the command again"
     )

@@ -1,9 +1,9 @@
-"""The doctor of a data root: what is damaged, missing or at odds below it.
+"""Checks a data root: what is damaged, missing or inconsistent below it.
 
-    examination = Examination(root, input types, quick=False)
-    for job in examination.jobs():           # one video of one input type each; in any order, in any process
-        examination.add(check_video(job))
-    findings = examination.findings()        # in a stable order
+    check = RootCheck(root, input_types, quick=False)
+    for job in check.jobs():           # one video of one input type each; in any order, in any process
+        check.add(check_video(job))
+    findings = check.findings()        # in a stable order
 
 Nothing is changed here.
 """
@@ -16,12 +16,13 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from twostream.annotations.json_file import FILE_NAME, read_annotations
-from twostream.annotations.videos import Annotations
+from twostream.annotations.videos import Annotations, Video
 from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.flow.coding import ZERO
 from twostream.frames.store import SETTINGS_NAME, TEMPORARY_PREFIX, FrameStore
@@ -43,14 +44,14 @@ from twostream.stream import RGB
 from twostream.video.ffmpeg import ffmpeg_version, find_ffmpeg
 
 MAX_CLIPPED = 0.01
-"""share of flow values at the bound above which the flow is worth making again"""
-AIMED_CLIPPED = 0.001
+"""share of flow values at the bound; above it, the flow is worth making again"""
+TARGET_CLIPPED = 0.001
 """share that the suggested bound would clip"""
 CLIPPED_LEVELS = 2
-"""JPEG moves clipped values off the ends of the range: of real footage with 2.4 % clipped before coding, levels up to 2
-and from 253 on were 2.4 %, as colours and as planes; 0 and 255 alone 1.8 % and 2.2 %"""
+"""JPEG moves clipped values off the ends of the range: on real footage with 2.4 % clipped before coding, 2.4 % of the
+values had levels up to 2 or from 253 on, as colours and as planes; levels 0 and 255 alone had 1.8 % and 2.2 %"""
 FAR_FROM_ZERO = 8
-"""grey levels between the median of a flow tree and `ZERO` that no camera motion explains"""
+"""grey levels between the median of the flow and `ZERO` that no camera motion explains"""
 
 OPENCV_PACKAGES = (
     "opencv-contrib-python",
@@ -59,38 +60,43 @@ OPENCV_PACKAGES = (
     "opencv-python-headless",
 )
 ATOMIC_TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}")
+"""names of temporary files of files.write_file"""
 
 
-class Examination:
-    """All of a data root: the videos one by one, then what they must agree in."""
+class RootCheck:
+    """Checks all of a data root: the videos one by one, then what they must agree in."""
 
     def __init__(self, root: str | Path, input_types: tuple[str, ...] = (), *, quick: bool = False):
-        """`input_types` empty: all that are there. Raises BadInputError where there are no images."""
+        """Without `input_types`, all that exist are checked. Raises BadInputError where there are no images."""
         self.root, self.quick = str(root), quick
         if not Path(root).is_dir():
-            raise BadInputError(f"--root {root} is no folder, expected one that prep/extract.py wrote")
-        there = input_types_of(root)
+            raise BadInputError(f"--root {root} is not a folder, expected one that twostream extract wrote")
+        existing = input_types_of(root)
         for input_type in input_types:
-            if input_type not in there:
+            if input_type not in existing:
                 raise BadInputError(
-                    f"--input_types: {root} has no {input_type}-images; it has {', '.join(there) or 'none'}"
+                    f"--input_types: {root} has no {input_type}-images; it has {', '.join(existing) or 'none'}"
                 )
-        if not there:
-            raise BadInputError(f"{root} has no images (rgb-images/, ...): run prep/extract.py first")
-        self.stores = {t: open_store(root, t) for t in there if t in (input_types or there)}
+        if not existing:
+            raise BadInputError(f"{root} has no images (rgb-images/, ...): run twostream extract first")
+        self.stores = {t: open_store(root, t) for t in existing if t in (input_types or existing)}
         self.notes: list[str] = []
-        """what is worth knowing and not wrong"""
+        """what is worth knowing, but not wrong"""
         self._findings: list[Finding] = []
         self.settings = {input_type: self._read_settings(store) for input_type, store in self.stores.items()}
+        """of each input type; None where another tool made the images"""
         self.facts: dict[str, dict[str, Facts | None]] = {
-            t: dict.fromkeys(s.video_ids()) for t, s in self.stores.items()
+            t: dict.fromkeys(store.video_ids()) for t, store in self.stores.items()
         }
+        """input type -> video id -> its facts; None where they are unknown"""
         self.num_images: Counter[str] = Counter()
         self.levels: dict[str, np.ndarray] = {}
+        """input type -> (2, 256): pixels of x and y at each grey level"""
 
-    def _read_settings(self, store: FrameStore) -> dict | None:
-        """The settings of a tree, or where those are lost, of a video in it; None for trees of other tools."""
+    def _read_settings(self, store: FrameStore) -> dict[str, Any] | None:
+        """The settings of an input type, or if they are lost, of a video in it; None for images of other tools."""
         path = store.folder / SETTINGS_NAME
+        settings: dict[str, Any] | None
         try:
             settings = store.tree_settings()
             fault = "no such file" if settings is None else settings_fault(settings)
@@ -101,14 +107,24 @@ class Examination:
         recorded = next(_recorded_settings(store), None)
         if settings is None and recorded is None:
             return None
-        mend = f"rm -f {shlex.quote(str(path))}", remake(self.root, store.input_type, recorded)
-        self._find("settings", str(path), fault, "the settings that its videos were made with", *mend)
+        fix = f"rm -f {shlex.quote(str(path))}", remake(self.root, store.input_type, recorded)
+        self._find("settings", str(path), fault, "the settings that its videos were made with", *fix)
         return recorded
 
-    def _find(self, kind: str, where: str, found: str, expected: str, *mend: str, **more) -> None:
-        self._findings.append(Finding(kind, where, found, expected, mend, **more))
+    def _find(
+        self,
+        kind: str,
+        where: str,
+        found: str,
+        expected: str,
+        *fix: str,
+        video_id: str = "",
+        remove: tuple[str, ...] = (),
+    ) -> None:
+        self._findings.append(Finding(kind, where, found, expected, fix, video_id, remove))
 
     def jobs(self) -> list[VideoJob]:
+        """The videos to check, one of one input type each."""
         return [
             VideoJob(self.root, input_type, video_id, self.settings[input_type], self.quick)
             for input_type, facts in self.facts.items()
@@ -116,7 +132,7 @@ class Examination:
         ]
 
     def add(self, report: VideoReport) -> None:
-        """Take the report of one job; reports may come in any order."""
+        """Take the report of one job; reports may arrive in any order."""
         input_type = report.job.input_type
         self._findings += report.findings
         self.facts[input_type][report.job.video_id] = report.facts
@@ -125,7 +141,7 @@ class Examination:
             self.levels[input_type] = self.levels.get(input_type, 0) + report.levels
 
     def findings(self) -> list[Finding]:
-        """All findings, by kind, then by place; to be called once, when every report is in."""
+        """All findings, by kind, then by place; call it once, when every report has been added."""
         for input_type, facts in self.facts.items():
             self.notes.append(f"{input_type}: {len(facts)} videos, {self.num_images[input_type]} images")
             if input_type in self.levels:
@@ -136,110 +152,120 @@ class Examination:
         self._check_annotations()
         findings, notes = check_installation()
         self.notes += notes
-        order = {kind: place for place, kind in enumerate(KINDS)}
+        order = {kind: index for index, kind in enumerate(KINDS)}
         return sorted(self._findings + findings, key=lambda f: (order[f.kind], f.where, f.found))
 
-    # ------------------------------------------------------------------------------------------------------ a tree
+    # ---------------------------------------------------------------------------------------------- one input type
 
     def _check_flow(self, input_type: str) -> None:
-        """The share of flow values at the bound, and where no motion lies."""
+        """The share of flow values at the bound, and whether the grey level of no motion is right."""
         settings = self.settings[input_type]
         folder = str(self.stores[input_type].folder)
         levels = self.levels[input_type]
-        away = np.zeros(ZERO + 1)  # pixels so many grey levels away from ZERO
-        np.add.at(away, np.abs(np.arange(256) - ZERO), levels.sum(axis=0))
-        reach = away[::-1].cumsum()[::-1] / away.sum()  # share of values so many levels away, or more
+        distance = np.zeros(ZERO + 1)  # pixels at each distance from ZERO, in grey levels
+        np.add.at(distance, np.abs(np.arange(256) - ZERO), levels.sum(axis=0))
+        reach = distance[::-1].cumsum()[::-1] / distance.sum()  # share of values at that distance or more
         clipped = (levels[:, : CLIPPED_LEVELS + 1].sum() + levels[:, -1 - CLIPPED_LEVELS :].sum()) / levels.sum()
-        known = (settings or {}).get("flow")
-        bound = float(known["coding"]["bound"]) if known else math.nan
-        limit = f"the bound of {bound:g} pixels" if known else "the ends of the 8 bits"
+        flow = (settings or {}).get("flow")
+        bound = float(flow["coding"]["bound"]) if flow else math.nan
+        limit = f"the bound of {bound:g} pixels" if flow else "the ends of the 8 bits"
         self.notes.append(f"{input_type}: {clipped:.2%} of the flow values are clipped at {limit}")
 
         if clipped > MAX_CLIPPED:
             factor = estimate_bound(reach, clipped)
-            if known:
+            if settings and flow:
                 better = min(math.ceil(bound * factor), ZERO)
-                advice = f"a bound of {better} or more (an estimate: what is clipped cannot be seen)"
-                known = known | {"coding": known["coding"] | {"bound": better}}
-                again = remake(self.root, input_type, settings | {"flow": known}, self._some_record(input_type))
+                advice = f"a bound of {better} or more (an estimate, because clipped values are lost)"
+                wider = settings | {"flow": flow | {"coding": flow["coding"] | {"bound": better}}}
+                again = remake(self.root, input_type, wider, self._some_record(input_type))
             else:
                 advice = f"a bound at least {factor:.1f} times as large (an estimate)"
                 again = OTHER_TOOL
             expected = f"{MAX_CLIPPED:.0%} or less: {advice}"
             self._find("flow clipped", folder, f"{clipped:.1%} at {limit}", expected, delete_command(folder), again)
-        elif reach[ZERO // 4] <= AIMED_CLIPPED and known:
-            widest = int(np.argmax(reach <= AIMED_CLIPPED)) * bound / ZERO
+        elif reach[ZERO // 4] <= TARGET_CLIPPED and flow:
+            widest = int(np.argmax(reach <= TARGET_CLIPPED)) * bound / ZERO
             self.notes.append(
-                f"{input_type}: {1 - AIMED_CLIPPED:.1%} of the flow values are below {widest:.2g} pixels, a small part "
-                f"of the bound of {bound:g}; a smaller --bound would resolve motion finer"
+                f"{input_type}: {1 - TARGET_CLIPPED:.1%} of the flow values are below {widest:.2g} pixels, a small part "
+                f"of the bound of {bound:g}; a smaller --bound would resolve motion more finely"
             )
         if settings is None:
             self._check_zero(input_type, levels)
 
     def _check_zero(self, input_type: str, levels: np.ndarray) -> None:
-        """Trees of other tools may have another coding: say what is seen."""
+        """Flow of other tools may have another coding: report what is seen."""
         cumulated = levels.cumsum(axis=1) / levels.sum(axis=1, keepdims=True)
         medians = [int(np.argmax(share >= 0.5)) for share in cumulated]
         means = levels @ np.arange(256) / levels.sum(axis=1)
         seen = f"x has median {medians[0]} and mean {means[0]:.1f}, y has {medians[1]} and {means[1]:.1f}"
         folder = str(self.stores[input_type].folder)
-        self.notes.append(f"{input_type}: made by another tool; of the grey levels, {seen}")
+        self.notes.append(f"{input_type}: made by another tool; grey levels: {seen}")
         if max(abs(median - ZERO) for median in medians) > FAR_FROM_ZERO:
-            expected = f"about {ZERO} where nothing moves, as in trees of this program and of 2D-kinectics"
+            expected = f"about {ZERO} where nothing moves, as in images of this program and of 2D-kinectics"
             self._find("flow zero", folder, seen, expected, delete_command(folder), remake(self.root, input_type, {}))
 
     def _remake_all(self) -> list[str]:
         return [remake(self.root, t, self.settings[t], self._some_record(t)) for t in self.facts]
 
-    def _some_record(self, input_type: str) -> dict | None:
-        """The source of some video, which tells how its tree is made again."""
+    def _some_record(self, input_type: str) -> dict[str, Any] | None:
+        """The source of any video of this input type: the command that makes it again depends on it."""
         sources = (facts.source for facts in self.facts[input_type].values() if facts and facts.source)
         source = next(sources, None)
         return source and {"source": source}
 
-    # ---------------------------------------------------------------------------------------------- trees together
+    # --------------------------------------------------------------------------------------------- all input types
+
+    def _all_video_ids(self) -> set[str]:
+        return set().union(*self.facts.values())
 
     def _check_streams(self) -> None:
-        shorter = 0
-        for video_id in sorted(set().union(*self.facts.values())):
-            there = [input_type for input_type in self.facts if video_id in self.facts[input_type]]
-            for lacking in (t for t in self.facts if t not in there):
-                mend = remake(self.root, lacking, self.settings[lacking], self._some_record(lacking))
-                expected = f"in {lacking}-images too"
-                self._find("one stream only", f"video {video_id}", f"in {', '.join(there)} only", expected, mend)
-            first, *others = ((t, self.facts[t][video_id]) for t in there)
-            for input_type, facts in others:
-                if facts and first[1]:
-                    shorter += _one_shorter(first[1], facts)
-                    self._compare(video_id, first, (input_type, facts))
-        if shorter:
+        num_shorter = 0
+        for video_id in sorted(self._all_video_ids()):
+            present = [input_type for input_type in self.facts if video_id in self.facts[input_type]]
+            for input_type in self.facts:
+                if input_type not in present:
+                    fix = remake(self.root, input_type, self.settings[input_type], self._some_record(input_type))
+                    expected = f"in {input_type}-images too"
+                    found = f"in {', '.join(present)} only"
+                    self._find("one stream only", f"video {video_id}", found, expected, fix)
+            reference = self.facts[present[0]][video_id]
+            for input_type in present[1:]:
+                facts = self.facts[input_type][video_id]
+                if facts and reference:
+                    num_shorter += _one_shorter(reference, facts)
+                    self._compare(video_id, (present[0], reference), (input_type, facts))
+        if num_shorter:
             self.notes.append(
-                f"{shorter} videos have one flow image less than frames: as 2D-kinectics trees may have it, and fine"
+                f"{num_shorter} videos have one fewer flow image than frames, as in trees of 2D-kinectics, which is fine"
             )
 
-    def _compare(self, video_id: str, one: tuple[str, Facts], other: tuple[str, Facts]) -> None:
-        (one_type, one_facts), (other_type, other_facts) = one, other
+    def _compare(self, video_id: str, reference: tuple[str, Facts], compared: tuple[str, Facts]) -> None:
+        (reference_type, expected_facts), (input_type, facts) = reference, compared
         found, expected = [], []
-        for name in ("num_frames", "frame_step", "size", "fps", "source"):
-            field = "stored_step" if name == "frame_step" else name
-            a, b = getattr(one_facts, field), getattr(other_facts, field)
-            if a is None or b is None or a == b or (name == "num_frames" and _one_shorter(one_facts, other_facts)):
+        for name, a, b in [
+            ("num_frames", expected_facts.num_frames, facts.num_frames),
+            ("frame_step", expected_facts.stored_step, facts.stored_step),
+            ("size", expected_facts.size, facts.size),
+            ("fps", expected_facts.fps, facts.fps),
+            ("source", expected_facts.source, facts.source),
+        ]:
+            if a is None or b is None or a == b or (name == "num_frames" and _one_shorter(expected_facts, facts)):
                 continue
-            if name == "source" and any(source["name"].startswith(f"{RGB}-images/") for source in (a, b)):
+            if isinstance(a, dict) and isinstance(b, dict) and (_is_stored_frames(a) or _is_stored_frames(b)):
                 continue  # flow of the stored frames
             found.append(f"{name} {b}")
             expected.append(f"{name} {a}")
-        if found:
-            # Frames of another tool cannot be made again, and flow of another tool not by ours.
-            ours = () if other_facts.foreign else tuple(t for t, facts in (one, other) if not facts.foreign)
-            commands = [
-                remake(self.root, t, self.settings[t], {"source": self.facts[t][video_id].source}) for t in ours
-            ]
-            mend = [remove_command(self.root, one_type, other_type), *commands] if ours else [OTHER_TOOL]
-            self._find(
-                "streams differ", self.stores[other_type].where(video_id), ", ".join(found),
-                f"{', '.join(expected)} as in {one_type}-images", *mend, video_id=video_id, remove=ours,
-            )  # fmt: skip
+        if not found:
+            return
+        # Frames of another tool cannot be made again, and flow of another tool not by ours.
+        ours = () if facts.foreign else tuple((t, f) for t, f in (reference, compared) if not f.foreign)
+        commands = [remake(self.root, t, self.settings[t], {"source": f.source}) for t, f in ours]
+        fix = [remove_command(self.root, reference_type, input_type), *commands] if ours else [OTHER_TOOL]
+        self._find(
+            "streams differ", self.stores[input_type].where(video_id), ", ".join(found),
+            f"{', '.join(expected)} as in {reference_type}-images", *fix, video_id=video_id,
+            remove=tuple(t for t, _ in ours),
+        )  # fmt: skip
 
     # ---------------------------------------------------------------------------------------------------- the rest
 
@@ -247,19 +273,18 @@ class Examination:
         for folder in (Path(self.root), *(store.folder for store in self.stores.values())):
             names = sorted(entry.name for entry in os.scandir(folder))
             if hidden := [name for name in names if name.startswith(TEMPORARY_PREFIX)]:
-                # The pattern stays outside the quotes.
-                mend = f"{delete_command(folder)}/{TEMPORARY_PREFIX}*  # when no extraction is running"
-                self._find("leftovers", str(folder), f"{len(hidden)} unfinished, as {hidden[0]}", "none", mend)
+                # The shell must expand the pattern, so it is not quoted.
+                fix = f"{delete_command(folder)}/{TEMPORARY_PREFIX}*  # when no extraction is running"
+                self._find("leftovers", str(folder), f"{len(hidden)} unfinished, such as {hidden[0]}", "none", fix)
             for name in filter(ATOMIC_TEMPORARY.fullmatch, names):
                 self._find("leftovers", str(folder / name), "an unfinished file", "none", delete_command(folder / name))
 
     def _check_failures(self) -> None:
-        failures = read_failures(self.root)
-        there = set().union(*self.facts.values())
-        failures = {video_id: failure for video_id, failure in failures.items() if video_id not in there}
+        extracted = self._all_video_ids()
+        failures = {v: failure for v, failure in read_failures(self.root).items() if v not in extracted}
         for video_id, failure in failures.items():
             where = str(failure.get("file") or f"video {video_id}")
-            found, expected = f"{failure['kind']}: {failure['reason']}", "a whole video: put one there"
+            found, expected = f"{failure['kind']}: {failure['reason']}", "a good video: replace the file"
             self._find("failed video", where, found, expected, *self._remake_all(), video_id=video_id)
         if failures:
             kinds = Counter(failure["kind"] for failure in failures.values())
@@ -267,7 +292,7 @@ class Examination:
 
     def _check_annotations(self) -> None:
         if not Path(self.root, FILE_NAME).is_file() and not Path(self.root, "hfiles").is_dir():
-            self.notes.append(f"{self.root} has no {FILE_NAME}: it was not compared with the images")
+            self.notes.append(f"{self.root} has no {FILE_NAME}, so it was not compared with the images")
             return
         try:
             annotations = read_annotations(self.root)
@@ -275,80 +300,85 @@ class Examination:
             found = plain(error, self.root)
             self._find("annotations", self.root, found, "annotations of these videos", annotate_command(self.root))
             return
-        place = str(annotations.path)
-        listed, not_extracted = set(), 0
+        num_not_extracted = 0
         for video in annotations.videos:
-            listed.add(video.id)
-            there = [t for t in self.facts if video.id in self.facts[t]]
-            if not there:
-                not_extracted += video.num_frames == 0
-                if video.num_frames:
-                    expected = f"{video.num_frames} frames, as {place} says"
-                    where, mend = f"video {video.id}", self._remake_all()
-                    self._find("not extracted", where, "no images", expected, *mend, video_id=video.id)
-                continue
-            facts = self.facts[there[0]][video.id]
-            if facts is None:
-                continue
-            wrong = Facts(video.num_frames, video.stored_step, foreign=facts.foreign)
-            found, expected = ((f.num_frames, f.stored_step) for f in (wrong, facts))
-            if found != expected and not (there[0] != RGB and _one_shorter(wrong, facts)):
-                self._find(
-                    "frame count", f"{place}, video {video.id}", count_text(*found),
-                    f"{count_text(*expected)}, as in {there[0]}-images", annotate_command(self.root), video_id=video.id,
-                )  # fmt: skip
-        for video_id in sorted(set().union(*self.facts.values()) - listed):
-            expected = f"a line in {place}, or no images"
-            self._find(
-                "not listed", f"video {video_id}", "extracted, not listed", expected, annotate_command(self.root)
-            )
-        if not_extracted:
-            self.notes.append(f"{not_extracted} videos are listed as not extracted")
+            present = [input_type for input_type in self.facts if video.id in self.facts[input_type]]
+            if present:
+                self._check_frame_count(annotations, video, present[0])
+            elif video.num_frames:
+                expected = f"{video.num_frames} frames, as in {annotations.path}"
+                where, fix = f"video {video.id}", self._remake_all()
+                self._find("not extracted", where, "no images", expected, *fix, video_id=video.id)
+            else:
+                num_not_extracted += 1
+        for video_id in sorted(self._all_video_ids() - set(annotations.videos.ids)):
+            where, expected = f"video {video_id}", f"a line in {annotations.path}, or no images"
+            self._find("not listed", where, "extracted, not listed", expected, annotate_command(self.root))
+        if num_not_extracted:
+            self.notes.append(f"{num_not_extracted} videos are listed as not extracted")
         self._check_classes(annotations)
 
+    def _check_frame_count(self, annotations: Annotations, video: Video, input_type: str) -> None:
+        facts = self.facts[input_type][video.id]
+        if facts is None:
+            return
+        listed = Facts(video.num_frames, video.stored_step, foreign=facts.foreign)
+        if (listed.num_frames, listed.stored_step) == (facts.num_frames, facts.stored_step):
+            return
+        if input_type != RGB and _one_shorter(listed, facts):
+            return
+        self._find(
+            "frame count", f"{annotations.path}, video {video.id}", count_text(listed.num_frames, listed.stored_step),
+            f"{count_text(facts.num_frames, facts.stored_step)}, as in {input_type}-images",
+            annotate_command(self.root), video_id=video.id,
+        )  # fmt: skip
+
     def _check_classes(self, annotations: Annotations) -> None:
-        there = {split: set() for split in ("train", "val")}
+        labels_of: dict[str, set[str | None]] = {"train": set(), "val": set()}
         for video in annotations.videos:
-            if video.num_frames and video.split in there:
-                there[video.split].add(video.label)
-        for split, labels in there.items():
-            lacking = [name for name in annotations.classes if name not in labels] if labels else ["any class"]
-            for name in lacking:
-                where = f"{annotations.path}, class {name!r}" if labels else str(annotations.path)
-                found = f"no videos with frames in split {split}"
-                self._find(
-                    "class without videos", where, found, "some in the list, and extracted", annotate_command(self.root)
-                )
+            if video.num_frames and video.split in labels_of:
+                labels_of[video.split].add(video.label)
+        for split, labels in labels_of.items():
+            found, expected = f"no videos with frames in split {split}", "some in the list, and extracted"
+            places = [f"{annotations.path}, class {name!r}" for name in annotations.classes if name not in labels]
+            for where in places if labels else [str(annotations.path)]:
+                self._find("class without videos", where, found, expected, annotate_command(self.root))
 
 
-def _recorded_settings(store: FrameStore) -> Iterator[dict]:
+def _recorded_settings(store: FrameStore) -> Iterator[dict[str, Any]]:
+    """The settings in the records of videos, where they can be read."""
     for video_id in store.video_ids():
         try:
             settings = (store.record(video_id) or {}).get("settings")
-        except (BadInputError, OSError):  # found again when the video is checked
+        except (BadInputError, OSError):  # reported when this video is checked
             continue
-        if not settings_fault(settings):
+        if settings is not None and not settings_fault(settings):
             yield settings
 
 
 def _one_shorter(frames: Facts, flow: Facts) -> bool:
-    """Flow of another tool, without an image for the last frame, that no clip of 2D-kinectics reads."""
+    """Whether this is flow of another tool without an image for the last frame, which no clip of 2D-kinectics reads."""
     return flow.foreign and flow.num_frames == frames.num_frames - 1
 
 
-def estimate_bound(reach: np.ndarray, clipped: float) -> float:
-    """How many times the bound must be as large for a share of only `AIMED_CLIPPED` to be clipped.
+def _is_stored_frames(source: dict[str, Any]) -> bool:
+    """Whether images were made from the stored RGB frames, not from a video file."""
+    return str(source["name"]).startswith(f"{RGB}-images/")
 
-    `reach[k]`: share of values k or more grey levels away from zero. Assumes that the share falls on beyond the bound
-    as it does between its half and the bound, exponentially: an estimate from below where much is clipped.
+
+def estimate_bound(reach: np.ndarray, clipped: float) -> float:
+    """By which factor the bound must grow for a share of only `TARGET_CLIPPED` to be clipped.
+
+    `reach[k]`: share of values k or more grey levels from zero. Assumes that the share falls exponentially beyond the
+    bound, as it does between half the bound and the bound: too low an estimate where much is clipped.
     """
     half, end = ZERO // 2, ZERO - CLIPPED_LEVELS
     fall = math.log(reach[half] / clipped) / (end - half) if reach[half] > clipped else 0
-    return 1 + math.log(clipped / AIMED_CLIPPED) / (fall * ZERO) if fall else ZERO
+    return 1 + math.log(clipped / TARGET_CLIPPED) / (fall * ZERO) if fall else ZERO
 
 
 def check_installation() -> tuple[list[Finding], list[str]]:
-    """Whether OpenCV and ffmpeg are there, once and whole."""
+    """Findings and notes about OpenCV and ffmpeg: each must be installed once, and be complete."""
     findings = []
     installed = {}
     for name in OPENCV_PACKAGES:
@@ -356,20 +386,24 @@ def check_installation() -> tuple[list[Finding], list[str]]:
             installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    one = next(iter(installed), OPENCV_PACKAGES[0])
-    whole = hasattr(getattr(cv2, "optflow", None), "DualTVL1OpticalFlow_create")
+    package = next(iter(installed), OPENCV_PACKAGES[0])
+    has_contrib = hasattr(getattr(cv2, "optflow", None), "DualTVL1OpticalFlow_create")
+    fix: tuple[str, ...]
     if len(installed) > 1:
-        mend = f"python -m pip uninstall -y {' '.join(installed)}", f"python -m pip install {one}=={installed[one]}"
+        fix = (
+            f"python -m pip uninstall -y {' '.join(installed)}",
+            f"python -m pip install {package}=={installed[package]}",
+        )
         found = f"{len(installed)} packages that overwrite each other: {', '.join(installed)}"
-        findings.append(Finding("installation", "cv2", found, "one of them", mend))
-    elif "contrib" in one and installed and not whole:
-        mend = (f"python -m pip install --force-reinstall --no-deps {one}=={installed[one]}",)
-        findings.append(Finding("installation", "cv2", f"{one} without cv2.optflow", "the contrib modules", mend))
+        findings.append(Finding("installation", "cv2", found, "one of them", fix))
+    elif "contrib" in package and installed and not has_contrib:
+        fix = (f"python -m pip install --force-reinstall --no-deps {package}=={installed[package]}",)
+        findings.append(Finding("installation", "cv2", f"{package} without cv2.optflow", "the contrib modules", fix))
     try:
         ffmpeg = find_ffmpeg()
         notes = [f"ffmpeg {ffmpeg_version(ffmpeg)}: {ffmpeg}"]
     except EnvironmentFaultError as error:
         notes, found = [], str(error).partition(", expected")[0]
-        mend = ("python -m pip install imageio-ffmpeg",)
-        findings.append(Finding("installation", "ffmpeg", found, "one that extraction can use", mend))
-    return findings, [*notes, f"OpenCV {cv2.__version__}: {', '.join(installed) or 'of no known package'}"]
+        fix = ("python -m pip install imageio-ffmpeg",)
+        findings.append(Finding("installation", "ffmpeg", found, "one that extraction can use", fix))
+    return findings, [*notes, f"OpenCV {cv2.__version__}: {', '.join(installed) or 'from an unknown package'}"]

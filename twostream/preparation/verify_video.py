@@ -1,15 +1,17 @@
 """One video of one input type, compared with the record of its extraction.
 
-An image with a record is compared with its checksum, so that any changed bit is found. Images of other tools have none:
-there only cut and unreadable ones are found, for OpenCV fills what is damaged in the middle of a file with grey.
+An image with a record is compared with its checksum, so any changed bit is found. Images of other tools have no
+checksums: only cut and unreadable ones are found, because OpenCV fills damage in the middle of a file with grey.
 """
 
 import os
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,7 +25,10 @@ from twostream.preparation.findings import OTHER_TOOL, Finding, delete_command, 
 from twostream.stream import RGB
 
 SAMPLES_PER_VIDEO = 8
-"""flow images that are measured, evenly spread"""
+"""flow images that are measured, evenly spaced"""
+
+Sizes = dict[tuple[int, int] | None, list[int]]
+"""width and height of images (None: unknown) -> their frame indices"""
 
 
 @dataclass(frozen=True)
@@ -33,40 +38,43 @@ class VideoJob:
     root: str
     input_type: str
     video_id: str
-    settings: dict | None
-    """of its tree; None in trees of other tools"""
+    settings: dict[str, Any] | None
+    """of its input type, as recorded beside the images; None where another tool made them"""
     quick: bool
+    """read only the first and the last image"""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the input types of a video must agree in; None where it is not known."""
+    """What must be the same for all input types of a video; None where it is unknown."""
 
     num_frames: int
     stored_step: int = 1
+    """only frames 0, stored_step, ... are stored"""
     size: tuple[int, int] | None = None
-    """width and height"""
+    """width and height in pixels"""
     fps: float | None = None
-    source: dict | None = None
+    source: dict[str, Any] | None = None
+    """the video file: name, bytes, and the segment that was cut out"""
     foreign: bool = False
-    """made by another tool: no record"""
+    """made by another tool, without a record"""
 
 
 @dataclass
 class VideoReport:
-    """What came out of one job."""
+    """The result of one job."""
 
     job: VideoJob
     findings: list[Finding] = field(default_factory=list)
     facts: Facts | None = None
-    """None where the record cannot be trusted"""
+    """None where the record cannot be used"""
     num_images: int = 0
     levels: np.ndarray | None = None
-    """of flow: how many pixels of x and y have each grey level, (2, 256), scaled from the sample to all images"""
+    """flow only, (2, 256): how many pixels of x and y have each grey level, scaled from the sample to all images"""
 
 
 def check_video(job: VideoJob) -> VideoReport:
-    """Compare the images of one video with its record: all of them, or when quick the first and the last."""
+    """Compare the images of one video with its record: all of them, or if `quick` the first and the last."""
     store = open_store(job.root, job.input_type)
     try:
         record = store.record(job.video_id)
@@ -79,89 +87,111 @@ def check_video(job: VideoJob) -> VideoReport:
 
 
 def unusable(job: VideoJob, reason: str) -> VideoReport:
-    """The report of a video of which nothing more can be said."""
+    """The report about a video whose record cannot be used."""
     where = open_store(job.root, job.input_type).where(job.video_id)
-    return VideoReport(job, [_again(job, None, "record", where, plain(reason, where), "the record of its extraction")])
+    finding = _to_extract_again(job, None, "record", where, plain(reason, where), "the record of its extraction")
+    return VideoReport(job, [finding])
 
 
 def plain(reason: str | Exception, where: str) -> str:
-    """What was found, without the place, and without the advice that a finding has its own of."""
+    """What a message says was found: without the place and without advice, because a finding has its own."""
     return re.split("; |, expected", str(reason).removeprefix(where).lstrip("/: "))[0]
 
 
-def _again(job: VideoJob, record: dict | None, kind: str, where: str, found: str, expected: str) -> Finding:
-    """A finding that goes away when the video is extracted again."""
-    mend = remove_command(job.root, job.input_type), remake(job.root, job.input_type, job.settings, record)
+def _to_extract_again(
+    job: VideoJob, record: dict[str, Any] | None, kind: str, where: str, found: str, expected: str
+) -> Finding:
+    """A finding that is fixed by extracting the video again."""
+    again = remake(job.root, job.input_type, job.settings, record)
     if job.settings is None:
-        return Finding(kind, where, found, expected, mend[1:], job.video_id)
-    return Finding(kind, where, found, expected, mend, job.video_id, remove=(job.input_type,))
+        return Finding(kind, where, found, expected, (again,), job.video_id)
+    fix = remove_command(job.root, job.input_type), again
+    return Finding(kind, where, found, expected, fix, job.video_id, remove=(job.input_type,))
 
 
-def _check_recorded(job: VideoJob, store: FrameStore, record: dict, indices: list[int]) -> VideoReport:
-    report = VideoReport(job, num_images=len(indices))
-
-    def again(kind: str, where: str, found: str, expected: str) -> None:
-        report.findings.append(_again(job, record, kind, where, found, expected))
-
-    place = store.where(job.video_id)
+def _check_recorded(job: VideoJob, store: FrameStore, record: dict[str, Any], indices: list[int]) -> VideoReport:
     if fault := _record_fault(record):
         return unusable(job, fault)
     if (facts := store.facts(job.video_id)) != record_facts(record):
         return unusable(job, f"frames, rate and step {facts} in the index, {record_facts(record)} in the record")
-    if record["settings"] != job.settings:
-        found, expected = (_settings_text(*pair) for pair in permutations((record["settings"], job.settings)))
-        again("other settings", place, found, f"{expected}, as in {store.folder / SETTINGS_NAME}")
+    report = VideoReport(job, num_images=len(indices))
 
+    def find(kind: str, where: str, found: str, expected: str) -> None:
+        report.findings.append(_to_extract_again(job, record, kind, where, found, expected))
+
+    folder = store.where(job.video_id)
+    if record["settings"] != job.settings:
+        found, expected = (_settings_text(*pair) for pair in permutations((record["settings"], job.settings or {})))
+        find("other settings", folder, found, f"{expected}, as in {store.folder / SETTINGS_NAME}")
     checksums = record["checksums"]
     listed = [index for index in indices if frame_name(index) in checksums]
     if len(listed) < len(checksums):
-        there = {frame_name(index) for index in listed}
-        first = next(name for name in checksums if name not in there)
-        again("missing images", place, f"{len(listed)} images, the first that is gone is {first}", f"{len(checksums)}")
+        names = {frame_name(index) for index in listed}
+        first = next(name for name in checksums if name not in names)
+        find("missing images", folder, _missing_text(len(listed), first), f"{len(checksums)}")
     if isinstance(store, FrameFolders):
-        for name in sorted(set(os.listdir(place)) - checksums.keys() - {RECORD_NAME}):
-            path = Path(place, name)
-            report.findings.append(
-                Finding("extra file", str(path), "a file", "none by that name", (delete_command(path),))
-            )
+        report.findings += _extra_files(folder, checksums)
 
-    sizes: dict[tuple[int, int] | None, list[int]] = defaultdict(list)
     sample = _Sample(job, listed)
-    for index in _looked_at(job, listed):
-        where = store.where(job.video_id, index)
-        known = checksums[frame_name(index)]
-        try:
-            data = store.read_bytes(job.video_id, index)
-        except (BadInputError, OSError) as error:
-            again("damaged image", where, plain(error, where), f"an image of checksum {known}")
-            continue
-        if (now := checksum(data)) != known:
-            cut = "" if JPEG_END in data[-32:] else ", cut: no end marker"
-            again("damaged image", where, f"{len(data)} bytes of checksum {now}{cut}", f"checksum {known}")
-            continue
-        sizes[_size(data)].append(index)
-        if sample.wants(index):
-            sample.add(_decoded(data))
-
+    sizes = _check_images(job, store, checksums, listed, sample, find)
     size = (record["width"], record["height"])
-    planes = record["settings"].get("flow", {}).get("coding", {}).get("planes", False)
-    stored_size = (size[0], size[1] * (2 if planes else 1))
-    if others := {other: those for other, those in sizes.items() if other != stored_size}:
-        where = store.where(job.video_id, min(min(those) for those in others.values()))
-        again("image size", where, _size_text(others), f"{stored_size[0]}x{stored_size[1]} by the record")
+    has_planes = record["settings"].get("flow", {}).get("coding", {}).get("planes", False)
+    stored_size = (size[0], size[1] * (2 if has_planes else 1))
+    if wrong_sizes := {size: wrong for size, wrong in sizes.items() if size != stored_size}:
+        where = store.where(job.video_id, min(min(wrong) for wrong in wrong_sizes.values()))
+        find("image size", where, _size_text(wrong_sizes), f"{stored_size[0]}x{stored_size[1]} by the record")
     report.levels = sample.levels()
     report.facts = Facts(record["num_frames"], _stored_step(record), size, record.get("fps"), record["source"])
     return report
 
 
-def _settings_text(settings: dict, others: dict) -> str:
-    """The settings in which these differ from the others."""
-    names = sorted(name for name in settings.keys() | others.keys() if settings.get(name) != others.get(name))
+def _extra_files(folder: str, checksums: dict[str, str]) -> list[Finding]:
+    paths = [Path(folder, name) for name in sorted(set(os.listdir(folder)) - checksums.keys() - {RECORD_NAME})]
+    return [
+        Finding("extra file", str(path), "a file", "no file of that name", (delete_command(path),)) for path in paths
+    ]
+
+
+def _check_images(
+    job: VideoJob,
+    store: FrameStore,
+    checksums: dict[str, str],
+    listed: list[int],
+    sample: "_Sample",
+    find: Callable[[str, str, str, str], None],
+) -> Sizes:
+    """Compare images with their checksums and measure the sample; the frame indices of each size."""
+    sizes: Sizes = defaultdict(list)
+    for index in _to_read(job, listed):
+        where = store.where(job.video_id, index)
+        expected = checksums[frame_name(index)]
+        try:
+            data = store.read_bytes(job.video_id, index)
+        except (BadInputError, OSError) as error:
+            find("damaged image", where, plain(error, where), f"an image of checksum {expected}")
+            continue
+        if (found := checksum(data)) != expected:
+            cut = "" if JPEG_END in data[-32:] else ", cut: no end marker"
+            find("damaged image", where, f"{len(data)} bytes of checksum {found}{cut}", f"checksum {expected}")
+            continue
+        sizes[_size(data)].append(index)
+        if sample.wants(index):
+            sample.add(_decoded(data))
+    return sizes
+
+
+def _missing_text(num_images: int, first: str) -> str:
+    return f"{num_images} images, the first missing one is {first}"
+
+
+def _settings_text(settings: dict[str, Any], reference: dict[str, Any]) -> str:
+    """The settings that differ from the reference."""
+    names = sorted(name for name in settings.keys() | reference.keys() if settings.get(name) != reference.get(name))
     return ", ".join(f"{name} = {settings.get(name)}" for name in names)
 
 
-def _record_fault(record: dict) -> str:
-    """What is wrong within a record; empty when it holds together."""
+def _record_fault(record: dict[str, Any]) -> str:
+    """What is wrong within a record; "" when it is consistent."""
     for name, kind in (("checksums", dict), ("source", dict), ("width", int), ("height", int)):
         if not isinstance(record.get(name), kind):
             return f"no {name} in the record"
@@ -169,84 +199,84 @@ def _record_fault(record: dict) -> str:
         return "no name of the source in the record"
     if fault := settings_fault(record.get("settings")):
         return f"{fault} in the record"
-    there, num_frames, step = record["checksums"], record["num_frames"], max(int(_stored_step(record)), 1)
-    count = max(-(-num_frames // step), 0)
-    if not count or len(there) != count or any(frame_name(index) not in there for index in range(0, num_frames, step)):
-        return f"checksums of {len(there)} images in a record of {count_text(num_frames, step)}"
+    checksums, num_frames, step = record["checksums"], record["num_frames"], max(int(_stored_step(record)), 1)
+    indices = range(0, num_frames, step)  # may be very long in a damaged record
+    if not indices or len(checksums) != len(indices) or any(frame_name(index) not in checksums for index in indices):
+        return f"checksums of {len(checksums)} images in a record of {count_text(num_frames, step)}"
     return ""
 
 
-def _stored_step(record: dict) -> int:
-    return record["settings"].get("frame_step", 1)
+def _stored_step(record: dict[str, Any]) -> int:
+    step: int = record["settings"].get("frame_step", 1)
+    return step
 
 
 def _check_foreign(job: VideoJob, store: FrameStore, indices: list[int]) -> VideoReport:
-    place = store.where(job.video_id)
+    """Check images without a record, which another tool made."""
+    folder = store.where(job.video_id)
     report = VideoReport(job, num_images=len(indices))
-    delete = (delete_command(place),) if isinstance(store, FrameFolders) else ()
-    if job.settings is not None:  # images of another tool, perhaps, that cannot be made again
-        mend = *delete, remake(job.root, job.input_type, job.settings)
-        report.findings.append(Finding("record", place, f"no {RECORD_NAME}", "the record of its extraction", mend))
+    delete = (delete_command(folder),) if isinstance(store, FrameFolders) else ()
+    if job.settings is not None:  # perhaps images of another tool, which cannot be made again: not removed
+        fix = *delete, remake(job.root, job.input_type, job.settings)
+        report.findings.append(Finding("record", folder, f"no {RECORD_NAME}", "the record of its extraction", fix))
         return report
 
     def find(kind: str, where: str, found: str, expected: str) -> None:
-        mend = *delete, OTHER_TOOL
-        report.findings.append(Finding(kind, where, found, expected, mend, job.video_id))
+        report.findings.append(Finding(kind, where, found, expected, (*delete, OTHER_TOOL), job.video_id))
 
     if not indices:
-        find("missing images", place, "no images", "00001.jpg and so on")
+        find("missing images", folder, "no images", "00001.jpg and so on")
         return report
     if len(indices) <= indices[-1]:
-        gap = next(index for index, there in enumerate(indices) if index != there)
-        first = frame_name(gap)
-        find("missing images", place, f"{len(indices)} images, the first that is gone is {first}", f"{indices[-1] + 1}")
-    sizes: dict[tuple[int, int] | None, list[int]] = defaultdict(list)
+        gap = next(expected for expected, index in enumerate(indices) if index != expected)
+        find("missing images", folder, _missing_text(len(indices), frame_name(gap)), f"{indices[-1] + 1}")
+    sizes: Sizes = defaultdict(list)
     sample = _Sample(job, indices)
-    for index in _looked_at(job, indices):
+    for index in _to_read(job, indices):
         where = store.where(job.video_id, index)
         try:
             data = store.read_bytes(job.video_id, index)
         except (BadInputError, OSError) as error:
-            find("damaged image", where, plain(error, where), "a whole image")
+            find("damaged image", where, plain(error, where), "a complete image")
             continue
         if (image := _decoded(data)) is None:
-            find("damaged image", where, f"{len(data)} bytes that are no whole JPEG image", "a whole image")
+            find("damaged image", where, f"{len(data)} bytes, not a complete JPEG image", "a complete image")
             continue
         sizes[image.shape[1], image.shape[0]].append(index)
         if sample.wants(index):
             sample.add(image)
     if len(sizes) > 1:
-        find("image size", place, _size_text(sizes), "one size")
+        find("image size", folder, _size_text(sizes), "one size")
     report.levels = sample.levels()
     report.facts = Facts(len(indices), size=next(iter(sizes), None), foreign=True)
     return report
 
 
 def _decoded(data: bytes) -> np.ndarray | None:
-    """An image as it is stored, (H, W) or (H, W, 3) in OpenCV's order; None when it is cut or none."""
-    whole = JPEG_END in data[-32:]  # OpenCV fills what is missing with grey
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if whole else None
+    """An image as it is stored, uint8 (H, W) or (H, W, 3) in OpenCV's order; None when it is cut or not an image."""
+    is_complete = JPEG_END in data[-32:]  # of a cut image, OpenCV fills the rest with grey
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if is_complete else None
 
 
-def _looked_at(job: VideoJob, indices: list[int]) -> list[int]:
+def _to_read(job: VideoJob, indices: list[int]) -> list[int]:
     return sorted({*indices[:1], *indices[-1:]}) if job.quick else indices
 
 
-def _size_text(sizes: dict[tuple[int, int] | None, list[int]]) -> str:
+def _size_text(sizes: Sizes) -> str:
     def text(size: tuple[int, int] | None) -> str:
         return f"{size[0]}x{size[1]}" if size else "unknown size"
 
-    return ", ".join(f"{len(those)} of {text(size)}" for size, those in sizes.items())
+    return ", ".join(f"{len(indices)} of {text(size)}" for size, indices in sizes.items())
 
 
 def _size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of the whole picture by its file; None where that is no JPEG file."""
+    """Width and height of the whole picture by its header; None where the file is not a JPEG file."""
     header = read_header(data, RGB)
     return (header.width, header.height) if header else None
 
 
 class _Sample:
-    """Grey levels of some flow images of a video; of RGB, nothing."""
+    """Grey levels of some flow images of a video; for RGB frames, nothing."""
 
     def __init__(self, job: VideoJob, indices: list[int]):
         spread = np.linspace(0, len(indices) - 1, 2 if job.quick else SAMPLES_PER_VIDEO).round().astype(int)
@@ -255,18 +285,21 @@ class _Sample:
         self.counts = np.zeros((2, 256), np.int64)
 
     def wants(self, index: int) -> bool:
+        """Whether this image belongs to the sample."""
         return index in self.wanted
 
     def add(self, image: np.ndarray | None) -> None:
-        """Planes (2H, W), or a flow image in OpenCV's order, (H, W, 3); None counts nothing."""
+        """Count the levels of planes (2H, W), or of a flow image (H, W, 3) in OpenCV's order; None is ignored."""
         if image is not None:
             x, y = np.array_split(image, 2) if image.ndim == 2 else (image[..., 2], image[..., 1])
             self.num_measured += 1
             self.counts += [np.bincount(channel.ravel(), minlength=256) for channel in (x, y)]
 
     def levels(self) -> np.ndarray | None:
+        """(2, 256): pixels of x and y at each grey level, scaled to all images; None if nothing was measured."""
         return self.counts * (self.num_images / self.num_measured) if self.num_measured else None
 
 
 def count_text(num_frames: int, stored_step: int) -> str:
+    """A number of frames, and which of them are stored, for messages."""
     return f"{num_frames} frames" + (f", every {stored_step} stored" if stored_step != 1 else "")

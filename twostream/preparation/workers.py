@@ -1,7 +1,7 @@
-"""Run one function over many jobs, in worker processes here or on a Dask cluster; expected failures come back as values.
+"""Run one function over many jobs, in worker processes here or on a Dask cluster; expected failures are results.
 
-A job may be run a second time after its worker died, so running it twice must do no harm. On a cluster each worker
-needs this package, and sees the same files at the same paths.
+A job may run a second time after its worker died, so running it twice must do no harm. On a cluster, each worker needs
+this package and must see the same files at the same paths.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
@@ -23,32 +23,32 @@ from functools import partial
 from itertools import islice
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import Any
+from typing import Any, Protocol
 
 from twostream.errors import EnvironmentFaultError
 
-END_SECONDS = 4  # for workers to remove their temporary files; then they are killed
-AGAIN_SECONDS = 0.05  # until the next look whether a job is done with its exception
-ENDED = 128 + signal.SIGTERM  # a worker's exit code then
-FILES_PER_WORKER = 8  # pipes and such, measured
+END_SECONDS = 4  # in which workers remove their temporary files; then they are killed
+AGAIN_SECONDS = 0.05  # until it is checked again whether a job has handled its exception
+EXIT_CODE = 128 + signal.SIGTERM  # of a worker that SIGTERM ended
+FILES_PER_WORKER = 8  # open pipes and the like, measured
 TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGHUP}  # a terminal sends them to workers too, but the parent decides
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of glibc's malloc.h
-KEPT_BLOCK_BYTES, KEPT_BYTES = 32 << 20, 256 << 20  # larger blocks, and free memory beyond that, go back to the system
+KEPT_BLOCK_BYTES, KEPT_BYTES = 32 << 20, 256 << 20  # larger blocks, and more free memory, go back to the system
 
-CLUSTER_JOBS_PER_THREAD = 4  # in flight; the scheduler need not hold a million
-CLUSTER_ANSWER_SECONDS = 20
-CLUSTER_CHECK_SECONDS = 10
-CLUSTER_EMPTY_SECONDS = 300  # nodes may come late, or be replaced
+CLUSTER_JOBS_PER_THREAD = 4  # in flight, so that the scheduler need not hold a million
+CLUSTER_ANSWER_SECONDS = 20  # to wait for the scheduler
+CLUSTER_CHECK_SECONDS = 10  # between two checks that the cluster is still there
+CLUSTER_EMPTY_SECONDS = 300  # to wait for workers: nodes may start late, or be replaced
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that could not be done, for a reason that lies in its input."""
+    """A job that failed because of its input."""
 
     reason: str
     kind: str = ""
-    """the expected exception's `kind` if it has one; "killed" when the worker process died"""
+    """`kind` of the expected exception, if it has one; "killed" when the worker process died"""
 
 
 _KILLED = Failure("its worker process died twice (killed, out of memory, or a crash in a library)", kind="killed")
@@ -56,26 +56,27 @@ _KILLED = Failure("its worker process died twice (killed, out of memory, or a cr
 
 def run_jobs(
     function: Callable[[Any], Any],
-    jobs: Iterable,
+    jobs: Iterable[Any],
     *,
     num_workers: int,
     expected: type[Exception],
     scheduler: str = "",
-) -> Iterator[tuple[Any, Any]]:
+) -> Generator[tuple[Any, Any], None, None]:
     """Yield (job, result) as jobs end, in any order, each job once; an `expected` exception becomes a Failure.
 
-    A job whose worker process dies is tried once more, alone, then it is a Failure too. Any other exception is a bug
-    or a fault of the machine and is raised here. `function` and the jobs must be picklable. Jobs are taken from the
-    iterable a few ahead, so it may be long. When this generator is closed, or left by an exception such as Ctrl-C, its
-    workers clean up and end within seconds.
+    A job whose worker process dies is tried once more, alone; if it dies again, that is a Failure too. Any other
+    exception is a bug or a fault of the machine and is raised here. `function` and the jobs must be picklable. Jobs are
+    taken from the iterable a few at a time, so it may be long. When this generator is closed, or left by an exception
+    such as Ctrl-C, its workers clean up and end within seconds.
 
-    `scheduler`, like "tcp://host:8786", runs the jobs on that Dask cluster, on all of its workers' threads, instead of
-    in `num_workers` processes; what runs there when the generator is closed runs to its end.
+    `scheduler`, like "tcp://host:8786", runs the jobs on all worker threads of that Dask cluster, instead of in
+    `num_workers` processes; jobs that run there when the generator is closed run to their end.
 
     Raises EnvironmentFaultError when workers cannot start, or the cluster cannot be reached, is lost, or stays empty.
     """
     task = _Task(function, expected)
-    with closing(_Cluster(scheduler, task) if scheduler else _Processes(num_workers, task)) as engine:
+    engine: _Engine = _Cluster(scheduler, task) if scheduler else _Processes(num_workers, task)
+    with closing(engine):
         yield from _supervise(engine, jobs)
 
 
@@ -84,26 +85,43 @@ class _Task:
     function: Callable[[Any], Any]
     expected: type[Exception]
 
-    def __call__(self, job):
+    def __call__(self, job: Any) -> Any:
         try:
             return self.function(job)
         except self.expected as error:
             return Failure(str(error), getattr(error, "kind", ""))
 
 
+class _Engine(Protocol):
+    """What runs jobs: processes here, or a cluster."""
+
+    def capacity(self) -> int:
+        """Number of jobs to have in flight."""
+
+    def submit(self, job: Any) -> "Future[Any]":
+        """Start a job."""
+
+    def result(self, future: "Future[Any]") -> Any:
+        """The result of a job that has ended; _WorkerDiedError when its worker died."""
+
+    def close(self) -> None:
+        """End the workers."""
+
+
 class _WorkerDiedError(Exception):
-    """An engine's word that a job's worker process died; `started` is False when that was before the job began."""
+    """The worker process of a job died; `started` is False when it died before the job began."""
 
     def __init__(self, started: bool):
         super().__init__(started)
         self.started = started
 
 
-def _supervise(engine: "_Processes | _Cluster", jobs: Iterable) -> Iterator[tuple[Any, Any]]:
-    """A job whose worker died waits until all others have ended, so that it has the memory for itself, and its second
-    death is nobody else's fault."""
-    waiting, suspects = iter(jobs), deque()
-    running: dict[Future, Any] = {}
+def _supervise(engine: _Engine, jobs: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """A job whose worker died runs again when all others have ended: alone, it has all the memory, and if its worker
+    dies again, no other job can be the reason."""
+    waiting = iter(jobs)
+    suspects: deque[Any] = deque()
+    running: dict[Future[Any], Any] = {}
     results: list[tuple[Any, Any]] = []
     while True:
         alone = bool(suspects) and not running
@@ -111,13 +129,13 @@ def _supervise(engine: "_Processes | _Cluster", jobs: Iterable) -> Iterator[tupl
             job = suspects.popleft()
             running = {engine.submit(job): job}
         elif not suspects:
-            room = max(0, engine.capacity() - len(running))  # a cluster can shrink
-            running |= {engine.submit(job): job for job in islice(waiting, room)}
+            num_free = max(0, engine.capacity() - len(running))  # a cluster can shrink
+            running |= {engine.submit(job): job for job in islice(waiting, num_free)}
         yield from results  # the caller may take its time: workers have their next jobs
         if not running:
             return
         while not (ended := wait(running, CLUSTER_CHECK_SECONDS, FIRST_COMPLETED).done):
-            engine.capacity()  # raises when a cluster is gone
+            engine.capacity()  # raises when the cluster is lost
         results = []
         for future in ended:
             job = running.pop(future)
@@ -131,7 +149,7 @@ def _supervise(engine: "_Processes | _Cluster", jobs: Iterable) -> Iterator[tupl
                 else:
                     raise EnvironmentFaultError(
                         "worker processes die before their first job (out of memory? a library that cannot be loaded?); "
-                        "what they say stands above"
+                        "see their messages above"
                     ) from None
 
 
@@ -139,48 +157,49 @@ def _supervise(engine: "_Processes | _Cluster", jobs: Iterable) -> Iterator[tupl
 
 
 class _Processes:
-    """Worker processes of this machine, each in a pool of its own: a death breaks no other, and so names its job."""
+    """Worker processes of this machine, each in its own pool: when one dies, only its job is affected, and known."""
 
     def __init__(self, num_workers: int, task: _Task):
         self.num_workers = num_workers
         self.task = task
         self.context = _Context()
-        # A signal's exception comes up in the main thread, and must not tear the start of a process.
+        # The exception of a signal is raised in the main thread, and must not interrupt the start of a process.
         self.starter = ThreadPoolExecutor(1, initializer=_prepare_starter)
         self.idle: list[_Worker] = []
-        self.busy: dict[Future, _Worker] = {}
-        files, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # both -1 where there is no limit
+        self.busy: dict[Future[Any], _Worker] = {}
+        limit, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)  # both -1 where there is no limit
         needed = 256 + FILES_PER_WORKER * num_workers
-        if 0 <= files < needed:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, most) if most >= 0 else needed, most))
+        if 0 <= limit < needed:
+            new_limit = min(needed, hard_limit) if hard_limit >= 0 else needed
+            resource.setrlimit(resource.RLIMIT_NOFILE, (new_limit, hard_limit))
 
     def close(self) -> None:
         self.starter.shutdown()
-        left = [process for process in self.context.processes if process.is_alive()]
-        for process in left:
+        alive = [process for process in self.context.processes if process.is_alive()]
+        for process in alive:
             process.terminate()
         end = time.monotonic() + END_SECONDS
-        for process in left:
+        for process in alive:
             process.join(max(0, end - time.monotonic()))
             process.kill()
-        for worker in (*self.idle, *self.busy.values()):  # else Python's own end may meet a pool that is just closing
+        for worker in (*self.idle, *self.busy.values()):  # else Python may exit while a pool is closing
             worker.pool.shutdown(cancel_futures=True)
 
     def capacity(self) -> int:
         return self.num_workers
 
-    def submit(self, job) -> Future:
+    def submit(self, job: Any) -> Future[Any]:
         self.idle = [worker for worker in self.idle if worker.process.is_alive()]
         worker = self.idle.pop() if self.idle else self.starter.submit(_Worker, self.context, self.task).result()
         try:
             future = worker.pool.submit(_run_in_worker, self.task, job)
-        except BrokenProcessPool as error:  # it died this moment
+        except BrokenProcessPool as error:  # it died at this moment
             future = Future()
             future.set_exception(error)
         self.busy[future] = worker
         return future
 
-    def result(self, future: Future):
+    def result(self, future: Future[Any]) -> Any:
         worker = self.busy.pop(future)
         try:
             result = future.result()
@@ -191,7 +210,7 @@ class _Processes:
 
 
 class _Worker:
-    """A process pool of one."""
+    """A process pool with one process."""
 
     def __init__(self, context: "_Context", task: _Task):
         self.pool = ProcessPoolExecutor(1, mp_context=context, initializer=_prepare_worker)
@@ -200,29 +219,30 @@ class _Worker:
 
 
 class _Context(SpawnContext):
-    """Starts processes by spawning, as OpenCV needs, and remembers those that live."""
+    """Starts processes by spawning, as OpenCV needs, and remembers the ones that are alive."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.processes: list[SpawnProcess] = []
 
-    def Process(self, *arguments, **keywords) -> SpawnProcess:
+    def Process(self, *arguments: Any, **keywords: Any) -> SpawnProcess:  # type: ignore[override]  # a class there
         process = SpawnProcess(*arguments, **keywords)
-        self.processes = [other for other in self.processes if other.is_alive()] + [process]
+        self.processes = [earlier for earlier in self.processes if earlier.is_alive()] + [process]
         return process
 
 
 def _prepare_starter() -> None:
-    """Processes inherit the thread's mask: Ctrl-C would end a worker's start with a traceback, and SIGHUP the tracker."""
+    """Processes inherit the signal mask of the thread that starts them. Without it, Ctrl-C would end a worker that is
+    starting with a traceback, and SIGHUP would end the resource tracker."""
     signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
     resource_tracker.ensure_running()  # multiprocessing's own process; this unblocks Ctrl-C
     signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
 
 
 def prepare_process() -> None:
-    """Make a process fit for image work beside others of its kind: OpenCV with one thread, freed memory kept.
+    """Prepare a process for image work beside others: OpenCV uses one thread, and freed memory is kept.
 
-    Farneback takes and frees megabytes for each pair; glibc gives them back to the system every time, and to fetch them
-    anew is a tenth of the time of the flow (benchmarks/prep.py).
+    Farneback allocates and frees megabytes for each pair. glibc returns them to the system every time, and getting them
+    again takes a tenth of the time of the flow (benchmarks/prep.py).
     """
     import cv2
 
@@ -242,45 +262,47 @@ def _prepare_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for its next job for ever."""
-    multiprocessing.parent_process().join()
+    """Otherwise a worker whose parent was killed would wait for its next job for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this is a worker process"
+    parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _start(task: _Task) -> None:
-    """Comes back from a worker that could start and import what its jobs need."""
+    """Returns only in a worker that could start and import what its jobs need."""
 
 
-def _run_in_worker(task: _Task, job):
+def _run_in_worker(task: _Task, job: Any) -> Any:
     try:
         for number in (signal.SIGTERM, signal.SIGALRM):
             signal.signal(number, _leave)
         try:
             return task(job)
         finally:
-            if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:  # it came while the job was cleaning up
-                os._exit(ENDED)
+            if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:  # SIGTERM arrived while the job was cleaning up
+                os._exit(EXIT_CODE)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    except SystemExit as end:  # the pool would take it for a result, and start the next job
-        os._exit(end.code)
+    except SystemExit:  # by _leave; the pool would treat it as a result and start the next job
+        os._exit(EXIT_CODE)
 
 
 def _leave(signal_number: int, frame: object) -> None:
-    """Let the job remove its temporary files, undisturbed by a second signal.
+    """Let the job remove its temporary files, without being interrupted by a second signal.
 
-    Where it is removing them already, as it ends by an exception, another one would cut that short: wait for the end.
+    If it is already removing them because of an exception, another exception would interrupt that: wait until it ends.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if sys.exc_info()[1] is None:
-        sys.exit(ENDED)
-    signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)  # perhaps the job goes on after its exception
+        sys.exit(EXIT_CODE)
+    signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)  # the job may continue after its exception
 
 
 # ----------------------------------------------------------------------------------------------------------- a cluster
 
 
 class _Cluster:
-    """The workers of a Dask scheduler; Dask gives the job of a dead worker to another one, a few times."""
+    """The workers of a Dask scheduler; a few times, Dask gives the job of a worker that died to another one."""
 
     def __init__(self, scheduler: str, task: _Task):
         self.scheduler = scheduler
@@ -289,9 +311,10 @@ class _Cluster:
         try:
             from distributed import Client
         except ImportError:
-            raise self._fault("the package distributed is missing: pip install 'twostream[cluster]'") from None
+            raise self._fault("the package distributed is missing: pip install 'twostream-video[cluster]'") from None
         try:
-            self.client = Client(scheduler, timeout=CLUSTER_ANSWER_SECONDS, set_as_default=False)
+            client_type: Any = Client  # distributed is typed only in part
+            self.client = client_type(scheduler, timeout=CLUSTER_ANSWER_SECONDS, set_as_default=False)
         except (OSError, ValueError) as error:
             expected = "expected the address of a running `dask scheduler`, like tcp://host:8786"
             raise self._fault(f"no answer ({error}), {expected}") from None
@@ -301,12 +324,12 @@ class _Cluster:
             raise self._fault(f"a worker cannot import this package ({errors[0]}); install it on all of them")
 
     def close(self) -> None:
-        with suppress(OSError):  # it is gone, or does not answer
+        with suppress(OSError):  # the scheduler has ended, or does not answer
             self.client.close(timeout=END_SECONDS)
 
     def capacity(self) -> int:
-        """Jobs to have in flight. Raises EnvironmentFaultError when the cluster is lost, or empty for too long."""
-        num_threads = self.client.scheduler_info(n_workers=0).get("total_threads", 0)
+        """Number of jobs to have in flight; EnvironmentFaultError when the cluster is lost, or empty for too long."""
+        num_threads: int = self.client.scheduler_info(n_workers=0).get("total_threads", 0)
         if self.client.status != "running":
             raise self._lost()
         if num_threads:
@@ -315,14 +338,14 @@ class _Cluster:
             raise self._fault(f"it has no workers; start some with `dask worker {self.scheduler}`, and run this again")
         return max(1, CLUSTER_JOBS_PER_THREAD * num_threads)
 
-    def submit(self, job) -> Future:
-        call = partial(_run_on_cluster, self.task, job)  # Dask would look into a bare job
-        remote = self.client.submit(call, pure=False)  # not pure: equal jobs are jobs of their own
-        future = Future()
+    def submit(self, job: Any) -> Future[Any]:
+        call = partial(_run_on_cluster, self.task, job)  # Dask would search a bare job for futures
+        remote = self.client.submit(call, pure=False)  # pure would run equal jobs only once
+        future: Future[Any] = Future()
         self.client.loop.add_callback(_hand_on, remote, future)
         return future
 
-    def result(self, future: Future):
+    def result(self, future: Future[Any]) -> Any:
         from distributed import KilledWorker
 
         try:
@@ -333,20 +356,21 @@ class _Cluster:
             raise self._lost() from None
 
     def _lost(self) -> EnvironmentFaultError:
-        return self._fault("connection lost; nothing finished is lost, run the command again")
+        return self._fault("connection lost; finished videos are kept, run the command again")
 
     def _fault(self, text: str) -> EnvironmentFaultError:
         return EnvironmentFaultError(f"--scheduler {self.scheduler}: {text}")
 
 
-async def _hand_on(remote, future: Future) -> None:
-    """As Dask's `get_executor` does, which forgets a job when its result is lost and its next worker dies too."""
+async def _hand_on(remote: Any, future: Future[Any]) -> None:
+    """Copy the result of a Dask future. Dask's own `get_executor` forgets a job when its result is lost and its next
+    worker dies too."""
     try:
         future.set_result(await remote)
     except BaseException as error:
         future.set_exception(error)
 
 
-def _run_on_cluster(task: _Task, job):
+def _run_on_cluster(task: _Task, job: Any) -> Any:
     prepare_process()
     return task(job)

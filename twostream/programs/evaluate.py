@@ -22,7 +22,6 @@ import numpy as np
 from twostream.annotations.json_file import find_root, read_annotations
 from twostream.engine.run_folder import STREAM_NAME, find_run, find_scores
 from twostream.errors import BadInputError
-from twostream.frames.stores import input_types
 from twostream.fusion.consensus import Consensus
 from twostream.fusion.fitting import METHODS
 from twostream.programs import options
@@ -119,7 +118,7 @@ def main() -> int:
         WRITERS[kind](options.folder(path), report, tables, names)
         print(f"wrote {path}")
     if args.html:
-        from twostream.report.page import write_page  # late: only the page needs OpenCV and charts
+        from twostream.report.page import write_page  # late: only the page needs OpenCV, which takes time to load
 
         command = shlex.join(["twostream", "eval", *sys.argv[1:]])
         write_page(args.html, report, root=find_images(args), command=command, files=paths)
@@ -156,6 +155,8 @@ def check_weights(
 
 def find_images(args: argparse.Namespace) -> Path | None:
     """The data root given by --annotations or --root, or the folder of the data set in it; None if none is given."""
+    from twostream.frames.stores import input_types
+
     root: Path | None = args.annotations or args.root
     if root and input_types(root / args.dataset):
         return root / args.dataset

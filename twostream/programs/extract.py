@@ -6,11 +6,12 @@ tries the rest. Without --videos, flow is computed from the frames in <root>/rgb
 
 Many machines: --shard=0/16 ... 15/16 in one job each, or --scheduler with a Dask cluster.
 
-With --flow_device=cuda a GPU computes the flow of all workers, which decode, encode and write. The images are those of
-the CPU but for rounding, so a tree that was begun with one may be continued with the other.
+With --flow_device=cuda, a GPU computes the flow for all workers, which decode, encode and write. The images equal the
+ones of the CPU except for rounding, so a data root begun with one may be continued with the other.
 
-Exit codes: 0 all done; 2 wrong command line; 3 a list, or settings that differ from the tree's; 4 disk or program
-missing; 5 done, but some videos were bad and are listed in <root>/failed_videos.jsonl; 130 Ctrl-C; 143 SIGTERM.
+Exit codes: 0 all done; 2 wrong command line; 3 a list is wrong, or settings differ from the ones of the existing images;
+4 disk full or program missing; 5 done, but some videos were bad and are listed in <root>/failed_videos.jsonl;
+130 Ctrl-C; 143 SIGTERM.
 """
 
 import argparse
@@ -19,9 +20,11 @@ import re
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from twostream.annotations.lists import READERS, read_lists
 from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError, EnvironmentFaultError
@@ -30,7 +33,7 @@ from twostream.flow.methods import FARNEBACK_PRESETS, FLOW_METHODS, FarnebackPar
 from twostream.flow.service import FlowService, NoGpuError
 from twostream.frames.store import FrameStore
 from twostream.frames.stores import STORES, open_store
-from twostream.preparation.extraction import ExtractionJob, extract_video
+from twostream.preparation.extraction import Extracted, ExtractionJob, extract_video
 from twostream.preparation.failures import add_failure, is_known, log_path, read_failures, rewrite_failures
 from twostream.preparation.plan import make_plan
 from twostream.preparation.settings import ExtractionSettings, claim_tree, settings_for_stored_frames
@@ -42,11 +45,14 @@ from twostream.video.ffmpeg import VideoError, find_ffmpeg
 from twostream.video.ids import check_video_id, find_videos
 
 NUM_SHOWN = 20
-"""bad videos printed at the end; the file has all"""
+"""bad videos printed at the end; failed_videos.jsonl has all"""
+
+Segment = tuple[float, float]
+"""start and end in seconds"""
 
 
 def flow_device(text: str) -> str:
-    """A device, or a word for one."""
+    """The name of a device, as --flow_device takes it."""
     if not re.fullmatch(r"cpu|torch-cpu|cuda(:\d+)?", text):
         raise argparse.ArgumentTypeError(f"{text!r}, expected cpu, cuda, cuda:1 or torch-cpu")
     return text
@@ -54,54 +60,55 @@ def flow_device(text: str) -> str:
 
 # fmt: off
 def build_parser() -> options.Parser:
+    """The flags of the program."""
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--videos", type=options.folder, metavar="DIR", help="folder of videos, at any depth (default: use the frames in --root)")
     add("--root", type=options.folder, required=True, metavar="DIR", help="data root to write into")
     add("--input_types", type=options.words, default=("rgb", "farneback"), metavar="A,B",
-        help="rgb and flow methods: farneback; dis (a ninth of the time); tvl1 (84 times of it) (default: rgb,farneback)")
+        help="rgb and flow methods: farneback; dis (a ninth of its time); tvl1 (84 times its time) (default: rgb,farneback)")
     add("--workers", "-j", type=options.positive, default=os.cpu_count(), metavar="N", help="processes (default: all cores, %(default)s here)")
-    add("--store", choices=tuple(STORES), default=None, help="a folder for each video, or packed into a few tar files (default: as it is there, else folders)")
+    add("--store", choices=tuple(STORES), default=None, help="a folder for each video, or packed into a few tar files (default: what --root has, else folders)")
     add("--ids", choices=("stem", "path"), default="stem", help="video id: the file's stem, or its path below --videos with __ for / (default: stem)")
 
     group = parser.add_argument_group("a part of the videos")
-    group.add_argument("--list", type=list_file, nargs="+", metavar="FILE", help="only the videos of this list, as for build_annotations.py")
+    group.add_argument("--list", type=list_file, nargs="+", metavar="FILE", help="only the videos of this list, as for twostream annotate")
     group.add_argument("--format", choices=tuple(READERS), default="csv", help="kind of list (default: csv)")
     group.add_argument("--split", type=int, choices=(1, 2, 3), default=1, help="which split of ucf101 and hmdb51 (default: 1)")
     options.add_boolean(group, "--trim", default=False, help="cut videos to the list's segments; their ids are <id>_<start>_<end>")
     group.add_argument("--shard", type=options.part, default=None, metavar="I/N", help="part I of N of the videos, I from 0, as in a Slurm array")
 
     group = parser.add_argument_group("running")
-    options.add_boolean(group, "--plan", default=False, help="say what is to do, how long it takes and whether it fits, and stop")
-    options.add_boolean(group, "--check_space", default=True, help="do not start where the disk is too small for the plan (default: True)")
-    options.add_boolean(group, "--retry_failed", default=False, help="try videos again that failed before and have not changed")
-    group.add_argument("--time_limit", type=options.rate, default=120, metavar="S", help="wait so long for ffmpeg, and 30 s for each second of video, in all (default: 120)")
-    group.add_argument("--max_seconds", type=options.rate, default=3600, metavar="S", help="longer videos are listed as bad; 0: none is too long (default: 3600)")
-    group.add_argument("--scheduler", default="", metavar="ADDRESS", help="run on a Dask cluster, as tcp://host:8786; its workers need the same paths")
+    options.add_boolean(group, "--plan", default=False, help="print what is left to do, how long it takes and whether it fits on the disk, then stop")
+    options.add_boolean(group, "--check_space", default=True, help="do not start if the disk is too small for the plan (default: True)")
+    options.add_boolean(group, "--retry_failed", default=False, help="also try videos that failed before and have not changed")
+    group.add_argument("--time_limit", type=options.rate, default=120, metavar="S", help="seconds to wait for ffmpeg, plus 30 s for each second of video (default: 120)")
+    group.add_argument("--max_seconds", type=options.rate, default=3600, metavar="S", help="longer videos are listed as bad; 0: no limit (default: 3600)")
+    group.add_argument("--scheduler", default="", metavar="ADDRESS", help="run on a Dask cluster, such as tcp://host:8786; its workers need the same paths")
 
     group = parser.add_argument_group("frames")
-    group.add_argument("--short_side", type=int, default=256, metavar="PX", help="resize frames to this short side; 0: keep (default: 256)")
+    group.add_argument("--short_side", type=int, default=256, metavar="PX", help="resize frames to this short side; 0: keep the size (default: 256)")
     group.add_argument("--fps", type=float, default=0, metavar="N", help="resample to this rate; 0: every frame of the file, once (default: 0)")
-    group.add_argument("--frame_step", type=options.positive, default=1, metavar="N", help="store every Nth frame, and its flow, only (default: 1)")
+    group.add_argument("--frame_step", type=options.positive, default=1, metavar="N", help="store only every Nth frame and its flow (default: 1)")
     group.add_argument("--quality", type=int, default=90, metavar="Q", help="JPEG quality of frames (default: 90)")
-    options.add_boolean(group, "--accept_partial", default=False, help="keep what can be read of a damaged video (default: list it as bad)")
+    options.add_boolean(group, "--accept_partial", default=False, help="keep the readable frames of a damaged video (default: list it as bad)")
 
     group = parser.add_argument_group("flow")
     group.add_argument("--flow_device", type=flow_device, default="cpu", metavar="NAME",
-                       help="cpu: OpenCV in each worker; cuda, cuda:1: Farneback of all workers on that GPU, or by OpenCV where there is none; torch-cpu: as on a GPU, but on the CPU, for tests (default: cpu)")
-    group.add_argument("--bound", type=float, default=None, metavar="PX", help="motion that fills the 8 bits of a flow image (default: 20; 8 with the old coding)")
+                       help="cpu: OpenCV in each worker; cuda, cuda:1: Farneback for all workers on that GPU, or by OpenCV if there is none; torch-cpu: the code for GPUs on the CPU, for tests (default: cpu)")
+    group.add_argument("--bound", type=float, default=None, metavar="PX", help="largest motion that a flow image can hold in its 8 bits (default: 20; 8 with the coding of 2D-kinectics)")
     group.add_argument("--flow_coding", choices=("planes", "colour", "2d-kinectics"), default="planes",
-                       help="x above y in one grey picture; x, y, magnitude as colours; or these with 2D-kinectics' 128//bound levels per pixel (default: planes)")
+                       help="planes: x above y in one grey image; colour: x, y and magnitude as colours; 2d-kinectics: colour with its 128//bound levels per pixel (default: planes)")
     group.add_argument("--flow_quality", type=int, default=None, metavar="Q", help="JPEG quality of flow images (default: 75; 90 for colours)")
     group.add_argument("--flow_preset", choices=tuple(FARNEBACK_PRESETS), default="default",
-                       help="Farneback parameters: OpenCV's usual call, or those of 2D-kinectics' flow and weights, 2.3 times the cost")
+                       help="Farneback parameters: OpenCV's usual call, or the ones of 2D-kinectics' flow and weights, at 2.3 times the cost")
     for name, help_text in [
-        ("pyr_scale", "size of a pyramid level relative to the one below"),
+        ("pyr_scale", "size of a pyramid level relative to the one below it"),
         ("levels", "pyramid levels"),
         ("win_size", "averaging window, pixels"),
         ("iterations", "iterations per level"),
         ("poly_n", "neighbourhood of the polynomial expansion, 5 or 7 pixels"),
-        ("poly_sigma", "its Gaussian, pixels"),
+        ("poly_sigma", "standard deviation of its Gaussian, pixels"),
     ]:
         default = getattr(FARNEBACK_PRESETS["default"], name)
         group.add_argument(f"--{name}", type=type(default), metavar="N", help=f"Farneback: {help_text} (default: the preset's, {default})")
@@ -110,16 +117,17 @@ def build_parser() -> options.Parser:
 
 
 def build_settings(args: argparse.Namespace) -> ExtractionSettings:
-    """Flags -> settings; raises ValueError with the flag's name."""
+    """Flags -> settings; raises ValueError naming the flag."""
     for input_type in args.input_types:
         if input_type not in (RGB, *FLOW_METHODS):
             raise ValueError(f"--input_types: {input_type!r}, expected {', '.join((RGB, *FLOW_METHODS))}")
     preset = FARNEBACK_PRESETS[args.flow_preset]
     given = {name: getattr(args, name) for name in vars(preset) if getattr(args, name) is not None}
     old_coding = args.flow_coding == "2d-kinectics"
-    usual_bound = 8 if old_coding else 20
     planes = args.flow_coding == "planes"
-    bound = usual_bound if args.bound is None else args.bound
+    default_bound = 8 if old_coding else 20
+    bound = default_bound if args.bound is None else args.bound
+    default_quality = 75 if planes else 90
     coding = FlowCoding(bound=bound, integer_scale=old_coding, planes=planes)
     farneback = FarnebackParameters(**(vars(preset) | given))
     methods = [input_type for input_type in dict.fromkeys(args.input_types) if input_type != RGB]
@@ -128,7 +136,7 @@ def build_settings(args: argparse.Namespace) -> ExtractionSettings:
         fps=args.fps,
         stored_step=args.frame_step,
         quality=args.quality,
-        flow_quality=(75 if planes else 90) if args.flow_quality is None else args.flow_quality,
+        flow_quality=default_quality if args.flow_quality is None else args.flow_quality,
         flow=tuple(FlowSettings(method, coding=coding, farneback=farneback) for method in methods),
         rgb=RGB in args.input_types,
         accept_partial=args.accept_partial,
@@ -138,73 +146,130 @@ def build_settings(args: argparse.Namespace) -> ExtractionSettings:
 
 
 def list_jobs(args: argparse.Namespace, settings: ExtractionSettings) -> list[ExtractionJob]:
-    """All videos asked for, whether done or not, in order of id."""
+    """All videos that the flags select, whether done or not, in order of id."""
+    sources: dict[str, tuple[Path | None, Segment | None]]
     if args.videos is None:
-        sources = {video_id: (None, None) for video_id in open_store(args.root, RGB).video_ids()}
+        sources = dict.fromkeys(open_store(args.root, RGB).video_ids(), (None, None))
         if not sources:
             raise BadInputError(f"{args.root}/rgb-images has no videos: name a folder of videos with --videos")
     else:
         sources = find_sources(args)
-    chosen = sorted(sources)[slice(args.shard[0], None, args.shard[1]) if args.shard else slice(None)]
+    selected = sorted(sources)[slice(args.shard[0], None, args.shard[1]) if args.shard else slice(None)]
     return [
-        ExtractionJob(str(args.root), check_video_id(video_id), path and str(path), settings, segment, args.store)
-        for video_id in chosen
+        ExtractionJob(
+            str(args.root), check_video_id(video_id), None if path is None else str(path), settings, segment, args.store
+        )
+        for video_id in selected
         for path, segment in [sources[video_id]]
     ]
 
 
-def find_sources(args: argparse.Namespace) -> dict[str, tuple[Path, tuple[float, float] | None]]:
-    """Video id -> its file, and the segment to cut out of it."""
+def find_sources(args: argparse.Namespace) -> dict[str, tuple[Path | None, Segment | None]]:
+    """Video id -> its file, and the segment to cut out of it (None: the whole file)."""
     if not args.videos.is_dir():
-        raise BadInputError(f"--videos {args.videos} is no folder")
+        raise BadInputError(f"--videos {args.videos} is not a folder")
     try:
-        files, others = find_videos(args.videos, id_from=args.ids)
+        files, num_others = find_videos(args.videos, id_from=args.ids)
     except ValueError as error:
-        raise BadInputError(f"{error}: rename one, or add --ids=path (here and to build_annotations.py)") from None
+        raise BadInputError(f"{error}: rename one, or add --ids=path (here and to twostream annotate)") from None
     if not files:
-        raise BadInputError(f"--videos {args.videos} holds no video files ({others} other files)")
-    print(f"{args.videos}: {len(files)} videos, {others} other files")
+        raise BadInputError(f"--videos {args.videos} holds no video files ({num_others} other files)")
+    print(f"{args.videos}: {len(files)} videos, {num_others} other files")
     if not args.list:
         return {video_id: (path, None) for video_id, path in files.items()}
-    sources, absent = {}, []
+    sources: dict[str, tuple[Path | None, Segment | None]] = {}
+    missing = []
     for listed in read_lists(args.format, args.list, id_from=args.ids, split_number=args.split):
-        there = next((video_id for video_id in listed.ids if video_id in files), None)
-        if there is None:
-            absent.append(listed.ids[0])
-        elif args.trim and listed.segment and there != listed.ids[0]:
-            sources[listed.ids[0]] = files[there], listed.segment
-        else:  # a file named after its segment is cut already
-            sources[there] = files[there], None
-    print(f"{len(sources)} of {len(sources) + len(absent)} listed videos are there", end="")
-    print(f"; not: {', '.join(absent[:5])}{' ...' * (len(absent) > 5)}" if absent else "")
+        found = next((video_id for video_id in listed.ids if video_id in files), None)
+        if found is None:
+            missing.append(listed.ids[0])
+        elif args.trim and listed.segment and found != listed.ids[0]:
+            sources[listed.ids[0]] = files[found], listed.segment
+        else:  # a file named after its segment is already cut
+            sources[found] = files[found], None
+    examples = missing[:5] + (["..."] if len(missing) > 5 else [])
+    print(f"{len(sources)} of {len(sources) + len(missing)} listed videos exist", end="")
+    print(f"; missing: {', '.join(examples)}" if missing else "")
     if not sources:
         raise BadInputError(f"none of the videos listed in {args.list[0][1]} is in {args.videos}")
     return sources
 
 
-def open_flow_service(device: str, settings: ExtractionSettings, stack: ExitStack) -> FlowService | None:
-    """None where there is no GPU."""
+def open_flow_service(args: argparse.Namespace, settings: ExtractionSettings, stack: ExitStack) -> FlowService | None:
+    """The process that computes flow on --flow_device, until `stack` is closed; None where the workers compute it."""
+    if args.flow_device == "cpu" or not settings.flow:
+        return None
     (farneback,) = settings.flow
     try:
-        service = stack.enter_context(FlowService(device, farneback, stored_step=settings.stored_step))
+        service = stack.enter_context(FlowService(args.flow_device, farneback, stored_step=settings.stored_step))
     except NoGpuError as error:
-        print(f"--flow_device={device}: {error}; flow is computed by OpenCV on the CPU")
+        print(f"--flow_device={args.flow_device}: {error}; flow is computed by OpenCV on the CPU")
         return None
     if service.note:
         print(f"{service.device.name}: {service.note}")
     return service
 
 
-def sweep_at_the_end(stores: list[FrameStore]) -> None:
-    """A signal may have found a worker removing its folder already. What ended the run is told, not a fault of this."""
+def sweep_stores(stores: list[FrameStore]) -> None:
+    """Remove what workers left that a signal ended while they were removing it themselves.
+
+    Errors are ignored, so that the reason for the end of the run is reported and not an error of this.
+    """
     for store in stores:
-        with suppress(OSError):  # the next run sweeps, too, and says so
+        with suppress(OSError):  # the next run sweeps too, and reports it
             store.sweep()
 
 
-def main() -> int:
-    parser = build_parser()
-    args = parser.parse_args()
+class ExtractionSummary:
+    """Adds up the results of an extraction, and prints them at the end."""
+
+    def __init__(self, failures: dict[str, dict[str, Any]], *, failures_path: Path):
+        """`failures`: videos that failed before and are not tried again, by id; new ones go to `failures_path` too."""
+        self.failures = failures
+        self.failures_path = failures_path
+        self.num_images = self.num_bytes = self.num_partial = 0
+        self.notes: Counter[str] = Counter()
+        self.seconds = 0.0
+        self.flow_report = ""
+        """what the flow device has done; "" without one"""
+
+    def add(self, job: ExtractionJob, result: Extracted | Failure) -> None:
+        """Take the result of one job."""
+        if isinstance(result, Failure):
+            self.failures[job.video_id] = add_failure(self.failures_path, job, result)
+        else:
+            self.num_images += result.num_images
+            self.num_bytes += result.num_bytes
+            self.num_partial += bool(result.damage)
+            self.notes.update(result.notes)
+
+    def print_results(self, root: Path, input_types: Sequence[str], *, num_videos: int) -> None:
+        """Print what was written; `num_videos` counts all videos that were asked for."""
+        rate = self.num_images / max(self.seconds, 1e-9)
+        print(f"{self.num_images} images, {self.num_bytes / 1e6:.1f} MB in {self.seconds:.1f} s ({rate:.0f} images/s)")
+        folders = ", ".join(f"{input_type}-images" for input_type in input_types)
+        print(f"{num_videos - len(self.failures)} of {num_videos} videos are in {root}: {folders}")
+        if self.flow_report:
+            print(self.flow_report)
+        if self.num_partial:
+            print(f"{self.num_partial} damaged videos were kept in part (--accept_partial)")
+        for note, count in self.notes.most_common():
+            print(f"{count} videos: {note}")
+
+    def print_failures(self, *, max_seconds: float) -> None:
+        """Print the bad videos to stderr, and what to do about them."""
+        kinds = Counter(failure["kind"] for failure in self.failures.values())
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        print(f"{len(self.failures)} bad videos: {counts}", file=sys.stderr)
+        for _, failure in sorted(self.failures.items())[:NUM_SHOWN]:
+            print(f"  {failure['file'] or failure['id']}: {failure['reason']}", file=sys.stderr)
+        if kinds["too long"]:
+            print(f"videos over {max_seconds:g} s were not decoded: --max_seconds=0 allows any length", file=sys.stderr)
+        print(f"all are listed in {self.failures_path}; run this command again after fixing files", file=sys.stderr)
+
+
+def check_flags(parser: options.Parser, args: argparse.Namespace) -> ExtractionSettings:
+    """The settings of the flags; ends the program with a message where flags contradict each other."""
     try:
         settings = build_settings(args)
     except ValueError as error:
@@ -213,11 +278,77 @@ def main() -> int:
         parser.error("--input_types has rgb, so --videos must name the folder of videos")
     if args.trim and not (args.videos and args.list):
         parser.error("--trim needs --videos, and --list with the segments")
-    on_device = settings.flow if args.flow_device != "cpu" else ()
-    if others := [flow.method for flow in on_device if flow.method != "farneback"]:
-        parser.error(f"--flow_device={args.flow_device} computes farneback only, not {', '.join(others)}")
-    if on_device and args.scheduler:
-        parser.error("--flow_device is for the workers of one machine: take --shard instead of --scheduler")
+    if args.flow_device != "cpu":
+        if others := [flow.method for flow in settings.flow if flow.method != "farneback"]:
+            parser.error(f"--flow_device={args.flow_device} computes only farneback, not {', '.join(others)}")
+        if settings.flow and args.scheduler:
+            parser.error("--flow_device is for the workers of one machine: use --shard instead of --scheduler")
+    return settings
+
+
+def find_open_jobs(
+    args: argparse.Namespace, jobs: list[ExtractionJob], stores: list[FrameStore]
+) -> tuple[list[ExtractionJob], dict[str, dict[str, Any]]]:
+    """The jobs that are left to do, and the listed failures of videos that would fail again, by id."""
+    done = set.intersection(*(set(store.video_ids()) for store in stores))  # faster than asking for each video
+    open_jobs = [job for job in jobs if job.video_id not in done]
+    num_done = len(jobs) - len(open_jobs)
+    known = {} if args.retry_failed else read_failures(args.root)
+    failures = {job.video_id: known[job.video_id] for job in open_jobs if is_known(job, known)}
+    print(f"{num_done} of {len(jobs)} videos are already done", end="")
+    print(f", {len(failures)} failed before and have not changed (--retry_failed tries them)" if failures else "")
+    return [job for job in open_jobs if job.video_id not in failures], failures
+
+
+def print_plan(args: argparse.Namespace, jobs: list[ExtractionJob]) -> None:
+    """Print what the jobs will take; raises EnvironmentFaultError where the disk is too small."""
+    plan = make_plan(jobs, num_workers=args.workers)
+    print(f"{plan.to_text()}; {args.scheduler or f'{args.workers} workers'}", flush=True)
+    if plan.shortage and args.check_space:
+        raise EnvironmentFaultError(
+            f"{args.root}: {plan.shortage}; free some space, use --store=packed or a smaller --short_side or --quality, "
+            "or continue with --check_space=False"
+        )
+
+
+def run_extraction(
+    args: argparse.Namespace,
+    settings: ExtractionSettings,
+    jobs: list[ExtractionJob],
+    stores: list[FrameStore],
+    summary: ExtractionSummary,
+) -> None:
+    """Print the plan for these jobs and, without --plan, do them; their results go to `summary`."""
+    with ExitStack() as stack:
+        if not args.plan:
+            stack.callback(sweep_stores, stores)
+        service = open_flow_service(args, settings, stack) if jobs else None
+        if service:
+            jobs = [replace(job, flow_device=service.device) for job in jobs]
+        if jobs:
+            print_plan(args, jobs)
+        if args.plan:
+            return
+
+        start = time.perf_counter()
+        results = run_jobs(extract_video, jobs, num_workers=args.workers, expected=VideoError, scheduler=args.scheduler)
+        stack.enter_context(closing(results))
+        with options.progress_bar(total=len(jobs), unit="video", desc="extract") as bar:
+            for job, result in results:
+                bar.update()
+                summary.add(job, result)
+                if isinstance(result, Failure):
+                    bar.set_postfix(bad=len(summary.failures))
+        summary.seconds = time.perf_counter() - start
+        if service and (statistics := service.statistics()):
+            summary.flow_report = f"flow on {service.device.name}: {statistics.to_text()}"
+
+
+def main() -> int:
+    """Run the program; returns its exit code."""
+    parser = build_parser()
+    args = parser.parse_args()
+    settings = check_flags(parser, args)
     if args.videos:
         find_ffmpeg()
     else:
@@ -230,77 +361,16 @@ def main() -> int:
     if not args.plan:
         for store in stores:
             store.sweep()
-    done = set.intersection(*(set(store.video_ids()) for store in stores))  # one look at each tree, not one a video
-    open_jobs = [job for job in jobs if job.video_id not in done]
-    num_done = len(jobs) - len(open_jobs)
-    failures_path = log_path(args.root, f"{args.shard[0]}-of-{args.shard[1]}" if args.shard else "")
-    known = {} if args.retry_failed else read_failures(args.root)
-    failures = {job.video_id: known[job.video_id] for job in open_jobs if is_known(job, known)}
-    open_jobs = [job for job in open_jobs if job.video_id not in failures]
-    print(f"{num_done} of {len(jobs)} videos are done already", end="")
-    print(f", {len(failures)} failed before and have not changed (--retry_failed tries them)" if failures else "")
+    open_jobs, failures = find_open_jobs(args, jobs, stores)
+    part = f"{args.shard[0]}-of-{args.shard[1]}" if args.shard else ""
+    summary = ExtractionSummary(failures, failures_path=log_path(args.root, part))
+    run_extraction(args, settings, open_jobs, stores, summary)
+    if args.plan:
+        return EXIT_DONE
 
-    images, num_bytes, partial, noted, report = 0, 0, 0, Counter(), None
-    with ExitStack() as stack:
-        if not args.plan:
-            stack.callback(sweep_at_the_end, stores)
-        service = open_flow_service(args.flow_device, settings, stack) if open_jobs and on_device else None
-        if service:
-            open_jobs = [replace(job, flow_device=service.device) for job in open_jobs]
-        if open_jobs:
-            plan = make_plan(open_jobs, num_workers=args.workers)
-            print(f"{plan.to_text()}; {args.scheduler or f'{args.workers} workers'}", flush=True)
-            if plan.shortage and args.check_space:
-                raise EnvironmentFaultError(
-                    f"{args.root}: {plan.shortage}; make room, take --store=packed, a smaller --short_side or --quality, "
-                    "or go on with --check_space=False"
-                )
-        if args.plan:
-            return EXIT_DONE
-
-        start = time.perf_counter()
-        results = stack.enter_context(
-            closing(
-                run_jobs(
-                    extract_video, open_jobs, num_workers=args.workers, expected=VideoError, scheduler=args.scheduler
-                )
-            )
-        )
-        with options.progress_bar(total=len(open_jobs), unit="video", desc="extract") as bar:
-            for job, result in results:
-                bar.update()
-                if isinstance(result, Failure):
-                    failures[job.video_id] = add_failure(failures_path, job, result)
-                    bar.set_postfix(bad=len(failures))
-                else:
-                    images += result.num_images
-                    num_bytes += result.num_bytes
-                    partial += bool(result.damage)
-                    noted.update(result.notes)
-        seconds = time.perf_counter() - start
-        report = service and service.statistics()
-
-    rewrite_failures(args.root, failures, tried=[job.video_id for job in jobs], path=failures_path)
-    print(f"{images} images, {num_bytes / 1e6:.1f} MB in {seconds:.1f} s ({images / max(seconds, 1e-9):.0f} images/s)")
-    print(
-        f"{len(jobs) - len(failures)} of {len(jobs)} videos are in {args.root}: {', '.join(f'{t}-images' for t in settings.input_types)}"
-    )
-    if report:
-        print(f"flow on {service.device.name}: {report.to_text()}")
-    if partial:
-        print(f"{partial} damaged videos were kept in part, as asked")
-    for note, count in noted.most_common():
-        print(f"{count} videos: {note}")
-    if failures:
-        kinds = Counter(failure["kind"] for failure in failures.values())
-        print(
-            f"{len(failures)} bad videos: {', '.join(f'{n} {kind}' for kind, n in kinds.most_common())}",
-            file=sys.stderr,
-        )
-        for _, failure in sorted(failures.items())[:NUM_SHOWN]:
-            print(f"  {failure['file'] or failure['id']}: {failure['reason']}", file=sys.stderr)
-        if kinds["too long"]:
-            print(f"videos over {args.max_seconds:g} s were not decoded: --max_seconds=0 allows any", file=sys.stderr)
-        print(f"all are listed in {failures_path}; mended files are taken when you run this again", file=sys.stderr)
+    rewrite_failures(args.root, summary.failures, tried=[job.video_id for job in jobs], path=summary.failures_path)
+    summary.print_results(args.root, settings.input_types, num_videos=len(jobs))
+    if summary.failures:
+        summary.print_failures(max_seconds=args.max_seconds)
         return EXIT_SOME_BAD
     return EXIT_DONE

@@ -160,7 +160,7 @@ def _classes(view: View) -> str:
         cells = [
             f"<th scope=row>{escape(name)}</th>",
             f'<td class="number" data-value="{counts[label]}">{counts[label]:,}</td>',
-            *(_bar_cell(view.styles[row], of_classes[label]) for row, of_classes in accuracies.items()),
+            *(_bar_cell(view.styles[row], class_accuracies[label]) for row, class_accuracies in accuracies.items()),
         ]
         if view.fusions:
             cells.append(_gain_cell(accuracies[view.main][label] - accuracies[best][label]))
@@ -206,7 +206,7 @@ def _frames(view: View) -> str:
         return "<p>Each video has one row of scores, so there is no curve over its frames.</p>"
     series = [charts.Series(name, list(top1[name].items()), view.styles[name], has_dots=True) for name in names]
     entries = [(view.styles[name], f"{escape(name)} <b>{top1[name][counts[-1]]:.2f} %</b>") for name in names]
-    values = [value for of_counts in top1.values() for value in of_counts.values()]
+    values = [value for by_count in top1.values() for value in by_count.values()]
     drawing = charts.curves(
         "video top-1 by number of frames", series, x_ticks=counts,
         y_ticks=charts.ticks(min(values), max(values), count=5), x_name=" frames", unit=" %", doubling=True,

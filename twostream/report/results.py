@@ -185,10 +185,10 @@ def build_report(
         for name, variant in variants.items():
             scores[name] = fuse(streams, variant)
             ranks_of_clips.append(fused_clip_ranks(tables, names, consensus, variant))
-        of_streams = [probabilities(part, on_softmax=consensus.on_softmax) for part in streams] if fit else []
+        stream_probabilities = [probabilities(part, on_softmax=consensus.on_softmax) for part in streams] if fit else []
         for method in fit:
             name = f"{fused_name} fitted: {method}"
-            crossed = fitting.cross_fit(method, of_streams, first.labels)
+            crossed = fitting.cross_fit(method, stream_probabilities, first.labels)
             scores[name] = crossed.scores
             ranks_of_clips.append(np.array([], int))  # the weights are fitted to videos
             fitted[name] = {

@@ -94,8 +94,8 @@ def sweep_lines(points: Sequence[SweepPoint]) -> list[str]:
     """Video top-1: a table of rules and strides for each stream, and below it the accuracies by number of frames."""
     lines = []
     for name in dict.fromkeys(point.name for point in points):
-        of_name = [point for point in points if point.name == name]
-        table = {(p.consensus, p.frame_stride): p for p in of_name if not p.num_frames}
+        own_points = [point for point in points if point.name == name]
+        table = {(p.consensus, p.frame_stride): p for p in own_points if not p.num_frames}
         strides = sorted({stride for _, stride in table})
         width = max(len(rule) for rule, _ in table)
         lines.append(
@@ -103,7 +103,7 @@ def sweep_lines(points: Sequence[SweepPoint]) -> list[str]:
         )
         for rule in dict.fromkeys(rule for rule, _ in table):
             lines.append(" ".join([rule.ljust(width), *(percent(table[rule, s].video_top1).rjust(6) for s in strides)]))
-        curve = ", ".join(f"{p.num_frames}: {percent(p.video_top1)}" for p in of_name if p.num_frames)
+        curve = ", ".join(f"{p.num_frames}: {percent(p.video_top1)}" for p in own_points if p.num_frames)
         lines.append(f"{name}, video top-1 by number of frames: {curve}")
     return lines
 

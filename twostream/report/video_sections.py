@@ -232,5 +232,5 @@ def _pairs(view: View, shown: ShownVideos) -> str:
         links = ", ".join(f'<a href="#video-{index}">{escape(ids[index])}</a>' for index in chosen)
         share = one_digit(times / totals[truth])
         rows.append([escape(view.classes[truth]), escape(view.classes[predicted]), f"{times:,}", share, links])
-    heads = ["true", "predicted", "videos", "% of class", "most confident"]
+    heads = ["true", "predicted", "videos", "% of class", "most confident example"]
     return f"<h3>Most confused by {escape(view.main)}</h3>{table(heads, rows, kind='pairs', text_columns=(0, 1, 4))}"

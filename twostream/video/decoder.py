@@ -36,7 +36,7 @@ class Decoded:
     fps: float
     """frames per second: the requested rate, else what the container declares, else as measured; 0 if unknown"""
     declared_seconds: float | None
-    """duration of the video, or of the part that the segment covers, as the container declares it; None if it does not"""
+    """duration of the video, or of the part that the segment covers, by the container; None if it declares none"""
     damage: str
     """why the frames are not the whole video; empty if they are"""
     damage_kind: str = ""
@@ -208,7 +208,7 @@ class Decoder:
         return Decoded(num_frames, round(rate, 3), declared, damage, kind, self._notes(log, header))
 
     def _missing_end(self, header: VideoHeader | None, seconds: float | None, rate: float) -> str:
-        """By how much the frames, which last for `seconds`, end too early; empty if they do not, or if it is unknown."""
+        """A text if the frames, which last for `seconds`, end too early; empty if they do not, or if it is unknown."""
         end = header.declared_seconds if header else None
         declared = self._declared_seconds(header)
         if end is None or declared is None or seconds is None:

@@ -109,9 +109,9 @@ def ffmpeg_version(ffmpeg: str) -> str:
 
 
 def _version_tuple(version: str) -> tuple[int, ...]:
-    numbers = re.match(r"n?(\d+)\.(\d+)", version)
-    if numbers:
-        return tuple(map(int, numbers.groups()))
+    match = re.match(r"n?(\d+)\.(\d+)", version)
+    if match:
+        return tuple(map(int, match.groups()))
     # Development builds ("N-109...", "git-2023-...") have no number; they are newer than any release that we refuse.
     return (0, 0) if version == UNKNOWN_VERSION else (99, 0)
 
@@ -180,7 +180,7 @@ class Ffmpeg:
         ]
 
     def pictures(self) -> Iterator[np.ndarray]:
-        """The binary PPM pictures that ffmpeg writes, all of one size, as uint8 (H, W, 3); stops at an incomplete one."""
+        """The PPM pictures that ffmpeg writes, all of one size, as uint8 (H, W, 3); stops at an incomplete one."""
         os.set_blocking(self._pipe.fileno(), False)
         self._poll.register(self._pipe, select.POLLIN)
         with contextlib.suppress(OSError):  # the user's pipes may have reached their limit
@@ -308,7 +308,7 @@ def _video_streams(log: str) -> list[str]:
 
 
 def read_header(log: str) -> VideoHeader | None:
-    """What ffmpeg printed about the input and its first video stream; None if there is no stream with a picture size."""
+    """What ffmpeg printed about the input and its first video stream; None if no stream has a picture size."""
     container = re.search(r"^\[info\] Input #0, (\S+), from", log, re.MULTILINE)
     streams = _video_streams(log)
     size = re.search(r", (\d+)x(\d+)\b", streams[0].partition("\n")[0]) if streams else None

@@ -1,0 +1,107 @@
+"""Tables of videos, annotations made of them, and fingerprints."""
+
+import hashlib
+import json
+import pickle
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.annotations.samples import EXAMPLE, some_videos
+from twostream.annotations.videos import Annotations, Video, VideoTable, fingerprint, make_annotations
+from twostream.errors import BadInputError
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 999, 1000, 1001, 2500])
+def test_a_table_is_the_sequence_of_its_videos(count):
+    videos = some_videos(count)
+    table = VideoTable.of(iter(videos), classes=("z", "y", "x"))
+    assert list(table) == videos and table == videos and table == tuple(videos) and len(table) == count
+    assert list(table.ids) == [video.id for video in videos]
+    assert [table[index] for index in range(-count, count)] == videos + videos
+    for index in (count, -count - 1):
+        with pytest.raises(IndexError):
+            table[index]
+    assert table.label_index.tolist() == [{"z": 0, "y": 1, "x": 2, None: -1}[video.label] for video in videos]
+    assert pickle.loads(pickle.dumps(table)) == videos
+
+
+def test_parts_of_a_table():
+    videos = some_videos(2500)
+    table = VideoTable.of(videos)
+    even = np.arange(len(videos)) % 2 == 0
+    assert table[7:2000:3] == videos[7:2000:3]
+    assert table[even] == videos[::2] and list(table.ids[even]) == [video.id for video in videos[::2]]
+    assert table[even][np.array([5, 1, 1])] == [videos[10], videos[2], videos[2]]
+    assert table[:0] == [] and len(table[np.array([], int)]) == 0
+
+
+def test_tables_differ_where_their_videos_do():
+    table = VideoTable.of(EXAMPLE.videos)
+    for change in (
+        {"id": "z"}, {"split": "val"}, {"label": "run"}, {"num_frames": 241}, {"fps": 29.970001}, {"stored_step": 2}
+    ):  # fmt: skip
+        first = EXAMPLE.videos[0]
+        fields = {name: getattr(first, name) for name in ("id", "split", "label", "num_frames", "fps", "stored_step")}
+        assert table != [Video(**(fields | change)), *list(EXAMPLE.videos)[1:]]
+    assert table != list(table)[:-1] and table != 3
+
+
+def test_annotations_are_made_of_videos_in_any_order():
+    videos = some_videos(300)
+    for seed in range(3):
+        random.Random(seed).shuffle(videos)
+        annotations = make_annotations(video for video in videos)
+        assert annotations.classes == ("x", "y", "z")
+        assert annotations.videos == sorted(videos, key=lambda video: video.id)
+    assert make_annotations(videos, classes=("z", "x", "y", "w")).classes == ("z", "x", "y", "w")
+
+
+@pytest.mark.parametrize(
+    ("videos", "classes", "message"),
+    [
+        ([], None, "0 classes"),
+        ([], ["run", "run"], "2 classes, 1 of them distinct"),
+        ([Video("a", "test", None, 1)], None, "0 classes"),
+        ([Video("b", "val", "run", 1), Video("a", "val", "run", 1), Video("b", "val", "run", 1)], None, "'b' .*twice"),
+        ([Video("a", "val", "run", 1)], ["walk"], "'a' has label 'run', which is not in the class list"),
+        ([Video("a", "val", None, 1)], ["walk"], "'a' has no label"),
+        ([Video("a", "later", "run", 1)], None, "'a' is in split 'later', expected train, val, test"),
+        ([Video("a", "val", "run", -1)], None, "'a' has -1 frames"),
+        ([Video("a", "val", "run", 2**31)], None, "'a' has 2147483648 frames"),
+        ([Video("a", "val", "run", 1, float("nan"))], None, "'a' has .* nan fps"),
+        ([Video("a", "val", "run", 1, 25.0, 0)], None, "'a' has .* step 0"),
+    ],
+)
+def test_impossible_videos_are_refused(videos, classes, message):
+    with pytest.raises(BadInputError, match=f"the list: .*{message}"):
+        make_annotations(videos, classes=classes, path=Path("the list"))
+
+
+def test_splits_and_label_indices():
+    assert [video.id for video in EXAMPLE.split("train")] == ["-a", "gone"]
+    assert EXAMPLE.videos.label_index.tolist() == [1, 0, 0, -1]
+    for name in ("val", "later"):
+        with pytest.raises(BadInputError, match=f"no videos in split '{name}'; it has train 1$"):
+            Annotations(("run",), (Video("a", "train", "run", 1),)).split(name)
+
+
+def test_fingerprint_agrees_exactly_when_classes_ids_and_labels_do():
+    base = fingerprint(("x", "y"), ["a", "b"], [0, 1])
+    assert fingerprint(("x", "y"), ["b", "a"], [1, 0]) == base
+    others = [(("y", "x"), ["a", "b"], [0, 1]), (("x", "y"), ["a", "c"], [0, 1]), (("x", "y"), ["a", "b"], [1, 0])]
+    assert base not in {fingerprint(*other) for other in others}
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 1000, 2001])
+def test_fingerprint_equals_that_of_older_score_files(count):
+    """The formula written out: SHA-256 of the JSON of classes and sorted pairs."""
+    videos = some_videos(count)
+    table = VideoTable.of(videos, ("x", "ü", "z", "y"))
+    pairs = sorted([video_id, label] for video_id, label in zip(table.ids, table.label_index.tolist(), strict=True))
+    truth = hashlib.sha256(json.dumps([["x", "ü", "z", "y"], pairs]).encode()).hexdigest()[:16]
+    assert fingerprint(table.classes, table.ids, table.label_index) == truth
+    assert fingerprint(table.classes, [p[0] for p in pairs], np.array([p[1] for p in pairs], np.int32)) == truth
+    assert fingerprint(("run", "walk"), ["a", "b"], [1, 0]) == "4843322418b94bc7"
