@@ -426,7 +426,15 @@ def test_batch_norm_over_all_ranks(kind):
     (ValueError("gloo"), False),
 ])  # fmt: skip
 def test_which_errors_are_lost_connections(error, lost):
+    """Also if torchrun's SIGTERM comes while the error is handled."""
     assert distributed._is_lost_connection(error) is lost
+    with pytest.raises(Terminated) as caught:
+        try:
+            raise error
+        finally:
+            raise Terminated
+    assert distributed._is_lost_connection(caught.value) is lost
+    assert not distributed._is_lost_connection(Terminated())
 
 
 # ------------------------------------------------------------------------------------------------------------ scoring

@@ -633,7 +633,7 @@ def test_no_pretrained_weights(train, tmp_path):
 
 
 def test_no_data(train, tmp_path):
-    assert_refused(train(tmp_path, root=tmp_path / "none"), 3, tmp_path / "none", "prep/build_annotations.py")
+    assert_refused(train(tmp_path, root=tmp_path / "none"), 3, tmp_path / "none", "twostream annotate")
 
 
 @pytest.mark.parametrize("words", [["--frame_step=3"], ["--frame_step=2", "--seq_len=3", "--gap=1"]])
@@ -664,7 +664,7 @@ def test_losses_that_are_not_finite_are_named_and_never_applied(train, tmp_path)
     for path in tmp_path.glob("*/*.pth"):
         assert all(torch.isfinite(tensor).all() for tensor in read_checkpoint(path)["weights"].values())
     log = next(tmp_path.glob("*/train.log")).read_text()
-    assert re.search(r"WARNING: iteration \d+ was not applied.* look at the images of (blue|red)_", log)
+    assert re.search(r"WARNING: iteration \d+ was not applied.* check the images of (blue|red)_", log)
 
 
 OPTIONS = [

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from twostream.errors import EXIT_ENVIRONMENT, BadInputError, EnvironmentFaultError, UserError, exit_code
+from twostream.errors import EXIT_ENVIRONMENT, BadInputError, EnvironmentFaultError, Terminated, UserError, exit_code
 from twostream.models.network import StreamNetwork
 
 STEP_SECONDS = 50
@@ -162,6 +162,9 @@ def _is_first_to_fail(store: dist.Store) -> bool:
 
 def _is_lost_connection(error: BaseException) -> bool:
     """Does the error mean that another rank is gone? gloo has no error type of its own for it."""
+    if isinstance(error, Terminated) and error.__context__ is not None:
+        # torchrun also sends SIGTERM, perhaps while this process is already ending because it lost the other rank.
+        return _is_lost_connection(error.__context__)
     if isinstance(error, UserError):
         return False
     return isinstance(error, dist.DistError) or (
