@@ -178,8 +178,7 @@ def test_training_goes_on_to_the_same_losses_and_scores(run, old, name):
     """The RGB run on the packed store, the other two on image folders."""
     where = ["--root=packed" if name == UNFINISHED else "--root=data", "--save_root=runs"]
     before = checkpoint(old / "runs" / name, STOPPED)
-    said = succeeded(run("train.py", *where, *TRAIN, *FLAGS[name], f"--max_iterations={END}", "--resume"))
-    assert "changed" not in said
+    succeeded(run("train.py", *where, *TRAIN, *FLAGS[name], f"--max_iterations={END}", "--resume"))
     log, expected = (
         [json.loads(line) for line in (folder / name / "log.jsonl").read_text().splitlines()]
         for folder in (old / "runs", EXPECTED)
