@@ -266,7 +266,7 @@ def compare_evaluation(trees: tuple[Tree, Tree], files: list[Path], name: str, j
                 tree.run("eval.py", "--scores", *files, *flags, f"--report={report}"), report_lines, report
             )
 
-        yield compared(f"eval.py {' '.join(flags)} ({name})", *both(trees, evaluate, jobs))
+        yield compared(" ".join(["eval.py", *flags, f"({name})"]), *both(trees, evaluate, jobs))
 
 
 def rows_of(args: argparse.Namespace, folder: Path) -> Iterator[Row]:
