@@ -22,11 +22,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from twostream import options
-from twostream.scores import ScoreTable, write_scores
+from twostream.programs import options
+from twostream.scores.npz import write_scores
+from twostream.scores.table import ScoreTable
 from twostream.stream import StreamConfig
 
-PROGRAM = options.REPOSITORY / "eval.py"
+PROGRAM = Path(__file__).resolve().parent.parent / "eval.py"
 ROWS = {
     "help": ["--help"],
     "report": [],

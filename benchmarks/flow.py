@@ -34,12 +34,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from twostream import options
 from twostream.errors import BadInputError
-from twostream.extraction import ExtractionSettings
-from twostream.flow import FARNEBACK_PRESETS, FlowCoding, FlowFunction, FlowSettings
-from twostream.frame_store import decode_jpeg, encode_jpeg
-from twostream.video import Decoder, VideoError
+from twostream.flow.coding import FlowCoding
+from twostream.flow.methods import FARNEBACK_PRESETS, FlowFunction, FlowSettings
+from twostream.frames.jpeg import decode_jpeg, encode_jpeg
+from twostream.preparation.settings import ExtractionSettings
+from twostream.programs import options
+from twostream.video.decoder import Decoder
+from twostream.video.ffmpeg import VideoError
 
 METHODS = {
     "farneback": FlowSettings("farneback"),
@@ -239,7 +241,7 @@ def count_bytes(method, work: Callable[[], object]) -> int:
     """Bytes that the operations of `work` read and write, the steps of a fused method among them."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from twostream.flow_torch import PLAIN, Operations
+    from twostream.flow.farneback import PLAIN, Operations
 
     total = 0
 
@@ -286,7 +288,7 @@ def agreement(found: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
 def compare_devices(frames: list[np.ndarray], device_name: str, *, num_pairs: int | None, repeats: int) -> None:
     import torch
 
-    from twostream.flow_torch import Farneback
+    from twostream.flow.farneback import Farneback
 
     try:
         device = torch.device(device_name)

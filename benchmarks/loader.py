@@ -1,21 +1,21 @@
 #!/usr/bin/env python3
-"""Speed of loading, side by side with the bare decoder, with 2D-kinectics' way and with torchvision's.
+"""Speed of loading, compared with the bare decoder, with 2D-kinectics' way and with torchvision's.
 
   python benchmarks/loader.py                                   # generated images of 340x256
   python benchmarks/loader.py --root=data --videos=20 --workers=8
 
-Costs are CPU-seconds of one process, in which all compute with one thread, for the same images in the same random order,
-from the system's memory. Rows take turns, every other time backwards, and their medians are compared. What ours leaves to
-the training device is not in its cost: mirroring, normalisation and floats, once per batch.
+Costs are CPU-seconds of one process with one thread, for the same images in the same random order, read from the system's
+memory. Rows take turns, every other time backwards, and their medians are compared. Our cost does not include what the
+training device does once per batch: mirroring, normalisation and the conversion to floats.
 
-- bare: open and read the file, cv2.imdecode, cut, cv2.resize into an array that is there already; the same cut each time.
+- bare: open and read the file, cv2.imdecode, cut, cv2.resize into an existing array; the same cut each time.
 - 2D-kinectics: PIL, its short side scaled to 1.1 of the crop, random crop, flip, float, normalised; torch's default_collate.
 - torchvision: its classification reference on tensors: decode_image, random resized crop, flip, float, normalised;
   torch's default_collate.
 
-The other ways are written anew here, of the calls that those programs make. They read flow from images with three colours,
-as their users have it; ours and bare read the planes that prep/extract.py writes. With --workers a DataLoader is measured
-too, wall-clock, from idle processes to the last batch; CPU-seconds are those of all processes then.
+The other ways are written here with the calls that those programs make. They read flow from images with three colours, as
+their users have it; ours and bare read the planes that `twostream extract` writes. With --workers, a DataLoader is measured
+too, in wall-clock time, from idle processes to the last batch; its CPU-seconds are those of all processes.
 """
 
 import argparse
@@ -42,20 +42,22 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from twostream import options
-from twostream.annotations import Video, VideoTable
-from twostream.dataset import ClipDataset, test_loader
+from twostream.annotations.videos import Video, VideoTable
+from twostream.clips.crops import RandomCrop
+from twostream.clips.dataset import ClipDataset, Items, eval_loader
 from twostream.errors import BadInputError
-from twostream.frame_store import STORES, CopyJob, FrameStore, copy_video, encode_jpeg, input_types, open_store
+from twostream.frames.jpeg import encode_jpeg
+from twostream.frames.store import FrameStore
+from twostream.frames.stores import STORES, CopyJob, copy_video, input_types, open_store
+from twostream.programs import options
 from twostream.stream import RGB, StreamConfig
-from twostream.transforms import RandomCrop
 
 try:
     import torchvision
     from PIL import Image
     from torchvision.io import ImageReadMode, decode_image, read_file
     from torchvision.transforms import v2
-except (ImportError, RuntimeError) as error:  # the latter where its version is not that of torch
+except (ImportError, RuntimeError) as error:  # RuntimeError where its version does not fit torch's
     torchvision, MISSING = None, f"skipped: {error}"
 
 HEIGHT, WIDTH = 256, 340
@@ -63,9 +65,9 @@ FLOW = "farneback"
 COLOURS = "colours"
 """input type of flow images as the other ways read them"""
 FRAMES = 20
-"""of a generated video"""
+"""in a generated video"""
 LOADER_PASSES = 8
-"""times that the rows of loaders read all images: a process takes a while to start"""
+"""how often the rows of loaders read all images: a process takes a while to start"""
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
@@ -73,7 +75,7 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def generate(root: Path, *, num_videos: int) -> None:
-    """Videos whose files are as large as those of real frames: smooth shapes, and the noise of a camera."""
+    """Videos whose files are as large as those of real frames: smooth shapes with the noise of a camera."""
     rng = np.random.default_rng(0)
 
     def picture(channels: int) -> np.ndarray:
@@ -106,7 +108,9 @@ class Images:
             facts = [(video_id, *source.facts(video_id)) for video_id in ids]
             self.videos[input_type] = VideoTable.of([Video(i, "train", "class", *rest) for i, *rest in facts])
         if not self.videos:
-            raise BadInputError(f"--root {root} has neither {RGB}-images nor {FLOW}-images; run prep/extract.py first")
+            raise BadInputError(
+                f"--root {root} has neither {RGB}-images nor {FLOW}-images; run twostream extract first"
+            )
 
     def store(self, kind: str, input_type: str) -> FrameStore:
         return open_store(self.folder / kind, input_type)
@@ -114,26 +118,26 @@ class Images:
     def dataset(self, kind: str, input_type: str, size: int) -> ClipDataset:
         videos = self.videos[input_type]
         stream = StreamConfig(input_type, "", videos.classes, size)
-        step = int(np.lcm.reduce(videos.frame_step))
-        return ClipDataset(
-            videos, self.store(kind, input_type), stream, clip_step=step, crop=RandomCrop(size), mirror=True
-        )
+        step = int(np.lcm.reduce(videos.stored_step))
+        items = Items(videos, stream, clip_step=step, crop=RandomCrop(size), mirror=True)
+        return ClipDataset(items, self.store(kind, input_type))
 
     def mean_bytes(self, input_type: str) -> int:
-        store, places = self.store("folders", input_type), self.places(self.dataset("folders", input_type, 1))
-        return sum(len(store.read_bytes(*place)) for place in places) // len(places)
+        store, frames = self.store("folders", input_type), self.frames(self.dataset("folders", input_type, 1))
+        return sum(len(store.read_bytes(*frame)) for frame in frames) // len(frames)
 
-    def places(self, dataset: ClipDataset) -> list[tuple[str, int]]:
-        """Video and frame of each item."""
-        return [
-            (dataset.videos.ids[v], int(s)) for v, s in zip(*dataset.index.locate(np.arange(len(dataset))), strict=True)
-        ]
+    def frames(self, dataset: ClipDataset) -> list[tuple[str, int]]:
+        """Video id and frame index of each item."""
+        items = dataset.items
+        videos, starts = items.index.locate(np.arange(len(items)))
+        return [(items.videos.ids[video], int(start)) for video, start in zip(videos, starts, strict=True)]
 
     def files(self, input_type: str, dataset: ClipDataset) -> list[str]:
-        """Of all items, as colours."""
+        """Paths of the images of all items, flow as colours; written where they do not exist yet."""
         source, kind = self.store("folders", input_type), input_type if input_type == RGB else COLOURS
-        paths = [self.folder / "folders" / f"{kind}-images" / v / f"{k + 1:05d}.jpg" for v, k in self.places(dataset)]
-        for path, (video_id, frame_index) in zip(paths, self.places(dataset), strict=True):
+        frames = self.frames(dataset)
+        paths = [self.folder / "folders" / f"{kind}-images" / v / f"{k + 1:05d}.jpg" for v, k in frames]
+        for path, (video_id, frame_index) in zip(paths, frames, strict=True):
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 image = source.read(video_id, [frame_index])[0]
@@ -145,7 +149,7 @@ class Images:
 
 
 class Files(Dataset):
-    """One file an item, through a function; collated by torch."""
+    """Each item is one file, read by a function; torch collates."""
 
     def __init__(self, paths: list[str], read: Callable[[str], torch.Tensor]):
         self.paths, self.read = paths, read
@@ -174,7 +178,7 @@ def torchvision_reference(size: int) -> Callable[[str], torch.Tensor]:
     return lambda path: transform(decode_image(read_file(path), mode=ImageReadMode.RGB))
 
 
-OTHERS = {"2D-kinectics": two_d_kinectics, "torchvision": torchvision_reference}
+OTHER_WAYS = {"2D-kinectics": two_d_kinectics, "torchvision": torchvision_reference}
 
 Run = Callable[[list[list[int]]], None]
 """One row: reads batches of items"""
@@ -197,9 +201,9 @@ def collated(dataset: Files) -> Run:
 
 
 def bare(images: Images, dataset: ClipDataset, input_type: str) -> Run:
-    """What no loader can do without."""
-    names = images.places(dataset)
-    folder, size = images.store("folders", input_type).folder, dataset.views[0].crop.size
+    """The work that every loader has to do."""
+    names = images.frames(dataset)
+    folder, size = images.store("folders", input_type).folder, dataset.items.crop_size
     paths = [f"{folder}/{video_id}/{frame_index + 1:05d}.jpg" for video_id, frame_index in names]
     flags = cv2.IMREAD_COLOR_RGB if input_type == RGB else cv2.IMREAD_GRAYSCALE
 
@@ -210,7 +214,7 @@ def bare(images: Images, dataset: ClipDataset, input_type: str) -> Run:
     height, width = decoded(paths[0]).shape[:2]
     num_planes = 1 if input_type == RGB else 2
     height //= num_planes
-    y, x, side, _ = dataset.views[0].crop(height, width, random.Random(0))
+    y, x, side, _ = dataset.items.views[0].crop(height, width, random.Random(0))
     shape = (size, size, 3) if input_type == RGB else (2, size, size)
 
     def run(batches: list[list[int]]) -> None:
@@ -228,6 +232,8 @@ def bare(images: Images, dataset: ClipDataset, input_type: str) -> Run:
 
 @dataclass(frozen=True)
 class Row:
+    """One way to read one kind of images."""
+
     case: str
     """what is read, and the side of the crops"""
     name: str
@@ -247,7 +253,7 @@ def rows_of(images: Images, sizes: tuple[int, ...]) -> list[Row]:
         rows.append(Row(case, "bare", bare(images, datasets["folders"], input_type)))
         if torchvision:
             paths = images.files(input_type, datasets["folders"])
-            rows += [Row(case, name, collated(Files(paths, way(size)))) for name, way in OTHERS.items()]
+            rows += [Row(case, name, collated(Files(paths, way(size)))) for name, way in OTHER_WAYS.items()]
     return rows
 
 
@@ -264,10 +270,10 @@ def loader_rows(images: Images, size: int, *, workers: int, batch_size: int) -> 
         return all_batches
 
     datasets = {kind: images.dataset(kind, input_type, size) for kind in STORES}
-    runs = {f"ours, {kind}": run(test_loader, dataset) for kind, dataset in datasets.items()}
+    runs = {f"ours, {kind}": run(eval_loader, dataset) for kind, dataset in datasets.items()}
     if torchvision:
         paths = images.files(input_type, datasets["folders"])
-        runs |= {name: run(DataLoader, Files(paths, way(size))) for name, way in OTHERS.items()}
+        runs |= {name: run(DataLoader, Files(paths, way(size))) for name, way in OTHER_WAYS.items()}
     return [Row(case_of(input_type, size), name, row) for name, row in runs.items()]
 
 
@@ -275,25 +281,25 @@ def loader_rows(images: Images, size: int, *, workers: int, batch_size: int) -> 
 
 
 def cpu_seconds() -> float:
-    """User and system time of this process and of its children that have ended."""
+    """User and system time of this process and of its children that have ended, in seconds."""
     usages = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def measure(rows: list[Row], batches: dict[str, list[list[int]]], *, repeats: int) -> list[tuple[float, float]]:
-    """CPU-seconds and seconds of each row, the medians."""
+    """CPU-seconds and wall-clock seconds of each row, medians."""
     found: list[list[tuple[float, float]]] = [[] for _ in rows]
     for repeat in range(repeats):
-        for place in range(len(rows)) if repeat % 2 == 0 else reversed(range(len(rows))):
+        for index in range(len(rows)) if repeat % 2 == 0 else reversed(range(len(rows))):
             cpu, wall = cpu_seconds(), time.perf_counter()
-            rows[place].run(batches[rows[place].case])
-            found[place].append((cpu_seconds() - cpu, time.perf_counter() - wall))
+            rows[index].run(batches[rows[index].case])
+            found[index].append((cpu_seconds() - cpu, time.perf_counter() - wall))
     return [tuple(median(column) for column in zip(*values, strict=True)) for values in found]
 
 
 @dataclass(frozen=True)
 class Goal:
-    """How many times the cost of row `less` the row `more` has, and what it should be at least."""
+    """The ratio of the costs of rows `more` and `less`, and what it should be at least."""
 
     text: str
     more: str
@@ -323,12 +329,12 @@ def print_ratios(costs: dict[tuple[str, str], float]) -> None:
 
 
 def machine() -> str:
-    """Cores, processor, versions and date."""
+    """Cores, processor, versions and date, for the heading."""
     cpus = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if sys.platform == "linux" else []
-    others = f"torchvision {torchvision.__version__}, PIL {Image.__version__}" if torchvision else "no torchvision"
+    optional = f"torchvision {torchvision.__version__}, PIL {Image.__version__}" if torchvision else "no torchvision"
     return (
         f"{os.cpu_count()} cores of {cpus[0].strip() if cpus else platform.processor()}, Python "
-        f"{platform.python_version()}, OpenCV {cv2.__version__}, torch {torch.__version__}, {others}, {date.today()}"
+        f"{platform.python_version()}, OpenCV {cv2.__version__}, torch {torch.__version__}, {optional}, {date.today()}"
     )
 
 
@@ -342,8 +348,14 @@ def build_parser() -> options.Parser:
         metavar="DIR",
         help="data root to take images from (default: generated ones)",
     )
-    add("--videos", type=options.positive, default=40, metavar="N", help="that are read (default: 40)")
-    add("--images", type=options.positive, default=640, metavar="N", help="read at random in each turn (default: 640)")
+    add("--videos", type=options.positive, default=40, metavar="N", help="videos that are read (default: 40)")
+    add(
+        "--images",
+        type=options.positive,
+        default=640,
+        metavar="N",
+        help="images read at random in each turn (default: 640)",
+    )
     add(
         "--sizes",
         type=options.integers,
@@ -351,14 +363,14 @@ def build_parser() -> options.Parser:
         metavar="PX,PX",
         help="sides of the crops (default: 299,224)",
     )
-    add("--batch_size", type=options.positive, default=64, metavar="N", help="(default: 64)")
+    add("--batch_size", type=options.positive, default=64, metavar="N", help="images a batch (default: 64)")
     add("--repeats", type=options.positive, default=5, metavar="N", help="turns of each row (default: 5)")
     add(
         "--workers",
         type=options.not_negative,
         default=0,
         metavar="N",
-        help="measure loaders with so many processes too (default: 0, no)",
+        help="measure DataLoaders with this many processes too (default: 0, none)",
     )
     return parser  # fmt: skip
 
@@ -382,27 +394,27 @@ def main() -> None:
             batches[case_of(input_type, size)] = [
                 items[k : k + args.batch_size] for k in range(0, len(items), args.batch_size)
             ]
-        measure(rows, batches, repeats=1)  # files come into memory, and processors to speed
+        measure(rows, batches, repeats=1)  # so that files are in memory, and processors at full speed
         costs = measure(rows, batches, repeats=args.repeats)
         loaders = (
             loader_rows(images, args.sizes[0], workers=args.workers, batch_size=args.batch_size) if args.workers else []
         )
         loader_costs = measure(loaders, batches, repeats=args.repeats)
-        about = ", ".join(f"{name}: {images.mean_bytes(name):,} bytes" for name in images.videos)
+        mean_bytes = ", ".join(f"{name}: {images.mean_bytes(name):,} bytes" for name in images.videos)
 
-    words = [f"--root={args.root.name}"] if args.root else []
-    words += [f"--{name}={getattr(args, name)}" for name in ("videos", "images", "batch_size", "repeats", "workers")]
-    words.append(f"--sizes={','.join(map(str, args.sizes))}")
-    print(f"`{shlex.join(['python', 'benchmarks/loader.py', *words])}`\n")
+    flags = [f"--root={args.root.name}"] if args.root else []
+    flags += [f"--{name}={getattr(args, name)}" for name in ("videos", "images", "batch_size", "repeats", "workers")]
+    flags.append(f"--sizes={','.join(map(str, args.sizes))}")
+    print(f"`{shlex.join(['python', 'benchmarks/loader.py', *flags])}`\n")
     print(f"{args.images} images a turn, medians of {args.repeats}; {machine()}.", end=" ")
     busy = "the machine was not idle: wall-clock times do not count" if load > 0.5 else "idle"
-    print(f"Load before: {load:.2f} ({busy}). Files, mean: {about}.\n")
+    print(f"Load before: {load:.2f} ({busy}). Mean file sizes: {mean_bytes}.\n")
 
     print("| images | way | images per CPU-second | ms an image |\n|---|---|---|---|")
     for row, (cpu, _) in zip(rows, costs, strict=True):
         print(f"| {row.case} | {row.name} | {args.images / cpu:,.0f} | {1000 * cpu / args.images:.3f} |")
     if torchvision is None:
-        for name in OTHERS:
+        for name in OTHER_WAYS:
             print(f"| all | {name} | {MISSING} | |")
     print_ratios({(row.case, row.name): cpu for row, (cpu, _) in zip(rows, costs, strict=True)})
     if loaders:

@@ -25,9 +25,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from twostream import options
 from twostream.errors import EnvironmentFaultError
-from twostream.monitor import JsonMonitor, Monitors, PageMonitor, VisdomMonitor
+from twostream.monitor.contract import Monitors
+from twostream.monitor.log import JsonMonitor
+from twostream.monitor.page import PageMonitor
+from twostream.monitor.visdom import VisdomMonitor
+from twostream.programs import options
 
 KINDS = ("nothing", "log.jsonl, curves.html", "Visdom, silent", "Visdom, none", "Visdom, answering")
 HISTORY = 25_000  # entries of the run before: 500,000 iterations, every 20th

@@ -44,14 +44,19 @@ import numpy as np
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from twostream import options
 from twostream.errors import BadInputError, EnvironmentFaultError
-from twostream.extraction import ExtractionJob, ExtractionSettings, extract_video
-from twostream.flow import FARNEBACK_PRESETS, FlowCoding, FlowSettings
-from twostream.frame_store import STORES, checksum, encode_jpeg, frame_name, open_store
-from twostream.parallel import prepare_process
+from twostream.flow.coding import FlowCoding
+from twostream.flow.methods import FARNEBACK_PRESETS, FlowSettings
+from twostream.frames.jpeg import encode_jpeg
+from twostream.frames.store import checksum, frame_name
+from twostream.frames.stores import STORES, open_store
+from twostream.preparation.extraction import ExtractionJob, extract_video
+from twostream.preparation.settings import ExtractionSettings
+from twostream.preparation.workers import prepare_process
+from twostream.programs import options
 from twostream.stream import RGB
-from twostream.video import Decoder, VideoError, ffmpeg_version, find_ffmpeg
+from twostream.video.decoder import Decoder
+from twostream.video.ffmpeg import VideoError, ffmpeg_version, find_ffmpeg
 
 SHORT_SIDE = 256
 QUALITY = 90
@@ -248,7 +253,7 @@ ROWS: dict[str, tuple[str, Run]] = {
     "rgb": ("ours: RGB", extraction()),
     "rgb-packed": ("ours: RGB, packed", extraction(store="packed")),
     "farneback": ("ours: RGB and Farneback", extraction(flow=(FARNEBACK,))),
-    "step6": ("ours: RGB and Farneback, `--frame_step=6`", extraction(flow=(FARNEBACK,), frame_step=6)),
+    "step6": ("ours: RGB and Farneback, `--frame_step=6`", extraction(flow=(FARNEBACK,), stored_step=6)),
     "dis": ("ours: RGB and DIS", extraction(flow=(DIS,))),
     "ffmpeg": ("ffmpeg: `-vf scale -qscale:v 2 %05d.jpg`", ffmpeg_jpegs),
     "2d-kinectics": ("2D-kinectics: RGB and Farneback", two_d_kinectics(OLD_FARNEBACK)),

@@ -35,19 +35,23 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from twostream import options
-from twostream.annotations import read_annotations
-from twostream.dataset import Batch, ClipDataset, train_loader, usable_videos
-from twostream.engine import AMP, FitOptions, Progress, build_optimizer, choose_device, fit
+from twostream.annotations.json_file import read_annotations
+from twostream.clips.crops import RandomCrop
+from twostream.clips.dataset import Batch, ClipDataset, Items, train_loader, usable_videos
+from twostream.clips.online_flow import FrameDataset, OnlineFlow
+from twostream.clips.sampling import TrainingOrder
+from twostream.engine.device import AMP, choose_device
+from twostream.engine.loops import FitOptions, fit
+from twostream.engine.optimizer import build_optimizer
+from twostream.engine.progress import Progress
 from twostream.errors import EnvironmentFaultError
-from twostream.extraction import ExtractionSettings
-from twostream.flow import FlowSettings
-from twostream.frame_store import open_store
-from twostream.models import BACKBONES, BATCH_NORM, StreamNetwork, backbone_name, build_model
-from twostream.online_flow import FrameDataset, OnlineFlow
-from twostream.sampling import TrainingOrder
+from twostream.flow.methods import FlowSettings
+from twostream.frames.stores import open_store
+from twostream.models.backbones import BACKBONES, backbone_name
+from twostream.models.network import BATCH_NORM, StreamNetwork, build_model
+from twostream.preparation.settings import ExtractionSettings
+from twostream.programs import options
 from twostream.stream import StreamConfig
-from twostream.transforms import RandomCrop
 
 DATA = {"synthetic": "rgb", "folders": "rgb", "packed": "rgb", "flow": "farneback", "online": "farneback"}
 """rows, and the input type of their stream"""
@@ -126,7 +130,7 @@ def real_loader(
     store = open_store(root, stream.stored_type)
     videos, _ = usable_videos(read_annotations(root), "train", store)
     make_dataset = FrameDataset if stream.is_online else ClipDataset
-    dataset = make_dataset(videos, store, stream, crop=RandomCrop(stream.input_size), mirror=True)
+    dataset = make_dataset(Items(videos, stream, crop=RandomCrop(stream.input_size), mirror=True), store)
     order = TrainingOrder(len(dataset), batch_size=batch_size, seed=0, first=0, last=iterations)
     loader = train_loader(dataset, order, num_workers=workers, pin_memory=device.type == "cuda")
     return OnlineFlow(loader, stream, device) if stream.is_online else loader

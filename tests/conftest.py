@@ -1,5 +1,7 @@
 """Shared by all tests: small generated worlds, and a way to run the programs as a user does."""
 
+import argparse
+import importlib
 import os
 import runpy
 import signal
@@ -20,6 +22,24 @@ cv2.setNumThreads(1)
 # A shell's background jobs ignore Ctrl-C, and so would the programs that tests start there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and under nohup they would ignore a closed terminal
+
+
+PROGRAMS = {
+    "prep/extract.py": "extract",
+    "prep/build_annotations.py": "annotate",
+    "prep/verify.py": "verify",
+    "prep/pack.py": "pack",
+    "train.py": "train",
+    "test.py": "test",
+    "eval.py": "evaluate",
+    "pretrained/fetch.py": "fetch",
+}
+"""script of the repository -> module of twostream.programs"""
+
+
+def parser_of(program: str) -> argparse.ArgumentParser:
+    """The parser of a script of the repository."""
+    return importlib.import_module(f"twostream.programs.{PROGRAMS[program]}").build_parser()
 
 
 @pytest.fixture

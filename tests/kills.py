@@ -26,8 +26,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests import toy
-from twostream.frame_store import FrameStore, frame_name, open_store
-from twostream.video import ffmpeg_version, find_ffmpeg
+from twostream.frames.store import FrameStore, frame_name
+from twostream.frames.stores import open_store
+from twostream.video.ffmpeg import ffmpeg_version, find_ffmpeg
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 INPUT_TYPES = ("rgb", "farneback")

@@ -14,7 +14,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from twostream.frame_store import FrameFolders
+from twostream.frames.folders import FrameFolders
 
 SCALE = 3
 INK = (40, 40, 40)

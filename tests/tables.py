@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from twostream.scores import ScoreTable
+from twostream.scores.table import ScoreTable
 from twostream.stream import StreamConfig
 
 CLASSES = ("jump", "run", "sit", "walk")
@@ -10,14 +10,14 @@ CLASSES = ("jump", "run", "sit", "walk")
 
 def make_table(
     logits=None, *, video_ids=("b", "a", "c"), labels=(1, 0, 3), video_index=None, start=None, classes=CLASSES,
-    input_type="rgb", split="val", seed=0, frames=3, frame_step=2,
+    input_type="rgb", split="val", seed=0, frames=3, clip_step=2,
 ) -> ScoreTable:  # fmt: skip
     """`frames` clips of each video unless `video_index` says otherwise; `logits` (M, K) random unless given."""
     if video_index is None:
         video_index = np.repeat(np.arange(len(video_ids)), frames)
     video_index = np.asarray(video_index, np.int32)
     if start is None:
-        start = frame_step * np.array([np.sum(video_index[:i] == video_index[i]) for i in range(len(video_index))])
+        start = clip_step * np.array([np.sum(video_index[:i] == video_index[i]) for i in range(len(video_index))])
     if logits is None:
         logits = np.random.default_rng(seed).normal(size=(len(video_index), len(classes)))
     stream = StreamConfig(input_type=input_type, backbone="vgg16", classes=tuple(classes), input_size=64)
@@ -30,7 +30,7 @@ def make_table(
         start=np.array(start, np.int32),
         view=np.zeros(len(video_index), np.int16),
         logits=np.array(logits, np.float32),
-        provenance={"checkpoint": "checkpoint_000001.pth", "frame_step": frame_step},
+        provenance={"checkpoint": "checkpoint_000001.pth", "frame_step": clip_step},
     ).sorted()
 
 

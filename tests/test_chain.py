@@ -1,12 +1,9 @@
 """The programs one after the other, as a user runs them; and the table of faults, which must name tests that exist."""
 
 import json
-import re
-from pathlib import Path
 
 from tests import toy
-from tests.conftest import REPOSITORY
-from twostream.annotations import read_annotations
+from twostream.annotations.json_file import read_annotations
 
 ODD_NAMES = [
     "-leading dash", "a b", "it's", 'a"b', "a;touch MARKER", "$(touch MARKER)", "`touch MARKER`", "100%d", "a:b", "[x](y)",
@@ -52,13 +49,3 @@ def test_odd_names_from_the_videos_to_the_report(run_program, tmp_path):
     (report,) = runs.rglob("report.json")
     assert json.loads(report.read_text())["rows"][0]["num_videos"] == len(ODD_NAMES) // 2
     assert not list(tmp_path.rglob("MARKER")) and not (tmp_path / "connected").exists()
-
-
-def test_every_fault_of_the_table_has_tests_that_exist():
-    rows = re.findall(r"^\| (\d+) \|.*\| ([^|]*) \|$", (REPOSITORY / "docs" / "faults.md").read_text(), re.MULTILINE)
-    assert [int(number) for number, _ in rows] == list(range(1, 66))
-    for _, tests in rows:
-        named = re.findall(r"`(\w+\.py)::(\w+)`", tests)
-        assert named
-        for file, test in named:
-            assert re.search(rf"^def {test}\(", Path(REPOSITORY, "tests", file).read_text(), re.MULTILINE), test

@@ -1,12 +1,11 @@
 """recipes/: each runs through, with programs in place of ours that only say how they were called."""
 
 import os
-import runpy
 import subprocess
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, parser_of
 
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.sh"))
 PLACES = {"ROOT": "/data/a root", "SAVE_ROOT": "/data/runs", "VIDEOS": "/data/videos", "LISTS": "/data/lists"}
@@ -36,11 +35,11 @@ def test_the_programs_take_these_flags(recipe, tmp_path):
     code, commands = run(recipe, tmp_path, PLACES)
     assert code == 0 and len(commands) >= 2
     for program, *arguments in commands:
-        parsed = runpy.run_path(str(REPOSITORY / program))["build_parser"]().parse_args(arguments)
+        parsed = parser_of(program).parse_args(arguments)
         if getattr(parsed, "root", None):
             assert str(parsed.root) == "/data/a root"
     if not recipe.stem.endswith("prepare"):
-        train, test = (runpy.run_path(str(REPOSITORY / c[0]))["build_parser"]().parse_args(c[1:]) for c in commands[:2])
+        train, test = (parser_of(c[0]).parse_args(c[1:]) for c in commands[:2])
         assert train.run == test.run and train.input_type == test.input_type
         assert train.batch_size % train.accumulate == 0
         assert max(train.stepvalues) < train.max_iterations, "a step after the end never happens"

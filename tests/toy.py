@@ -21,7 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from twostream.video import find_ffmpeg
+from twostream.video.ffmpeg import find_ffmpeg
 
 SIDE = 96  # of the frames, pixels
 SQUARE = 48

@@ -59,8 +59,8 @@ NOTICE_SECONDS = 30
 
 FORKS = multiprocessing.get_context("forkserver")
 PRELOADED = [
-    "cv2", "torch", "torch._dynamo", "torchvision", "tqdm", "twostream.checkpoint", "twostream.dataset", "twostream.engine",
-    "twostream.extraction", "twostream.models", "twostream.models.weights", "twostream.monitor",
+    "cv2", "torch", "torch._dynamo", "torchvision", "tqdm", "twostream.clips.dataset", "twostream.engine.checkpoint",
+    "twostream.engine.loops", "twostream.models.network", "twostream.models.weights", "twostream.monitor",
 ]  # fmt: skip
 
 

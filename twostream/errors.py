@@ -1,4 +1,4 @@
-"""The two kinds of failure a user can mend; each says in one line what was found, expected and to do next."""
+"""Failures that a user can fix, and exit codes. A message says in one line what was found, what was expected, what to do."""
 
 EXIT_DONE = 0
 EXIT_USAGE = 2  # wrong command line (argparse's own code)
@@ -33,6 +33,11 @@ class EnvironmentFaultError(UserError):
 
 class Terminated(KeyboardInterrupt):
     """The machine asks the program to end, as a user does with Ctrl-C."""
+
+
+def one_line(error: BaseException, *, max_length: int = 200) -> str:
+    """What an exception says, as one line of at most `max_length` characters; its type where it says nothing."""
+    return " ".join(str(error).split())[:max_length] or type(error).__name__
 
 
 def exit_code(error: BaseException) -> int:

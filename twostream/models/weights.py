@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from twostream.errors import BadInputError
-from twostream.models import BACKBONES, Backbone, fit_first_layer
+from twostream.models.backbones import BACKBONES, Backbone
+from twostream.models.network import fit_first_layer
 from twostream.stream import RGB, StreamConfig
 
 ZIP_FOLDER_BIT = 0x10

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from twostream import atomic
 from twostream.errors import BadInputError
+from twostream.files import write_text
 from twostream.monitor.contract import Monitor
 
 LOG_NAME, CONFUSION_NAME = "log.jsonl", "confusion.json"
@@ -23,7 +23,7 @@ class JsonMonitor(Monitor):
         self.run_dir = run_dir
         # A killed run may have logged more than it saved; those iterations will be done, and logged, again.
         kept = [] if resumed_at is None else [e for e in read_log(run_dir) if e["iteration"] <= resumed_at]
-        atomic.write_text(run_dir / LOG_NAME, "".join(json.dumps(entry) + "\n" for entry in kept))
+        write_text(run_dir / LOG_NAME, "".join(json.dumps(entry) + "\n" for entry in kept))
         if read_confusion(run_dir, last=resumed_at or 0) is None:
             (run_dir / CONFUSION_NAME).unlink(missing_ok=True)
 
@@ -40,7 +40,7 @@ class JsonMonitor(Monitor):
 
     def confusion(self, iteration: int, matrix: np.ndarray, classes: tuple[str, ...]) -> None:
         content = {"iteration": iteration, "classes": list(classes), "true_by_predicted": matrix.tolist()}
-        atomic.write_text(self.run_dir / CONFUSION_NAME, json.dumps(content) + "\n")
+        write_text(self.run_dir / CONFUSION_NAME, json.dumps(content) + "\n")
 
 
 def read_log(run_dir: Path) -> list[dict]:

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from twostream import atomic, charts, metrics, pages
+from twostream.files import write_text
+from twostream.metrics import confusion
+from twostream.metrics.confusion import row_shares
 from twostream.monitor.contract import Monitor
 from twostream.monitor.curves import FIGURES, Curves, Figure, Point
-from twostream.monitor.pictures import confusion_map, encoded, row_shares
-from twostream.pages import escape
+from twostream.monitor.pictures import confusion_map, encoded
+from twostream.pages import charts, page
+from twostream.pages.page import escape
 
 PAGE_NAME = "curves.html"
 
@@ -65,7 +68,7 @@ class PageMonitor(Monitor):
         parts += [_validation_section(self.validations)] if self.validations else []
         parts += [_inputs_section(*self.inputs)] if self.inputs else []
         parts += [_confusion_section(*self.matrix)] if self.matrix else []
-        atomic.write_text(self.path, _page(self.path.parent.name, self._state(ended), parts, reloads=not ended))
+        write_text(self.path, _page(self.path.parent.name, self._state(ended), parts, reloads=not ended))
 
     def _state(self, ended: bool) -> str:
         """One line on where the training is."""
@@ -79,7 +82,7 @@ class PageMonitor(Monitor):
 
 def _page(title: str, state: str, sections: list[str], *, reloads: bool) -> str:
     body = "\n".join([f"<h1>{escape(title)}</h1>\n<p>{escape(state)}</p>\n<main>", *sections, "</main>"])
-    return pages.page(title, body, head=['<meta http-equiv="refresh" content="60">'] if reloads else [])
+    return page.page(title, body, head=['<meta http-equiv="refresh" content="60">'] if reloads else [])
 
 
 def _figure_section(figure: Figure, curves: dict[str, list[Point]]) -> str:
@@ -138,7 +141,7 @@ def _confusion_section(iteration: int, matrix: np.ndarray, classes: tuple[str, .
     heads = "".join(f"<th>{head}</th>" for head in ("true", "taken for", "clips"))
     pairs = [
         f'<tr><td>{escape(classes[t])}</td><td>{escape(classes[p])}</td><td class="number">{times}</td></tr>'
-        for t, p, times in metrics.most_confused(matrix)
+        for t, p, times in confusion.most_confused(matrix)
     ]
     table = (
         f"<table><tr>{heads}</tr>{''.join(pairs)}</table>" if pairs else "<p>No clip was taken for another class.</p>"
@@ -179,4 +182,4 @@ def _confusion_drawing(matrix: np.ndarray, classes: tuple[str, ...]) -> str:
 
 def _data_url(picture: np.ndarray, kind: str) -> str:
     medium = {".jpg": "image/jpeg", ".png": "image/png"}[kind]
-    return pages.data_url(encoded(picture, kind), medium)
+    return page.data_url(encoded(picture, kind), medium)

@@ -5,7 +5,8 @@ import unicodedata
 import cv2
 import numpy as np
 
-from twostream.colour_wheel import flow_colours
+from twostream.flow.coding import flow_colours
+from twostream.metrics.confusion import row_shares
 
 GRID_WIDTH = 1200  # pixels, about
 CAPTION_HEIGHT, GAP = 18, 4  # pixels
@@ -45,11 +46,6 @@ def _caption(text: str, width: int) -> np.ndarray:
         plain = plain[:-1]
     strip = np.full((CAPTION_HEIGHT, width, 3), PAPER, np.uint8)
     return cv2.putText(strip, plain, (2, CAPTION_HEIGHT - 5), **font, color=(40, 40, 40), lineType=cv2.LINE_AA)
-
-
-def row_shares(matrix: np.ndarray) -> np.ndarray:
-    """Each row of a confusion matrix (K, K) as shares of its clips; 0 for a class without any."""
-    return matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
 
 
 def confusion_map(matrix: np.ndarray) -> np.ndarray:

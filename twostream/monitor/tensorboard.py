@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from twostream import metrics
 from twostream.errors import EnvironmentFaultError
+from twostream.metrics import confusion
 from twostream.monitor.contract import Monitor
 from twostream.monitor.curves import FIGURES
 from twostream.monitor.pictures import confusion_map
@@ -43,7 +43,7 @@ class TensorBoardMonitor(Monitor):
     def confusion(self, iteration: int, matrix: np.ndarray, classes: tuple[str, ...]) -> None:
         large = confusion_map(matrix).repeat(-(-MAP_SIDE // len(classes)), 0).repeat(-(-MAP_SIDE // len(classes)), 1)
         self.writer.add_image("confusion, true by predicted", large, iteration, dataformats="HWC")
-        pairs = [f"| {classes[t]} | {classes[p]} | {times} |" for t, p, times in metrics.most_confused(matrix)]
+        pairs = [f"| {classes[t]} | {classes[p]} | {times} |" for t, p, times in confusion.most_confused(matrix)]
         self.writer.add_text(
             "most confused", "\n".join(["| true | taken for | clips |", "|---|---|---|", *pairs]), iteration
         )

@@ -8,10 +8,10 @@ import threading
 import numpy as np
 from tqdm import tqdm
 
-from twostream import metrics
+from twostream.metrics import confusion
+from twostream.metrics.confusion import row_shares
 from twostream.monitor.contract import Monitor
 from twostream.monitor.curves import FIGURES, Curves, Point
-from twostream.monitor.pictures import row_shares
 
 MAX_NAMED_CLASSES = 60  # more do not fit beside a window's map
 
@@ -158,7 +158,7 @@ class VisdomMonitor(Monitor):
             }  # fmt: skip
             client.heatmap(100 * row_shares(matrix), win="confusion", opts=opts)
         else:
-            pairs = [f"{names[t]} taken for {names[p]}: {times}" for t, p, times in metrics.most_confused(matrix)]
+            pairs = [f"{names[t]} taken for {names[p]}: {times}" for t, p, times in confusion.most_confused(matrix)]
             text = "<br>".join([f"Most confused, iteration {iteration}, clips", *pairs])
             client.text(text, win="confusion", opts={"title": "Confusion"})
 

@@ -1,0 +1,513 @@
+"""Tables of videos, annotations.json and the files of 2D-kinectics: what is written is read, a broken file is refused."""
+
+import hashlib
+import json
+import pickle
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from twostream.annotations.json_file import find_root, read_annotations, write_annotations
+from twostream.annotations.videos import Annotations, Video, VideoTable, fingerprint, make_annotations
+from twostream.errors import BadInputError
+
+
+def write(path: Path, text: str, **keywords) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, **keywords)
+    return path
+
+
+EXAMPLE = Annotations(
+    ("run", "jump"),
+    (
+        Video("-a", "train", "jump", 240, 29.97),
+        Video("b 50%", "val", "run", 7, 15.0, stored_step=3),
+        Video("gone", "train", "run", 0),
+        Video('ö"x', "test", None, 100, 25.0),
+    ),
+)
+
+STRANGE_IDS = ["1e5", "a\nb", "a\r\n", " ", "null", "\udcff.avi", "\udcc3\udca9", "é", "e\u0301", "\ud800", "\ue000", "😀", "漢" * 85,
+               "x" * 100_000, "a/..", "\\", '"', "{}", "},", "\u2028", "\x7f"]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------- tables
+
+
+def some_videos(count: int, *, seed: int = 0) -> list[Video]:
+    """Videos in no order."""
+    rng = random.Random(seed)
+    ids = [f"{video_id}{k}" for k in range(count) for video_id in [rng.choice(["", *STRANGE_IDS])]]
+    return [
+        Video(video_id, split, None if split == "test" and rng.random() < 0.5 else rng.choice("xzy"),
+              rng.choice([0, 1, 2**31 - 1]), rng.random() * 100, rng.randint(1, 9))
+        for video_id in ids for split in [rng.choice(["train", "val", "test"])]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 999, 1000, 1001, 2500])
+def test_a_table_is_the_sequence_of_its_videos(count):
+    videos = some_videos(count)
+    table = VideoTable.of(iter(videos), classes=("z", "y", "x"))
+    assert list(table) == videos and table == videos and table == tuple(videos) and len(table) == count
+    assert list(table.ids) == [video.id for video in videos]
+    assert [table[place] for place in range(-count, count)] == videos + videos
+    for place in (count, -count - 1):
+        with pytest.raises(IndexError):
+            table[place]
+    assert table.label_index.tolist() == [{"z": 0, "y": 1, "x": 2, None: -1}[video.label] for video in videos]
+    assert pickle.loads(pickle.dumps(table)) == videos
+
+
+def test_parts_of_a_table():
+    videos = some_videos(2500)
+    table = VideoTable.of(videos)
+    even = np.arange(len(videos)) % 2 == 0
+    assert table[7:2000:3] == videos[7:2000:3]
+    assert table[even] == videos[::2] and list(table.ids[even]) == [video.id for video in videos[::2]]
+    assert table[even][np.array([5, 1, 1])] == [videos[10], videos[2], videos[2]]
+    assert table[:0] == [] and len(table[np.array([], int)]) == 0
+
+
+def test_tables_differ_where_their_videos_do():
+    table = VideoTable.of(EXAMPLE.videos)
+    for change in (
+        {"id": "z"}, {"split": "val"}, {"label": "run"}, {"num_frames": 241}, {"fps": 29.970001}, {"stored_step": 2}
+    ):  # fmt: skip
+        first = EXAMPLE.videos[0]
+        fields = {name: getattr(first, name) for name in ("id", "split", "label", "num_frames", "fps", "stored_step")}
+        assert table != [Video(**(fields | change)), *list(EXAMPLE.videos)[1:]]
+    assert table != list(table)[:-1] and table != 3
+
+
+def test_annotations_are_made_of_videos_in_any_order():
+    videos = some_videos(300)
+    for seed in range(3):
+        random.Random(seed).shuffle(videos)
+        annotations = make_annotations(video for video in videos)
+        assert annotations.classes == ("x", "y", "z")
+        assert annotations.videos == sorted(videos, key=lambda video: video.id)
+    assert make_annotations(videos, classes=("z", "x", "y", "w")).classes == ("z", "x", "y", "w")
+
+
+@pytest.mark.parametrize(
+    ("videos", "classes", "message"),
+    [
+        ([], None, "0 classes"),
+        ([], ["run", "run"], "2 classes of which 1 differ"),
+        ([Video("a", "test", None, 1)], None, "0 classes"),
+        ([Video("b", "val", "run", 1), Video("a", "val", "run", 1), Video("b", "val", "run", 1)], None, "'b' .*twice"),
+        ([Video("a", "val", "run", 1)], ["walk"], "'a' has label 'run', which is not in the class list"),
+        ([Video("a", "val", None, 1)], ["walk"], "'a' has no label"),
+        ([Video("a", "later", "run", 1)], None, "'a' is in split 'later', expected train, val, test"),
+        ([Video("a", "val", "run", -1)], None, "'a' has -1 frames"),
+        ([Video("a", "val", "run", 2**31)], None, "'a' has 2147483648 frames"),
+        ([Video("a", "val", "run", 1, float("nan"))], None, "'a' has .* nan fps"),
+        ([Video("a", "val", "run", 1, 25.0, 0)], None, "'a' has .* step 0"),
+    ],
+)
+def test_videos_that_cannot_be_are_refused(videos, classes, message):
+    with pytest.raises(BadInputError, match=f"the list: .*{message}"):
+        make_annotations(videos, classes=classes, path=Path("the list"))
+
+
+def test_splits_and_label_indices():
+    assert [video.id for video in EXAMPLE.split("train")] == ["-a", "gone"]
+    assert EXAMPLE.videos.label_index.tolist() == [1, 0, 0, -1]
+    for name in ("val", "later"):
+        with pytest.raises(BadInputError, match=f"no videos in split '{name}'; it has train 1$"):
+            Annotations(("run",), (Video("a", "train", "run", 1),)).split(name)
+
+
+def test_fingerprint_agrees_exactly_when_classes_ids_and_labels_do():
+    base = fingerprint(("x", "y"), ["a", "b"], [0, 1])
+    assert fingerprint(("x", "y"), ["b", "a"], [1, 0]) == base
+    others = [(("y", "x"), ["a", "b"], [0, 1]), (("x", "y"), ["a", "c"], [0, 1]), (("x", "y"), ["a", "b"], [1, 0])]
+    assert base not in {fingerprint(*other) for other in others}
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 1000, 2001])
+def test_fingerprint_is_that_of_older_score_files(count):
+    """The formula in words of its own: SHA-256 of the JSON of classes and pairs in order."""
+    videos = some_videos(count)
+    table = VideoTable.of(videos, ("x", "ü", "z", "y"))
+    pairs = sorted([video_id, label] for video_id, label in zip(table.ids, table.label_index.tolist(), strict=True))
+    truth = hashlib.sha256(json.dumps([["x", "ü", "z", "y"], pairs]).encode()).hexdigest()[:16]
+    assert fingerprint(table.classes, table.ids, table.label_index) == truth
+    assert fingerprint(table.classes, [p[0] for p in pairs], np.array([p[1] for p in pairs], np.int32)) == truth
+    assert fingerprint(("run", "walk"), ["a", "b"], [1, 0]) == "4843322418b94bc7"
+
+
+# -------------------------------------------------------------------------------------------- annotations.json
+
+
+def in_other_layout(content: bytes) -> bytes:
+    """The same JSON, but not line for line as it is written: read by the whole-file parser."""
+    mark = b"\xef\xbb\xbf" if content.startswith(b"\xef\xbb\xbf") else b""
+    return mark + b"\n" + content.removeprefix(mark)
+
+
+def read_or_refuse(root: Path, content: bytes) -> Annotations | str:
+    """What a file means, or the one line by which it is refused, in both layouts."""
+    path = root / "annotations.json"
+    results = []
+    for layout in (content, in_other_layout(content)):
+        path.write_bytes(layout)
+        try:
+            results.append(read_annotations(root))
+        except BadInputError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+            results.append(str(error))
+    assert isinstance(results[0], str) == isinstance(results[1], str)
+    assert isinstance(results[0], str) or results[0] == results[1]
+    return results[0]
+
+
+@pytest.fixture
+def written(tmp_path) -> bytes:
+    write_annotations(tmp_path / "annotations.json", EXAMPLE)
+    return (tmp_path / "annotations.json").read_bytes()
+
+
+def test_write_and_read_back(tmp_path, written):
+    path = tmp_path / "annotations.json"
+    assert read_annotations(tmp_path) == Annotations(EXAMPLE.classes, EXAMPLE.videos, path)
+    assert len(path.read_text().splitlines()) == 3 + len(EXAMPLE.videos) + 2  # one video a line
+    assert json.loads(written) == {
+        "version": 1,
+        "classes": ["run", "jump"],
+        "videos": {
+            "-a": {"split": "train", "label": "jump", "num_frames": 240, "fps": 29.97},
+            "b 50%": {"split": "val", "label": "run", "num_frames": 7, "fps": 15.0, "frame_step": 3},
+            "gone": {"split": "train", "label": "run", "num_frames": 0, "fps": 0.0},
+            'ö"x': {"split": "test", "label": None, "num_frames": 100, "fps": 25.0},
+        },
+    }
+    write_annotations(path, read_annotations(tmp_path))
+    assert path.read_bytes() == written
+
+
+@pytest.mark.parametrize("count", [0, 1, 1500])
+def test_any_id_is_read_back_from_both_layouts(tmp_path, count):
+    videos = [video for video in some_videos(count, seed=1) if "/" not in video.id and "\\" not in video.id]
+    annotations = make_annotations(videos, classes=("x", "y", "z"))
+    write_annotations(tmp_path / "annotations.json", annotations)
+    result = read_or_refuse(tmp_path, (tmp_path / "annotations.json").read_bytes())
+    assert result.videos == annotations.videos and result.classes == annotations.classes
+
+
+def test_only_the_written_layout_is_read_line_by_line(tmp_path, written, monkeypatch):
+    """The other tests would compare a reader with itself, if one of the two were never used."""
+    path = tmp_path / "annotations.json"
+    monkeypatch.setattr(
+        "twostream.annotations.json_file.read_json", lambda path: pytest.fail("the whole file was parsed")
+    )
+    assert read_annotations(tmp_path).videos == EXAMPLE.videos
+    path.write_bytes(in_other_layout(written))
+    with pytest.raises(pytest.fail.Exception, match="the whole file was parsed"):
+        read_annotations(tmp_path)
+
+
+REFUSED = [
+    ('"version": 1', '"version": 2'),
+    ('"version": 1', '"version": "1"'),
+    ('"version": 1', '"version": NaN'),
+    ('"version": 1,', '"version": 1, "version": 1,'),
+    ('{"version": 1', '["version", 1'),
+    ('"classes": ["run", "jump"]', '"classes": []'),
+    ('"classes": ["run", "jump"]', '"classes": ["run", "run", "jump"]'),
+    ('"classes": ["run", "jump"]', '"classes": ["run", ["jump"]]'),
+    ('"classes": ["run", "jump"]', '"classes": ["run", null, "jump"]'),
+    ('"classes": ["run", "jump"]', '"classes": null'),
+    ('"classes": ["run", "jump"]', '"classes": "jump"'),
+    ('"classes": ["run", "jump"]', '"classes": {"run": 0, "jump": 1}'),
+    ('"classes": ["run", "jump"]', '"classes": ["run", "jump", 3]'),
+    ('"classes": ["run", "jump"]', '"klasses": ["run", "jump"]'),
+    ('"classes": ["run", "jump"]', '"classes": ["run", "jump"], "classes": ["run", "jump"]'),
+    ('"num_frames": 240', '"num_frames": NaN'),
+    ('"num_frames": 240', '"num_frames": Infinity'),
+    ('"num_frames": 240', '"num_frames": 1e999'),
+    ('"num_frames": 240', '"num_frames": "many"'),
+    ('"num_frames": 240', '"num_frames": "240"'),
+    ('"num_frames": 240', '"num_frames": 240.5'),
+    ('"num_frames": 240', '"num_frames": true'),
+    ('"num_frames": 240', '"num_frames": null'),
+    ('"num_frames": 240', '"num_frames": [240]'),
+    ('"num_frames": 240', '"num_frames": -1'),
+    ('"num_frames": 240', '"num_frames": 2147483648'),
+    ('"num_frames": 240', f'"num_frames": 1{"0" * 400}'),
+    ('"num_frames": 240', f'"num_frames": 1{"0" * 5000}'),
+    ('"num_frames": 240', '"num_frames": 0240'),
+    ('"num_frames": 240', '"num_frames": 240, "num_frames": 240'),
+    ('"num_frames": 240', '"frames": 240'),
+    ('"num_frames": 240,', '"num_frames": 240'),
+    ('"num_frames": 240,', '"num_frames": 240,,'),
+    ('"fps": 29.97', '"fps": NaN'),
+    ('"fps": 29.97', '"fps": -Infinity'),
+    ('"fps": 29.97', '"fps": -1'),
+    ('"fps": 29.97', '"fps": "29.97"'),
+    ('"fps": 29.97', '"fps": null'),
+    ('"fps": 29.97', '"fps": 29,97'),
+    ('"fps": 29.97', f'"fps": 1{"0" * 400}'),
+    ('"fps": 29.97', '"fps": 29.97,'),
+    ('"frame_step": 3', '"frame_step": 0'),
+    ('"frame_step": 3', '"frame_step": 1.5'),
+    ('"frame_step": 3', '"frame_step": "3"'),
+    ('"frame_step": 3', '"frame_step": 1e12'),
+    ('"label": "jump"', '"label": "fly"'),
+    ('"label": "jump"', '"label": "Jump"'),
+    ('"label": "jump"', '"label": "jump "'),
+    ('"label": "jump"', '"label": ""'),
+    ('"label": "jump"', '"label": null'),
+    ('"label": "jump"', '"label": 1'),
+    ('"label": "jump"', '"label": ["jump"]'),
+    ('"label": "jump"', '"label": {}'),
+    ('"label": "jump"', '"label": "ju\nmp"'),
+    ('"label": "jump"', '"label": "jump'),
+    ('"label": "jump"', '"label": \'jump\''),
+    ('"label": "jump"', '"name": "jump"'),
+    ('"split": "val"', '"split": "holdout"'),
+    ('"split": "val"', '"split": ["val"]'),
+    ('"split": "val"', '"split": null'),
+    ('"split": "val"', '"split": 2'),
+    ('"b 50%": {', '"-a": {'),
+    ('"b 50%": {', '"../b": {'),
+    ('"b 50%": {', '"a/../../b": {'),
+    ('"b 50%": {', '"b\\\\c": {'),
+    ('"b 50%": {', '"b\\u0000": {'),
+    ('"b 50%": {', '"/etc/b": {'),
+    ('"b 50%": {', '"": {'),
+    ('"b 50%": {', '"..": {'),
+    ('"b 50%": {', '1e5: {'),
+    ('"b 50%": {', 'b: {'),
+    ('"b 50%": {', '// "b": {'),
+    ('"gone": {', '"gone": [], "x": {'),
+    ('"gone": {', '"gone": null, "x": {'),
+    ('"gone": {', '"gone": "split label num_frames", "x": {'),
+    ('"gone": {', '"gone": 7, "x": {'),
+    ('"gone": {', '"gone": {}, "x": {'),
+    ('"gone": {', '"gone": {"again": {'),
+    ('"gone": {', '"gone" {'),
+    ('"fps": 29.97},', '"fps": 29.97},,'),
+    ('"fps": 25.0}', '"fps": 25.0},'),
+    ('"gone": {', '\f"gone": {'),
+    ('"gone": {', '\u00a0"gone": {'),
+    ('"gone": {', '\ufeff"gone": {'),
+    ('"gone": {', f'"gone": {"[" * 10_000}, "x": {{'),
+    ('"gone": {', f'"gone": {"[" * 100_000}{"]" * 100_000}, "x": {{'),
+    ('"videos": {', '"videos": ['),
+    ('"videos": {', '"videos": null, "x": {'),
+    ('"videos": {', '"videos": [], "x": {'),
+    ('"videos": {', '"videos": 7, "x": {'),
+    ('"videos": {', '"videos": {}, "videos": {'),
+    ('"videos": {', '"films": {'),
+    ('\n }\n}', ',\n }\n}'),
+    ('\n }\n}', '\n}'),
+    ('\n }\n}', '\n }}\n}'),
+    ('\n }\n}', '\n }\n}\n{}'),
+    ('\n }\n}', '\n ]\n}'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new"), REFUSED)
+def test_mutated_file_is_refused_by_name(tmp_path, written, old, new):
+    assert written.decode().count(old) == 1, "the mutation does not apply"
+    assert isinstance(read_or_refuse(tmp_path, written.decode().replace(old, new).encode()), str)
+
+
+SAME = [
+    ("\n", "\r\n"),
+    ("\n", "\n\n"),
+    ("\n", "\t \n"),
+    ("\n", " "),
+    ("  ", "\t"),
+    ("{", "{\n"),
+    (": ", ":"),
+    (", ", " ,\n"),
+    ("jump", "\\u006aump"),
+    ("\\u00f6", "ö"),
+    ('"num_frames": 240', '"num_frames": 240.0'),
+    ('"num_frames": 240', '"num_frames": 2.4e2'),
+    ('"fps": 29.97', '"fps": 2997e-2'),
+    ('"fps": 15.0', '"fps": 15'),
+    (', "fps": 0.0', ""),
+    ('"fps": 29.97', '"fps": 29.97, "frame_step": 1'),
+    ('"fps": 29.97', '"fps": 29.97, "note": [{"by": NaN}]'),
+    ('"fps": 29.97', f'"fps": 29.97, "note": "{"x" * 5_000_000}"'),
+    ('"split": "train", "label": "jump"', '"label": "jump", "split": "train"'),
+    ('"version": 1', '"version": 1, "database": {}'),
+    ('\n }\n}\n', '\n }\n}'),
+    ('\n }\n}', '\n }, "note": 1\n}'),
+    ('\n }\n}', '\n }\n}\n\n \r\n'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new"), SAME)
+def test_mutated_file_that_means_the_same(tmp_path, written, old, new):
+    assert old in written.decode(), "the mutation does not apply"
+    text = written.decode().replace(old, new)
+    assert read_or_refuse(tmp_path, text.encode()).videos == EXAMPLE.videos
+    assert read_or_refuse(tmp_path, b"\xef\xbb\xbf" + text.encode()).videos == EXAMPLE.videos
+
+
+def test_lines_in_another_order_mean_the_same(tmp_path, written):
+    lines = written.decode().splitlines()
+    bodies = [line.removesuffix(",") for line in lines[3:-2]]
+    for seed in range(5):
+        random.Random(seed).shuffle(bodies)
+        text = "\n".join([*lines[:3], ",\n".join(bodies), *lines[-2:]])
+        assert read_or_refuse(tmp_path, text.encode()).videos == EXAMPLE.videos
+
+
+def meaning(text: str) -> list[Video] | None:
+    """What a JSON file says in the plainest way, by no code of ours; None where it is no such file."""
+
+    def differing(pairs):
+        assert len({name for name, _ in pairs}) == len(pairs)
+        return dict(pairs)
+
+    try:
+        content = json.loads(text, object_pairs_hook=differing)
+        assert content["version"] == 1
+        videos = [
+            Video(video_id, e["split"], e["label"], e["num_frames"], e.get("fps", 0.0), e.get("frame_step", 1))
+            for video_id, e in content["videos"].items()
+        ]
+        return sorted(videos, key=lambda video: video.id)
+    except (AssertionError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def test_files_with_random_damage_are_refused_or_mean_what_they_say(tmp_path, written):
+    text = written.decode()
+    outcomes = {"read": 0, "refused": 0}
+    for seed in range(600):
+        rng = random.Random(seed)
+        place, length = rng.randrange(len(text)), rng.choice([0, 1, 1, 2, 20])
+        piece = rng.choice(
+            ["", "", ",", "}", "{", '"', ":", "\n", " ", "0", "e", "\\", "\ufeff", "\r", "]", "\n  ", text[place:]]
+        )
+        damaged = text[:place] + piece + text[place + length :]
+        result = read_or_refuse(tmp_path, damaged.encode())
+        if isinstance(result, str):
+            outcomes["refused"] += 1
+        else:
+            outcomes["read"] += 1
+            assert result.videos == meaning(damaged), damaged
+    assert min(outcomes.values()) > 50, "the damage says nothing"
+
+
+def test_a_line_too_many_or_too_few(tmp_path, written):
+    """Without a video's line the others are read; without another line, or with one twice, the file is refused."""
+    lines = written.decode().splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        without = "".join(lines[:number] + lines[number + 1 :])
+        result = read_or_refuse(tmp_path, without.encode())
+        if number in (3, 4, 5):
+            assert [video.id for video in result.videos] == [
+                v.id for k, v in enumerate(EXAMPLE.videos) if k != number - 3
+            ]
+        else:
+            assert isinstance(result, str)
+        assert isinstance(read_or_refuse(tmp_path, "".join([*lines[:number], line, *lines[number:]]).encode()), str)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ('"num_frames": 240', '"num_frames": "240"', 4),
+        ('"label": "run", "num_frames": 7', '"label": "fly", "num_frames": 7', 5),
+        ('"gone": {', '"../gone": {', 6),
+        ('"gone": {', '"-a": {', 6),
+        ('"fps": 25.0', '"fps": -25.0', 7),
+        ('"fps": 25.0', '"fps": 25.0,', 7),
+        ('"fps": 15.0', '"fps": 15.0 25.0', 5),
+    ],
+)
+def test_the_line_is_named(tmp_path, written, old, new, line):
+    assert written.decode().count(old) == 1
+    message = read_or_refuse(tmp_path, written.decode().replace(old, new).encode())
+    assert f"line {line}" in message
+
+
+def test_cut_file_is_refused_wherever_it_is_cut(tmp_path, written):
+    whole = written.rstrip()
+    for length in range(len(whole)):
+        assert isinstance(read_or_refuse(tmp_path, whole[:length]), str)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"[]", b"3", b"null", b'"x"', b"{}", b"\xff\xfe{", b"\0" * 4096, b"[" * 100_000]
+)
+def test_file_that_is_no_json_object_is_refused(tmp_path, content):
+    assert isinstance(read_or_refuse(tmp_path, content), str)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"])
+def test_file_in_another_encoding_is_refused(tmp_path, written, encoding):
+    assert isinstance(read_or_refuse(tmp_path, written.decode().replace("\\u00f6", "ö").encode(encoding)), str)
+
+
+@pytest.mark.parametrize("marker", ["annotations.json", "hfiles/finalannots.json"])
+def test_root_may_be_given_with_or_without_the_data_set(tmp_path, marker):
+    write(tmp_path / "kinetics" / marker, "{}")
+    assert find_root(tmp_path, "kinetics") == tmp_path / "kinetics"
+    assert find_root(tmp_path / "kinetics", "kinetics") == tmp_path / "kinetics"
+    with pytest.raises(BadInputError, match="build_annotations.py"):
+        find_root(tmp_path, "ucf")
+
+
+# ------------------------------------------------------------------------------------------ files of 2D-kinectics
+
+
+def old_content(base: int) -> dict:
+    """As 2D-kinectics writes it: classes in order of first appearance, counted from 1, or from 0 in later versions."""
+    database = {
+        "b": {"label": "run", "cls": base, "subset": "train", "isthere": True, "numf": 160},
+        "a": {"label": "air drumming", "cls": base + 1, "subset": "val", "isthere": True, "numf": 12},
+        "c": {"label": "run", "cls": base, "subset": "train", "isthere": False},
+        "d": {"label": "none", "cls": 0, "subset": "test", "isthere": True, "numf": 9},
+    }
+    return {"database": database, "classes": {"run": base, "air drumming": base + 1}}
+
+
+@pytest.mark.parametrize("base", [0, 1])
+def test_old_files_mean_the_same_whether_they_count_from_0_or_1(tmp_path, base):
+    write(tmp_path / "hfiles" / "finalannots.json", json.dumps(old_content(base)))
+    annotations = read_annotations(tmp_path)
+    assert annotations.classes == ("run", "air drumming")
+    assert annotations.videos == (
+        Video("a", "val", "air drumming", 12),
+        Video("b", "train", "run", 160),
+        Video("c", "train", "run", 0),
+        Video("d", "test", None, 9),
+    )
+
+
+def test_old_subsets_by_name(tmp_path):
+    write(tmp_path / "hfiles" / "Annots_100.json", json.dumps(old_content(0)))
+    assert len(read_annotations(tmp_path, datasubset="100").videos) == 4
+    with pytest.raises(BadInputError, match="Annots_200.json"):
+        read_annotations(tmp_path, datasubset="200")
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [('"air drumming": 1}', '"air drumming": 5}'), ('"air drumming": 1}', '"air drumming": "1"}'), ('"numf": 12', '"numf": "12"'),
+     ('"numf": 12', '"numf": -12'), ('"label": "air drumming"', '"label": []'), ('"label": "air drumming"', '"label": null'),
+     ('"database": {', '"database": {"a": {"subset": "val"}, '), ('"subset": "val"', '"subset": ["val"]'),
+     ('"subset": "val"', '"subset": "later"'), ('"numf": 12', '"numf": NaN'),
+     ('"numf": 12', '"numf": 1e999'), ('"label": "air drumming"', '"label": "fly"'), ('"a": {', '"../a": {'),
+     ('"label": "run", "cls": 0, "subset": "train", "isthere": true', '"label": ["run"], "subset": "train"'),
+     ('"classes": {', '"classes": [], "x": {'), ('"database": {', '"database": 7, "x": {')],
+)  # fmt: skip
+def test_mutated_old_file_is_refused(tmp_path, old, new):
+    text = json.dumps(old_content(0))
+    assert text.count(old) == 1, "the mutation does not apply"
+    write(tmp_path / "hfiles" / "finalannots.json", text.replace(old, new))
+    with pytest.raises(BadInputError) as caught:
+        read_annotations(tmp_path)
+    assert "finalannots.json" in str(caught.value) and "\n" not in str(caught.value)

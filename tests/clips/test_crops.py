@@ -1,0 +1,103 @@
+"""Crops: where they are, and how large."""
+
+from collections import Counter
+from itertools import product
+from random import Random
+
+import numpy as np
+import pytest
+
+from twostream.clips.crops import VIEWS, CentreCrop, CornerCrop, RandomCrop, corner_regions, make_views
+from twostream.frames.jpeg import Region
+
+
+def draws(crop, height, width, count=40):
+    return [crop(height, width, Random(seed)) for seed in range(count)]
+
+
+@pytest.mark.parametrize("height, width", [(48, 64), (300, 200), (110, 110), (1, 1), (1, 50), (50, 1), (2, 3)])
+@pytest.mark.parametrize("size", [1, 2, 75, 100])
+def test_regions_lie_inside_of_pictures_of_any_size(height, width, size):
+    for crop in (CentreCrop(size), RandomCrop(size), CornerCrop(size), CornerCrop(size, (1.0, 0.01))):
+        for y, x, h, w in draws(crop, height, width):
+            assert 0 <= y < y + h <= height and 0 <= x < x + w <= width
+            assert {type(number) for number in (y, x, h, w)} == {int}
+
+
+def test_centre_crop_is_the_middle():
+    # 1.1 of the crop's side is the picture's short one, so nothing is scaled.
+    assert CentreCrop(100)(110, 140) == Region(5, 20, 100, 100)
+    assert CentreCrop(299)(256, 340) == Region(11, 53, 233, 233)  # 256 * 299 / 328 = 233.4
+    for height, width in ((95, 161), (480, 640), (61, 33)):
+        y, x, h, w = CentreCrop(75)(height, width)
+        assert h == w == round(min(height, width) * 75 / 82)
+        assert abs(2 * y + h - height) <= 1 and abs(2 * x + w - width) <= 1
+
+
+def test_random_crops_are_everywhere_and_only_there():
+    regions = Counter(draws(RandomCrop(100), 105, 113, 3000))
+    side = round(105 * 100 / 110)
+    assert {region[2:] for region in regions} == {(side, side)}
+    # 190 places, 16 draws each: one of them is left out with a probability of 190 * exp(-15.8) = 3e-5.
+    assert regions.keys() == {Region(y, x, side, side) for y in range(105 - side + 1) for x in range(113 - side + 1)}
+
+
+def test_same_generator_same_region_other_generator_other_region():
+    for crop in (RandomCrop(100), CornerCrop(100)):
+        assert draws(crop, 256, 340) == draws(crop, 256, 340)
+        assert len(set(draws(crop, 256, 340))) > 15
+
+
+def test_corner_crops_are_exactly_those_of_the_paper():
+    """At 340x256: sides 256, 224, 192 and 168, of which height and width are the same or neighbours."""
+    sizes = [(256, 256), (256, 224), (224, 256), (224, 224), (224, 192), (192, 224), (192, 192), (192, 168), (168, 192),
+             (168, 168)]  # fmt: skip
+    places = {
+        (h, w): {(0, 0), (0, 340 - w), (256 - h, 0), (256 - h, 340 - w), ((256 - h) // 2, (340 - w) // 2)}
+        for h, w in sizes
+    }
+    expected = {Region(y, x, h, w) for (h, w), corners in places.items() for y, x in corners}
+    drawn = Counter(draws(CornerCrop(224), 256, 340, 2500))
+    assert drawn.keys() == expected
+    # Ten sizes are equally likely; 250 draws of each are 75 from their mean in five standard deviations.
+    by_size = Counter()
+    for region, count in drawn.items():
+        by_size[region[2:]] += count
+    assert all(175 < count < 325 for count in by_size.values())
+
+
+def test_corner_crops_of_a_portrait_picture_are_the_same_on_their_side():
+    upright, lying = (set(corner_regions(*size, (1.0, 0.75))) for size in ((340, 256), (256, 340)))
+    assert upright == {Region(x, y, w, h) for y, x, h, w in lying}
+
+
+def test_scales_of_corner_crops_are_free():
+    drawn = draws(CornerCrop(50, (1.0, 0.5)), 100, 100, 200)
+    assert {region[2:] for region in drawn} == set(product((100, 50), repeat=2))
+    assert set(draws(CornerCrop(50, (1.0,)), 100, 120)) == {
+        Region(0, 0, 100, 100), Region(0, 20, 100, 100), Region(0, 10, 100, 100)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("height, width", [(256, 340), (340, 256), (256, 256), (1, 5), (33, 32)])
+def test_views_lie_in_the_picture_and_are_what_they_are_called(height, width):
+    views = {name: make_views(name, 224) for name in VIEWS}
+    regions = {v.number: v.crop(height, width) for of_name in views.values() for v in of_name}
+    for y, x, h, w in regions.values():
+        assert h == w > 0 and 0 <= y <= height - h and 0 <= x <= width - w
+    assert regions[0] == CentreCrop(224)(height, width)
+    side = regions[0].height
+    corners = [(0, 0), (0, width - side), (height - side, 0), (height - side, width - side)]
+    assert [(r.y, r.x) for r in map(regions.get, (1, 2, 3, 4))] == corners
+    assert all(regions[number] == regions[number - 5] for number in range(5, 10))
+    # The three together show every pixel.
+    seen = np.zeros((height, width), bool)
+    for number in (10, 11, 12):
+        y, x, h, w = regions[number]
+        seen[y : y + h, x : x + w] = True
+        assert h == min(height, width) and regions[number] == regions[number + 3]
+    assert seen.all() or max(height, width) > 3 * min(height, width)
+    for name, of_name in views.items():
+        numbers = [view.number for view in of_name]
+        assert numbers == sorted(set(numbers)), name
+        assert all(view.mirrored == (5 <= view.number < 10 or view.number >= 13) for view in of_name)

@@ -1,0 +1,428 @@
+"""Checkpoints: whole, checked, and never worse than what stood there before."""
+
+import copy
+import random
+import resource
+import signal
+
+import pytest
+import torch
+from torch import nn
+
+from twostream.engine.checkpoint import (
+    CheckpointSaver,
+    changes,
+    checkpoint_iterations,
+    checkpoint_path,
+    checkpoint_stream,
+    machine_changes,
+    read_checkpoint,
+    read_newest,
+    remove_leftovers,
+    restore,
+    restore_2d_kinectics_momentum,
+    weights_file,
+    write_checkpoint,
+)
+from twostream.engine.optimizer import build_optimizer
+from twostream.errors import BadInputError, EnvironmentFaultError
+from twostream.files import sha256
+from twostream.stream import StreamConfig
+
+STREAM = StreamConfig("rgb", "inception_v3", ("run", "walk"), 75)
+
+
+def trained(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A small network with batch norm after two steps, so that momentum is there."""
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 2))
+    optimizer = build_optimizer(network, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
+    for _ in range(2):
+        network(torch.randn(3, 4)).square().sum().backward()
+        optimizer.step()
+    return network, optimizer
+
+
+def write(folder, network, optimizer, iteration=3):
+    return write_checkpoint(
+        folder, stream=STREAM, backbone=network, optimizer=optimizer, iteration=iteration,
+        settings={"lr": 0.1, "stepvalues": [1, 2]}, progress={"best_top1": 0.5},
+    )  # fmt: skip
+
+
+def same(a, b) -> bool:
+    if isinstance(a, dict):
+        return isinstance(b, dict) and list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    return type(a) is type(b) and a == b
+
+
+def test_round_trip(tmp_path):
+    network, optimizer = trained(0)
+    path = write(tmp_path, network, optimizer)
+    drawn = torch.rand(3)
+    assert path == tmp_path / "checkpoint_000003.pth"
+
+    content = read_checkpoint(path)
+    assert content["iteration"] == 3 and content["progress"] == {"best_top1": 0.5}
+    assert content["settings"] == {"lr": 0.1, "stepvalues": [1, 2]}
+    assert checkpoint_stream(path, content) == STREAM
+    other, its_optimizer = trained(1)
+    restore(content, other, its_optimizer)
+    assert same(dict(other.state_dict()), dict(network.state_dict()))
+    assert same(its_optimizer.state_dict(), optimizer.state_dict())
+    assert torch.equal(torch.rand(3), drawn), "the random state is that of the moment of saving"
+
+
+def test_iterations_in_order(tmp_path):
+    network, optimizer = trained(0)
+    for iteration in (1_000_000, 9, 25_000):
+        write(tmp_path, network, optimizer, iteration)
+    for name in ("checkpoint_x.pth", ".checkpoint_000001.pth.12-ab", "checkpoint_000002.pth.bad", "model_000003.pth"):
+        (tmp_path / name).touch()
+    assert checkpoint_iterations(tmp_path) == [9, 25_000, 1_000_000]
+    assert all(checkpoint_path(tmp_path, iteration).is_file() for iteration in (9, 25_000, 1_000_000))
+    assert checkpoint_iterations(tmp_path / "nothing") == []
+
+
+def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path):
+    path = write(tmp_path, *trained(0))
+    whole, content = bytearray(path.read_bytes()), read_checkpoint(path)
+    rng = random.Random(0)
+    refused = 0
+    for bit in rng.sample(range(8 * len(whole)), 60):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            assert same(read_checkpoint(path), content), f"bit {bit} came through"
+        except BadInputError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+            refused += 1
+    assert refused > 10
+
+
+def test_a_part_marked_as_folder_is_refused(tmp_path):
+    """torch would leave its tensor unfilled: found by flipping every bit of a file's table of contents."""
+    path = write(tmp_path, *trained(0))
+    whole = bytearray(path.read_bytes())
+    entry = whole.rindex(b"/data/0") - len("checkpoint_000003")  # a guess of where the name begins
+    entry = whole.rindex(b"PK\x01\x02", 0, entry + 20)
+    whole[entry + 38] ^= 0x10
+    path.write_bytes(whole)
+    with pytest.raises(BadInputError, match="data/0 does not match"):
+        read_checkpoint(path)
+
+
+def test_truncated(tmp_path):
+    path = write(tmp_path, *trained(0))
+    whole = path.read_bytes()
+    for length in [*range(0, len(whole), len(whole) // 30), len(whole) - 1]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(BadInputError, match="checkpoint_000003.pth"):
+            read_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", [{}, {"format": 0}, {"format": 2}, {"weights": {}}])
+def test_other_formats(tmp_path, content):
+    torch.save(content, tmp_path / "c.pth")
+    with pytest.raises(BadInputError, match="expected a checkpoint of train.py, format 1"):
+        read_checkpoint(tmp_path / "c.pth")
+
+
+def test_stream_of_another_version(tmp_path):
+    with pytest.raises(BadInputError, match="c.pth.*clip_len"):
+        checkpoint_stream("c.pth", {"stream": {"input_type": "rgb"}})
+
+
+def test_a_failed_write_keeps_what_stood_there(tmp_path, monkeypatch):
+    network, optimizer = trained(0)
+    path = write(tmp_path, network, optimizer)
+    before = path.read_bytes()
+
+    def half(content, file):
+        file.write(b"PK half a file")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(EnvironmentFaultError, match="cannot write .*checkpoint_000003.pth: No space left on device"):
+        write(tmp_path, network, optimizer)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_file_that_may_not_grow(tmp_path):
+    """torch turns the file's error into one of its own; a limit on the size of files stands for a full disk."""
+    network, optimizer = trained(0)
+    path = write(tmp_path, network, optimizer)
+    before = path.read_bytes()
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(EnvironmentFaultError, match="cannot write .*checkpoint_000003.pth: File too large"):
+            write(tmp_path, network, optimizer)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["0.weight", "1.running_mean"])
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, value, name):
+    network, optimizer = trained(0)
+    network.state_dict()[name].view(-1)[0] = value
+    with pytest.raises(BadInputError, match=f"iteration 3.*{name}.*--lr"):
+        write(tmp_path, network, optimizer)
+    assert checkpoint_iterations(tmp_path) == []
+
+
+# ------------------------------------------------------------------------------------------ the newest that is good
+
+
+def damage(path, how):
+    whole = bytearray(path.read_bytes())
+    if how == "bit":  # in the middle of a tensor
+        whole[whole.index(b"/data/1") + 200] ^= 1
+    path.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "bit": whole, "page": b"<html>"}[how])
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "bit", "page"])
+def test_a_damaged_newest_one_makes_room_for_the_one_before(tmp_path, how):
+    network, optimizer = trained(0)
+    for iteration in (3, 6, 9):
+        write(tmp_path, network, optimizer, iteration)
+    for iteration in (6, 9):
+        damage(checkpoint_path(tmp_path, iteration), how)
+    said = []
+    path, content = read_newest(tmp_path, said.append)
+    assert path.name == "checkpoint_000003.pth" and content["iteration"] == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "checkpoint_000003.pth", "checkpoint_000006.pth.bad", "checkpoint_000009.pth.bad"
+    ]  # fmt: skip
+    assert len(said) == 2 and "\n" not in "".join(said)
+    assert "checkpoint_000009.pth.bad, going on from checkpoint_000003.pth" in said[0]
+
+
+def test_none_is_renamed_while_none_is_good(tmp_path):
+    """So that the run is refused until somebody looks, and never begun anew in silence."""
+    assert read_newest(tmp_path / "nothing", print) is None
+    for iteration in (3, 6):
+        damage(write(tmp_path, *trained(0), iteration), "cut")
+    for _ in range(2):
+        with pytest.raises(BadInputError, match=r"checkpoint_000006.pth .*no checkpoint in .* can be read \(2 tried\)"):
+            read_newest(tmp_path, print)
+    assert checkpoint_iterations(tmp_path) == [3, 6]
+
+
+def test_one_of_another_format_is_not_damaged(tmp_path):
+    write(tmp_path, *trained(0))
+    torch.save({"format": 2}, checkpoint_path(tmp_path, 6))
+    with pytest.raises(BadInputError, match="000006.pth: format 2"):
+        read_newest(tmp_path, print)
+    assert checkpoint_iterations(tmp_path) == [3, 6]
+
+
+def test_leftovers_of_killed_saves_are_removed(tmp_path):
+    path = write(tmp_path, *trained(0))
+    for name in (".checkpoint_000003.pth.12-ab", ".checkpoint_1000000.pth.9-cd", "checkpoint_000001.pth.bad"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint_000001.pth.bad", path.name]
+
+
+# ------------------------------------------------------------------------------------------------------- many saves
+
+
+def saver(folder, *, keep=0, say=print):
+    network, optimizer = trained(0)
+    what = {"stream": STREAM, "backbone": network, "optimizer": optimizer, "settings": {}}
+    return CheckpointSaver(folder, keep=keep, log=say, **what)
+
+
+@pytest.mark.parametrize("keep, left", [(0, [2, 4, 6, 8]), (2, [6, 8]), (3, [4, 6, 8]), (9, [2, 4, 6, 8])])
+def test_the_newest_are_kept(tmp_path, keep, left):
+    saves = saver(tmp_path, keep=keep)
+    for iteration in (2, 4, 6, 8, 8):
+        saves.save(iteration, {}, final=False)
+    assert checkpoint_iterations(tmp_path) == left
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk that is full as long as disk["full"]."""
+    state, save = {"full": True}, torch.save
+
+    def write(content, file):
+        if state["full"]:
+            raise OSError(28, "No space left on device")
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", write)
+    return state
+
+
+def test_a_full_disk_is_borne_for_two_iterations(tmp_path, disk):
+    said = []
+    saves = saver(tmp_path, keep=2, say=said.append)
+    disk["full"] = False
+    for iteration in (1, 2):
+        saves.save(iteration, {}, final=False)
+    for _ in range(2):  # a save between makes the count begin anew
+        disk["full"] = True
+        for iteration in (3, 3, 4):  # before and after a validation, which is one failure
+            saves.save(iteration, {}, final=False)
+        assert checkpoint_iterations(tmp_path)[-1] in (2, 5), "what was there is kept"
+        disk["full"] = False
+        saves.save(5, {}, final=False)
+    warnings = [text for text in said if text.startswith("WARNING")]
+    assert len(warnings) == 6 and all("No space left" in text and "\n" not in text for text in warnings)
+    assert "iteration 4 is NOT SAVED (2 of 3" in warnings[-1]
+
+    disk["full"] = True
+    saves.save(6, {}, final=False)
+    saves.save(7, {}, final=False)
+    with pytest.raises(EnvironmentFaultError, match="checkpoint_000008.pth: No space left"):
+        saves.save(8, {}, final=False)
+    assert checkpoint_iterations(tmp_path) == [2, 5]
+
+
+def test_the_last_save_must_succeed(tmp_path, disk):
+    with pytest.raises(EnvironmentFaultError, match="No space left"):
+        saver(tmp_path).save(8, {}, final=True)
+
+
+# ---------------------------------------------------------------------------------------------------- another run?
+
+
+SETTINGS = {"lr": 0.1, "gamma": 0.2, "seed": 1, "train_split": "0123"}
+
+
+def changed(*, stream=STREAM, allowed=(), **settings):
+    content = {"stream": STREAM.to_json(), "settings": SETTINGS}
+    now = SETTINGS | settings
+    return changes("c.pth", content, stream, now, may_change=("lr", "gamma"), allowed=allowed)
+
+
+def test_changes_are_refused_all_in_one_line():
+    other = StreamConfig("rgb", "vgg16", tuple(f"class{k}" for k in range(400)), 75, clip_len=5)
+    with pytest.raises(BadInputError) as error:
+        changed(stream=other, train_split="4567", lr=0.2)
+    text = str(error.value)
+    assert len(text) < 600 and "\n" not in text and "--init_from" in text
+    for part in ("arch = inception_v3, asked is vgg16", "2 and 400 classes", "first 'run' and 'class0'",
+                 "seq_len = 1, asked is 5", "other training videos or labels"):  # fmt: skip
+        assert part in text
+
+
+def test_changes_are_allowed_by_name():
+    assert changed() == [] and changed(allowed=("lr",)) == []
+    assert changed(lr=0.2, allowed=("lr",)) == ["lr = 0.1, asked is 0.2"]
+    with pytest.raises(BadInputError, match="gamma = 0.2, asked is 1: .*or add --allow_change=gamma"):
+        changed(lr=0.2, gamma=1, allowed=("lr",))
+    with pytest.raises(BadInputError, match="seed = 1, asked is 2: resume with the old value"):
+        changed(seed=2, allowed=("lr", "gamma"))
+
+
+def test_momentum_and_decay_are_those_asked_for(tmp_path):
+    content = read_checkpoint(write(tmp_path, *trained(0)))
+    network, _ = trained(1)
+    optimizer = build_optimizer(network, learning_rate=0.1, momentum=0.5, weight_decay=0.02)
+    restore(content, network, optimizer)
+    assert [(group["momentum"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.5, 0.02), (0.5, 0)]
+    buffers = optimizer.state_dict()["state"]
+    assert same(buffers, content["optimizer"]["state"]) and buffers, "momentum itself goes on"
+
+
+def test_optimizer_of_another_network(tmp_path):
+    content = read_checkpoint(write(tmp_path, *trained(0)))
+    network = nn.Sequential(nn.Linear(2, 2))
+    optimizer = build_optimizer(network, learning_rate=0.1, momentum=0.5, weight_decay=0.02)
+    content["weights"] = network.state_dict()
+    with pytest.raises(BadInputError, match="optimizer state is of another network"):
+        restore(content, network, optimizer)
+
+
+def test_what_the_last_bits_depend_on_is_compared(tmp_path):
+    content = read_checkpoint(write(tmp_path, *trained(0)))
+    assert machine_changes(content) == ""
+    threads = content["versions"]["threads"]
+    content["versions"] = {"torch": "1.0", "threads": threads + 1}  # as older files have, without the others
+    assert (
+        machine_changes(content)
+        == f"torch 1.0 -> {torch.__version__.partition('+')[0]}, threads {threads + 1} -> {threads}"
+    )
+
+
+def test_files_of_2d_kinectics_that_name_their_weights(tmp_path):
+    """latest.pth holds numbers, and the path that the model had on the machine of the training."""
+    content = {"iteration": 25000, "val_top1": torch.tensor(50.0), "model_file_name": "/mnt/old/cache/model_025000.pth"}
+    for name in ("latest.pth", "best.pth"):
+        torch.save(content, tmp_path / name, _use_new_zipfile_serialization=False)
+        assert weights_file(tmp_path / name) == tmp_path / "model_025000.pth"
+    assert weights_file(tmp_path / "model_025000.pth") == tmp_path / "model_025000.pth"
+    torch.save({"weights": {}}, tmp_path / "latest.pth")
+    assert weights_file(tmp_path / "latest.pth") == tmp_path / "latest.pth"
+
+
+def old_run(folder, module, gradients) -> torch.optim.Optimizer:
+    """A step of 2D-kinectics' optimizer, a group for each parameter, and the files it leaves."""
+    groups = [
+        {"params": [p], "lr": 0.2, "weight_decay": 0.0} if "bias" in name else {"params": [p]}
+        for name, p in module.named_parameters()
+    ]
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+    step(module, optimizer, gradients)
+    latest = {"iteration": 25000, "model_file_name": "/gone/m.pth", "optimizer_file_name": "/gone/optimizer_025000.pth"}
+    for name, content in (("latest.pth", latest), ("optimizer_025000.pth", optimizer.state_dict())):
+        torch.save(content, folder / name, _use_new_zipfile_serialization=False)
+    return optimizer
+
+
+def step(module, optimizer, gradients) -> None:
+    for parameter, gradient in zip(module.parameters(), gradients, strict=True):
+        parameter.grad = gradient.clone()
+    optimizer.step()
+
+
+def test_momentum_of_2d_kinectics_goes_on(tmp_path):
+    """The next step is the one that its own optimizer takes."""
+    torch.manual_seed(0)
+    theirs = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 5))
+    gradients = [[torch.randn_like(p) for p in theirs.parameters()] for _ in range(2)]
+    optimizer = old_run(tmp_path, theirs, gradients[0])
+    ours = copy.deepcopy(theirs)
+    next_optimizer = build_optimizer(ours, learning_rate=0.1, momentum=0.9, weight_decay=0.0)
+    line = restore_2d_kinectics_momentum(tmp_path / "latest.pth", ours, next_optimizer)
+    assert line == f"momentum of {tmp_path / 'optimizer_025000.pth'}: 4 tensors"
+    for group in next_optimizer.param_groups:
+        group["lr"] *= group["lr_factor"]
+    step(theirs, optimizer, gradients[1])
+    step(ours, next_optimizer, gradients[1])
+    for a, b in zip(theirs.parameters(), ours.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_momentum_of_another_network_begins_anew(tmp_path):
+    module = nn.Linear(3, 5)
+    old_run(tmp_path, module, [torch.ones_like(p) for p in module.parameters()])
+    other = nn.Linear(3, 4)
+    optimizer = build_optimizer(other, learning_rate=0.1, momentum=0.9, weight_decay=0.0)
+    assert restore_2d_kinectics_momentum(tmp_path / "latest.pth", other, optimizer).startswith("momentum begins anew: ")
+    torch.save({"param_groups": [{"params": [0]}]}, tmp_path / "optimizer_025000.pth")
+    assert restore_2d_kinectics_momentum(tmp_path / "latest.pth", module, optimizer).startswith(
+        "momentum begins anew: "
+    )
+    (tmp_path / "optimizer_025000.pth").unlink()
+    assert restore_2d_kinectics_momentum(tmp_path / "latest.pth", module, optimizer) == ""
+    assert restore_2d_kinectics_momentum(tmp_path / "model_025000.pth", module, optimizer) == ""
+    assert not optimizer.state
+
+
+def test_sha256(tmp_path):
+    (tmp_path / "f").write_bytes(b"abc")  # the example of FIPS 180
+    assert sha256(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

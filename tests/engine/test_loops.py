@@ -1,0 +1,735 @@
+"""The two loops over batches, against loops written by hand."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from twostream.clips.dataset import Batch
+from twostream.engine import loops
+from twostream.engine.device import choose_device
+from twostream.engine.loops import FitOptions, evaluate, fit, predict
+from twostream.engine.optimizer import average_weights, build_optimizer, cosine_schedule, step_schedule, warm_up
+from twostream.engine.progress import Meter, Progress
+from twostream.errors import BadInputError, EnvironmentFaultError
+
+CPU = torch.device("cpu")
+
+
+class Network(nn.Sequential):
+    """Layers that are called as a StreamNetwork is; these clips are what the layers take."""
+
+    def forward(self, clips, mirrored=None):
+        return super().forward(clips).float()
+
+
+def network() -> nn.Module:
+    """A layer with bias, batch norm (whose bias counts as one), dropout, a head."""
+    torch.manual_seed(0)
+    return Network(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 4))
+
+
+def batches(count: int, size: int = 5) -> list:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        batch(torch.randn(size, 6, generator=generator), torch.randint(0, 4, (size,), generator=generator))
+        for _ in range(count)
+    ]
+
+
+def batch(clips: torch.Tensor, labels: torch.Tensor) -> Batch:
+    return Batch(clips, torch.zeros(len(clips), dtype=torch.bool), labels, torch.arange(len(clips)))
+
+
+def test_fit_is_the_textbook_loop():
+    """v = momentum * v + gradient + decay * w;  w -= rate * v; biases at twice the rate and without decay."""
+    data, momentum, decay = batches(7), 0.9, 0.05
+    ours, theirs = network(), network()
+    rates = {1: 0.1, 2: 0.1, 3: 0.1, 4: 0.02, 5: 0.02, 6: 0.02, 7: 0.004}
+    optimizer = build_optimizer(ours, learning_rate=0.1, momentum=momentum, weight_decay=decay)
+    torch.manual_seed(5)
+    steps = list(fit(ours, data, optimizer, step_schedule(0.1, (3, 6), 0.2), device=CPU, first=0))
+
+    torch.manual_seed(5)
+    theirs.train()
+    velocity = {name: torch.zeros_like(p) for name, p in theirs.named_parameters()}
+    for (clips, _, labels, *_), (iteration, rate), step in zip(data, rates.items(), steps, strict=True):
+        logits = theirs(clips)
+        loss = nn.functional.cross_entropy(logits, labels)
+        theirs.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for name, p in theirs.named_parameters():
+                is_bias = name.endswith("bias")
+                velocity[name] = momentum * velocity[name] + p.grad + (0 if is_bias else decay) * p
+                p -= (2 if is_bias else 1) * rate * velocity[name]
+        ranks = (logits > logits[range(5), labels][:, None]).sum(1)
+        assert (step.iteration, step.batch_size) == (iteration, 5) and step.learning_rate == pytest.approx(rate)
+        assert float(step.loss) == pytest.approx(loss.item(), rel=1e-5)
+        assert float(step.top1) == pytest.approx(float((ranks < 1).float().mean()))
+        assert float(step.top3) == pytest.approx(float((ranks < 3).float().mean()))
+        assert 0 <= step.data_seconds <= step.seconds
+    for name, tensor in theirs.state_dict().items():
+        # The same sums in another order, float32.
+        assert torch.allclose(ours.state_dict()[name], tensor, rtol=1e-4, atol=1e-6), name
+
+
+def test_fit_counts_from_first():
+    net = network()
+    optimizer = build_optimizer(net, learning_rate=0.1, momentum=0.9, weight_decay=0.0)
+    steps = list(fit(net, batches(3), optimizer, step_schedule(1.0, (11,), 0.1), device=CPU, first=10))
+    assert [step.iteration for step in steps] == [11, 12, 13]
+    assert [step.learning_rate for step in steps] == pytest.approx([1.0, 0.1, 0.1])
+
+
+def test_fit_goes_on_after_a_validation_in_between():
+    """predict() switches to evaluation and back: with one between the steps, the weights come out the same."""
+    results = []
+    for validates in (False, True):
+        net = network()
+        optimizer = build_optimizer(net, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
+        torch.manual_seed(2)
+        for _ in fit(net, batches(4), optimizer, step_schedule(0.1, (), 0.1), device=CPU, first=0):
+            if validates:
+                list(predict(net, batches(2), device=CPU))
+        results.append(net.state_dict())
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+@pytest.mark.parametrize(
+    ("iteration", "rate"),
+    [(1, 1.0), (250_000, 1.0), (250_001, 0.2), (400_000, 0.2), (400_001, 0.04), (500_000, 0.04)],
+)
+def test_step_schedule(iteration, rate):
+    assert step_schedule(1.0, (250_000, 400_000), 0.2)(iteration) == pytest.approx(rate)
+
+
+def test_fit_is_the_textbook_loop_to_the_last_bit():
+    """The same with torch's own SGD, in two groups."""
+    data, ours, theirs = batches(5), network(), network()
+    optimizer = build_optimizer(ours, learning_rate=0.1, momentum=0.9, weight_decay=0.05)
+    torch.manual_seed(5)
+    steps = list(fit(ours, data, optimizer, step_schedule(0.1, (3,), 0.2), device=CPU, first=0))
+
+    groups = [
+        {"params": [p for name, p in theirs.named_parameters() if "bias" not in name], "weight_decay": 0.05},
+        {"params": [p for name, p in theirs.named_parameters() if "bias" in name], "weight_decay": 0.0},
+    ]
+    reference = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+    torch.manual_seed(5)
+    theirs.train()
+    for (clips, _, labels, *_), step, rate in zip(data, steps, [0.1, 0.1, 0.1, 0.1 * 0.2, 0.1 * 0.2], strict=True):
+        reference.param_groups[0]["lr"], reference.param_groups[1]["lr"] = rate, 2 * rate
+        loss = nn.functional.cross_entropy(theirs(clips), labels)
+        reference.zero_grad()
+        loss.backward()
+        reference.step()
+        assert torch.equal(step.loss, loss.detach()) and not step.skipped
+    assert_equal_states(ours, theirs)
+
+
+# ------------------------------------------------------------------------------------------------------ options
+
+
+def plain_network() -> nn.Module:
+    """Nothing in it depends on the batch or on chance."""
+    torch.manual_seed(0)
+    return Network(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+
+
+def train(net, data, *, first=0, rate=0.1, optimizer=None, scaler=None, average=None, **options):
+    """Steps of `fit` at a constant rate, and the optimizer."""
+    optimizer = optimizer or build_optimizer(net, learning_rate=rate, momentum=0.9, weight_decay=0.01)
+    options = FitOptions(**options)
+    schedule = step_schedule(rate, (), 1.0)
+    return list(
+        fit(net, data, optimizer, schedule, device=CPU, first=first, options=options, scaler=scaler, average=average)
+    ), optimizer
+
+
+def assert_equal_states(ours, theirs):
+    ours, theirs = ours.state_dict(), theirs.state_dict()
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert torch.equal(ours[name], tensor), name
+
+
+def momenta(optimizer) -> list[torch.Tensor]:
+    return [state["momentum_buffer"] for state in optimizer.state_dict()["state"].values()]
+
+
+@pytest.fixture(params=["the CPU reads each flag", "the device decides"])
+def either_way(request, monkeypatch):
+    """Both ways to leave out a step; the second is the GPU's, and the fused SGD runs on a CPU too."""
+    if request.param == "the device decides":
+        monkeypatch.setattr(loops, "RUNS_AHEAD", ("cpu",))
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 5, 9])
+def test_parts_of_a_batch_add_up_to_it(accumulate):
+    """Five clips, so that parts differ in size."""
+    whole, parts = plain_network(), plain_network()
+    expected, _ = train(whole, batches(4))
+    steps, _ = train(parts, batches(4), accumulate=accumulate)
+    for one, other in zip(steps, expected, strict=True):
+        # The same sums in another order, float32.
+        assert float(one.loss) == pytest.approx(float(other.loss), rel=1e-5)
+        assert (float(one.top1), float(one.top3), one.batch_size) == (float(other.top1), float(other.top3), 5)
+    for ours, theirs in zip(parts.parameters(), whole.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_parts_pass_one_by_one():
+    """What accumulation is for: the network never sees more than a part."""
+    net, sizes = plain_network(), []
+    net[0].register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
+    train(net, batches(2), accumulate=2)
+    assert sizes == [3, 2, 3, 2]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.9, 2.0])
+def test_clipping_by_hand(share):
+    """A gradient longer than the limit is shortened to it, all its tensors by the same factor; a shorter one stays."""
+    net, data = plain_network(), batches(1)
+    clips, _, labels, *_ = data[0]
+    nn.functional.cross_entropy(net(clips), labels).backward()
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    gradients = {name: p.grad.clone() for name, p in net.named_parameters()}
+    length = math.sqrt(sum(float(g.double().square().sum()) for g in gradients.values()))
+    optimizer = build_optimizer(net, learning_rate=0.1, momentum=0.9, weight_decay=0.0)
+    train(net, data, optimizer=optimizer, clip_norm=share * length)
+    for name, p in net.named_parameters():
+        rate = 0.2 if "bias" in name else 0.1
+        assert torch.allclose(p, before[name] - rate * min(share, 1) * gradients[name], atol=1e-6), name
+
+
+def test_label_smoothing_by_hand():
+    """1 - e of the weight on the true class and e spread over all (Szegedy et al., CVPR 2016)."""
+    net, data = plain_network(), batches(1)
+    clips, _, labels, *_ = data[0]
+    with torch.no_grad():
+        shares = net(clips).double().log_softmax(1)
+    expected = -(0.8 * shares[range(5), labels].mean() + 0.2 * shares.mean())
+    (step,), _ = train(net, data, label_smoothing=0.2)
+    assert float(step.loss) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_average_is_the_recursion():
+    net, decay = network(), 0.7
+    average = average_weights(net, decay)
+    optimizer = build_optimizer(net, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
+    expected = None
+    options = {"device": CPU, "first": 0, "average": average}
+    for _ in fit(net, batches(5), optimizer, step_schedule(0.1, (), 1.0), **options):
+        now = {name: t.double() for name, t in net.state_dict().items() if t.is_floating_point()}
+        expected = now if expected is None else {n: decay * expected[n] + (1 - decay) * now[n] for n in now}
+    for name, tensor in expected.items():
+        assert torch.allclose(average.module.state_dict()[name].double(), tensor, atol=1e-6), name
+        if name != "0.bias":  # batch norm takes it away again: it does not learn
+            assert not torch.allclose(net.state_dict()[name].double(), tensor, atol=1e-6), name
+
+
+def test_average_goes_on_from_its_saved_state(tmp_path):
+    whole, parts = plain_network(), plain_network()
+    average, first, second = average_weights(whole, 0.9), average_weights(parts, 0.9), average_weights(parts, 0.9)
+    train(whole, batches(4), average=average)
+    _, optimizer = train(parts, batches(4)[:2], average=first)
+    torch.save(first.state_dict(), tmp_path / "average.pth")
+    second.load_state_dict(torch.load(tmp_path / "average.pth", weights_only=True))
+    train(parts, batches(4)[2:], first=2, optimizer=optimizer, average=second)
+    assert_equal_states(second, average)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("bad", [0, 2])
+def test_a_bad_batch_is_as_if_it_had_never_been(either_way, value, bad):
+    """One Inf pixel makes batch norm's mean NaN in the forward pass already. Also when it is the very first batch."""
+    ours, theirs = network(), network()
+    for net in (ours, theirs):
+        net[3].p = 0.0  # a skipped batch draws its dropout all the same
+    data, good = batches(5), batches(5)
+    data[bad].clips[1, 2] = value
+    data[bad].numbers[:] = torch.arange(70, 75)
+    steps, optimizer = train(ours, data)
+    _, reference = train(theirs, good[:bad] + good[bad + 1 :])
+    assert_equal_states(ours, theirs)
+    assert all(torch.equal(a, b) for a, b in zip(momenta(optimizer), momenta(reference), strict=True))
+    assert [step.iteration for step in steps if step.skipped] == [bad + 1]
+    assert steps[bad].clip_numbers.tolist() == [70, 71, 72, 73, 74]
+
+
+def test_a_bad_batch_leaves_every_tensor(either_way):
+    net, data = network(), batches(3)
+    data[1].clips[0, 0] = math.nan
+    optimizer = build_optimizer(net, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
+    states = []
+    for _ in fit(net, data, optimizer, step_schedule(0.1, (), 1.0), device=CPU, first=0):
+        states.append([t.clone() for t in [*net.state_dict().values(), *momenta(optimizer)]])
+    assert all(torch.equal(a, b) for a, b in zip(states[0], states[1], strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(states[1][:4], states[2][:4], strict=True))
+
+
+def test_a_bad_gradient_of_a_good_loss(either_way):
+    net = plain_network()
+    factors = iter([1.0, math.inf, 1.0])
+    net[0].weight.register_hook(lambda gradient: gradient * next(factors))
+    before = []
+    optimizer = build_optimizer(net, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
+    for step in fit(net, batches(3), optimizer, step_schedule(0.1, (), 1.0), device=CPU, first=0):
+        before.append((bool(step.skipped), [p.detach().clone() for p in net.parameters()]))
+        assert torch.isfinite(step.loss)
+    assert [skipped for skipped, _ in before] == [False, True, False]
+    assert all(torch.equal(a, b) for a, b in zip(before[0][1], before[1][1], strict=True))
+
+
+def test_fused_steps_are_the_same_steps(monkeypatch):
+    """Also when the checkpoint is of the other kind of device, where nothing was fused."""
+    ours, theirs = network(), network()
+    torch.manual_seed(3)
+    _, optimizer = train(theirs, batches(6))
+    torch.manual_seed(3)
+    _, ours_optimizer = train(ours, batches(6)[:3])
+    monkeypatch.setattr(loops, "RUNS_AHEAD", ("cpu",))
+    again = build_optimizer(ours, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
+    again.load_state_dict(copy.deepcopy(ours_optimizer.state_dict()))
+    train(ours, batches(6)[3:], first=3, optimizer=again)
+    for name, tensor in theirs.state_dict().items():
+        assert torch.allclose(ours.state_dict()[name], tensor, rtol=1e-4, atol=1e-6), name
+
+
+@pytest.mark.parametrize(
+    ("bad", "last"), [({3, 4, 5}, 5), ({1, 2, 4, 5, 6}, 6), ({1, 2, 4, 5, 7, 8}, None), (set(), None)]
+)
+def test_many_bad_batches_in_a_row_end_the_run(bad, last):
+    data = batches(9)
+    for iteration in bad:
+        data[iteration - 1].clips[0, 0] = math.nan
+    net = network()
+    if last is None:
+        steps, _ = train(net, data, max_skipped=3)
+        assert {step.iteration for step in steps if step.skipped} == bad
+    else:
+        with pytest.raises(BadInputError, match=f"iteration {last}: .*not finite in 3 batches in a row.*--lr"):
+            train(net, data, max_skipped=3)
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in net.state_dict().values())
+
+
+def test_where_the_device_decides_the_run_ends_soon(monkeypatch):
+    monkeypatch.setattr(loops, "RUNS_AHEAD", ("cpu",))
+    data = [batch(torch.full((5, 6), math.nan), one.labels) for one in batches(9)]
+    # Counted are three in a row at iteration 9 (and two at 6), and what was seen there is read at the next look.
+    with pytest.raises(BadInputError, match="iteration 12: "):
+        train(plain_network(), data, first=4, max_skipped=3)
+
+
+@pytest.mark.parametrize(("amp", "dtype"), [("off", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_precision_of_layers_and_of_sums(amp, dtype):
+    """Layers compute in the short format; weights, momentum and losses are float32, and near those of float32."""
+    net, reference, seen = plain_network(), plain_network(), set()
+    net[2].register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    steps, optimizer = train(net, batches(6), amp=amp)
+    expected, _ = train(reference, batches(6))
+    assert seen == {dtype}
+    assert all(t.dtype == torch.float32 for t in [*net.parameters(), *momenta(optimizer), *(s.loss for s in steps)])
+    for step, other in zip(steps, expected, strict=True):
+        assert float(step.loss) == pytest.approx(float(other.loss), rel=2e-2) and not step.skipped
+
+
+def test_fp16_scale_falls_at_an_overflow_and_is_saved(either_way):
+    """Gradients are scaled by 2^10 and unscaled again; of a bad batch nothing else stays than half that scale."""
+    data = batches(6)
+    data[1].clips[0, 0] = math.inf
+    net, scaler = plain_network(), FitOptions(amp="fp16").scaler(CPU)
+    steps, optimizer = train(net, data, amp="fp16", scaler=scaler)
+    assert [bool(step.skipped) for step in steps] == [False, True, False, False, False, False]
+    state = scaler.state_dict()
+    assert state["scale"] == 512 and all(type(value) in (int, float) for value in state.values())
+
+    parts, scaler = plain_network(), FitOptions(amp="fp16").scaler(CPU)
+    _, optimizer = train(parts, data[:3], amp="fp16", scaler=scaler)
+    resumed = FitOptions(amp="fp16").scaler(CPU)
+    resumed.load_state_dict(scaler.state_dict())
+    train(parts, data[3:], first=3, optimizer=optimizer, amp="fp16", scaler=resumed)
+    assert_equal_states(parts, net)
+    assert resumed.state_dict() == state
+
+
+def test_fp16_clips_the_gradient_itself_and_not_the_scaled_one():
+    clipped, reference = plain_network(), plain_network()  # of length 1 or so, scaled 1000
+    train(clipped, batches(3), amp="fp16", clip_norm=20.0)
+    train(reference, batches(3), amp="fp16")
+    assert_equal_states(clipped, reference)
+
+
+def test_other_formats_have_nothing_to_scale():
+    assert FitOptions(amp="bf16").scaler(CPU).state_dict() == FitOptions().scaler(CPU).state_dict() == {}
+
+
+def pictures_network() -> nn.Module:
+    torch.manual_seed(0)
+    return Network(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4)
+    )
+
+
+def picture_batches(count: int, *shape: int) -> list:
+    generator = torch.Generator().manual_seed(1)
+    return [batch(torch.randn(4, *shape, generator=generator), torch.tensor([0, 1, 2, 3])) for _ in range(count)]
+
+
+def test_channels_last(either_way):
+    """Another order in memory, also of the momentum of a run that began without; the same numbers."""
+    net, reference, seen = pictures_network(), pictures_network(), []
+    data = picture_batches(4, 3, 7, 7)
+    _, optimizer = train(net, data[:2])
+    net[0].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    train(net, data[2:], optimizer=optimizer, first=2, channels_last=True)
+    train(reference, data)
+    for tensor in [net[0].weight, *seen]:
+        assert tensor.is_contiguous(memory_format=torch.channels_last)
+    for name, tensor in reference.state_dict().items():
+        assert torch.allclose(net.state_dict()[name], tensor, rtol=1e-4, atol=1e-5), name
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        ({"amp": "fp8"}, "--amp 'fp8', expected off, bf16, fp16"),
+        ({"accumulate": 0}, "--accumulate 0"),
+        ({"clip_norm": -1.0}, "--clip_norm -1"),
+        ({"clip_norm": math.nan}, "--clip_norm nan"),
+        ({"label_smoothing": 1.0}, "--label_smoothing 1"),
+        ({"max_skipped": 0}, "--max_skipped 0"),
+        ({"compile": "max-autotune", "accumulate": 2}, "--compile=max-autotune with --accumulate"),
+    ],
+)
+def test_options_that_cannot_be(options, flag):
+    with pytest.raises(BadInputError, match=flag):
+        FitOptions(**options)
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0, math.nan])
+def test_averages_that_cannot_be(decay):
+    with pytest.raises(BadInputError, match="--ema"):
+        average_weights(plain_network(), decay)
+
+
+# ----------------------------------------------------------------------------------------------------- compiling
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Networks are compiled for real up to the code of the kernels, which needs a compiler; -> the sizes that were."""
+    sizes = []
+
+    def backend(graph, inputs):
+        sizes.extend(len(tensor) for tensor in inputs if tensor.ndim == 2 and not tensor.requires_grad)  # the clips
+        return graph.forward
+
+    def compile_in_place(network, *, mode, dynamic, compile=nn.Module.compile):
+        assert (mode, dynamic) == ("default", False)
+        compile(network, backend=backend, dynamic=dynamic)
+
+    monkeypatch.setattr(nn.Module, "compile", compile_in_place)
+    torch._dynamo.reset()
+    yield sizes
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("accumulate, sizes", [(1, [5]), (2, [3, 2])])
+def test_a_compiled_network_trains_as_it_does_otherwise(compiled, accumulate, sizes):
+    """Once for each size of a part; validation, the average and the way back from a bad batch as ever."""
+    results = []
+    data = batches(5)
+    data[2].clips[0, 0] = math.nan
+    for mode in ("off", "default"):
+        net = network()
+        options = FitOptions(compile=mode, accumulate=accumulate)
+        average = average_weights(net, 0.5)
+        options.compile_network(net)
+        optimizer = build_optimizer(net, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
+        torch.manual_seed(4)
+        steps, scored = [], []
+        for step in fit(net, data, optimizer, step_schedule(0.1, (), 1.0), device=CPU, first=0, options=options,
+                        average=average):  # fmt: skip
+            steps.append((float(step.loss), bool(step.skipped)))
+            scored += [logits for _, _, logits in predict(net, batches(1, size=4), device=CPU)]
+        assert list(net.state_dict()) == list(network().state_dict())
+        results.append((steps, scored, net.state_dict(), average.module.state_dict()))
+    assert compiled == sizes
+    (steps, scored, weights, averages), (others, other_scored, other_weights, other_averages) = results
+    assert [skipped for _, skipped in steps] == [skipped for _, skipped in others] == [False, False, True, False, False]
+    assert [loss for loss, _ in steps] == pytest.approx([loss for loss, _ in others], rel=1e-5, nan_ok=True)
+    for one, other in zip(scored, other_scored, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+    for one, other in ((weights, other_weights), (averages, other_averages)):
+        for name, tensor in one.items():
+            assert torch.allclose(tensor, other[name], rtol=1e-4, atol=1e-6), name
+
+
+def test_without_a_compiler(monkeypatch):
+    """torch's own words, when it is told of a compiler that is not there."""
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
+    net, options = plain_network(), FitOptions(compile="default")
+    options.compile_network(net)
+    torch._dynamo.reset()
+    with pytest.raises(EnvironmentFaultError) as caught:
+        train(net, batches(1))
+    torch._dynamo.reset()
+    text = str(caught.value)
+    assert "cannot be compiled" in text and "C++ compiler" in text and "--compile" in text and "\n" not in text
+
+
+# --------------------------------------------------------------------------------------------------------- memory
+
+MEMORY_ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.0 GiB. GPU 0 has a total capacity of 8 GiB"),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"
+    ),
+]
+
+
+def network_that_fails(error: Exception) -> nn.Module:
+    """From its third call on."""
+    net, calls = plain_network(), []
+
+    def hook(module, inputs):
+        calls.append(1)
+        if len(calls) > 2:
+            raise error
+
+    net[0].register_forward_pre_hook(hook)
+    return net
+
+
+@pytest.mark.parametrize("error", MEMORY_ERRORS)
+def test_too_little_memory_to_train(error):
+    net = network_that_fails(error)
+    before = []
+    with pytest.raises(EnvironmentFaultError) as caught:
+        optimizer = build_optimizer(net, learning_rate=0.1, momentum=0.9, weight_decay=0.0)
+        for _ in fit(net, batches(3), optimizer, step_schedule(0.1, (), 1.0), device=CPU, first=0):
+            before.append([p.detach().clone() for p in net.parameters()])
+    text = str(caught.value)
+    assert len(before) == 2 and all(torch.equal(a, b) for a, b in zip(before[1], net.parameters(), strict=True))
+    assert "\n" not in text and caught.value.exit_code == 4
+    for part in ("out of memory: Network, 5 clips of 6 in a batch on cpu", "--accumulate=2", "--amp", "as 2 here"):
+        assert part in text
+
+
+@pytest.mark.parametrize("error", MEMORY_ERRORS)
+def test_too_little_memory_to_predict(error):
+    with pytest.raises(EnvironmentFaultError, match="5 clips .* a smaller --batch_size, as 2 here") as caught:
+        list(predict(network_that_fails(error), batches(3), device=CPU))
+    assert "--accumulate" not in str(caught.value)
+
+
+def test_batch_norm_of_one_value():
+    with pytest.raises(BadInputError, match="5 clips of 6, .* a smaller --accumulate, or --batch_norm=frozen$"):
+        train(network(), batches(1), accumulate=5)
+
+
+def test_other_errors_are_seen_as_they_are():
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        train(network_that_fails(RuntimeError("a fault of ours")), batches(3))
+
+
+# ------------------------------------------------------------------------------------------- rates and groups
+
+
+@pytest.mark.parametrize(
+    ("iteration", "rate"), [(1, 2.0), (26, 1 + math.sqrt(0.5)), (51, 1.0), (76, 1 - math.sqrt(0.5)), (101, 0.0), (200, 0.0)]
+)  # fmt: skip
+def test_cosine_schedule(iteration, rate):
+    assert cosine_schedule(2.0, 100)(iteration) == pytest.approx(rate, abs=1e-12)
+
+
+@pytest.mark.parametrize(("iteration", "rate"), [(1, 0.2), (2, 0.4), (4, 0.8), (5, 1.0), (6, 1.0), (7, 0.1)])
+def test_warm_up_before_steps(iteration, rate):
+    assert warm_up(step_schedule(1.0, (6,), 0.1), 5)(iteration) == pytest.approx(rate)
+
+
+def test_warm_up_before_a_cosine():
+    cosine = cosine_schedule(1.0, 50)
+    assert [warm_up(cosine, 2)(n) for n in (1, 2, 3)] == pytest.approx([0.5 * cosine(1), cosine(2), cosine(3)])
+    assert [warm_up(cosine, 0)(n) for n in (1, 2, 3)] == [cosine(1), cosine(2), cosine(3)]
+
+
+def grouped(optimizer, net) -> dict[str, tuple[float, float]]:
+    names = {p: name for name, p in net.named_parameters()}
+    return {
+        names[p]: (g["lr_factor"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]
+    }  # fmt: skip
+
+
+def test_groups_of_the_papers():
+    net = pictures_network()
+    optimizer = build_optimizer(
+        net,
+        learning_rate=0.1,
+        momentum=0.9,
+        weight_decay=0.5,
+        first_layer=net[0],
+        first_layer_factor=5,
+        norm_decay=False,
+    )
+    assert grouped(optimizer, net) == {
+        "0.weight": (5, 0.5), "0.bias": (10, 0), "1.weight": (1, 0), "1.bias": (2, 0), "5.weight": (1, 0.5), "5.bias": (2, 0)
+    }  # fmt: skip
+
+
+def test_groups_of_plain_training_are_those_of_old_checkpoints():
+    """Two, weights and biases, each in the network's order: an optimizer's state is found by position."""
+    net = pictures_network()
+    optimizer = build_optimizer(net, learning_rate=0.1, momentum=0.9, weight_decay=0.0)
+    weights, biases = optimizer.param_groups
+    assert [id(p) for p in weights["params"]] == [id(net[k].weight) for k in (0, 1, 5)]
+    assert [id(p) for p in biases["params"]] == [id(net[k].bias) for k in (0, 1, 5)]
+    assert weights.keys() == {*torch.optim.SGD(net.parameters(), lr=0.1).param_groups[0], "lr_factor"}
+
+
+# --------------------------------------------------------------------------------------------------- predictions
+
+
+@pytest.mark.parametrize("was_training", [True, False])
+def test_predict_restores_the_mode_and_keeps_no_gradients(was_training):
+    net = network().train(was_training)
+    before = copy.deepcopy(net.state_dict())
+    data = batches(3)
+    for (clips, _, labels, numbers, _), (n, t, logits) in zip(data, predict(net, data, device=CPU), strict=True):
+        assert torch.equal(n, numbers) and torch.equal(t, labels)
+        assert logits.shape == (5, 4) and logits.dtype == torch.float32 and not logits.requires_grad
+        with torch.no_grad():
+            assert torch.equal(logits, copy.deepcopy(net).eval()(clips))
+    assert net.training == was_training
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_predict_restores_the_mode_when_left_early():
+    net = network().train()
+    scored = predict(net, batches(3), device=CPU)
+    next(scored)
+    scored.close()
+    assert net.training and torch.is_grad_enabled()
+
+
+def test_gradients_stay_on_between_two_predictions():
+    """The caller's loop runs while `predict` waits; its gradients are its own business."""
+    net = network()
+    for _ in predict(net, batches(2), device=CPU):
+        assert torch.is_grad_enabled()
+
+
+def test_evaluate_by_hand():
+    logits = torch.log(torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.1, 0.2, 0.3, 0.4], [0.25, 0.25, 0.25, 0.25]]))
+    first = (torch.arange(2), torch.tensor([0, 1]), logits[:2])
+    second = (torch.arange(2), torch.tensor([2, -1]), logits[[2, 0]])  # the second row has no label
+    result = evaluate([first, second])
+    expected = -torch.log(torch.tensor([0.7, 0.2, 0.25])).mean()
+    assert result.loss == pytest.approx(float(expected), rel=1e-6)
+    # Row 0 is right; of row 1 the true class is third; in row 2 all are equal, and a tie is an error.
+    assert result.top1 == pytest.approx(1 / 3) and result.top3 == pytest.approx(2 / 3)
+    assert result.confusion.tolist() == [[1, 0, 0, 0], [0, 0, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_evaluate_weighs_clips_not_batches():
+    right, wrong = torch.tensor([[9.0, 0.0]]), torch.tensor([[0.0, 9.0]])
+    label = torch.tensor([0])
+    assert evaluate([(label, label.repeat(3), right.repeat(3, 1)), (label, label, wrong)]).top1 == 0.75
+
+
+def test_meter():
+    meter = Meter()
+    assert meter.mean == 0.0
+    meter.update(1.0, 3)
+    meter.update(torch.tensor(5.0), 1)
+    assert (float(meter.last), meter.mean) == (5.0, 2.0)
+    again = Meter()
+    again.load_state(meter.state())
+    for m in (meter, again):
+        m.update(torch.tensor(0.1), 7)
+    assert again.mean == meter.mean and again.state() == meter.state()
+    meter.reset()
+    assert meter.state() == {"last": 0.0, "sum": 0.0, "count": 0}
+
+
+def test_meter_leaves_out_what_was_skipped():
+    meter, reference = Meter(), Meter()
+    for value, skipped in [(1.5, False), (math.nan, True), (4.0, False), (math.inf, True)]:
+        meter.update(torch.tensor(value), 2, skipped=torch.tensor(skipped))
+        if not skipped:
+            reference.update(torch.tensor(value), 2)
+    assert meter.state() == reference.state() == {"last": 4.0, "sum": 11.0, "count": 4}
+    assert meter.mean == 2.75 and type(meter.state()["count"]) is int
+
+
+def test_progress_is_that_of_the_steps_that_counted():
+    data = batches(6)
+    data[3].clips[0, 0] = math.nan
+    steps, _ = train(plain_network(), data)
+    progress, again = Progress(), Progress()
+    assert progress.take_skipped() == []
+    for step in steps[:2]:
+        progress.add(step)
+    assert progress.take_skipped() == []
+    progress.unreadable, progress.best_top1 = 3, 0.25
+    again.load_state(progress.state())
+    for one in (progress, again):
+        for step in steps[2:]:
+            one.add(step)
+    assert [step.iteration for step in progress.take_skipped()] == [4] and progress.take_skipped() == []
+    assert again.state() == progress.state() and (again.unreadable, again.best_top1) == (3, 0.25)
+    counted = [float(step.loss) for step in steps if not step.skipped]
+    numbers = progress.values()
+    assert numbers["mean_loss"] == pytest.approx(sum(counted) / 5, rel=1e-5) and numbers["loss"] == counted[-1]
+    assert numbers["mean_seconds"] == pytest.approx(sum(step.seconds for step in steps) / 6)
+    progress.reset()
+    assert progress.values()["mean_loss"] == 0 and progress.unreadable == 3
+
+
+def test_a_state_of_an_older_version_has_no_unreadable_images():
+    progress = Progress()
+    state = progress.state()
+    del state["unreadable"]
+    progress.load_state(state)
+    assert progress.unreadable == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
+def test_nothing_in_the_loop_waits_for_the_gpu(amp):
+    device = torch.device("cuda")
+    net = pictures_network().to(device)
+    data = [Batch(*(t.pin_memory() for t in one[:4])) for one in picture_batches(8, 3, 7, 7)]
+    data[3].clips[0, 0, 0, 0] = math.nan
+    optimizer = build_optimizer(net, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
+    options = FitOptions(amp=amp, channels_last=True, clip_norm=1.0, label_smoothing=0.1, accumulate=2, max_skipped=100)
+    average, scaler, meter, steps = average_weights(net, 0.9), options.scaler(device), Meter(), []
+    run = fit(net, data, optimizer, step_schedule(0.1, (), 1.0), device=device, first=0, options=options,
+              average=average, scaler=scaler)  # fmt: skip
+    steps.append(next(run))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step in run:
+            meter.update(step.loss, step.batch_size, skipped=step.skipped)
+            steps.append(step)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert [step.iteration for step in steps if step.skipped] == [4]
+    assert math.isfinite(meter.mean)
+    assert all(bool(torch.isfinite(t).all()) for t in [*net.state_dict().values(), *average.state_dict().values()])
+
+
+def test_devices(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == choose_device("cpu") == CPU
+    for word in ("cuda", "cuda:1", "mps", "meta", "gpu", ""):
+        with pytest.raises(EnvironmentFaultError, match="--device"):
+            choose_device(word)
+    with pytest.raises(EnvironmentFaultError, match="--ngpu=2, but 0 GPUs"):
+        choose_device("auto", num_gpus=2)

@@ -1,0 +1,64 @@
+"""What a training shows of itself: the page, the matrix and the event files say what its log says."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from tests.monitor.test_page import points_of_page
+from twostream.monitor.log import read_confusion, read_log
+
+RUN = "kinetics-squeezenet1_1-farneback-sl02-g1-fs6-4-000500"
+SMALL = ["--arch=squeezenet1_1", "--input_type=farneback", "--seq_len=2", "--input_size=32", "--batch_size=4", "--workers=0",
+         "--pretrained=False", "--print_freq=1"]  # fmt: skip
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def train(run_program, toy_root, tmp_path):
+    def run(*words, **environment):
+        words = [f"--root={toy_root}", f"--save_root={tmp_path}", *SMALL, *words]
+        return run_program("train.py", *words, env=ONE_THREAD | environment)
+
+    return run
+
+
+def test_everything_shows_the_same_numbers(train, tmp_path):
+    """Also after the run went on; and what is not a terminal gets lines of text, without a bar."""
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for words in (["--max_iterations=2"], ["--max_iterations=4", "--resume"]):
+        result = train(*words, "--val_interval=2", "--tensorboard")
+        assert result.returncode == 0 and "\r" not in result.stdout + result.stderr
+        assert re.search(r"\[1/6\].* ETA 0:00:\d\d$|\[3/6\].* ETA 0:00:\d\d$", result.stdout, re.MULTILINE)
+    run_dir = tmp_path / RUN
+    entries = read_log(run_dir)
+    trained = [(e["iteration"], e["mean_loss"]) for e in entries if e["event"] == "train"]
+    validations = [e for e in entries if e["event"] == "validation"]
+    assert [iteration for iteration, _ in trained] == [1, 2, 3, 4]
+
+    text = (run_dir / "curves.html").read_text()
+    curves = points_of_page(text)
+    assert curves["Train & Val Losses"]["Train-Loss"] == [pytest.approx(point, abs=0.01) for point in trained]
+    top1 = [(e["iteration"], 100 * e["top1"]) for e in validations]
+    assert curves["Train & Val Accuracies"]["valTop1"] == [pytest.approx(point, abs=0.5) for point in top1]
+    assert "What the network sees, iteration 4<" in text and "Confusion at validation, iteration 4<" in text
+    assert "ended" in text
+
+    iteration, matrix, classes = read_confusion(run_dir, last=4)
+    assert (iteration, classes) == (4, tuple(json.loads((run_dir / "stream.json").read_text())["stream"]["classes"]))
+    assert matrix.sum() == 4 and np.trace(matrix) / 4 == validations[-1]["top1"]
+
+    accumulator = events.EventAccumulator(str(run_dir / "tensorboard"))
+    accumulator.Reload()
+    assert [(e.step, e.value) for e in accumulator.Scalars("loss/Train-Loss")] == [pytest.approx(p) for p in trained]
+    assert [image.step for image in accumulator.Images("inputs")] == [1, 2, 3, 4]  # first ones, and at validations
+
+
+def test_a_missing_tensorboard_is_said_before_training(train, tmp_path):
+    broken = tmp_path / "path" / "tensorboard"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError")
+    result = train("--max_iterations=1", "--tensorboard", PYTHONPATH=str(broken.parent))
+    assert result.returncode == 4 and "pip install" in result.stderr.splitlines()[-1]
+    assert not list((tmp_path / RUN).glob("checkpoint*"))

@@ -1,0 +1,325 @@
+"""Flow by a process of its own: the images of the CPU path, whatever the windows, batches, sizes and codings."""
+
+import os
+import secrets
+import socket
+import threading
+import time
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests import toy
+from tests.conftest import noise_image
+from twostream.errors import EnvironmentFaultError
+from twostream.flow import server as server_module
+from twostream.flow import service
+from twostream.flow.coding import FlowCoding
+from twostream.flow.methods import FARNEBACK_PRESETS, FarnebackParameters, FlowSettings
+from twostream.flow.server import FlowImages, Server, find_device
+from twostream.flow.service import FlowDevice, FlowService, NoGpuError, ServedFlow, Windows
+from twostream.preparation.extraction import ExtractionJob, PairFlow
+from twostream.preparation.plan import make_plan
+from twostream.preparation.settings import ExtractionSettings
+from twostream.video.decoder import Decoder
+
+FARNEBACK = FlowSettings("farneback")
+COLOUR = FlowSettings("farneback", FlowCoding(bound=8, integer_scale=True, planes=False))
+PRESET = FlowSettings("farneback", farneback=FARNEBACK_PRESETS["2d-kinectics"])
+OTHER = FlowSettings("farneback", farneback=FarnebackParameters(0.7, 2, 8, 1, 7, 1.5))
+
+
+class ServerThread:
+    """A server in this process, on the CPU; what is asked before `start` waits."""
+
+    def __init__(self, flow: FlowSettings, *, stored_step: int):
+        self.control, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.device = FlowDevice("test", secrets.token_hex(16), {})
+        self.listener.bind(f"\0{self.device.address}")
+        self.listener.listen()
+        images = FlowImages(
+            torch.device("cpu"),
+            parameters=vars(flow.farneback),
+            chained=stored_step == 1,
+            planes=flow.coding.planes,
+            scale=flow.coding.scale,
+        )
+        self.server = Server(its_end, self.listener, images)
+        self.thread = threading.Thread(target=self.server.run)
+
+    def start(self) -> "ServerThread":
+        self.thread.start()
+        return self
+
+    def close(self) -> None:
+        self.control.close()
+        if self.thread.is_alive():
+            self.thread.join()
+        for key in list((self.server.selector.get_map() or {}).values()):
+            key.fileobj.close()
+        self.server.selector.close()
+
+
+@pytest.fixture
+def serve():
+    threads = []
+
+    def run(flow: FlowSettings = FARNEBACK, *, stored_step: int = 1) -> ServerThread:
+        threads.append(ServerThread(flow, stored_step=stored_step))
+        return threads[-1]
+
+    yield run
+    for thread in threads:
+        thread.close()
+
+
+def moving(num_frames: int, *, height: int = 40, width: int = 56, seed: int = 0) -> list[np.ndarray]:
+    """Grey frames of a smooth picture that moves by 2 pixels a frame."""
+    wide = cv2.cvtColor(noise_image(seed, height=height, width=width + 2 * num_frames), cv2.COLOR_RGB2GRAY)
+    return [np.ascontiguousarray(wide[:, 2 * k : 2 * k + width]) for k in range(num_frames)]
+
+
+def images_of(flow_images: PairFlow | ServedFlow, frames: list[np.ndarray]) -> list[tuple[int, np.ndarray]]:
+    """All flow images of a video, as a Track takes them: each set is used before the next call."""
+    calls = [lambda frame=frame: flow_images.add(frame) for frame in frames]
+    return [(index, image.copy()) for call in (*calls, flow_images.finish) for index, image in call()]
+
+
+def assert_same(found: list[tuple[int, np.ndarray]], expected: list[tuple[int, np.ndarray]]) -> None:
+    """The contract of flow_torch.py with OpenCV."""
+    assert [index for index, _ in found] == [index for index, _ in expected]
+    one, two = (np.stack([image for _, image in images]).astype(int) for images in (found, expected))
+    assert one.shape == two.shape
+    difference = np.abs(one - two)
+    assert (difference == 0).mean() >= 0.9995
+    assert (difference <= 1).mean() >= 0.9999
+
+
+# ------------------------------------------------------------------------------------------------------- the images
+
+
+@pytest.mark.parametrize("flow", [FARNEBACK, COLOUR, PRESET, OTHER], ids=["planes", "colour", "preset", "other"])
+@pytest.mark.parametrize("stored_step", [1, 3])
+def test_images_are_those_of_opencv(serve, flow, stored_step):
+    frames = moving(50)
+    device = serve(flow, stored_step=stored_step).start().device
+    with closing(ServedFlow(flow, stored_step=stored_step, device=device)) as served:
+        found = images_of(served, frames)
+    assert_same(found, images_of(PairFlow(flow, stored_step=stored_step), frames))
+    assert (found[0][1] != 128).any()
+
+
+@pytest.mark.parametrize("stored_step", [1, 2, 3])
+def test_every_number_of_frames_around_the_windows(serve, monkeypatch, stored_step):
+    """None is lost, doubled or taken from another pair, wherever a window ends."""
+    monkeypatch.setattr(service, "WINDOW_FRAMES", 4)
+    device = serve(stored_step=stored_step).start().device
+    for num_frames in range(1, 15):
+        frames = moving(num_frames, seed=num_frames)
+        with closing(ServedFlow(FARNEBACK, stored_step=stored_step, device=device)) as served:
+            assert_same(images_of(served, frames), images_of(PairFlow(FARNEBACK, stored_step=stored_step), frames))
+
+
+@pytest.mark.parametrize("stored_step", [1, 2])
+def test_windows_of_several_videos_share_a_batch(serve, stored_step):
+    """Two sizes of frames, three videos of each, all asked before the server looks."""
+    sizes = [(40, 56), (32, 48)] * 3
+    videos = [moving(5 + k, height=h, width=w, seed=k) for k, (h, w) in enumerate(sizes)]
+    server = serve(stored_step=stored_step)
+    server.server.flow_images.chunk = lambda height, width: 100
+    served = [ServedFlow(FARNEBACK, stored_step=stored_step, device=server.device) for _ in videos]
+    for flow_images, frames in zip(served, videos, strict=True):
+        for frame in frames:
+            assert flow_images.add(frame) == []
+        list(flow_images._send())
+        server.server._accept()
+    for key in list(server.server.selector.get_map().values()):
+        for _ in ("memory", "request"):
+            if key.data:
+                server.server._read(key.data)
+    server.start()
+    for flow_images, frames in zip(served, videos, strict=True):
+        found = [(index, image.copy()) for index, image in flow_images.finish()]
+        flow_images.close()
+        assert_same(found, images_of(PairFlow(FARNEBACK, stored_step=stored_step), frames))
+    server.close()
+    report = server.server.report()
+    assert report.pairs == sum(-(-(len(frames) - (stored_step == 1)) // stored_step) for frames in videos)
+    last_pairs = sum(len(frames) % 2 for frames in videos) if stored_step == 2 else 0  # asked at the end, alone
+    assert report.batches <= 2 + last_pairs
+    assert 0 < report.busy_seconds <= report.seconds
+
+
+def test_real_videos_of_two_sizes(serve, shared_data):
+    device = serve().start().device
+    for name in ("ut_interaction/videos/kicking/11_12_2.avi", "samples/v_ApplyEyeMakeup_g01_c01.avi"):
+        with closing(iter(Decoder(shared_data / name, short_side=128))) as decoder:
+            frames = [cv2.cvtColor(next(decoder), cv2.COLOR_RGB2GRAY) for _ in range(16)]
+        with closing(ServedFlow(FARNEBACK, stored_step=1, device=device)) as served:
+            assert_same(images_of(served, frames), images_of(PairFlow(FARNEBACK, stored_step=1), frames))
+
+
+def test_frames_that_change_their_size_are_refused(serve):
+    with closing(ServedFlow(FARNEBACK, stored_step=1, device=serve().start().device)) as served:
+        for frame in moving(3):
+            served.add(frame)
+        with pytest.raises(ValueError, match=r"\(30, 20\) pixels after some of \(56, 40\)"):
+            served.add(np.zeros((20, 30), np.uint8))
+
+
+def test_windows_are_bounded():
+    assert Windows(256, 340, True).num_frames == service.WINDOW_FRAMES
+    for height, width in ((1080, 1920), (4608, 8192), (1, 1)):
+        windows = Windows(height, width, False)
+        assert windows.num_frames % 2 == 0 and windows.num_frames >= 2
+        assert windows.num_frames == 2 or windows.num_frames * 4 * height * width <= service.WINDOW_BYTES
+
+
+# ------------------------------------------------------------------------------------------------------- when it fails
+
+
+@pytest.mark.parametrize("most", [5, 1])
+def test_too_little_memory_is_tried_with_fewer_pairs(monkeypatch, most):
+    tried = []
+
+    class Small(server_module.Farneback):
+        def sequence(self, frames, *, chunk):
+            tried.append(chunk)
+            if chunk > most:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+            return super().sequence(frames, chunk=chunk)
+
+        def chunk(self):
+            return 40
+
+    images = FlowImages(torch.device("cpu"), parameters={}, chained=True, planes=True, scale=6.4)
+    windows = [torch.from_numpy(np.stack(moving(9)))]
+    expected = images.start(windows)
+    monkeypatch.setattr(server_module, "Farneback", Small)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    images.method.cache_clear()
+    assert torch.equal(images.start(windows), expected)
+    assert tried == [40, 20, 10, 5, 2, 1][: {5: 4, 1: 6}[most]]
+    images.start(windows)
+    assert tried[-1] == tried[-2] == most  # it has learnt
+
+
+def test_memory_too_small_for_one_pair_is_said(monkeypatch):
+    def fail(*frames, chunk):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    monkeypatch.setattr(server_module.Farneback, "sequence", fail)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    images = FlowImages(torch.device("cpu"), parameters={}, chained=True, planes=True, scale=6.4)
+    with pytest.raises(torch.OutOfMemoryError):
+        images.start([torch.zeros(3, 16, 16, dtype=torch.uint8)])
+
+
+def test_a_server_that_ends_or_hangs_is_an_error_of_the_machine(serve, monkeypatch):
+    server = serve().start()
+    with closing(ServedFlow(FARNEBACK, stored_step=1, device=server.device)) as served:
+        served.add(np.zeros((16, 16), np.uint8))
+        served.add(np.zeros((16, 16), np.uint8))
+        server.close()
+        with pytest.raises(EnvironmentFaultError, match="flow on test: its process has ended.*--flow_device=cpu"):
+            served.finish()
+    with closing(ServedFlow(FARNEBACK, stored_step=1, device=server.device)) as late:
+        late.add(np.zeros((16, 16), np.uint8))
+        with pytest.raises(EnvironmentFaultError, match="its process has ended"):
+            late.add(np.zeros((16, 16), np.uint8))
+    monkeypatch.setattr(service, "ANSWER_SECONDS", 0.1)
+    with closing(ServedFlow(FARNEBACK, stored_step=1, device=serve().device)) as waiting:  # that one is never started
+        waiting.add(np.zeros((16, 16), np.uint8))
+        waiting.add(np.zeros((16, 16), np.uint8))
+        with pytest.raises(EnvironmentFaultError, match="no answer in 0.1 s"):
+            waiting.finish()
+
+
+def test_a_worker_that_leaves_in_mid_window_disturbs_nobody_and_leaves_no_memory(serve):
+    server = serve()
+    frames = moving(6)
+    for _ in range(3):
+        gone = ServedFlow(FARNEBACK, stored_step=1, device=server.device)
+        for frame in frames:
+            gone.add(frame)
+        list(gone._send())
+        gone.close()
+    server.start()
+    with closing(ServedFlow(FARNEBACK, stored_step=1, device=server.device)) as served:
+        assert_same(images_of(served, frames), images_of(PairFlow(FARNEBACK, stored_step=1), frames))
+    del gone, served
+    for _ in range(200):
+        maps = Path("/proc/self/maps").read_text()
+        if "memfd:flow" not in maps:
+            break
+        time.sleep(0.05)
+    assert "memfd:flow" not in maps
+    assert not [fd for fd in os.listdir("/proc/self/fd") if "memfd:flow" in _target(fd)]
+
+
+def _target(descriptor: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except FileNotFoundError:
+        return ""
+
+
+# ------------------------------------------------------------------------------------------------------ the process
+
+
+def test_the_process_starts_answers_reports_and_ends():
+    with FlowService("torch-cpu", FARNEBACK, stored_step=1) as service:
+        assert service.device.name == "torch-cpu" and service.note == ""
+        assert service.device.made_by == {"device": "cpu", "torch": torch.__version__}
+        assert service.report().pairs == 0
+        frames = moving(4)
+        with closing(ServedFlow(FARNEBACK, stored_step=1, device=service.device)) as served:
+            assert_same(images_of(served, frames), images_of(PairFlow(FARNEBACK, stored_step=1), frames))
+        report = service.report()
+        assert report.pairs == 3 and report.to_text().startswith("3 pairs, ")
+        process = service.process
+        process.kill()
+        process.wait()
+        assert service.report() is None
+    assert process.poll() is not None
+
+
+def test_devices_that_are_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(LookupError, match="no GPU"):
+        find_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [str(find_device(name)) for name in ("cuda", "cuda:1", "torch-cpu")] == ["cuda:0", "cuda:1", "cpu"]
+    with pytest.raises(ValueError, match="cuda:0 to cuda:1"):
+        find_device("cuda:2")
+
+
+def test_no_gpu_is_told_from_other_faults(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(NoGpuError, match="no GPU that torch"):
+        FlowService("cuda", FARNEBACK, stored_step=1)
+    monkeypatch.setattr(service.sys, "executable", "/bin/false")
+    with pytest.raises(EnvironmentFaultError, match="--flow_device=cuda: its process"):
+        FlowService("cuda", FARNEBACK, stored_step=1)
+
+
+# --------------------------------------------------------------------------------------------------------- the plan
+
+
+def test_plan_does_not_count_flow_that_is_computed_elsewhere(tmp_path):
+    toy.write_video(tmp_path / "v.mkv", toy.frames(0, "red", "left"))
+    slow = FlowSettings("farneback", farneback=FarnebackParameters(iterations=100))
+    settings = ExtractionSettings(short_side=0, flow=(slow,))
+    job = ExtractionJob(str(tmp_path / "data"), "v", str(tmp_path / "v.mkv"), settings)
+    here = make_plan([job], num_workers=1)
+    there = make_plan([replace(job, flow_device=FlowDevice("cuda:0", "nobody", {}))], num_workers=1)
+    assert there.seconds < 0.7 * here.seconds
+    assert (there.num_images, there.num_bytes) == (here.num_images, here.num_bytes)
+    assert "or more: as long as flow on cuda:0 takes" in there.to_text() and "cuda" not in here.to_text()

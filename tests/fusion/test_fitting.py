@@ -1,0 +1,131 @@
+"""Fitted weights: they find what is there, and no video is judged by weights that have seen its label."""
+
+import numpy as np
+import pytest
+import scipy.optimize
+
+from twostream.errors import BadInputError
+from twostream.fusion import fitting
+from twostream.fusion.consensus import softmax
+
+METHODS = sorted(fitting.METHODS)
+
+
+def streams(num_videos=300, num_classes=5, *, strengths=(3.0, 1.0), seed=0):
+    """Probabilities of two streams that know the labels, each as well as its strength."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, num_classes, num_videos)
+    truth = labels[:, None] == np.arange(num_classes)
+    return [softmax(strength * truth + rng.normal(size=truth.shape)) for strength in strengths], labels
+
+
+def loss(weights, probabilities, labels):
+    rows = np.arange(len(labels))
+    return -np.mean(np.log(sum(w * p[rows, labels] for w, p in zip(weights, probabilities, strict=True))))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_global_weights_are_the_most_likely_ones(seed):
+    """Against SciPy's search along the one number that two weights are."""
+    probabilities, labels = streams(seed=seed)
+    best = scipy.optimize.minimize_scalar(
+        lambda w: loss((w, 1 - w), probabilities, labels), bounds=(0, 1), method="bounded", options={"xatol": 1e-9}
+    )
+    weights = fitting.fit_weights("global", probabilities, labels).weights
+    assert weights.sum() == pytest.approx(1)
+    assert weights[0] == pytest.approx(best.x, abs=1e-4)
+
+
+def test_three_streams_one_of_them_noise():
+    probabilities, labels = streams(strengths=(3.0, 3.0, 0.0))
+    weights = fitting.fit_weights("global", probabilities, labels).weights
+    assert weights[2] < 0.05 and weights[:2].min() > 0.2
+
+
+@pytest.mark.parametrize("factor", [0.25, 1.0, 4.0])
+def test_temperature_is_the_most_likely_one(factor):
+    """Logits that were multiplied want to be divided again."""
+    rng = np.random.default_rng(0)
+    true = softmax(rng.normal(size=(5000, 4)) * 2)
+    labels = (true.cumsum(axis=1) < rng.random((5000, 1))).sum(axis=1)  # drawn with these probabilities
+    spoilt = softmax(factor * np.log(true))
+    fitted = fitting.fit_weights("temperature", [spoilt, spoilt], labels).temperatures
+    assert fitted == pytest.approx([factor, factor], rel=0.1)
+
+    def by_scipy(exponent):
+        powers = spoilt**exponent
+        return -np.mean(np.log(powers[np.arange(5000), labels] / powers.sum(axis=1)))
+
+    best = scipy.optimize.minimize_scalar(by_scipy, bounds=(0.05, 20), method="bounded", options={"xatol": 1e-9})
+    assert 1 / fitted[0] == pytest.approx(best.x, rel=1e-4)
+
+
+def test_class_weights_follow_who_knows_the_class():
+    """The first stream knows classes 0 and 1, the second 2 and 3; one weight a stream cannot say so."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 800)
+    truth = labels[:, None] == np.arange(4)
+    knows = labels[:, None] < 2
+    probabilities = [softmax(4 * truth * k + rng.normal(size=truth.shape)) for k in (knows, ~knows)]
+    weights = fitting.fit_weights("class", probabilities, labels).weights
+    assert weights.shape == (2, 4) and np.allclose(weights.sum(axis=0), 1)
+    assert weights[0, :2].min() > 0.7 and weights[0, 2:].max() < 0.3
+
+
+def test_class_without_videos_has_the_weights_of_all():
+    probabilities, labels = streams(num_classes=5)
+    kept = labels != 4
+    of_class = fitting.fit_weights("class", [p[kept] for p in probabilities], labels[kept]).weights
+    of_all = fitting.fit_weights("global", [p[kept] for p in probabilities], labels[kept]).weights
+    np.testing.assert_allclose(of_class[:, 4], of_all, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_video_is_judged_by_weights_that_saw_its_label(method):
+    """Whatever its label becomes, its own fused scores stay, to the last bit; those of other folds move."""
+    probabilities, labels = streams(60)
+    truth = fitting.cross_fit(method, probabilities, labels).scores
+    moved = np.zeros(60, bool)
+    for video in range(0, 60, 7):
+        changed = labels.copy()
+        changed[video] = (changed[video] + 2) % 5
+        result = fitting.cross_fit(method, probabilities, changed).scores
+        np.testing.assert_array_equal(result[video], truth[video])
+        moved |= (result != truth).any(axis=1)
+    assert moved.mean() > 0.9
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_cross_fit_is_near_the_fit_of_all_where_videos_are_many(method):
+    probabilities, labels = streams(2000)
+    crossed = fitting.cross_fit(method, probabilities, labels)
+    assert len(crossed.by_fold) == 5
+    np.testing.assert_allclose(crossed.scores, crossed.overall.fuse(probabilities), atol=0.1)
+    for of_fold in crossed.by_fold:
+        np.testing.assert_allclose(of_fold.temperatures, crossed.overall.temperatures, rtol=0.2)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_videos_without_scores_or_label(method):
+    probabilities, labels = streams(50)
+    probabilities[1][7] = np.nan
+    labels[9] = -1
+    scores = fitting.cross_fit(method, probabilities, labels).scores
+    assert np.isnan(scores).all(axis=1).nonzero()[0].tolist() == [7]  # without label it still gets a score
+
+
+def test_too_few_videos_are_refused():
+    probabilities, labels = streams(3)
+    assert len(fitting.cross_fit("global", probabilities, labels).by_fold) == 3
+    labels[1:] = -1
+    with pytest.raises(BadInputError, match="1 videos have a label and scores of all streams, expected at least 2"):
+        fitting.cross_fit("global", probabilities, labels)
+
+
+def test_a_stream_that_excludes_the_truth_breaks_nothing():
+    """Probabilities of exactly 0 and 1, and both streams wrong."""
+    sure = np.eye(3)[[0, 1, 2, 0]]
+    for method in METHODS:
+        fitted = fitting.fit_weights(method, [sure, sure[:, [1, 2, 0]]], np.array([2, 2, 2, 2]))
+        assert np.isfinite(fitted.weights).all() and np.isfinite(fitted.temperatures).all()
+        assert np.isfinite(fitted.fuse([sure, sure])).all()

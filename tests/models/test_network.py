@@ -1,0 +1,388 @@
+"""The contract of every network in BACKBONES, and that ours are the published ones."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional
+
+from twostream.clips.dataset import Batch
+from twostream.engine.loops import fit
+from twostream.engine.optimizer import build_optimizer
+from twostream.errors import BadInputError
+from twostream.flow.coding import FlowCoding, from_planes
+from twostream.models.backbones import BACKBONES, backbone_name
+from twostream.models.network import StreamNetwork, as_seen, build_model
+from twostream.models.vgg import build_reducedfc
+from twostream.models.weights import find_pretrained, load_weights
+from twostream.stream import StreamConfig
+
+NUM_CLASSES = 5
+
+
+def stream(backbone, *, clip_len=1, input_type="rgb", input_size=None, num_classes=NUM_CLASSES) -> StreamConfig:
+    classes = tuple(f"class {k}" for k in range(num_classes))
+    return StreamConfig(input_type, backbone, classes, input_size or BACKBONES[backbone].min_input_size, clip_len)
+
+
+def pictures(size: int, *, count=2, clip_len=1) -> torch.Tensor:
+    """(N, 1, T, H, W, 3)"""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 1, clip_len, size, size, 3), generator=generator, dtype=torch.uint8)
+
+
+# ResNet-101 is ResNet-50 with more of the same blocks, and takes as long as all the others.
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.slow] if name == "resnet101" else []) for name in BACKBONES],
+)
+def backbone(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def network(backbone):
+    """With dropout off, for clips of three frames, at the smallest size. Tests run in order; the last one trains it."""
+    torch.manual_seed(0)
+    return build_model(stream(backbone, clip_len=3), dropout=0.0)
+
+
+def test_logits_of_clips(backbone, network):
+    with torch.no_grad():
+        logits = network(pictures(BACKBONES[backbone].min_input_size, clip_len=3))
+    assert logits.shape == (2, NUM_CLASSES) and logits.dtype == torch.float32
+    # A new head gives all classes nearly the same score: features are of order 1, its weights of order HEAD_STD.
+    assert logits.abs().max() < 1
+
+
+def test_a_head_below_zero_still_learns(backbone, network):
+    head = network.backbone.get_submodule(BACKBONES[backbone].head)
+    clips = pictures(BACKBONES[backbone].min_input_size, clip_len=3)
+    try:
+        nn.init.constant_(head.bias, -9.0)
+        logits = network(clips)
+        (gradient,) = torch.autograd.grad(functional.cross_entropy(logits, torch.tensor([0, 1])), head.bias)
+    finally:
+        nn.init.zeros_(head.bias)
+    # Five nearly equal scores, two classes seen once each: .2 less 1/2 for those, .2 for the others
+    assert logits.max() < -8 and torch.allclose(gradient, torch.tensor([-0.3, -0.3, 0.2, 0.2, 0.2]), atol=0.1)
+
+
+def test_first_layer_is_widened_and_alone_in_it(backbone, network):
+    first = BACKBONES[backbone].first_layer
+    with torch.device("meta"):
+        single = build_model(stream(backbone)).backbone
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.backbone.state_dict().items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in single.state_dict().items()}
+    assert expected[f"{first}.weight"][1] == 3
+    expected[f"{first}.weight"] = (shapes[f"{first}.weight"][0], 9, *expected[f"{first}.weight"][2:])
+    assert shapes == expected
+    old, new = single.get_submodule(first), network.backbone.get_submodule(first)
+    assert (old.stride, old.padding, old.bias is None) == (new.stride, new.padding, new.bias is None)
+
+
+def test_head_is_the_last_layer(backbone, network):
+    head = network.backbone.get_submodule(BACKBONES[backbone].head)
+    assert isinstance(head, (nn.Linear, nn.Conv2d))  # SqueezeNet scores each place, and averages after
+    assert head.weight.shape[0] == NUM_CLASSES and not head.bias.any()
+
+
+def test_default_size_fits(backbone):
+    size = BACKBONES[backbone].input_size
+    with torch.device("meta"):
+        network = build_model(stream(backbone, input_size=size)).eval()
+        assert network(torch.empty(1, 1, 1, size, size, 3, dtype=torch.uint8)).shape == (1, NUM_CLASSES)
+
+
+def test_too_small_pictures_are_refused(backbone):
+    least = BACKBONES[backbone].min_input_size
+    with pytest.raises(BadInputError, match=f"--input_size {least - 1}, expected {least} or more for {backbone}"):
+        build_model(stream(backbone, input_size=least - 1))
+
+
+def test_dropout_reaches_the_network(backbone):
+    with torch.device("meta"):
+        module = build_model(stream(backbone), dropout=0.37)
+    assert {m.p for m in module.modules() if isinstance(m, nn.Dropout)} == {0.37}
+
+
+@pytest.mark.parametrize("kind, learning", [("train", None), ("partial", 1), ("frozen", 0)])
+def test_batch_norm_of(backbone, kind, learning):
+    """How many of the first ones learn, after any switch between training and evaluation; all others do."""
+    with torch.device("meta"):
+        reference = build_model(stream(backbone))
+        names = [name for name, m in reference.named_modules() if isinstance(m, nn.BatchNorm2d)]
+        if not names and learning is not None:
+            with pytest.raises(BadInputError, match=f"--batch_norm={kind}, but .* no batch norm"):
+                build_model(stream(backbone), batch_norm=kind)
+            return
+        network = build_model(stream(backbone), batch_norm=kind)
+    nn.Sequential(network).eval().train()
+    frozen = set() if learning is None else set(names[learning:])
+    assert {name for name, m in network.named_modules() if not m.training} == frozen
+    expected = {f"{name}.{kind}" for name in frozen for kind in ("weight", "bias")}
+    assert {name for name, p in network.named_parameters() if not p.requires_grad} == expected
+    assert network.state_dict().keys() == reference.state_dict().keys()
+
+
+def test_no_buffers_of_ours_in_the_weights(backbone, network):
+    assert all(name.startswith("backbone.") for name in network.state_dict())
+
+
+def test_saved_weights_come_back(backbone, network, tmp_path):
+    if backbone == "vgg16":
+        pytest.skip("half a gigabyte; see test_vgg16_gives_what_torchvision_gives")
+    config = stream(backbone, clip_len=3)
+    torch.save({"stream": config.to_json(), "weights": network.backbone.state_dict()}, tmp_path / "w.pth")
+    other = build_model(config).backbone
+    report = load_weights(other, tmp_path / "w.pth", config)
+    assert not report.random and not report.skipped
+    for name, tensor in network.backbone.named_parameters():
+        assert torch.equal(other.get_parameter(name), tensor), name
+
+
+def test_one_step_lowers_the_loss(backbone, network):
+    clips, labels = pictures(BACKBONES[backbone].min_input_size, count=4, clip_len=3), torch.tensor([0, 1, 2, 3])
+    network.train()
+    before = functional.cross_entropy(network(clips), labels)
+    before.backward()
+    with torch.no_grad():
+        # Where the loss is nearly straight, a rate of r / |gradient|^2 lowers it by r, whatever the network's scale.
+        squared = sum(p.grad.square().sum() for p in network.parameters())
+        for parameter in network.parameters():
+            parameter -= 0.002 / squared * parameter.grad
+        after = functional.cross_entropy(network(clips), labels)
+    assert 0.0005 < before - after < 0.005
+
+
+# ------------------------------------------------------------------------------------------------ one by one
+
+
+@pytest.mark.parametrize(
+    ("backbone", "pixel", "expected"),
+    [
+        ("inception_v3", (0, 0, 0), (-1, -1, -1)),
+        ("inception_v3", (255, 255, 255), (1, 1, 1)),
+        ("inception_v3", (51, 102, 204), (-0.6, -0.2, 0.6)),
+        ("vgg16", (0, 0, 0), (-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225)),
+        ("vgg16", (255, 255, 255), (2.2489083, 2.4285714, 2.64)),
+        ("vgg16_reducedfc", (123, 117, 104), (0, 0, 0)),
+        ("vgg16_reducedfc", (255, 0, 105), (132, -117, 1)),
+    ],
+)
+@pytest.mark.parametrize("clip_len", [1, 2])
+def test_normalisation(backbone, pixel, expected, clip_len):
+    record = BACKBONES[backbone]
+    network = StreamNetwork(nn.Identity(), mean=record.mean, std=record.std, clip_len=clip_len, modality="rgb")
+    clip = torch.tensor(pixel, dtype=torch.uint8).expand(1, 1, clip_len, 1, 1, 3)
+    # float32 of 255 * mean is off by 1e-5 where pixels are not scaled
+    assert torch.allclose(network(clip).flatten(), torch.tensor(expected).float().repeat(clip_len), atol=2e-5)
+
+
+# ------------------------------------------------------------------------------------- from the loader to the backbone
+
+
+def bare(*, clip_len=1, modality="rgb", backbone=None) -> StreamNetwork:
+    """A network that gives its backbone the pictures as they are stored, in float32."""
+    one = {"mean": (0.0,) * 3, "std": (1 / 255,) * 3}
+    return StreamNetwork(backbone or nn.Identity(), **one, clip_len=clip_len, modality=modality)
+
+
+def seen_by_backbone(network: StreamNetwork, *inputs: torch.Tensor) -> torch.Tensor:
+    seen = []
+    hook = network.backbone.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    network(*inputs)
+    hook.remove()
+    return seen[0]
+
+
+def mirrored_by_definition(clips: np.ndarray, modality: str) -> np.ndarray:
+    """(..., W, C): left and right change places; so does the sign of x-flow, which is v - 128 grey levels."""
+    result = clips[..., ::-1, :].astype(int)
+    if modality == "flow":
+        result[..., 0] = np.minimum(128 - (result[..., 0] - 128), 255)
+    return result
+
+
+@pytest.mark.parametrize("num_segments, clip_len", [(1, 1), (1, 3), (3, 1), (2, 5)])
+@pytest.mark.parametrize("modality", ["rgb", "flow"])
+def test_mirroring_on_the_device_is_its_definition(modality, num_segments, clip_len):
+    channels = 3 if modality == "rgb" else 2
+    clips = np.random.default_rng(0).integers(0, 256, (4, num_segments, clip_len, 6, 7, channels), np.uint8)
+    clips[0, 0, 0, 0, :, 0] = [0, 1, 127, 128, 129, 254, 255]
+    stored, chosen = torch.from_numpy(clips.copy()), torch.tensor([True, False, True, False])
+    network = bare(clip_len=clip_len, modality=modality)
+    some = np.where(chosen.view(4, 1, 1, 1, 1, 1), mirrored_by_definition(clips, modality), clips)
+    for words, stored_or_mirrored in (((), clips), ((chosen,), some), ((torch.zeros(4, dtype=torch.bool),), clips)):
+        expected = stored_or_mirrored
+        if modality == "flow":  # R = x, G = y, B = magnitude, as in a flow image
+            length = np.hypot(expected[..., 0].astype(float) - 128, expected[..., 1].astype(float) - 128)
+            expected = np.concatenate([expected, np.clip(np.rint(length) + 128, 0, 255)[..., None]], axis=-1)
+        pictures = seen_by_backbone(network, stored, *words)
+        # All segments of the first video, then of the second; all channels of frame 0, then of frame 1.
+        assert pictures.dtype == torch.float32 and pictures.shape == (4 * num_segments, 3 * clip_len, 6, 7)
+        for video, segment, frame, channel in np.ndindex(4, num_segments, clip_len, 3):
+            plane = pictures[video * num_segments + segment, 3 * frame + channel]
+            np.testing.assert_array_equal(plane, expected[video, segment, frame, :, :, channel])
+        # Whatever the order in memory of what comes: else convolutions would choose another one by themselves.
+        assert pictures.is_contiguous()
+    np.testing.assert_array_equal(stored, clips)
+
+
+@pytest.mark.parametrize("coding", [FlowCoding(), FlowCoding(bound=8), FlowCoding(20, True)], ids=repr)
+def test_mirroring_a_flow_image_is_mirroring_the_motion(coding):
+    flow = np.random.default_rng(1).uniform(-0.9, 0.9, (24, 32, 2)).astype(np.float32) * np.float32(coding.bound)
+    expected = coding.encode(np.ascontiguousarray(flow[:, ::-1] * np.array([-1, 1], np.float32)))
+    stored = torch.from_numpy(coding.encode(flow)[None, None, None, :, :, :2])
+    seen = as_seen(stored, torch.tensor([True]), "flow")[0, 0, 0].numpy()
+    np.testing.assert_array_equal(seen[..., :2], expected[..., :2])
+    # Of levels that are rounded already
+    assert np.abs(seen[..., 2].astype(int) - expected[..., 2]).max() <= 1
+    planes = np.vstack([coding.encode(flow)[..., k] for k in (0, 1)])
+    np.testing.assert_array_equal(as_seen(stored, None, "flow")[0, 0, 0], from_planes(planes))
+
+
+def test_logits_of_segments_are_averaged():
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, NUM_CLASSES))
+    network = bare(clip_len=2, backbone=head)
+    clips = torch.randint(0, 256, (3, 4, 2, 5, 5, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        logits = network(clips)
+        each = torch.stack([network(clips[:, s : s + 1]) for s in range(4)])
+        # Float32 sums of four terms of order 100, in any order
+        assert torch.allclose(logits, each.mean(dim=0), rtol=1e-5, atol=1e-4)
+        assert logits.std(dim=0).min() > 1e-2, "else any mean would do"
+        with torch.autocast("cpu", torch.bfloat16):
+            assert network(clips).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [("inceptionV3", "inception_v3"), ("inception_v3", "inception_v3"), ("vgg", "vgg16_reducedfc"), ("VGG16", "vgg16")],
+)
+def test_names_of_2d_kinectics_are_accepted(word, name):
+    assert backbone_name(word) == name
+
+
+def test_unknown_name():
+    with pytest.raises(
+        BadInputError, match="network 'resnet1001', expected inception_v3, vgg16, vgg16_reducedfc, resnet"
+    ):
+        backbone_name("resnet1001")
+
+
+def test_unknown_kind_of_batch_norm():
+    with (
+        torch.device("meta"),
+        pytest.raises(BadInputError, match="--batch_norm 'half', expected train, partial, frozen"),
+    ):
+        build_model(stream("resnet18"), batch_norm="half")
+
+
+@pytest.mark.parametrize("kind, learning", [("train", 20), ("partial", 1), ("frozen", 0)])
+def test_frozen_batch_norm_stays_in_a_training_step(kind, learning):
+    """Its statistics, scale and shift stay to the last bit, also under weight decay; the rest of the network learns."""
+    torch.manual_seed(0)
+    network = build_model(stream("resnet18"), batch_norm=kind)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    optimizer = build_optimizer(network, learning_rate=0.1, momentum=0.9, weight_decay=0.1)
+    batch = Batch(pictures(32, count=4), torch.zeros(4, dtype=torch.bool), torch.tensor([0, 1, 2, 3]), torch.arange(4))
+    list(fit(network, [batch, batch], optimizer, lambda _: 0.01, device=torch.device("cpu"), first=0))
+    changed = {name for name, tensor in network.state_dict().items() if not torch.equal(before[name], tensor)}
+    norms = [name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    parts = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+    of_norms = {name for name in before if name.rpartition(".")[0] in norms}
+    assert changed & of_norms == {f"{name}.{part}" for name in norms[:learning] for part in parts}
+    assert changed - of_norms == before.keys() - of_norms
+
+
+def test_reducedfc_is_the_network_of_2d_kinectics():
+    """Its layer numbers are the keys of `vgg16_reducedfc.pth`; at 300 pixels 19x19, then 3x3."""
+    with torch.device("meta"):
+        module = build_reducedfc(NUM_CLASSES, 300, 0.6)
+        base = module.conv_base(torch.empty(1, 3, 300, 300))
+        assert base.shape == (1, 1024, 19, 19)
+        assert module.extra_layers(base).shape == (1, 1024, 3, 3)
+    names = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    numbers = [int(m[1]) for m in (re.fullmatch(r"conv_base\.(\d+)\.weight", name) for name in names) if m]
+    assert numbers == [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28, 31, 33]
+    assert names["conv_base.31.weight"] == (1024, 512, 3, 3) and names["conv_base.33.weight"] == (1024, 1024, 1, 1)
+    assert names["extra_layers.1.weight"] == (1024, 1024, 3, 3)
+    assert names["classifier.1.weight"] == (1024, 9216) and names["classifier.4.weight"] == (NUM_CLASSES, 1024)
+    assert module.conv_base[31].dilation == (6, 6)
+
+
+def normalised(clips, mean, std):
+    channels_first = clips.flatten(0, 2).permute(0, 3, 1, 2)
+    return torchvision.transforms.functional.normalize(channels_first.float() / 255, mean, std)
+
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def test_inception_gives_what_torchvision_gives(tmp_path):
+    """Its file has an auxiliary head, and it turns ImageNet's normalisation into .5 / .5 itself: ours starts there."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.inception_v3(
+        weights=None, num_classes=1000, transform_input=True, init_weights=False
+    ).eval()
+    torch.save(theirs.state_dict(), tmp_path / "inception_v3_google-0cc3c7bd.pth")
+    config = stream("inception_v3", num_classes=1000)
+    ours = build_model(config).eval()
+    report = load_weights(ours.backbone, tmp_path / "inception_v3_google-0cc3c7bd.pth", config)
+    assert not report.random and not report.skipped
+    assert len(report.loaded) == len(ours.backbone.state_dict())
+    clips = pictures(75)
+    with torch.no_grad():
+        expected = theirs(normalised(clips, *IMAGENET))
+        # Two ways to compute the same normalisation in float32, then 90 layers.
+        assert torch.allclose(ours(clips), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize(
+    "name, tensors",
+    [
+        ("resnet18", 102),  # 20 convolutions, 20 x 4 of batch norm, a head with bias; its counters are not said
+        pytest.param("resnet50", 267, marks=pytest.mark.slow),
+        pytest.param("resnet101", 522, marks=pytest.mark.slow),
+        ("squeezenet1_1", 52),
+        ("mobilenet_v3_large", 266),
+    ],
+)
+def test_the_others_give_what_torchvision_gives(tmp_path, name, tensors):
+    """From a file under torchvision's own name, with its 1000 classes."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.get_model(name, weights=None).eval()
+    if name == "squeezenet1_1":
+        theirs.classifier[2] = nn.Identity()  # by design, see imagenet.py
+    path = tmp_path / torchvision.models.get_model_weights(name).IMAGENET1K_V1.url.rpartition("/")[2]
+    torch.save(theirs.state_dict(), path)
+    config = stream(name, num_classes=1000)
+    ours = build_model(config).eval()
+    report = load_weights(ours.backbone, find_pretrained(tmp_path, name), config)
+    assert not report.random and not report.skipped
+    assert len([loaded for loaded in report.loaded if not loaded.endswith("num_batches_tracked")]) == tensors
+    clips = pictures(32)
+    with torch.no_grad():
+        expected = theirs(normalised(clips, *IMAGENET))
+        assert torch.allclose(ours(clips), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    assert float(expected.std()) > 0
+
+
+def test_vgg16_gives_what_torchvision_gives(tmp_path):
+    torch.manual_seed(0)
+    theirs = torchvision.models.vgg16(weights=None, num_classes=NUM_CLASSES, init_weights=False).eval()
+    torch.save(theirs.state_dict(), tmp_path / "vgg16-397923af.pth")
+    config = stream("vgg16")
+    ours = build_model(config).eval()
+    report = load_weights(ours.backbone, tmp_path / "vgg16-397923af.pth", config)
+    assert not report.random and not report.skipped and len(report.loaded) == 32
+    clips = pictures(32)
+    with torch.no_grad():
+        expected = theirs(normalised(clips, *IMAGENET))
+        assert torch.allclose(ours(clips), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    (tmp_path / "vgg16-397923af.pth").unlink()  # half a gigabyte

@@ -1,0 +1,87 @@
+"""The plan: counts from headers, bytes and time from a measured sample, and the disk it must fit on."""
+
+import os
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from tests import toy
+from twostream.flow.methods import FlowSettings
+from twostream.preparation import plan as planning
+from twostream.preparation.extraction import ExtractionJob, extract_video
+from twostream.preparation.plan import Plan, make_plan
+from twostream.preparation.settings import ExtractionSettings
+
+BOTH = ExtractionSettings(short_side=0, flow=(FlowSettings("farneback"),))
+
+
+def jobs(folder, settings=BOTH, *, num=3, store=None, segment=None):
+    for k in range(num):
+        if not (folder / f"{k}.mkv").exists():
+            toy.write_video(folder / f"{k}.mkv", toy.frames(k, "red", "left")[:30], fps=15)
+    return [
+        ExtractionJob(str(folder / "data"), str(k), str(folder / f"{k}.mkv"), settings, segment, store)
+        for k in range(num)
+    ]
+
+
+def test_plan_foretells_what_extraction_writes(tmp_path):
+    plan = make_plan(jobs(tmp_path), num_workers=1)
+    done = [extract_video(job) for job in jobs(tmp_path)]
+    assert (plan.num_videos, plan.num_frames) == (3, 90)
+    assert plan.num_images == sum(result.num_images for result in done) == 180
+    assert plan.num_files == 180 + 3 * 2 * 2  # and for each video and input type a folder and a record
+    assert plan.num_bytes == pytest.approx(sum(r.num_bytes for r in done) + 180 * 4096 / 2, rel=0.2)
+    assert plan.seconds > 0
+
+
+def test_stored_step_and_segment_and_rate_are_counted(tmp_path):
+    assert make_plan(jobs(tmp_path, replace(BOTH, stored_step=5)), num_workers=1).num_images == 36
+    assert make_plan(jobs(tmp_path, segment=(0.0, 1.0)), num_workers=1).num_frames == 45
+    assert make_plan(jobs(tmp_path, replace(BOTH, fps=5)), num_workers=1).num_frames == 30
+
+
+def test_what_is_published_is_not_planned_again(tmp_path):
+    for job in jobs(tmp_path, replace(BOTH, flow=())):
+        extract_video(job)
+    assert make_plan(jobs(tmp_path), num_workers=1).num_images == 90
+
+
+def test_packed_store_needs_few_files(tmp_path):
+    assert make_plan(jobs(tmp_path, store="packed"), num_workers=2).num_files <= 8
+
+
+def test_unreadable_videos_are_left_out_of_the_sample(tmp_path):
+    some = jobs(tmp_path)
+    (tmp_path / "1.mkv").write_text("no video")
+    assert make_plan(some, num_workers=1).num_frames == 90
+    for name in "02":
+        (tmp_path / f"{name}.mkv").write_text("no video")
+    assert make_plan(some, num_workers=1).num_frames == 0
+
+
+@pytest.mark.parametrize(
+    "disk, word",
+    [
+        ({"f_bavail": 10}, "are free"),
+        ({"f_favail": 10}, "files"),
+        ({"f_files": 0, "f_favail": 0}, ""),  # a disk that does not count its files
+        ({}, ""),
+    ],
+)
+def test_shortage_of_the_disk_is_foreseen(tmp_path, monkeypatch, disk, word):
+    large = {"f_bavail": 10**9, "f_frsize": 4096, "f_files": 10**9, "f_favail": 10**9}
+    monkeypatch.setattr(planning.os, "statvfs", lambda folder: SimpleNamespace(**(large | disk)))
+    shortage = make_plan(jobs(tmp_path), num_workers=1).shortage
+    assert word in shortage and bool(word) == bool(shortage)
+
+
+def test_text_has_units():
+    plan = Plan(240_000, 38_400_000, 76_800_000, 768 * 10**9, 77_760_000, 36_000.0, 10**12, 61_000_000)
+    assert plan.to_text() == (
+        "plan: 240000 videos, about 38.4 M frames, 76.8 M images, 10.0 hours\n"
+        "plan: about 768.0 GB in 77.8 M files; 1000.0 GB and 61.0 M files free"
+    )
+    assert plan.shortage == "needs about 77.8 M files, 61.0 M more fit"
+    assert os.linesep in plan.to_text()

@@ -1,0 +1,319 @@
+"""eval.py as a user runs it."""
+
+import dataclasses
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.conftest import REPOSITORY, noise_image
+from tests.tables import CLASSES, make_table
+from twostream.annotations.json_file import write_annotations
+from twostream.annotations.videos import Annotations, Video
+from twostream.engine.run_folder import scores_path, write_stream
+from twostream.frames.jpeg import encode_jpeg
+from twostream.fusion.consensus import Consensus
+from twostream.scores.npz import write_scores
+from twostream.stream import StreamConfig
+
+
+def make_run(save_root, name, table, *, iteration=100):
+    """A run's folder with its scores, as train.py and test.py leave it."""
+    run = save_root / name
+    run.mkdir(parents=True, exist_ok=True)
+    write_stream(run, StreamConfig.from_json(table.stream), {})
+    write_scores(scores_path(run, split=table.split, iteration=iteration), table)
+    return run
+
+
+@pytest.fixture
+def save_root(tmp_path):
+    """Runs of both types; flow was scored twice, perfectly at last. Names say nothing."""
+    make_run(tmp_path, "one", make_table(seed=1))
+    flow = make_table(seed=2, input_type="farneback")
+    make_run(tmp_path, "two", flow, iteration=100)
+    perfect = dataclasses.replace(flow, logits=np.eye(4, dtype=np.float32)[flow.row_labels])
+    make_run(tmp_path, "two", perfect, iteration=1_000_000)
+    return tmp_path
+
+
+def rows_of(path):
+    return {row["name"]: row for row in json.loads(path.read_text())["rows"]}
+
+
+def test_streams_by_run(run_program, save_root):
+    result = run_program("eval.py", f"--save_root={save_root}")
+    assert result.returncode == 0, result.stderr
+    assert f"wrote {save_root}/report.json" in result.stdout
+    assert f"scores: {save_root}/two/scores_val_1000000.npz" in result.stdout
+    rows = rows_of(save_root / "report.json")
+    assert list(rows) == ["RGB", "Flow", "RGB+Flow"]
+    assert rows["Flow"]["video_top1"] == 1
+    for title in ("frame top-1", "frame top-3", "video top-1", "video top-5", "mean error", "mean class acc"):
+        assert title in result.stdout
+
+
+def test_iteration_weights_consensus_and_old_spellings(run_program, save_root):
+    result = run_program(
+        "eval.py", f"--root={save_root}", "--input=rgb,farneback", "--test-iteration=100",
+        "--fusion-weights=0,1", "--consensus=clstk-2", f"--report={save_root}/deep/er/table.json",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    rows = rows_of(save_root / "deep/er/table.json")
+    assert rows["RGB+Flow"] | {"name": "Flow"} == rows["Flow"]
+    assert json.loads((save_root / "deep/er/table.json").read_text())["consensus"] == "clstk-002"
+    assert not (save_root / "report.json").exists()
+
+
+def test_fitted_weights_sweep_and_all_that_can_be_written(run_program, save_root, tmp_path):
+    outputs = {"csv": "videos.csv", "markdown": "t.md", "latex": "t.tex", "challenge": "c.json", "mmaction2": "m.pkl"}
+    result = run_program(
+        "eval.py", f"--save_root={save_root}", "--fit_weights=global,temperature", "--sweep",
+        "--write", *(f"{kind}={tmp_path / name}" for kind, name in outputs.items()),
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    rows = rows_of(save_root / "report.json")
+    assert list(rows)[3:] == ["RGB+Flow fitted: global", "RGB+Flow fitted: temperature"]
+    assert all(f"wrote {tmp_path / name}" in result.stdout for name in outputs.values())
+    assert (tmp_path / "videos.csv").read_text().count("\n") == 4
+    assert "| RGB+Flow fitted: global |" in (tmp_path / "t.md").read_text()
+    assert "video top-1 by rule and share of the scored frames" in result.stdout
+    results = json.loads((tmp_path / "c.json").read_text())["results"]
+    assert results.keys() == {"a", "b", "c"}
+
+
+def test_page_with_pictures_of_the_data_root(run_program, save_root, tmp_path):
+    """Of --root, of --annotations, and of the folder of the data set below; the report is the same as without."""
+    image = encode_jpeg(noise_image(), quality=80, chroma_subsampling=True)
+    data = tmp_path / "data" / "kinetics"
+    for video_id in "abc":
+        (data / "rgb-images" / video_id).mkdir(parents=True)
+        for k in range(1, 6):
+            (data / "rgb-images" / video_id / f"{k:05d}.jpg").write_bytes(image)
+    assert run_program("eval.py", f"--save_root={save_root}").returncode == 0
+    before = (save_root / "report.json").read_text()
+    pages = {"with": [f"--root={data}"], "nested": [f"--root={data.parent}"], "without": []}
+    for name, words in pages.items():
+        result = run_program("eval.py", f"--save_root={save_root}", f"--html={tmp_path}/deep/{name}.html", *words)
+        assert result.returncode == 0 and f"wrote {tmp_path}/deep/{name}.html" in result.stdout, result.stderr
+        text = (tmp_path / "deep" / f"{name}.html").read_text()
+        assert ("data:image/jpeg" in text) == (name != "without")
+        assert f"twostream eval --save_root={save_root}" in text and "scores_val_1000000.npz" in text
+    assert (save_root / "report.json").read_text() == before
+
+
+def test_page_that_cannot_be_written_exits_4(run_program, save_root, tmp_path):
+    """With one line, and the report is there."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.html").mkdir()
+    for path in (tmp_path / "file" / "report.html", tmp_path / "folder.html"):
+        (save_root / "report.json").unlink(missing_ok=True)
+        result = run_program("eval.py", f"--save_root={save_root}", f"--html={path}")
+        assert result.returncode == 4 and result.stderr.count("\n") == 1 and str(path) in result.stderr
+        assert (save_root / "report.json").is_file()
+
+
+def test_submission_for_a_split_without_labels(run_program, tmp_path):
+    """There is nothing to judge, and all that is asked is the file for the challenge."""
+    tables = [
+        make_table(labels=(-1, -1, -1), split="test", seed=seed, input_type=t) for seed, t in enumerate(("rgb", "dis"))
+    ]
+    for table in tables:
+        write_scores(tmp_path / f"{table.stream['input_type']}.npz", table)
+    words = ["eval.py", "--scores", tmp_path / "rgb.npz", tmp_path / "dis.npz", f"--report={tmp_path}/r.json"]
+    result = run_program(*words)
+    assert result.returncode == 3 and "has no labels" in result.stderr
+    result = run_program(*words, "--sweep", "--write", f"challenge={tmp_path}/c.json", f"csv={tmp_path}/v.csv")
+    assert result.returncode == 0, result.stderr
+    best = {i: entries[0]["label"] for i, entries in json.loads((tmp_path / "c.json").read_text())["results"].items()}
+    fused = sum(Consensus.parse("softmax-mean").video_scores(table) for table in tables)
+    assert best == dict(zip("abc", np.array(CLASSES)[fused.argmax(axis=1)].tolist(), strict=True))
+    assert rows_of(tmp_path / "r.json")["RGB+Flow"]["video_top1"] is None
+    assert (tmp_path / "v.csv").read_text().splitlines()[1].startswith("a,,")
+
+
+def test_another_toolkits_file_beside_ours(run_program, save_root, tmp_path):
+    """By a name list, in another order; videos that are not in the split only with --intersect."""
+    perfect = np.eye(4, dtype=np.float32)[[3, 1, 0]]
+    (tmp_path / "theirs.pkl").write_bytes(pickle.dumps([*perfect, perfect[0]]))
+    (tmp_path / "list.txt").write_text("val/c.mp4 3\nval/b.mp4 1\nval/a.mp4 0\nval/gone.mp4 0\n")
+    own = save_root / "one/scores_val_000100.npz"
+    words = ["--scores", own, tmp_path / "theirs.pkl", f"--names={tmp_path}/list.txt", f"--report={tmp_path}/r.json"]
+    result = run_program("eval.py", *words)
+    assert result.returncode == 3 and "1 of 4 videos are not in split 'val' (first 'val/gone.mp4 0')" in result.stderr
+    result = run_program("eval.py", *words, "--intersect")
+    assert result.returncode == 0, result.stderr
+    rows = rows_of(tmp_path / "r.json")
+    assert list(rows) == ["RGB", "theirs", "RGB+theirs"]
+    assert rows["theirs"]["video_top1"] == 1 and rows["theirs"]["frame_top1"] is None
+
+
+def test_official_list_of_annotations(run_program, save_root, tmp_path):
+    """A video that no score file lists counts as wrong; other labels are refused; alone, a foreign file needs them."""
+    flow = save_root / "two/scores_val_1000000.npz"  # perfect for a, b, c
+    videos = [Video(i, "val", CLASSES[k], 9) for i, k in (("a", 0), ("b", 1), ("c", 3), ("d", 2))]
+    write_annotations(tmp_path / "annotations.json", Annotations(CLASSES, videos))
+    words = ["eval.py", "--scores", flow, f"--report={tmp_path}/r.json"]
+    assert run_program(*words, f"--annotations={tmp_path}").returncode == 0
+    row = rows_of(tmp_path / "r.json")["Flow"]
+    assert row["video_top1"] == 3 / 4 and row["denominators"]["scored"]["video_top1"] == 1
+    write_annotations(tmp_path / "annotations.json", Annotations(CLASSES, [*videos[1:], Video("a", "val", "run", 9)]))
+    result = run_program(*words, f"--annotations={tmp_path}")
+    assert result.returncode == 3 and "1 videos have another label than in the annotations" in result.stderr
+    (tmp_path / "theirs.json").write_text("[[1, 2, 3, 4]]")
+    result = run_program("eval.py", "--scores", tmp_path / "theirs.json")
+    assert result.returncode == 3 and "add --annotations=" in result.stderr
+
+
+@pytest.mark.parametrize("other", [{"start": 1}, {"video_ids": ("b", "a", "d")}])
+def test_mismatched_sets_end_with_3_unless_intersected(run_program, save_root, other, tmp_path):
+    table = make_table(seed=2, input_type="farneback", **{k: v for k, v in other.items() if k != "start"})
+    if "start" in other:
+        table = dataclasses.replace(table, start=table.start + other["start"] * (table.video_index == 1))
+    write_scores(tmp_path / "flow.npz", table)
+    words = ["eval.py", "--scores", save_root / "one/scores_val_000100.npz", tmp_path / "flow.npz"]
+    result = run_program(*words, f"--report={tmp_path}/r.json")
+    assert result.returncode == 3 and result.stderr.count("\n") == 1 and "--intersect" in result.stderr
+    assert not (tmp_path / "r.json").exists()
+    result = run_program(*words, f"--report={tmp_path}/r.json", "--intersect")
+    assert result.returncode == 0 and "left out: 1 videos " in result.stdout
+    assert sum(map(len, json.loads((tmp_path / "r.json").read_text())["differences"].values())) in (1, 2)
+
+
+def test_hostile_score_file_is_refused(run_program, save_root, tmp_path):
+    (tmp_path / "x.pkl").write_bytes(f"cposix\nsystem\n(Vtouch {tmp_path}/ran\ntR.".encode())
+    result = run_program("eval.py", "--scores", save_root / "one/scores_val_000100.npz", tmp_path / "x.pkl")
+    assert result.returncode == 3 and "x.pkl: no pickle of scores that can be read safely" in result.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_streams_by_score_file(run_program, save_root, tmp_path):
+    files = [save_root / "one/scores_val_000100.npz", save_root / "two/scores_val_000100.npz"]
+    result = run_program("eval.py", "--scores", *files, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    by_file = (tmp_path / "report.json").read_text()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "report.json").unlink()
+    assert run_program("eval.py", "--scores", *files, "--root=data", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "report.json").read_text() == by_file and not list((tmp_path / "data").iterdir())
+    run_program("eval.py", f"--save_root={save_root}", "--test_iteration=100", f"--report={tmp_path}/by_run.json")
+    assert (tmp_path / "by_run.json").read_text() == by_file
+
+
+def test_one_stream_alone_and_two_of_a_kind(run_program, save_root):
+    assert run_program("eval.py", f"--save_root={save_root}", "--input_types=rgb").returncode == 0
+    assert list(rows_of(save_root / "report.json")) == ["RGB"]
+    file = save_root / "one/scores_val_000100.npz"
+    assert run_program("eval.py", "--scores", file, file, f"--report={save_root}/twice.json").returncode == 0
+    rows = rows_of(save_root / "twice.json")
+    assert len(rows) == 3  # names differ, so no row is lost
+    assert len({row["video_top1"] for row in rows.values()}) == 1
+
+
+def test_several_runs_of_a_type_are_listed_and_chosen(run_program, save_root):
+    make_run(save_root, "three", make_table(seed=3))
+    result = run_program("eval.py", f"--save_root={save_root}")
+    assert result.returncode == 3
+    assert "choose with --run or --runs among one, three" in result.stderr
+    assert run_program("eval.py", f"--save_root={save_root}", "--runs=three,two").returncode == 0
+    content = json.loads((save_root / "report.json").read_text())
+    assert [source["stream"]["input_type"] for source in content["sources"]] == ["rgb", "farneback"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--input_types=rgb,tvl1"], "no run of tvl1"),
+        (["--runs=one,other"], "no run of farneback other"),
+        (["--split=test"], "one has no scores of split 'test': run test.py first"),
+        (["--test_iteration=7"], "scores_val_000007.npz: there is no such file; run twostream test first"),
+    ],
+)
+def test_missing_scores_exit_3(run_program, save_root, words, message):
+    result = run_program("eval.py", f"--save_root={save_root}", *words)
+    assert result.returncode == 3
+    assert message in result.stderr and result.stderr.count("\n") == 1
+    assert not (save_root / "report.json").exists()
+
+
+def test_damaged_and_differing_files_exit_3(run_program, save_root):
+    two = save_root / "two/scores_val_1000000.npz"
+    write_scores(two, make_table(input_type="farneback", classes=("run", "jump", "sit", "walk")))
+    result = run_program("eval.py", f"--save_root={save_root}")
+    assert result.returncode == 3 and "RGB and Flow cannot be fused" in result.stderr
+    two.write_bytes(two.read_bytes()[:500])
+    result = run_program("eval.py", f"--save_root={save_root}")
+    assert result.returncode == 3 and str(two) in result.stderr and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],  # no streams at all
+        ["--save_root=.", "--consensus=median"],
+        ["--save_root=.", "--runs=one"],  # of two input types
+        ["--save_root=.", "--input_types="],
+        ["--save_root=.", "--fusion=1,1"],  # abbreviations are off
+        ["--save_root=.", "--consensus=trimmed-50"],
+        ["--save_root=.", "--fit_weights=best"],
+        ["--scores", "x.npz", "--fit_weights=global"],  # one stream
+        ["--scores", "x.npz", "--write", "word=x.doc"],
+        ["--scores", "x.npz", "--write", "csv="],
+    ],
+)
+def test_wrong_command_line_exits_2(run_program, words):
+    result = run_program("eval.py", *words)
+    assert result.returncode == 2 and "eval.py: error:" in result.stderr
+
+
+@pytest.mark.parametrize("weights", ["1", "1,2,3", "-1,2", "0,0", "nan,1", "inf,1", "x,1", ""])
+def test_wrong_weights_exit_2(run_program, save_root, weights):
+    result = run_program("eval.py", f"--save_root={save_root}", f"--fusion_weights={weights}")
+    assert result.returncode == 2 and "--fusion_weights" in result.stderr
+    assert not (save_root / "report.json").exists()
+
+
+def test_help_names_every_flag(run_program):
+    result = run_program("eval.py", "--help")
+    assert result.returncode == 0
+    for flag in (
+        "--scores",
+        "--save_root",
+        "--input_types",
+        "--runs",
+        "--split",
+        "--consensus",
+        "--fusion_weights",
+        "--write",
+        "--html",
+    ):
+        assert flag in result.stdout
+
+
+@pytest.mark.parametrize(("words", "unused"), [([], ["twostream.pages.charts"]), (["--html={}/report.html"], [])])
+def test_answers_without_torch(save_root, words, unused):
+    """A whole run in a process of its own leaves torch unimported, and what the page needs where none is asked for."""
+    words = [f"--save_root={save_root}", *(word.format(save_root) for word in words)]
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['eval.py', *{words}]\n"
+        "try:\n    runpy.run_path('eval.py', run_name='__main__')\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        f"print(sorted({{'torch', 'torchvision', 'visdom', *{unused}}} & sys.modules.keys()))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1:] == ["[]"], result.stderr
+    assert (save_root / "report.json").is_file()
+
+
+def test_command_line_of_2d_kinectics(run_program, save_root):
+    """Its runs were below <root>/<dataset>, and its eval.py took all flags of the training."""
+    old = "--dataset=kinetics --arch=inceptionV3 -j 4 --seq_len=1 --gap 1 --frame_step=6 -b 64 -tb 128 --ngpu=2 --lr=0.0005"
+    save_root.rename(save_root.parent / "kinetics")
+    words = [f"--root={save_root.parent}", *old.split(), "--global-models-dir=x", "--pretrained=False", "-p", "10"]
+    result = run_program("eval.py", *words)
+    assert result.returncode == 0, result.stderr
+    assert rows_of(save_root.parent / "kinetics" / "report.json")

@@ -1,0 +1,820 @@
+"""prep/extract.py as a user runs it: what it writes, what it refuses, and that it can be interrupted."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests import toy
+from tests.cluster import DaskScheduler
+from tests.conftest import REPOSITORY, noise_image
+from tests.kills import content, run_rounds
+from twostream.errors import BadInputError, EnvironmentFaultError
+from twostream.flow.coding import FlowCoding
+from twostream.flow.methods import FlowSettings
+from twostream.frames.folders import FrameFolders
+from twostream.frames.jpeg import encode_jpeg
+from twostream.frames.stores import open_store
+from twostream.preparation.extraction import ExtractionJob, extract_video
+from twostream.preparation.failures import read_failures
+from twostream.preparation.settings import ExtractionSettings, claim_tree
+from twostream.video.ffmpeg import VideoError, find_ffmpeg
+
+NUM_FRAMES = 10
+SETTINGS = ExtractionSettings(short_side=0, flow=(FlowSettings("farneback"),))
+
+
+def moving_pictures(num_frames: int = NUM_FRAMES, *, seed: int = 0) -> np.ndarray:
+    wide = noise_image(seed, height=48, width=64 + 2 * num_frames)
+    return np.stack([wide[:, 2 * k : 2 * k + 64] for k in range(num_frames)])
+
+
+@pytest.fixture
+def videos(tmp_path) -> Path:
+    """Two videos in class folders."""
+    folder = tmp_path / "videos"
+    toy.write_video(folder / "left" / "a.mkv", moving_pictures(seed=0))
+    toy.write_video(folder / "right" / "b c.mkv", moving_pictures(seed=1)[::-1])
+    return folder
+
+
+@pytest.fixture
+def extract(run_program, tmp_path, videos):
+    """Run the program over those videos into tmp_path/data (or what the flags say); check its exit code."""
+
+    def run(*flags, code: int = 0, env: dict | None = None):
+        words = [] if any(str(flag).startswith("--root") for flag in flags) else ["--root", tmp_path / "data"]
+        words += ["--videos", videos] if "--no-videos" not in flags else []
+        words += ["--short_side=0", "--workers=2", *(flag for flag in flags if flag != "--no-videos")]
+        result = run_program("prep/extract.py", *words, env=env)
+        assert result.returncode == code, result.stdout + result.stderr
+        return result
+
+    return run
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """All finished files below a data root."""
+    paths = [path for path in root.rglob("*") if path.is_file() and ".tmp-" not in str(path)]
+    return {str(path.relative_to(root)): path.read_bytes() for path in paths}
+
+
+def job(root: Path, path: Path | None, settings: ExtractionSettings = SETTINGS, video_id: str = "a") -> ExtractionJob:
+    return ExtractionJob(str(root), video_id, path and str(path), settings)
+
+
+def expected_flow_files(pictures: np.ndarray, coding: FlowCoding, quality: int = 75) -> list[bytes]:
+    """Flow image k from pictures k and k + 1 by OpenCV's usual call; the last one twice."""
+    grey = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pictures]
+    images = []
+    for first, second in zip(grey, grey[1:], strict=False):
+        flow = cv2.calcOpticalFlowFarneback(first, second, None, 0.5, 3, 15, 3, 5, 1.2, 0)
+        x, y = flow[..., 0], flow[..., 1]
+        stacked = np.vstack([x, y]) if coding.planes else np.dstack([x, y, cv2.magnitude(x, y)])
+        images.append(np.clip(np.rint(stacked * np.float32(coding.scale)) + 128, 0, 255).astype(np.uint8))
+    return [encode_jpeg(i, quality=quality, chroma_subsampling=False) for i in [*images, images[-1]]]
+
+
+def stored(root: Path, input_type: str, video_id: str = "a") -> list[bytes]:
+    paths = sorted((root / f"{input_type}-images" / video_id).glob("*.jpg"))
+    return [path.read_bytes() for path in paths]
+
+
+# ------------------------------------------------------------------------------------------------ what is written
+
+
+def test_toy_world_has_a_flow_image_beside_every_frame(toy_root):
+    names = [f"{k + 1:05d}.jpg" for k in range(toy.NUM_FRAMES)]
+    for input_type in ("rgb", "farneback"):
+        store = FrameFolders(toy_root, input_type)
+        assert len(store.video_ids()) == 2 * len(toy.CLASSES)
+        for video_id in store.video_ids():
+            assert sorted(os.listdir(store.video_folder(video_id))) == [*names, "video.json"]
+            record = store.record(video_id)
+            assert (record["num_frames"], record["width"], record["height"]) == (toy.NUM_FRAMES, toy.SIDE, toy.SIDE)
+            assert record["fps"] == 15 and record["damage"] == "" and record["id"] == video_id
+
+
+def test_flow_images_are_those_of_the_decoded_frames_the_last_pair_repeated(videos, tmp_path):
+    extract_video(job(tmp_path, videos / "left" / "a.mkv"))
+    assert stored(tmp_path, "farneback") == expected_flow_files(moving_pictures(), FlowCoding())
+
+
+def test_rgb_images_are_the_frames(videos, tmp_path):
+    extract_video(job(tmp_path, videos / "left" / "a.mkv"))
+    truth = [encode_jpeg(picture, quality=90, chroma_subsampling=True) for picture in moving_pictures()]
+    assert stored(tmp_path, "rgb") == truth
+
+
+def test_one_frame_does_not_move(tmp_path):
+    toy.write_video(tmp_path / "one.mkv", moving_pictures(1))
+    result = extract_video(job(tmp_path, tmp_path / "one.mkv"))
+    assert (result.num_frames, result.num_images) == (1, 2)
+    image = FrameFolders(tmp_path, "farneback").read("a", [0])
+    assert (image == 128).all()  # a flat grey is exact in JPEG
+
+
+def test_frame_step_stores_a_subset_of_the_full_extraction(videos, tmp_path):
+    extract_video(job(tmp_path / "all", videos / "left" / "a.mkv"))
+    settings = ExtractionSettings(short_side=0, stored_step=3, flow=SETTINGS.flow)
+    extract_video(job(tmp_path / "some", videos / "left" / "a.mkv", settings))
+    full, some = tree(tmp_path / "all"), tree(tmp_path / "some")
+    names = {f"{t}-images/a/{n:05d}.jpg" for t in ("rgb", "farneback") for n in (1, 4, 7, 10)}
+    assert {name for name in some if name.endswith(".jpg")} == names
+    assert all(some[name] == full[name] for name in names)
+
+
+def test_old_coding_switch(extract, tmp_path):
+    extract("--flow_coding=2d-kinectics", "--input_types=farneback")
+    truth = expected_flow_files(moving_pictures(), FlowCoding(bound=8, integer_scale=True, planes=False), quality=90)
+    assert stored(tmp_path / "data", "farneback") == truth
+    settings = json.loads((tmp_path / "data" / "farneback-images" / "extraction.json").read_text())
+    assert settings["flow"]["coding"] == {
+        "bound": 8, "integer_scale": True, "planes": False, "scale": 16, "zero": 128
+    }  # fmt: skip
+
+
+def test_flow_from_stored_frames_has_the_same_indices(extract, tmp_path):
+    data = tmp_path / "data"
+    extract("--input_types=rgb", "--quality=95")
+    extract("--no-videos", "--input_types=farneback", "--short_side=256")
+    assert len(stored(data, "farneback")) == NUM_FRAMES
+    frames = FrameFolders(data, "rgb").read("a", list(range(NUM_FRAMES)))
+    assert stored(data, "farneback") == expected_flow_files(frames, FlowCoding())
+    # The record tells the size of the frames that were used, not the one that was asked for.
+    assert json.loads((data / "farneback-images" / "extraction.json").read_text())["short_side"] == 0
+
+
+def test_flow_from_frames_of_other_tools(extract, tmp_path):
+    folder = tmp_path / "data" / "rgb-images" / "a"
+    folder.mkdir(parents=True)
+    for k, picture in enumerate(moving_pictures(3)):
+        (folder / f"{k + 1:05d}.jpg").write_bytes(encode_jpeg(picture, quality=95, chroma_subsampling=True))
+    extract("--no-videos", "--input_types=farneback")
+    assert FrameFolders(tmp_path / "data", "farneback").count("a") == 3
+
+
+def test_number_of_workers_does_not_change_a_byte(extract, tmp_path):
+    for workers in (1, 2):
+        extract(f"--root={tmp_path / str(workers)}", f"--workers={workers}")
+    assert tree(tmp_path / "1") == tree(tmp_path / "2")
+
+
+# ------------------------------------------------------------------------------------------------- running again
+
+
+def test_running_again_does_nothing(extract, tmp_path):
+    extract()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*")}
+    assert "2 of 2 videos are done already" in extract().stdout
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*")} == before
+
+
+def test_a_missing_input_type_is_added_and_the_rest_left(extract, tmp_path):
+    extract()
+    whole = tree(tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "farneback-images" / "a")
+    extract()
+    assert tree(tmp_path / "data") == whole
+
+
+@pytest.mark.parametrize(
+    "flag, words",
+    [
+        ("--short_side=32", "short_side = 0, asked is 32"),
+        ("--quality=80", "quality = 90, asked is 80"),
+        ("--bound=8", "flow.coding.bound = 20.0, asked is 8.0"),
+        ("--flow_preset=2d-kinectics", "flow.parameters.iterations = 3, asked is 10"),
+    ],
+)
+def test_other_settings_are_refused_with_both_values(videos, tmp_path, extract, flag, words):
+    claim_tree(tmp_path / "data", SETTINGS)
+    assert words in extract(flag, code=3).stderr
+    assert sorted(os.listdir(tmp_path / "data" / "rgb-images")) == ["extraction.json"]
+
+
+def test_refused_settings_claim_no_other_tree(tmp_path):
+    claim_tree(tmp_path, ExtractionSettings(rgb=False, flow=SETTINGS.flow, short_side=64))
+    with pytest.raises(BadInputError, match="short_side = 64, asked is 0"):
+        claim_tree(tmp_path, SETTINGS)
+    assert not (tmp_path / "rgb-images").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"fps": 0'])
+def test_broken_settings_file_is_named(tmp_path, text):
+    claim_tree(tmp_path, SETTINGS)
+    (tmp_path / "rgb-images" / "extraction.json").write_text(text)
+    with pytest.raises(BadInputError, match="rgb-images/extraction.json"):
+        claim_tree(tmp_path, SETTINGS)
+
+
+@pytest.fixture
+def started(tmp_path):
+    """Start the program over six longer videos in a process group of its own; return it in mid-run."""
+    rng = np.random.default_rng(0)
+    for k in range(6):
+        toy.write_video(tmp_path / "long" / f"v{k}.mkv", rng.integers(0, 256, (40, 96, 128, 3), np.uint8))
+
+    def command(root: Path) -> list[str]:
+        words = ["prep/extract.py", "--videos", tmp_path / "long", "--root", root, "--workers=2", "--short_side=0"]
+        return [sys.executable, *map(str, words)]
+
+    def start(root: Path, *flags: str) -> subprocess.Popen:
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen([*command(root), *flags], cwd=REPOSITORY, start_new_session=True, **pipes)
+        while process.poll() is None and not list(root.glob("rgb-images/.tmp-*/00005.jpg")):
+            time.sleep(0.01)
+        assert process.poll() is None, "it ended before it could be interrupted"
+        return process
+
+    def finish(root: Path) -> None:
+        subprocess.run(command(root), cwd=REPOSITORY, check=True, capture_output=True)
+
+    start.command, start.finish = command, finish
+    start.run = lambda root: subprocess.Popen(command(root), cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+    return start
+
+
+def processes_that_name(word: Path) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found += [path.read_bytes().decode(errors="replace")] if bytes(word) in path.read_bytes() else []
+        except OSError:  # it has just ended
+            continue
+    return found
+
+
+def wait_until_gone(word: Path) -> None:
+    for _ in range(200):
+        if not processes_that_name(word):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"still running: {processes_that_name(word)}")
+
+
+def test_what_a_worker_could_not_remove_is_removed_when_all_have_ended(started, tmp_path):
+    root = tmp_path / "data"
+    process = started(root)
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    left = root / "rgb-images" / f".tmp-{socket.gethostname()}-{gone.stdout.strip()}-0123abcd"
+    left.mkdir()
+    (left / "00001.jpg").write_bytes(b"")
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert not list(root.glob("*/.tmp-*"))
+
+
+def test_killed_run_goes_on_to_the_same_tree(started, tmp_path):
+    started.finish(tmp_path / "undisturbed")
+    process = started(tmp_path / "killed")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    wait_until_gone(tmp_path / "long")
+    assert tree(tmp_path / "killed") != tree(tmp_path / "undisturbed")
+    started.finish(tmp_path / "killed")
+    assert tree(tmp_path / "killed") == tree(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)], ids=["INT", "TERM", "HUP"]
+)
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to the program", "to all"])
+def test_signals_end_everything_and_leave_no_half_video(started, tmp_path, send, number, code):
+    process = started(tmp_path / "data")
+    send(process.pid, number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == code and "Traceback" not in errors and "interrupted" in errors
+    wait_until_gone(tmp_path / "long")
+    assert not list((tmp_path / "data").glob("*/.tmp-*"))
+    assert not (tmp_path / "data" / "failed_videos.jsonl").exists()
+
+
+def test_several_copies_on_one_list_end_well(started, tmp_path):
+    started.finish(tmp_path / "alone")
+    copies = [started.run(tmp_path / "together") for _ in range(4)]
+    assert [copy.wait(timeout=120) for copy in copies] == [0] * 4
+    assert tree(tmp_path / "together") == tree(tmp_path / "alone")
+
+
+def test_killed_extraction_is_the_undisturbed_one(tmp_path):
+    tally = run_rounds(tmp_path, kills=100, seed=0)
+    assert tally.kills >= 100
+    assert (tally.differing, tally.orphans) == (0, 0)
+
+
+@pytest.mark.slow
+def test_killed_extraction_with_a_server_of_flow_is_the_undisturbed_one(tmp_path):
+    tally = run_rounds(tmp_path, kills=40, seed=0, device="torch-cpu")
+    assert tally.kills >= 40
+    assert (tally.differing, tally.orphans) == (0, 0)
+
+
+# --------------------------------------------------------------------------------------------------- bad videos
+
+
+def test_bad_videos_are_listed_and_the_good_ones_done(extract, videos, tmp_path):
+    (videos / "left" / "empty.mp4").write_bytes(b"")
+    (videos / "left" / "text.mp4").write_text("no video " * 100)
+    (videos / "right" / "link.mp4").symlink_to("nowhere")
+    cut = videos / "right" / "cut.mkv"
+    cut.write_bytes((videos / "left" / "a.mkv").read_bytes()[:-3000])
+    data = tmp_path / "data"
+
+    result = extract(code=5)
+    failures = read_failures(data)
+    assert set(failures) == {"empty", "text", "link", "cut"}
+    assert all(failure["reason"] and failure["reason"] in result.stderr for failure in failures.values())
+    assert failures["empty"]["file"] == str(videos / "left" / "empty.mp4")
+    assert failures["empty"]["kind"] == "empty" and "1 empty" in result.stderr and "4 bad videos" in result.stderr
+    assert FrameFolders(data, "rgb").video_ids() == FrameFolders(data, "farneback").video_ids() == ["a", "b c"]
+    assert not list(data.glob("*/.tmp-*"))
+
+    for name in ("left/empty.mp4", "left/text.mp4", "right/link.mp4"):
+        (videos / name).unlink()
+    result = extract("--accept_partial")
+    assert "1 damaged videos were kept in part" in result.stdout
+    assert not (data / "failed_videos.jsonl").exists()
+    record = FrameFolders(data, "rgb").record("cut")
+    assert record["damage"] and 0 < record["num_frames"] < NUM_FRAMES
+
+
+def test_video_too_small_for_its_flow_method_is_a_bad_video(tmp_path):
+    toy.write_video(tmp_path / "small.mkv", np.zeros((3, 16, 200, 3), np.uint8))
+    settings = ExtractionSettings(short_side=0, flow=(FlowSettings("dis"),))
+    with pytest.raises(VideoError, match="200x16"):
+        extract_video(job(tmp_path, tmp_path / "small.mkv", settings))
+    assert FrameFolders(tmp_path, "rgb").video_ids() == []
+
+
+def test_flow_of_a_broken_stored_frame_is_a_bad_video(videos, tmp_path):
+    extract_video(job(tmp_path, videos / "left" / "a.mkv", ExtractionSettings(short_side=0)))
+    (tmp_path / "rgb-images" / "a" / "00003.jpg").write_bytes(b"\xff\xd8 cut")
+    with pytest.raises(VideoError, match="00003.jpg"):
+        extract_video(job(tmp_path, None, ExtractionSettings(rgb=False, flow=SETTINGS.flow)))
+    assert FrameFolders(tmp_path, "farneback").video_ids() == []
+
+
+def test_video_that_changed_since_its_frames_were_stored_is_refused(videos, tmp_path):
+    extract_video(job(tmp_path, videos / "left" / "a.mkv", ExtractionSettings(short_side=0)))
+    toy.write_video(tmp_path / "other.mkv", moving_pictures(NUM_FRAMES - 1))
+    with pytest.raises(VideoError, match="9 frames decoded, but .* has 10"):
+        extract_video(job(tmp_path, tmp_path / "other.mkv"))
+
+
+# ---------------------------------------------------------------------------------------------- wrong commands
+
+
+@pytest.mark.parametrize(
+    "flags, word",
+    [
+        (["--input_types=rgb,brox"], "brox"),
+        (["--bound=0"], "--bound is 0"),
+        (["--bound=nan"], "--bound is nan"),
+        (["--quality=101"], "--quality is 101"),
+        (["--short_side=-1"], "--short_side is -1"),
+        (["--fps=-2"], "--fps is -2"),
+        (["--frame_step=0"], "frame_step"),
+        (["--workers=0"], "workers"),
+        (["--poly_n=4"], "--poly_n is 4"),
+        (["--no-videos"], "--videos"),
+        (["--flow_device=gpu"], "expected cpu, cuda, cuda:1 or torch-cpu"),
+        (["--flow_device=cuda", "--input_types=rgb,dis"], "computes farneback only, not dis"),
+        (["--flow_device=cuda", "--scheduler=tcp://nowhere:1"], "--shard"),
+        (["--no_such_flag=1"], "no_such_flag"),
+    ],
+)
+def test_wrong_flags_end_with_2_and_write_nothing(extract, tmp_path, flags, word):
+    assert word in extract(*flags, code=2).stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_folder_without_videos_ends_with_3(run_program, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "missing"):
+        result = run_program("prep/extract.py", "--videos", tmp_path / folder, "--root", tmp_path / "data")
+        assert result.returncode == 3 and str(tmp_path / folder) in result.stderr
+    result = run_program("prep/extract.py", "--root", tmp_path / "data", "--input_types=farneback")
+    assert result.returncode == 3 and "--videos" in result.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_two_videos_of_one_id_end_with_3_and_can_be_told_apart_by_path(extract, videos, tmp_path):
+    shutil.copy(videos / "left" / "a.mkv", videos / "right" / "a.mkv")
+    assert "--ids=path" in extract(code=3).stderr
+    extract("--ids=path", "--input_types=rgb")
+    assert FrameFolders(tmp_path / "data", "rgb").video_ids() == ["left__a", "right__a", "right__b c"]
+
+
+def test_bad_video_is_not_tried_again_until_it_or_the_settings_change(extract, videos, tmp_path):
+    cut = videos / "left" / "cut.mkv"
+    cut.write_bytes((videos / "left" / "a.mkv").read_bytes()[:-3000])
+    extract(code=5)
+    again = extract(code=5)
+    assert "1 failed before and have not changed" in again.stdout and str(cut) in again.stderr
+    assert "failed before" not in extract("--retry_failed", code=5).stdout
+    cut.write_bytes((videos / "left" / "a.mkv").read_bytes())
+    extract()
+    assert stored(tmp_path / "data", "rgb", "cut") == stored(tmp_path / "data", "rgb", "a")
+
+
+def test_hanging_ffmpeg_costs_its_video_only(extract, videos, tmp_path):
+    fake = tmp_path / "bin" / "ffmpeg"
+    fake.parent.mkdir()
+    fake.write_text(
+        f'#!/bin/sh\ncase "$*" in *version*|*b\\ c.mkv*) ;; *a.mkv*) sleep 100 ;; esac\nexec {find_ffmpeg()} "$@"\n'
+    )
+    fake.chmod(0o755)
+    result = extract(
+        "--time_limit=1", "--check_space=False", code=5, env={"PATH": f"{fake.parent}:{os.environ['PATH']}"}
+    )
+    assert read_failures(tmp_path / "data")["a"]["kind"] == "time limit" and "1 time limit" in result.stderr
+    assert FrameFolders(tmp_path / "data", "rgb").video_ids() == ["b c"]
+
+
+def test_long_video_is_refused_before_it_is_decoded(extract, tmp_path):
+    result = extract("--max_seconds=0.5", code=5)
+    assert "2 too long" in result.stderr and "--max_seconds" in result.stderr
+    assert not FrameFolders(tmp_path / "data", "rgb").video_ids()
+
+
+# ------------------------------------------------------------------------------------------- a part of the videos
+
+
+def test_shards_together_are_the_whole(extract, tmp_path):
+    extract()
+    for part in ("0/2", "1/2"):
+        extract(f"--root={tmp_path / 'parts'}", f"--shard={part}")
+        if part == "0/2":
+            assert FrameFolders(tmp_path / "parts", "rgb").video_ids() == ["a"]
+    assert tree(tmp_path / "parts") == tree(tmp_path / "data")
+    extract("--shard=2/2", code=2)
+
+
+def test_shards_list_their_own_failures(extract, videos, tmp_path):
+    (videos / "left" / "bad.mp4").write_text("no video")
+    for part, code in (("0/3", 0), ("1/3", 0), ("2/3", 5)):
+        extract(f"--shard={part}", code=code)
+    assert [path.name for path in (tmp_path / "data").glob("*.jsonl")] == ["failed_videos.2-of-3.jsonl"]
+
+
+def test_cluster_one_of_whose_workers_is_killed_makes_the_same_tree(started, tmp_path):
+    started.finish(tmp_path / "here")
+    (tmp_path / "cluster").mkdir()
+    cluster = DaskScheduler(tmp_path / "cluster")
+    try:
+        worker, _ = cluster.start_worker(), cluster.start_worker()
+        process = started(tmp_path / "there", f"--scheduler={cluster.address}")
+        os.killpg(worker.pid, signal.SIGKILL)
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+    finally:
+        cluster.kill()
+    assert tree(tmp_path / "there") == tree(tmp_path / "here")
+
+
+def test_only_listed_videos_are_extracted(extract, tmp_path):
+    (tmp_path / "list.csv").write_text("video,label\nb c.mkv,x\nnowhere.mkv,x\n")
+    result = extract("--list", tmp_path / "list.csv")
+    assert "1 of 2 listed videos are there; not: nowhere" in result.stdout
+    assert FrameFolders(tmp_path / "data", "rgb").video_ids() == ["b c"]
+
+
+def test_trimming_cuts_segments_out_of_the_file(extract, videos, tmp_path):
+    toy.write_video(videos / "long.mkv", moving_pictures(60), fps=10)
+    rows = ["label,youtube_id,time_start,time_end,split", "x,long,1,3,train", "x,long,4,5,train", "x,gone,1,2,train"]
+    (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
+    extract("--list", tmp_path / "list.csv", "--format=kinetics_csv", "--trim", "--input_types=rgb")
+    truth = [encode_jpeg(picture, quality=90, chroma_subsampling=True) for picture in moving_pictures(60)]
+    assert stored(tmp_path / "data", "rgb", "long_000001_000003") == truth[10:30]
+    assert stored(tmp_path / "data", "rgb", "long_000004_000005") == truth[40:50]
+    record = FrameFolders(tmp_path / "data", "rgb").record("long_000001_000003")
+    assert record["num_frames"] == 20 and record["source"]["segment"] == [1, 3]
+
+
+def test_segment_beyond_the_end_is_a_bad_video(extract, videos, tmp_path):
+    (tmp_path / "list.csv").write_text("label,youtube_id,time_start,time_end,split\nx,a,7,17,train\n")
+    result = extract("--list", tmp_path / "list.csv", "--format=kinetics_csv", "--trim", code=5)
+    assert "7" in result.stderr and "a.mkv" in result.stderr
+
+
+def test_segment_without_length_is_a_bad_video(extract, tmp_path):
+    moment = {"label": "x", "segment": [0.2, 0.2]}
+    database = {name: {"subset": "training", "annotations": [moment]} for name in ("a", "b c")}
+    (tmp_path / "list.json").write_text(json.dumps({"database": database}))
+    result = extract("--list", tmp_path / "list.json", "--format=activitynet", "--trim", code=5)
+    assert "2 bad segment" in result.stderr and "from 0.2 to 0.2 s" in result.stderr
+
+
+def test_broken_record_of_stored_frames_is_a_bad_video(extract, tmp_path):
+    extract("--input_types=rgb")
+    (tmp_path / "data" / "rgb-images" / "a" / "video.json").write_text("{")
+    result = extract("--no-videos", "--input_types=farneback", code=5)
+    assert "rgb-images/a/video.json" in result.stderr
+    assert FrameFolders(tmp_path / "data", "farneback").video_ids() == ["b c"]
+
+
+def test_plan_says_what_is_to_do_and_writes_nothing(extract, tmp_path):
+    result = extract("--plan")
+    assert "plan: 2 videos, about 20 frames, 40 images" in result.stdout
+    assert not (tmp_path / "data").exists()
+
+
+# --------------------------------------------------------------------------------------------------- packed store
+
+
+def test_packed_store_holds_the_same_images_and_records(extract, tmp_path):
+    extract()
+    extract(f"--root={tmp_path / 'packed'}", "--store=packed")
+    for input_type in ("rgb", "farneback"):
+        loose, packed = open_store(tmp_path / "data", input_type), open_store(tmp_path / "packed", input_type)
+        assert (loose.kind, packed.kind) == ("folders", "packed")
+        assert content(loose) == content(packed)
+    extract(f"--root={tmp_path / 'packed'}")  # recognised without being told
+    assert "2 of 2 videos are done already" in extract(f"--root={tmp_path / 'packed'}", "--store=packed").stdout
+    assert "packed" in extract(f"--root={tmp_path / 'packed'}", "--store=folders", code=3).stderr
+
+
+def test_flow_of_packed_frames(extract, tmp_path):
+    data = tmp_path / "data"
+    extract("--input_types=rgb", "--store=packed")
+    extract("--no-videos", "--input_types=farneback", "--store=packed")
+    assert open_store(data, "farneback").video_ids() == ["a", "b c"]
+
+
+# ---------------------------------------------------------------------------------------- flow by a process of its own
+
+
+def assert_same_trees(one: Path, other: Path, *, made_by: str) -> None:
+    """The same images and records, where flow images may differ as roundings do, by few levels in few places."""
+    for input_type in ("rgb", "farneback"):
+        expected, found = (content(open_store(root, input_type)) for root in (one, other))
+        assert expected.keys() == found.keys() and expected
+        for video_id in expected:
+            records = [videos[video_id].pop("record") for videos in (expected, found)]
+            assert records[1].pop("flow_device", {}).get("device", "") == (made_by if input_type != "rgb" else "")
+            checksums = [record.pop("checksums") for record in records]
+            assert records[0] == records[1] and checksums[0].keys() == checksums[1].keys()
+            assert expected[video_id].keys() == found[video_id].keys()
+            if input_type == "rgb":
+                assert expected[video_id] == found[video_id] and checksums[0] == checksums[1]
+        pairs = [(images[n], found[v][n]) for v, images in expected.items() for n in images]
+        decoded = [[cv2.imdecode(np.frombuffer(jpeg, np.uint8), -1).ravel() for jpeg in pair] for pair in pairs]
+        difference = np.abs(np.subtract(*(np.concatenate(side).astype(int) for side in zip(*decoded, strict=True))))
+        # A level that is rounded otherwise is spread over its block by JPEG.
+        assert (difference > 0).mean() < 0.005 and (difference > 1).mean() < 0.0005
+
+
+@pytest.fixture
+def two_sizes(videos) -> Path:
+    """Those videos, and two of another size, one of which is long enough for several windows."""
+    for name, num_frames in (("small", 4), ("long", 70)):
+        pictures = np.ascontiguousarray(moving_pictures(num_frames, seed=num_frames)[:, :40, :50])
+        toy.write_video(videos / f"{name}.mkv", pictures)
+    return videos
+
+
+FLOW_FLAGS = {
+    "planes": [],
+    "colour": ["--flow_coding=colour", "--bound=12"],
+    "every third": ["--frame_step=3"],
+    "packed": ["--store=packed", "--flow_preset=2d-kinectics"],
+    "four workers": ["--workers=4"],
+}
+
+
+@pytest.mark.parametrize("flags", FLOW_FLAGS.values(), ids=FLOW_FLAGS)
+def test_flow_device_makes_the_tree_of_the_cpu(extract, two_sizes, tmp_path, flags):
+    extract(*flags)
+    result = extract(*flags, f"--root={tmp_path / 'device'}", "--flow_device=torch-cpu")
+    assert_same_trees(tmp_path / "data", tmp_path / "device", made_by="cpu")
+    assert "flow on torch-cpu: " in result.stdout and "busy" in result.stdout
+
+
+def test_flow_device_and_the_cpu_continue_each_other(extract, two_sizes, tmp_path):
+    both = f"--root={tmp_path / 'both'}"
+    extract(both, "--shard=0/2")
+    extract(both, "--shard=1/2", "--flow_device=torch-cpu")
+    made = {v: "flow_device" in r["record"] for v, r in content(open_store(tmp_path / "both", "farneback")).items()}
+    assert made == {"a": False, "b c": True, "long": False, "small": True}
+    shutil.rmtree(tmp_path / "both" / "farneback-images" / "a")  # its frames stay
+    extract(both, "--flow_device=torch-cpu")
+    again = extract(both, "--flow_device=torch-cpu")
+    assert "4 of 4 videos are done already" in again.stdout and "flow on" not in again.stdout
+    extract()
+    assert content(open_store(tmp_path / "both", "rgb")) == content(open_store(tmp_path / "data", "rgb"))
+
+
+def test_flow_device_takes_stored_frames(extract, two_sizes, tmp_path):
+    extract("--input_types=rgb")
+    shutil.copytree(tmp_path / "data", tmp_path / "device")
+    extract("--no-videos", "--input_types=farneback")
+    extract("--no-videos", "--input_types=farneback", f"--root={tmp_path / 'device'}", "--flow_device=torch-cpu")
+    assert_same_trees(tmp_path / "data", tmp_path / "device", made_by="cpu")
+
+
+def test_bad_videos_are_listed_with_a_flow_device_too(extract, videos, tmp_path):
+    (videos / "empty.mp4").write_bytes(b"")
+    (videos / "cut.mkv").write_bytes((videos / "left" / "a.mkv").read_bytes()[:-3000])
+    toy.write_video(videos / "one.mkv", moving_pictures(1))
+    result = extract("--flow_device=torch-cpu", code=5)
+    assert set(read_failures(tmp_path / "data")) == {"empty", "cut"} and "2 bad videos" in result.stderr
+    assert open_store(tmp_path / "data", "farneback").video_ids() == ["a", "b c", "one"]
+    assert (open_store(tmp_path / "data", "farneback").read("one", [0]) == 128).all()
+    assert not list((tmp_path / "data").glob("*/.tmp-*"))
+
+
+def test_without_a_gpu_the_cpu_takes_over_and_that_is_said_in_one_line(extract, tmp_path):
+    extract()
+    result = extract(f"--root={tmp_path / 'device'}", "--flow_device=cuda")
+    (line,) = [line for line in result.stdout.splitlines() if "--flow_device" in line]
+    assert line.startswith("--flow_device=cuda: no GPU") and line.endswith("flow is computed by OpenCV on the CPU")
+    assert tree(tmp_path / "data") == tree(tmp_path / "device")
+
+
+def test_flow_on_a_gpu_makes_the_tree_of_the_cpu(extract, two_sizes, tmp_path):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    extract()
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+    flags = [f"--root={tmp_path / 'device'}", "--flow_device=cuda"]
+    assert "flow on cuda:0: " in extract(*flags, env={"CUDA_VISIBLE_DEVICES": devices}).stdout
+    assert_same_trees(tmp_path / "data", tmp_path / "device", made_by="cuda")
+
+
+def children(pid: int) -> dict[int, str]:
+    """Process ids and command lines of a process's children."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid:
+                found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+        except OSError:  # it has just ended
+            continue
+    return found
+
+
+def has_ended(pid: int) -> bool:
+    for _ in range(400):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.fixture
+def started_with_device(started):
+    """Start the program with a flow device, in mid-run; its process and the ids of the device's and of a worker."""
+
+    def start(root: Path) -> tuple[subprocess.Popen, int, int]:
+        process = started(root, "--flow_device=torch-cpu")
+        there = children(process.pid)
+        (server,) = [pid for pid, command in there.items() if "flow_server" in command]
+        return process, server, next(pid for pid, command in there.items() if "spawn_main" in command)
+
+    return start
+
+
+def test_killed_process_of_the_flow_ends_the_run_and_the_next_goes_on(started, started_with_device, tmp_path):
+    root = tmp_path / "data"
+    process, server, _ = started_with_device(root)
+    os.kill(server, signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 4 and "Traceback" not in errors
+    (line,) = [line for line in errors.splitlines() if line.startswith("error:")]
+    assert "flow on torch-cpu: its process has ended" in line and "run the command again" in line
+    wait_until_gone(tmp_path / "long")
+    assert not list(root.glob("*/.tmp-*")) and not (root / "failed_videos.jsonl").exists()
+    started.finish(root)  # by OpenCV
+    assert len(open_store(root, "farneback").video_ids()) == 6
+
+
+def test_killed_worker_costs_its_video_a_second_try_on_the_device(started, started_with_device, tmp_path):
+    root = tmp_path / "data"
+    process, server, worker = started_with_device(root)
+    os.kill(worker, signal.SIGKILL)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert has_ended(server)
+    started.finish(root)
+    started.finish(tmp_path / "here")
+    assert len(open_store(root, "farneback").video_ids()) == 6
+    assert content(open_store(root, "rgb")) == content(open_store(tmp_path / "here", "rgb"))
+
+
+@pytest.mark.parametrize(
+    "send, number, code",
+    [
+        (os.killpg, signal.SIGINT, 130),
+        (os.kill, signal.SIGTERM, 143),
+        (os.kill, signal.SIGKILL, -9),
+        (os.killpg, signal.SIGKILL, -9),
+    ],
+    ids=["Ctrl-C", "TERM", "KILL", "KILL to all"],
+)
+def test_signals_leave_no_process_and_no_half_video_with_a_flow_device(
+    started_with_device, started, tmp_path, send, number, code
+):
+    root = tmp_path / "data"
+    process, server, worker = started_with_device(root)
+    send(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code and "Traceback" not in errors
+    assert has_ended(server) and has_ended(worker)
+    wait_until_gone(tmp_path / "long")
+    if number != signal.SIGKILL or send is os.kill:  # workers that outlive the program clean up
+        assert not list(root.glob("*/.tmp-*"))
+    for input_type in ("rgb", "farneback"):  # what is published is whole
+        for video_id, images in content(open_store(root, input_type)).items():
+            assert len(images) == 41, video_id
+    assert not (root / "failed_videos.jsonl").exists()
+
+
+# ------------------------------------------------------------------------------------------------ odd data roots
+
+
+def test_root_and_videos_may_be_links(extract, videos, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "link").symlink_to(videos)
+    (videos / "loop").symlink_to(videos)
+    extract()
+    assert FrameFolders(tmp_path / "elsewhere", "rgb").video_ids() == ["a", "b c"]
+
+
+def test_full_disk_ends_with_4_and_the_next_run_goes_on(started, tmp_path):
+    root = tmp_path / "data"
+    limited = ["bash", "-c", 'trap "" XFSZ; ulimit -f 8; exec "$@"', "x", *started.command(root), "--check_space=False"]
+    result = subprocess.run(limited, cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 4, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert "free" in line and "Traceback" not in result.stderr
+    assert not list(root.glob("*/.tmp-*"))
+    started.finish(root)
+    started.finish(tmp_path / "undisturbed")
+    assert tree(root) == tree(tmp_path / "undisturbed")
+
+
+SMALL_DISKS = {"size": "size=200k", "files": "nr_inodes=30", "read only": "ro"}
+
+
+@pytest.mark.parametrize("option", SMALL_DISKS.values(), ids=SMALL_DISKS)
+def test_small_disk_is_refused_before_any_work(started, tmp_path, option):
+    root = tmp_path / "disk"
+    root.mkdir()
+    mount = f'mount -t tmpfs -o {option} none {root} && exec "$@"'
+    private = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "x"]
+    if subprocess.run([*private, "true"], capture_output=True).returncode:
+        pytest.skip("no private mounts here")
+    result = subprocess.run([*private, *started.command(root)], cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 4 and "Traceback" not in result.stderr, result.stderr
+    assert str(root) in result.stderr
+
+
+def test_leftovers_of_killed_runs_of_this_machine_are_swept(started, tmp_path):
+    process = started(tmp_path / "data")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    other = tmp_path / "data" / "rgb-images" / ".tmp-otherhost-1-12345678"
+    other.mkdir()
+    wait_until_gone(tmp_path / "long")
+    assert len(list((tmp_path / "data").glob("*/.tmp-*"))) > 1
+    started.finish(tmp_path / "data")
+    assert list((tmp_path / "data").glob("*/.tmp-*")) == [other]
+
+
+def test_too_many_folders_end_with_one_line(videos, tmp_path, monkeypatch):
+    def full(*names):
+        raise OSError(errno.EMLINK, os.strerror(errno.EMLINK), names[0])
+
+    claim_tree(tmp_path / "data", SETTINGS)
+    monkeypatch.setattr(os, "rename", full)
+    with pytest.raises(EnvironmentFaultError, match="Too many links.*files free.*run the command again"):
+        extract_video(job(tmp_path / "data", videos / "left" / "a.mkv"))
+    assert not list((tmp_path / "data").glob("*/.tmp-*")) and not stored(tmp_path / "data", "rgb")
+
+
+def test_times_of_files_do_not_matter(extract, videos, tmp_path):
+    extract()
+    before = tree(tmp_path / "data")
+    rng = np.random.default_rng(0)
+    for path in [*videos.rglob("*"), *(tmp_path / "data").rglob("*")]:
+        os.utime(path, (rng.uniform(0, 4e9),) * 2)
+    assert "2 of 2 videos are done already" in extract().stdout
+    assert tree(tmp_path / "data") == before

@@ -1,0 +1,75 @@
+"""pretrained/fetch.py, without a network: files are served by their own addresses."""
+
+import pytest
+import torch
+
+from pretrained import fetch
+from tests.conftest import REPOSITORY
+from twostream.models.backbones import BACKBONES
+from twostream.models.network import build_model
+from twostream.models.weights import find_pretrained
+from twostream.stream import StreamConfig
+
+
+def test_without_a_network_one_line_says_where_to_put_the_file(run_program, tmp_path):
+    result = run_program("pretrained/fetch.py", "vgg16", "--folder", tmp_path, "--url=http://localhost:1/vgg16.pth")
+    assert result.returncode == 4
+    assert "vgg16-397923af.pth" in result.stderr and str(tmp_path) in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_another_file_is_refused_and_not_kept(run_program, tmp_path):
+    wrong = tmp_path / "page.html"
+    wrong.write_text("<html>not found</html>")
+    folder = tmp_path / "weights"
+    result = run_program("pretrained/fetch.py", "inception_v3", "--folder", folder, f"--url={wrong.as_uri()}")
+    assert result.returncode == 3 and "invalid hash" in result.stderr
+    assert not list(folder.iterdir())
+
+
+def test_every_network_has_a_file_that_training_finds(tmp_path):
+    """torchvision's names end in the first digits of the SHA-256, so what is written down here can be compared."""
+    files = fetch.weight_files()
+    assert files.keys() == BACKBONES.keys()
+    for network, file in files.items():
+        folder = tmp_path / network
+        folder.mkdir()
+        (folder / file.name).touch()
+        assert find_pretrained(folder, network).name == file.name
+        assert file.name == (
+            f"{network}.pth" if not file.sha256_prefix else f"{file.name.partition('-')[0]}-{file.sha256_prefix}.pth"
+        )
+
+
+def test_readme_names_every_file():
+    rows = [line for line in (REPOSITORY / "pretrained" / "README.md").read_text().splitlines() if line.startswith("|")]
+    for network, file in fetch.weight_files().items():
+        (row,) = [row for row in rows if f"`{file.name}`" in row.split("|")[2]]
+        assert f"`{network}`" in row.split("|")[1] and f"`{file.sha256_prefix}`" in row.replace("none", "``")
+
+
+def test_unknown_network(run_program, tmp_path):
+    result = run_program("pretrained/fetch.py", "alexnet", "--folder", tmp_path)
+    assert result.returncode == 3 and "'alexnet', expected inception_v3" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def reducedfc(tmp_path_factory):
+    """A file with the tensors of vgg16_reducedfc.pth, under its layer numbers."""
+    base = build_model(StreamConfig("rgb", "vgg16_reducedfc", ("a", "b"), 300)).backbone.conv_base.state_dict()
+    path = tmp_path_factory.mktemp("mirror") / "copy.pth"
+    torch.save(base, path)
+    return path
+
+
+def test_file_without_published_checksum_is_checked_by_its_tensors(run_program, tmp_path, reducedfc):
+    result = run_program("pretrained/fetch.py", "vgg16_reducedfc", "--folder", tmp_path, f"--url={reducedfc.as_uri()}")
+    assert result.returncode == 0, result.stderr
+    assert "loaded 30 tensors" in result.stdout
+    assert (tmp_path / "vgg16_reducedfc.pth").exists()
+
+
+def test_damaged_file_that_is_there_is_named(run_program, tmp_path):
+    (tmp_path / "vgg16_reducedfc.pth").write_text("<html>not found</html>")
+    result = run_program("pretrained/fetch.py", "vgg16_reducedfc", "--folder", tmp_path)
+    assert result.returncode == 3 and "vgg16_reducedfc.pth" in result.stderr

@@ -1,0 +1,697 @@
+"""train.py as its user runs it, on the toy world: resuming bit for bit, and every way out."""
+
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import REPOSITORY
+from tests.engine.test_checkpoint import same
+from tests.training_kills import Tally
+from twostream.annotations.videos import fingerprint
+from twostream.engine.checkpoint import CheckpointSaver, checkpoint_iterations, read_checkpoint
+from twostream.engine.run_folder import lock_run
+from twostream.engine.signals import Stop
+from twostream.errors import BadInputError, Terminated
+from twostream.frames.folders import FrameFolders
+from twostream.models.backbones import BACKBONES
+from twostream.monitor.log import read_log
+from twostream.programs import train as train_program
+from twostream.programs.train import MAY_CHANGE, build_parser, main
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # bit-exactness is promised for the same number of threads
+SMALL = ["--input_size=75", "--batch_size=4", "--pretrained=False", "--mirror=False", "--print_freq=1"]
+TINY = [*SMALL, "--arch=squeezenet1_1", "--input_size=32", "--run=tiny"]
+RGB_RUN = "kinetics-inception_v3-rgb-sl01-g1-fs6-4-000500"
+
+
+@pytest.fixture
+def train(run_here, toy_root):
+    """train(save_root, *words) -> its result."""
+
+    def run(save_root, *words, root=toy_root):
+        words = [f"--root={root}", f"--save_root={save_root}", *SMALL, "--val_interval=3", "--workers=0", *words]
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return run_here("train.py", "--device=cpu", *words)
+        finally:
+            torch.set_num_threads(threads)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(toy_root, tmp_path_factory):
+    """Folder of runs with one of 6 iterations; --resume with nothing to resume from starts afresh."""
+    save_root = tmp_path_factory.mktemp("undisturbed")
+    words = [f"--root={toy_root}", f"--save_root={save_root}", *SMALL, "--val_interval=3", "--workers=0"]
+    command = [sys.executable, "train.py", *words, "--max_iterations=6", "--resume=auto"]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""} | ONE_THREAD
+    subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, capture_output=True)
+    return save_root
+
+
+def losses(run_dir):
+    """log.jsonl without times, which differ from run to run."""
+    return [{key: value for key, value in entry.items() if "seconds" not in key} for entry in read_log(run_dir)]
+
+
+def assert_same_run(save_root, reference):
+    run_dir, expected = save_root / RGB_RUN, reference / RGB_RUN
+    ours, theirs = (torch.load(d / "checkpoint_000006.pth", weights_only=True) for d in (run_dir, expected))
+    for content in (ours, theirs):
+        for name in ("seconds", "data_seconds"):
+            del content["progress"]["meters"][name]
+        del content["progress"]["validation"]["seconds"]
+    assert ours.keys() == theirs.keys()
+    for key in ours:
+        assert same(ours[key], theirs[key]), key
+    assert losses(run_dir) == losses(expected)
+
+
+def assert_refused(result, code, *words):
+    """One line, which holds these words."""
+    assert result.returncode == code, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and result.stderr.strip().endswith(lines[0]), result.stderr
+    for word in words:
+        assert str(word) in lines[0]
+
+
+# ------------------------------------------------------------------------------------------------------ resume
+
+
+def test_what_a_run_leaves(undisturbed):
+    run_dir = undisturbed / RGB_RUN
+    assert sorted(path.name for path in run_dir.iterdir()) == [
+        "checkpoint_000003.pth", "checkpoint_000006.pth", "confusion.json", "curves.html", "log.jsonl", "run.lock",
+        "stream.json", "train.log",
+    ]  # fmt: skip
+    events = [(entry["event"], entry["iteration"]) for entry in read_log(run_dir)]
+    assert events == [("train", 1), ("train", 2), ("train", 3), ("validation", 3),
+                      ("train", 4), ("train", 5), ("train", 6), ("validation", 6)]  # fmt: skip
+    # 33 frames of 4 videos at step 6: 6 clips each; an epoch is 6 batches of 4.
+    assert [e["epoch"] for e in read_log(run_dir) if e["event"] == "train"] == [0, 0, 0, 0, 0, 1]
+    text = (run_dir / "train.log").read_text()
+    assert "24 training clips, 4 validation clips" in text and "\nbatch_size: 4\n" in text
+    number = r"[\d.]+ \([\d.]+\)"
+    line = rf"Epoch: \[(\d+)\]\[(\d+)/6\] Time {number} Data {number}Loss {number} Prec@1 {number} Prec@3 {number}"
+    assert [int(match[1]) for match in re.findall(line, text)] == [1, 2, 3, 4, 5, 6]
+    validations = re.findall(r"Validation @ (\d+): Top1 ([\d.]+) Top3 ([\d.]+) Loss ([\d.]+)", text)
+    assert [match[0] for match in validations] == ["3", "6"]
+
+
+def test_a_stopped_run_goes_on_as_if_nothing_had_been(train, undisturbed, tmp_path):
+    """Visdom is asked for, and nobody answers: one warning, and no other number."""
+    assert train(tmp_path, "--max_iterations=3").returncode == 0
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        result = train(
+            tmp_path, "--max_iterations=6", "--resume", "--visdom=True", f"--visdom_port={closed.getsockname()[1]}"
+        )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("warning") == 1 and "Visdom" in result.stderr
+    assert_same_run(tmp_path, undisturbed)
+
+    again = train(tmp_path, "--max_iterations=6", "--resume")
+    assert again.returncode == 0 and "nothing to do" in again.stdout
+
+
+def test_twenty_runs_that_are_stopped_go_on_as_if_nothing_had_been(run_program):
+    """By SIGKILL at random moments and in saves, SIGTERM and SIGUSR1; without and with loader processes."""
+    result = run_program("tests/training_kills.py", "--trials=20", "--seed=2", timeout=1800)
+    tally = Tally(*map(int, re.findall(r"^\| .* \| (\d+) \|$", result.stdout, re.MULTILINE)))
+    assert (tally.trials, tally.programs) == (20, 1)
+    assert tally.kills >= 40 and tally.in_saves >= tally.kills / 3 and tally.asked >= 5
+    assert (tally.wrong_exits, tally.tracebacks, tally.differing, result.returncode) == (0, 0, 0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [4, 7, 9])
+def test_a_run_under_timeout(toy_root, tmp_path, seconds):
+    """Whenever it comes: it ends in time by itself, and can be started again."""
+    words = [f"--root={toy_root}", f"--save_root={tmp_path}", *TINY, "--workers=2", "--resume=auto"]
+    for limit, code in ((seconds, 143), (600, 0)):
+        iterations = ["--max_iterations=100000"] if code else ["--max_iterations=1"]
+        result = subprocess.run(
+            ["timeout", "--preserve-status", "-k", "30", str(limit), sys.executable, "train.py", *words, *iterations],
+            cwd=REPOSITORY, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""} | ONE_THREAD, capture_output=True, text=True,
+        )  # fmt: skip
+        assert (result.returncode, "Traceback" in result.stderr) == (code, False), result.stderr
+
+
+def copy_of(undisturbed, save_root, *iterations):
+    """The undisturbed run's folder with these checkpoints, which must not be written into."""
+    run_dir = save_root / RGB_RUN
+    shutil.copytree(undisturbed / RGB_RUN, run_dir, ignore=shutil.ignore_patterns("*.pth"))
+    for iteration in iterations:
+        os.link(undisturbed / RGB_RUN / f"checkpoint_{iteration:06d}.pth", run_dir / f"checkpoint_{iteration:06d}.pth")
+    return run_dir
+
+
+def test_a_validation_that_is_stopped_is_made_up_for(toy_root, train, undisturbed, tmp_path):
+    words = [f"--root={toy_root}", f"--save_root={tmp_path}", *SMALL, "--val_interval=3", "--workers=2"]
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *words, "--max_iterations=6"], cwd=REPOSITORY, process_group=0, text=True,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""} | ONE_THREAD, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        while not (tmp_path / RGB_RUN / "checkpoint_000003.pth").exists():
+            assert process.poll() is None
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGTERM)  # also the loader processes, as `timeout` and Slurm do
+        error = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 143 and "Traceback" not in error, error
+    result = train(tmp_path, "--max_iterations=6", "--resume")
+    assert result.returncode == 0, result.stderr
+    assert_same_run(tmp_path, undisturbed)
+
+
+def test_a_validation_that_was_saved_but_not_logged(train, undisturbed, tmp_path):
+    log = copy_of(undisturbed, tmp_path, 3) / "log.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:3]))
+    assert [entry["event"] for entry in read_log(log.parent)] == ["train"] * 3
+    assert train(tmp_path, "--max_iterations=6", "--resume").returncode == 0
+    assert_same_run(tmp_path, undisturbed)
+
+
+def test_a_full_disk_costs_no_more_than_the_iterations_since(toy_root, train, undisturbed, tmp_path):
+    """A limit on the size of files stands for it. All iterations are done and logged, and can be done again."""
+    run_dir = copy_of(undisturbed, tmp_path, 3)
+    words = [f"--root={toy_root}", f"--save_root={tmp_path}", *SMALL, "--save_interval=1", "--workers=0", "--resume"]
+    result = subprocess.run(
+        ["bash", "-c", 'ulimit -f 20000; exec "$@"', "bash", sys.executable, "train.py", *words, "--max_iterations=9"],
+        cwd=REPOSITORY, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""} | ONE_THREAD, capture_output=True, text=True,
+    )  # fmt: skip
+    assert_refused(result, 4, "cannot write", "checkpoint_000006.pth", "File too large")
+    assert [line[:35] for line in result.stdout.splitlines() if line.startswith("WARNING")] == [
+        "WARNING: iteration 4 is NOT SAVED (", "WARNING: iteration 5 is NOT SAVED ("
+    ]  # fmt: skip
+    assert sorted(run_dir.glob("*checkpoint*")) == [run_dir / "checkpoint_000003.pth"]
+    assert [entry["iteration"] for entry in read_log(run_dir)] == [1, 2, 3, 3, 4, 5, 6]
+    assert train(tmp_path, "--max_iterations=6", "--resume").returncode == 0
+    assert_same_run(tmp_path, undisturbed)
+
+
+def test_two_trainings_in_one_folder(run_program, toy_root, undisturbed, tmp_path):
+    words = [f"--root={toy_root}", f"--save_root={tmp_path}", *SMALL, "--val_interval=3", "--workers=0"]
+    with lock_run(copy_of(undisturbed, tmp_path, 3), print):
+        result = run_program("train.py", *words, "--max_iterations=6", "--resume=auto", env=ONE_THREAD)
+    assert_refused(result, 4, "another training", RGB_RUN, f"pid {os.getpid()}, since 20")
+
+
+def test_the_first_signal_is_taken_down_and_the_second_obeyed():
+    before = [signal.getsignal(number) for number in Stop.SIGNALS]
+    for number in Stop.SIGNALS:
+        with Stop() as stop:
+            assert not stop.asked
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), signal.SIGTERM)  # at once, as `timeout` does
+            assert stop.asked
+            stop.asked -= 2
+            with pytest.raises(Terminated):
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(10)
+    assert [signal.getsignal(number) for number in Stop.SIGNALS] == before
+
+
+def test_loaders_begin_deaf():
+    class Loader:
+        def __iter__(self):
+            return iter(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+    assert set(Stop.SIGNALS) <= set(Stop().start(Loader()))
+    assert not set(Stop.SIGNALS) & signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_an_existing_run_is_not_overwritten(train, undisturbed):
+    assert_refused(train(undisturbed, "--max_iterations=9"), 3, "iteration 6", "--resume", "--save_root", RGB_RUN)
+
+
+@pytest.fixture
+def here(toy_root, tmp_path, monkeypatch, capsys):
+    """Run train.py in this process, which saves the seconds of its start -> what it printed."""
+
+    def run(*words, root=toy_root):
+        words = [f"--root={root}", f"--save_root={tmp_path}", "--workers=0", "--device=cpu", *words]
+        monkeypatch.setattr(sys, "argv", ["train.py", *words])
+        assert main() == 0
+        return "".join(capsys.readouterr())
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    handler = signal.getsignal(signal.SIGUSR1)
+    yield run
+    signal.signal(signal.SIGUSR1, handler)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def tiny(toy_root, tmp_path_factory):
+    """Folder of runs with a tiny one of 6 iterations."""
+    save_root = tmp_path_factory.mktemp("tiny")
+    words = [f"--root={toy_root}", f"--save_root={save_root}", *TINY, "--val_interval=3", "--workers=0"]
+    command = [sys.executable, "train.py", *words, "--max_iterations=6", "--device=cpu"]
+    subprocess.run(command, cwd=REPOSITORY, env=os.environ | ONE_THREAD, check=True, capture_output=True)
+    return save_root
+
+
+@pytest.fixture
+def resumed(here, tiny, tmp_path):
+    """Resume the tiny run, which is done -> what it printed."""
+    shutil.copytree(tiny / "tiny", tmp_path / "tiny")
+    return lambda *words, **root: here(*TINY, "--resume", *words, **root)
+
+
+def rows_of_flags():
+    """The table of --resume in the help: first words of a row -> its flags."""
+    table = re.search(r"Flags given otherwise than before:\n(.*?\n)\n", train_program.__doc__, re.DOTALL)[1]
+    rows = re.findall(r"^  (\w.{21})(.*\n(?: {24}.*\n)*)", table, re.MULTILINE)
+    return {name.strip(): re.findall(r"--(\w+)", re.sub(r"\(.*?\)", "", flags)) for name, flags in rows}
+
+
+ELSEWHERE = {
+    "workers": 1, "device": "cpu", "ngpu": 1, "compile": "default", "print_freq": 7, "val_interval": 2, "save_interval": 2,
+    "keep_checkpoints": 2, "max_iterations": 5, "max_unreadable": 5, "max_skipped": 5, "visdom": True,
+    "visdom_server": "http://nowhere", "visdom_port": 9, "tensorboard": True, "pretrained": True, "global_models_dir": "nowhere",
+    "init_from": "none.pth", "start_iteration": 3, "dataset": "other",
+}  # fmt: skip
+"""flag -> a value that a run may go on with"""
+
+CHANGES = {"lr": "0.01", "stepvalues": "5", "gamma": "0.5", "momentum": "0.5", "weight_decay": "0.1", "dropout": "0.1",
+           "mirror": "True", "schedule": "cosine", "warm_up": "3", "amp": "bf16", "clip_norm": "5",
+           "label_smoothing": "0.1", "crop": "corners", "crop_scales": "1,.8"}  # fmt: skip
+
+REFUSED = {"arch": "vgg16", "input_type": "farneback", "seq_len": "3", "gap": "2", "input_size": "80", "batch_size": "6",
+           "frame_step": "3", "seed": "1", "accumulate": "2", "channels_last": "True", "ema": "0.5",
+           "batch_norm": "partial", "first_layer_factor": "2.0", "norm_decay": "False", "num_segments": "3",
+           "class_balance": "True", "lr_batch_size": "8", "sync_bn": "True"}  # fmt: skip
+
+
+def test_every_flag_stands_in_one_row_of_the_table():
+    flags = {action.dest for action in build_parser()._actions} - {"help"}
+    rows = rows_of_flags()
+    assert sorted(itertools.chain(*rows.values())) == sorted(flags)
+    assert set(rows["by --allow_change"]) == set(CHANGES) == set(MAY_CHANGE)
+    assert set(rows["refused"]) == {*REFUSED, "flow", "flow_preset", "bound"}  # these: test_online_flow.py
+    assert {*rows["go on as they are"], *rows["have no effect"]} == set(ELSEWHERE) - {"dataset"}
+
+
+@pytest.mark.parametrize("flag, value", ELSEWHERE.items())
+def test_flags_that_may_change(resumed, flag, value):
+    text = resumed("--max_iterations=6", f"--{flag}={value}")
+    assert "nothing to do" in text and "changed" not in text and "warning" not in text
+
+
+@pytest.mark.parametrize("flag, value", CHANGES.items())
+def test_flags_that_may_change_when_it_is_said(resumed, flag, value):
+    with pytest.raises(BadInputError, match=rf"{flag} = .*, asked is .*: .* or add --allow_change={flag}$"):
+        resumed("--max_iterations=6", f"--{flag}={value}")
+    text = resumed("--max_iterations=6", f"--{flag}={value}", f"--allow_change={flag}")
+    assert f"changed after iteration 6: {flag} = " in text
+
+
+OTHER_NETWORKS = [("arch", name) for name in BACKBONES if name not in ("squeezenet1_1", REFUSED["arch"])]
+
+
+@pytest.mark.parametrize("flag, value", [*REFUSED.items(), *OTHER_NETWORKS])
+def test_flags_that_may_not_change(resumed, flag, value):
+    """In one line, whatever else differs with the flag."""
+    with pytest.raises(
+        BadInputError, match=rf"checkpoint_000006.pth was trained with .*{flag} = .*, asked is {value}"
+    ) as e:
+        resumed("--max_iterations=6", f"--{flag}={value}", f"--allow_change={','.join(MAY_CHANGE)}")
+    assert "\n" not in str(e.value) and len(str(e.value)) < 600 and "--init_from" in str(e.value)
+
+
+def test_other_labels(resumed, toy_root, tmp_path):
+    text = (toy_root / "annotations.json").read_text()
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "rgb-images").symlink_to(toy_root / "rgb-images")
+    (root / "annotations.json").write_text(text.replace("blue_left", "blue_down"))
+    with pytest.raises(BadInputError, match="classes .*'blue_left' and 'blue_down'.*other training videos or labels"):
+        resumed("--max_iterations=6", root=root)
+
+
+def test_another_number_of_threads(resumed):
+    torch.set_num_threads(2)
+    assert (
+        "the last bits of the result may differ, because this has changed since checkpoint_000006.pth: threads 1 -> 2"
+        in resumed("--max_iterations=6")
+    )
+
+
+def test_a_rate_that_was_changed_holds_from_there_on(train, undisturbed, tmp_path):
+    """And the newest checkpoint, which is cut, makes room for the one before."""
+    run_dir = copy_of(undisturbed, tmp_path, 3)
+    whole = (undisturbed / RGB_RUN / "checkpoint_000006.pth").read_bytes()
+    (run_dir / "checkpoint_000006.pth").write_bytes(whole[: len(whole) // 2])
+    words = ["--max_iterations=4", "--resume", f"--run={RGB_RUN}", "--lr=0.001", "--allow_change=lr"]
+    result = train(tmp_path, *words)
+    assert result.returncode == 0, result.stderr
+    assert "checkpoint_000006.pth.bad, going on from checkpoint_000003.pth\n" in result.stdout
+    assert "changed after iteration 3: lr = 0.0005, asked is 0.001\n" in result.stdout
+    rates = [entry["learning_rate"] for entry in read_log(run_dir) if entry["event"] == "train"]
+    assert rates == [0.0005, 0.0005, 0.0005, 0.001]
+    assert (run_dir / "checkpoint_000006.pth.bad").stat().st_size == len(whole) // 2
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_samples_that_were_trained_on_are_not_read_again(here, tiny, tmp_path, monkeypatch, workers):
+    """Resumed in the middle of an epoch, as many images are opened as there are left to train on and to validate."""
+    shutil.copytree(tiny / "tiny", tmp_path / "tiny")
+    (tmp_path / "tiny" / "checkpoint_000006.pth").unlink()
+    opened, read = tmp_path / "opened", FrameFolders.read_bytes
+
+    def noted(self, video_id, frame_index):
+        with open(opened, "ab", buffering=0) as file:  # loader processes write into it too
+            file.write(b".")
+        return read(self, video_id, frame_index)
+
+    monkeypatch.setattr(FrameFolders, "read_bytes", noted)
+    here(*TINY, "--resume", "--val_interval=3", "--max_iterations=6", f"--workers={workers}")
+    assert opened.stat().st_size == 3 * 4 + 4  # three batches of 4, and the 4 clips to validate
+    assert losses(tmp_path / "tiny") == losses(tiny / "tiny")
+
+
+def test_no_checkpoint_can_be_read(train, undisturbed, tmp_path):
+    whole = (undisturbed / RGB_RUN / "checkpoint_000003.pth").read_bytes()
+    (copy_of(undisturbed, tmp_path) / "checkpoint_000003.pth").write_bytes(whole[: len(whole) // 2])
+    assert_refused(
+        train(tmp_path, "--max_iterations=6", "--resume=auto"), 3, "checkpoint_000003.pth", "no checkpoint in"
+    )
+
+
+@pytest.mark.parametrize("word", ["--keep_checkpoints=1", "--resume=perhaps", "--allow_change=seed,lr"])
+def test_words_that_are_refused(word):
+    with pytest.raises(SystemExit) as e:
+        build_parser().parse_args(["--root=x", word])
+    assert e.value.code == 2
+
+
+def test_a_job_that_slurm_queues_again(here, tmp_path, monkeypatch):
+    """The same command every time: nothing there, a checkpoint, all done, and told to end in between."""
+    for name, value in {"JOB_ID": "7", "RESTART_COUNT": "1", "PROCID": "0", "NTASKS": "1", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    command = [*TINY, "--resume=auto", "--max_iterations=4"]
+    save = CheckpointSaver.save
+
+    def asked(self, *values, **keywords):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        save(self, *values, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointSaver, "save", asked)
+        with pytest.raises(Terminated):
+            here(*command, "--save_interval=2")
+    assert checkpoint_iterations(tmp_path / "tiny") == [2, 3]
+    assert "iterations 3 to 4" in here(*command)
+    assert "nothing to do" in here(*command)
+
+
+@pytest.mark.parametrize(
+    "words, value",
+    [([], False), (["--resume"], True), (["--resume", "auto"], True), (["--resume=AUTO"], True),
+     (["--resume=True"], True), (["--resume", "False"], False)],
+)  # fmt: skip
+def test_words_of_resume(words, value):
+    assert build_parser().parse_args(["--root=x", *words]).resume is value
+
+
+# ----------------------------------------------------------------------------------------- flow, and older trees
+
+
+def test_flow_clips_from_the_weights_of_rgb(train, undisturbed, tmp_path):
+    weights = undisturbed / RGB_RUN / "checkpoint_000006.pth"
+    result = train(
+        tmp_path, "--input_type=farneback", "--seq_len=3", "--gap=2", f"--init_from={weights}", "--max_iterations=1"
+    )
+    assert result.returncode == 0, result.stderr
+    run_dir = tmp_path / "kinetics-inception_v3-farneback-sl03-g2-fs6-4-000500"
+    assert re.search(r"loaded \d+ tensors, skipped none, left random none", result.stdout)
+    content = torch.load(run_dir / "checkpoint_000001.pth", weights_only=True)
+    assert content["stream"]["flow_coding"]["method"] == "farneback"
+    assert content["weights"]["Conv2d_1a_3x3.conv.weight"].shape == (32, 9, 3, 3)
+
+
+def test_weights_of_2d_kinectics(train, undisturbed, tmp_path):
+    """Named by its latest.pth; written by DataParallel, in the old format, with the head's old name."""
+    weights = torch.load(undisturbed / RGB_RUN / "checkpoint_000006.pth", weights_only=True)["weights"]
+    old = {
+        "module." + re.sub(r"^fc\.", "fc_kin.", name): tensor
+        for name, tensor in weights.items()
+        if not name.endswith("num_batches_tracked")
+    }
+    momentum = {k: {"momentum_buffer": weights[name]} for k, name in enumerate(parameters_of(weights))}
+    optimizer = {"state": momentum, "param_groups": [{"params": [k]} for k in momentum]}
+    latest = {"iteration": 25000, "val_top1": 50.0, "model_file_name": "/mnt/gone/model_025000.pth"}
+    latest["optimizer_file_name"] = "/mnt/gone/optimizer_025000.pth"
+    for name, content in (("model_025000.pth", old), ("optimizer_025000.pth", optimizer), ("latest.pth", latest)):
+        torch.save(content, tmp_path / name, _use_new_zipfile_serialization=False)
+    words = [f"--init_from={tmp_path / 'latest.pth'}", "--start_iteration=25000", "--max_iterations=25001"]
+    result = train(tmp_path, *words)
+    assert result.returncode == 0, result.stderr
+    assert re.search(rf"model_025000.pth: loaded {len(old)} tensors, skipped none, left random none", result.stdout)
+    assert f"momentum of {tmp_path / 'optimizer_025000.pth'}: {len(momentum)} tensors" in result.stdout
+
+
+def parameters_of(weights: dict) -> list[str]:
+    """Names in a state dict that are learnt, in order."""
+    return [name for name in weights if not re.search(r"running_|num_batches_tracked", name)]
+
+
+def test_an_optimizer_is_no_weights(here, tiny, tmp_path):
+    """2D-kinectics writes it beside the weights, and its latest.pth names both."""
+    content = torch.load(tiny / "tiny" / "checkpoint_000006.pth", weights_only=True)["optimizer"]
+    torch.save(content, tmp_path / "optimizer_025000.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(BadInputError, match=r"optimizer_025000.pth.* state of an optimizer.*model_025000.pth") as e:
+        here(*TINY, f"--init_from={tmp_path / 'optimizer_025000.pth'}", "--max_iterations=1")
+    assert "\n" not in str(e.value)
+
+
+def old_tree(root, toy_root):
+    """A tree of 2D-kinectics: classes from 1 in the order of its train list, images without records."""
+    annotations = json.loads((toy_root / "annotations.json").read_text())
+    numbers = {name: k + 1 for k, name in enumerate(reversed(annotations["classes"]))}
+    database = {}
+    for video_id, entry in annotations["videos"].items():
+        database[video_id] = {
+            "label": entry["label"], "cls": numbers[entry["label"]], "subset": entry["split"], "isthere": True,
+            "numf": entry["num_frames"],
+        }  # fmt: skip
+        shutil.copytree(
+            toy_root / "rgb-images" / video_id, root / "kinetics" / "rgb-images" / video_id,
+            ignore=shutil.ignore_patterns("video.json"),
+        )  # fmt: skip
+    (root / "kinetics" / "hfiles").mkdir()
+    (root / "kinetics" / "hfiles" / "finalannots.json").write_text(
+        json.dumps({"database": database, "classes": numbers})
+    )
+    return numbers, database
+
+
+def test_tree_and_command_line_of_2d_kinectics(run_program, toy_root, tmp_path):
+    numbers, database = old_tree(tmp_path, toy_root)
+    words = [f"--root={tmp_path}/", "--input=rgb", "--arch=inceptionV3", "--batch-size=4", "--is=75", "--workers=0"]
+    words += [
+        "--pretrained=0",
+        "--max_iterations=1",
+        "--visdom=False",
+        "--resume",
+        "False",
+        "global_models_dir=~/none/",
+    ]
+    result = run_program("train.py", *words, env=ONE_THREAD)
+    assert result.returncode == 0, result.stderr
+    content = torch.load(tmp_path / "kinetics" / RGB_RUN / "checkpoint_000001.pth", weights_only=True)
+    classes = tuple(sorted(numbers, key=numbers.get))
+    assert tuple(content["stream"]["classes"]) == classes
+    labels = {video_id: e["cls"] - 1 for video_id, e in database.items() if e["subset"] == "train"}
+    assert content["settings"]["train_split"] == fingerprint(classes, list(labels), list(labels.values()))
+
+
+# ----------------------------------------------------------------------------------------------------- ways out
+
+
+@pytest.mark.parametrize("label", ["blue_down", 4, -1, None])
+def test_a_label_outside_the_classes_is_named_before_anything_is_begun(here, toy_root, tmp_path, monkeypatch, label):
+    """On a GPU it would end the process without a word about the video."""
+    annotations = json.loads((toy_root / "annotations.json").read_text())
+    annotations["videos"]["red_left_00000"]["label"] = label
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "annotations.json").write_text(json.dumps(annotations))
+    (tmp_path / "data" / "rgb-images").symlink_to(toy_root / "rgb-images")
+    monkeypatch.setattr(torch.nn.Module, "to", pytest.fail)
+    with pytest.raises(BadInputError, match=f"annotations.json.*'red_left_00000'.*{label or 'label'}"):
+        here(*TINY, root=tmp_path / "data")
+    assert [path.name for path in tmp_path.iterdir()] == ["data"], "no run was begun"
+
+
+def test_the_folder_is_gone_in_mid_run(here, tmp_path, monkeypatch):
+    """The next save makes it anew, and the training goes on."""
+    save = CheckpointSaver.save
+
+    def gone(self, iteration, *values, **keywords):
+        if iteration == 2:
+            shutil.rmtree(self.run_dir)
+        save(self, iteration, *values, **keywords)
+
+    monkeypatch.setattr(CheckpointSaver, "save", gone)
+    here(*TINY, "--save_interval=1", "--max_iterations=3")
+    assert checkpoint_iterations(tmp_path / "tiny") == [2, 3]
+    assert [entry["iteration"] for entry in read_log(tmp_path / "tiny")] == [3, 3]
+
+
+def test_logs_that_cannot_be_written_stop_nothing(here, tmp_path, monkeypatch):
+    """From iteration 2 on folders stand in their places: one warning for each."""
+    save = CheckpointSaver.save
+
+    def replaced(self, iteration, *values, **keywords):
+        if iteration == 1:
+            for name in ("log.jsonl", "train.log"):
+                (self.run_dir / name).unlink()
+                (self.run_dir / name).mkdir()
+        save(self, iteration, *values, **keywords)
+
+    monkeypatch.setattr(CheckpointSaver, "save", replaced)
+    text = here(*TINY, "--save_interval=1", "--max_iterations=3")
+    assert checkpoint_iterations(tmp_path / "tiny") == [1, 2, 3]
+    assert [text.count(f"{name}Monitor cannot write") for name in ("Json", "Console")] == [1, 1], text
+
+
+def start_training(root, save_root, *words, before=()):
+    """train.py in a process group of its own -> once it has logged an iteration."""
+    words = [f"--root={root}", f"--save_root={save_root}", *TINY, *words]
+    process = subprocess.Popen(
+        [*before, sys.executable, "train.py", *words], cwd=REPOSITORY, process_group=0, text=True,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""} | ONE_THREAD, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    log = save_root / "tiny" / "log.jsonl"
+    while not (log.exists() and log.stat().st_size) and process.poll() is None:
+        time.sleep(0.002)
+    return process
+
+
+def test_a_loader_process_that_is_killed_costs_no_iteration(toy_root, here, tmp_path):
+    """As the system does when memory is short: one line, and the next start goes on where this one ended."""
+    words = ["--workers=2", "--max_iterations=40"]
+    process = start_training(toy_root, tmp_path / "killed", *words)
+    try:
+        loaders = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(loaders[0]), signal.SIGKILL)
+        error = process.communicate(timeout=300)[1]
+    finally:
+        process.kill()
+    assert_refused(
+        subprocess.CompletedProcess([], process.returncode, "", error), 4, "DataLoader worker (pid", "--workers"
+    )
+    (iteration,) = checkpoint_iterations(tmp_path / "killed" / "tiny")
+    assert 1 <= iteration < 40 and read_log(tmp_path / "killed" / "tiny")[-1]["iteration"] == iteration
+    here(*TINY, *words, "--resume=auto", f"--save_root={tmp_path / 'killed'}")
+    here(*TINY, *words, f"--save_root={tmp_path / 'whole'}")
+    assert losses(tmp_path / "killed" / "tiny") == losses(tmp_path / "whole" / "tiny")
+
+
+def test_shared_memory_that_is_full(toy_root, tmp_path):
+    """A limit on the size of files stands for it, which batches of 32 clips do not keep."""
+    before = ["bash", "-c", 'ulimit -f 64; exec "$@"', "bash"]
+    process = start_training(toy_root, tmp_path, "--workers=1", "--batch_size=32", before=before)
+    error = process.communicate(timeout=300)[1]
+    result = subprocess.CompletedProcess([], process.returncode, "", error)
+    assert_refused(result, 4, "/dev/shm", "fewer --workers", "--shm-size")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_image_stops_with_its_name(train, toy_root, tmp_path, workers):
+    old_tree(tmp_path, toy_root)
+    images = [p for p in sorted((tmp_path / "kinetics" / "rgb-images").iterdir()) if p.name.endswith("_00000")]
+    for folder in images:
+        for path in folder.glob("*.jpg"):
+            path.write_bytes(path.read_bytes()[:300])
+    result = train(tmp_path, f"--workers={workers}", "--max_iterations=2", root=tmp_path)
+    assert_refused(result, 3, ".jpg: 300 bytes that are no whole JPEG image", tmp_path / "kinetics" / "rgb-images")
+
+
+def test_no_pretrained_weights(train, tmp_path):
+    result = train(tmp_path, "--pretrained=True", f"--global_models_dir={tmp_path}")
+    assert_refused(result, 3, "no ImageNet weights of inception_v3", "pretrained/fetch.py", "--pretrained=False")
+    assert not list(tmp_path.iterdir()), "no run was begun"
+
+
+def test_no_data(train, tmp_path):
+    assert_refused(train(tmp_path, root=tmp_path / "none"), 3, tmp_path / "none", "prep/build_annotations.py")
+
+
+@pytest.mark.parametrize("words", [["--frame_step=3"], ["--frame_step=2", "--seq_len=3", "--gap=1"]])
+def test_frames_that_a_sparse_extraction_does_not_have(train, toy_root, tmp_path, words):
+    """Every second frame was stored; with another step no run is begun."""
+    text = (toy_root / "annotations.json").read_text()
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "annotations.json").write_text(text.replace('"num_frames"', '"frame_step": 2, "num_frames"'))
+    (root / "rgb-images").symlink_to(toy_root / "rgb-images")
+    result = train(tmp_path / "runs", "--max_iterations=1", *words, root=root)
+    assert_refused(result, 3, "was extracted with --frame_step=2", "a multiple of 2")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_images_of_that_input_type(train, tmp_path):
+    assert_refused(train(tmp_path, "--input_type=dis"), 3, "dis-images", "--input_types=dis")
+
+
+@pytest.mark.parametrize("word", ["--device=cuda", "--ngpu=2", "--device=mps"])
+def test_no_such_device(train, tmp_path, word):
+    assert_refused(train(tmp_path, word), 4, word.partition("=")[0])
+
+
+def test_losses_that_are_not_finite_are_named_and_never_applied(train, tmp_path):
+    result = train(tmp_path, "--lr=1e30", "--max_iterations=6", "--max_skipped=3", "--print_freq=1")
+    assert_refused(result, 3, "--lr", "iteration")
+    for path in tmp_path.glob("*/*.pth"):
+        assert all(torch.isfinite(tensor).all() for tensor in read_checkpoint(path)["weights"].values())
+    log = next(tmp_path.glob("*/train.log")).read_text()
+    assert re.search(r"WARNING: iteration \d+ was not applied.* look at the images of (blue|red)_", log)
+
+
+OPTIONS = [
+    "--schedule=cosine", "--warm_up=2", "--label_smoothing=0.1", "--clip_norm=5", "--first_layer_factor=5",
+    "--norm_decay=False", "--batch_norm=partial", "--ema=0.5", "--amp=bf16", "--channels_last", "--accumulate=2",
+]  # fmt: skip
+
+
+def test_a_run_with_all_options_goes_on_as_if_nothing_had_been(train, tmp_path):
+    assert train(tmp_path / "whole", *OPTIONS, "--max_iterations=4").returncode == 0
+    stopped = train(tmp_path / "stopped", *OPTIONS, "--max_iterations=4", "--save_interval=2")
+    assert stopped.returncode == 0
+    (newest,) = tmp_path.glob("stopped/*/checkpoint_000004.pth")
+    newest.unlink()
+    result = train(tmp_path / "stopped", *OPTIONS, "--max_iterations=4", "--resume")
+    assert result.returncode == 0, result.stderr
+    whole, again = (
+        read_checkpoint(next(tmp_path.glob(f"{name}/*/checkpoint_000004.pth"))) for name in ("whole", "stopped")
+    )
+    for part in ("weights", "average"):
+        assert all(torch.equal(whole[part][name], again[part][name]) for name in whole[part])
+    assert any(not torch.equal(whole["weights"][name], whole["average"][name]) for name in whole["weights"])
+    assert train(tmp_path / "stopped", *OPTIONS[:-1], "--max_iterations=4", "--resume").returncode == 3
+
+
+def test_help_shows_every_group(run_program):
+    result = run_program("train.py", "--help")
+    assert result.returncode == 0
+    for group in ("data", "stream", "machine", "clips", "optimization", "speed", "weights", "watching"):
+        assert f"\n{group}:" in result.stdout

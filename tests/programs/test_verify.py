@@ -1,0 +1,674 @@
+"""prep/verify.py: whatever is done to a data root is found, alone, and what it says mends it; a good root is left."""
+
+import importlib.metadata
+import json
+import random
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests import toy
+from tests.conftest import noise_image
+from twostream.annotations.json_file import read_annotations, write_annotations
+from twostream.annotations.videos import Annotations, Video
+from twostream.errors import BadInputError
+from twostream.flow.coding import FlowCoding
+from twostream.flow.methods import FARNEBACK_PRESETS, FlowSettings
+from twostream.frames import stores
+from twostream.frames.folders import FrameFolders
+from twostream.frames.store import FrameStore, frame_name
+from twostream.frames.stores import STORES, open_store
+from twostream.preparation import verify_root
+from twostream.preparation.extraction import ExtractionJob, extract_video
+from twostream.preparation.findings import KINDS, Finding, remake, remove
+from twostream.preparation.settings import ExtractionSettings, claim_tree
+from twostream.preparation.verify_root import Examination, estimate_bound
+from twostream.preparation.verify_video import VideoJob, check_video
+from twostream.programs.extract import build_parser, build_settings
+
+NUM_FRAMES = 8
+IDS = ("left_0", "left_1", "right_0", "right_1")  # 0: train, 1: val
+SETTINGS = ExtractionSettings(short_side=0, flow=(FlowSettings("farneback", FlowCoding(bound=8)),))
+
+
+def jpeg(image: np.ndarray, *options: int) -> bytes:
+    """RGB (H, W, 3) or grey (H, W)."""
+    return cv2.imencode(".jpg", image[..., ::-1] if image.ndim == 3 else image, options)[1].tobytes()
+
+
+def extract(root: Path, videos: Path, settings: ExtractionSettings, kind: str) -> None:
+    claim_tree(root, settings, store=kind)
+    for video_id in IDS:
+        extract_video(ExtractionJob(str(root), video_id, str(videos / f"{video_id}.mkv"), settings, store=kind))
+
+
+def annotate(root: Path, videos: list[Video]) -> None:
+    write_annotations(root / "annotations.json", Annotations(("left", "right"), tuple(videos)))
+
+
+def good_videos() -> list[Video]:
+    return [Video(i, "train" if i.endswith("0") else "val", i.split("_")[0], NUM_FRAMES, 15.0) for i in IDS]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    """Four videos of a picture that moves by 2 pixels a frame."""
+    folder = tmp_path_factory.mktemp("videos")
+    for seed, video_id in enumerate(IDS):
+        wide = noise_image(seed, height=48, width=64 + 2 * NUM_FRAMES)
+        pictures = np.stack([wide[:, 2 * k : 2 * k + 64] for k in range(NUM_FRAMES)])
+        toy.write_video(folder / f"{video_id}.mkv", pictures if "left" in video_id else pictures[::-1])
+    return folder
+
+
+@pytest.fixture(scope="module", params=list(STORES))
+def pristine(request, videos, tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp(request.param) / "data"
+    extract(root, videos, SETTINGS, request.param)
+    annotate(root, good_videos())
+    return root
+
+
+@pytest.fixture
+def root(pristine, tmp_path) -> Path:
+    """A data root of its own, of each kind of store."""
+    return Path(shutil.copytree(pristine, tmp_path / "data"))
+
+
+@pytest.fixture
+def folders(videos, tmp_path) -> Path:
+    """A data root of folders."""
+    extract(tmp_path / "data", videos, SETTINGS, "folders")
+    annotate(tmp_path / "data", good_videos())
+    return tmp_path / "data"
+
+
+def examine(root: Path, *input_types: str, quick: bool = False) -> Examination:
+    stores._opened.cache_clear()  # other processes may have changed it, as never while the program runs
+    check = Examination(root, input_types, quick=quick)
+    for job in reversed(check.jobs()):  # any order will do
+        check.add(check_video(job))
+    return check
+
+
+def diagnose(root: Path, *input_types: str, quick: bool = False) -> list[Finding]:
+    return examine(root, *input_types, quick=quick).findings()
+
+
+def republish(store: FrameStore, video_id: str, change: Callable[[dict], dict], images: Callable = lambda jpegs: jpegs):
+    """Write a video again with another record, and the checksums that belong to its images."""
+    record = store.record(video_id)
+    jpegs = images({index: store.read_bytes(video_id, index) for index in store.frame_indices(video_id)})
+    store.remove(video_id)
+    with store.writer(video_id) as writer:
+        for index, jpeg in jpegs.items():
+            writer.write(index, jpeg)
+        assert writer.publish(change(record))
+
+
+def flip_bit(store: FrameStore, video_id: str, index: int, bit: int) -> Callable[[], None]:
+    """Change one bit of an image where it lies on the disk; returns what changes it back."""
+    jpeg = store.read_bytes(video_id, index)
+    for path in filter(Path.is_file, store.folder.rglob("*")):
+        content = path.read_bytes()
+        # Twins (the last flow image repeats the one before) lie in one file: take the last of them.
+        if (start := content.rfind(jpeg)) >= 0 and (
+            path.suffix != ".jpg" or path.match(f"{video_id}/{frame_name(index)}")
+        ):
+            changed = bytearray(content)
+            changed[start + bit // 8] ^= 1 << bit % 8
+            path.write_bytes(changed)
+            return lambda: path.write_bytes(content)
+    raise AssertionError("the image lies nowhere")
+
+
+# ------------------------------------------------------------------------------------------------- nothing is wrong
+
+
+def test_toy_world_has_no_findings(toy_root, run_program):
+    result = run_program("prep/verify.py", "--root", toy_root, "--workers=2")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "nothing found" in result.stdout
+    assert f"rgb: 8 videos, {8 * toy.NUM_FRAMES} images" in result.stdout
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_good_root_has_no_findings(root, quick):
+    check = examine(root, quick=quick)
+    assert check.findings() == []
+    assert f"farneback: 4 videos, {4 * NUM_FRAMES} images" in check.notes
+    assert "farneback: 0.00% of the flow values are clipped at the bound of 8 pixels" in check.notes
+    assert any(re.match("ffmpeg .*/", note) for note in check.notes)
+
+
+def test_without_annotations_it_says_so(root):
+    (root / "annotations.json").unlink()
+    check = examine(root)
+    assert check.findings() == []
+    assert any("no annotations.json" in note for note in check.notes)
+
+
+def test_a_failure_is_no_finding_once_the_video_is_there(root):
+    write("failed_videos.jsonl", failed_line(id="left_0"))(root)
+    assert diagnose(root) == []
+
+
+def test_frame_step_decides_which_images_there_must_be(videos, tmp_path):
+    extract(tmp_path, videos, replace(SETTINGS, stored_step=3), "folders")
+    assert diagnose(tmp_path) == []
+    (tmp_path / "rgb-images" / "left_0" / "00004.jpg").unlink()
+    (finding,) = diagnose(tmp_path)
+    assert finding.found == "2 images, the first that is gone is 00004.jpg" and finding.expected == "3"
+
+
+# --------------------------------------------------------------------------------------------- each fault, and alone
+
+
+def in_store(input_type: str, video_id: str, change=lambda record: record, images=lambda jpegs: jpegs):
+    return lambda root: republish(open_store(root, input_type), video_id, change, images)
+
+
+def annotated(change: Callable[[list[Video]], list[Video]]):
+    return lambda root: annotate(root, change(good_videos()))
+
+
+def remove_video(*input_types: str):
+    return lambda root: [open_store(root, input_type).remove("left_0") for input_type in input_types]
+
+
+def write(name: str, text: str):
+    def do(root: Path) -> None:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+    return do
+
+
+def other_size(jpegs: dict[int, bytes]) -> dict[int, bytes]:
+    return jpegs | {3: jpeg(noise_image(height=32, width=40))}
+
+
+def without_last(jpegs: dict[int, bytes]) -> dict[int, bytes]:
+    return {index: jpeg for index, jpeg in jpegs.items() if index < NUM_FRAMES - 1}
+
+
+def failed_line(**more) -> str:
+    return json.dumps({"id": "bad", "file": "v/bad.mp4", "kind": "cut short", "reason": "3 of 9 s", **more}) + "\n"
+
+
+def settings_of(record: dict, **more) -> dict:
+    return record | {"settings": record["settings"] | more}
+
+
+# what is done, the kind of the finding, what stands in its line
+FAULTS = {
+    "flipped bit": (lambda r: flip_bit(open_store(r, "rgb"), "left_1", 3, 999), "damaged image", "00004.jpg.*bytes of checksum"),
+    "other size": (in_store("rgb", "left_0", images=other_size), "image size", "00004.jpg: 1 of 40x32; expected 64x48"),
+    "width in the record": (in_store("rgb", "left_0", lambda r: r | {"width": 63}), "image size|streams differ", "8 of 64x48|size .64, 48"),
+    "count in the record": (in_store("rgb", "left_0", lambda r: r | {"num_frames": 9}), "record", "checksums of 8 images in a record of 9 frames"),
+    "text in the record": (in_store("rgb", "left_0", lambda r: settings_of(r, quality="90")), "record", "quality is no number in the record"),
+    "other settings": (in_store("rgb", "left_0", lambda r: settings_of(r, quality=50)), "other settings", "quality = 50; expected quality = 90"),
+    "settings gone": (lambda r: (r / "rgb-images/extraction.json").unlink(), "settings", "rgb-images/extraction.json: no such file"),
+    "settings cut": (write("farneback-images/extraction.json", '{"fps": '), "settings", "farneback-images/extraction.json: .*line 1"),
+    "settings of other kinds": (write("rgb-images/extraction.json", '{"fps": "x"}'), "settings", "fps is no number"),
+    "unfinished video": (lambda r: (r / "rgb-images/.tmp-host-1-2").mkdir(), "leftovers", "rgb-images: 1 unfinished"),
+    "unfinished file": (write(".annotations.json.17-0123abcd", ""), "leftovers", "annotations.json.17-0123abcd"),
+    "flow gone": (remove_video("farneback"), "one stream only", "left_0: in rgb only; expected in farneback"),
+    "frames gone": (remove_video("rgb"), "one stream only", "left_0: in farneback only"),
+    "fps": (in_store("farneback", "left_0", lambda r: r | {"fps": 25.0}), "streams differ", "fps 25.0; expected fps 15.0 as in rgb"),
+    "source": (in_store("farneback", "left_0", lambda r: r | {"source": {"name": "x.mkv", "bytes": 1}}), "streams differ", "x.mkv"),
+    "flow shorter": (in_store("farneback", "left_0", lambda r: r | {"num_frames": 7}, without_last), "streams differ", "num_frames 7; expected num_frames 8"),
+    "failed video": (write("failed_videos.jsonl", failed_line()), "failed video", "v/bad.mp4: cut short: 3 of 9 s"),
+    "failed video of a shard": (write("failed_videos.1-of-4.jsonl", "{torn\n" + failed_line(file=None)), "failed video", "video bad: cut short"),
+    "annotations cut": (write("annotations.json", '{"version": 1,'), "annotations", "annotations.json: "),
+    "video gone": (remove_video("rgb", "farneback"), "not extracted", "left_0: no images; expected 8 frames"),
+    "frames in the list": (annotated(lambda v: [replace(v[0], num_frames=9), *v[1:]]), "frame count", "left_0: 9 frames; expected 8 frames, as in rgb"),
+    "not extracted in the list": (annotated(lambda v: [*v, Video("right_2", "val", "right", 5)]), "not extracted", "right_2"),
+    "0 frames in the list": (annotated(lambda v: [*v[:-1], Video("a", "val", "right", 8), replace(v[-1], num_frames=0)]), "frame count|not extracted", "0 frames; expected 8|video a"),
+    "step in the list": (annotated(lambda v: [replace(v[0], stored_step=2), *v[1:]]), "frame count", "8 frames, every 2 stored; expected 8 frames"),
+    "not listed": (annotated(lambda v: [*v[1:], Video("x", "train", "left", 0)]), "class without videos|not listed", "class 'left'|video left_0"),
+    "class without val": (annotated(lambda v: [*v[:-1], replace(v[-1], split="train")]), "class without videos", "class 'right': no videos with frames in split val"),
+    "no val": (annotated(lambda v: [replace(one, split="train") for one in v]), "class without videos", "json: no videos with frames in split val"),
+}  # fmt: skip
+
+FOLDER_FAULTS = {
+    "record cut": (write("rgb-images/left_0/video.json", '{"num_frames": 8'), "record", "rgb-images/left_0: video.json: Expecting"),
+    "record gone": (lambda r: (r / "rgb-images/left_0/video.json").unlink(), "record", "rgb-images/left_0: no video.json"),
+    "checksums gone": (write("rgb-images/left_0/video.json", '{"num_frames": 8}'), "record", "no checksums"),
+    "image gone": (lambda r: (r / "rgb-images/left_0/00003.jpg").unlink(), "missing images", "7 images, the first that is gone is 00003.jpg; expected 8"),
+    "image empty": (write("rgb-images/left_0/00003.jpg", ""), "damaged image", "00003.jpg: 0 bytes of checksum .*, cut: no end marker"),
+    "image is a folder": (lambda r: ((r / "rgb-images/left_0/00003.jpg").unlink(), (r / "rgb-images/left_0/00003.jpg").mkdir()), "damaged image", "Is a directory"),
+    "extra image": (write("rgb-images/left_0/00009.jpg", ""), "extra file", "00009.jpg"),
+    "extra text": (write("farneback-images/left_0/notes.txt", ""), "extra file", "notes.txt"),
+}  # fmt: skip
+
+
+def assert_found(findings: list[Finding], kinds: str, text: str) -> None:
+    assert sorted(finding.kind for finding in findings) == kinds.split("|"), "\n".join(map(str, findings))
+    for finding in findings:
+        assert re.search(text, str(finding)), str(finding)
+        assert all(finding.mend) and finding.mend
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_found_alone(root, fault):
+    do, kinds, text = FAULTS[fault]
+    do(root)
+    assert_found(diagnose(root), kinds, text)
+
+
+@pytest.mark.parametrize("fault", FOLDER_FAULTS)
+def test_a_fault_of_folders_is_found_alone(folders, fault):
+    do, kinds, text = FOLDER_FAULTS[fault]
+    do(folders)
+    assert_found(diagnose(folders), kinds, text)
+
+
+@pytest.mark.parametrize(
+    ("installed", "optflow", "text"),
+    [
+        ({"opencv-contrib-python": "5.0.0", "opencv-python-headless": "4.12"}, True, "2 packages"),
+        ({"opencv-contrib-python": "5.0.0", "opencv-python": "5.0.0"}, False, "2 packages"),
+        ({"opencv-contrib-python-headless": "5.0.0"}, False, "without cv2.optflow"),
+        ({"opencv-contrib-python": "5.0.0"}, True, None),
+        ({"opencv-python": "5.0.0"}, False, None),
+        ({}, True, None),
+    ],
+)
+def test_opencv_twice_or_in_part(folders, monkeypatch, installed, optflow, text):
+    def version(name: str) -> str:
+        try:
+            return installed[name]
+        except KeyError:
+            raise importlib.metadata.PackageNotFoundError(name) from None
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    if not optflow:
+        monkeypatch.setattr(cv2, "optflow", object())
+    findings = diagnose(folders)
+    assert [finding.kind for finding in findings] == ["installation"] * (text is not None)
+    if text:
+        assert text in str(findings[0])
+        # What is installed at the end is one package, with the contrib modules.
+        assert re.fullmatch(r"python -m pip install .*opencv-contrib-python(-headless)?==5.0.0", findings[0].mend[-1])
+
+
+def test_every_kind_has_a_fault():
+    tested = {kind for _, kinds, _ in [*FAULTS.values(), *FOLDER_FAULTS.values()] for kind in kinds.split("|")}
+    assert tested | {"installation", "flow clipped", "flow zero"} == set(KINDS)
+
+
+# ------------------------------------------------------------------------------------------------------- every bit
+
+
+def test_each_of_300_flipped_bits_is_found(root):
+    rng = random.Random(0)
+    for _ in range(300):
+        store = open_store(root, rng.choice(["rgb", "farneback"]))
+        video_id, index = rng.choice(IDS), rng.randrange(NUM_FRAMES)
+        restore = flip_bit(store, video_id, index, rng.randrange(8 * len(store.read_bytes(video_id, index))))
+        settings = SETTINGS.to_json(store.input_type)
+        (finding,) = check_video(VideoJob(str(root), store.input_type, video_id, settings, quick=False)).findings
+        assert (finding.kind, finding.remove) == ("damaged image", (store.input_type,))
+        restore()
+    assert diagnose(root) == []
+
+
+@pytest.mark.parametrize("percent", [0, 1, 10, 50, 99])
+def test_a_cut_image_is_found(folders, percent):
+    path = folders / "rgb-images" / "right_0" / "00005.jpg"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * percent // 100])
+    assert_found(diagnose(folders), "damaged image", "00005.jpg: .*cut: no end marker")
+
+
+@pytest.mark.parametrize(("index", "found"), [(0, True), (3, False), (NUM_FRAMES - 1, True)])
+def test_quick_reads_the_first_and_the_last_image(root, index, found):
+    flip_bit(open_store(root, "rgb"), "left_0", index, 1000)
+    assert len(diagnose(root, quick=True)) == found
+
+
+@pytest.mark.parametrize("name", ["rgb-images/left_0/video.json", "farneback-images/extraction.json"])
+def test_no_json_stops_the_doctor(folders, name):
+    """Any value of a record or of settings may be any other JSON."""
+    path = folders / name
+    content = json.loads(path.read_text())
+
+    def places(value: object, place: tuple = ()):
+        yield place
+        for key, inner in value.items() if isinstance(value, dict) else ():
+            yield from places(inner, (*place, key))
+
+    for place in places(content):
+        if "checksums" in place[:-1]:
+            continue
+        for wrong in (None, 0, -1, 10**30, 1.5, "x", [], {}, True):
+            changed = json.loads(json.dumps([content]))
+            inner = changed
+            for key in (0, *place)[:-1]:
+                inner = inner[key]
+            inner[(0, *place)[-1]] = wrong
+            path.write_text(json.dumps(changed[0]))
+            for finding in diagnose(folders, quick=True):
+                assert finding.kind in KINDS and str(finding) and finding.mend
+
+
+def test_a_bit_flipped_anywhere_never_stops_the_doctor(root):
+    """In records, settings, annotations, tar headers, tables, indexes too: found or harmless, but no crash."""
+    rng = random.Random(1)
+    paths = sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".jpg")
+    for _ in range(100):
+        path = rng.choice(paths)
+        content = path.read_bytes()
+        changed = bytearray(content)
+        place = rng.randrange(len(content))
+        changed[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(changed)
+        try:
+            assert all(finding.mend for finding in diagnose(root, quick=True))
+        except BadInputError as error:  # the index of a shard, without which nobody knows what should be there
+            assert str(path) in str(error) and path.suffix == ".index"
+        path.write_bytes(content)
+
+
+def test_a_cut_shard_is_found_and_made_whole(videos, tmp_path):
+    extract(tmp_path, videos, SETTINGS, "packed")
+    (path,) = (tmp_path / "rgb-images").glob("*.tar")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    findings = diagnose(tmp_path)
+    assert {finding.kind for finding in findings} <= {"damaged image", "record"}
+    damaged = {finding.video_id for finding in findings}
+    assert {"right_0", "right_1"} <= damaged and "left_0" not in damaged
+    assert all(gone for _, _, gone in remove(tmp_path, findings))
+    extract(tmp_path, videos, SETTINGS, "packed")
+    assert diagnose(tmp_path) == []
+
+
+def test_an_index_that_belies_its_record_is_found(videos, tmp_path):
+    extract(tmp_path, videos, SETTINGS, "packed")
+    (path,) = (tmp_path / "rgb-images").glob("*.index")
+    lines = path.read_text().splitlines()
+    line = json.loads(lines[0])
+    path.write_text("\n".join([json.dumps([9 if value == NUM_FRAMES else value for value in line]), *lines[1:], ""]))
+    assert "record" in {finding.kind for finding in diagnose(tmp_path)}
+
+
+# --------------------------------------------------------------------------------------------------------- flow
+
+
+def test_clipped_flow_is_measured_and_the_bound_it_names_is_enough(videos, tmp_path, run_program):
+    coding = FlowCoding(bound=1.5)  # the pictures move by 2 pixels
+    extract(tmp_path, videos, replace(SETTINGS, flow=(FlowSettings("farneback", coding),)), "folders")
+    (finding,) = diagnose(tmp_path)
+    assert finding.kind == "flow clipped" and finding.where == str(tmp_path / "farneback-images")
+
+    clipped = []
+    for video_id in IDS:
+        grey = [
+            cv2.cvtColor(p, cv2.COLOR_RGB2GRAY) for p in FrameFolders(tmp_path, "rgb").read(video_id, range(NUM_FRAMES))
+        ]
+        for first, second in zip(grey, grey[1:], strict=False):
+            flow = cv2.calcOpticalFlowFarneback(first, second, None, 0.5, 3, 15, 3, 5, 1.2, 0)
+            clipped.append(np.mean((flow < -coding.bound) | (flow > coding.bound * 127 / 128)))
+    share = float(re.match(r"([\d.]+)%", finding.found)[1]) / 100
+    assert abs(share - np.mean(clipped)) < 0.03  # JPEG twice, and a sample
+
+    mend(finding, videos, run_program)
+    assert diagnose(tmp_path) == []
+
+
+@pytest.mark.parametrize("planes", [False, True])
+def test_clipped_share_counts_both_ends_and_weighs_videos_by_their_images(tmp_path, planes):
+    still = np.full((48, 64, 3), 128, np.uint8)
+    moving = still.copy()
+    moving[:8, :8, 0] = 255  # blocks, as JPEG has them: 3 of 48, and none in y
+    moving[:8, 8:24, 0] = 0
+    if planes:  # x above y, as extraction stores them
+        moving = np.concatenate([moving[..., 0], moving[..., 1]])
+    write_foreign(tmp_path, "farneback", [still] * 10)
+    for index in range(30):
+        data = jpeg(moving, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+        (tmp_path / "farneback-images" / IDS[0] / frame_name(index)).write_bytes(data)
+    (finding,) = diagnose(tmp_path)
+    assert finding.kind == "flow clipped"
+    share = 3 / (2 * 48) * 30 / (30 + 3 * 10)
+    assert finding.found == f"{share:.1%} at the ends of the 8 bits"
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
+def test_suggested_bound_is_near_the_true_one_for_an_exponential_tail(scale):
+    """|v| with P(|v| > t) = exp(-t / scale); a bound that clips 0.1 % of it is scale * ln 1000, whatever was clipped."""
+    for bound in (1.0, 2.0, 3.0):
+        levels = np.arange(129) * bound / 128
+        reach = np.exp(-levels / scale)
+        clipped = reach[-1 - verify_root.CLIPPED_LEVELS]
+        if clipped > verify_root.MAX_CLIPPED:
+            assert bound * estimate_bound(reach, clipped) == pytest.approx(scale * np.log(1000), rel=0.03)
+
+
+def test_all_at_the_bound_asks_for_the_widest():
+    assert estimate_bound(np.ones(129), 1.0) == 128
+
+
+def test_far_too_wide_bound_is_noted_and_no_finding(videos, tmp_path):
+    extract(tmp_path, videos, replace(SETTINGS, flow=(FlowSettings("farneback", FlowCoding(bound=64)),)), "folders")
+    check = examine(tmp_path)
+    assert check.findings() == []
+    assert any("a smaller --bound" in note for note in check.notes)
+
+
+# -------------------------------------------------------------------------------------------- trees of other tools
+
+
+def write_foreign(root: Path, input_type: str, images: list[np.ndarray]) -> Path:
+    for video_id in IDS:
+        folder = root / f"{input_type}-images" / video_id
+        folder.mkdir(parents=True)
+        for index, image in enumerate(images):
+            (folder / frame_name(index)).write_bytes(jpeg(image))
+    return root / f"{input_type}-images" / IDS[0]
+
+
+@pytest.fixture
+def foreign(tmp_path) -> Path:
+    """As 2D-kinectics has it: no records, one flow image less."""
+    write_foreign(tmp_path, "rgb", [noise_image(k) for k in range(6)])
+    still = np.full((48, 64, 3), 128, np.uint8)
+    write_foreign(tmp_path, "farneback", [still] * 5)
+    content = {"database": {}, "classes": {"left": 1, "right": 2}}
+    for i in IDS:
+        label = i.split("_")[0]
+        entry = {"label": label, "cls": 1, "subset": "train" if i.endswith("0") else "val", "isthere": 1, "numf": 6}
+        content["database"][i] = entry
+    (tmp_path / "hfiles").mkdir()
+    (tmp_path / "hfiles" / "finalannots.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_tree_of_2d_kinectics_is_fine(foreign):
+    check = examine(foreign)
+    assert check.findings() == []
+    assert any("4 videos have one flow image less than frames" in note for note in check.notes)
+    assert any("made by another tool; of the grey levels, x has median 128" in note for note in check.notes)
+
+
+FOREIGN_FAULTS = {
+    "cut": (lambda f: (f / "00003.jpg").write_bytes((f / "00003.jpg").read_bytes()[:-20]), "damaged image", "00003.jpg: .*no whole JPEG"),
+    "no image": (lambda f: (f / "00003.jpg").write_bytes(b"text\xff\xd9"), "damaged image", "00003.jpg: 6 bytes"),
+    "gap": (lambda f: (f / "00003.jpg").rename(f / "00007.jpg"), "missing images", "6 images, the first that is gone is 00003.jpg; expected 7"),
+    "sizes": (lambda f: cv2.imwrite(str(f / "00003.jpg"), np.zeros((9, 9, 3))), "image size", "5 of 64x48, 1 of 9x9"),
+    "fewer frames": (lambda f: [(f / frame_name(k)).unlink() for k in (4, 5)], "frame count|streams differ", "num_frames 5|6 frames; expected 4"),
+    "a record that is none of ours": (lambda f: (f / "video.json").write_text('{"frames": 6}'), "record", "no num_frames"),
+    "empty": (lambda f: [path.unlink() for path in f.iterdir()], "missing images", "no images"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FOREIGN_FAULTS)
+def test_a_fault_of_other_tools_images_is_found_and_never_removed(foreign, fault):
+    do, kinds, text = FOREIGN_FAULTS[fault]
+    do(foreign / "rgb-images" / IDS[0])
+    findings = diagnose(foreign)
+    assert_found(findings, kinds, text)
+    assert list(remove(foreign, findings)) == []
+
+
+def test_another_zero_level_is_said(foreign):
+    shutil.rmtree(foreign / "farneback-images")
+    write_foreign(foreign, "farneback", [np.full((48, 64, 3), 100, np.uint8)] * 5)
+    assert_found(
+        diagnose(foreign), "flow zero", "x has median 100 and mean 100.0, y has 100 and 100.0; expected about 128"
+    )
+
+
+# ------------------------------------------------------------------------------------------------ mending, removing
+
+
+def mend(finding: Finding, videos: Path, run_program) -> None:
+    """Do what a finding says."""
+    for command in finding.mend:
+        words = shlex.split(command.replace("VIDEOS", shlex.quote(str(videos))))
+        if words[0] == "python":
+            assert run_program(words[1], *words[2:]).returncode in (0, 5)
+        else:
+            assert words[0] == "rm"
+            for path in map(Path, words[2:]):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("fault", ["flipped bit", "flow gone", "fps", "settings gone", "other settings"])
+def test_the_command_of_a_finding_mends_it(root, videos, run_program, fault):
+    FAULTS[fault][0](root)
+    (finding,) = diagnose(root)
+    mend(finding, videos, run_program)
+    assert diagnose(root) == []
+    assert read_annotations(root).videos[0].num_frames == NUM_FRAMES
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ExtractionSettings(),
+        ExtractionSettings(short_side=0, fps=12.5, stored_step=3, quality=75),
+        ExtractionSettings(flow=(FlowSettings("dis", FlowCoding(bound=7.5)),)),
+        ExtractionSettings(flow_quality=60, flow=(FlowSettings("tvl1", FlowCoding(bound=8)),)),
+        ExtractionSettings(flow_quality=90, flow=(FlowSettings("dis", FlowCoding(planes=False)),)),
+        ExtractionSettings(flow=(FlowSettings("farneback", FlowCoding(8, integer_scale=True, planes=False)),)),
+        ExtractionSettings(
+            flow=(FlowSettings("farneback", FlowCoding(20, True, False), FARNEBACK_PRESETS["2d-kinectics"]),)
+        ),
+    ],
+)
+def test_the_command_that_makes_videos_again_has_the_same_settings(settings):
+    for input_type in settings.input_types:
+        command = remake("a root", input_type, json.loads(json.dumps(settings.to_json(input_type))))
+        arguments = build_parser().parse_args(shlex.split(command)[2:])
+        assert (arguments.root, str(arguments.videos)) == (Path("a root"), "VIDEOS")
+        again = build_settings(arguments)
+        assert again.input_types == (input_type,)
+        assert again.to_json(input_type) == settings.to_json(input_type)
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ({"source": {"name": "rgb-images/v"}}, []),
+        ({"source": {"name": "v.mp4", "segment": [1.0, 2.0]}}, ["--videos=VIDEOS", "--list=LIST", "--trim"]),
+        ({"source": {"name": "v.mp4"}, "damage": "cut"}, ["--videos=VIDEOS", "--accept_partial"]),
+    ],
+)
+def test_the_command_starts_from_what_the_video_was_made_of(record, words):
+    command = shlex.split(remake("r", "farneback", {}, record))
+    assert command == ["python", "prep/extract.py", "--root=r", "--input_types=farneback", *words]
+
+
+def files(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {str(p): (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_nothing_is_changed_without_remove(folders, run_program):
+    for do, *_ in [*FOLDER_FAULTS.values()][:1] + [FAULTS["flipped bit"], FAULTS["fps"], FAULTS["unfinished video"]]:
+        do(folders)
+    before = files(folders)
+    result = run_program("prep/verify.py", "--root", folders, "--workers=1")
+    assert result.returncode == 5
+    assert files(folders) == before
+
+
+def test_remove_takes_the_damaged_videos_of_their_input_type_only(root):
+    flip_bit(open_store(root, "rgb"), "left_0", 2, 500)
+    flip_bit(open_store(root, "farneback"), "right_1", 2, 500)
+    (root / "rgb-images" / ".tmp-other").mkdir()
+    assert list(remove(root, diagnose(root))) == [("farneback", "right_1", True), ("rgb", "left_0", True)]
+    assert open_store(root, "rgb").video_ids() == ["left_1", "right_0", "right_1"]
+    assert open_store(root, "farneback").video_ids() == ["left_0", "left_1", "right_0"]
+    assert (root / "rgb-images" / ".tmp-other").is_dir()
+
+
+def test_links_are_read_but_never_followed_when_removing(folders, tmp_path):
+    """The tree a link, a video a link, an image a link: nothing outside goes."""
+    outside = tmp_path / "outside"
+    (folders / "rgb-images").rename(outside)
+    (folders / "rgb-images").symlink_to(outside)
+    (outside / "left_0").rename(tmp_path / "left_0")
+    (outside / "left_0").symlink_to(tmp_path / "left_0")
+    (outside / "left_1" / "00002.jpg").rename(tmp_path / "image.jpg")
+    (outside / "left_1" / "00002.jpg").symlink_to(tmp_path / "image.jpg")
+    assert diagnose(folders) == []
+
+    for path in (tmp_path / "left_0" / "00001.jpg", tmp_path / "image.jpg"):
+        path.write_bytes(path.read_bytes()[:-1])
+    before = files(tmp_path / "left_0") | files(tmp_path / "image.jpg")
+    assert list(remove(folders, diagnose(folders))) == [("rgb", "left_0", False), ("rgb", "left_1", True)]
+    assert files(tmp_path / "left_0") | files(tmp_path / "image.jpg") == before
+    assert (tmp_path / "image.jpg").is_file() and (outside / "left_0").is_symlink()
+
+
+# ----------------------------------------------------------------------------------------------------- the program
+
+
+def test_report_groups_counts_and_shortens_and_json_has_all(folders, run_program, tmp_path):
+    store = FrameFolders(folders, "rgb")
+    for video_id in IDS[:3]:
+        for index in range(NUM_FRAMES):
+            (store.video_folder(video_id) / frame_name(index)).write_bytes(b"")
+    FAULTS["unfinished video"][0](folders)
+    words = ["prep/verify.py", "--root", folders, "--json", tmp_path / "found.json"]
+    result, again = (run_program(*words, f"--workers={n}") for n in (1, 2))
+    assert result.returncode == 5
+    assert result.stdout == again.stdout
+    assert result.stdout.count("00004.jpg: 0 bytes") == 3  # 20 of 24 lines: all of two videos, and 4 of the third
+    assert "... and 4 more" in result.stdout
+    assert "\nleftovers: 1, damaged image: 24\n" in result.stdout
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [f["kind"] for f in found] == ["leftovers"] + ["damaged image"] * 24
+    assert sum("00004.jpg: 0 bytes" in f"{f['where']}: {f['found']}" for f in found) == 3
+
+
+def test_remove_and_the_printed_command_make_it_whole(folders, videos, run_program):
+    (folders / "rgb-images" / "left_0" / "00002.jpg").unlink()
+    result = run_program("prep/verify.py", "--root", folders, "--remove", "--workers=1")
+    assert result.returncode == 5 and "removed rgb-images/left_0" in result.stdout
+    (command,) = re.findall("to make them again: python (.*)", result.stdout)
+    again = run_program(*shlex.split(command.replace("VIDEOS", str(videos))), "--workers=1")
+    assert again.returncode == 0, again.stderr
+    assert diagnose(folders) == []
+
+
+@pytest.mark.parametrize("words", [["--root=nowhere"], ["--root={}"], ["--root={}/data", "--input_types=dis"]])
+def test_no_data_root_is_refused(folders, run_program, words):
+    result = run_program("prep/verify.py", *(word.format(folders.parent) for word in words))
+    assert result.returncode == 3 and result.stderr.startswith("error: ")
+
+
+def test_asked_input_types_only(folders):
+    flip_bit(open_store(folders, "farneback"), "left_0", 0, 500)
+    assert diagnose(folders, "rgb") == []
+    assert len(diagnose(folders, "farneback")) == 1
+    with pytest.raises(BadInputError, match="no dis-images; it has rgb, farneback"):
+        diagnose(folders, "dis")

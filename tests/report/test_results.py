@@ -1,0 +1,299 @@
+"""The result table: hand-computed rates with their denominators, as data, text and JSON."""
+
+import csv
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pytest
+
+from tests.tables import make_table
+from twostream.errors import BadInputError
+from twostream.fusion.consensus import Consensus
+from twostream.metrics.accuracy import calibration_error
+from twostream.report.results import COLUMNS, MORE_COLUMNS, build_report, write_json
+from twostream.report.text import to_latex, to_markdown, to_text
+from twostream.report.writers import write_csv
+
+SIX = ("climb", "jump", "lie", "run", "sit", "walk")
+
+
+def build(*tables, weights=None, consensus="mean", intersect=True, **options):
+    names = ["RGB", "Flow", "DIS"][: len(tables)]
+    weights = weights or (1.0,) * len(tables)
+    rule = Consensus.parse(consensus)
+    return build_report(list(tables), names, consensus=rule, weights=weights, intersect=intersect, **options)
+
+
+def world():
+    """Videos a b c d of classes 0 0 1 5; RGB has no clip of d, flow none of c. Rates below are by hand."""
+    videos = {"video_ids": ("a", "b", "c", "d"), "labels": (0, 0, 1, 5), "classes": SIX}
+    rgb = make_table(
+        [
+            [9, 0, 0, 0, 0, 1],  # a: right
+            [0, 5, 0, 0, 0, 1],  # a: 0 ties with three others behind two: wrong, also among three
+            [4, 5, 0, 0, 0, 0],  # b: wrong, second
+            [4, 5, 0, 0, 0, 0],  # b: the same
+            [3, 2, 1, 0, 0, 0],  # c: second
+        ],
+        video_index=[0, 0, 1, 1, 2], start=[0, 2, 0, 2, 0], **videos,
+    )  # fmt: skip
+    flow = make_table(
+        [
+            [1, 0, 0, 0, 0, 0],  # a, frame 2: right
+            [9, 0, 0, 0, 0, 0],  # b, frame 2: right
+            [9, 0, 0, 0, 0, 0],  # b, frame 4: right
+            [0, 0, 0, 0, 0, 7],  # d, frame 0: right
+        ],
+        video_index=[0, 1, 1, 3], start=[2, 2, 4, 0], input_type="farneback", **videos,
+    )  # fmt: skip
+    return rgb, flow
+
+
+def test_rates_and_denominators_by_hand():
+    rgb, flow, both = build(*world()).rows
+    assert [row.name for row in (rgb, flow, both)] == ["RGB", "Flow", "RGB+Flow"]
+
+    # Frames: 1 of 5 first, 4 of 5 among three. Videos: a right; b and c second; d has no score and is wrong.
+    assert (rgb.num_frames, rgb.num_videos, rgb.num_unscored) == (5, 4, 1)
+    assert (rgb.frame_top1, rgb.frame_top3) == pytest.approx((1 / 5, 4 / 5))
+    assert (rgb.video_top1, rgb.video_top5) == pytest.approx((1 / 4, 3 / 4))
+    assert rgb.mean_error == pytest.approx((3 / 4 + 1 / 4) / 2)
+    assert rgb.mean_class_accuracy == pytest.approx((1 / 2 + 0 + 0) / 3)  # classes 0, 1 and 5 occur
+
+    # All four frames and three videos right; c has no score and is wrong.
+    assert (flow.num_frames, flow.num_videos, flow.num_unscored) == (4, 4, 1)
+    assert (flow.frame_top1, flow.frame_top3, flow.video_top1, flow.video_top5) == pytest.approx((1, 1, 3 / 4, 3 / 4))
+    assert flow.mean_class_accuracy == pytest.approx((1 + 0 + 1) / 3)
+
+    # Common frames: a2 (1 5 0 0 0 1: 1 and 5 tie for the second place, so class 0 is third: wrong first, right among
+    # three) and b2 (13 5 0 0 0 0: right). Common videos: a and b, both right; c and d lack a stream and are wrong.
+    assert (both.num_frames, both.num_videos, both.num_unscored) == (2, 4, 2)
+    assert (both.frame_top1, both.frame_top3) == pytest.approx((1 / 2, 1))
+    assert (both.video_top1, both.video_top5) == pytest.approx((2 / 4, 2 / 4))
+    assert both.mean_error == pytest.approx(1 / 2)
+    assert both.mean_class_accuracy == pytest.approx((1 + 0 + 0) / 3)
+
+
+def test_unscored_videos_are_listed_by_row():
+    report = build(*world())
+    assert report.unscored == {"RGB": ["d"], "Flow": ["c"], "RGB+Flow": ["c", "d"]}
+    text = to_text(report)
+    assert "RGB: 5 frames; 3 of 4 videos scored\n  counted as wrong: d\n" in text
+    assert "  top-1 33.33, top-5 100.00 of the 3 that it scored\n" in text
+    assert "  top-1 50.00, top-5 100.00 of the 2 that all streams scored\n" in text
+    assert "RGB+Flow: 2 frames; 2 of 4 videos scored\n  counted as wrong: c, d" in text
+
+
+def test_long_lists_of_unscored_videos_are_cut_in_the_text_only():
+    ids = tuple("abcdefgh")
+    report = build(make_table(video_ids=ids, labels=(0,) * 8, video_index=[0, 1], classes=SIX))
+    assert report.unscored["RGB"] == list("cdefgh")
+    assert "counted as wrong: c, d, e, f, g ..." in to_text(report)
+
+
+def test_videos_without_label_do_not_count():
+    table = make_table(labels=(1, -1, 3))  # "a" has none
+    (row,) = build(table).rows
+    assert (row.num_frames, row.num_videos, row.num_unscored) == (6, 2, 0)
+    assert build(make_table(labels=(1, -1, 3), video_index=[0, 2])).unscored == {"RGB": []}
+
+
+def test_split_without_labels_is_refused():
+    with pytest.raises(BadInputError, match="RGB: split 'test' has no labels"):
+        build(make_table(labels=(-1, -1, -1), split="test"))
+
+
+def test_text_has_all_columns_and_rows():
+    lines = to_text(build(*world())).splitlines()
+    header = [part.strip() for part in lines[0].split("|")]
+    assert header == ["", *COLUMNS.values()]
+    cells = {line.split("|")[0].strip(): [c.strip() for c in line.split("|")[1:]] for line in lines[2:5]}
+    assert cells == {
+        "RGB": ["20.00", "80.00", "25.00", "75.00", "50.00", "16.67"],
+        "Flow": ["100.00", "100.00", "75.00", "75.00", "25.00", "66.67"],
+        "RGB+Flow": ["50.00", "100.00", "50.00", "50.00", "50.00", "33.33"],
+    }
+    assert len({len(line) for line in lines[:5]}) == 1  # the columns stand below each other
+    assert "split 'val', 6 classes; consensus mean, weights 1, 1" in lines[5]
+
+
+@pytest.mark.parametrize(("num_classes", "said"), [(2, True), (5, True), (6, False)])
+def test_top5_of_few_classes_is_explained(num_classes, said):
+    text = to_text(build(make_table(classes=SIX[:num_classes], labels=(0, 1, 1))))
+    assert (f"with {num_classes} classes, top-5 is right for every scored video" in text) == said
+
+
+def test_one_stream_is_not_fused():
+    report = build(make_table())
+    assert [row.name for row in report.rows] == ["RGB"]
+    assert len(report.sources) == 1
+
+
+def test_three_streams():
+    tables = [make_table(seed=seed, input_type=t) for seed, t in enumerate(("rgb", "farneback", "dis"))]
+    report = build(*tables, weights=(1.0, 2.0, 0.5))
+    assert [row.name for row in report.rows] == ["RGB", "Flow", "DIS", "RGB+Flow+DIS", "RGB+Flow+DIS 1:1"]
+    logits = sum(w * t.logits.astype(float) for w, t in zip((1, 2, 0.5), tables, strict=True))
+    right = logits.argmax(axis=1) == tables[0].row_labels
+    assert report.rows[3].frame_top1 == pytest.approx(right.mean())
+    equal = build(*tables).rows[3]
+    assert dataclasses.replace(report.rows[4], name=equal.name) == equal
+
+
+def test_third_stream_must_fit_too():
+    with pytest.raises(BadInputError, match="RGB and DIS cannot be fused"):
+        build(make_table(), make_table(), make_table(labels=(0, 0, 0)))
+
+
+def test_json_says_all_that_the_text_says_and_its_sources(tmp_path):
+    report = build(*world(), weights=(1.0, 1.5))
+    write_json(tmp_path / "report.json", report)
+    content = json.loads((tmp_path / "report.json").read_text())
+    kept = {"version", "rows", "consensus", "weights", "split", "num_classes", "unscored", "sources"}
+    assert content.keys() == kept | {"differences", "comparisons", "fitted", "sweep"}
+    assert content["version"] == 1 and content["weights"] == [1.0, 1.5] and content["consensus"] == "mean"
+    counts = {"num_frames", "num_videos", "num_unscored"}
+    intervals = {"video_top1_interval", "video_top5_interval"}
+    assert all(
+        row.keys() == {"name", "denominators", *COLUMNS, *MORE_COLUMNS, *counts, *intervals} for row in content["rows"]
+    )
+    assert [row["video_top1"] for row in content["rows"]] == [row.video_top1 for row in report.rows]
+    assert [source["stream"]["input_type"] for source in content["sources"]] == ["rgb", "farneback"]
+    assert all(source["provenance"]["checkpoint"] for source in content["sources"])
+
+
+# ------------------------------------------------------------------------------------------- three denominators, null
+
+
+def test_three_denominators_by_hand():
+    """Of d RGB has nothing, of c flow; all streams scored a and b."""
+    rgb, flow, both = build(*world()).rows
+    assert {name: rates.num_videos for name, rates in rgb.denominators.items()} == {
+        "official": 4, "scored": 3, "intersection": 2,
+    }  # fmt: skip
+    assert [rates.video_top1 for rates in rgb.denominators.values()] == pytest.approx([1 / 4, 1 / 3, 1 / 2])
+    assert [rates.video_top1 for rates in flow.denominators.values()] == pytest.approx([3 / 4, 1, 1])
+    assert [rates.video_top1 for rates in both.denominators.values()] == pytest.approx([2 / 4, 1, 1])
+    assert [rates.mean_error for rates in rgb.denominators.values()] == pytest.approx([1 / 2, 1 / 3, 1 / 4])
+    for row in (rgb, flow, both):
+        assert row.denominators["official"].video_top5 == row.video_top5
+
+
+def no_constant(name):
+    raise AssertionError(f"{name} in JSON")
+
+
+def test_rates_of_nothing_are_null(tmp_path):
+    """The only video with clips has no label, so no frame counts; and nothing is scored at all of what counts."""
+    table = make_table(video_index=[1, 1], labels=(1, -1, 3), video_ids=("a", "b", "c"))
+    write_json(tmp_path / "report.json", build(table))
+    (row,) = json.loads((tmp_path / "report.json").read_text(), parse_constant=no_constant)["rows"]
+    assert row["frame_top1"] is None and row["num_frames"] == 0
+    assert row["video_top1"] == 0 and row["num_unscored"] == 2
+    assert row["denominators"]["scored"]["video_top1"] is None
+    assert "RGB |           - |" in to_text(build(table))
+
+
+def test_streams_that_share_no_video_are_not_compared(tmp_path):
+    one, other = make_table(video_index=[0, 0]), make_table(video_index=[1, 1])
+    with pytest.raises(BadInputError, match="have no frame in common"):
+        build(one, other)
+
+
+# ----------------------------------------------------------------------------------------------------- what it claims
+
+
+def half_right(num_videos=200):
+    """Two streams that are each right for half of the videos, and together for all."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 6, num_videos)
+    truth = 6.0 * (labels[:, None] == np.arange(6))
+    knows = np.arange(num_videos)[:, None] % 2 == 0
+    common = {"video_ids": [f"v{n:04d}" for n in range(num_videos)], "labels": labels, "classes": SIX, "frames": 1}
+    noise = rng.normal(size=(2, num_videos, 6))
+    return make_table(truth * knows + noise[0], **common), make_table(truth * ~knows + noise[1], **common)
+
+
+def test_fusion_helps_is_said_when_it_does():
+    report = build(*half_right())
+    (comparison,) = report.comparisons
+    streams = {row.name: row.video_top1 for row in report.rows[:2]}
+    assert comparison.name == "RGB+Flow" and comparison.against == max(streams, key=streams.get)
+    assert comparison.difference == pytest.approx(report.rows[2].video_top1 - max(streams.values()))
+    assert re.search(r"p = \S+: fusion helps$", to_text(report).splitlines()[-1])
+
+
+def test_fusion_helps_is_not_said_of_a_stream_with_itself_or_of_noise():
+    rgb, flow = half_right()
+    assert [c.verdict for c in build(rgb, rgb).comparisons] == ["undecided"]
+    noise = dataclasses.replace(flow, logits=np.random.default_rng(3).normal(size=flow.logits.shape).astype(np.float32))
+    (comparison,) = build(rgb, noise, weights=(1.0, 20.0)).comparisons[:1]
+    assert comparison.verdict == "worse"
+    few = build(*half_right(6))
+    assert "undecided whether fusion helps" in to_text(few) and ": fusion helps\n" not in to_text(few)
+
+
+def test_fitted_weights_stand_beside_equal_ones():
+    methods = ("global", "class", "temperature")
+    report = build(*half_right(), consensus="softmax-mean", fit=methods)
+    assert [row.name for row in report.rows[2:]] == ["RGB+Flow", *(f"RGB+Flow fitted: {m}" for m in methods)]
+    assert report.rows[3].num_frames == 0 and np.isnan(report.rows[3].frame_top1)
+    pairs = {(c.name, c.against) for c in report.comparisons}
+    assert {(f"RGB+Flow fitted: {m}", "RGB+Flow") for m in methods} <= pairs
+    weights = np.array(report.fitted["RGB+Flow fitted: global"]["of_all_videos"]["weights"])
+    assert weights.sum() == pytest.approx(1) and np.abs(weights - 0.5).max() < 0.1  # both are right equally often
+    assert "each video is fused by weights fitted on the other 4 of 5 folds" in to_text(report)
+    assert report.predictions.main == "RGB+Flow fitted: temperature"
+
+
+@pytest.mark.parametrize("consensus", ["mean", "softmax-mean"])
+def test_calibration_of_mixtures_is_that_of_their_probabilities(consensus):
+    """Which they are, whatever the streams' scores were."""
+    report = build(*half_right(2000), consensus=consensus, fit=("global",))
+    name = "RGB+Flow fitted: global"
+    assert report.rows[-1].calibration_error == pytest.approx(
+        calibration_error(report.predictions.scores[name], report.predictions.labels)
+    )
+
+
+# ------------------------------------------------------------------------------------------------- Markdown and LaTeX
+
+
+def test_markdown_has_every_row_and_measure():
+    report = build(*world())
+    lines = to_markdown(report).splitlines()
+    cells = [[cell.strip() for cell in line[1:-1].split(" | ")] for line in lines if line.startswith("| ")]
+    assert cells[0] == ["", *COLUMNS.values(), *MORE_COLUMNS.values()]
+    assert [row[0] for row in cells[1:]] == ["RGB", "Flow", "RGB+Flow"]
+    assert len({len(row) for row in cells}) == 1 and lines[1].count("---") == len(cells[0])
+    assert cells[1][1:3] == ["20.00", "80.00"] and cells[1][3].startswith("25.00 (")
+    assert any(line.startswith("- RGB+Flow against Flow: ") for line in lines)
+
+
+def test_latex_has_the_same_cells_and_escapes_names():
+    tables = [dataclasses.replace(table) for table in world()]
+    report = build_report(tables, ["a_b&c", "50%"], consensus=Consensus.parse("mean"), weights=(1, 1), intersect=True)
+    text = to_latex(report)
+    assert text.startswith("\\begin{tabular}{lrrrrrrrrr}\n") and text.endswith("\\end{tabular}\n")
+    body = [line for line in text.splitlines() if line.endswith("\\\\")]
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {9}
+    assert body[1].startswith(r"a\_b\&c & 20.00 & 80.00 & 25.00 (") and body[2].startswith(r"50\% & ")
+
+
+def test_csv_has_every_video(tmp_path):
+    report = build(*world())
+    write_csv(tmp_path / "videos.csv", report, [], None)
+    rows = list(csv.DictReader((tmp_path / "videos.csv").read_text().splitlines()))
+    assert [(row["video"], row["label"]) for row in rows] == [
+        ("a", "climb"),
+        ("b", "climb"),
+        ("c", "jump"),
+        ("d", "walk"),
+    ]
+    assert [row["RGB: class"] for row in rows] == ["climb", "jump", "climb", ""]
+    assert [row["RGB: rank of the label"] for row in rows] == ["1", "2", "2", ""]
+    assert [row["RGB+Flow: rank of the label"] for row in rows] == ["1", "1", "", ""]
+    # a: mean of (9, 0) and (0, 5) is 4.5 for class 0; alone best.
+    assert float(rows[0]["RGB: score"]) == 4.5

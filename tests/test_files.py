@@ -1,0 +1,44 @@
+"""A file is replaced whole or not at all."""
+
+import os
+
+import pytest
+
+from twostream.errors import EnvironmentFaultError
+from twostream.files import write_file, write_text
+
+
+def test_writes_and_replaces_and_makes_folders(tmp_path):
+    path = tmp_path / "new" / "folder" / "file.txt"
+    write_text(path, "first")
+    write_text(path, "zweite Fassung, ü")
+    assert path.read_text(encoding="utf-8") == "zweite Fassung, ü"
+    assert os.listdir(path.parent) == ["file.txt"]
+
+
+@pytest.mark.parametrize("error, raised", [(OSError(28, "No space left on device"), EnvironmentFaultError),
+                                           (KeyboardInterrupt(), KeyboardInterrupt), (ValueError("bug"), ValueError)])  # fmt: skip
+def test_failure_half_way_keeps_what_stood_there(tmp_path, error, raised):
+    path = tmp_path / "file.txt"
+    path.write_text("before")
+
+    def fill(file):
+        file.write(b"half of it")
+        raise error
+
+    with pytest.raises(raised):
+        write_file(path, fill)
+    assert path.read_text() == "before"
+    assert os.listdir(tmp_path) == ["file.txt"], "a temporary file was left"
+
+
+@pytest.mark.parametrize("below", ["a_file/x.txt", "a_file/folder/x.txt", "n" * 300])
+def test_unwritable_place_is_named(tmp_path, below):
+    (tmp_path / "a_file").write_text("")
+    with pytest.raises(EnvironmentFaultError, match="cannot write .*" + below):
+        write_text(tmp_path / below, "x")
+
+
+def test_undecodable_bytes_of_a_name_pass_through(tmp_path):
+    write_text(tmp_path / "f", os.fsdecode(b"clip\xff"))
+    assert (tmp_path / "f").read_bytes() == b"clip\xff"

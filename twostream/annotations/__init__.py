@@ -1,0 +1,1 @@
+"""What is known of each video: split, class, number of frames."""

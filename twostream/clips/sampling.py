@@ -1,0 +1,193 @@
+"""Which frame indices make a clip, which clips make a video, and in which order training sees them. Integers only."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from random import Random
+
+import numpy as np
+
+
+def clip_starts(num_frames: int, *, clip_len: int, frame_stride: int, clip_step: int) -> range:
+    """First frames of the clips of a video.
+
+    They are 0, `clip_step`, 2 `clip_step`, ... as long as the clip ends before the last frame, which therefore is never
+    used (2D-kinectics' rule: a flow folder may have one image less than there are frames):
+
+        num_frames 10, clip_len 1, clip_step 3     0 . . 3 . . 6 . . -        -> 0, 3, 6
+        num_frames 10, clip_len 5, clip_step 3     [0 . . . .][3 ...7] . -    -> 0, 3
+
+    A video too short for one such clip has one clip at 0, see `clip_frames`; a video without frames has none.
+    """
+    span = (clip_len - 1) * frame_stride + 1
+    starts = range(0, num_frames - span, clip_step)
+    return starts if len(starts) or num_frames == 0 else range(1)
+
+
+def clip_frames(start: int, num_frames: int, *, clip_len: int, frame_stride: int) -> list[int]:
+    """Frame indices of a clip; in a video too short for it, the last of its frames in the video is repeated."""
+    last = (num_frames - 1 - start) // frame_stride
+    return [start + frame_stride * min(k, last) for k in range(clip_len)]
+
+
+def _number_of_starts(num_frames: np.ndarray, span: int, clip_step: int | np.ndarray) -> np.ndarray:
+    """How many starts `clip_starts` gives: a range of n numbers in steps of s has n / s, rounded up."""
+    numbers: np.ndarray = np.maximum(-((span - num_frames) // clip_step), 1) * (num_frames != 0)
+    return numbers
+
+
+class ClipIndex:
+    """All clips of V videos, numbered through in the order of the videos; `num_frames` is (V,)."""
+
+    def __init__(self, num_frames: Sequence[int] | np.ndarray, *, clip_len: int, frame_stride: int, clip_step: int):
+        num_frames = np.asarray(num_frames, np.int64)
+        self.clip_step = clip_step
+        span = (clip_len - 1) * frame_stride + 1
+        self.ends = np.cumsum(_number_of_starts(num_frames, span, clip_step))  # number of clips in videos 0 ... v
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def locate(self, clips: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of clips -> (indices of their videos, their starts), each shaped like `clips`."""
+        videos = np.searchsorted(self.ends, clips, side="right")
+        firsts = np.where(videos > 0, self.ends[videos - 1], 0)
+        return videos, (clips - firsts) * self.clip_step
+
+    def draw(self, clip: int, rng: Random) -> tuple[int, list[int]]:
+        """Index of the clip's video, and a list of its one start; nothing is random."""
+        video = int(self.ends.searchsorted(clip, side="right"))  # `locate` takes three times as long for a single clip
+        first = int(self.ends[video - 1]) if video else 0
+        return video, [(clip - first) * self.clip_step]
+
+
+class UniformIndex:
+    """`num_clips` clips of each video, evenly spaced.
+
+    All clips of a video at its own `stored_step`, see `clip_starts`, are cut into `num_clips` equal parts, and the middle
+    clip of each part is taken; where there are fewer clips than parts, each is taken once:
+
+        9 starts, 3 clips    [0 (1) 2][3 (4) 5][6 (7) 8]     2 starts, 3 clips    [(0)][(1)]
+    """
+
+    def __init__(
+        self, num_frames: np.ndarray, stored_step: np.ndarray, *, clip_len: int, frame_stride: int, num_clips: int
+    ):
+        self.stored_step, self.num_clips = stored_step, num_clips
+        span = (clip_len - 1) * frame_stride + 1
+        self.num_starts = _number_of_starts(np.asarray(num_frames, np.int64), span, stored_step)
+        self.ends = np.cumsum(np.minimum(self.num_starts, num_clips))
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def locate(self, clips: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `ClipIndex.locate`."""
+        videos = np.searchsorted(self.ends, clips, side="right")
+        numbers = clips - np.where(videos > 0, self.ends[videos - 1], 0)
+        starts = self.num_starts[videos]
+        parts = np.minimum(starts, self.num_clips)
+        return videos, (2 * numbers + 1) * starts // (2 * parts) * self.stored_step[videos]
+
+    def draw(self, clip: int, rng: Random) -> tuple[int, list[int]]:
+        """Index of the clip's video, and a list of its one start; nothing is random."""
+        video, start = self.locate(clip)
+        return int(video), [int(start)]
+
+
+class SegmentIndex:
+    """All videos, for a clip drawn from each of their S segments (TSN; Wang et al., ECCV 2016).
+
+    The starts that a video has at its own `stored_step`, see `clip_starts`, are cut into S equal parts, and one start is
+    drawn from each part. In a video with fewer starts than segments, an empty part takes the start before it:
+
+        9 starts, 3 segments    [0 1 2][3 4 5][6 7 8]     2 starts, 3 segments    [0][0][1]
+
+    A clip longer than its video has one start at 0, and repeats frames, see `clip_frames`.
+    """
+
+    def __init__(
+        self, num_frames: np.ndarray, stored_step: np.ndarray, *, clip_len: int, frame_stride: int, num_segments: int
+    ):
+        self.num_frames, self.stored_step, self.num_segments = num_frames, stored_step, num_segments
+        self.geometry = {"clip_len": clip_len, "frame_stride": frame_stride}
+        self.ends = np.arange(1, len(num_frames) + 1)  # one item for each video
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def locate(self, videos: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `ClipIndex.locate`, for videos; all starts are 0, as none is drawn yet."""
+        return np.asarray(videos), np.zeros_like(videos)
+
+    def draw(self, video: int, rng: Random) -> tuple[int, list[int]]:
+        """Index of the video, and the starts of its S clips."""
+        stored_step = int(self.stored_step[video])
+        starts = clip_starts(int(self.num_frames[video]), **self.geometry, clip_step=stored_step)
+        borders = [k * len(starts) // self.num_segments for k in range(self.num_segments + 1)]
+        return video, [starts[rng.randrange(first, max(end, first + 1))] for first, end in pairwise(borders)]
+
+
+def item_random(seed: int, epoch: int, item: int) -> Random:
+    """A generator for one item, so that its draws are the same in whichever process and order items are made.
+
+    Python's generator: NumPy's takes 50 us to be made and to draw three numbers, a tenth of an item's time.
+    """
+    return Random((seed << 96) + (epoch << 48) + item)
+
+
+class TrainingOrder:
+    """Batches of (epoch, item) for iterations first + 1 ... last: a batch sampler for a DataLoader.
+
+    The order is one endless line, cut into batches: for each epoch a new permutation of all items or, where their
+    `classes` are given, as many items, drawn so that all classes come equally often. The batch of an iteration depends
+    only on the seed and the iteration, so a resumed run starts in the middle without replaying. With R ranks, rank r
+    gets part r of each batch, of R equal parts: `part` is (r, R).
+
+    Raises ValueError where a batch cannot be divided equally among the ranks.
+    """
+
+    def __init__(
+        self, num_items: int, *, batch_size: int, seed: int, first: int, last: int, part: tuple[int, int] = (0, 1),
+        classes: np.ndarray | None = None,
+    ):  # fmt: skip
+        self.num_items, self.batch_size, self.seed = num_items, batch_size, seed
+        self.first, self.last = first, last
+        rank, world_size = part
+        if batch_size % world_size:
+            raise ValueError(f"batches of {batch_size} cannot be divided equally among {world_size} processes")
+        self.begin, self.end = (r * batch_size // world_size for r in (rank, rank + 1))  # in a batch
+        self.items_by_class = None if classes is None else _items_by_class(classes)
+        self._epoch, self._items = -1, np.empty(0, np.int64)  # of the epoch that was used last
+
+    def __len__(self) -> int:
+        return max(self.last - self.first, 0)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for iteration in range(self.first + 1, self.last + 1):
+            yield self.batch(iteration)[self.begin : self.end]
+
+    def batch(self, iteration: int) -> list[tuple[int, int]]:
+        """The batch of an iteration, counted from 1, of all ranks together."""
+        positions = range((iteration - 1) * self.batch_size, iteration * self.batch_size)
+        return [self._key(*divmod(position, self.num_items)) for position in positions]
+
+    def _key(self, epoch: int, position: int) -> tuple[int, int]:
+        if epoch != self._epoch:
+            self._epoch, self._items = epoch, self._draw(np.random.default_rng((self.seed, epoch)))
+        return epoch, int(self._items[position])
+
+    def _draw(self, rng: np.random.Generator) -> np.ndarray:
+        """The items of an epoch, in order."""
+        if self.items_by_class is None:
+            return rng.permutation(self.num_items)
+        # Each row has one item of each class. A column goes through the items of its class in random order, repeatedly.
+        num_rows = -(-self.num_items // len(self.items_by_class))
+        columns = [np.resize(rng.permutation(items), num_rows) for items in self.items_by_class]
+        return rng.permuted(np.stack(columns, axis=1), axis=1).ravel()[: self.num_items]
+
+
+def _items_by_class(classes: np.ndarray) -> list[np.ndarray]:
+    """For each class that has items: their numbers."""
+    narrow = np.int32 if len(classes) < 2**31 else np.int64
+    in_order = np.argsort(classes, kind="stable").astype(narrow)
+    return np.split(in_order, np.flatnonzero(np.diff(classes[in_order])) + 1)

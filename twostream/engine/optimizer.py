@@ -1,0 +1,91 @@
+"""SGD with its parameter groups, learning-rate schedules, and averaged weights."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from twostream.errors import BadInputError
+
+
+def build_optimizer(
+    network: nn.Module,
+    *,
+    learning_rate: float,
+    momentum: float,
+    weight_decay: float,
+    first_layer: nn.Module | None = None,
+    first_layer_factor: float = 1.0,
+    norm_decay: bool = True,
+) -> torch.optim.Optimizer:
+    """SGD with momentum; biases learn at twice the rate and without decay, as in Caffe and 2D-kinectics.
+
+    The first layer learns `first_layer_factor` times as fast (TSN's flow stream: 5); without `norm_decay` the scales
+    of batch normalisation do not decay either (TSN). Each group's `lr_factor` is what `fit` multiplies the schedule's
+    rate by.
+    """
+    first = set(first_layer.parameters()) if first_layer else set()
+    norms = {
+        p
+        for module in network.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for p in module.parameters()
+    }
+    # The two groups of plain training come first, also when empty, so that its checkpoints stay readable.
+    groups: dict[tuple[float, float], list] = {(1.0, weight_decay): [], (2.0, 0.0): []}
+    for name, parameter in network.named_parameters():
+        is_bias = "bias" in name
+        factor = (2.0 if is_bias else 1.0) * (first_layer_factor if parameter in first else 1.0)
+        decay = 0.0 if is_bias or (parameter in norms and not norm_decay) else weight_decay
+        groups.setdefault((factor, decay), []).append(parameter)
+    return torch.optim.SGD(
+        [{"params": p, "lr_factor": factor, "weight_decay": decay} for (factor, decay), p in groups.items()],
+        lr=learning_rate,
+        momentum=momentum,
+    )
+
+
+Schedule = Callable[[int], float]
+"""iteration, counted from 1 -> learning rate"""
+
+
+def step_schedule(learning_rate: float, steps: tuple[int, ...], gamma: float) -> Schedule:
+    """Multiplied by gamma after each of the steps."""
+    return lambda iteration: learning_rate * gamma ** sum(step < iteration for step in steps)
+
+
+def cosine_schedule(learning_rate: float, last: int) -> Schedule:
+    """Half a cosine, from the full rate at iteration 1 to nothing after the last (SGDR, ICLR 2017)."""
+    return lambda iteration: learning_rate * (1 + math.cos(math.pi * min((iteration - 1) / last, 1))) / 2
+
+
+def warm_up(schedule: Schedule, iterations: int) -> Schedule:
+    """The schedule, but in so many first iterations a share of it that grows in equal steps up to 1."""
+    return lambda iteration: schedule(iteration) * min(iteration / iterations if iterations else 1, 1)
+
+
+def average_weights(network: nn.Module, decay: float) -> AveragedModel:
+    """A copy for `fit` to keep: average = decay * average + (1 - decay) * weights, batch norm's statistics alike.
+
+    It starts from the weights after the first step. Its network is `.module`; `state_dict()` also has the count.
+    """
+    if not 0 <= decay < 1:
+        raise BadInputError(f"--ema {decay}, expected 0 or more, below 1")
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def choose_sgd(optimizer: torch.optim.Optimizer, *, fused: bool) -> None:
+    """Let SGD run as one kernel per group, or as it likes; a checkpoint may come from the other kind of device.
+
+    The fused kernel wants momentum in the weights' own order of memory; and were its very first step skipped, it would
+    go on from momentum that nobody has set. Zeros are what an unset one counts as.
+    """
+    for group in optimizer.param_groups:
+        group["fused"] = fused or None
+        for weights in group["params"]:
+            if fused and group["momentum"] and weights.requires_grad:
+                momentum = optimizer.state[weights].get("momentum_buffer")
+                new = torch.zeros_like(weights, requires_grad=False)
+                optimizer.state[weights]["momentum_buffer"] = new if momentum is None else new.copy_(momentum)

@@ -1,0 +1,206 @@
+"""A training between two steps: what it consists of, and how it is validated, saved, logged and shown."""
+
+import functools
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+
+from twostream.clips.dataset import Items
+from twostream.clips.online_flow import OnlineFlow
+from twostream.engine import checkpoint as checkpoints
+from twostream.engine.checkpoint import CheckpointSaver
+from twostream.engine.distributed import World
+from twostream.engine.loops import FitOptions, evaluate, fit, predict
+from twostream.engine.optimizer import Schedule
+from twostream.engine.progress import Progress, Step
+from twostream.engine.signals import Batches, Stop
+from twostream.errors import BadInputError
+from twostream.models.network import StreamNetwork, as_seen
+from twostream.monitor import Monitor, clip_grid
+from twostream.stream import StreamConfig
+
+SHOWN_INPUTS = 8
+"""clips of a batch that monitors are given"""
+
+
+@dataclass
+class TrainState:
+    """What the steps of a training change, and by which rule."""
+
+    network: StreamNetwork
+    forward: nn.Module
+    """the network as `fit` calls it: one of several ranks, or split over several GPUs"""
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    scaler: torch.amp.GradScaler
+    average: AveragedModel | None
+    """the averaged weights, where they are kept"""
+
+    def saved_parts(self) -> dict[str, Any]:
+        """The parts that a checkpoint holds, as `write_checkpoint` takes them."""
+        return {
+            "backbone": self.network.backbone,
+            "optimizer": self.optimizer,
+            "scaler": self.scaler,
+            "average": self.average,
+        }
+
+    def restore(self, checkpoint: dict[str, Any], *, world: World) -> None:
+        """Put everything back as the checkpoint has it, this rank's random state last."""
+        checkpoints.restore(checkpoint, **self.saved_parts(), world=world)
+
+
+class Session:
+    """One training, or this rank's share of it, as it stands between two iterations.
+
+    The program's loop calls the methods; each is one thing that may be done after a step. Only rank 0 writes and draws,
+    but all ranks call the methods at the same iterations, because several of them exchange values.
+    """
+
+    def __init__(
+        self,
+        *,
+        stream: StreamConfig,
+        state: TrainState,
+        fit_options: FitOptions,
+        items: Items,
+        val_loader: DataLoader[Any],
+        saver: CheckpointSaver,
+        monitors: Monitor,
+        stop: Stop,
+        device: torch.device,
+        world: World,
+        batch_size: int,
+        max_iterations: int,
+        show_progress: Callable[..., Iterable[Any]],
+    ):
+        """`items` are those of the training; `batch_size` is that of all ranks together; `show_progress(items, total=..., desc=...)` draws a bar."""
+        self.stream, self.state, self.fit_options = stream, state, fit_options
+        self.items, self.val_loader = items, val_loader
+        self.saver, self.monitors, self.stop, self.device, self.world = saver, monitors, stop, device, world
+        self.batch_size, self.max_iterations, self.show_progress = batch_size, max_iterations, show_progress
+        self.progress = Progress()
+        self._inputs: Batches | OnlineFlow | None = None
+
+    def restore_progress(self, state: dict[str, Any], *, iteration: int, logged: Iterable[dict[str, Any]]) -> None:
+        """Continue from the progress that a checkpoint holds; `logged` are the entries of log.jsonl."""
+        self.progress.load_state(state)
+        validation = state.get("validation")
+        validated = {entry["iteration"] for entry in logged if entry["event"] == "validation"}
+        if validation and iteration not in validated:
+            self.monitors.validation(validation)  # the run was killed after saving and before logging
+
+    def steps(self, train_loader: DataLoader[Any], *, first: int) -> Iterator[Step]:
+        """The steps of the training from iteration `first` + 1 on.
+
+        Where a batch cannot be loaded, what was trained so far is saved before the error is raised.
+        """
+        batches = self.stop.start(train_loader)
+        self._inputs = OnlineFlow(batches, self.stream, self.device) if self.stream.is_online else batches
+        state = self.state
+        steps = fit(
+            state.forward, self._inputs, state.optimizer, state.schedule, device=self.device, first=first,
+            options=self.fit_options, scaler=state.scaler, average=state.average, world=self.world,
+        )  # fmt: skip
+        step = None
+        try:
+            for step in self.show_progress(
+                steps, total=self.max_iterations, initial=first, desc=self.stream.input_type, unit="it"
+            ):
+                yield step
+        except Exception:
+            unsaved = step is not None and step.iteration not in checkpoints.checkpoint_iterations(self.saver.run_dir)
+            # With several ranks, the others are in the middle of a step.
+            if unsaved and batches.awaited and self.world.size == 1:
+                self.save(step.iteration, final=True)
+            raise
+
+    def validate(self, iteration: int) -> bool:
+        """Score the validation clips, then save and log the result; False when a signal stopped it.
+
+        Stopping loses nothing: the iteration is saved as one that is still to be validated.
+        """
+        start = time.perf_counter()
+        network = self._network_to_validate()
+        self.world.broadcast_buffers(network)
+        batches = itertools.takewhile(lambda _: not self.stop.asked, self.stop.start(self.val_loader))
+        bar = self.show_progress(batches, total=len(self.val_loader), desc="validation", leave=False)
+        inputs = OnlineFlow(bar, self.stream, self.device) if self.stream.is_online else bar
+        result = evaluate(predict(network, inputs, device=self.device), world=self.world)
+        if any(self.world.sum_counts(bool(self.stop.asked))):
+            return False
+        self.progress.best_top1 = max(self.progress.best_top1, result.top1)
+        values = {"iteration": iteration, "loss": result.loss, "top1": result.top1, "top3": result.top3}
+        values |= {"best_top1": self.progress.best_top1, "seconds": time.perf_counter() - start}
+        self.save(iteration, validation=values, final=iteration == self.max_iterations)
+        self.monitors.confusion(iteration, result.confusion, self.stream.classes)
+        self.monitors.validation(values)
+        return True
+
+    def _network_to_validate(self) -> nn.Module:
+        if self.state.average is not None:
+            return self.state.average.module
+        return self.state.network if self.world.size > 1 else self.state.forward
+
+    def save(
+        self, iteration: int, *, final: bool, to_validate: bool = False, validation: dict[str, Any] | None = None
+    ) -> None:
+        """Write a checkpoint. `to_validate`: this iteration is still to be validated; `final`: no later save will come."""
+        progress = self.progress.state() | {"to_validate": to_validate, "validation": validation}
+        self.saver.save(iteration, progress, final=final)
+
+    def log(self, step: Step) -> None:
+        """Log the step, and the means since the last reset; a GPU has to catch up for that."""
+        values: dict[str, Any] = {"iteration": step.iteration}
+        values["epoch"] = step.iteration * self.batch_size // len(self.items)
+        values["batches_per_epoch"] = -(-len(self.items) // self.batch_size)
+        values |= {"images": self.batch_size * self.items.num_segments, "learning_rate": step.learning_rate}
+        values |= self.progress.values()
+        values["seconds_left"] = values["mean_seconds"] * (self.max_iterations - step.iteration)
+        for skipped in self.progress.take_skipped():
+            videos = self.items.index.locate(self.world.gather(skipped.clip_numbers).flatten().numpy())[0]
+            names = sorted({self.items.videos.ids[video] for video in videos})
+            self.monitors.message(
+                f"WARNING: iteration {skipped.iteration} was not applied, because its loss or gradient is not finite: "
+                f"lower --lr, or look at the images of {', '.join(names)}"
+            )
+        self.monitors.train(values)
+
+    def show_inputs(self, iteration: int) -> None:
+        """Give monitors the first clips of the newest batch, as the network sees them."""
+        if not self.world.is_first:
+            return
+        assert self._inputs is not None and self._inputs.newest is not None, "shown before the first step"
+        batch = self._inputs.newest
+        clips, mirrored, labels = (
+            tensor[:SHOWN_INPUTS].cpu() for tensor in (batch.clips, batch.mirrored, batch.labels)
+        )
+        seen = as_seen(clips, mirrored, self.stream.modality).flatten(1, 2).numpy()
+        names = [self.stream.classes[label] for label in labels]
+        self.monitors.grid(iteration, clip_grid(seen, names, modality=self.stream.modality))
+
+    def exchange(self, step: Step, *, max_unreadable: int) -> bool:
+        """Tell the other ranks what happened here; True when any rank was asked to stop.
+
+        Warns of the images that this step could not read. Raises BadInputError, on all ranks, when there were more than
+        `max_unreadable` of them in the whole run.
+        """
+        stopping, unreadable = self.world.sum_counts(bool(self.stop.asked), len(step.unreadable))
+        self.progress.unreadable += unreadable
+        warn = self.monitors.message if self.world.is_first else functools.partial(print, file=sys.stderr)
+        for reason in step.unreadable:
+            warn(f"WARNING: iteration {step.iteration}: {reason}; another clip replaces it")
+        if self.progress.unreadable > max_unreadable:
+            raise BadInputError(
+                f"{self.progress.unreadable} images could not be read, but --max_unreadable allows {max_unreadable}; "
+                "`twostream verify` finds such images and says how to fix them"
+            )
+        return bool(stopping)

@@ -1,0 +1,1 @@
+"""Motion from one frame to the next."""

@@ -1,0 +1,78 @@
+"""Accuracy and loss of single clips, for one stream or for fused streams."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from twostream.errors import BadInputError
+from twostream.fusion.consensus import CLIPS_AT_ONCE, Consensus, softmax
+from twostream.fusion.streams import common_rows, fuse
+from twostream.metrics import accuracy
+from twostream.scores.table import ScoreTable
+from twostream.threads import map_in_threads
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """Means over the rows that have a label; NaN if there are none."""
+
+    num_rows: int
+    loss: float
+    """cross-entropy"""
+    top1: float
+    """accuracy in 0 ... 1"""
+    top3: float
+    """accuracy in 0 ... 1"""
+
+
+def frame_result(table: ScoreTable) -> FrameResult:
+    """Cross-entropy and accuracies of the rows of a table whose level is not "video". The file is read in chunks."""
+    ranks = clip_ranks(table)
+    losses = []
+    row_labels = table.row_labels
+    for chunk in table.chunks():
+        has_label = row_labels[chunk] >= 0
+        logits, labels = table.logits[chunk][has_label], row_labels[chunk][has_label]
+        probabilities = softmax(logits)[np.arange(len(labels)), labels]
+        losses.append(-np.log(np.maximum(probabilities, np.finfo(float).tiny)))
+    return FrameResult(
+        num_rows=len(ranks),
+        loss=float(np.concatenate(losses).mean()) if len(ranks) else float("nan"),
+        top1=accuracy.share_in_top_k(ranks, 1),
+        top3=accuracy.share_in_top_k(ranks, 3),
+    )
+
+
+def clip_ranks(table: ScoreTable) -> np.ndarray:
+    """Ranks of the true classes, (n,) integers, of all clips that have a label; empty if the rows are whole videos."""
+    if table.level == "video":
+        return np.array([], int)
+    labels = table.row_labels
+    ranks = np.concatenate([accuracy.rank_of_truth(table.logits[chunk], labels[chunk]) for chunk in table.chunks()])
+    return np.asarray(ranks[labels >= 0])
+
+
+def fused_clip_ranks(
+    tables: list[ScoreTable], names: list[str], consensus: Consensus, weights: tuple[float, ...]
+) -> np.ndarray:
+    """Ranks as `clip_ranks`, of the fused scores of the clips that all tables have; empty if rows are not frames.
+
+    `names` are the streams' names for messages. BadInputError if the tables have no clip in common.
+    """
+    if any(table.level != "frames" for table in tables):
+        return np.array([], int)
+    rows_of_tables = common_rows(tables)
+    if not len(rows_of_tables[0]):
+        raise BadInputError(
+            f"{' and '.join(names)} have no frame in common: score them with the same --frame_step "
+            "or --num_clips, and --views"
+        )
+    labels = tables[0].row_labels[rows_of_tables[0]]
+    ranks = np.empty(len(labels), int)
+
+    def rank_chunk(chunk: slice) -> None:
+        clips = [consensus.clip_scores(t.logits[rows[chunk]]) for t, rows in zip(tables, rows_of_tables, strict=True)]
+        ranks[chunk] = accuracy.rank_of_truth(fuse(clips, weights), labels[chunk])
+
+    map_in_threads(rank_chunk, (slice(first, first + CLIPS_AT_ONCE) for first in range(0, len(labels), CLIPS_AT_ONCE)))
+    return np.asarray(ranks[labels >= 0])

@@ -1,0 +1,159 @@
+"""Fusion weights fitted to a split by cross-fitting: no video is fused by weights that were fitted to its label.
+
+The streams' class probabilities of a video are mixed. The weights of the mixture are those under which the true classes
+are most likely; expectation maximisation finds them, and needs the probabilities of the true classes only.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from twostream.errors import BadInputError
+from twostream.threads import map_in_threads
+
+METHODS = {
+    "global": "a weight for each stream",
+    "class": "a weight for each stream and class, close to the stream's overall weight where a class has few videos",
+    "temperature": "as global, after each stream's probabilities are sharpened or softened",
+}
+PRIOR_VIDEOS = 10.0
+"""a class's weights start as if this many videos had been seen with the weights of all classes"""
+SMALLEST = 1e-30
+"""a probability of 0 becomes this, so that its logarithm is finite"""
+
+
+@dataclass(frozen=True)
+class FittedWeights:
+    """A way to mix S streams."""
+
+    weights: np.ndarray
+    """(S,), or (S, K) with a weight for each class; they sum to 1 over the streams"""
+    temperatures: np.ndarray
+    """(S,): probabilities are raised to the power 1 / temperature and normalised; 1 changes nothing"""
+
+    def fuse(self, probabilities: list[np.ndarray]) -> np.ndarray:
+        """Probabilities (n, K) of S streams -> (n, K) mixed probabilities."""
+        tempered = (_temper(p, t) for p, t in zip(probabilities, self.temperatures, strict=True))
+        return np.asarray(sum(weight * p for weight, p in zip(self.weights, tempered, strict=True)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists, as report.json has them."""
+        return {"weights": self.weights.tolist(), "temperatures": self.temperatures.tolist()}
+
+
+def _temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    if temperature == 1:
+        return probabilities
+    powers: np.ndarray = np.maximum(probabilities, SMALLEST) ** (1 / temperature)
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers
+
+
+def fit_weights(method: str, probabilities: list[np.ndarray], labels: np.ndarray) -> FittedWeights:
+    """Fit to S arrays (n, K) of probabilities and n label indices, none of them missing; `method` is one of METHODS."""
+    temperatures = np.ones(len(probabilities))
+    if method == "temperature":
+        temperatures = np.array([_fit_temperature(p, labels) for p in probabilities])
+    rows = np.arange(len(labels))
+    true = np.stack(
+        [np.maximum(_temper(p, t)[rows, labels], SMALLEST) for p, t in zip(probabilities, temperatures, strict=True)]
+    )
+    weights = _fit_shares(true)
+    if method == "class":
+        weights = _fit_class_shares(true, labels, probabilities[0].shape[1], weights)
+    return FittedWeights(weights, temperatures)
+
+
+def _fit_shares(true: np.ndarray) -> np.ndarray:
+    """(S, n) probabilities of the true classes -> (S,) weights under which the true classes are most likely."""
+    shares = np.full(len(true), 1 / len(true))
+    for _ in range(1000):
+        responsibilities = shares[:, None] * true
+        before, shares = shares, (responsibilities / responsibilities.sum(axis=0)).mean(axis=1)
+        if np.abs(shares - before).max() < 1e-7:
+            break
+    return shares
+
+
+def _fit_class_shares(true: np.ndarray, labels: np.ndarray, num_classes: int, prior: np.ndarray) -> np.ndarray:
+    """As `_fit_shares`, for the videos of each class, with prior weights (S,); returns (S, K)."""
+    counts = np.bincount(labels, minlength=num_classes)
+    shares = np.tile(prior[:, None], num_classes)
+    for _ in range(1000):
+        responsibilities = shares[:, labels] * true
+        responsibilities /= responsibilities.sum(axis=0)
+        sums = np.stack([np.bincount(labels, weights=stream, minlength=num_classes) for stream in responsibilities])
+        before, shares = shares, (PRIOR_VIDEOS * prior[:, None] + sums) / (PRIOR_VIDEOS + counts)
+        if np.abs(shares - before).max() < 1e-6:
+            break
+    return shares
+
+
+def _fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature, within 1/20 ... 20, under which the true classes are most likely: Newton's method.
+
+    As a function of the exponent 1 / temperature the likelihood has a single maximum.
+    """
+    logs = np.log(np.maximum(probabilities, SMALLEST))
+    target = logs[np.arange(len(labels)), labels].mean()
+    exponent = 1.0
+    for _ in range(50):
+        powers = np.exp(exponent * logs)
+        powers /= powers.sum(axis=1, keepdims=True)
+        mean = np.einsum("nk,nk->n", powers, logs)
+        slope = target - mean.mean()
+        curvature = max(float((np.einsum("nk,nk,nk->n", powers, logs, logs) - mean**2).mean()), 1e-12)
+        # A step at most doubles or halves the exponent, so that a flat likelihood cannot throw it far away.
+        before, exponent = exponent, float(np.clip(exponent + slope / curvature, exponent / 2, exponent * 2))
+        exponent = min(max(exponent, 0.05), 20.0)
+        if abs(exponent - before) < 1e-6 * before:
+            break
+    return 1 / exponent
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """Each video fused by weights that were fitted on the other folds."""
+
+    scores: np.ndarray
+    """(V, K) probabilities; NaN for videos that not all streams scored"""
+    overall: FittedWeights
+    """fitted on all videos: for use on other splits, never for the results of this one"""
+    by_fold: list[FittedWeights]
+    """fitted on the videos outside each fold"""
+
+
+def cross_fit(
+    method: str, probabilities: list[np.ndarray], labels: np.ndarray, *, folds: int = 5, seed: int = 0
+) -> CrossFit:
+    """Fit to S arrays (V, K) of probabilities, rows of NaN without scores, and labels (V,), -1 without a label.
+
+    BadInputError if fewer than two videos have a label and scores of all streams.
+    """
+    scored = np.flatnonzero(~np.any([np.isnan(p).any(axis=1) for p in probabilities], axis=0))
+    has_label = labels[scored] >= 0
+    num_folds = min(folds, int(has_label.sum()))
+    if num_folds < 2:
+        raise BadInputError(
+            f"{has_label.sum()} videos have a label and scores of all streams, expected at least 2 to fit weights; "
+            "score more videos, or leave out --fit_weights"
+        )
+    fold_of_video = np.empty(len(scored), int)
+    for members in (np.flatnonzero(has_label), np.flatnonzero(~has_label)):
+        fold_of_video[np.random.default_rng(seed).permutation(members)] = np.arange(len(members)) % num_folds
+
+    def select(members: np.ndarray) -> list[np.ndarray]:
+        return [p[scored[members]] for p in probabilities]
+
+    overall = fit_weights(method, select(np.flatnonzero(has_label)), labels[scored][has_label])
+    scores = np.full(probabilities[0].shape, np.nan)
+
+    def fit_without(fold: int) -> FittedWeights:
+        """Fit on the other folds, and fuse the videos of this one."""
+        members, others = np.flatnonzero(fold_of_video == fold), np.flatnonzero(has_label & (fold_of_video != fold))
+        fitted = fit_weights(method, select(others), labels[scored[others]])
+        scores[scored[members]] = fitted.fuse(select(members))
+        return fitted
+
+    return CrossFit(scores, overall, map_in_threads(fit_without, range(num_folds)))

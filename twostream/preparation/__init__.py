@@ -1,0 +1,1 @@
+"""Videos to frames and flow on disk, and checks of them."""

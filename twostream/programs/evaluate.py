@@ -1,0 +1,205 @@
+"""Reduce the score files of streams to videos, fuse them, print and save the report.
+
+  twostream eval --save_root=runs --input_types=rgb,farneback
+  twostream eval --scores rgb.npz flow.npz --fusion_weights=1,1.5 --report=report.json
+  twostream eval --save_root=runs --root=data --html=report.html
+  twostream eval --scores rgb.npz theirs.pkl --names=val_list.txt --fit_weights=global --write markdown=table.md
+
+Rows are joined by video id, frame and view. Videos without scores count as wrong. Imports no torch.
+Exit codes: 0 done; 2 wrong command line; 3 score files are missing, damaged or do not belong together; 4 a file cannot be
+written.
+"""
+
+import argparse
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from twostream.annotations.json_file import find_root, read_annotations
+from twostream.engine.run_folder import STREAM_NAME, find_run, find_scores
+from twostream.errors import BadInputError
+from twostream.frames.stores import input_types
+from twostream.fusion.consensus import Consensus
+from twostream.fusion.fitting import METHODS
+from twostream.programs import options
+from twostream.report import results
+from twostream.report.text import to_text
+from twostream.report.writers import WRITERS
+from twostream.scores.foreign import Split, apply_split, is_own_file, read_names, read_result
+from twostream.scores.table import ScoreTable
+from twostream.stream import RGB
+from twostream.threads import map_in_threads
+
+
+# fmt: off
+def build_parser() -> options.Parser:
+    parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    group = parser.add_argument_group("streams")
+    add = group.add_argument
+    add("--scores", type=options.folder, nargs="+", metavar="FILE", help="score files, one per stream: of twostream test, 2D-kinectics, MMAction2, TSN, PySlowFast, VMZ, jeffreyyihuang's two-stream, or the challenge's JSON")
+    add("--names", type=options.folder, default=None, metavar="FILE", help="for files of other toolkits that do not name their videos: the list that was tested, one video a line")
+    add("--annotations", type=options.folder, default=None, metavar="DIR", help="data root: its annotations are the official list (default: the list in the score files), and --html shows its images")
+    add("--intersect", action="store_true", help="if the streams have different videos or frames, use those that all have (default: an error)")
+    add("--save_root", type=options.folder, metavar="DIR", help="instead of --scores: folder of the runs (default: --root)")
+    add("--root", type=options.folder, metavar="DIR", help="data root: --html shows its images; without --save_root it is also the folder of the runs")
+    add("--dataset", default="kinetics", metavar="NAME", help="sub-folder of --root, if the runs or images are there (default: kinetics)")
+    add("--input_types", "--input_type", "--input", "-i", type=options.words, default=("rgb", "farneback"), metavar="A,B", help="a run of each of these input types (default: rgb,farneback)")
+    add("--runs", type=options.words, default=(), metavar="A,B", help="folder names of these runs, if there are several of an input type")
+    add("--split", default="val", metavar="NAME", help="train, val or test (default: val)")
+    add("--test_iteration", type=int, default=None, metavar="N", help="iteration whose scores to use (default: the latest scored one)")
+
+    group = parser.add_argument_group("fusion")
+    add = group.add_argument
+    add("--consensus", default="softmax-mean", metavar="RULE", help="rule from clips to a video: mean, max, clstk-K (mean of each class's best K frames), trimmed-P (mean without P percent at each end) or segment-S (mean of S evenly spaced frames) on logits; with softmax- before it, on softmax (default: softmax-mean)")
+    add("--sweep", action="store_true", help="also evaluate every rule at several frame strides, and accuracy over the number of frames")
+    add("--fusion_weights", type=options.numbers, default=None, metavar="W,W", help="weights of the streams (default: equal)")
+    add("--fit_weights", type=options.words, default=(), metavar="A,B", help=f"also fuse with weights fitted to the split, for each video on the other videos: {'; '.join(f'{name} ({description})' for name, description in METHODS.items())}")
+
+    group = parser.add_argument_group("output")
+    add = group.add_argument
+    add("--report", type=options.folder, default=None, metavar="FILE", help="where to save the report as JSON (default: report.json in the folder of the runs, or in the current folder)")
+    add("--write", nargs="+", default=(), metavar="KIND=FILE", help=f"also write {', '.join(WRITERS)}; formats with one row per video hold the last fusion")
+    add("--html", type=options.folder, default=None, metavar="FILE", help="also write the report as one HTML file: classes, confusion, example videos with their images (from --root or --annotations), accuracy over frames, calibration, provenance")
+    options.add_ignored_flags(parser, "--arch -a", "--datasubset", "--workers -j", "--seq_len", "--gap", "--frame_step",
+                              "--batch_size -b", "--test_batch_size -tb", "--ngpu", "--lr --learning_rate",
+                              "--print_freq -p", "--global_models_dir", "--pretrained")
+    return parser
+# fmt: on
+
+
+def find_runs_folder(args: argparse.Namespace) -> Path | None:
+    """--save_root, or the folder of runs that were trained without it; None if score files or no folder are given."""
+    if args.save_root or args.scores or not args.root:
+        return args.save_root
+    nested = args.root / args.dataset
+    return nested if any(nested.glob(f"*/{STREAM_NAME}")) else args.root
+
+
+def find_score_files(args: argparse.Namespace, runs_folder: Path | None) -> list[Path]:
+    """The files of --scores, or else the score file of one run for each input type."""
+    if args.scores:
+        return list(args.scores)
+    assert runs_folder is not None, "check_flags asks for --scores or a folder of runs"
+    names = args.runs or ("",) * len(args.input_types)
+    runs = [find_run(runs_folder, input_type=t, name=n) for t, n in zip(args.input_types, names, strict=True)]
+    return [find_scores(run, split=args.split, iteration=args.test_iteration) for run in runs]
+
+
+def main() -> int:
+    parser = build_parser()
+    args = parser.parse_args()
+    try:
+        consensus = Consensus.parse(args.consensus)
+    except ValueError as error:
+        parser.error(f"--consensus: {error}")
+    targets = [text.partition("=") for text in args.write]
+    runs_folder = find_runs_folder(args)
+    check_flags(parser, args, runs_folder)
+    paths = find_score_files(args, runs_folder)
+    weights = args.fusion_weights or (1.0,) * len(paths)
+    check_weights(parser, args, weights, len(paths))
+
+    names = read_names(args.names) if args.names else None
+    tables = read_tables(paths, names, annotations=args.annotations, split=args.split, intersect=args.intersect)
+    for path in paths:
+        print(f"scores: {path}")
+    report = results.build_report(
+        tables, row_names(tables), consensus=consensus, weights=weights, fit=args.fit_weights,
+        intersect=args.intersect, swept=args.sweep, unlabelled=bool(targets),
+    )  # fmt: skip
+    print(f"\n{to_text(report)}\n")
+    target = args.report or (runs_folder / "report.json" if runs_folder else Path("report.json"))
+    results.write_json(target, report)
+    print(f"wrote {target}")
+    for kind, _, path in targets:
+        WRITERS[kind](options.folder(path), report, tables, names)
+        print(f"wrote {path}")
+    if args.html:
+        from twostream.report.page import write_page  # late: only the page needs OpenCV and charts
+
+        command = shlex.join(["twostream", "eval", *sys.argv[1:]])
+        write_page(args.html, report, root=find_images(args), command=command, files=paths)
+        print(f"wrote {args.html}")
+    return 0
+
+
+def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, runs_folder: Path | None) -> None:
+    """Leave with exit code 2 if flags are wrong or do not fit together."""
+    if not args.scores and not runs_folder:
+        parser.error("give the score files with --scores FILE FILE, or the folder of the runs with --save_root DIR")
+    if not args.input_types:
+        parser.error("--input_types is empty, expected for example rgb,farneback")
+    if args.runs and len(args.runs) != len(args.input_types):
+        parser.error(f"--runs has {len(args.runs)} runs for {len(args.input_types)} input types, expected one for each")
+    for method in args.fit_weights:
+        if method not in METHODS:
+            parser.error(f"--fit_weights {method!r}, expected {', '.join(METHODS)}")
+    for text in args.write:
+        kind, _, path = text.partition("=")
+        if kind not in WRITERS or not path:
+            parser.error(f"--write {text!r}, expected {'=FILE, '.join(WRITERS)}=FILE")
+
+
+def check_weights(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, weights: tuple[float, ...], num_streams: int
+) -> None:
+    """Leave with exit code 2 if the fusion weights do not fit the number of streams."""
+    if args.fit_weights and num_streams == 1:
+        parser.error("--fit_weights needs several streams, but there is only one")
+    if len(weights) != num_streams or min(weights) < 0 or not 0 < sum(weights) < math.inf:
+        parser.error(f"--fusion_weights {weights}, expected {num_streams} numbers, none negative, not all 0")
+
+
+def find_images(args: argparse.Namespace) -> Path | None:
+    """The data root given by --annotations or --root, or the folder of the data set in it; None if none is given."""
+    root: Path | None = args.annotations or args.root
+    if root and input_types(root / args.dataset):
+        return root / args.dataset
+    return root
+
+
+def read_tables(
+    paths: Sequence[Path], names: Sequence[str] | None, *, annotations: Path | None, split: str, intersect: bool
+) -> list[ScoreTable]:
+    """The score files. The official list is that of the annotations, otherwise that of the first file of our own."""
+    official = read_split(annotations, split) if annotations else None
+    own_paths = [path for path in dict.fromkeys(paths) if is_own_file(path)]
+    own = dict(zip(own_paths, map_in_threads(read_result, own_paths), strict=True))
+    if official:
+        own = {path: apply_split(path, table, official, intersect=intersect) for path, table in own.items()}
+    elif own:
+        official = Split.from_table(own[own_paths[0]])
+    return [
+        own[path] if path in own else read_result(path, split=official, names=names, intersect=intersect)
+        for path in paths
+    ]
+
+
+def read_split(root: Path, name: str) -> Split:
+    """The official list of a data root."""
+    annotations = read_annotations(find_root(root, ""))
+    videos = annotations.split(name)
+    if not len(videos):
+        raise BadInputError(f"{annotations.path} has no videos of split {name!r}; choose another --split")
+    return Split(name, annotations.classes, np.array(list(videos.ids)), videos.label_index)
+
+
+def row_names(tables: Sequence[ScoreTable]) -> list[str]:
+    """RGB, Flow, or the name of another toolkit's file; longer names if two of them would be equal."""
+    names = [_short_name(table) for table in tables]
+    if len(set(names)) < len(names):
+        names = [f"{table.stream['input_type']}-{table.stream['backbone']}" for table in tables]
+    if len(set(names)) < len(names):
+        names = [f"{number}:{name}" for number, name in enumerate(names, 1)]
+    return names
+
+
+def _short_name(table: ScoreTable) -> str:
+    input_type: str = table.stream["input_type"]
+    if "kind" in table.provenance:  # another toolkit's file
+        return input_type
+    return "RGB" if input_type == RGB else "Flow"

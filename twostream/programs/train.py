@@ -1,0 +1,540 @@
+"""Train one stream of the two on single frames (or short clips): rgb, or a kind of flow.
+
+  CUDA_VISIBLE_DEVICES=0 python train.py --root=data --save_root=runs --input_type=rgb
+  CUDA_VISIBLE_DEVICES=1 python train.py --root=data --save_root=runs --input_type=farneback --stepvalues=300000,425000
+
+Writes <save_root>/<run>/: stream.json, train.log, log.jsonl, run.lock, checkpoint_<iteration>.pth,
+and what it comes to: curves.html, a page of curves for any browser, and confusion.json, of the last validation.
+
+--resume goes on from the newest checkpoint that can be read, on the CPU bit for bit. Flags given otherwise than before:
+  go on as they are     --workers, --print_freq, --val_interval, --save_interval, --keep_checkpoints, --max_skipped,
+                        --max_unreadable, --max_iterations (not with --schedule=cosine), --visdom, --visdom_server,
+                        --visdom_port, --tensorboard; not bit for bit: --device, --ngpu, --compile, number of ranks
+  have no effect        --pretrained, --global_models_dir, --init_from, --start_iteration
+  say which run         --root, --dataset, --datasubset, --save_root, --run, --resume, --allow_change
+  by --allow_change     --lr (with --run), --schedule, --stepvalues, --gamma, --warm_up, --momentum, --weight_decay,
+                        --dropout, --crop, --crop_scales, --mirror, --amp, --clip_norm, --label_smoothing
+  refused               --arch, --input_type, --seq_len, --gap, --input_size, --batch_size, --lr_batch_size, --frame_step,
+                        --seed, --accumulate, --channels_last, --ema, --batch_norm, --sync_bn, --first_layer_factor,
+                        --norm_decay, --num_segments, --class_balance, --flow, --flow_preset, --bound, and other classes,
+                        videos or labels
+
+Many GPUs, on one machine or several (all need the same paths): the same command under torchrun, a process for each GPU.
+
+  torchrun --nproc_per_node=8 --max_restarts=3 -- train.py --root=data --save_root=runs --batch_size=512 --resume=auto
+
+--batch_size is that of all processes (ranks) together, so the order of samples does not depend on their number; a run may
+go on with another. With the same number it goes on bit for bit on the CPU; with another, dropout draws
+anew, and batch norm sees parts of another size unless --sync_bn. A rank that fails ends all within a minute, and torchrun
+starts them again.
+
+SIGTERM and SIGUSR1 (Slurm's notice): the present iteration is finished and saved. A second one, a second or more later,
+ends at once, as Ctrl-C does, which saves nothing.
+
+Exit codes: 0 done; 2 wrong command line; 3 data, weights or checkpoint are not as they must be; 4 disk, device, memory,
+or another training in the same folder; 130 Ctrl-C (resume from the last checkpoint); 143 SIGTERM or SIGUSR1 (saved).
+"""
+
+import argparse
+import contextlib
+import functools
+import os
+import signal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twostream.annotations.json_file import find_root, read_annotations
+from twostream.annotations.videos import fingerprint
+from twostream.clips.sampling import TrainingOrder
+from twostream.engine.run_folder import lock_run, run_name, write_stream
+from twostream.errors import BadInputError, Terminated
+from twostream.flow.coding import FlowCoding
+from twostream.flow.methods import FARNEBACK_PRESETS, FlowSettings
+from twostream.frames.stores import open_store
+from twostream.programs import options
+from twostream.stream import RGB, StreamConfig
+
+if TYPE_CHECKING:  # torch is imported after the flags are parsed, so that --help answers at once
+    import torch
+    from torch.utils.data import DataLoader
+
+    from twostream.clips.dataset import ClipDataset
+    from twostream.clips.online_flow import FrameDataset
+    from twostream.engine.distributed import World
+    from twostream.engine.loops import FitOptions
+    from twostream.engine.optimizer import Schedule
+    from twostream.engine.progress import Step
+    from twostream.engine.session import Session, TrainState
+    from twostream.monitor import Monitors
+
+METER_WINDOW = 500
+"""iterations after which the printed means start from zero, as in 2D-kinectics"""
+VAL_STEP_FACTOR = 6
+"""validation takes every 6th of the clips that training takes"""
+
+MAY_CHANGE = (
+    "lr", "schedule", "stepvalues", "gamma", "warm_up", "momentum", "weight_decay", "dropout", "mirror", "amp", "clip_norm",
+    "label_smoothing", "crop", "crop_scales",
+)  # fmt: skip
+"""settings that decide the result, and may be others in a resumed run when --allow_change names them"""
+
+DECIDES_RESULT = (
+    *MAY_CHANGE, "batch_size", "frame_step", "seed", "accumulate", "channels_last", "ema", "batch_norm",
+    "first_layer_factor", "norm_decay", "num_segments", "class_balance", "lr_batch_size", "sync_bn",
+)  # fmt: skip
+"""settings that must be the same when a run is resumed; so must the stream, and the training videos"""
+
+
+def resume(text: str) -> bool:
+    """--resume's word; `auto`, as others call it, is what True does: it begins anew where there is nothing."""
+    return True if text.lower() == "auto" else options.boolean(text)
+
+
+def kept_checkpoints(text: str) -> int:
+    """0 for all, or 2 and more."""
+    if (value := options.not_negative(text)) == 1:
+        raise argparse.ArgumentTypeError("'1', expected 0 for all, or at least 2: the newest one may be damaged")
+    return value
+
+
+def crop_scales(text: str) -> tuple[float, ...]:
+    """Shares above 0, with commas."""
+    scales = options.numbers(text)
+    if not all(0 < scale <= 1 for scale in scales):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected shares of the short side, above 0 and up to 1")
+    return scales
+
+
+def changeable(text: str) -> tuple[str, ...]:
+    """Names of MAY_CHANGE, with commas."""
+    names = tuple(name.lstrip("-").replace("-", "_") for name in options.words(text))
+    if unknown := set(names).difference(MAY_CHANGE):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}, expected some of {', '.join(MAY_CHANGE)}")
+    return names
+
+
+# fmt: off
+def build_parser() -> options.Parser:
+    parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_data_flags(parser)
+    options.add_stream_flags(parser)
+    options.add_loading_flags(parser)
+    group = parser.add_argument_group("flow")
+    group.add_argument("--flow", choices=("stored", "online"), default="stored", help="stored: images that prep/extract.py made; online: farneback computed from the RGB frames of each batch, on the device, with no flow on disk (default: stored)")
+    group.add_argument("--flow_preset", choices=tuple(FARNEBACK_PRESETS), default=None, help="of --flow=online, as in prep/extract.py (default: default)")
+    group.add_argument("--bound", type=float, default=None, metavar="PX", help="of --flow=online, as in prep/extract.py (default: 20)")
+    group = parser.add_argument_group("clips")
+    add = group.add_argument
+    add("--seq_len", type=options.positive, default=1, metavar="N", help="frames of a clip, stacked on the channels (default: 1)")
+    add("--gap", type=options.positive, default=1, metavar="N", help="distance between the frames of a clip (default: 1)")
+    add("--frame_step", type=options.positive, default=6, metavar="N", help="distance between clips in training; validation takes every 6th of those (default: 6)")
+    add("--num_segments", type=options.not_negative, default=0, metavar="S", help="an epoch has each video once: a clip drawn from each of its S equal parts, their scores averaged (TSN, ECCV 2016); 1 is for videos of unequal length; --frame_step is for validation only. 0: all clips, one by one (default: 0)")
+    add("--input_size", "--isize", "--is", type=options.positive, default=None, metavar="PX", help="side of the crops (default: the network's)")
+    add("--crop", choices=("random", "corners"), default="random", help="random: a square of 1/1.1 of the short side, at any place; corners: TSN's, at the corners or the centre, of several sizes (ECCV 2016) (default: random)")
+    add("--crop_scales", type=crop_scales, default=(1.0, 0.875, 0.75, 0.66), metavar="A,B", help="of the short side, for --crop=corners; height and width one step apart at most (default: 1,.875,.75,.66)")
+    options.add_boolean(group, "--class_balance", default=False, help="each class equally often: the clips of small classes come again, of large ones not all in an epoch (default: False)")
+    add("--max_unreadable", type=options.not_negative, default=0, metavar="N", help="train on where an image cannot be read, up to N times in all: the next clip takes the place of its clip, and the log names it; validation always stops (default: 0, stop)")
+    options.add_boolean(group, "--mirror", default=True, help="mirror half of the clips; switch off where left and right differ in class (default: True)")
+
+    group = parser.add_argument_group("optimization")
+    add = group.add_argument
+    add("--max_iterations", type=options.positive, default=500_000, metavar="N", help="iterations in all (default: 500000)")
+    add("--start_iteration", type=options.not_negative, default=0, metavar="N", help="begin the count here (default: 0)")
+    add("--batch_size", "-b", type=options.positive, default=64, metavar="N", help="clips per iteration, on all ranks together (default: 64)")
+    add("--lr", "--learning_rate", type=options.rate, default=0.0005, metavar="LR", help="learning rate; biases have twice of it (default: 0.0005)")
+    add("--lr_batch_size", type=options.not_negative, default=0, metavar="N", help="--lr is meant for batches of N clips, and scaled to --batch_size in proportion (Goyal et al. 2017); 0: it is meant as it stands (default: 0)")
+    add("--momentum", type=options.rate, default=0.9, metavar="M", help="of SGD (default: 0.9)")
+    add("--weight_decay", "--wd", type=options.rate, default=1e-4, metavar="W", help="not for biases (default: 0.0001)")
+    add("--schedule", choices=("step", "cosine"), default="step", help="step: --stepvalues and --gamma; cosine: down to 0 at --max_iterations (SGDR, ICLR 2017) (default: step)")
+    add("--warm_up", type=options.not_negative, default=0, metavar="N", help="iterations in which the rate grows to its full value; steadies large batches (Goyal et al. 2017) (default: 0)")
+    add("--stepvalues", "--step_values", type=options.integers, default=(250_000, 400_000), metavar="N,N", help="iterations at which the rate drops (default: 250000,400000)")
+    add("--gamma", type=options.rate, default=0.2, metavar="G", help="by this factor (default: 0.2)")
+    add("--dropout", type=options.share, default=0.6, metavar="P", help="before the head (default: 0.6)")
+    add("--seed", type=options.not_negative, default=123, metavar="N", help="of weights, order and crops (default: 123)")
+    add("--label_smoothing", type=options.share, default=0.0, metavar="E", help="spread this share of each label over all classes (Szegedy et al., CVPR 2016) (default: 0)")
+    add("--clip_norm", type=options.rate, default=0.0, metavar="L", help="longest gradient, 0: any; TSN has 40 for RGB, 20 for flow (ECCV 2016) (default: 0)")
+    add("--first_layer_factor", type=options.rate, default=1.0, metavar="F", help="learn the first layer F times as fast; TSN's flow has 5 (ECCV 2016) (default: 1)")
+    options.add_boolean(group, "--norm_decay", default=True, help="weight decay for batch norm's scales too; TSN has none (default: True)")
+    add("--batch_norm", choices=("train", "partial", "frozen"), default="train", help="partial: only the first one learns, against over-fitting on few videos (TSN, ECCV 2016); frozen: none (default: train)")
+    options.add_boolean(group, "--sync_bn", default=False, help="batch norm over the parts of all ranks, instead of each rank's own; needs GPUs (default: False)")
+    add("--ema", type=options.share, default=0.0, metavar="D", help="validate an average of the weights that keeps D of itself per iteration, as .9999; 0: none (Polyak and Juditsky 1992) (default: 0)")
+    add("--max_skipped", type=options.positive, default=10, metavar="N", help="stop after N batches in a row whose loss or gradient is not finite; they are never applied (default: 10)")
+
+    group = parser.add_argument_group("speed")
+    add = group.add_argument
+    add("--amp", choices=("off", "bf16", "fp16"), default="off", help="format of the heavy layers; weights stay float32 (Micikevicius et al., ICLR 2018) (default: off)")
+    options.add_boolean(group, "--channels_last", default=False, help="order of memory that fast convolutions want on a GPU (default: False)")
+    add("--accumulate", type=options.positive, default=1, metavar="N", help="compute each batch in N parts: memory of one part, gradient of all; batch norm sees a part (default: 1)")
+
+    add("--compile", choices=("off", "default", "reduce-overhead", "max-autotune"), default="off", help="torch.compile's modes; the last two use CUDA graphs. The first iteration takes a minute or more; validation runs uncompiled (default: off)")
+
+    group = parser.add_argument_group("weights")
+    options.add_boolean(group, "--pretrained", default=True, help="start from ImageNet weights (default: True)")
+    group.add_argument("--global_models_dir", type=options.folder, default=options.PRETRAINED, metavar="DIR", help="folder of those (default: pretrained/)")
+    group.add_argument("--init_from", type=options.folder, default=None, metavar="FILE", help="start from these weights instead: ImageNet's, or a checkpoint; latest.pth of 2D-kinectics brings its momentum, too")
+    group.add_argument("--resume", type=resume, nargs="?", const=True, default=False, metavar="True|False|auto", help="go on from the run's newest checkpoint, or begin if it has none; auto is True, for jobs that are queued again (default: False)")
+    group.add_argument("--allow_change", type=changeable, default=(), metavar="FLAG,FLAG", help="flags that --resume may find changed; from here on the new value holds (table above)")
+    group.add_argument("--run", default="", metavar="NAME", help="name of the run's folder (default: made of the flags: <dataset>-<arch>-<input_type>-sl..-g..-fs..-<batch_size>-<lr>)")
+
+    group = parser.add_argument_group("watching")
+    group.add_argument("--val_interval", type=options.positive, default=25_000, metavar="N", help="validate and save every N iterations, and at the end (default: 25000)")
+    group.add_argument("--save_interval", type=options.positive, default=None, metavar="N", help="save every N iterations as well (default: at validations only)")
+    group.add_argument("--keep_checkpoints", type=kept_checkpoints, default=0, metavar="N", help="remove all but the newest N, 2 or more; 0 keeps all: by default 20 in a run, 194 MB each for inception_v3 (default: 0)")
+    group.add_argument("--print_freq", "-p", type=options.positive, default=20, metavar="N", help="print every N iterations (default: 20)")
+    options.add_boolean(group, "--visdom", default=False, help="draw on a Visdom server; where it has a login, the variables VISDOM_USERNAME and VISDOM_PASSWORD say who asks (default: False)")
+    group.add_argument("--visdom_server", default="http://localhost", metavar="URL", help="(default: http://localhost)")
+    group.add_argument("--visdom_port", type=int, default=8097, metavar="N", help="(default: 8097)")
+    options.add_boolean(group, "--tensorboard", default=False, help='write event files into <run>/tensorboard; needs pip install ".[tensorboard]" (default: False)')
+    return parser
+# fmt: on
+
+
+def main() -> int:
+    args = build_parser().parse_args()
+    signal.signal(
+        signal.SIGUSR1, signal.getsignal(signal.SIGTERM)
+    )  # both end the program until there is something to save
+    from twostream.engine.distributed import process_group  # after the flags, so that --help answers at once
+
+    with process_group() as world, contextlib.ExitStack() as exit_stack:
+        return train(args, world, exit_stack)
+
+
+def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitStack) -> int:
+    """A whole training, or this rank's share of one; `exit_stack` closes what was opened, however the training ends."""
+    from twostream.engine.checkpoint import CheckpointSaver
+    from twostream.engine.device import choose_device
+    from twostream.engine.session import Session
+    from twostream.engine.signals import Stop
+    from twostream.monitor import read_log
+
+    # What is trained.
+    device = choose_device(args.device, num_gpus=args.ngpu, world=world)
+    root = find_root(args.root, args.dataset)
+    stream, train_set, val_set, split_summary = open_clips(args, root)
+    settings = settings_of(
+        args, fingerprint(stream.classes, train_set.items.videos.ids, train_set.items.videos.label_index)
+    )
+    fit_options = fit_options_of(args)
+    part_size = world.part_of_batch(args.batch_size, accumulate=args.accumulate)
+
+    # Where it goes, and where it resumes.
+    run = open_run(args, root, stream, settings, world, exit_stack)
+    if run.first >= args.max_iterations and not run.to_validate:
+        run.log(f"{run.folder} has {run.first} of {args.max_iterations} iterations already: nothing to do")
+        return 0
+    if world.is_first:
+        write_stream(run.folder, stream, settings)
+        open_monitors(args, run)
+    for line in [run.folder.name, *(f"{flag}: {value}" for flag, value in sorted(vars(args).items())), *split_summary]:
+        run.log(line)
+
+    # The network.
+    state = build_state(args, stream, run, device, world, fit_options)
+
+    # The batches.
+    train_loader, val_loader = build_loaders(args, train_set, val_set, device, world, first=run.first)
+    ranks = f", {world.size} ranks with {part_size} clips each" if world.size > 1 else ""
+    run.log(
+        f"{len(train_set)} training clips, {len(val_set)} validation clips; iterations {run.first} to "
+        f"{args.max_iterations}, {-(-len(train_set) // args.batch_size)} an epoch; {device}{ranks}"
+    )
+    if run.checkpoint:
+        state.restore(run.checkpoint, world=world)
+
+    # The loop.
+    saver = CheckpointSaver(
+        run.folder, keep=args.keep_checkpoints, log=run.log, world=world, stream=stream, settings=settings,
+        **state.saved_parts(),
+    )  # fmt: skip
+    with Stop() as stop:
+        session = Session(
+            stream=stream, state=state, fit_options=fit_options, items=train_set.items, val_loader=val_loader, saver=saver,
+            monitors=run.monitors, stop=stop, device=device, world=world, batch_size=args.batch_size,
+            max_iterations=args.max_iterations,
+            show_progress=functools.partial(options.progress_bar, disable=None if world.is_first else True),
+        )  # fmt: skip
+        if run.checkpoint:
+            logged = read_log(run.folder)
+            session.restore_progress(run.checkpoint["progress"], iteration=run.first, logged=logged)
+        stopped = run.to_validate and not session.validate(run.first)
+        if stopped or not train_to_the_end(
+            args, session, session.steps(train_loader, first=run.first), first=run.first
+        ):
+            raise Terminated
+    return 0
+
+
+def train_to_the_end(args: argparse.Namespace, session: "Session", steps: Iterable["Step"], *, first: int) -> bool:
+    """The loop over the iterations, and what is done between two of them; False when a signal stopped it."""
+    for step in steps:
+        session.progress.add(step)
+        last = step.iteration == args.max_iterations
+        validates = last or step.iteration % args.val_interval == 0
+        if validates or step.iteration == first + 1:
+            session.show_inputs(step.iteration)
+        if step.iteration % args.print_freq == 0 or validates:
+            session.log(step)
+        if step.iteration % METER_WINDOW == 0:
+            session.progress.reset()
+        # A signal that comes after this line is noticed in the validation, or after the next iteration.
+        stopping = session.exchange(step, max_unreadable=args.max_unreadable)
+        if validates or stopping or (args.save_interval and step.iteration % args.save_interval == 0):
+            session.save(step.iteration, to_validate=validates, final=stopping or last)
+        if stopping or (validates and not session.validate(step.iteration)):
+            return False
+    return True
+
+
+def settings_of(args: argparse.Namespace, train_split: str) -> dict:
+    """What decides the result, as plain values; a schedule that ends at the last iteration depends on it."""
+    settings = {name: getattr(args, name) for name in DECIDES_RESULT}
+    settings |= {"stepvalues": list(args.stepvalues), "crop_scales": list(args.crop_scales), "train_split": train_split}
+    return settings | ({"max_iterations": args.max_iterations} if args.schedule == "cosine" else {})
+
+
+def fit_options_of(args: argparse.Namespace) -> "FitOptions":
+    """How a step is taken; raises BadInputError where flags contradict each other."""
+    from twostream.engine.loops import FitOptions
+
+    if args.compile != "off" and args.ngpu > 1:
+        raise BadInputError(
+            "--compile and --ngpu do not work together: start one process for each GPU with torchrun, or leave one out"
+        )
+    return FitOptions(
+        amp=args.amp, channels_last=args.channels_last, accumulate=args.accumulate, clip_norm=args.clip_norm,
+        label_smoothing=args.label_smoothing, max_skipped=args.max_skipped, compile=args.compile,
+    )  # fmt: skip
+
+
+def online_flow_coding(args: argparse.Namespace) -> dict | None:
+    """How --flow=online makes flow; None for stored flow. Raises BadInputError where flags contradict each other."""
+    if args.flow == "stored":
+        if args.flow_preset or args.bound is not None:
+            raise BadInputError(
+                "--flow_preset and --bound are for --flow=online; stored flow is as prep/extract.py made it"
+            )
+        return None
+    if args.input_type != "farneback":
+        raise BadInputError(
+            f"--flow=online computes farneback, --input_type is {args.input_type}: leave one of them out"
+        )
+    try:
+        coding = FlowCoding() if args.bound is None else FlowCoding(bound=args.bound)
+    except ValueError as error:
+        raise BadInputError(str(error)) from None
+    settings = FlowSettings("farneback", coding, FARNEBACK_PRESETS[args.flow_preset or "default"])
+    return settings.to_json() | {"online": True}
+
+
+def open_clips(args: argparse.Namespace, root: Path) -> tuple:
+    """The stream, the clips that it is trained and validated on, and lines on their videos."""
+    from twostream.clips.crops import CentreCrop, CornerCrop, RandomCrop
+    from twostream.clips.dataset import ClipDataset, Items, usable_videos
+    from twostream.clips.online_flow import FrameDataset
+    from twostream.models.backbones import BACKBONES, backbone_name
+
+    annotations = read_annotations(root, datasubset=args.datasubset)
+    online = online_flow_coding(args)
+    store = open_store(root, RGB if online else args.input_type)
+    backbone = backbone_name(args.arch or "inception_v3")
+    stream = StreamConfig(
+        input_type=args.input_type,
+        backbone=backbone,
+        classes=annotations.classes,
+        input_size=args.input_size or BACKBONES[backbone].input_size,
+        clip_len=args.seq_len,
+        frame_stride=args.gap,
+        flow_coding=online or store.tree_flow_coding(),
+    )
+    videos, lines = {}, []
+    for split in ("train", "val"):
+        videos[split], missing = usable_videos(annotations, split, store)
+        without = (
+            f", {len(missing)} more without {store.input_type} images: {', '.join(missing[:5])}" if missing else ""
+        )
+        lines.append(f"{split}: {len(videos[split])} videos{without}")
+    size = stream.input_size
+    make_dataset = FrameDataset if online else ClipDataset
+    train_items = Items(
+        videos["train"], stream, clip_step=args.frame_step, num_segments=args.num_segments, seed=args.seed,
+        crop=CornerCrop(size, args.crop_scales) if args.crop == "corners" else RandomCrop(size),
+        mirror=args.mirror, max_unreadable=args.max_unreadable,
+    )  # fmt: skip
+    # An unreadable image stops a validation, which must score the clips that it says.
+    val_items = Items(videos["val"], stream, clip_step=args.frame_step * VAL_STEP_FACTOR, crop=CentreCrop(size))
+    return stream, make_dataset(train_items, store), make_dataset(val_items, store), lines
+
+
+@dataclass
+class Run:
+    """The folder of a run, and where its training starts."""
+
+    folder: Path
+    monitors: "Monitors"
+    """none on ranks other than the first"""
+    checkpoint: dict[str, Any] | None
+    """what the training resumes from"""
+    first: int
+    """iterations that are done already"""
+    to_validate: bool
+    """is the validation of iteration `first` still to come?"""
+    weights: Path | None
+    """file of the weights that a new training starts from"""
+
+    def log(self, text: str) -> None:
+        self.monitors.message(text)
+
+
+def open_run(
+    args: argparse.Namespace, root: Path, stream: StreamConfig, settings: dict[str, Any], world: "World",
+    exit_stack: contextlib.ExitStack,
+) -> Run:  # fmt: skip
+    """Lock the folder of the run, and find where to resume. Raises BadInputError where it must not be resumed."""
+    from twostream import monitor
+    from twostream.engine import checkpoint as checkpoints
+    from twostream.models.weights import find_pretrained
+
+    name = args.run or run_name(
+        stream, dataset=args.dataset, clip_step=args.frame_step, batch_size=args.batch_size, learning_rate=args.lr
+    )
+    folder = (args.save_root or root) / name
+    saved = checkpoints.checkpoint_iterations(folder)
+    if saved and not args.resume:
+        raise BadInputError(
+            f"{folder} holds the checkpoint of iteration {saved[-1]}: add --resume to continue from it, "
+            "or choose another --save_root or --run"
+        )
+    weights = checkpoints.weights_file(args.init_from) if args.init_from else None
+    if args.pretrained and not weights and not saved:
+        weights = find_pretrained(args.global_models_dir, stream.backbone)
+    monitors = monitor.Monitors([])
+    if world.is_first:
+        exit_stack.enter_context(lock_run(folder, print))
+        monitors = monitor.Monitors([monitor.ConsoleMonitor(folder)])
+        exit_stack.callback(monitors.close)
+        checkpoints.remove_leftovers(folder)
+    newest = checkpoints.read_newest(folder, monitors.message, world=world)
+    if newest is None:
+        return Run(folder, monitors, None, args.start_iteration, False, weights)
+    path, checkpoint = newest
+    report_changes(args, path, checkpoint, stream, settings, monitors.message)
+    to_validate = checkpoint["progress"].get("to_validate", False)
+    return Run(folder, monitors, checkpoint, checkpoint["iteration"], to_validate, None)
+
+
+def report_changes(
+    args: argparse.Namespace, path: Path, checkpoint: dict[str, Any], stream: StreamConfig, settings: dict[str, Any],
+    log: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Log what has changed since the checkpoint was saved; raises BadInputError where it must not change."""
+    from twostream.engine import checkpoint as checkpoints
+
+    allowed = {"may_change": MAY_CHANGE, "allowed": args.allow_change}
+    for change in checkpoints.changes(path, checkpoint, stream, settings, **allowed):
+        log(f"changed after iteration {checkpoint['iteration']}: {change}")
+    if machine_changes := checkpoints.machine_changes(checkpoint):
+        log(
+            f"warning: the last bits of the result may differ, because this has changed since {path.name}: {machine_changes}"
+        )
+
+
+def open_monitors(args: argparse.Namespace, run: Run) -> None:
+    """Add the monitors beside the console, with what the run has logged so far."""
+    from twostream import monitor
+
+    resumed_at = run.first if run.checkpoint else None
+    monitors: list[monitor.Monitor] = [monitor.JsonMonitor(run.folder, resumed_at=resumed_at)]
+    history = monitor.read_log(run.folder)
+    monitors.append(monitor.PageMonitor(run.folder, history=history))
+    if args.tensorboard:
+        monitors.append(monitor.TensorBoardMonitor(run.folder, first=run.first))
+    if args.visdom:
+        login = {key: os.environ.get(f"VISDOM_{key.upper()}") for key in ("username", "password")}
+        window = {"server": args.visdom_server, "port": args.visdom_port, "env": args.run or run.folder.name}
+        monitors.append(monitor.VisdomMonitor(**window, **login, history=history))
+    run.monitors.monitors += monitors
+    if last_confusion := monitor.read_confusion(run.folder, last=run.first):
+        run.monitors.confusion(*last_confusion)
+
+
+def build_state(
+    args: argparse.Namespace, stream: StreamConfig, run: Run, device: "torch.device", world: "World",
+    fit_options: "FitOptions",
+) -> "TrainState":  # fmt: skip
+    """The network with its first weights, and what changes them."""
+    import torch
+
+    from twostream.engine.checkpoint import restore_2d_kinectics_momentum
+    from twostream.engine.device import split_over_gpus
+    from twostream.engine.distributed import sync_batch_norm
+    from twostream.engine.optimizer import average_weights, build_optimizer
+    from twostream.engine.session import TrainState
+    from twostream.models.backbones import BACKBONES
+    from twostream.models.network import build_model
+    from twostream.models.weights import load_weights
+
+    torch.manual_seed(args.seed)
+    network = build_model(stream, dropout=args.dropout, batch_norm=args.batch_norm).to(device)
+    if run.weights:
+        run.log(str(load_weights(network.backbone, run.weights, stream)))
+    if args.sync_bn:
+        network = sync_batch_norm(network, device, world)
+    schedule, learning_rate = build_schedule(args)
+    if learning_rate != args.lr:
+        run.log(f"learning rate {args.lr} * {args.batch_size} / {args.lr_batch_size} = {learning_rate:g}")
+    optimizer = build_optimizer(
+        network, learning_rate=learning_rate, momentum=args.momentum, weight_decay=args.weight_decay,
+        first_layer=network.backbone.get_submodule(BACKBONES[stream.backbone].first_layer),
+        first_layer_factor=args.first_layer_factor, norm_decay=args.norm_decay,
+    )  # fmt: skip
+    if args.init_from and not run.checkpoint:
+        if note := restore_2d_kinectics_momentum(args.init_from, network.backbone, optimizer):
+            run.log(note)
+    scaler = fit_options.scaler(device)
+    average = average_weights(network, args.ema) if args.ema else None
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32
+    fit_options.compile_network(network)
+    forward = split_over_gpus(world.share(network, device), args.ngpu)  # never both: choose_device refuses that
+    if world.rank:  # each rank drops out its own units; the weights have been drawn by now
+        torch.manual_seed(args.seed + run.first * world.size + world.rank)
+    return TrainState(network, forward, optimizer, schedule, scaler, average)
+
+
+def build_schedule(args: argparse.Namespace) -> tuple["Schedule", float]:
+    """The learning rate of each iteration, and its full value."""
+    from twostream.engine import optimizer
+
+    learning_rate = args.lr * args.batch_size / args.lr_batch_size if args.lr_batch_size else args.lr
+    if args.schedule == "cosine":
+        schedule = optimizer.cosine_schedule(learning_rate, args.max_iterations)
+    else:
+        schedule = optimizer.step_schedule(learning_rate, args.stepvalues, args.gamma)
+    return optimizer.warm_up(schedule, args.warm_up), learning_rate
+
+
+def build_loaders(
+    args: argparse.Namespace,
+    train_set: "ClipDataset | FrameDataset",
+    val_set: "ClipDataset | FrameDataset",
+    device: "torch.device",
+    world: "World",
+    *,
+    first: int,
+) -> tuple["DataLoader", "DataLoader"]:
+    """The batches of the training from iteration `first` on, and those of a validation; this rank's part of each."""
+    from torch.utils.data import Subset
+
+    from twostream.clips.dataset import eval_loader, train_loader
+
+    order = TrainingOrder(
+        len(train_set), batch_size=args.batch_size, seed=args.seed, first=first, last=args.max_iterations,
+        part=(world.rank, world.size), classes=train_set.items.labels() if args.class_balance else None,
+    )  # fmt: skip
+    loading = {"num_workers": args.workers, "pin_memory": device.type == "cuda"}
+    val_part = Subset(val_set, range(world.rank, len(val_set), world.size))
+    part_size = world.part_of_batch(args.batch_size, accumulate=args.accumulate)
+    return train_loader(train_set, order, **loading), eval_loader(val_part, batch_size=part_size, **loading)

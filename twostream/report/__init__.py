@@ -1,0 +1,1 @@
+"""The result: tables, files and a page."""

@@ -1,0 +1,281 @@
+"""The result table: its rows, their predictions and comparisons. `build_report` makes it from score tables."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from twostream.errors import BadInputError
+from twostream.files import write_text
+from twostream.fusion import fitting
+from twostream.fusion.clip_results import clip_ranks, fused_clip_ranks
+from twostream.fusion.consensus import Consensus, softmax
+from twostream.fusion.streams import align_tables, fuse
+from twostream.fusion.sweep import SweepPoint, sweep
+from twostream.metrics import accuracy
+from twostream.metrics.significance import Comparison, bootstrap_interval, compare
+from twostream.scores.table import ScoreTable
+from twostream.threads import map_in_threads
+
+COLUMNS = {
+    "frame_top1": "frame top-1",
+    "frame_top3": "frame top-3",
+    "video_top1": "video top-1",
+    "video_top5": "video top-5",
+    "mean_error": "mean error",
+    "mean_class_accuracy": "mean class acc",
+}
+"""measures of a row by their key in report.json, with their titles"""
+MORE_COLUMNS = {
+    "mean_average_precision": "mAP (top 5)",
+    "mean_average_precision_full": "mAP",
+    "calibration_error": "calibration error",
+}
+"""the same for Markdown, LaTeX and the page, which have room for more columns"""
+FUSION_VERDICTS = {"better": "fusion helps", "worse": "fusion hurts", "undecided": "undecided whether fusion helps"}
+"""what the verdict means if a fusion is compared with a stream"""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Video accuracies in 0 ... 1 over one choice of videos; NaN if there are none."""
+
+    num_videos: int
+    video_top1: float
+    video_top5: float
+    mean_error: float
+
+    @classmethod
+    def from_ranks(cls, ranks: np.ndarray) -> "Rates":
+        """From the ranks (n,) of the true classes, 0 for a video without scores."""
+        top1, top5 = (accuracy.share_in_top_k(ranks, k) for k in (1, 5))
+        return cls(len(ranks), top1, top5, accuracy.mean_error(top1, top5))
+
+
+@dataclass(frozen=True)
+class Row:
+    """Results of one stream or of one fusion. Rates are in 0 ... 1; NaN if there is nothing to count."""
+
+    name: str
+    frame_top1: float
+    frame_top3: float
+    video_top1: float
+    video_top5: float
+    mean_error: float
+    """(top-1 error + top-5 error) / 2, of the videos"""
+    mean_class_accuracy: float
+    """mean of the video top-1 of the classes"""
+    num_frames: int
+    """scored clips with a label, the denominator of the frame columns; 0 if rows are whole videos or cannot be fused"""
+    num_videos: int
+    """videos of the split with a label, the denominator of the video columns; those without scores count as wrong"""
+    num_unscored: int
+    """of `num_videos`, those without scores"""
+    video_top1_interval: tuple[float, float]
+    """95 % interval, videos resampled"""
+    video_top5_interval: tuple[float, float]
+    """95 % interval, videos resampled"""
+    mean_average_precision: float
+    """of the five best classes of each video, as the ActivityNet evaluator computes it"""
+    mean_average_precision_full: float
+    """of all scores"""
+    calibration_error: float
+    """of the scored videos"""
+    denominators: dict[str, Rates]
+    """the row's rates over three sets: "official" (all videos), "scored" (by this row), "intersection" (by all streams)"""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Scores of every row for every video of the split."""
+
+    video_ids: np.ndarray
+    """(V,) str, sorted"""
+    labels: np.ndarray
+    """(V,) label indices; -1 without a label"""
+    classes: list[str]
+    scores: dict[str, np.ndarray]
+    """(V, K) by row; NaN for videos without scores"""
+    on_softmax: dict[str, bool]
+    """by row: are the scores probabilities up to a factor, or logits?"""
+    main: str
+    """the row that is written to files with room for one: the last fusion"""
+
+    def probabilities(self, name: str) -> np.ndarray:
+        """Class probabilities (V, K) of a row; rows of NaN for videos without scores."""
+        return probabilities(self.scores[name], on_softmax=self.on_softmax[name])
+
+
+@dataclass(frozen=True)
+class Report:
+    """All rows, and what they were made from."""
+
+    rows: list[Row]
+    """the streams, then their fusions"""
+    consensus: str
+    weights: tuple[float, ...]
+    split: str
+    num_classes: int
+    unscored: dict[str, list[str]]
+    """by row: ids of the videos without scores"""
+    sources: list[dict[str, Any]]
+    """for each stream: its settings and the provenance of its scores"""
+    differences: dict[str, list[str]]
+    """ids of videos that were left out because not all streams have them, by a sentence with the reason"""
+    comparisons: list[Comparison]
+    """on the videos that all streams scored"""
+    fitted: dict[str, dict[str, Any]]
+    """by row: how its weights were fitted, and the weights"""
+    sweep: list[SweepPoint]
+    """every rule at every stride; empty unless asked for"""
+    predictions: Predictions = field(compare=False, repr=False)
+    tables: list[ScoreTable] = field(compare=False, repr=False)
+    """the streams' scores, aligned to the same videos"""
+
+    def to_json(self) -> dict[str, Any]:
+        """Content of report.json; null stands for NaN."""
+        content: dict[str, Any] = {k: value for k, value in vars(self).items() if k not in ("predictions", "tables")}
+        content |= {name: [asdict(part) for part in content[name]] for name in ("rows", "comparisons", "sweep")}
+        for part, comparison in zip(content["comparisons"], self.comparisons, strict=True):
+            part["verdict"] = comparison.verdict
+        return {name: _null_for_nan(value) for name, value in content.items()} | {"version": 1}
+
+
+def _null_for_nan(content: Any) -> Any:
+    """The content with None for NaN, which JSON cannot express."""
+    if isinstance(content, dict):
+        return {name: _null_for_nan(part) for name, part in content.items()}
+    if isinstance(content, list | tuple):
+        return [_null_for_nan(part) for part in content]
+    return None if isinstance(content, float) and math.isnan(content) else content
+
+
+def build_report(
+    tables: list[ScoreTable], names: list[str], *, consensus: Consensus, weights: tuple[float, ...],
+    fit: Sequence[str] = (), intersect: bool = False, swept: bool = False, unlabelled: bool = False,
+) -> Report:  # fmt: skip
+    """Evaluate each stream, and the fusion of several: with `weights`, with equal weights, and with fitted weights.
+
+    Clips are fused if all streams scored the same clip, videos if all streams scored the video. `fit` names methods of
+    `fitting.METHODS`. `intersect`: see `align_tables`. `swept` adds every rule at every stride. `unlabelled` allows a
+    split without labels, for its predictions.
+
+    BadInputError if the tables do not belong together, or have no labels.
+    """
+    tables, differences = align_tables(tables, names, intersect=intersect)
+    first = tables[0]
+    has_label = first.labels >= 0
+    if not has_label.any() and not unlabelled:
+        raise BadInputError(
+            f"{names[0]}: split {first.split!r} has no labels, so accuracies cannot be computed; to write predictions "
+            "only, use --write"
+        )
+    streams = [consensus.video_scores(table) for table in tables]
+    scores = dict(zip(names, streams, strict=True))
+    ranks_of_clips = [clip_ranks(table) for table in tables]
+    fused_name = "+".join(names)
+    fitted = {}
+    if len(tables) > 1:
+        equal = (1.0,) * len(tables)
+        variants = {fused_name: weights} | ({f"{fused_name} 1:1": equal} if len(set(weights)) > 1 else {})
+        for name, variant in variants.items():
+            scores[name] = fuse(streams, variant)
+            ranks_of_clips.append(fused_clip_ranks(tables, names, consensus, variant))
+        of_streams = [probabilities(part, on_softmax=consensus.on_softmax) for part in streams] if fit else []
+        for method in fit:
+            name = f"{fused_name} fitted: {method}"
+            crossed = fitting.cross_fit(method, of_streams, first.labels)
+            scores[name] = crossed.scores
+            ranks_of_clips.append(np.array([], int))  # the weights are fitted to videos
+            fitted[name] = {
+                "method": method,
+                "of_all_videos": crossed.overall.to_json(),
+                "of_folds": [weights_of_fold.to_json() for weights_of_fold in crossed.by_fold],
+            }
+
+    on_softmax = {name: consensus.on_softmax or name in fitted for name in scores}
+    predictions = Predictions(first.video_ids, first.labels, first.classes, scores, on_softmax, main=list(scores)[-1])
+    scored_by_all = ~np.any([np.isnan(part).any(axis=1) for part in streams], axis=0) & has_label
+    ranks = {name: np.where(has_label, accuracy.rank_of_truth(part, first.labels), 0) for name, part in scores.items()}
+    rows = map_in_threads(
+        lambda part: _row(*part, ranks[part[0]], predictions, scored_by_all),
+        zip(scores, ranks_of_clips, strict=True),
+    )
+    is_correct = {name: ranks[name][scored_by_all] == 1 for name in scores}
+    swept_names = [*names, fused_name] if len(tables) > 1 else names
+    return Report(
+        rows=rows,
+        consensus=str(consensus),
+        weights=weights,
+        split=first.split,
+        num_classes=len(first.classes),
+        unscored={
+            name: first.video_ids[has_label & np.isnan(part).any(axis=1)].tolist() for name, part in scores.items()
+        },
+        sources=[{"stream": table.stream, "provenance": table.provenance} for table in tables],
+        differences=differences,
+        comparisons=_comparisons(is_correct, names) if scored_by_all.any() else [],
+        fitted=fitted,
+        sweep=sweep(tables, swept_names, weights, consensus=consensus) if swept else [],
+        predictions=predictions,
+        tables=tables,
+    )
+
+
+def _comparisons(is_correct: dict[str, np.ndarray], names: list[str]) -> list[Comparison]:
+    """Each fusion against the best stream, then against the first fusion; booleans (n,) by row, and the streams' names."""
+    best = max(names, key=lambda name: is_correct[name].mean())
+    fusions = [name for name in is_correct if name not in names]
+    pairs = [(name, best) for name in fusions] + [(name, fusions[0]) for name in fusions[1:]]
+    return [compare(name, is_correct[name], against, is_correct[against]) for name, against in pairs]
+
+
+def probabilities(scores: np.ndarray, *, on_softmax: bool) -> np.ndarray:
+    """Video scores (V, K) as class probabilities; rows of NaN stay. `on_softmax`: they are probabilities up to a factor."""
+    if not on_softmax:
+        return softmax(scores)
+    return np.asarray(scores / scores.sum(axis=1, keepdims=True))
+
+
+def _row(
+    name: str, clip_ranks: np.ndarray, ranks: np.ndarray, predictions: Predictions, scored_by_all: np.ndarray
+) -> Row:
+    """A row from the ranks of its clips (n,) and videos (V,); `scored_by_all` (V,) as in the "intersection"."""
+    has_label = predictions.labels >= 0
+    scores, labels = predictions.scores[name][has_label], predictions.labels[has_label]
+    official = ranks[has_label]
+    scored = official[~np.isnan(scores).any(axis=1)]
+    denominators = {
+        "official": Rates.from_ranks(official),
+        "scored": Rates.from_ranks(scored),
+        "intersection": Rates.from_ranks(ranks[scored_by_all]),
+    }
+    truth = accuracy.one_hot(labels, scores.shape[1])
+    rates = denominators["official"]
+    return Row(
+        name=name,
+        frame_top1=accuracy.share_in_top_k(clip_ranks, 1),
+        frame_top3=accuracy.share_in_top_k(clip_ranks, 3),
+        video_top1=rates.video_top1,
+        video_top5=rates.video_top5,
+        mean_error=rates.mean_error,
+        mean_class_accuracy=accuracy.mean_class_accuracy(scores, labels),
+        num_frames=len(clip_ranks),
+        num_videos=len(official),
+        num_unscored=len(official) - len(scored),
+        video_top1_interval=bootstrap_interval(official == 1),
+        video_top5_interval=bootstrap_interval((official >= 1) & (official <= 5)),
+        mean_average_precision=accuracy.mean_average_precision(accuracy.keep_top(scores), truth, interpolated=True),
+        mean_average_precision_full=accuracy.mean_average_precision(scores, truth),
+        calibration_error=accuracy.calibration_error(predictions.probabilities(name)[has_label], labels),
+        denominators=denominators,
+    )
+
+
+def write_json(path: str | Path, report: Report) -> None:
+    """Write report.json, whole or not at all."""
+    write_text(path, json.dumps(report.to_json(), indent=1, allow_nan=False) + "\n")

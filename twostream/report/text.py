@@ -1,0 +1,138 @@
+"""A report as text, Markdown and LaTeX."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from twostream.fusion.sweep import SweepPoint
+from twostream.report.results import COLUMNS, FUSION_VERDICTS, MORE_COLUMNS, Report, Row
+
+MAX_IDS = 5
+"""of a list of videos in a line of text"""
+DENOMINATORS = {"scored": "it scored", "intersection": "all streams scored"}
+"""ends of the sentence "top-1 ... of the N that ..." for the rates of Row.denominators"""
+
+
+def percent(value: float) -> str:
+    """A rate in 0 ... 1 in percent; "-" for NaN."""
+    return "-" if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def to_text(report: Report) -> str:
+    """The table for people, in percent; below it the denominators, the comparisons, and the sweep if there is one."""
+    width = max(len(row.name) for row in report.rows)
+    lines = [" | ".join([" " * width, *COLUMNS.values()])]
+    lines.append("-+-".join("-" * len(part) for part in lines[0].split(" | ")))
+    for row in report.rows:
+        cells = [percent(getattr(row, key)).rjust(len(title)) for key, title in COLUMNS.items()]
+        lines.append(" | ".join([row.name.ljust(width), *cells]))
+    lines.append(f"percent; {settings(report)}")
+    for row in report.rows:
+        frames = f"{row.num_frames} frames; " if row.num_frames else ""
+        lines.append(f"{row.name}: {frames}{row.num_videos - row.num_unscored} of {row.num_videos} videos scored")
+        if unscored := report.unscored[row.name]:
+            lines.append(f"  counted as wrong: {_first_ids(unscored)}")
+            for key, end in DENOMINATORS.items():
+                rates = row.denominators[key]
+                accuracies = f"top-1 {percent(rates.video_top1)}, top-5 {percent(rates.video_top5)}"
+                lines.append(f"  {accuracies} of the {rates.num_videos} that {end}")
+    if report.num_classes <= 5:
+        lines.append(f"with {report.num_classes} classes, top-5 is right for every scored video")
+    for sentence, ids in report.differences.items():
+        lines.append(f"left out: {len(ids)} {sentence}: {_first_ids(ids)}")
+    lines += fitted_lines(report) + sentences(report)
+    if report.sweep:
+        lines += ["", *sweep_lines(report.sweep)]
+    return "\n".join(lines)
+
+
+def _first_ids(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:MAX_IDS]) + (" ..." if len(ids) > MAX_IDS else "")
+
+
+def settings(report: Report) -> str:
+    """Split, classes, consensus and weights in one line."""
+    weights = ", ".join(f"{weight:g}" for weight in report.weights)
+    return f"split {report.split!r}, {report.num_classes} classes; consensus {report.consensus}, weights {weights}"
+
+
+def fitted_lines(report: Report) -> list[str]:
+    """For each fusion with fitted weights, how they were fitted, and those fitted on all videos."""
+    lines = []
+    for name, fitted in report.fitted.items():
+        weights, temperatures = (np.array(fitted["of_all_videos"][key]) for key in ("weights", "temperatures"))
+        text = ", ".join(f"{weight:.3f}" for weight in weights.reshape(len(weights), -1).mean(axis=1))
+        if fitted["method"] == "class":
+            text += " on average over the classes"
+        if fitted["method"] == "temperature":
+            text += f" after temperatures {', '.join(f'{temperature:.3f}' for temperature in temperatures)}"
+        num_folds = len(fitted["of_folds"])
+        lines.append(
+            f"{name}: each video is fused by weights fitted on the other {num_folds - 1} of {num_folds} folds; "
+            f"fitted on all videos, the weights are {text}"
+        )
+    return lines
+
+
+def sentences(report: Report) -> list[str]:
+    """A sentence for each comparison."""
+    streams = [row.name for row in report.rows[: len(report.sources)]]
+    lines = []
+    for comparison in report.comparisons:
+        low, high = comparison.interval
+        verdict = FUSION_VERDICTS[comparison.verdict] if comparison.against in streams else comparison.verdict
+        lines.append(
+            f"{comparison.name} against {comparison.against}: {100 * comparison.difference:+.2f} "
+            f"(95 % from {100 * low:+.2f} to {100 * high:+.2f}), {comparison.gained} videos gained, "
+            f"{comparison.lost} lost, {comparison.p_text}: {verdict}"
+        )
+    return lines
+
+
+def sweep_lines(points: Sequence[SweepPoint]) -> list[str]:
+    """Video top-1: a table of rules and strides for each stream, and below it the accuracies by number of frames."""
+    lines = []
+    for name in dict.fromkeys(point.name for point in points):
+        of_name = [point for point in points if point.name == name]
+        table = {(p.consensus, p.frame_stride): p for p in of_name if not p.num_frames}
+        strides = sorted({stride for _, stride in table})
+        width = max(len(rule) for rule, _ in table)
+        lines.append(
+            f"{name}, video top-1 by rule and share of the scored frames: {', '.join(f'1/{s}' for s in strides)}"
+        )
+        for rule in dict.fromkeys(rule for rule, _ in table):
+            lines.append(" ".join([rule.ljust(width), *(percent(table[rule, s].video_top1).rjust(6) for s in strides)]))
+        curve = ", ".join(f"{p.num_frames}: {percent(p.video_top1)}" for p in of_name if p.num_frames)
+        lines.append(f"{name}, video top-1 by number of frames: {curve}")
+    return lines
+
+
+def _cells(row: Row) -> list[str]:
+    interval = f"{percent(row.video_top1)} ({' - '.join(map(percent, row.video_top1_interval))})"
+    values = {key: percent(getattr(row, key)) for key in COLUMNS | MORE_COLUMNS} | {"video_top1": interval}
+    return [row.name, *values.values()]
+
+
+def to_markdown(report: Report) -> str:
+    """The table with all measures and the 95 % interval of video top-1, and the comparisons as a list."""
+    head = ["", *(COLUMNS | MORE_COLUMNS).values()]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+             for cells in [head, *map(_cells, report.rows)]]  # fmt: skip
+    lines.insert(1, "|" + "---|" * len(head))
+    notes = [f"Percent, with 95 % intervals; {settings(report)}.", *sentences(report)]
+    return "\n".join(lines) + "\n\n" + "\n".join(f"- {note}" for note in notes) + "\n"
+
+
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+LATEX |= {character: "\\" + character for character in "&%$#_{}"}
+"""characters that LaTeX reads as commands, and how to write them"""
+
+
+def to_latex(report: Report) -> str:
+    """The same table as a LaTeX tabular that needs no packages."""
+    head = ["", *(COLUMNS | MORE_COLUMNS).values()]
+    lines = [" & ".join("".join(LATEX.get(c, c) for c in cell) for cell in cells) + r" \\"
+             for cells in [head, *map(_cells, report.rows)]]  # fmt: skip
+    lines.insert(1, r"\hline")
+    return "\n".join([r"\begin{tabular}{l" + "r" * (len(head) - 1) + "}", *lines, r"\end{tabular}", ""])

@@ -1,0 +1,136 @@
+"""Files that `twostream eval --write` makes: predictions by video, and score files for other toolkits."""
+
+import csv
+import io
+import json
+import pickle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from twostream.errors import BadInputError
+from twostream.files import write_file, write_text
+from twostream.metrics.accuracy import rank_of_truth
+from twostream.report.results import Report
+from twostream.report.text import to_latex, to_markdown
+from twostream.scores.foreign import video_indices
+from twostream.scores.npz import write_challenge_json
+from twostream.scores.table import ScoreTable
+
+Tables = Sequence[ScoreTable]
+"""the streams' score files as they were read"""
+Names = Sequence[str] | None
+"""lines of the list given by --names"""
+
+
+def write_markdown(path: Path, report: Report, _: Tables, __: Names) -> None:
+    """The result table and the comparisons."""
+    write_text(path, to_markdown(report))
+
+
+def write_latex(path: Path, report: Report, _: Tables, __: Names) -> None:
+    """The result table."""
+    write_text(path, to_latex(report))
+
+
+def write_csv(path: Path, report: Report, _: Tables, __: Names) -> None:
+    """A line for each video: its label, and for each row of the table the best class, its score and the label's rank."""
+    predictions = report.predictions
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [f"{name}: {title}" for name in predictions.scores for title in ("class", "score", "rank of the label")]
+    writer.writerow(["video", "label", *columns])
+    ranks = {name: rank_of_truth(scores, predictions.labels) for name, scores in predictions.scores.items()}
+    videos = zip(predictions.video_ids.tolist(), predictions.labels.tolist(), strict=True)
+    for index, (video_id, label) in enumerate(videos):
+        cells: list[object] = [video_id, predictions.classes[label] if label >= 0 else ""]
+        for name, scores in predictions.scores.items():
+            if np.isnan(scores[index]).any():
+                cells += ["", "", ""]
+                continue
+            best = int(scores[index].argmax())
+            rank = int(ranks[name][index]) if label >= 0 else ""
+            cells += [predictions.classes[best], float(scores[index, best]), rank]
+        writer.writerow(cells)
+    write_text(path, text.getvalue())
+
+
+def write_challenge(path: Path, report: Report, _: Tables, __: Names) -> None:
+    """The last fusion as a result file of the Kinetics/ActivityNet challenge."""
+    predictions = report.predictions
+    details = f"scores of twostream: {predictions.main}"
+    scores = predictions.scores[predictions.main]
+    write_challenge_json(path, predictions.video_ids, scores, predictions.classes, details=details)
+
+
+def write_mmaction2(path: Path, report: Report, _: Tables, names: Names) -> None:
+    """The last fusion as a file of MMAction2 0.x, pickle or (.json) JSON: rows in the order of `names`, else of the ids.
+
+    BadInputError if a video has no scores.
+    """
+    predictions = report.predictions
+    scores = predictions.scores[predictions.main]
+    names = predictions.video_ids.tolist() if names is None else names
+    rows = []
+    for row, index in enumerate(video_indices(path, names, predictions.video_ids)):
+        if index < 0 or np.isnan(scores[index]).any():
+            raise BadInputError(
+                f"{path}: not written: row {row}, video {names[row]!r} has no score, and this format needs one for each "
+                "video; list the scored videos with --names"
+            )
+        rows.append(scores[index].astype(np.float32))
+    if path.suffix == ".json":
+        write_text(path, json.dumps([row.tolist() for row in rows]))
+    else:
+        _write_pickle(path, rows)
+
+
+def write_jeffreyyihuang(path: Path, report: Report, _: Tables, __: Names) -> None:
+    """The last fusion as a file of jeffreyyihuang's two-stream: a pickle of scores by video id."""
+    predictions = report.predictions
+    scores = predictions.scores[predictions.main].astype(np.float32)
+    pairs = zip(predictions.video_ids.tolist(), scores, strict=True)
+    _write_pickle(path, {video_id: row for video_id, row in pairs if np.isfinite(row).all()})
+
+
+def write_2d_kinectics(path: Path, _: Report, tables: Tables, __: Names) -> None:
+    """The frames of a single stream as a file of 2D-kinectics: a pickle with frame numbers from 1.
+
+    BadInputError if there are several streams or views, or frame numbers that its 16 bits cannot hold.
+    """
+    if len(tables) != 1:
+        raise BadInputError(
+            f"{path}: not written: a file of 2D-kinectics has one stream, but there are {len(tables)}; choose one"
+        )
+    (table,) = tables
+    if table.level != "frames" or table.view.any() or table.start.max(initial=0) >= 2**15 - 1:
+        raise BadInputError(
+            f"{path}: not written: a file of 2D-kinectics has single frames with numbers up to 32,767, one view of each"
+        )
+    ends = np.searchsorted(table.video_index, np.arange(len(table.video_ids) + 1))
+    content = {}
+    for video_id, first, end in zip(table.video_ids.tolist(), ends[:-1], ends[1:], strict=True):
+        if end > first:
+            content[video_id] = {
+                "scores": table.logits[first:end].astype(np.float64),
+                "fids": (table.start[first:end] + 1).astype(np.int16),
+                "count": int(end - first),
+            }
+    _write_pickle(path, content)
+
+
+def _write_pickle(path: Path, content: object) -> None:
+    write_file(path, lambda file: pickle.dump(content, file, protocol=2))
+
+
+WRITERS: dict[str, Callable[[Path, Report, Tables, Names], None]] = {
+    "markdown": write_markdown,
+    "latex": write_latex,
+    "csv": write_csv,
+    "challenge": write_challenge,
+    "mmaction2": write_mmaction2,
+    "jeffreyyihuang": write_jeffreyyihuang,
+    "2d-kinectics": write_2d_kinectics,
+}
+"""functions of the path, the report, the score tables and the tested list, by their kind in --write"""
