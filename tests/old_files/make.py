@@ -8,6 +8,7 @@ Everything is written by the programs of the checkout. Below tests/old_files/:
 
   files/videos, files/bad   six videos of 48x32 pixels, and one that is cut
   files/data, files/packed  the data roots made of them, as image folders and as tar files
+  files/sparse              the same with every second frame only
   files/runs                three runs of four iterations, with checkpoints, logs, scores, and a scoring that was stopped
   expected                  what the same checkout made of these files afterwards: see the test
   made.json                 which commit, when, and on what machine
@@ -48,6 +49,12 @@ UNFINISHED = next(iter(FLAGS))
 """the run whose iteration 2 was scored in part only"""
 TEST = ["--frame_step=1", "--workers=0", "--device=cpu", "--test_batch_size=8", "--consensus=mean"]
 EVAL = ["--consensus=clstk-2", "--fusion_weights=1,2", "--fit_weights=global,class,temperature"]
+ROOTS = {
+    "data": ["--store=folders"],
+    "packed": ["--store=packed"],
+    "sparse": ["--store=folders", "--frame_step=2"],
+}
+"""data root -> how it is extracted beside EXTRACT"""
 EXTRACT = ["--input_types=rgb,farneback", "--short_side=0", "--quality=75", "--workers=1"]
 
 
@@ -94,11 +101,11 @@ def main() -> None:
             raise SystemExit(f"{program} {' '.join(words)} ended with {result.returncode}, expected {code}")
 
     write_videos(checkout, files)
-    for root in ("data", "packed"):
-        store = "--store=packed" if root == "packed" else "--store=folders"
-        run("prep/extract.py", "--videos=videos", f"--root={root}", store, *EXTRACT)
+    for root, flags in ROOTS.items():
+        run("prep/extract.py", "--videos=videos", f"--root={root}", *flags, *EXTRACT)
         run("prep/build_annotations.py", "--videos=videos", f"--root={root}")
     run("prep/extract.py", "--videos=bad", "--root=data", *EXTRACT, code=5)
+    run("prep/verify.py", "--root=data", "--workers=1", "--json=../expected/findings.json", code=5)
 
     for name, flags in FLAGS.items():
         kind, where = flags[0], ["--root=data", "--save_root=runs"]

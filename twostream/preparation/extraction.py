@@ -245,7 +245,7 @@ class _StoredFrames:
         record = store.record(video_id) or {}
         if record.get("settings", {}).get("frame_step", 1) != 1:
             raise VideoError(
-                f"{store.where(video_id)} holds every {record['settings']['stored_step']}th frame only; "
+                f"{store.where(video_id)} holds every {record['settings']['frame_step']}th frame only; "
                 "flow needs neighbours: name the videos with --videos"
             )
         self.result = Decoded(
