@@ -112,7 +112,9 @@ def test_verify_finds_nothing_wrong(run, root):
     result = run("prep/verify.py", f"--root={root}", "--workers=1", "--json=findings.json")
     findings = json.loads(Path("findings.json").read_text())
     expected = json.loads((EXPECTED / "findings.json").read_text()) if root == "data" else []
-    assert [(f["kind"], f["where"], f.keys()) for f in findings] == [(f["kind"], f["where"], f.keys()) for f in expected]
+    assert [(f["kind"], f["where"], f.keys()) for f in findings] == [
+        (f["kind"], f["where"], f.keys()) for f in expected
+    ]
     assert result.returncode == (5 if expected else 0)
 
 
