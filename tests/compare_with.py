@@ -40,7 +40,7 @@ TRAIN = [
 NETWORKS = {
     "inception_v3": ["--input_size=80", "--batch_size=8"],
     "vgg16": ["--input_size=32", "--batch_size=4"],
-    "vgg16_reducedfc": ["--input_size=96", "--batch_size=4"],
+    "vgg16_reducedfc": ["--input_size=96", "--batch_size=2"],
     "resnet18": ["--input_size=64", "--batch_size=8", "--crop=corners", "--schedule=cosine", "--ema=0.9", "--clip_norm=5"],
     "resnet50": ["--input_size=48", "--batch_size=4", "--batch_norm=partial", "--norm_decay=False", "--first_layer_factor=5"],
     "squeezenet1_1": ["--input_size=32", "--batch_size=4", "--num_segments=2", "--class_balance", "--amp=fp16"],
