@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""What watching a training adds to its iterations, by the state of the Visdom server.
+"""How much time the monitors add to an iteration of a training, for several states of the Visdom server.
 
   python benchmarks/monitor.py
 
-An iteration computes a small network and tells the monitors its numbers, every one (train.py: every 20th). Kinds of
-monitors take turns, a block of iterations each, so that a busy machine slows all of them. "in the call" is the time that
-the training stands still in its monitors; "by the clock" the difference of whole iterations to those without monitors,
-which has the work of the sending thread in it. Medians over the blocks; the servers are a silent one (it accepts, and
-never reads), none (a closed port), and a real one.
+An iteration computes a small network and gives its values to the monitors (twostream train does so at every 20th). The
+kinds of monitors take turns, for a block of iterations each, so that a busy machine slows all of them. "in the call" is
+the time that the training spends in calls of monitors. "by the clock" is the difference to iterations without monitors,
+which includes the work of the sending thread. Numbers are medians over the blocks. The servers are: a silent one (it
+accepts and never reads), none (a closed port), and a real one.
 """
 
 import argparse
@@ -33,23 +33,24 @@ from twostream.monitor.visdom import VisdomMonitor
 from twostream.programs import options
 
 KINDS = ("nothing", "log.jsonl, curves.html", "Visdom, silent", "Visdom, none", "Visdom, answering")
-HISTORY = 25_000  # entries of the run before: 500,000 iterations, every 20th
+HISTORY = 25_000  # log entries of the run so far: 500,000 iterations, every 20th
 START_SECONDS = 60
-SETTLE_SECONDS = 2.0  # after a block, so that a thread does not send into the next one
+SETTLE_SECONDS = 2.0  # pause after a block, so that a thread does not send during the next one
 
 
-def numbers(iteration: int) -> dict[str, float]:
-    values = {"loss": 1.0, "top1": 0.5, "top3": 0.75, "seconds": 0.25, "data_seconds": 0.05}
+def values_of(iteration: int) -> dict[str, float]:
+    """The values that monitors are given."""
+    last = {"loss": 1.0, "top1": 0.5, "top3": 0.75, "seconds": 0.25, "data_seconds": 0.05}
     return (
         {"iteration": iteration, "images": 64, "learning_rate": 5e-4, "seconds_left": 0.0}
-        | values
-        | {f"mean_{name}": value for name, value in values.items()}
+        | last
+        | {f"mean_{name}": value for name, value in last.items()}
     )
 
 
 @contextlib.contextmanager
 def visdom_server(folder: Path) -> Iterator[int]:
-    """A real server's port."""
+    """Start a real server; gives its port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     program = "from visdom.server.run_server import main; main()"
@@ -71,23 +72,25 @@ def visdom_server(folder: Path) -> Iterator[int]:
 
 
 def run_block(monitors: Monitors, network: torch.nn.Module, first: int, length: int) -> tuple[list[float], list[float]]:
-    """Seconds of each iteration, and of them in the monitors."""
+    """Seconds of each iteration, and seconds of it that were spent in monitors."""
     pictures = torch.zeros(4, 3, 64, 64)
     whole, inside = [], []
     for iteration in range(first, first + length):
         start = time.perf_counter()
         network(pictures).sum().backward()
-        told = time.perf_counter()
-        monitors.train(numbers(iteration))
+        computed = time.perf_counter()
+        monitors.train(values_of(iteration))
         end = time.perf_counter()
         whole.append(end - start)
-        inside.append(end - told)
+        inside.append(end - computed)
     return whole, inside
 
 
 def main() -> int:
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--blocks", type=options.positive, default=15, metavar="N", help="of each kind (default: 15)")
+    parser.add_argument(
+        "--blocks", type=options.positive, default=15, metavar="N", help="blocks of each kind (default: 15)"
+    )
     parser.add_argument(
         "--length", type=options.positive, default=100, metavar="N", help="iterations of a block (default: 100)"
     )
@@ -95,7 +98,7 @@ def main() -> int:
     torch.set_num_threads(1)
     layers = [torch.nn.Conv2d(3, 32, 3), *(torch.nn.Conv2d(32, 32, 3) for _ in range(2))]
     network = torch.nn.Sequential(*layers)
-    history = [{"event": "train"} | numbers(iteration) for iteration in range(HISTORY)]
+    history = [{"event": "train"} | values_of(iteration) for iteration in range(HISTORY)]
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""How fast a network trains, beside what the device can compute and what the loader can read.
+"""How fast a network trains, compared with what the device can compute and what the loader can read.
 
   python benchmarks/train.py --arch=inception_v3 --batch_size=64,256 --amp=bf16 --channels_last
   python benchmarks/train.py --arch=inception_v3 --batch_size=64,256 --amp=bf16 --channels_last --compile=default --batch_norm=frozen
   python benchmarks/train.py --arch=inception_v3 --batch_size=64,256 --amp=bf16 --channels_last --data=flow,online
 
-All rows go through `engine.fit`, with a learning rate of 0. "synthetic" is one batch that stays on the device; "folders"
-and "packed" are JPEG images of 340x256, made for the purpose and read by train.py's own loader, again and again, so that
-they are in the system's memory. "flow" is the same with stored flow images, "online" with flow that is computed from
-the frames in folders, as --flow=online does. The rate of matrices is that of one large product in the format of --amp. Operations are
-counted by torch: an addition and a multiplication are two.
+All rows use `fit` of the engine, with a learning rate of 0. "synthetic" is one batch that stays on the device. "folders"
+and "packed" are JPEG images of 340x256 that are generated here and read by the loader of twostream train, again and
+again, so they are in the system's memory. "flow" is the same with stored flow images, "online" with flow computed from
+the frames in folders, as --flow=online does. The matrix rate is that of one large product in the format of --amp. torch
+counts the operations: an addition and a multiplication are two.
 """
 
 import argparse
@@ -54,13 +54,13 @@ from twostream.programs import options
 from twostream.stream import StreamConfig
 
 DATA = {"synthetic": "rgb", "folders": "rgb", "packed": "rgb", "flow": "farneback", "online": "farneback"}
-"""rows, and the input type of their stream"""
+"""row -> input type of its stream"""
 NUM_CLASSES = 400
 HEIGHT, WIDTH = 256, 340
-SCHEDULE_IMAGES = 500_000 * 64  # of 2D-kinectics' schedule
+SCHEDULE_IMAGES = 500_000 * 64  # images of 2D-kinectics' schedule
 
 REAL_OF_SYNTHETIC = 0.95
-H200_GOALS = {  # network, side of its pictures, compiled -> images/s on one H200 with --amp; hours of the schedule
+H200_GOALS = {  # network, side of its crops, compiled -> images/s on one H200 with --amp; hours of the schedule
     ("inception_v3", 299, False): (1900, 5.0),
     ("inception_v3", 299, True): (2800, 3.2),
     ("vgg16", 224, False): (1500, None),
@@ -69,9 +69,9 @@ H200_GOALS = {  # network, side of its pictures, compiled -> images/s on one H20
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, side: int, *, repeats: int = 20) -> float:
-    """Operations a second of a product of two square matrices; on a GPU float32 is TF32, as in train.py."""
+    """Operations per second of a product of two square matrices; on a GPU float32 is TF32, as in twostream train."""
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    for _turn in range(2):  # the first one is not counted
+    for _turn in range(2):  # the first one warms up
         wait_for(device)
         start = time.perf_counter()
         for _ in range(repeats):
@@ -81,12 +81,13 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, side: int, *, repeats:
 
 
 def wait_for(device: torch.device) -> None:
+    """Wait until the device has done all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def operations_of_a_picture(network: StreamNetwork, batch: Batch) -> float:
-    """Forward and backward."""
+def operations_per_image(network: StreamNetwork, batch: Batch) -> float:
+    """Number of operations of a forward and a backward pass for one image."""
     clips = batch.clips[:2]
     with FlopCounterMode(display=False) as counter:
         network.forward(clips).sum().backward()
@@ -95,6 +96,7 @@ def operations_of_a_picture(network: StreamNetwork, batch: Batch) -> float:
 
 
 def synthetic_batch(batch_size: int, input_size: int, device: torch.device) -> Batch:
+    """A batch of noise on the device."""
     generator = torch.Generator().manual_seed(0)
     clips = torch.randint(0, 256, (batch_size, 1, 1, input_size, input_size, 3), dtype=torch.uint8, generator=generator)
     numbers = torch.arange(batch_size)
@@ -102,10 +104,10 @@ def synthetic_batch(batch_size: int, input_size: int, device: torch.device) -> B
 
 
 def write_images(root: Path, *, num_videos: int, num_frames: int) -> None:
-    """A data root of two classes: frames of smooth noise, some 20 kB each, and flow images."""
+    """A data root of two classes: frames of smooth noise, about 20 kB each, and flow images."""
     rng = np.random.default_rng(0)
     videos = {}
-    # Of flow, x above y in grey.
+    # A flow image is grey, with x above y.
     kinds = {"rgb": ((HEIGHT, WIDTH, 3), 90), "farneback": ((2 * HEIGHT, WIDTH), ExtractionSettings().flow_quality)}
     for number in range(num_videos):
         videos[f"v{number}"] = {"split": "train", "label": "ab"[number % 2], "num_frames": num_frames}
@@ -119,6 +121,7 @@ def write_images(root: Path, *, num_videos: int, num_frames: int) -> None:
 
 
 def pack(root: Path, packed: Path) -> None:
+    """Copy a data root to a packed store."""
     program = Path(__file__).resolve().parent.parent / "prep" / "pack.py"
     command = [sys.executable, str(program), f"--root={root}", f"--to={packed}", "--store=packed", "--workers=1"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -127,6 +130,7 @@ def pack(root: Path, packed: Path) -> None:
 def real_loader(
     root: Path, stream: StreamConfig, *, batch_size: int, iterations: int, workers: int, device: torch.device
 ) -> Iterable[Batch]:
+    """The batches that twostream train would load from a data root."""
     store = open_store(root, stream.stored_type)
     videos, _ = usable_videos(read_annotations(root), "train", store)
     make_dataset = FrameDataset if stream.is_online else ClipDataset
@@ -137,7 +141,7 @@ def real_loader(
 
 
 def stream_of(data: str, rgb: StreamConfig) -> StreamConfig:
-    """That of a row."""
+    """The stream of a row, given the stream of RGB."""
     if DATA[data] == "rgb":
         return rgb
     flow = replace(rgb, input_type=DATA[data], flow_coding=FlowSettings("farneback").to_json())
@@ -146,13 +150,14 @@ def stream_of(data: str, rgb: StreamConfig) -> StreamConfig:
 
 @dataclass
 class Row:
-    """What was measured; no images a second where memory was too small."""
+    """What was measured."""
 
     batch_size: int
     data: str
     images_per_second: float | None = None
+    """None if memory was too small"""
     waiting: float = 0.0
-    """share of the time in which there was no batch yet"""
+    """share of the time that was spent waiting for a batch"""
     peak_bytes: int = 0
 
 
@@ -160,7 +165,7 @@ def measure(
     row: Row, network: StreamNetwork, loader: Iterable[Batch], *, device: torch.device, fit_options: FitOptions,
     warm_up: int, iterations: int,
 ) -> None:  # fmt: skip
-    """Fill in a row by so many iterations after those of warming up."""
+    """Fill in a row: run `warm_up` iterations, then measure `iterations` more."""
     optimizer = build_optimizer(network, learning_rate=0.0, momentum=0.9, weight_decay=1e-4)
     steps = fit(network, loader, optimizer, lambda _: 0.0, device=device, first=0, options=fit_options)
     progress = Progress()
@@ -181,6 +186,7 @@ def measure(
 
 
 def measure_all(args: argparse.Namespace, rgb: StreamConfig, device: torch.device) -> Iterator[Row]:
+    """The rows of the table, one after the other."""
     fit_options = FitOptions(amp=args.amp, channels_last=args.channels_last, compile=args.compile)
     with tempfile.TemporaryDirectory() as folder:
         roots = {data: Path(folder, "packed" if data == "packed" else "folders") for data in DATA}
@@ -189,7 +195,7 @@ def measure_all(args: argparse.Namespace, rgb: StreamConfig, device: torch.devic
         if "packed" in args.data:
             pack(roots["folders"], roots["packed"])
         for batch_size in args.batch_size:
-            # Anew for each size: it is compiled for one only.
+            # New networks for each size, because they are compiled for one size.
             networks = {}
             for data in args.data:
                 stream = stream_of(data, rgb)
@@ -201,7 +207,7 @@ def measure_all(args: argparse.Namespace, rgb: StreamConfig, device: torch.devic
                 if data == "synthetic":
                     loader = itertools.repeat(synthetic_batch(batch_size, stream.input_size, device))
                 else:
-                    warm_up += 4 * args.workers  # few batches are left in the loader then that were read in advance
+                    warm_up += 4 * args.workers  # so that few batches are left that were read in advance
                     loader = real_loader(
                         roots[data], stream, batch_size=batch_size, iterations=warm_up + args.iterations,
                         workers=args.workers, device=device,
@@ -215,12 +221,14 @@ def measure_all(args: argparse.Namespace, rgb: StreamConfig, device: torch.devic
 
 
 def machine(device: torch.device) -> str:
+    """Device, versions and date, for the heading."""
     cpus = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if sys.platform == "linux" else []
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else (cpus or [platform.processor()])[0].strip()
     return f"{name}, Python {platform.python_version()}, torch {torch.__version__.partition('+')[0]}, {date.today()}"
 
 
 def row_names(text: str) -> tuple[str, ...]:
+    """Value of --data: comma-separated names of rows."""
     names = options.words(text)
     if unknown := set(names).difference(DATA):
         raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}, expected some of {', '.join(DATA)}")
@@ -228,39 +236,53 @@ def row_names(text: str) -> tuple[str, ...]:
 
 
 def build_parser() -> options.Parser:
+    """The flags of this benchmark."""
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--arch", type=backbone_name, default="inception_v3", metavar="NAME", help="(default: inception_v3)")
+    add("--arch", type=backbone_name, default="inception_v3", metavar="NAME", help="network (default: inception_v3)")
     add("--input_size", type=options.positive, metavar="PX", help="side of the crops (default: the network's)")
-    add("--batch_size", type=options.integers, default=(64,), metavar="N,N", help="a table row each (default: 64)")
+    add("--batch_size", type=options.integers, default=(64,), metavar="N,N", help="batch sizes (default: 64)")
     add(
         "--data",
         type=row_names,
         default=("synthetic", "folders", "packed"),
         metavar="A,B",
-        help=f"some of {', '.join(DATA)} (default: those of rgb)",
+        help=f"rows of the table: {', '.join(DATA)} (default: synthetic,folders,packed)",
     )
-    add("--amp", choices=tuple(AMP), default="off", help="as in train.py (default: off)")
-    add("--compile", default="off", metavar="MODE", help="as in train.py (default: off)")
-    add("--batch_norm", choices=tuple(BATCH_NORM), default="train", help="as in train.py (default: train)")
-    options.add_boolean(parser, "--channels_last", default=False, help="as in train.py (default: False)")
-    add("--device", default="auto", metavar="NAME", help="(default: auto)")
-    add("--workers", type=options.not_negative, default=8, metavar="N", help="processes that load images (default: 8)")
-    add("--iterations", type=options.positive, default=100, metavar="N", help="that are timed (default: 100)")
+    add("--amp", choices=tuple(AMP), default="off", help="as in twostream train (default: off)")
+    add("--compile", default="off", metavar="MODE", help="as in twostream train (default: off)")
+    add("--batch_norm", choices=tuple(BATCH_NORM), default="train", help="as in twostream train (default: train)")
+    options.add_boolean(parser, "--channels_last", default=False, help="as in twostream train (default: False)")
+    add("--device", default="auto", metavar="NAME", help="as in twostream train (default: auto)")
+    add(
+        "--workers",
+        type=options.not_negative,
+        default=8,
+        metavar="N",
+        help="number of processes that load images (default: 8)",
+    )
+    add(
+        "--iterations",
+        type=options.positive,
+        default=100,
+        metavar="N",
+        help="number of iterations to measure (default: 100)",
+    )
     add(
         "--warm_up",
         type=options.not_negative,
         default=20,
         metavar="N",
-        help="before, and 4 for each worker (default: 20)",
+        help="number of iterations before these, to which 4 per worker are added (default: 20)",
     )
-    add("--videos", type=options.positive, default=64, metavar="N", help="that are made (default: 64)")
-    add("--frames", type=options.positive, default=60, metavar="N", help="of each (default: 60)")
+    add("--videos", type=options.positive, default=64, metavar="N", help="number of videos to generate (default: 64)")
+    add("--frames", type=options.positive, default=60, metavar="N", help="frames of each video (default: 60)")
     add("--matrix", type=options.positive, default=8192, metavar="N", help="side of the matrices (default: 8192)")
     return parser
 
 
 def main() -> None:
+    """Measure, and print the tables as Markdown."""
     args = build_parser().parse_args()
     device = choose_device(args.device)
     if device.type == "cuda":
@@ -268,10 +290,10 @@ def main() -> None:
     input_size = args.input_size or BACKBONES[args.arch].input_size
     stream = StreamConfig("rgb", args.arch, tuple(map(str, range(NUM_CLASSES))), input_size)
     network = build_model(stream, batch_norm=args.batch_norm).to(device)
-    operations = operations_of_a_picture(network, synthetic_batch(2, input_size, device))
+    operations = operations_per_image(network, synthetic_batch(2, input_size, device))
     rate = matrix_rate(device, AMP[args.amp], args.matrix)
     print(f"`{shlex.join(['python', 'benchmarks/train.py', *sys.argv[1:]])}`\n\n{machine(device)}.", end=" ")
-    print(f"Rate of matrices: {rate / 1e12:.3g} TFLOP/s; an image: {operations / 1e9:.3g} GFLOP.\n")
+    print(f"Matrix rate: {rate / 1e12:.3g} TFLOP/s; an image: {operations / 1e9:.3g} GFLOP.\n")
 
     print("| batch size | data | images/s | of synthetic | of the matrix rate | waiting for data | peak GiB |")
     print("|---|---|---|---|---|---|---|")
@@ -293,7 +315,7 @@ def main() -> None:
             flush=True,
         )
 
-    print("\n| data | images/s, the best | hours of 500,000 x 64 |\n|---|---|---|")
+    print("\n| data | images/s at best | hours of 500,000 x 64 |\n|---|---|---|")
     best = {
         name: max(row.images_per_second for row in rows if row.data == name) for name in {r.data: None for r in rows}
     }
@@ -307,9 +329,9 @@ def main() -> None:
 
 
 def print_goals(images_goal: int, hours_goal: float | None, *, images: float, ratios: list[float]) -> None:
-    """Those of one H200, beside what was found."""
+    """Print the goals for one H200 beside what was measured."""
     hours = SCHEDULE_IMAGES / images / 3600
-    print("\n| goal on one H200 | | found | |\n|---|---|---|---|")
+    print("\n| goal on one H200 | | measured | |\n|---|---|---|---|")
     print(f"| images/s | >= {images_goal:,} | {images:,.1f} | {verdict(images >= images_goal)} |")
     if hours_goal:
         print(f"| hours of 500,000 x 64 | <= {hours_goal} | {hours:.2f} | {verdict(hours <= hours_goal)} |")
@@ -319,6 +341,7 @@ def print_goals(images_goal: int, hours_goal: float | None, *, images: float, ra
 
 
 def verdict(met: bool) -> str:
+    """A cell of the table of goals."""
     return "met" if met else "not met"
 
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from twostream.errors import EnvironmentFaultError
-from twostream.files import write_file, write_text
+from twostream.files import sha256, write_file, write_text
 
 
 def test_writes_and_replaces_and_creates_folders(tmp_path):
@@ -42,3 +42,8 @@ def test_unwritable_path_is_named(tmp_path, below):
 def test_undecodable_bytes_of_a_name_pass_through(tmp_path):
     write_text(tmp_path / "f", os.fsdecode(b"clip\xff"))
     assert (tmp_path / "f").read_bytes() == b"clip\xff"
+
+
+def test_sha256(tmp_path):
+    (tmp_path / "f").write_bytes(b"abc")  # the example of FIPS 180
+    assert sha256(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from twostream.annotations.json_file import read_annotations as read_annotations
+    from twostream.engine.checkpoint import load_stream as load_stream
     from twostream.flow.farneback import farneback as farneback
     from twostream.flow.methods import FlowSettings as FlowSettings
     from twostream.frames.stores import open_store as open_store
@@ -38,6 +39,7 @@ _HOMES = {
     "decode": ("twostream.video.decoder", "Decoder"),
     "farneback": ("twostream.flow.farneback", "farneback"),
     "fuse": ("twostream.fusion.streams", "fuse"),
+    "load_stream": ("twostream.engine.checkpoint", "load_stream"),
     "open_store": ("twostream.frames.stores", "open_store"),
     "read_annotations": ("twostream.annotations.json_file", "read_annotations"),
     "read_scores": ("twostream.scores.npz", "read_scores"),
@@ -53,6 +55,7 @@ __all__ = [
     "decode",
     "farneback",
     "fuse",
+    "load_stream",
     "open_store",
     "read_annotations",
     "read_scores",

@@ -336,16 +336,14 @@ def test_the_programs(run_program, run_here, toy_frames, tmp_path):
 
     # A run keeps to its kind.
     training = [f"--save_root={tmp_path}", *SMALL, f"--run={RUN}-online", "--resume"]
-    assert "flow = online, asked is stored" in error_of(run_here("train.py", f"--root={full}", *training))
+    assert "flow = online, now stored" in error_of(run_here("train.py", f"--root={full}", *training))
     for flag, expected in (
-        ("--bound=5", "bound = 20.0, asked is 5.0"),
-        ("--flow_preset=2d-kinectics", "iterations = 3, asked is 10"),
+        ("--bound=5", "bound = 20.0, now 5.0"),
+        ("--flow_preset=2d-kinectics", "iterations = 3, now 10"),
     ):
         assert expected in error_of(run_here("train.py", f"--root={bare}", *training, "--flow=online", flag))
     training[-2] = f"--run={RUN}"
-    assert "flow = stored, asked is online" in error_of(
-        run_here("train.py", f"--root={bare}", *training, "--flow=online")
-    )
+    assert "flow = stored, now online" in error_of(run_here("train.py", f"--root={bare}", *training, "--flow=online"))
     training[-2] = f"--run={RUN}-online"
     assert "nothing to do" in run_here("train.py", f"--root={bare}", *training, "--flow=online").stdout
 
@@ -361,8 +359,8 @@ def test_the_programs(run_program, run_here, toy_frames, tmp_path):
 @pytest.mark.parametrize(
     "flags, expected",
     [
-        (["--input_type=rgb", "--flow=online"], "--flow=online computes farneback, --input_type is rgb"),
-        (["--input_type=dis", "--flow=online"], "--flow=online computes farneback, --input_type is dis"),
+        (["--input_type=rgb", "--flow=online"], "--flow=online computes farneback, but --input_type is rgb"),
+        (["--input_type=dis", "--flow=online"], "--flow=online computes farneback, but --input_type is dis"),
         (["--input_type=farneback", "--bound=5"], "for --flow=online"),
         (["--input_type=rgb", "--flow_preset=default"], "for --flow=online"),
         (["--input_type=farneback", "--flow=online", "--bound=0"], "--bound is 0, expected"),

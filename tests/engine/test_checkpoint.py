@@ -1,4 +1,4 @@
-"""Checkpoints: whole, checked, and never worse than what stood there before."""
+"""Checkpoints: written completely, checked when read, and never at the cost of an older one."""
 
 import copy
 import random
@@ -15,7 +15,8 @@ from twostream.engine.checkpoint import (
     checkpoint_iterations,
     checkpoint_path,
     checkpoint_stream,
-    machine_changes,
+    environment_changes,
+    load_stream,
     read_checkpoint,
     read_newest,
     remove_leftovers,
@@ -24,16 +25,16 @@ from twostream.engine.checkpoint import (
     weights_file,
     write_checkpoint,
 )
-from twostream.engine.optimizer import build_optimizer
+from twostream.engine.optimizer import average_weights, build_optimizer
 from twostream.errors import BadInputError, EnvironmentFaultError
-from twostream.files import sha256
+from twostream.models.network import build_model
 from twostream.stream import StreamConfig
 
 STREAM = StreamConfig("rgb", "inception_v3", ("run", "walk"), 75)
 
 
 def trained(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """A small network with batch norm after two steps, so that momentum is there."""
+    """A small network with batch norm after two steps, so that it has momentum."""
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 2))
     optimizer = build_optimizer(network, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
@@ -70,10 +71,10 @@ def test_round_trip(tmp_path):
     assert content["iteration"] == 3 and content["progress"] == {"best_top1": 0.5}
     assert content["settings"] == {"lr": 0.1, "stepvalues": [1, 2]}
     assert checkpoint_stream(path, content) == STREAM
-    other, its_optimizer = trained(1)
-    restore(content, other, its_optimizer)
-    assert same(dict(other.state_dict()), dict(network.state_dict()))
-    assert same(its_optimizer.state_dict(), optimizer.state_dict())
+    restored, restored_optimizer = trained(1)
+    restore(content, restored, restored_optimizer)
+    assert same(dict(restored.state_dict()), dict(network.state_dict()))
+    assert same(restored_optimizer.state_dict(), optimizer.state_dict())
     assert torch.equal(torch.rand(3), drawn), "the random state is that of the moment of saving"
 
 
@@ -98,7 +99,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path):
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
         try:
-            assert same(read_checkpoint(path), content), f"bit {bit} came through"
+            assert same(read_checkpoint(path), content), f"bit {bit} was not noticed"
         except BadInputError as error:
             assert str(path) in str(error) and "\n" not in str(error)
             refused += 1
@@ -106,7 +107,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path):
 
 
 def test_a_part_marked_as_folder_is_refused(tmp_path):
-    """torch would leave its tensor unfilled: found by flipping every bit of a file's table of contents."""
+    """torch would leave its tensor uninitialised; found by flipping every bit of a file's table of contents."""
     path = write(tmp_path, *trained(0))
     whole = bytearray(path.read_bytes())
     entry = whole.rindex(b"/data/0") - len("checkpoint_000003")  # a guess of where the name begins
@@ -127,9 +128,9 @@ def test_truncated(tmp_path):
 
 
 @pytest.mark.parametrize("content", [{}, {"format": 0}, {"format": 2}, {"weights": {}}])
-def test_other_formats(tmp_path, content):
+def test_other_formats_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "c.pth")
-    with pytest.raises(BadInputError, match="expected a checkpoint of train.py, format 1"):
+    with pytest.raises(BadInputError, match="expected a checkpoint of twostream train, format 1"):
         read_checkpoint(tmp_path / "c.pth")
 
 
@@ -138,7 +139,7 @@ def test_stream_of_another_version(tmp_path):
         checkpoint_stream("c.pth", {"stream": {"input_type": "rgb"}})
 
 
-def test_a_failed_write_keeps_what_stood_there(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     network, optimizer = trained(0)
     path = write(tmp_path, network, optimizer)
     before = path.read_bytes()
@@ -155,7 +156,7 @@ def test_a_failed_write_keeps_what_stood_there(tmp_path, monkeypatch):
 
 
 def test_a_file_that_may_not_grow(tmp_path):
-    """torch turns the file's error into one of its own; a limit on the size of files stands for a full disk."""
+    """torch raises an error of its own instead of the file's. A limit on the size of files stands for a full disk."""
     network, optimizer = trained(0)
     path = write(tmp_path, network, optimizer)
     before = path.read_bytes()
@@ -181,7 +182,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, value, name):
     assert checkpoint_iterations(tmp_path) == []
 
 
-# ------------------------------------------------------------------------------------------ the newest that is good
+# -------------------------------------------------------------------------------------------- the newest good one
 
 
 def damage(path, how):
@@ -192,24 +193,24 @@ def damage(path, how):
 
 
 @pytest.mark.parametrize("how", ["empty", "cut", "bit", "page"])
-def test_a_damaged_newest_one_makes_room_for_the_one_before(tmp_path, how):
+def test_the_checkpoint_before_a_damaged_one_is_used(tmp_path, how):
     network, optimizer = trained(0)
     for iteration in (3, 6, 9):
         write(tmp_path, network, optimizer, iteration)
     for iteration in (6, 9):
         damage(checkpoint_path(tmp_path, iteration), how)
-    said = []
-    path, content = read_newest(tmp_path, said.append)
+    lines = []
+    path, content = read_newest(tmp_path, lines.append)
     assert path.name == "checkpoint_000003.pth" and content["iteration"] == 3
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "checkpoint_000003.pth", "checkpoint_000006.pth.bad", "checkpoint_000009.pth.bad"
     ]  # fmt: skip
-    assert len(said) == 2 and "\n" not in "".join(said)
-    assert "checkpoint_000009.pth.bad, going on from checkpoint_000003.pth" in said[0]
+    assert len(lines) == 2 and "\n" not in "".join(lines)
+    assert "checkpoint_000009.pth.bad, continuing from checkpoint_000003.pth" in lines[0]
 
 
-def test_none_is_renamed_while_none_is_good(tmp_path):
-    """So that the run is refused until somebody looks, and never begun anew in silence."""
+def test_damaged_checkpoints_stay_if_none_is_good(tmp_path):
+    """So the run is refused until somebody looks at it; it never starts again silently."""
     assert read_newest(tmp_path / "nothing", print) is None
     for iteration in (3, 6):
         damage(write(tmp_path, *trained(0), iteration), "cut")
@@ -219,10 +220,10 @@ def test_none_is_renamed_while_none_is_good(tmp_path):
     assert checkpoint_iterations(tmp_path) == [3, 6]
 
 
-def test_one_of_another_format_is_not_damaged(tmp_path):
+def test_a_checkpoint_of_another_format_is_not_renamed(tmp_path):
     write(tmp_path, *trained(0))
     torch.save({"format": 2}, checkpoint_path(tmp_path, 6))
-    with pytest.raises(BadInputError, match="000006.pth: format 2"):
+    with pytest.raises(BadInputError, match="000006.pth: found format 2"):
         read_newest(tmp_path, print)
     assert checkpoint_iterations(tmp_path) == [3, 6]
 
@@ -238,10 +239,11 @@ def test_leftovers_of_killed_saves_are_removed(tmp_path):
 # ------------------------------------------------------------------------------------------------------- many saves
 
 
-def saver(folder, *, keep=0, say=print):
+def saver(folder, *, keep=0, log=print):
     network, optimizer = trained(0)
-    what = {"stream": STREAM, "backbone": network, "optimizer": optimizer, "settings": {}}
-    return CheckpointSaver(folder, keep=keep, log=say, **what)
+    return CheckpointSaver(
+        folder, keep=keep, log=log, stream=STREAM, settings={}, backbone=network, optimizer=optimizer
+    )
 
 
 @pytest.mark.parametrize("keep, left", [(0, [2, 4, 6, 8]), (2, [6, 8]), (3, [4, 6, 8]), (9, [2, 4, 6, 8])])
@@ -254,7 +256,7 @@ def test_the_newest_are_kept(tmp_path, keep, left):
 
 @pytest.fixture
 def disk(monkeypatch):
-    """A disk that is full as long as disk["full"]."""
+    """A disk that is full while disk["full"] is true."""
     state, save = {"full": True}, torch.save
 
     def write(content, file):
@@ -266,22 +268,22 @@ def disk(monkeypatch):
     return state
 
 
-def test_a_full_disk_is_borne_for_two_iterations(tmp_path, disk):
-    said = []
-    saves = saver(tmp_path, keep=2, say=said.append)
+def test_a_full_disk_is_tolerated_for_two_iterations(tmp_path, disk):
+    lines = []
+    saves = saver(tmp_path, keep=2, log=lines.append)
     disk["full"] = False
     for iteration in (1, 2):
         saves.save(iteration, {}, final=False)
-    for _ in range(2):  # a save between makes the count begin anew
+    for _ in range(2):  # a successful save resets the count of failures
         disk["full"] = True
         for iteration in (3, 3, 4):  # before and after a validation, which is one failure
             saves.save(iteration, {}, final=False)
-        assert checkpoint_iterations(tmp_path)[-1] in (2, 5), "what was there is kept"
+        assert checkpoint_iterations(tmp_path)[-1] in (2, 5), "older checkpoints are kept"
         disk["full"] = False
         saves.save(5, {}, final=False)
-    warnings = [text for text in said if text.startswith("WARNING")]
+    warnings = [text for text in lines if text.startswith("WARNING")]
     assert len(warnings) == 6 and all("No space left" in text and "\n" not in text for text in warnings)
-    assert "iteration 4 is NOT SAVED (2 of 3" in warnings[-1]
+    assert "iteration 4 is NOT SAVED (failure 2 of 3" in warnings[-1]
 
     disk["full"] = True
     saves.save(6, {}, final=False)
@@ -296,7 +298,7 @@ def test_the_last_save_must_succeed(tmp_path, disk):
         saver(tmp_path).save(8, {}, final=True)
 
 
-# ---------------------------------------------------------------------------------------------------- another run?
+# -------------------------------------------------------------------------------------------- changes of a resumed run
 
 
 SETTINGS = {"lr": 0.1, "gamma": 0.2, "seed": 1, "train_split": "0123"}
@@ -314,28 +316,28 @@ def test_changes_are_refused_all_in_one_line():
         changed(stream=other, train_split="4567", lr=0.2)
     text = str(error.value)
     assert len(text) < 600 and "\n" not in text and "--init_from" in text
-    for part in ("arch = inception_v3, asked is vgg16", "2 and 400 classes", "first 'run' and 'class0'",
-                 "seq_len = 1, asked is 5", "other training videos or labels"):  # fmt: skip
+    for part in ("arch = inception_v3, now vgg16", "2 and 400 classes", "first 'run' and 'class0'",
+                 "seq_len = 1, now 5", "other training videos or labels"):  # fmt: skip
         assert part in text
 
 
 def test_changes_are_allowed_by_name():
     assert changed() == [] and changed(allowed=("lr",)) == []
-    assert changed(lr=0.2, allowed=("lr",)) == ["lr = 0.1, asked is 0.2"]
-    with pytest.raises(BadInputError, match="gamma = 0.2, asked is 1: .*or add --allow_change=gamma"):
+    assert changed(lr=0.2, allowed=("lr",)) == ["lr = 0.1, now 0.2"]
+    with pytest.raises(BadInputError, match="gamma = 0.2, now 1: .*or add --allow_change=gamma"):
         changed(lr=0.2, gamma=1, allowed=("lr",))
-    with pytest.raises(BadInputError, match="seed = 1, asked is 2: resume with the old value"):
+    with pytest.raises(BadInputError, match="seed = 1, now 2: resume with the old value"):
         changed(seed=2, allowed=("lr", "gamma"))
 
 
-def test_momentum_and_decay_are_those_asked_for(tmp_path):
+def test_momentum_factor_and_decay_are_not_restored(tmp_path):
     content = read_checkpoint(write(tmp_path, *trained(0)))
     network, _ = trained(1)
     optimizer = build_optimizer(network, learning_rate=0.1, momentum=0.5, weight_decay=0.02)
     restore(content, network, optimizer)
     assert [(group["momentum"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.5, 0.02), (0.5, 0)]
     buffers = optimizer.state_dict()["state"]
-    assert same(buffers, content["optimizer"]["state"]) and buffers, "momentum itself goes on"
+    assert same(buffers, content["optimizer"]["state"]) and buffers, "momentum itself is restored"
 
 
 def test_optimizer_of_another_network(tmp_path):
@@ -347,19 +349,17 @@ def test_optimizer_of_another_network(tmp_path):
         restore(content, network, optimizer)
 
 
-def test_what_the_last_bits_depend_on_is_compared(tmp_path):
+def test_changes_of_the_environment_are_listed(tmp_path):
     content = read_checkpoint(write(tmp_path, *trained(0)))
-    assert machine_changes(content) == ""
+    assert environment_changes(content) == ""
     threads = content["versions"]["threads"]
-    content["versions"] = {"torch": "1.0", "threads": threads + 1}  # as older files have, without the others
-    assert (
-        machine_changes(content)
-        == f"torch 1.0 -> {torch.__version__.partition('+')[0]}, threads {threads + 1} -> {threads}"
-    )
+    content["versions"] = {"torch": "1.0", "threads": threads + 1}  # as in older files, without the other keys
+    version = torch.__version__.partition("+")[0]
+    assert environment_changes(content) == f"torch 1.0 -> {version}, threads {threads + 1} -> {threads}"
 
 
 def test_files_of_2d_kinectics_that_name_their_weights(tmp_path):
-    """latest.pth holds numbers, and the path that the model had on the machine of the training."""
+    """latest.pth holds numbers, and the path of the model on the machine of the training."""
     content = {"iteration": 25000, "val_top1": torch.tensor(50.0), "model_file_name": "/mnt/old/cache/model_025000.pth"}
     for name in ("latest.pth", "best.pth"):
         torch.save(content, tmp_path / name, _use_new_zipfile_serialization=False)
@@ -370,7 +370,7 @@ def test_files_of_2d_kinectics_that_name_their_weights(tmp_path):
 
 
 def old_run(folder, module, gradients) -> torch.optim.Optimizer:
-    """A step of 2D-kinectics' optimizer, a group for each parameter, and the files it leaves."""
+    """A step of 2D-kinectics' optimizer, which has a group for each parameter, and the files that it writes."""
     groups = [
         {"params": [p], "lr": 0.2, "weight_decay": 0.0} if "bias" in name else {"params": [p]}
         for name, p in module.named_parameters()
@@ -389,16 +389,16 @@ def step(module, optimizer, gradients) -> None:
     optimizer.step()
 
 
-def test_momentum_of_2d_kinectics_goes_on(tmp_path):
-    """The next step is the one that its own optimizer takes."""
+def test_momentum_of_2d_kinectics_is_continued(tmp_path):
+    """The next step is the same as that of its own optimizer."""
     torch.manual_seed(0)
     theirs = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 5))
     gradients = [[torch.randn_like(p) for p in theirs.parameters()] for _ in range(2)]
     optimizer = old_run(tmp_path, theirs, gradients[0])
     ours = copy.deepcopy(theirs)
     next_optimizer = build_optimizer(ours, learning_rate=0.1, momentum=0.9, weight_decay=0.0)
-    line = restore_2d_kinectics_momentum(tmp_path / "latest.pth", ours, next_optimizer)
-    assert line == f"momentum of {tmp_path / 'optimizer_025000.pth'}: 4 tensors"
+    note = restore_2d_kinectics_momentum(tmp_path / "latest.pth", ours, next_optimizer)
+    assert note == f"momentum of {tmp_path / 'optimizer_025000.pth'}: 4 tensors"
     for group in next_optimizer.param_groups:
         group["lr"] *= group["lr_factor"]
     step(theirs, optimizer, gradients[1])
@@ -407,22 +407,70 @@ def test_momentum_of_2d_kinectics_goes_on(tmp_path):
         torch.testing.assert_close(a, b)
 
 
-def test_momentum_of_another_network_begins_anew(tmp_path):
+def test_momentum_of_another_network_is_not_used(tmp_path):
     module = nn.Linear(3, 5)
     old_run(tmp_path, module, [torch.ones_like(p) for p in module.parameters()])
-    other = nn.Linear(3, 4)
-    optimizer = build_optimizer(other, learning_rate=0.1, momentum=0.9, weight_decay=0.0)
-    assert restore_2d_kinectics_momentum(tmp_path / "latest.pth", other, optimizer).startswith("momentum begins anew: ")
+    larger = nn.Linear(3, 4)
+    optimizer = build_optimizer(larger, learning_rate=0.1, momentum=0.9, weight_decay=0.0)
+    latest = tmp_path / "latest.pth"
+    assert restore_2d_kinectics_momentum(latest, larger, optimizer).startswith("momentum starts from zero: ")
     torch.save({"param_groups": [{"params": [0]}]}, tmp_path / "optimizer_025000.pth")
-    assert restore_2d_kinectics_momentum(tmp_path / "latest.pth", module, optimizer).startswith(
-        "momentum begins anew: "
-    )
+    assert restore_2d_kinectics_momentum(latest, module, optimizer).startswith("momentum starts from zero: ")
     (tmp_path / "optimizer_025000.pth").unlink()
-    assert restore_2d_kinectics_momentum(tmp_path / "latest.pth", module, optimizer) == ""
+    assert restore_2d_kinectics_momentum(latest, module, optimizer) == ""
     assert restore_2d_kinectics_momentum(tmp_path / "model_025000.pth", module, optimizer) == ""
     assert not optimizer.state
 
 
-def test_sha256(tmp_path):
-    (tmp_path / "f").write_bytes(b"abc")  # the example of FIPS 180
-    assert sha256(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+# --------------------------------------------------------------------------------------------------------- loading
+
+
+SMALL_STREAM = StreamConfig("rgb", "squeezenet1_1", ("run", "walk"), 32, clip_len=2)
+
+
+def write_run(folder, *, iterations, with_average):
+    """A run's folder with checkpoints; returns the backbone of the newest one, as it is tested."""
+    for iteration in iterations:
+        torch.manual_seed(iteration)
+        network = build_model(SMALL_STREAM)
+        average = average_weights(network, 0.5) if with_average else None
+        if average:
+            average.update_parameters(network)
+            network.backbone.load_state_dict({k: t + 1 for k, t in network.backbone.state_dict().items()})
+        optimizer = build_optimizer(network, learning_rate=0.1, momentum=0.9, weight_decay=0.0)
+        write_checkpoint(
+            folder, stream=SMALL_STREAM, backbone=network.backbone, optimizer=optimizer, iteration=iteration,
+            settings={}, progress={}, average=average,
+        )  # fmt: skip
+    return average.module.backbone if average else network.backbone
+
+
+@pytest.mark.parametrize("with_average", [False, True])
+def test_a_stream_is_loaded_from_the_newest_checkpoint(tmp_path, with_average):
+    """With its averaged weights if it has them, in eval mode: the logits are those of the network that was saved."""
+    backbone = write_run(tmp_path, iterations=(2, 10), with_average=with_average)
+    stream, network = load_stream(tmp_path)
+    assert stream == SMALL_STREAM and not network.training
+    assert same(dict(network.backbone.state_dict()), dict(backbone.state_dict()))
+    clips = torch.randint(0, 256, (3, 1, 2, 32, 32, 3), dtype=torch.uint8)
+    assert network(clips).shape == (3, 2) and torch.equal(network(clips), network(clips)), "no dropout"
+
+
+def test_a_stream_is_loaded_from_a_checkpoint_file(tmp_path):
+    first = write_run(tmp_path, iterations=(2,), with_average=False)
+    write_run(tmp_path, iterations=(10,), with_average=False)
+    stream, network = load_stream(str(tmp_path / "checkpoint_000002.pth"))
+    assert same(dict(network.backbone.state_dict()), dict(first.state_dict()))
+
+
+def test_a_stream_that_cannot_be_loaded(tmp_path):
+    with pytest.raises(BadInputError, match=f"{tmp_path} has no checkpoint"):
+        load_stream(tmp_path)
+    with pytest.raises(BadInputError, match="none.pth"):
+        load_stream(tmp_path / "none.pth")
+    write_run(tmp_path, iterations=(2,), with_average=False)
+    with pytest.raises(EnvironmentFaultError, match="expected auto, cpu, cuda"):
+        load_stream(tmp_path, device="tpu")
+    damage(tmp_path / "checkpoint_000002.pth", "cut")
+    with pytest.raises(BadInputError, match="checkpoint_000002.pth"):
+        load_stream(tmp_path)

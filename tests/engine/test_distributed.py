@@ -1,4 +1,4 @@
-"""Several processes that train together, on the CPU by gloo: what they compute, and how they end."""
+"""Several processes that train together, on the CPU with gloo: what they compute, and how they end."""
 
 import json
 import multiprocessing
@@ -37,14 +37,14 @@ PROCESSES.set_forkserver_preload(
 )
 LIMIT_SECONDS = 120  # against hangs
 
-# No batch norm, which would see parts of a batch; and without dropout no chance.
+# Without batch norm, which would see parts of a batch, and without dropout, so that nothing is random.
 PLAIN = ["--arch=squeezenet1_1", "--dropout=0"]
 WITH_STATE = ["--arch=mobilenet_v3_large", "--ema=0.5"]
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """10 clips to train on; 3 to validate, which two ranks cannot share equally."""
+    """A data root with 10 clips to train on, and 3 to validate, which two ranks cannot share equally."""
     folder = tmp_path_factory.mktemp("world") / "data"
     write_world(folder)
     annotations = json.loads((folder / "annotations.json").read_text())
@@ -63,7 +63,7 @@ def words(root, save_root, *more) -> list[str]:
 
 
 class Ranks:
-    """Processes of one training, as torchrun would start them; what rank r says goes to <folder>/said<r>."""
+    """Processes of one training, as torchrun would start them; rank r writes its output to <folder>/output<r>."""
 
     def __init__(self, size: int, function, *values, folder: Path):
         self.folder = folder
@@ -74,44 +74,44 @@ class Ranks:
         self.processes = [
             PROCESSES.Process(
                 target=as_rank,
-                args=(environment | {"RANK": str(r), "LOCAL_RANK": str(r)}, folder / f"said{r}", function, *values),
+                args=(environment | {"RANK": str(r), "LOCAL_RANK": str(r)}, folder / f"output{r}", function, *values),
             )
             for r in range(size)
         ]
         for process in self.processes:
             process.start()
 
-    def codes(self) -> list[int]:
+    def exit_codes(self) -> list[int]:
         for process in self.processes:
             process.join(LIMIT_SECONDS)
             process.kill()
             process.join()
         return [process.exitcode for process in self.processes]
 
-    def said(self) -> str:
-        return all_said(self.folder)
+    def output(self) -> str:
+        return output_of_all(self.folder)
 
     def errors(self) -> list[str]:
-        assert "Traceback" not in self.said(), self.said()
-        return [line for line in self.said().splitlines() if line.startswith(("error: ", "interrupted"))]
+        assert "Traceback" not in self.output(), self.output()
+        return [line for line in self.output().splitlines() if line.startswith(("error: ", "interrupted"))]
 
 
-def all_said(folder: Path) -> str:
-    return "".join(path.read_text() for path in sorted(folder.glob("said?")))
+def output_of_all(folder: Path) -> str:
+    return "".join(path.read_text() for path in sorted(folder.glob("output?")))
 
 
-def as_rank(environment: dict, said: Path, function, *values) -> None:
+def as_rank(environment: dict, output: Path, function, *values) -> None:
     os.environ.update(environment)
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
     function(*values)
 
 
 def train(words: list[str], record: Path | None = None) -> None:
-    """train.py, which also writes the clips of each iteration into a file for each rank."""
+    """Run train.py, and write the clips of each iteration to a file for each rank."""
 
     def recorded(*values, fit=loops.fit, **named):
         for step in fit(*values, **named):
@@ -130,21 +130,21 @@ def train(words: list[str], record: Path | None = None) -> None:
 
 
 def run(size: int, words: list[str], folder: Path) -> tuple[list[list[int]], list[dict]]:
-    """Train to the end -> the clips of each iteration, those of rank 0 first; and the log."""
+    """Train to the end -> the clips of each iteration, those of rank 0 first, and the log."""
     folder.mkdir()
     ranks = Ranks(size, train, [*words, f"--save_root={folder}"], folder / "clips", folder=folder)
-    assert ranks.codes() == [0] * size, ranks.said()
+    assert ranks.exit_codes() == [0] * size, ranks.output()
     lines = [(folder / f"clips{rank}").read_text().splitlines() for rank in range(size)]
     clips = [sum(map(json.loads, parts), []) for parts in zip(*lines, strict=True)]
     return clips, read_log(folder / "run")
 
 
-def numbers(log: list[dict]) -> list[str]:
-    """All but times, to the last bit."""
+def values(log: list[dict]) -> list[str]:
+    """All values except times, to the last bit."""
     return [exact(entry) for entry in log]
 
 
-# ------------------------------------------------------------------------------------- the same, however many they are
+# ---------------------------------------------------------------------------------------- the same result as one process
 
 
 @pytest.fixture(scope="module")
@@ -156,60 +156,62 @@ def alone(root, tmp_path_factory):
 @pytest.mark.parametrize(
     "size, more", [(2, []), (2, ["--accumulate=2", "--workers=1"]), (4, []), (2, ["--compile=default"])]
 )
-def test_ranks_do_what_one_does(root, alone, tmp_path, size, more):
+def test_several_ranks_train_like_one(root, alone, tmp_path, size, more):
     clips, log, run_dir = alone
-    other_clips, other_log = run(size, words(root, tmp_path, *PLAIN, *more), tmp_path / "ranks")
-    assert other_clips == clips and sorted(clips[0] + clips[1] + clips[2][:2]) == list(range(10))
-    assert [entry["event"] for entry in other_log] == [entry["event"] for entry in log]
-    for one, other in zip(log, other_log, strict=True):
+    clips_of_ranks, log_of_ranks = run(size, words(root, tmp_path, *PLAIN, *more), tmp_path / "ranks")
+    assert clips_of_ranks == clips and sorted(clips[0] + clips[1] + clips[2][:2]) == list(range(10))
+    assert [entry["event"] for entry in log_of_ranks] == [entry["event"] for entry in log]
+    for expected, entry in zip(log, log_of_ranks, strict=True):
         for name in ("loss", "top1", "top3"):
-            # The same sums in another order, float32.
-            assert other[name] == pytest.approx(one[name], rel=1e-4), (one["iteration"], name)
+            # The same float32 sums in another order.
+            assert entry[name] == pytest.approx(expected[name], rel=1e-4), (entry["iteration"], name)
     matrices = [read_confusion(folder, last=6)[1] for folder in (run_dir, tmp_path / "ranks" / "run")]
     assert (matrices[0] == matrices[1]).all() and matrices[0].sum() == 3
     assert len((tmp_path / "ranks" / "run" / "train.log").read_text().split("iterations 0 to 6")) == 2
-    assert f"{size} ranks with {4 // size} clips each" in (tmp_path / "ranks" / "said0").read_text()
-    assert (tmp_path / "ranks" / "said1").read_text() == "", "rank 0 alone speaks"
+    assert f"{size} ranks with {4 // size} clips each" in (tmp_path / "ranks" / "output0").read_text()
+    assert (tmp_path / "ranks" / "output1").read_text() == "", "only rank 0 prints"
 
 
-def test_a_stopped_run_goes_on_as_if_nothing_had_been(root, tmp_path):
-    """One rank hears the signal, and all stop at the same iteration; batch norm, dropout and average are there again."""
+def test_a_stopped_run_continues_bit_for_bit(root, tmp_path):
+    """One rank gets the signal, and all stop at the same iteration; batch norm, dropout and average are restored."""
     more = [*WITH_STATE, "--max_iterations=8", "--val_interval=4", "--resume=auto"]
     _, log = run(2, words(root, tmp_path, *more), tmp_path / "whole")
     folder = tmp_path / "stopped"
     ranks = Ranks(2, train, words(root, folder, *more), folder=folder)
     while not len(read_log(folder / "run")) >= 2:
-        assert ranks.processes[1].is_alive(), ranks.said()
+        assert ranks.processes[1].is_alive(), ranks.output()
         time.sleep(0.002)
     os.kill(ranks.processes[1].pid, signal.SIGTERM)
-    assert ranks.codes() == [143, 143]
+    assert ranks.exit_codes() == [143, 143]
     assert len(ranks.errors()) == 1
     (iteration,) = checkpoint_iterations(folder / "run")
     assert 2 <= iteration < 8 and read_log(folder / "run")[-1]["iteration"] == iteration
     ranks = Ranks(2, train, words(root, folder, *more), folder=folder)
-    assert ranks.codes() == [0, 0], ranks.said()
-    assert numbers(read_log(folder / "run")) == numbers(log)
-    whole, again = (read_checkpoint(tmp_path / name / "run" / "checkpoint_000008.pth") for name in ("whole", "stopped"))
-    assert exact(whole) == exact(again)
+    assert ranks.exit_codes() == [0, 0], ranks.output()
+    assert values(read_log(folder / "run")) == values(log)
+    whole, resumed = (
+        read_checkpoint(tmp_path / name / "run" / "checkpoint_000008.pth") for name in ("whole", "stopped")
+    )
+    assert exact(whole) == exact(resumed)
     states = whole["random_state"]
-    assert len(states) == 2 and not torch.equal(*states), "each rank drops out units of its own"
+    assert len(states) == 2 and not torch.equal(*states), "each rank draws its own dropout"
 
 
-def test_a_run_goes_on_with_another_number_of_ranks(root, alone, tmp_path):
+def test_a_run_continues_with_another_number_of_ranks(root, alone, tmp_path):
     folder = tmp_path / "ranks"
     run(2, words(root, folder, *PLAIN, "--max_iterations=3"), folder)
     for path in folder.glob("clips?"):
         path.unlink()
     ranks = Ranks(1, train, words(root, folder, *PLAIN, "--resume"), folder / "clips", folder=folder)
-    assert ranks.codes() == [0], ranks.said()
-    assert "bit-exactness is not promised, since checkpoint_000003.pth was saved: ranks 2 -> 1" in ranks.said()
+    assert ranks.exit_codes() == [0], ranks.output()
+    assert "this has changed since checkpoint_000003.pth: ranks 2 -> 1" in ranks.output()
     assert [json.loads(line) for line in (folder / "clips0").read_text().splitlines()] == alone[0][3:]
-    for one, other in zip(alone[1], read_log(folder / "run"), strict=True):
-        assert other["loss"] == pytest.approx(one["loss"], rel=1e-4)
+    for expected, entry in zip(alone[1], read_log(folder / "run"), strict=True):
+        assert entry["loss"] == pytest.approx(expected["loss"], rel=1e-4)
 
 
 def fit_with_a_bad_part(target: Path) -> None:
-    """Three iterations of a linear network; in the second, one rank has a clip that is not finite."""
+    """Three iterations of a linear network; in the second one, a clip of one rank is not finite."""
     with process_group() as world:
         torch.manual_seed(0)
         network = nn.Linear(6, 4)
@@ -232,66 +234,68 @@ def fit_with_a_bad_part(target: Path) -> None:
         torch.save((network.state_dict(), done), target / f"rank{world.rank}.pth")
 
 
-def test_what_is_bad_on_one_rank_is_left_out_by_all(tmp_path):
+def test_a_bad_batch_of_one_rank_is_skipped_by_all(tmp_path):
     ranks = Ranks(2, fit_with_a_bad_part, tmp_path, folder=tmp_path)
-    assert ranks.codes() == [0, 0], ranks.said()
-    (weights, steps), (others, other_steps) = (torch.load(tmp_path / f"rank{r}.pth", weights_only=True) for r in (0, 1))
-    assert exact(steps[::2]) == exact(other_steps[::2])
-    assert [skipped for skipped, _, _ in steps] == [skipped for skipped, _, _ in other_steps] == [False, True, False]
-    assert steps[0][2] == [0, 1, 2, 3, 10, 11, 12, 13]
-    assert all(torch.equal(weights[name], others[name]) and weights[name].isfinite().all() for name in weights)
+    assert ranks.exit_codes() == [0, 0], ranks.output()
+    (weights0, steps0), (weights1, steps1) = (torch.load(tmp_path / f"rank{r}.pth", weights_only=True) for r in (0, 1))
+    assert exact(steps0[::2]) == exact(steps1[::2])
+    assert [skipped for skipped, _, _ in steps0] == [skipped for skipped, _, _ in steps1] == [False, True, False]
+    assert steps0[0][2] == [0, 1, 2, 3, 10, 11, 12, 13]
+    assert all(torch.equal(weights0[name], weights1[name]) and weights0[name].isfinite().all() for name in weights0)
 
 
 # ------------------------------------------------------------------------------------------------------- ways to end
 
 
-def test_bad_input_is_said_once(root, tmp_path):
+def test_bad_input_is_reported_once(root, tmp_path):
     ranks = Ranks(2, train, words(tmp_path / "none", tmp_path / "runs"), folder=tmp_path / "absent")
-    assert ranks.codes() == [3, 3]
+    assert ranks.exit_codes() == [3, 3]
     (line,) = ranks.errors()
     assert str(tmp_path / "none") in line
     ranks = Ranks(3, train, words(root, tmp_path / "runs", "--accumulate=2"), folder=tmp_path / "parts")
-    assert ranks.codes() == [3, 3, 3]
+    assert ranks.exit_codes() == [3, 3, 3]
     (line,) = ranks.errors()
-    assert "--batch_size 4 " in line and "3 ranks with --accumulate=2" in line and "a multiple of 6" in line
+    assert "--batch_size 4," in line and "3 ranks with --accumulate=2" in line and "a multiple of 6" in line
     assert not (tmp_path / "runs").exists()
 
 
-def test_what_one_rank_alone_finds_is_said_once(root, tmp_path):
-    """The folder is taken, which only rank 0 asks; an image is damaged, which only the rank notices that reads it."""
+def test_an_error_of_one_rank_is_reported_once(root, tmp_path):
+    """The folder holds another run, which only rank 0 notices; an image is damaged, which only its reader notices."""
     run(1, words(root, tmp_path, *PLAIN), tmp_path / "taken")
     ranks = Ranks(2, train, words(root, tmp_path / "taken"), folder=tmp_path / "taken")
-    codes, (line,) = ranks.codes(), ranks.errors()
+    codes, (line,) = ranks.exit_codes(), ranks.errors()
     assert codes == [3, 3] and "add --resume" in line
 
     copy = tmp_path / "data"
     write_world(copy)
     (copy / "rgb-images" / "train_a" / "00002.jpg").write_bytes(b"no image")
     ranks = Ranks(2, train, words(copy, tmp_path / "damaged", *PLAIN), folder=tmp_path / "damaged")
-    codes, (line,) = ranks.codes(), ranks.errors()
+    codes, (line,) = ranks.exit_codes(), ranks.errors()
     assert sorted(codes) == [3, 4] and "00002.jpg" in line
 
 
 def test_images_that_cannot_be_read_are_counted_on_all_ranks(tmp_path):
-    """Two of the ten clips, each read once in an epoch: 4 times in two epochs, and each rank reads half of the clips."""
+    """Two of ten clips, each read once in an epoch: 4 times in two epochs. Each rank reads half of the clips."""
     write_world(tmp_path / "data")
     for name in ("train_a/00002.jpg", "train_b/00003.jpg"):
         (tmp_path / "data" / "rgb-images" / name).write_bytes(b"no image")
     flags = [*PLAIN, "--max_iterations=5", "--val_interval=5"]
-    folder = tmp_path / "borne"
+    folder = tmp_path / "allowed"
     run(2, words(tmp_path / "data", folder, *flags, "--max_unreadable=4"), folder)
-    warnings = re.findall(r"WARNING: iteration \d: .*(train_./0000.\.jpg).*another clip stands in", all_said(folder))
+    warnings = re.findall(
+        r"WARNING: iteration \d: .*(train_./0000.\.jpg).*another clip replaces it", output_of_all(folder)
+    )
     assert sorted(warnings) == ["train_a/00002.jpg"] * 2 + ["train_b/00003.jpg"] * 2
     assert read_checkpoint(folder / "run" / "checkpoint_000005.pth")["progress"]["unreadable"] == 4
 
     folder = tmp_path / "refused"
     ranks = Ranks(2, train, words(tmp_path / "data", folder, *flags, "--max_unreadable=3"), folder=folder)
-    codes, (line,) = ranks.codes(), ranks.errors()
-    assert codes == [3, 3] and "4 images could not be read in all, with --max_unreadable=3" in line
+    codes, (line,) = ranks.exit_codes(), ranks.errors()
+    assert codes == [3, 3] and "4 images could not be read, but --max_unreadable allows 3" in line
 
 
-def test_a_dead_rank_ends_all_and_torchrun_starts_them_again(root, alone, tmp_path):
-    """Killed twice with one restart allowed: the first time it goes on by itself, the second time torchrun names it."""
+def test_a_dead_rank_ends_all_and_torchrun_restarts_them(root, alone, tmp_path):
+    """It is killed twice, and one restart is allowed: after the first kill all continue, after the second torchrun names it."""
     flags = [*PLAIN, "--max_iterations=1000", "--val_interval=1000", "--save_interval=1", "--keep_checkpoints=3"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1"]
     command = [*launcher, "--", "train.py", *words(root, tmp_path, *flags, "--resume=auto")]
@@ -315,20 +319,20 @@ def test_a_dead_rank_ends_all_and_torchrun_starts_them_again(root, alone, tmp_pa
     lines = [line for line in error.splitlines() if line.startswith("error: ")]
     assert len(lines) == 2, error
     assert all("rank 0 of 2: another rank has died" in line and "--resume=auto" in line for line in lines)
-    # No save was cut short.
+    # No save was interrupted.
     iterations = checkpoint_iterations(run_dir)
     assert len(iterations) == 3 and not list(run_dir.glob(".checkpoint*"))
     for iteration in iterations:
         assert read_checkpoint(run_dir / f"checkpoint_{iteration:06d}.pth")["iteration"] == iteration
-    # The second start went on where the first had saved.
+    # The second start continued where the first had saved.
     log = read_log(run_dir)
     assert [entry["iteration"] for entry in log] == list(range(1, len(log) + 1)) and len(log) >= 8
-    for one, other in zip((entry for entry in alone[1] if entry["event"] == "train"), log, strict=False):
-        assert other["loss"] == pytest.approx(one["loss"], rel=1e-4)
+    for expected, entry in zip((entry for entry in alone[1] if entry["event"] == "train"), log, strict=False):
+        assert entry["loss"] == pytest.approx(expected["loss"], rel=1e-4)
 
 
 def rank_of(launcher: int, rank: int) -> int:
-    """Process id of a rank that a launcher has started."""
+    """Process id of a rank that the launcher has started."""
     for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
         if f"\0RANK={rank}\0" in Path(f"/proc/{child}/environ").read_text():
             return int(child)
@@ -338,7 +342,7 @@ def rank_of(launcher: int, rank: int) -> int:
 # ---------------------------------------------------------------------------------------------------------- parts
 
 
-def test_a_process_alone_does_nothing():
+def test_a_process_alone_exchanges_nothing():
     world, values = World(), torch.tensor([1.0, 2.0])
     assert world.is_first and world.part_of_batch(5, accumulate=3) == 5
     assert world.mean(values) is values and world.sum_patiently(values) is values
@@ -371,14 +375,14 @@ def test_equal_parts_of_a_batch(size, accumulate, batch_size, fits):
     if fits:
         assert world.part_of_batch(batch_size, accumulate=accumulate) == batch_size // size
     else:
-        with pytest.raises(BadInputError, match=f"--batch_size 6 .*{size} ranks .*--accumulate={accumulate}"):
+        with pytest.raises(BadInputError, match=f"--batch_size 6,.* {size} ranks .*--accumulate={accumulate}"):
             world.part_of_batch(batch_size, accumulate=accumulate)
 
 
 @pytest.mark.parametrize(
     "name, expected", [("auto", "cuda:3"), ("cuda", "cuda:3"), ("cpu", "cpu"), ("cuda:1", "cuda:1")]
 )
-def test_each_rank_has_a_gpu_of_its_own(monkeypatch, name, expected):
+def test_each_rank_uses_its_own_gpu(monkeypatch, name, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     chosen = []
@@ -394,7 +398,7 @@ def test_each_rank_has_a_gpu_of_its_own(monkeypatch, name, expected):
 
 @pytest.mark.parametrize("kind", ["train", "partial", "frozen"])
 def test_batch_norm_over_all_ranks(kind):
-    """The same names and weights; what was frozen stays so."""
+    """Names and weights are the same, and frozen layers stay frozen."""
     stream = StreamConfig("rgb", "resnet18", ("a", "b"), 32)
     network, reference = (build_model(stream, batch_norm=kind) for _ in range(2))
     world = World(size=2)
@@ -406,9 +410,9 @@ def test_batch_norm_over_all_ranks(kind):
     reference.train()
     assert list(network.state_dict()) == list(reference.state_dict())
     synced = 0
-    for (name, module), other in zip(network.named_modules(), reference.modules(), strict=True):
-        assert module.training == other.training, name
-        assert isinstance(module, nn.SyncBatchNorm) == isinstance(other, nn.BatchNorm2d)
+    for (name, module), original in zip(network.named_modules(), reference.modules(), strict=True):
+        assert module.training == original.training, name
+        assert isinstance(module, nn.SyncBatchNorm) == isinstance(original, nn.BatchNorm2d)
         synced += isinstance(module, nn.SyncBatchNorm)
     assert synced == 20
 
@@ -435,7 +439,7 @@ def score(words: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def scorable(tmp_path_factory):
-    """9 videos of 9 to 17 frames in three splits that have 7, 8 and 9 of them, and a run to score them with."""
+    """Splits of 7, 8 and 9 videos, of 9 to 17 frames each, and a run to score them with."""
     folder = tmp_path_factory.mktemp("scorable")
     write_world(folder / "small")
     images = sorted((folder / "small" / "rgb-images" / "train_a").iterdir())
@@ -464,7 +468,7 @@ def scorable(tmp_path_factory):
 
 @pytest.mark.parametrize("split, num_clips", [("train", 77), ("val", 92), ("test", 108)])
 def test_ranks_score_each_clip_once(scorable, tmp_path, split, num_clips):
-    """7, 8 and 9 videos by 1, 2 and 3 ranks: the same file, byte for byte."""
+    """7, 8 and 9 videos, scored by 1, 2 and 3 ranks: the files are the same, byte for byte."""
     files = []
     for size in (1, 2, 3):
         target = scorable / "runs" / "run" / f"scores_{split}_000001.npz"
@@ -472,9 +476,9 @@ def test_ranks_score_each_clip_once(scorable, tmp_path, split, num_clips):
         words = [f"--root={scorable}/data", f"--save_root={scorable}/runs", f"--split={split}", "--frame_step=1"]
         words += ["--test_batch_size=5", "--workers=0", "--device=cpu", "--views=flip", "--consensus=mean"]
         ranks = Ranks(size, score, words, folder=tmp_path / str(size))
-        assert ranks.codes() == [0] * size, ranks.said()
+        assert ranks.exit_codes() == [0] * size, ranks.output()
         for rank in range(1, size):
-            assert (tmp_path / str(size) / f"said{rank}").read_text() == "", "rank 0 alone speaks"
+            assert (tmp_path / str(size) / f"output{rank}").read_text() == "", "only rank 0 prints"
         files.append(target.read_bytes())
     assert files[0] == files[1] == files[2]
     table = read_scores(target)

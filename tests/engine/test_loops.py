@@ -1,4 +1,4 @@
-"""The two loops over batches, against loops written by hand."""
+"""The loops over batches, compared with loops that are written out here."""
 
 import copy
 import math
@@ -19,14 +19,14 @@ CPU = torch.device("cpu")
 
 
 class Network(nn.Sequential):
-    """Layers that are called as a StreamNetwork is; these clips are what the layers take."""
+    """Layers that are called like a StreamNetwork; the clips are what the layers take."""
 
     def forward(self, clips, mirrored=None):
         return super().forward(clips).float()
 
 
 def network() -> nn.Module:
-    """A layer with bias, batch norm (whose bias counts as one), dropout, a head."""
+    """A layer with bias, batch norm (whose bias is treated as one too), dropout, a head."""
     torch.manual_seed(0)
     return Network(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 4))
 
@@ -72,7 +72,7 @@ def test_fit_is_the_textbook_loop():
         assert float(step.top3) == pytest.approx(float((ranks < 3).float().mean()))
         assert 0 <= step.data_seconds <= step.seconds
     for name, tensor in theirs.state_dict().items():
-        # The same sums in another order, float32.
+        # The same float32 sums in another order.
         assert torch.allclose(ours.state_dict()[name], tensor, rtol=1e-4, atol=1e-6), name
 
 
@@ -84,8 +84,8 @@ def test_fit_counts_from_first():
     assert [step.learning_rate for step in steps] == pytest.approx([1.0, 0.1, 0.1])
 
 
-def test_fit_goes_on_after_a_validation_in_between():
-    """predict() switches to evaluation and back: with one between the steps, the weights come out the same."""
+def test_a_validation_between_steps_changes_nothing():
+    """predict() switches to evaluation mode and back; if it runs between the steps, the weights are the same."""
     results = []
     for validates in (False, True):
         net = network()
@@ -107,7 +107,7 @@ def test_step_schedule(iteration, rate):
 
 
 def test_fit_is_the_textbook_loop_to_the_last_bit():
-    """The same with torch's own SGD, in two groups."""
+    """The loop with torch's own SGD, in two groups."""
     data, ours, theirs = batches(5), network(), network()
     optimizer = build_optimizer(ours, learning_rate=0.1, momentum=0.9, weight_decay=0.05)
     torch.manual_seed(5)
@@ -134,13 +134,13 @@ def test_fit_is_the_textbook_loop_to_the_last_bit():
 
 
 def plain_network() -> nn.Module:
-    """Nothing in it depends on the batch or on chance."""
+    """A network without batch norm and dropout: nothing depends on the batch, and nothing is random."""
     torch.manual_seed(0)
     return Network(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
 
 
 def train(net, data, *, first=0, rate=0.1, optimizer=None, scaler=None, average=None, **options):
-    """Steps of `fit` at a constant rate, and the optimizer."""
+    """The steps of `fit` at a constant rate, and the optimizer."""
     optimizer = optimizer or build_optimizer(net, learning_rate=rate, momentum=0.9, weight_decay=0.01)
     options = FitOptions(**options)
     schedule = step_schedule(rate, (), 1.0)
@@ -162,27 +162,28 @@ def momenta(optimizer) -> list[torch.Tensor]:
 
 @pytest.fixture(params=["the CPU reads each flag", "the device decides"])
 def either_way(request, monkeypatch):
-    """Both ways to leave out a step; the second is the GPU's, and the fused SGD runs on a CPU too."""
+    """Both ways to skip a step. The second is that of GPUs; the fused SGD also runs on a CPU."""
     if request.param == "the device decides":
         monkeypatch.setattr(loops, "RUNS_AHEAD", ("cpu",))
 
 
 @pytest.mark.parametrize("accumulate", [2, 3, 5, 9])
 def test_parts_of_a_batch_add_up_to_it(accumulate):
-    """Five clips, so that parts differ in size."""
+    """There are five clips, so that parts differ in size."""
     whole, parts = plain_network(), plain_network()
     expected, _ = train(whole, batches(4))
     steps, _ = train(parts, batches(4), accumulate=accumulate)
-    for one, other in zip(steps, expected, strict=True):
-        # The same sums in another order, float32.
-        assert float(one.loss) == pytest.approx(float(other.loss), rel=1e-5)
-        assert (float(one.top1), float(one.top3), one.batch_size) == (float(other.top1), float(other.top3), 5)
+    for step, whole_step in zip(steps, expected, strict=True):
+        # The same float32 sums in another order.
+        assert float(step.loss) == pytest.approx(float(whole_step.loss), rel=1e-5)
+        accuracies = (float(whole_step.top1), float(whole_step.top3))
+        assert (float(step.top1), float(step.top3), step.batch_size) == (*accuracies, 5)
     for ours, theirs in zip(parts.parameters(), whole.parameters(), strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_parts_pass_one_by_one():
-    """What accumulation is for: the network never sees more than a part."""
+def test_the_network_sees_one_part_at_a_time():
+    """The purpose of accumulation: the network never sees more than one part."""
     net, sizes = plain_network(), []
     net[0].register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
     train(net, batches(2), accumulate=2)
@@ -191,7 +192,7 @@ def test_parts_pass_one_by_one():
 
 @pytest.mark.parametrize("share", [0.1, 0.9, 2.0])
 def test_clipping_by_hand(share):
-    """A gradient longer than the limit is shortened to it, all its tensors by the same factor; a shorter one stays."""
+    """A gradient longer than the limit is shortened to it, all tensors by the same factor; a shorter one is not changed."""
     net, data = plain_network(), batches(1)
     clips, _, labels, *_ = data[0]
     nn.functional.cross_entropy(net(clips), labels).backward()
@@ -206,7 +207,7 @@ def test_clipping_by_hand(share):
 
 
 def test_label_smoothing_by_hand():
-    """1 - e of the weight on the true class and e spread over all (Szegedy et al., CVPR 2016)."""
+    """1 - e of the weight is on the true class, and e is spread over all classes (Szegedy et al., CVPR 2016)."""
     net, data = plain_network(), batches(1)
     clips, _, labels, *_ = data[0]
     with torch.no_grad():
@@ -227,11 +228,11 @@ def test_average_is_the_recursion():
         expected = now if expected is None else {n: decay * expected[n] + (1 - decay) * now[n] for n in now}
     for name, tensor in expected.items():
         assert torch.allclose(average.module.state_dict()[name].double(), tensor, atol=1e-6), name
-        if name != "0.bias":  # batch norm takes it away again: it does not learn
+        if name != "0.bias":  # it does not learn, because the batch norm behind it subtracts it again
             assert not torch.allclose(net.state_dict()[name].double(), tensor, atol=1e-6), name
 
 
-def test_average_goes_on_from_its_saved_state(tmp_path):
+def test_average_continues_from_its_saved_state(tmp_path):
     whole, parts = plain_network(), plain_network()
     average, first, second = average_weights(whole, 0.9), average_weights(parts, 0.9), average_weights(parts, 0.9)
     train(whole, batches(4), average=average)
@@ -244,11 +245,11 @@ def test_average_goes_on_from_its_saved_state(tmp_path):
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 @pytest.mark.parametrize("bad", [0, 2])
-def test_a_bad_batch_is_as_if_it_had_never_been(either_way, value, bad):
-    """One Inf pixel makes batch norm's mean NaN in the forward pass already. Also when it is the very first batch."""
+def test_training_with_a_bad_batch_equals_training_without_it(either_way, value, bad):
+    """A pixel that is Inf makes batch norm's mean NaN already in the forward pass. Also if it is in the first batch."""
     ours, theirs = network(), network()
     for net in (ours, theirs):
-        net[3].p = 0.0  # a skipped batch draws its dropout all the same
+        net[3].p = 0.0  # because a skipped batch draws its dropout too
     data, good = batches(5), batches(5)
     data[bad].clips[1, 2] = value
     data[bad].numbers[:] = torch.arange(70, 75)
@@ -285,7 +286,7 @@ def test_a_bad_gradient_of_a_good_loss(either_way):
 
 
 def test_fused_steps_are_the_same_steps(monkeypatch):
-    """Also when the checkpoint is of the other kind of device, where nothing was fused."""
+    """Also if the checkpoint comes from a device of the other kind, where SGD was not fused."""
     ours, theirs = network(), network()
     torch.manual_seed(3)
     _, optimizer = train(theirs, batches(6))
@@ -316,29 +317,29 @@ def test_many_bad_batches_in_a_row_end_the_run(bad, last):
     assert all(bool(torch.isfinite(tensor).all()) for tensor in net.state_dict().values())
 
 
-def test_where_the_device_decides_the_run_ends_soon(monkeypatch):
+def test_the_run_also_ends_if_the_device_decides(monkeypatch):
     monkeypatch.setattr(loops, "RUNS_AHEAD", ("cpu",))
-    data = [batch(torch.full((5, 6), math.nan), one.labels) for one in batches(9)]
-    # Counted are three in a row at iteration 9 (and two at 6), and what was seen there is read at the next look.
+    data = [batch(torch.full((5, 6), math.nan), good.labels) for good in batches(9)]
+    # The count is copied at iterations 6 (two bad batches), 9 (five) and 12; each copy is checked at the next one.
     with pytest.raises(BadInputError, match="iteration 12: "):
         train(plain_network(), data, first=4, max_skipped=3)
 
 
 @pytest.mark.parametrize(("amp", "dtype"), [("off", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)])
 def test_precision_of_layers_and_of_sums(amp, dtype):
-    """Layers compute in the short format; weights, momentum and losses are float32, and near those of float32."""
+    """Layers compute in the short format; weights, momentum and losses are float32, and close to those of "off"."""
     net, reference, seen = plain_network(), plain_network(), set()
     net[2].register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
     steps, optimizer = train(net, batches(6), amp=amp)
     expected, _ = train(reference, batches(6))
     assert seen == {dtype}
     assert all(t.dtype == torch.float32 for t in [*net.parameters(), *momenta(optimizer), *(s.loss for s in steps)])
-    for step, other in zip(steps, expected, strict=True):
-        assert float(step.loss) == pytest.approx(float(other.loss), rel=2e-2) and not step.skipped
+    for step, exact_step in zip(steps, expected, strict=True):
+        assert float(step.loss) == pytest.approx(float(exact_step.loss), rel=2e-2) and not step.skipped
 
 
 def test_fp16_scale_falls_at_an_overflow_and_is_saved(either_way):
-    """Gradients are scaled by 2^10 and unscaled again; of a bad batch nothing else stays than half that scale."""
+    """Gradients are scaled by 2^10 and unscaled again; the only trace of a bad batch is that the scale is halved."""
     data = batches(6)
     data[1].clips[0, 0] = math.inf
     net, scaler = plain_network(), FitOptions(amp="fp16").scaler(CPU)
@@ -357,7 +358,7 @@ def test_fp16_scale_falls_at_an_overflow_and_is_saved(either_way):
 
 
 def test_fp16_clips_the_gradient_itself_and_not_the_scaled_one():
-    clipped, reference = plain_network(), plain_network()  # of length 1 or so, scaled 1000
+    clipped, reference = plain_network(), plain_network()  # the gradient has a length of about 1, scaled about 1000
     train(clipped, batches(3), amp="fp16", clip_norm=20.0)
     train(reference, batches(3), amp="fp16")
     assert_equal_states(clipped, reference)
@@ -380,7 +381,7 @@ def picture_batches(count: int, *shape: int) -> list:
 
 
 def test_channels_last(either_way):
-    """Another order in memory, also of the momentum of a run that began without; the same numbers."""
+    """The order in memory changes, also of the momentum of a run that started without the flag; the values do not."""
     net, reference, seen = pictures_network(), pictures_network(), []
     data = picture_batches(4, 3, 7, 7)
     _, optimizer = train(net, data[:2])
@@ -402,16 +403,16 @@ def test_channels_last(either_way):
         ({"clip_norm": math.nan}, "--clip_norm nan"),
         ({"label_smoothing": 1.0}, "--label_smoothing 1"),
         ({"max_skipped": 0}, "--max_skipped 0"),
-        ({"compile": "max-autotune", "accumulate": 2}, "--compile=max-autotune with --accumulate"),
+        ({"compile": "max-autotune", "accumulate": 2}, "--compile=max-autotune does not work with --accumulate"),
     ],
 )
-def test_options_that_cannot_be(options, flag):
+def test_options_that_are_not_allowed(options, flag):
     with pytest.raises(BadInputError, match=flag):
         FitOptions(**options)
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0, math.nan])
-def test_averages_that_cannot_be(decay):
+def test_decays_that_are_not_allowed(decay):
     with pytest.raises(BadInputError, match="--ema"):
         average_weights(plain_network(), decay)
 
@@ -421,7 +422,7 @@ def test_averages_that_cannot_be(decay):
 
 @pytest.fixture
 def compiled(monkeypatch):
-    """Networks are compiled for real up to the code of the kernels, which needs a compiler; -> the sizes that were."""
+    """Compile networks, except for the code of the kernels, which needs a compiler -> the batch sizes compiled for."""
     sizes = []
 
     def backend(graph, inputs):
@@ -439,8 +440,8 @@ def compiled(monkeypatch):
 
 
 @pytest.mark.parametrize("accumulate, sizes", [(1, [5]), (2, [3, 2])])
-def test_a_compiled_network_trains_as_it_does_otherwise(compiled, accumulate, sizes):
-    """Once for each size of a part; validation, the average and the way back from a bad batch as ever."""
+def test_a_compiled_network_trains_like_an_uncompiled_one(compiled, accumulate, sizes):
+    """It is compiled once per size of a part; validation, the average and skipped batches work as without compiling."""
     results = []
     data = batches(5)
     data[2].clips[0, 0] = math.nan
@@ -459,18 +460,19 @@ def test_a_compiled_network_trains_as_it_does_otherwise(compiled, accumulate, si
         assert list(net.state_dict()) == list(network().state_dict())
         results.append((steps, scored, net.state_dict(), average.module.state_dict()))
     assert compiled == sizes
-    (steps, scored, weights, averages), (others, other_scored, other_weights, other_averages) = results
-    assert [skipped for _, skipped in steps] == [skipped for _, skipped in others] == [False, False, True, False, False]
-    assert [loss for loss, _ in steps] == pytest.approx([loss for loss, _ in others], rel=1e-5, nan_ok=True)
-    for one, other in zip(scored, other_scored, strict=True):
-        assert torch.allclose(one, other, atol=1e-5)
-    for one, other in ((weights, other_weights), (averages, other_averages)):
-        for name, tensor in one.items():
-            assert torch.allclose(tensor, other[name], rtol=1e-4, atol=1e-6), name
+    (plain_steps, plain_scores, *plain_states), (steps, scores, *states) = results
+    for skipped in ([flag for _, flag in plain_steps], [flag for _, flag in steps]):
+        assert skipped == [False, False, True, False, False]
+    assert [loss for loss, _ in steps] == pytest.approx([loss for loss, _ in plain_steps], rel=1e-5, nan_ok=True)
+    for plain_logits, logits in zip(plain_scores, scores, strict=True):
+        assert torch.allclose(plain_logits, logits, atol=1e-5)
+    for plain_state, state in zip(plain_states, states, strict=True):
+        for name, tensor in plain_state.items():
+            assert torch.allclose(tensor, state[name], rtol=1e-4, atol=1e-6), name
 
 
 def test_without_a_compiler(monkeypatch):
-    """torch's own words, when it is told of a compiler that is not there."""
+    """The error is torch's own, for a compiler that does not exist."""
     from torch._inductor import config
 
     monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
@@ -495,7 +497,7 @@ MEMORY_ERRORS = [
 
 
 def network_that_fails(error: Exception) -> nn.Module:
-    """From its third call on."""
+    """A network that raises the error from its third call on."""
     net, calls = plain_network(), []
 
     def hook(module, inputs):
@@ -518,13 +520,13 @@ def test_too_little_memory_to_train(error):
     text = str(caught.value)
     assert len(before) == 2 and all(torch.equal(a, b) for a, b in zip(before[1], net.parameters(), strict=True))
     assert "\n" not in text and caught.value.exit_code == 4
-    for part in ("out of memory: Network, 5 clips of 6 in a batch on cpu", "--accumulate=2", "--amp", "as 2 here"):
+    for part in ("out of memory: Network, 5 clips of 6 in a batch on cpu", "--accumulate=2", "--amp", "such as 2 here"):
         assert part in text
 
 
 @pytest.mark.parametrize("error", MEMORY_ERRORS)
 def test_too_little_memory_to_predict(error):
-    with pytest.raises(EnvironmentFaultError, match="5 clips .* a smaller --batch_size, as 2 here") as caught:
+    with pytest.raises(EnvironmentFaultError, match="5 clips .* a smaller --batch_size, such as 2 here") as caught:
         list(predict(network_that_fails(error), batches(3), device=CPU))
     assert "--accumulate" not in str(caught.value)
 
@@ -534,9 +536,9 @@ def test_batch_norm_of_one_value():
         train(network(), batches(1), accumulate=5)
 
 
-def test_other_errors_are_seen_as_they_are():
-    with pytest.raises(RuntimeError, match="a fault of ours"):
-        train(network_that_fails(RuntimeError("a fault of ours")), batches(3))
+def test_other_errors_are_not_changed():
+    with pytest.raises(RuntimeError, match="a bug"):
+        train(network_that_fails(RuntimeError("a bug")), batches(3))
 
 
 # ------------------------------------------------------------------------------------------- rates and groups
@@ -584,7 +586,7 @@ def test_groups_of_the_papers():
 
 
 def test_groups_of_plain_training_are_those_of_old_checkpoints():
-    """Two, weights and biases, each in the network's order: an optimizer's state is found by position."""
+    """Weights and biases, each in the network's order, because an optimizer's state is found by position."""
     net = pictures_network()
     optimizer = build_optimizer(net, learning_rate=0.1, momentum=0.9, weight_decay=0.0)
     weights, biases = optimizer.param_groups
@@ -619,7 +621,7 @@ def test_predict_restores_the_mode_when_left_early():
 
 
 def test_gradients_stay_on_between_two_predictions():
-    """The caller's loop runs while `predict` waits; its gradients are its own business."""
+    """The caller's loop runs while `predict` waits, and may need gradients."""
     net = network()
     for _ in predict(net, batches(2), device=CPU):
         assert torch.is_grad_enabled()
@@ -632,7 +634,7 @@ def test_evaluate_by_hand():
     result = evaluate([first, second])
     expected = -torch.log(torch.tensor([0.7, 0.2, 0.25])).mean()
     assert result.loss == pytest.approx(float(expected), rel=1e-6)
-    # Row 0 is right; of row 1 the true class is third; in row 2 all are equal, and a tie is an error.
+    # Row 0 is correct; in row 1 the true class is third; in row 2 all are equal, and a tie counts as wrong.
     assert result.top1 == pytest.approx(1 / 3) and result.top3 == pytest.approx(2 / 3)
     assert result.confusion.tolist() == [[1, 0, 0, 0], [0, 0, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]]
 
@@ -649,16 +651,16 @@ def test_meter():
     meter.update(1.0, 3)
     meter.update(torch.tensor(5.0), 1)
     assert (float(meter.last), meter.mean) == (5.0, 2.0)
-    again = Meter()
-    again.load_state(meter.state())
-    for m in (meter, again):
+    resumed = Meter()
+    resumed.load_state(meter.state())
+    for m in (meter, resumed):
         m.update(torch.tensor(0.1), 7)
-    assert again.mean == meter.mean and again.state() == meter.state()
+    assert resumed.mean == meter.mean and resumed.state() == meter.state()
     meter.reset()
     assert meter.state() == {"last": 0.0, "sum": 0.0, "count": 0}
 
 
-def test_meter_leaves_out_what_was_skipped():
+def test_meter_does_not_count_skipped_values():
     meter, reference = Meter(), Meter()
     for value, skipped in [(1.5, False), (math.nan, True), (4.0, False), (math.inf, True)]:
         meter.update(torch.tensor(value), 2, skipped=torch.tensor(skipped))
@@ -668,31 +670,31 @@ def test_meter_leaves_out_what_was_skipped():
     assert meter.mean == 2.75 and type(meter.state()["count"]) is int
 
 
-def test_progress_is_that_of_the_steps_that_counted():
+def test_progress_counts_applied_steps_only():
     data = batches(6)
     data[3].clips[0, 0] = math.nan
     steps, _ = train(plain_network(), data)
-    progress, again = Progress(), Progress()
+    progress, resumed = Progress(), Progress()
     assert progress.take_skipped() == []
     for step in steps[:2]:
         progress.add(step)
     assert progress.take_skipped() == []
     progress.unreadable, progress.best_top1 = 3, 0.25
-    again.load_state(progress.state())
-    for one in (progress, again):
-        for step in steps[2:]:
-            one.add(step)
+    resumed.load_state(progress.state())
+    for step in steps[2:]:
+        progress.add(step)
+        resumed.add(step)
     assert [step.iteration for step in progress.take_skipped()] == [4] and progress.take_skipped() == []
-    assert again.state() == progress.state() and (again.unreadable, again.best_top1) == (3, 0.25)
+    assert resumed.state() == progress.state() and (resumed.unreadable, resumed.best_top1) == (3, 0.25)
     counted = [float(step.loss) for step in steps if not step.skipped]
-    numbers = progress.values()
-    assert numbers["mean_loss"] == pytest.approx(sum(counted) / 5, rel=1e-5) and numbers["loss"] == counted[-1]
-    assert numbers["mean_seconds"] == pytest.approx(sum(step.seconds for step in steps) / 6)
+    values = progress.values()
+    assert values["mean_loss"] == pytest.approx(sum(counted) / 5, rel=1e-5) and values["loss"] == counted[-1]
+    assert values["mean_seconds"] == pytest.approx(sum(step.seconds for step in steps) / 6)
     progress.reset()
     assert progress.values()["mean_loss"] == 0 and progress.unreadable == 3
 
 
-def test_a_state_of_an_older_version_has_no_unreadable_images():
+def test_the_state_of_an_older_version_has_no_unreadable_images():
     progress = Progress()
     state = progress.state()
     del state["unreadable"]
@@ -705,7 +707,7 @@ def test_a_state_of_an_older_version_has_no_unreadable_images():
 def test_nothing_in_the_loop_waits_for_the_gpu(amp):
     device = torch.device("cuda")
     net = pictures_network().to(device)
-    data = [Batch(*(t.pin_memory() for t in one[:4])) for one in picture_batches(8, 3, 7, 7)]
+    data = [Batch(*(t.pin_memory() for t in unpinned[:4])) for unpinned in picture_batches(8, 3, 7, 7)]
     data[3].clips[0, 0, 0, 0] = math.nan
     optimizer = build_optimizer(net, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
     options = FitOptions(amp=amp, channels_last=True, clip_norm=1.0, label_smoothing=0.1, accumulate=2, max_skipped=100)
@@ -728,8 +730,8 @@ def test_nothing_in_the_loop_waits_for_the_gpu(amp):
 def test_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto") == choose_device("cpu") == CPU
-    for word in ("cuda", "cuda:1", "mps", "meta", "gpu", ""):
+    for name in ("cuda", "cuda:1", "mps", "meta", "gpu", ""):
         with pytest.raises(EnvironmentFaultError, match="--device"):
-            choose_device(word)
+            choose_device(name)
     with pytest.raises(EnvironmentFaultError, match="--ngpu=2, but 0 GPUs"):
         choose_device("auto", num_gpus=2)

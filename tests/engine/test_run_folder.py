@@ -1,4 +1,4 @@
-"""Runs and their score files are found by what stream.json and the file names say."""
+"""Runs are found by their stream.json, score files by their names; a folder is locked while a training runs."""
 
 import contextlib
 import errno
@@ -32,7 +32,7 @@ def test_name_is_that_of_2d_kinectics():
     assert name == "kinetics-inception_v3-rgb-sl01-g1-fs6-64-000500"
 
 
-def test_run_is_found_by_what_it_is_not_by_its_name(tmp_path):
+def test_run_is_found_by_its_stream_and_not_by_its_name(tmp_path):
     rgb = make_run(tmp_path, "first try")
     flow = make_run(tmp_path, "rgb", input_type="farneback")
     (tmp_path / "no run").mkdir()
@@ -40,12 +40,12 @@ def test_run_is_found_by_what_it_is_not_by_its_name(tmp_path):
     assert find_run(tmp_path, input_type="farneback", backbone="inception_v3") == flow
 
 
-def test_several_runs_are_listed_and_chosen_among(tmp_path):
-    one, two = make_run(tmp_path, "one"), make_run(tmp_path, "two", backbone="vgg16")
-    with pytest.raises(BadInputError, match="choose with --run or --runs among one, two"):
+def test_several_runs_are_listed(tmp_path):
+    inception, vgg = make_run(tmp_path, "first"), make_run(tmp_path, "second", backbone="vgg16")
+    with pytest.raises(BadInputError, match="choose one of first, second with --run or --runs"):
         find_run(tmp_path, input_type="rgb")
-    assert find_run(tmp_path, input_type="rgb", name="two") == two
-    assert find_run(tmp_path, input_type="rgb", backbone="inception_v3") == one
+    assert find_run(tmp_path, input_type="rgb", name="second") == vgg
+    assert find_run(tmp_path, input_type="rgb", backbone="inception_v3") == inception
 
 
 @pytest.mark.parametrize("wanted", [{"input_type": "tvl1"}, {"input_type": "rgb", "name": "other"}])
@@ -66,7 +66,7 @@ def test_damaged_stream_json_is_named(tmp_path, content):
 
 
 def test_latest_scores_are_the_highest_iteration(tmp_path):
-    """By number: 1,000,000 comes after 500,000, though not in the alphabet. Files of other names do not matter."""
+    """By number: 1,000,000 is more than 500,000, though not in alphabetical order. Files of other names are ignored."""
     for name in ("val_500000", "val_1000000", "val_025000", "test_2000000", "val_best", "val_"):
         (tmp_path / f"scores_{name}.npz").touch()
     assert find_scores(tmp_path, split="val", iteration=None) == tmp_path / "scores_val_1000000.npz"
@@ -76,7 +76,7 @@ def test_latest_scores_are_the_highest_iteration(tmp_path):
 
 
 def test_no_scores_says_what_to_run(tmp_path):
-    with pytest.raises(BadInputError, match="no scores of split 'val': run test.py first"):
+    with pytest.raises(BadInputError, match="no scores of split 'val': run twostream test first"):
         find_scores(tmp_path, split="val", iteration=None)
 
 
@@ -87,7 +87,7 @@ import sys, time, subprocess
 from pathlib import Path
 from twostream.engine.run_folder import lock_run
 lock = lock_run(Path(sys.argv[1]), print)
-if sys.argv[2:]:  # a process that outlives this one, as loader processes may by seconds, with all of its files
+if sys.argv[2:]:  # a child that outlives this process, with all of its open files; loader processes may do so for seconds
     import os
     if os.fork() == 0:
         time.sleep(20)
@@ -98,7 +98,7 @@ time.sleep(60)
 
 
 def start_owner(run_dir, *words):
-    """A process that holds a run's folder."""
+    """A process that has locked the folder of a run."""
     process = subprocess.Popen(
         [sys.executable, "-c", OWNER, str(run_dir), *words], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True,
         process_group=0,
@@ -108,7 +108,7 @@ def start_owner(run_dir, *words):
 
 
 @pytest.mark.parametrize("words", [[], ["with a child"]])
-def test_a_folder_has_one_training(tmp_path, words):
+def test_a_second_training_in_a_folder_is_refused(tmp_path, words):
     owner = start_owner(tmp_path / "run", *words)
     try:
         with pytest.raises(EnvironmentFaultError) as error:
@@ -126,8 +126,8 @@ def test_a_folder_has_one_training(tmp_path, words):
         owner.stdout.close()
 
 
-def test_the_pid_of_a_dead_owner_may_live_again(tmp_path):
-    """Only the kernel's lock counts, not what the file says."""
+def test_a_reused_process_id_does_not_count(tmp_path):
+    """Only the kernel's lock counts, not the text of the file."""
     (tmp_path / "run.lock").write_text(f"host {socket.gethostname()}, pid {os.getppid()}, since 2026-01-01 00:00:00\n")
     lock_run(tmp_path, pytest.fail).close()
     assert (tmp_path / "run.lock").read_text().count("host") == 1
@@ -138,12 +138,12 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "lockf", no_locks)
-    said = []
-    lock_run(tmp_path, said.append).close()
-    assert len(said) == 1 and "run.lock cannot be locked (No locks available)" in said[0]
+    lines = []
+    lock_run(tmp_path, lines.append).close()
+    assert len(lines) == 1 and "run.lock cannot be locked (No locks available)" in lines[0]
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
+def test_a_folder_that_cannot_be_created(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(EnvironmentFaultError, match="cannot write .*file/run/run.lock: .*--save_root"):
         lock_run(tmp_path / "file" / "run", print)

@@ -1,4 +1,4 @@
-"""What a training shows of itself: the page, the matrix and the event files say what its log says."""
+"""Page, confusion matrix and event files of a training show the same values as its log."""
 
 import json
 import re
@@ -24,8 +24,8 @@ def train(run_program, toy_root, tmp_path):
     return run
 
 
-def test_everything_shows_the_same_numbers(train, tmp_path):
-    """Also after the run went on; and what is not a terminal gets lines of text, without a bar."""
+def test_everything_shows_the_same_values(train, tmp_path):
+    """Also in a run that was resumed. Output that is no terminal gets lines of text, without a bar."""
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     for words in (["--max_iterations=2"], ["--max_iterations=4", "--resume"]):
         result = train(*words, "--val_interval=2", "--tensorboard")
@@ -52,10 +52,15 @@ def test_everything_shows_the_same_numbers(train, tmp_path):
     accumulator = events.EventAccumulator(str(run_dir / "tensorboard"))
     accumulator.Reload()
     assert [(e.step, e.value) for e in accumulator.Scalars("loss/Train-Loss")] == [pytest.approx(p) for p in trained]
-    assert [image.step for image in accumulator.Images("inputs")] == [1, 2, 3, 4]  # first ones, and at validations
+    assert [image.step for image in accumulator.Images("inputs")] == [
+        1,
+        2,
+        3,
+        4,
+    ]  # at the first iteration of each start, and at validations
 
 
-def test_a_missing_tensorboard_is_said_before_training(train, tmp_path):
+def test_a_missing_tensorboard_is_reported_before_training(train, tmp_path):
     broken = tmp_path / "path" / "tensorboard"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise ImportError")

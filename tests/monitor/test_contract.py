@@ -1,4 +1,4 @@
-"""Where a training is watched: one contract for all monitors; Visdom with a real server, a dead and a silent one."""
+"""The contract of all monitors, and each of them; Visdom with a real, a dead and a silent server."""
 
 import base64
 import contextlib
@@ -32,7 +32,7 @@ CLASSES = ("clap", "wave & <b>run</b>")
 MATRIX = np.array([[3, 1], [0, 2]])
 
 
-def train_numbers(iteration: int) -> dict:
+def train_values(iteration: int) -> dict:
     means = {"seconds": 0.5, "data_seconds": 0.1, "loss": 3 - iteration / 100, "top1": iteration / 1000, "top3": 0.5}
     return (
         {"iteration": iteration, "epoch": iteration // 50, "batches_per_epoch": 50, "learning_rate": 0.0005}
@@ -42,7 +42,7 @@ def train_numbers(iteration: int) -> dict:
     )
 
 
-def validation_numbers(iteration: int) -> dict:
+def validation_values(iteration: int) -> dict:
     return {
         "iteration": iteration, "loss": 2.5 - iteration / 100, "top1": 0.25, "top3": 0.75, "best_top1": 0.3, "seconds": 9.0
     }  # fmt: skip
@@ -61,7 +61,7 @@ def picture(seed: int, *, height: int = 40, width: int = 60) -> np.ndarray:
 
 @contextlib.contextmanager
 def visdom_server(port: int, folder, *words: str, **environment: str):
-    """As README says to start one: no download of the page's scripts, this machine only."""
+    """Start a server as docs/train.md does: without downloading the page's scripts, and for this machine only."""
     program = "from visdom.server.run_server import main; main()"
     command = [sys.executable, "-c", program, "-port", str(port), "-bind_local", "-env_path", str(folder), *words]
     environment = os.environ | {"HOME": str(folder)} | environment
@@ -75,7 +75,7 @@ def visdom_server(port: int, folder, *words: str, **environment: str):
                     assert answer.status == 200
                 break
             except urllib.error.HTTPError:
-                raise  # 403: a tornado that does not serve Visdom's page
+                raise  # 403: this version of tornado does not serve Visdom's page
             except OSError:
                 assert time.monotonic() < deadline and process.poll() is None, (folder / "server.log").read_text()
                 time.sleep(0.1)
@@ -93,7 +93,7 @@ def port(tmp_path_factory):
 
 
 def window_content(port: int, env: str, window: str, **login: str):
-    """What the server has of a window."""
+    """The content of a window on the server."""
     import visdom
 
     client = visdom.Visdom(port=port, env=env, use_incoming_socket=False, raise_exceptions=True, **login)
@@ -101,7 +101,7 @@ def window_content(port: int, env: str, window: str, **login: str):
 
 
 def drawn(port: int, env: str, **login: str) -> dict[str, dict[str, list]]:
-    """{window: {curve: [(iteration, value), ...]}} as the server has them, of the figures that 2D-kinectics has."""
+    """{window: {curve: [(iteration, value), ...]}} on the server, for the figures that 2D-kinectics has too."""
     windows = {}
     for window in ("loss", "accuracy"):
         content = window_content(port, env, window, **login)
@@ -167,40 +167,40 @@ def test_all_values_arrive_in_order(name, tmp_path, port):
     monitor.message("what is trained")
     monitor.grid(20, picture(0))
     for iteration in range(20, 201, 20):
-        monitor.train(train_numbers(iteration))
+        monitor.train(train_values(iteration))
         if iteration % 100 == 0:
-            monitor.validation(validation_numbers(iteration))
+            monitor.validation(validation_values(iteration))
             monitor.confusion(iteration, MATRIX, CLASSES)
             monitor.grid(iteration, picture(iteration))
     monitor.close()
     trained, validated = read(tmp_path, port)
     trained, validated = ([(int(i), float(v)) for i, v in curve] for curve in (trained, validated))
     assert [i for i, _ in trained] == list(range(20, 201, 20))
-    # A page is read off its pixels, hundredths of these losses.
+    # Values of the page are read from its drawing, to a hundredth of these losses.
     assert [v for _, v in trained] == pytest.approx([3 - i / 100 for i in range(20, 201, 20)], abs=0.01)
     assert validated == [(100, pytest.approx(1.5, abs=0.01)), (200, pytest.approx(0.5, abs=0.01))]
 
 
 @pytest.mark.parametrize("name", MONITORS)
-def test_a_number_that_is_none_stops_nobody(name, tmp_path, port):
+def test_values_that_are_not_finite_stop_no_monitor(name, tmp_path, port):
     make, read = MONITORS[name]
     monitor = make(tmp_path, port)
     for iteration, loss in ((20, math.nan), (40, math.inf), (60, 2.0)):
-        monitor.train(train_numbers(iteration) | {"loss": loss, "mean_loss": loss})
-        monitor.validation(validation_numbers(iteration) | {"loss": loss})
+        monitor.train(train_values(iteration) | {"loss": loss, "mean_loss": loss})
+        monitor.validation(validation_values(iteration) | {"loss": loss})
     monitor.close()
     for curve in read(tmp_path, port):
         assert (int(curve[-1][0]), float(curve[-1][1])) == (60, pytest.approx(2.0))
 
 
-def test_a_disk_that_is_full_is_said_once_for_each_monitor(tmp_path, capfd, monkeypatch):
+def test_a_full_disk_is_reported_once_for_each_monitor(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(PageMonitor, "PAUSE_SECONDS", 0.0)
     monitors = Monitors([PageMonitor(tmp_path), JsonMonitor(tmp_path, resumed_at=None), ConsoleMonitor(tmp_path)])
     for name in ("curves.html", "confusion.json"):
-        (tmp_path / name).mkdir()  # a file cannot take its place
+        (tmp_path / name).mkdir()  # a file cannot replace it
     for iteration in (20, 40):
-        monitors.train(train_numbers(iteration))
-        monitors.validation(validation_numbers(iteration))
+        monitors.train(train_values(iteration))
+        monitors.validation(validation_values(iteration))
         monitors.confusion(iteration, MATRIX, CLASSES)
     monitors.close()
     warnings = [line for line in capfd.readouterr().err.splitlines() if "warning" in line]
@@ -208,14 +208,14 @@ def test_a_disk_that_is_full_is_said_once_for_each_monitor(tmp_path, capfd, monk
     assert [entry["iteration"] for entry in read_log(tmp_path)] == [20, 20, 40, 40]
 
 
-def test_a_monitor_that_fails_stops_nobody(tmp_path, capfd):
+def test_a_failing_monitor_does_not_stop_the_others(tmp_path, capfd):
     class Broken(Monitor):
-        def train(self, numbers):
+        def train(self, values):
             raise KeyError("no such number")
 
     monitors = Monitors([Broken(), JsonMonitor(tmp_path, resumed_at=None)])
     for iteration in (20, 40):
-        monitors.train(train_numbers(iteration))
+        monitors.train(train_values(iteration))
     monitors.close()
     assert len(read_log(tmp_path)) == 2
     errors = capfd.readouterr().err
@@ -230,25 +230,25 @@ def test_long_curves_are_thinned_and_keep_their_ends(count):
     curve = Curve()
     for iteration in range(count):
         curve.add((iteration, -iteration))
-        assert len(curve.kept) <= Curve.MAX_POINTS  # memory, too, is bounded
+        assert len(curve.kept) <= Curve.MAX_POINTS  # memory is bounded too
     iterations = [iteration for iteration, _ in curve.points()]
     assert [value for _, value in curve.points()] == [-iteration for iteration in iterations]
     assert min(count, 500) <= len(iterations) <= 1000
     assert (iterations[0], iterations[-1]) == (0, count - 1)
     steps = {later - earlier for earlier, later in zip(iterations[:-2], iterations[1:-1], strict=True)}
-    assert len(steps) <= 1, "even"
+    assert len(steps) <= 1, "evenly spaced"
 
 
 def test_speed_and_split_of_time():
-    """16 clips in 0.5 s, a fifth of it waiting; a log of before these were written has the other curves only."""
-    numbers = train_numbers(20)
-    points = Curves([{"event": "train"} | numbers]).points()
+    """16 clips in 0.5 s, a fifth of it waiting. An older log, which lacks the number of images, has the other curves."""
+    values = train_values(20)
+    points = Curves([{"event": "train"} | values]).points()
     assert points["images/s"] == [(20, 32.0)]
     assert points["waiting for data"] == [(20, pytest.approx(0.2))] and points["computing"] == [
         (20, pytest.approx(0.8))
     ]
-    del numbers["images"]
-    older = Curves([{"event": "train"} | numbers]).points()
+    del values["images"]
+    older = Curves([{"event": "train"} | values]).points()
     assert points.keys() - older.keys() == {"images/s"}
 
 
@@ -257,8 +257,8 @@ def test_speed_and_split_of_time():
 
 def test_regexes_for_logs_of_2d_kinectics_match(tmp_path):
     monitor = ConsoleMonitor(tmp_path)
-    monitor.train(train_numbers(120))
-    monitor.validation(validation_numbers(120))
+    monitor.train(train_values(120))
+    monitor.validation(validation_values(120))
     monitor.close()
     text = (tmp_path / "train.log").read_text()
     pair = r"([\d.]+) \(([\d.]+)\)"
@@ -292,14 +292,14 @@ def test_log_keeps_what_earlier_starts_wrote(tmp_path):
 def test_entries_after_the_resumed_iteration_are_dropped(tmp_path):
     monitor = JsonMonitor(tmp_path, resumed_at=None)
     for iteration in (20, 40, 60):
-        monitor.train(train_numbers(iteration))
+        monitor.train(train_values(iteration))
     monitor.close()
     with open(tmp_path / "log.jsonl", "a") as log:
         log.write('{"event": "train", "itera')  # killed while writing
 
-    again = JsonMonitor(tmp_path, resumed_at=40)
-    again.train(train_numbers(60) | {"loss": 7.0})
-    again.close()
+    resumed = JsonMonitor(tmp_path, resumed_at=40)
+    resumed.train(train_values(60) | {"loss": 7.0})
+    resumed.close()
     assert [(e["iteration"], e["loss"] == 7.0) for e in read_log(tmp_path)] == [(20, False), (40, False), (60, True)]
     JsonMonitor(tmp_path, resumed_at=None).close()
     assert read_log(tmp_path) == []
@@ -323,7 +323,7 @@ def test_the_newest_confusion_matrix_is_kept_beside_the_log(tmp_path):
     assert read_log(tmp_path) == []
     JsonMonitor(tmp_path, resumed_at=40).close()
     assert read_confusion(tmp_path, last=40)
-    JsonMonitor(tmp_path, resumed_at=20).close()  # 40 will be done again
+    JsonMonitor(tmp_path, resumed_at=20).close()  # 40 will be repeated
     assert read_confusion(tmp_path, last=40) is None
 
 
@@ -337,13 +337,13 @@ def test_damaged_confusion_matrix_is_named(tmp_path, text):
 # -------------------------------------------------------------------------------------------------- TensorBoard
 
 
-def test_a_resumed_run_hides_what_is_done_again(tmp_path):
+def test_a_resumed_run_hides_repeated_iterations(tmp_path):
     pytest.importorskip("tensorboard")
     for first, iterations, lost in ((0, (20, 40, 60), 0.5), (40, (60, 80), 0.0)):
         monitor = TensorBoardMonitor(tmp_path, first=first)
         for iteration in iterations:
-            monitor.train(train_numbers(iteration) | {"mean_loss": iteration + lost})
-            monitor.validation(validation_numbers(iteration))
+            monitor.train(train_values(iteration) | {"mean_loss": iteration + lost})
+            monitor.validation(validation_values(iteration))
         monitor.close()
     trained, _ = tensorboard_losses(tmp_path, None)
     assert trained == [(20, 20.5), (40, 40.5), (60, 60.0), (80, 80.0)]
@@ -352,22 +352,24 @@ def test_a_resumed_run_hides_what_is_done_again(tmp_path):
 def test_pictures_and_every_figure_are_in_the_event_files(tmp_path):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     monitor = make_tensorboard(tmp_path, None)
-    monitor.train(train_numbers(20))
-    monitor.validation(validation_numbers(20))
+    monitor.train(train_values(20))
+    monitor.validation(validation_values(20))
     monitor.grid(20, picture(0))
     monitor.confusion(20, MATRIX, CLASSES)
     monitor.close()
     accumulator = events.EventAccumulator(str(tmp_path / "tensorboard"))
     accumulator.Reload()
     expected = {f"{window}/{name}" for window, figure in FIGURES.items() for name in figure.curves}
-    found = {tag.replace("_", " ") for tag in accumulator.Tags()["scalars"]}  # some versions of torch put _ for a blank
+    found = {
+        tag.replace("_", " ") for tag in accumulator.Tags()["scalars"]
+    }  # some versions of torch replace blanks by _
     assert found == {tag.replace("_", " ") for tag in expected}
     image = accumulator.Images("inputs")[0]
     decoded = cv2.imdecode(np.frombuffer(image.encoded_image_string, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     assert np.array_equal(decoded, picture(0))
 
 
-def test_a_missing_package_is_said_before_training(tmp_path, monkeypatch):
+def test_a_missing_package_is_reported_before_training(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(EnvironmentFaultError, match="pip install"):
         TensorBoardMonitor(tmp_path, first=0)
@@ -377,21 +379,21 @@ def test_a_missing_package_is_said_before_training(tmp_path, monkeypatch):
 
 
 def expected_windows(iterations, validations):
-    def curve(numbers, key, where):
-        return [(i, pytest.approx(numbers(i)[key])) for i in where]
+    def curve(values_of, key, where):
+        return [(i, pytest.approx(values_of(i)[key])) for i in where]
 
     return {
         "loss": {
             "title": "Train & Val Losses",
-            "Train-Loss": curve(train_numbers, "mean_loss", iterations),
-            "Val-Loss": curve(validation_numbers, "loss", validations),
+            "Train-Loss": curve(train_values, "mean_loss", iterations),
+            "Val-Loss": curve(validation_values, "loss", validations),
         },
         "accuracy": {
             "title": "Train & Val Accuracies",
-            "trainTop3": curve(train_numbers, "mean_top3", iterations),
-            "valTop3": curve(validation_numbers, "top3", validations),
-            "trainTop1": curve(train_numbers, "mean_top1", iterations),
-            "valTop1": curve(validation_numbers, "top1", validations),
+            "trainTop3": curve(train_values, "mean_top3", iterations),
+            "valTop3": curve(validation_values, "top3", validations),
+            "trainTop1": curve(train_values, "mean_top1", iterations),
+            "valTop1": curve(validation_values, "top1", validations),
         },
     }
 
@@ -404,23 +406,23 @@ def wait_for(condition) -> None:
 
 
 def test_windows_and_curves(port):
-    """One update after the other, so that curves are made, added to and made again."""
+    """The updates come one after the other, so that curves are created, extended and replaced."""
     monitor = VisdomMonitor(server="localhost", port=port, env="a/b run")
     for iteration in (20, 40, 60):
         sent = monitor.sent
-        monitor.train(train_numbers(iteration))
+        monitor.train(train_values(iteration))
         wait_for(lambda sent=sent: monitor.sent > sent)
         if iteration >= 40:
-            monitor.validation(validation_numbers(iteration))
+            monitor.validation(validation_values(iteration))
     monitor.close()
     assert drawn(port, "a_b run") == expected_windows((20, 40, 60), (40, 60))
 
 
 def test_history_of_a_resumed_run_is_drawn_too(port):
-    history = [{"event": "train"} | train_numbers(20), {"event": "validation"} | validation_numbers(20)]
+    history = [{"event": "train"} | train_values(20), {"event": "validation"} | validation_values(20)]
     monitor = VisdomMonitor(server="http://localhost", port=port, env="resumed", history=history)
-    monitor.train(train_numbers(40))
-    monitor.validation(validation_numbers(40))
+    monitor.train(train_values(40))
+    monitor.validation(validation_values(40))
     monitor.close()
     assert drawn(port, "resumed") == expected_windows((20, 40), (20, 40))
 
@@ -433,13 +435,13 @@ def test_a_restarted_server_gets_everything_back(tmp_path, capfd):
     with visdom_server(number, tmp_path / "first"):
         monitor.grid(20, picture(0))
         monitor.confusion(20, MATRIX, CLASSES)
-        monitor.train(train_numbers(20))
+        monitor.train(train_values(20))
         wait_for(lambda: not monitor.waiting and monitor.sent)
-    monitor.validation(validation_numbers(20))  # nobody is there
+    monitor.validation(validation_values(20))  # while no server runs
     wait_for(lambda: monitor.warned)
     with visdom_server(number, tmp_path / "second"):
-        monitor.train(train_numbers(40))
-        monitor.validation(validation_numbers(40))
+        monitor.train(train_values(40))
+        monitor.validation(validation_values(40))
         monitor.close()
         assert drawn(number, "run") == expected_windows((20, 40), (20, 40))
         assert window_content(number, "run", "grid") and window_content(number, "run", "confusion")
@@ -450,8 +452,8 @@ def test_closed_port_costs_one_warning(capfd):
     number = free_port()
     monitor = VisdomMonitor(server="http://localhost", port=number, env="run")
     for iteration in range(5):
-        monitor.train(train_numbers(iteration))
-        monitor.validation(validation_numbers(iteration))
+        monitor.train(train_values(iteration))
+        monitor.validation(validation_values(iteration))
         time.sleep(0.05)
     monitor.close()
     lines = capfd.readouterr().err.splitlines()
@@ -462,40 +464,40 @@ def test_closed_port_costs_one_warning(capfd):
 @pytest.mark.parametrize(
     "greeting", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n", b"HTTP/1.1 500 No\r\n\r\n"]
 )
-def test_a_server_that_does_not_answer_stops_nobody(monkeypatch, capfd, greeting):
-    """It accepts and is silent, or stops in the middle of an answer, or answers with an error."""
+def test_a_server_that_does_not_answer_does_not_stop_the_training(monkeypatch, capfd, greeting):
+    """It accepts and is silent, stops in the middle of an answer, or answers with an error."""
     monkeypatch.setattr(VisdomMonitor, "TIMEOUT_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monitor = VisdomMonitor(server="http://127.0.0.1", port=silent.getsockname()[1], env="run")
-        monitor.train(train_numbers(20))
+        monitor.train(train_values(20))
         silent.settimeout(60)
         connection, _ = silent.accept()
         with connection:
             connection.sendall(greeting)
             for iteration in range(40, 200, 20):
-                monitor.train(train_numbers(iteration))
-                monitor.validation(validation_numbers(iteration))
+                monitor.train(train_values(iteration))
+                monitor.validation(validation_values(iteration))
             monitor.close()
     assert capfd.readouterr().err.count("warning: no Visdom") == 1
 
 
 def test_a_silent_server_is_not_waited_for(capfd, monkeypatch):
-    """It has accepted and reads nothing, while a thousand news are left; of the pictures the newest waits."""
+    """It accepts but reads nothing, while a thousand updates come; of the pictures, only the newest is kept."""
     monkeypatch.setattr(VisdomMonitor, "TIMEOUT_SECONDS", 30.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monitor = VisdomMonitor(server="http://127.0.0.1", port=silent.getsockname()[1], env="run")
-        monitor.train(train_numbers(20))
+        monitor.train(train_values(20))
         silent.settimeout(60)
         connection, _ = silent.accept()
         with connection:
             for iteration in range(40, 2041, 2):
-                monitor.train(train_numbers(iteration))
-                monitor.validation(validation_numbers(iteration))
+                monitor.train(train_values(iteration))
+                monitor.validation(validation_values(iteration))
                 monitor.grid(iteration, picture(iteration % 7))
                 monitor.confusion(iteration, MATRIX, CLASSES)
-            assert monitor.sent == 0 and not monitor.warned, "all of it while the first request was still unanswered"
+            assert monitor.sent == 0 and not monitor.warned, "the first request has not been answered yet"
             assert monitor.waiting == {"curves", "grid", "confusion"}
-            assert {name: told[0] for name, told in monitor.pictures.items()} == {"grid": 2040, "confusion": 2040}
+            assert {name: last[0] for name, last in monitor.pictures.items()} == {"grid": 2040, "confusion": 2040}
             assert monitor.curves.points()["Train-Loss"][-1][0] == 2040
         monkeypatch.setattr(VisdomMonitor, "TIMEOUT_SECONDS", 0.1)
         monitor.close()
@@ -523,19 +525,19 @@ def test_many_classes_are_reduced_to_the_commonest_mistakes(port):
     monitor.confusion(20, matrix, classes)
     monitor.close()
     text = window_content(port, "many", "confusion")
-    assert text.split("<br>")[1:] == ["&lt;3&gt; taken for &lt;1&gt;: 30", "&lt;7&gt; taken for &lt;9&gt;: 12"]
+    assert text.split("<br>")[1:] == ["&lt;3&gt; predicted as &lt;1&gt;: 30", "&lt;7&gt; predicted as &lt;9&gt;: 12"]
 
 
 def test_a_server_with_login(tmp_path, capfd):
-    """Without a name, Visdom's client draws nothing and says nothing; so it is said here."""
+    """Without a user name, Visdom's client silently draws nothing; the monitor warns."""
     number = free_port()
     (tmp_path / ".visdom").mkdir()
     secrets = {"VISDOM_USERNAME": "ann", "VISDOM_PASSWORD": "pass", "VISDOM_COOKIE": "some cookie"}
     with visdom_server(number, tmp_path, "-enable_login", VISDOM_USE_ENV_CREDENTIALS="1", **secrets):
         for login in ({}, {"username": "ann", "password": "other"}, {"username": "ann", "password": "pass"}):
             monitor = VisdomMonitor(server="http://localhost", port=number, env="run", **login)
-            monitor.train(train_numbers(20))
-            monitor.validation(validation_numbers(20))
+            monitor.train(train_values(20))
+            monitor.validation(validation_values(20))
             monitor.close()
         assert drawn(number, "run", **login) == expected_windows((20,), (20,))
     lines = capfd.readouterr().err.splitlines()

@@ -1,4 +1,4 @@
-"""curves.html, read as its reader does: values off the axes of its drawings."""
+"""curves.html, read as a person reads it: values are read from the axes of its drawings."""
 
 import base64
 import html
@@ -14,7 +14,7 @@ from twostream.pages.charts import ticks
 
 
 def points_of_page(text: str) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """{figure: {curve: [(iteration, value), ...]}}, from the curves' places between the numbers at the axes."""
+    """{figure: {curve: [(iteration, value), ...]}}, from the positions of the curves between the labels of the axes."""
     figures = {}
     for section in re.findall(r"<section>(.*?)</section>", text, re.DOTALL):
         drawing = re.search(r'<svg viewBox="0 0 \d+ \d+" role="img" aria-label="([^"]*)">.*?</svg>', section)
@@ -45,21 +45,21 @@ def _number(text: str) -> float:
     return float(text.rstrip("kM")) * {"k": 1e3, "M": 1e6}.get(text[-1], 1)
 
 
-def numbers(iteration: int, **other) -> dict:
-    values = {"loss": 5 / iteration, "top1": 0.5, "top3": 0.75, "seconds": 0.25, "data_seconds": 0.05}
+def values(iteration: int, **changed) -> dict:
+    last = {"loss": 5 / iteration, "top1": 0.5, "top3": 0.75, "seconds": 0.25, "data_seconds": 0.05}
     return (
         {"event": "train", "iteration": iteration, "images": 8, "learning_rate": 5e-4, "seconds_left": 7260.0}
-        | values
-        | {f"mean_{name}": value for name, value in values.items()}
-        | other
+        | last
+        | {f"mean_{name}": value for name, value in last.items()}
+        | changed
     )
 
 
-def test_every_figure_shows_its_numbers(tmp_path):
-    history = [numbers(k) for k in range(1000, 9000, 1000)]
+def test_every_figure_shows_its_values(tmp_path):
+    history = [values(k) for k in range(1000, 9000, 1000)]
     history.append({"event": "validation", "iteration": 8000, "loss": 0.003, "top1": 0.25, "top3": 0.6})
     page = PageMonitor(tmp_path, history=history)
-    page.train(numbers(9000))
+    page.train(values(9000))
     figures = points_of_page((tmp_path / "curves.html").read_text())
     expected = {
         "Train & Val Losses": {"Train-Loss": 5 / 9000, "Val-Loss": 0.003},
@@ -80,11 +80,11 @@ def test_every_figure_shows_its_numbers(tmp_path):
     assert [y for _, y in trained] == pytest.approx([5 / k for k in range(1000, 10_000, 1000)], abs=2e-5)
 
 
-def test_it_needs_nothing_else(tmp_path):
-    """No script, no other file; class names are text; pictures are inside."""
+def test_the_page_needs_no_other_file(tmp_path):
+    """It has no scripts and refers to no other file; class names are escaped; pictures are part of it."""
     run_dir = tmp_path / "<script>alert(1)</script>".replace("/", "_")
     run_dir.mkdir()
-    page = PageMonitor(run_dir, history=[numbers(20)])
+    page = PageMonitor(run_dir, history=[values(20)])
     picture = np.full((30, 50, 3), (200, 30, 90), np.uint8)
     page.grid(20, picture)
     page.confusion(20, np.array([[1, 2], [0, 4]]), ("<img src=x>", "a & b"))
@@ -101,7 +101,7 @@ def test_it_needs_nothing_else(tmp_path):
     assert np.abs(decoded[0] - picture).max() < 8  # what JPEG costs
     brightness = decoded[1].sum(axis=2)
     assert brightness[1, 1] > brightness[0, 1] > brightness[0, 0] > brightness[1, 0]  # 1, 2/3, 1/3, 0 of their rows
-    assert re.search(r"<td>&lt;img src=x&gt;</td><td>a &amp; b</td><td class=\"number\">2</td>", text)
+    assert re.search(r"&lt;img src=x&gt;</th><td>a &amp; b</td><td class=\"number\">2</td>", text)
 
 
 def test_when_it_is_written(tmp_path, monkeypatch):
@@ -111,16 +111,16 @@ def test_when_it_is_written(tmp_path, monkeypatch):
     def last_iteration() -> int:
         return int(re.search(r"<p>iteration (\d+)", path.read_text())[1])
 
-    page.train(numbers(20))
+    page.train(values(20))
     assert last_iteration() == 20 and "2 h 1 min left" in path.read_text() and "refresh" in path.read_text()
-    page.train(numbers(40))
-    assert last_iteration() == 20, "not at every number"
+    page.train(values(40))
+    assert last_iteration() == 20, "not at every iteration"
     page.validation({"iteration": 40, "loss": 1.0, "top1": 0.5, "top3": 0.5})
     assert last_iteration() == 40
     monkeypatch.setattr(PageMonitor, "PAUSE_SECONDS", 0.0)
-    page.train(numbers(60))
+    page.train(values(60))
     assert last_iteration() == 60
-    page.train(numbers(80))
+    page.train(values(80))
     page.close()
     assert last_iteration() == 80 and "ended" in path.read_text() and "refresh" not in path.read_text()
     assert [file.name for file in tmp_path.iterdir()] == ["curves.html"]
@@ -130,11 +130,11 @@ def test_with_nothing_one_point_and_many(tmp_path):
     page = PageMonitor(tmp_path)
     page.close()
     assert points_of_page((tmp_path / "curves.html").read_text()) == {}
-    page.train(numbers(7))
+    page.train(values(7))
     page.close()
     figures = points_of_page((tmp_path / "curves.html").read_text())
     assert figures["Images per second"]["images/s"] == [(pytest.approx(7), pytest.approx(32, abs=0.1))]
-    page = PageMonitor(tmp_path, history=[numbers(k) for k in range(1, 30_000)])
+    page = PageMonitor(tmp_path, history=[values(k) for k in range(1, 30_000)])
     page.close()
     text = (tmp_path / "curves.html").read_text()
     assert all(len(curve) <= 1000 for figure in points_of_page(text).values() for curve in figure.values())

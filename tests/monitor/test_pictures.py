@@ -1,4 +1,4 @@
-"""Pictures of monitors: the colour wheel, the grid of inputs, the map of a confusion matrix."""
+"""Pictures for monitors: the flow wheel, the grid of inputs, the map of a confusion matrix."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from twostream.monitor.pictures import CAPTION_HEIGHT, clip_grid, confusion_map
     ],
 )  # fmt: skip
 def test_hue_is_direction_and_strength_is_speed(motion, colour):
-    """Pixels of motion (right, down) of a bound of 20 -> HSV's hue of that angle, saturation the root of the speed."""
+    """Motion (right, down) in pixels with a bound of 20: its angle is the hue, the root of its length the saturation."""
     image = FlowCoding(bound=20).encode(np.full((2, 3, 2), motion, np.float32))
     colours = flow_colours(image[None])
     assert colours.shape == (1, 2, 3, 3) and colours.dtype == np.uint8
@@ -42,8 +42,8 @@ def test_every_pixel_of_every_clip_is_in_the_grid(num, length, size, scale, in_r
     height, width = grid.shape[0] / -(-num // in_row), grid.shape[1] / in_row
     for number, clip in enumerate(inputs):
         y, x = int(number // in_row * height) + CAPTION_HEIGHT, int(number % in_row * width)
-        for place, frame in enumerate(clip):
-            shown = grid[y : y + side : scale, x + place * side : x + (place + 1) * side : scale]
+        for index, frame in enumerate(clip):
+            shown = grid[y : y + side : scale, x + index * side : x + (index + 1) * side : scale]
             assert np.array_equal(shown, frame)
     assert (grid[:CAPTION_HEIGHT] < 200).any(), "a caption"
 
@@ -57,11 +57,11 @@ def test_flow_is_shown_in_colours():
     still = np.full((1, 1, 32, 32, 3), 128, np.uint8)
     grid = clip_grid(still, ["x"], modality="flow")
     assert (grid[CAPTION_HEIGHT : CAPTION_HEIGHT + 128, :128] == 255).all()
-    assert (grid[-1] < 255).all(), "so that its end can be seen"
+    assert (grid[-1] < 255).all(), "the background is not white"
 
 
 def test_the_map_shows_shares_of_rows():
     colours = confusion_map(np.array([[2, 2, 0], [0, 100, 0], [0, 0, 0]])).astype(int)
     brightness = colours.sum(axis=2)
     assert brightness[0, 0] == brightness[0, 1] < brightness[1, 1]
-    assert (colours[2] == colours[0, 2]).all(), "a class without clips is as dark as one never taken for another"
+    assert (colours[2] == colours[0, 2]).all(), "a class without clips is as dark as a mistake that was never made"

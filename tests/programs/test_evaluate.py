@@ -228,7 +228,7 @@ def test_several_runs_of_a_type_are_listed_and_can_be_chosen(run_program, save_r
     [
         (["--input_types=rgb,tvl1"], "no run of tvl1"),
         (["--runs=one,other"], "no run of farneback other"),
-        (["--split=test"], "one has no scores of split 'test': run test.py first"),
+        (["--split=test"], "one has no scores of split 'test': run twostream test first"),
         (["--test_iteration=7"], "scores_val_000007.npz: there is no such file; run twostream test first"),
     ],
 )

@@ -1,13 +1,13 @@
-"""pretrained/fetch.py, without a network: files are served by their own addresses."""
+"""twostream fetch, without a network: the URLs are those of local files."""
 
 import pytest
 import torch
 
-from pretrained import fetch
 from tests.conftest import REPOSITORY
 from twostream.models.backbones import BACKBONES
 from twostream.models.network import build_model
 from twostream.models.weights import find_pretrained
+from twostream.programs import fetch
 from twostream.stream import StreamConfig
 
 
@@ -28,7 +28,7 @@ def test_another_file_is_refused_and_not_kept(run_program, tmp_path):
 
 
 def test_every_network_has_a_file_that_training_finds(tmp_path):
-    """torchvision's names end in the first digits of the SHA-256, so what is written down here can be compared."""
+    """torchvision's file names end in the first digits of the SHA-256, so the table of checksums can be compared with them."""
     files = fetch.weight_files()
     assert files.keys() == BACKBONES.keys()
     for network, file in files.items():
@@ -55,7 +55,7 @@ def test_unknown_network(run_program, tmp_path):
 
 @pytest.fixture(scope="module")
 def reducedfc(tmp_path_factory):
-    """A file with the tensors of vgg16_reducedfc.pth, under its layer numbers."""
+    """A file with the tensors of vgg16_reducedfc.pth, named by their layer numbers."""
     base = build_model(StreamConfig("rgb", "vgg16_reducedfc", ("a", "b"), 300)).backbone.conv_base.state_dict()
     path = tmp_path_factory.mktemp("mirror") / "copy.pth"
     torch.save(base, path)
@@ -69,7 +69,7 @@ def test_file_without_published_checksum_is_checked_by_its_tensors(run_program, 
     assert (tmp_path / "vgg16_reducedfc.pth").exists()
 
 
-def test_damaged_file_that_is_there_is_named(run_program, tmp_path):
+def test_a_damaged_file_is_named(run_program, tmp_path):
     (tmp_path / "vgg16_reducedfc.pth").write_text("<html>not found</html>")
     result = run_program("pretrained/fetch.py", "vgg16_reducedfc", "--folder", tmp_path)
     assert result.returncode == 3 and "vgg16_reducedfc.pth" in result.stderr

@@ -1,4 +1,4 @@
-"""Spelling of flags, values, and how a program ends."""
+"""How flags may be spelled, which values they take, and how a program ends."""
 
 import argparse
 import signal
@@ -19,7 +19,7 @@ def parse(*words):
 @pytest.mark.parametrize(
     ("words", "name", "value"),
     [
-        # Every spelling of 2D-kinectics and of its README.
+        # All spellings of 2D-kinectics and of its README.
         (["--input=farneback"], "input_type", "farneback"),
         (["--input", "farneback"], "input_type", "farneback"),
         (["-i", "farneback"], "input_type", "farneback"),
@@ -99,7 +99,7 @@ def test_defaults_are_those_of_2d_kinectics():
         ["--stepvalues=1.5"], ["--resume=maybe"], ["--visdom", "sometimes"], ["--input_size=0"],
     ],
 )  # fmt: skip
-def test_refused_words(words, capsys):
+def test_refused_values(words, capsys):
     with pytest.raises(SystemExit) as caught:
         parse(*words)
     assert caught.value.code == 2
@@ -123,8 +123,8 @@ def test_numbers_refused():
         options.numbers("a,b")
 
 
-def test_other_words_stay_as_they_are():
-    """A value may look like a flag of another program, or hold any characters."""
+def test_other_words_are_not_changed():
+    """A value may look like a flag of another program, or contain any characters."""
     args = parse("--save_root", "a=b", "--dataset", "x-y=z\n")
     assert (args.save_root, args.dataset) == (Path("a=b"), "x-y=z\n")
 
@@ -139,13 +139,13 @@ def test_other_words_stay_as_they_are():
         ("raise OSError(28, 'No space left on device', 'f')", 4, "No space left on device: 'f'"),
         ("raise MemoryError", 4, "MemoryError"),
         ("raise RuntimeError('CUDA out of memory. Tried to allocate 2 GiB. GPU 0')", 4, "--batch_size"),
-        ("raise RuntimeError('no fault of the machine')", 1, "Traceback"),
+        ("raise RuntimeError('a bug')", 1, "Traceback"),
         ("raise KeyboardInterrupt", 130, "interrupted"),
         ("import os; os.kill(os.getpid(), 15)", 143, "interrupted"),
         ("import os; os.kill(os.getpid(), 1)", 143, "interrupted"),
         ("import atexit, os; atexit.register(os.kill, os.getpid(), 15)", 0, ""),
         ("raise SystemExit(2)", 2, ""),
-        ("raise ZeroDivisionError", 1, "Traceback"),  # a fault of ours is seen as one
+        ("raise ZeroDivisionError", 1, "Traceback"),  # a bug keeps its traceback
         (r"print('\udcff')", 0, ""),
     ],
 )
@@ -159,10 +159,10 @@ def test_exit_codes(statement, code, words):
 
 @pytest.fixture
 def last_words(capsys):
-    """error -> the one line that a program prints which ends with it, and with exit code 4."""
+    """last_words(error) -> the only line that a program prints if this error ends it; the exit code is 4."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
 
-    def say(error: Exception) -> str:
+    def run(error: Exception) -> str:
         def fail():
             raise error
 
@@ -172,7 +172,7 @@ def last_words(capsys):
         assert caught.value.code == 4 and text.count("\n") == 1 and "Traceback" not in text
         return text
 
-    yield say
+    yield run
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
@@ -192,15 +192,15 @@ WRAPPED = (
     (RuntimeError("unable to mmap 90 bytes from file </torch_7_1_0>: Cannot allocate memory (12)"), "(12): "),
 ])  # fmt: skip
 def test_too_little_shared_memory(error, words, last_words):
-    """One line with the remedy; the texts are torch's."""
+    """One line that says what to do. The texts of the errors are torch's."""
     text = last_words(error)
     for part in (words, "--workers", "--batch_size", "/dev/shm has ", "--shm-size"):
         assert part in text
 
 
 @pytest.mark.parametrize("error, words", [
-    (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), "pid(s) 7) exited unexpectedly; take"),
-    (OSError(WRAPPED.format("OSError", "[Errno 5] Input/output error: 'a.jpg'")), "Input/output error: 'a.jpg'; mend it"),
+    (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), "pid(s) 7) exited unexpectedly; use"),
+    (OSError(WRAPPED.format("OSError", "[Errno 5] Input/output error: 'a.jpg'")), "Input/output error: 'a.jpg'; fix this"),
 ])  # fmt: skip
 def test_faults_in_loader_processes(error, words, last_words):
     assert words in last_words(error)

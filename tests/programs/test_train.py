@@ -1,4 +1,4 @@
-"""train.py as its user runs it, on the toy world: resuming bit for bit, and every way out."""
+"""twostream train as users run it, on the toy videos: resuming bit for bit, and every way to end."""
 
 import itertools
 import json
@@ -53,7 +53,7 @@ def train(run_here, toy_root):
 
 @pytest.fixture(scope="module")
 def undisturbed(toy_root, tmp_path_factory):
-    """Folder of runs with one of 6 iterations; --resume with nothing to resume from starts afresh."""
+    """Folder of runs, with a run of 6 iterations; with nothing to resume from, --resume starts a run."""
     save_root = tmp_path_factory.mktemp("undisturbed")
     words = [f"--root={toy_root}", f"--save_root={save_root}", *SMALL, "--val_interval=3", "--workers=0"]
     command = [sys.executable, "train.py", *words, "--max_iterations=6", "--resume=auto"]
@@ -63,7 +63,7 @@ def undisturbed(toy_root, tmp_path_factory):
 
 
 def losses(run_dir):
-    """log.jsonl without times, which differ from run to run."""
+    """The entries of log.jsonl without times, which differ from run to run."""
     return [{key: value for key, value in entry.items() if "seconds" not in key} for entry in read_log(run_dir)]
 
 
@@ -81,7 +81,7 @@ def assert_same_run(save_root, reference):
 
 
 def assert_refused(result, code, *words):
-    """One line, which holds these words."""
+    """The program ended with this exit code and one line that contains these words."""
     assert result.returncode == code, result.stderr
     lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and result.stderr.strip().endswith(lines[0]), result.stderr
@@ -92,7 +92,7 @@ def assert_refused(result, code, *words):
 # ------------------------------------------------------------------------------------------------------ resume
 
 
-def test_what_a_run_leaves(undisturbed):
+def test_files_of_a_run(undisturbed):
     run_dir = undisturbed / RGB_RUN
     assert sorted(path.name for path in run_dir.iterdir()) == [
         "checkpoint_000003.pth", "checkpoint_000006.pth", "confusion.json", "curves.html", "log.jsonl", "run.lock",
@@ -101,7 +101,7 @@ def test_what_a_run_leaves(undisturbed):
     events = [(entry["event"], entry["iteration"]) for entry in read_log(run_dir)]
     assert events == [("train", 1), ("train", 2), ("train", 3), ("validation", 3),
                       ("train", 4), ("train", 5), ("train", 6), ("validation", 6)]  # fmt: skip
-    # 33 frames of 4 videos at step 6: 6 clips each; an epoch is 6 batches of 4.
+    # 4 videos of 33 frames at step 6 have 6 clips each; an epoch is 6 batches of 4.
     assert [e["epoch"] for e in read_log(run_dir) if e["event"] == "train"] == [0, 0, 0, 0, 0, 1]
     text = (run_dir / "train.log").read_text()
     assert "24 training clips, 4 validation clips" in text and "\nbatch_size: 4\n" in text
@@ -112,8 +112,8 @@ def test_what_a_run_leaves(undisturbed):
     assert [match[0] for match in validations] == ["3", "6"]
 
 
-def test_a_stopped_run_goes_on_as_if_nothing_had_been(train, undisturbed, tmp_path):
-    """Visdom is asked for, and nobody answers: one warning, and no other number."""
+def test_a_stopped_run_continues_bit_for_bit(train, undisturbed, tmp_path):
+    """Visdom is on, but no server answers: there is one warning, and the values are the same."""
     assert train(tmp_path, "--max_iterations=3").returncode == 0
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -124,12 +124,12 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(train, undisturbed, tmp_pa
     assert result.stderr.count("warning") == 1 and "Visdom" in result.stderr
     assert_same_run(tmp_path, undisturbed)
 
-    again = train(tmp_path, "--max_iterations=6", "--resume")
-    assert again.returncode == 0 and "nothing to do" in again.stdout
+    finished = train(tmp_path, "--max_iterations=6", "--resume")
+    assert finished.returncode == 0 and "nothing to do" in finished.stdout
 
 
-def test_twenty_runs_that_are_stopped_go_on_as_if_nothing_had_been(run_program):
-    """By SIGKILL at random moments and in saves, SIGTERM and SIGUSR1; without and with loader processes."""
+def test_twenty_stopped_runs_continue_bit_for_bit(run_program):
+    """Stopped by SIGKILL at random moments and in saves, by SIGTERM and SIGUSR1; with and without loader processes."""
     result = run_program("tests/training_kills.py", "--trials=20", "--seed=2", timeout=1800)
     tally = Tally(*map(int, re.findall(r"^\| .* \| (\d+) \|$", result.stdout, re.MULTILINE)))
     assert (tally.trials, tally.programs) == (20, 1)
@@ -140,7 +140,7 @@ def test_twenty_runs_that_are_stopped_go_on_as_if_nothing_had_been(run_program):
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [4, 7, 9])
 def test_a_run_under_timeout(toy_root, tmp_path, seconds):
-    """Whenever it comes: it ends in time by itself, and can be started again."""
+    """Whenever the signal comes, the run ends by itself in time, and can be resumed."""
     words = [f"--root={toy_root}", f"--save_root={tmp_path}", *TINY, "--workers=2", "--resume=auto"]
     for limit, code in ((seconds, 143), (600, 0)):
         iterations = ["--max_iterations=100000"] if code else ["--max_iterations=1"]
@@ -152,7 +152,7 @@ def test_a_run_under_timeout(toy_root, tmp_path, seconds):
 
 
 def copy_of(undisturbed, save_root, *iterations):
-    """The undisturbed run's folder with these checkpoints, which must not be written into."""
+    """A copy of the undisturbed run with these checkpoints only, which must not be written to."""
     run_dir = save_root / RGB_RUN
     shutil.copytree(undisturbed / RGB_RUN, run_dir, ignore=shutil.ignore_patterns("*.pth"))
     for iteration in iterations:
@@ -160,7 +160,7 @@ def copy_of(undisturbed, save_root, *iterations):
     return run_dir
 
 
-def test_a_validation_that_is_stopped_is_made_up_for(toy_root, train, undisturbed, tmp_path):
+def test_a_stopped_validation_is_repeated(toy_root, train, undisturbed, tmp_path):
     words = [f"--root={toy_root}", f"--save_root={tmp_path}", *SMALL, "--val_interval=3", "--workers=2"]
     process = subprocess.Popen(
         [sys.executable, "train.py", *words, "--max_iterations=6"], cwd=REPOSITORY, process_group=0, text=True,
@@ -170,7 +170,7 @@ def test_a_validation_that_is_stopped_is_made_up_for(toy_root, train, undisturbe
         while not (tmp_path / RGB_RUN / "checkpoint_000003.pth").exists():
             assert process.poll() is None
             time.sleep(0.002)
-        os.killpg(process.pid, signal.SIGTERM)  # also the loader processes, as `timeout` and Slurm do
+        os.killpg(process.pid, signal.SIGTERM)  # to the loader processes too, as `timeout` and Slurm send it
         error = process.communicate(timeout=120)[1]
     finally:
         process.kill()
@@ -180,7 +180,7 @@ def test_a_validation_that_is_stopped_is_made_up_for(toy_root, train, undisturbe
     assert_same_run(tmp_path, undisturbed)
 
 
-def test_a_validation_that_was_saved_but_not_logged(train, undisturbed, tmp_path):
+def test_a_validation_that_was_saved_but_not_logged_is_logged(train, undisturbed, tmp_path):
     log = copy_of(undisturbed, tmp_path, 3) / "log.jsonl"
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:3]))
     assert [entry["event"] for entry in read_log(log.parent)] == ["train"] * 3
@@ -188,8 +188,8 @@ def test_a_validation_that_was_saved_but_not_logged(train, undisturbed, tmp_path
     assert_same_run(tmp_path, undisturbed)
 
 
-def test_a_full_disk_costs_no_more_than_the_iterations_since(toy_root, train, undisturbed, tmp_path):
-    """A limit on the size of files stands for it. All iterations are done and logged, and can be done again."""
+def test_a_full_disk_loses_only_the_iterations_since_the_last_save(toy_root, train, undisturbed, tmp_path):
+    """A limit on the size of files stands for a full disk. The iterations that were not saved are repeated."""
     run_dir = copy_of(undisturbed, tmp_path, 3)
     words = [f"--root={toy_root}", f"--save_root={tmp_path}", *SMALL, "--save_interval=1", "--workers=0", "--resume"]
     result = subprocess.run(
@@ -213,7 +213,7 @@ def test_two_trainings_in_one_folder(run_program, toy_root, undisturbed, tmp_pat
     assert_refused(result, 4, "another training", RGB_RUN, f"pid {os.getpid()}, since 20")
 
 
-def test_the_first_signal_is_taken_down_and_the_second_obeyed():
+def test_the_first_signal_is_noted_and_the_second_ends_the_program():
     before = [signal.getsignal(number) for number in Stop.SIGNALS]
     for number in Stop.SIGNALS:
         with Stop() as stop:
@@ -228,7 +228,7 @@ def test_the_first_signal_is_taken_down_and_the_second_obeyed():
     assert [signal.getsignal(number) for number in Stop.SIGNALS] == before
 
 
-def test_loaders_begin_deaf():
+def test_loader_processes_ignore_the_signals():
     class Loader:
         def __iter__(self):
             return iter(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
@@ -243,7 +243,7 @@ def test_an_existing_run_is_not_overwritten(train, undisturbed):
 
 @pytest.fixture
 def here(toy_root, tmp_path, monkeypatch, capsys):
-    """Run train.py in this process, which saves the seconds of its start -> what it printed."""
+    """here(*words) -> output of the program, run in this process, which saves the seconds of a start."""
 
     def run(*words, root=toy_root):
         words = [f"--root={root}", f"--save_root={tmp_path}", "--workers=0", "--device=cpu", *words]
@@ -261,7 +261,7 @@ def here(toy_root, tmp_path, monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def tiny(toy_root, tmp_path_factory):
-    """Folder of runs with a tiny one of 6 iterations."""
+    """Folder of runs, with a tiny run of 6 iterations."""
     save_root = tmp_path_factory.mktemp("tiny")
     words = [f"--root={toy_root}", f"--save_root={save_root}", *TINY, "--val_interval=3", "--workers=0"]
     command = [sys.executable, "train.py", *words, "--max_iterations=6", "--device=cpu"]
@@ -271,14 +271,14 @@ def tiny(toy_root, tmp_path_factory):
 
 @pytest.fixture
 def resumed(here, tiny, tmp_path):
-    """Resume the tiny run, which is done -> what it printed."""
+    """resumed(*words) -> output of resuming the tiny run, which is finished."""
     shutil.copytree(tiny / "tiny", tmp_path / "tiny")
     return lambda *words, **root: here(*TINY, "--resume", *words, **root)
 
 
 def rows_of_flags():
-    """The table of --resume in the help: first words of a row -> its flags."""
-    table = re.search(r"Flags given otherwise than before:\n(.*?\n)\n", train_program.__doc__, re.DOTALL)[1]
+    """The table of --resume in the help: first column -> flags of the row."""
+    table = re.search(r"a flag that differs from the original run:\n(.*?\n)\n", train_program.__doc__, re.DOTALL)[1]
     rows = re.findall(r"^  (\w.{21})(.*\n(?: {24}.*\n)*)", table, re.MULTILINE)
     return {name.strip(): re.findall(r"--(\w+)", re.sub(r"\(.*?\)", "", flags)) for name, flags in rows}
 
@@ -289,7 +289,7 @@ ELSEWHERE = {
     "visdom_server": "http://nowhere", "visdom_port": 9, "tensorboard": True, "pretrained": True, "global_models_dir": "nowhere",
     "init_from": "none.pth", "start_iteration": 3, "dataset": "other",
 }  # fmt: skip
-"""flag -> a value that a run may go on with"""
+"""flag -> a value with which the run may be resumed"""
 
 CHANGES = {"lr": "0.01", "stepvalues": "5", "gamma": "0.5", "momentum": "0.5", "weight_decay": "0.1", "dropout": "0.1",
            "mirror": "True", "schedule": "cosine", "warm_up": "3", "amp": "bf16", "clip_norm": "5",
@@ -301,13 +301,13 @@ REFUSED = {"arch": "vgg16", "input_type": "farneback", "seq_len": "3", "gap": "2
            "class_balance": "True", "lr_batch_size": "8", "sync_bn": "True"}  # fmt: skip
 
 
-def test_every_flag_stands_in_one_row_of_the_table():
+def test_every_flag_is_in_one_row_of_the_table():
     flags = {action.dest for action in build_parser()._actions} - {"help"}
     rows = rows_of_flags()
     assert sorted(itertools.chain(*rows.values())) == sorted(flags)
-    assert set(rows["by --allow_change"]) == set(CHANGES) == set(MAY_CHANGE)
-    assert set(rows["refused"]) == {*REFUSED, "flow", "flow_preset", "bound"}  # these: test_online_flow.py
-    assert {*rows["go on as they are"], *rows["have no effect"]} == set(ELSEWHERE) - {"dataset"}
+    assert set(rows["needs --allow_change"]) == set(CHANGES) == set(MAY_CHANGE)
+    assert set(rows["refused"]) == {*REFUSED, "flow", "flow_preset", "bound"}  # flow: see test_online_flow.py
+    assert {*rows["accepted"], *rows["ignored"]} == set(ELSEWHERE) - {"dataset"}
 
 
 @pytest.mark.parametrize("flag, value", ELSEWHERE.items())
@@ -317,8 +317,8 @@ def test_flags_that_may_change(resumed, flag, value):
 
 
 @pytest.mark.parametrize("flag, value", CHANGES.items())
-def test_flags_that_may_change_when_it_is_said(resumed, flag, value):
-    with pytest.raises(BadInputError, match=rf"{flag} = .*, asked is .*: .* or add --allow_change={flag}$"):
+def test_flags_that_may_change_if_allowed(resumed, flag, value):
+    with pytest.raises(BadInputError, match=rf"{flag} = .*, now .*: .* or add --allow_change={flag}$"):
         resumed("--max_iterations=6", f"--{flag}={value}")
     text = resumed("--max_iterations=6", f"--{flag}={value}", f"--allow_change={flag}")
     assert f"changed after iteration 6: {flag} = " in text
@@ -329,10 +329,8 @@ OTHER_NETWORKS = [("arch", name) for name in BACKBONES if name not in ("squeezen
 
 @pytest.mark.parametrize("flag, value", [*REFUSED.items(), *OTHER_NETWORKS])
 def test_flags_that_may_not_change(resumed, flag, value):
-    """In one line, whatever else differs with the flag."""
-    with pytest.raises(
-        BadInputError, match=rf"checkpoint_000006.pth was trained with .*{flag} = .*, asked is {value}"
-    ) as e:
+    """The error is one line, whatever else differs along with the flag."""
+    with pytest.raises(BadInputError, match=rf"checkpoint_000006.pth was trained with .*{flag} = .*, now {value}") as e:
         resumed("--max_iterations=6", f"--{flag}={value}", f"--allow_change={','.join(MAY_CHANGE)}")
     assert "\n" not in str(e.value) and len(str(e.value)) < 600 and "--init_from" in str(e.value)
 
@@ -355,16 +353,16 @@ def test_another_number_of_threads(resumed):
     )
 
 
-def test_a_rate_that_was_changed_holds_from_there_on(train, undisturbed, tmp_path):
-    """And the newest checkpoint, which is cut, makes room for the one before."""
+def test_a_changed_rate_is_used_from_there_on(train, undisturbed, tmp_path):
+    """And instead of the newest checkpoint, which is truncated, the one before is used."""
     run_dir = copy_of(undisturbed, tmp_path, 3)
     whole = (undisturbed / RGB_RUN / "checkpoint_000006.pth").read_bytes()
     (run_dir / "checkpoint_000006.pth").write_bytes(whole[: len(whole) // 2])
     words = ["--max_iterations=4", "--resume", f"--run={RGB_RUN}", "--lr=0.001", "--allow_change=lr"]
     result = train(tmp_path, *words)
     assert result.returncode == 0, result.stderr
-    assert "checkpoint_000006.pth.bad, going on from checkpoint_000003.pth\n" in result.stdout
-    assert "changed after iteration 3: lr = 0.0005, asked is 0.001\n" in result.stdout
+    assert "checkpoint_000006.pth.bad, continuing from checkpoint_000003.pth\n" in result.stdout
+    assert "changed after iteration 3: lr = 0.0005, now 0.001\n" in result.stdout
     rates = [entry["learning_rate"] for entry in read_log(run_dir) if entry["event"] == "train"]
     assert rates == [0.0005, 0.0005, 0.0005, 0.001]
     assert (run_dir / "checkpoint_000006.pth.bad").stat().st_size == len(whole) // 2
@@ -372,17 +370,17 @@ def test_a_rate_that_was_changed_holds_from_there_on(train, undisturbed, tmp_pat
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_samples_that_were_trained_on_are_not_read_again(here, tiny, tmp_path, monkeypatch, workers):
-    """Resumed in the middle of an epoch, as many images are opened as there are left to train on and to validate."""
+    """A run resumed in the middle of an epoch opens only the images that are left to train on and to validate."""
     shutil.copytree(tiny / "tiny", tmp_path / "tiny")
     (tmp_path / "tiny" / "checkpoint_000006.pth").unlink()
     opened, read = tmp_path / "opened", FrameFolders.read_bytes
 
-    def noted(self, video_id, frame_index):
-        with open(opened, "ab", buffering=0) as file:  # loader processes write into it too
+    def count_and_read(self, video_id, frame_index):
+        with open(opened, "ab", buffering=0) as file:  # loader processes write to it too
             file.write(b".")
         return read(self, video_id, frame_index)
 
-    monkeypatch.setattr(FrameFolders, "read_bytes", noted)
+    monkeypatch.setattr(FrameFolders, "read_bytes", count_and_read)
     here(*TINY, "--resume", "--val_interval=3", "--max_iterations=6", f"--workers={workers}")
     assert opened.stat().st_size == 3 * 4 + 4  # three batches of 4, and the 4 clips to validate
     assert losses(tmp_path / "tiny") == losses(tiny / "tiny")
@@ -397,25 +395,25 @@ def test_no_checkpoint_can_be_read(train, undisturbed, tmp_path):
 
 
 @pytest.mark.parametrize("word", ["--keep_checkpoints=1", "--resume=perhaps", "--allow_change=seed,lr"])
-def test_words_that_are_refused(word):
+def test_values_that_are_refused(word):
     with pytest.raises(SystemExit) as e:
         build_parser().parse_args(["--root=x", word])
     assert e.value.code == 2
 
 
 def test_a_job_that_slurm_queues_again(here, tmp_path, monkeypatch):
-    """The same command every time: nothing there, a checkpoint, all done, and told to end in between."""
+    """The same command works every time: with no run yet, with a checkpoint, with a finished run; and it can be stopped."""
     for name, value in {"JOB_ID": "7", "RESTART_COUNT": "1", "PROCID": "0", "NTASKS": "1", "LOCALID": "0"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     command = [*TINY, "--resume=auto", "--max_iterations=4"]
     save = CheckpointSaver.save
 
-    def asked(self, *values, **keywords):
+    def signal_and_save(self, *values, **keywords):
         os.kill(os.getpid(), signal.SIGUSR1)
         save(self, *values, **keywords)
 
     with monkeypatch.context() as patch:
-        patch.setattr(CheckpointSaver, "save", asked)
+        patch.setattr(CheckpointSaver, "save", signal_and_save)
         with pytest.raises(Terminated):
             here(*command, "--save_interval=2")
     assert checkpoint_iterations(tmp_path / "tiny") == [2, 3]
@@ -428,7 +426,7 @@ def test_a_job_that_slurm_queues_again(here, tmp_path, monkeypatch):
     [([], False), (["--resume"], True), (["--resume", "auto"], True), (["--resume=AUTO"], True),
      (["--resume=True"], True), (["--resume", "False"], False)],
 )  # fmt: skip
-def test_words_of_resume(words, value):
+def test_values_of_resume(words, value):
     assert build_parser().parse_args(["--root=x", *words]).resume is value
 
 
@@ -449,7 +447,7 @@ def test_flow_clips_from_the_weights_of_rgb(train, undisturbed, tmp_path):
 
 
 def test_weights_of_2d_kinectics(train, undisturbed, tmp_path):
-    """Named by its latest.pth; written by DataParallel, in the old format, with the head's old name."""
+    """latest.pth names them. They were written by DataParallel, in the old format, and their head has its old name."""
     weights = torch.load(undisturbed / RGB_RUN / "checkpoint_000006.pth", weights_only=True)["weights"]
     old = {
         "module." + re.sub(r"^fc\.", "fc_kin.", name): tensor
@@ -470,12 +468,12 @@ def test_weights_of_2d_kinectics(train, undisturbed, tmp_path):
 
 
 def parameters_of(weights: dict) -> list[str]:
-    """Names in a state dict that are learnt, in order."""
+    """Names of the parameters in a state dict, in order."""
     return [name for name in weights if not re.search(r"running_|num_batches_tracked", name)]
 
 
-def test_an_optimizer_is_no_weights(here, tiny, tmp_path):
-    """2D-kinectics writes it beside the weights, and its latest.pth names both."""
+def test_the_state_of_an_optimizer_is_refused_as_weights(here, tiny, tmp_path):
+    """2D-kinectics writes both beside each other, and its latest.pth names both."""
     content = torch.load(tiny / "tiny" / "checkpoint_000006.pth", weights_only=True)["optimizer"]
     torch.save(content, tmp_path / "optimizer_025000.pth", _use_new_zipfile_serialization=False)
     with pytest.raises(BadInputError, match=r"optimizer_025000.pth.* state of an optimizer.*model_025000.pth") as e:
@@ -484,7 +482,7 @@ def test_an_optimizer_is_no_weights(here, tiny, tmp_path):
 
 
 def old_tree(root, toy_root):
-    """A tree of 2D-kinectics: classes from 1 in the order of its train list, images without records."""
+    """A data root of 2D-kinectics: classes numbered from 1 in the order of its train list, images without records."""
     annotations = json.loads((toy_root / "annotations.json").read_text())
     numbers = {name: k + 1 for k, name in enumerate(reversed(annotations["classes"]))}
     database = {}
@@ -528,8 +526,8 @@ def test_tree_and_command_line_of_2d_kinectics(run_program, toy_root, tmp_path):
 
 
 @pytest.mark.parametrize("label", ["blue_down", 4, -1, None])
-def test_a_label_outside_the_classes_is_named_before_anything_is_begun(here, toy_root, tmp_path, monkeypatch, label):
-    """On a GPU it would end the process without a word about the video."""
+def test_a_label_outside_the_classes_is_named_before_training(here, toy_root, tmp_path, monkeypatch, label):
+    """On a GPU, such a label would end the process without naming the video."""
     annotations = json.loads((toy_root / "annotations.json").read_text())
     annotations["videos"]["red_left_00000"]["label"] = label
     (tmp_path / "data").mkdir()
@@ -538,43 +536,43 @@ def test_a_label_outside_the_classes_is_named_before_anything_is_begun(here, toy
     monkeypatch.setattr(torch.nn.Module, "to", pytest.fail)
     with pytest.raises(BadInputError, match=f"annotations.json.*'red_left_00000'.*{label or 'label'}"):
         here(*TINY, root=tmp_path / "data")
-    assert [path.name for path in tmp_path.iterdir()] == ["data"], "no run was begun"
+    assert [path.name for path in tmp_path.iterdir()] == ["data"], "no run was started"
 
 
-def test_the_folder_is_gone_in_mid_run(here, tmp_path, monkeypatch):
-    """The next save makes it anew, and the training goes on."""
+def test_the_folder_disappears_during_training(here, tmp_path, monkeypatch):
+    """The next save creates it again, and the training continues."""
     save = CheckpointSaver.save
 
-    def gone(self, iteration, *values, **keywords):
+    def remove_and_save(self, iteration, *values, **keywords):
         if iteration == 2:
             shutil.rmtree(self.run_dir)
         save(self, iteration, *values, **keywords)
 
-    monkeypatch.setattr(CheckpointSaver, "save", gone)
+    monkeypatch.setattr(CheckpointSaver, "save", remove_and_save)
     here(*TINY, "--save_interval=1", "--max_iterations=3")
     assert checkpoint_iterations(tmp_path / "tiny") == [2, 3]
     assert [entry["iteration"] for entry in read_log(tmp_path / "tiny")] == [3, 3]
 
 
-def test_logs_that_cannot_be_written_stop_nothing(here, tmp_path, monkeypatch):
-    """From iteration 2 on folders stand in their places: one warning for each."""
+def test_logs_that_cannot_be_written_do_not_stop_the_training(here, tmp_path, monkeypatch):
+    """From iteration 2 on, folders have their names: there is one warning for each."""
     save = CheckpointSaver.save
 
-    def replaced(self, iteration, *values, **keywords):
+    def replace_and_save(self, iteration, *values, **keywords):
         if iteration == 1:
             for name in ("log.jsonl", "train.log"):
                 (self.run_dir / name).unlink()
                 (self.run_dir / name).mkdir()
         save(self, iteration, *values, **keywords)
 
-    monkeypatch.setattr(CheckpointSaver, "save", replaced)
+    monkeypatch.setattr(CheckpointSaver, "save", replace_and_save)
     text = here(*TINY, "--save_interval=1", "--max_iterations=3")
     assert checkpoint_iterations(tmp_path / "tiny") == [1, 2, 3]
     assert [text.count(f"{name}Monitor cannot write") for name in ("Json", "Console")] == [1, 1], text
 
 
 def start_training(root, save_root, *words, before=()):
-    """train.py in a process group of its own -> once it has logged an iteration."""
+    """Start twostream train in a new process group; return its process once it has logged an iteration."""
     words = [f"--root={root}", f"--save_root={save_root}", *TINY, *words]
     process = subprocess.Popen(
         [*before, sys.executable, "train.py", *words], cwd=REPOSITORY, process_group=0, text=True,
@@ -587,7 +585,7 @@ def start_training(root, save_root, *words, before=()):
 
 
 def test_a_loader_process_that_is_killed_costs_no_iteration(toy_root, here, tmp_path):
-    """As the system does when memory is short: one line, and the next start goes on where this one ended."""
+    """The system kills one if memory runs out: one line says so, and the next start continues where this one ended."""
     words = ["--workers=2", "--max_iterations=40"]
     process = start_training(toy_root, tmp_path / "killed", *words)
     try:
@@ -607,7 +605,7 @@ def test_a_loader_process_that_is_killed_costs_no_iteration(toy_root, here, tmp_
 
 
 def test_shared_memory_that_is_full(toy_root, tmp_path):
-    """A limit on the size of files stands for it, which batches of 32 clips do not keep."""
+    """A limit on the size of files stands for it; batches of 32 clips are larger."""
     before = ["bash", "-c", 'ulimit -f 64; exec "$@"', "bash"]
     process = start_training(toy_root, tmp_path, "--workers=1", "--batch_size=32", before=before)
     error = process.communicate(timeout=300)[1]
@@ -631,7 +629,7 @@ def test_a_damaged_image_stops_with_its_name(train, toy_root, tmp_path, workers)
 def test_no_pretrained_weights(train, tmp_path):
     result = train(tmp_path, "--pretrained=True", f"--global_models_dir={tmp_path}")
     assert_refused(result, 3, "no ImageNet weights of inception_v3", "twostream fetch", "--pretrained=False")
-    assert not list(tmp_path.iterdir()), "no run was begun"
+    assert not list(tmp_path.iterdir()), "no run was started"
 
 
 def test_no_data(train, tmp_path):
@@ -640,7 +638,7 @@ def test_no_data(train, tmp_path):
 
 @pytest.mark.parametrize("words", [["--frame_step=3"], ["--frame_step=2", "--seq_len=3", "--gap=1"]])
 def test_frames_that_a_sparse_extraction_does_not_have(train, toy_root, tmp_path, words):
-    """Every second frame was stored; with another step no run is begun."""
+    """Every second frame was stored; with another step, no run is started."""
     text = (toy_root / "annotations.json").read_text()
     root = tmp_path / "data"
     root.mkdir()
@@ -675,7 +673,7 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-def test_a_run_with_all_options_goes_on_as_if_nothing_had_been(train, tmp_path):
+def test_a_run_with_all_options_continues_bit_for_bit(train, tmp_path):
     assert train(tmp_path / "whole", *OPTIONS, "--max_iterations=4").returncode == 0
     stopped = train(tmp_path / "stopped", *OPTIONS, "--max_iterations=4", "--save_interval=2")
     assert stopped.returncode == 0
@@ -683,11 +681,11 @@ def test_a_run_with_all_options_goes_on_as_if_nothing_had_been(train, tmp_path):
     newest.unlink()
     result = train(tmp_path / "stopped", *OPTIONS, "--max_iterations=4", "--resume")
     assert result.returncode == 0, result.stderr
-    whole, again = (
+    whole, resumed = (
         read_checkpoint(next(tmp_path.glob(f"{name}/*/checkpoint_000004.pth"))) for name in ("whole", "stopped")
     )
     for part in ("weights", "average"):
-        assert all(torch.equal(whole[part][name], again[part][name]) for name in whole[part])
+        assert all(torch.equal(whole[part][name], resumed[part][name]) for name in whole[part])
     assert any(not torch.equal(whole["weights"][name], whole["average"][name]) for name in whole["weights"])
     assert train(tmp_path / "stopped", *OPTIONS[:-1], "--max_iterations=4", "--resume").returncode == 3
 

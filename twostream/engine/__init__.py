@@ -1,1 +1,1 @@
-"""What runs a network, and what a run keeps."""
+"""Running a network over batches, and what a run keeps on disk."""

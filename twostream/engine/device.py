@@ -1,4 +1,4 @@
-"""The choice of a device and a precision, batches on a device, and out-of-memory errors in one line."""
+"""Choosing a device and a precision, moving batches to the device, and out-of-memory errors in one line."""
 
 import contextlib
 import re
@@ -9,22 +9,25 @@ from torch import nn
 
 from twostream.clips.dataset import Batch
 from twostream.engine.distributed import ALONE, World
-from twostream.errors import BadInputError, EnvironmentFaultError
+from twostream.errors import BadInputError, EnvironmentFaultError, one_line
 
 
 def choose_device(name: str, *, num_gpus: int = 1, world: World = ALONE) -> torch.device:
-    """A flag's word -> the device; "auto" is the first GPU if there is any. Raises EnvironmentFaultError.
+    """The value of --device -> the device; "auto" is the first GPU, or the CPU if there is none.
 
-    Each of several ranks takes the GPU of its own number on its machine.
+    With several ranks, each uses the GPU of its local rank. Raises EnvironmentFaultError if there is no such device, and
+    BadInputError if `num_gpus` GPUs (--ngpu) cannot share batches because there are several ranks.
     """
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if world.size > 1:
         if num_gpus > 1:
-            raise BadInputError(f"--ngpu={num_gpus} splits batches in one process, here are {world.size}; leave it out")
+            raise BadInputError(
+                f"--ngpu={num_gpus} splits batches within one process, but {world.size} processes run; leave it out"
+            )
         if name == "cuda" or (name == "auto" and available):
             name = f"cuda:{world.local_rank}"
     if num_gpus > 1 and num_gpus > available:
-        raise EnvironmentFaultError(f"--ngpu={num_gpus}, but {available} GPUs are visible (CUDA_VISIBLE_DEVICES)")
+        raise EnvironmentFaultError(f"--ngpu={num_gpus}, but {available} GPUs are visible (see CUDA_VISIBLE_DEVICES)")
     if name == "auto":
         return torch.device("cuda" if available else "cpu")
     try:
@@ -34,7 +37,7 @@ def choose_device(name: str, *, num_gpus: int = 1, world: World = ALONE) -> torc
     if device.type not in ("cpu", "cuda"):
         raise EnvironmentFaultError(f"--device {name!r}, expected auto, cpu, cuda or cuda:<number>")
     if device.type == "cuda" and (device.index or 0) >= available:
-        raise EnvironmentFaultError(f"--device {name}, but {available} GPUs are visible; take --device=cpu or auto")
+        raise EnvironmentFaultError(f"--device {name}, but {available} GPUs are visible; use --device=cpu or auto")
     if device.type == "cuda" and world.size > 1:
         torch.cuda.set_device(device)
     return device
@@ -46,17 +49,16 @@ def split_over_gpus(network: nn.Module, num_gpus: int) -> nn.Module:
 
 
 AMP = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""--amp -> what the network's heavy layers compute in; weights, losses and sums stay float32"""
-
+"""value of --amp -> dtype in which the network's heavy layers compute; weights, losses and sums stay float32"""
 
 CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
-"""values of --compile that replay a whole network as one command"""
+"""values of --compile that record all kernels of a network as a CUDA graph, and replay it"""
 
 
 def on_device(loader: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """The loader's batches, on the device but for the numbers of their clips.
+    """The loader's batches, with clips, mirrored and labels on the device; the item numbers stay on the CPU.
 
-    A GPU copies them on a stream of its own, so that it does so while it still computes what it was given before.
+    A GPU copies them on a separate stream, so it copies one batch while it still computes the one before.
     """
     if device.type != "cuda":
         yield from loader
@@ -68,18 +70,22 @@ def on_device(loader: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
         computing = torch.cuda.current_stream(device)
         computing.wait_stream(copying)
         for tensor in moved:
-            tensor.record_stream(computing)  # their memory is not given away before they are used
+            tensor.record_stream(computing)  # so that its memory is not reused before it was used
         clips, mirrored, labels = moved
         yield batch._replace(clips=clips, mirrored=mirrored, labels=labels)
 
 
 class OutOfMemoryError(EnvironmentFaultError):
-    """Of the device or of the machine."""
+    """The memory of the device or of the machine is too small."""
 
 
 @contextlib.contextmanager
 def readable_memory_errors(network: nn.Module, batch: Batch, *, more_parts: int | None = None) -> Iterator[None]:
-    """Turn what torch says when memory is too small, or the network cannot be compiled, into EnvironmentFaultError."""
+    """Turn torch's errors about memory, compilation and batch norm of a single value into one line that says what to do.
+
+    Raises OutOfMemoryError, EnvironmentFaultError if the network cannot be compiled, or BadInputError for batch norm.
+    `more_parts` is the value of --accumulate to recommend, if there is one.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -90,12 +96,11 @@ def readable_memory_errors(network: nn.Module, batch: Batch, *, more_parts: int 
             parts = f"--accumulate={more_parts} (the same batch in parts), --amp=bf16, or " if more_parts else ""
             raise OutOfMemoryError(
                 f"out of memory: {name}, {len(batch.labels)} clips of {' x '.join(map(str, batch.clips.shape[1:]))} in a "
-                f"batch on {batch.clips.device}; take {parts}a smaller --batch_size, as {half} here. What is saved is kept"
+                f"batch on {batch.clips.device}; use {parts}a smaller --batch_size, such as {half} here. Checkpoints are kept"
             ) from None
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            reason = " ".join(str(error).split())[:200]
             raise EnvironmentFaultError(
-                f"the network cannot be compiled: {reason}; a C++ compiler is needed (g++), or leave --compile out"
+                f"the network cannot be compiled: {one_line(error)}; install a C++ compiler (g++), or leave --compile out"
             ) from None
         raise
     except ValueError as error:
@@ -103,6 +108,6 @@ def readable_memory_errors(network: nn.Module, batch: Batch, *, more_parts: int 
             raise
         raise BadInputError(
             f"batch norm cannot learn from one value: {len(batch.labels)} clips of "
-            f"{' x '.join(map(str, batch.clips.shape[1:]))}, computed one by one; take a larger --batch_size or --input_size, "
-            "a smaller --accumulate, or --batch_norm=frozen"
+            f"{' x '.join(map(str, batch.clips.shape[1:]))}, computed one at a time; use a larger --batch_size or "
+            "--input_size, a smaller --accumulate, or --batch_norm=frozen"
         ) from None

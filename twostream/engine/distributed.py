@@ -1,7 +1,7 @@
-"""One training by several processes, as torchrun starts them: their numbers, and what they tell each other.
+"""One training by several processes, as torchrun starts them: their ranks, and the values they exchange.
 
 Each process (rank) has a copy of the network and computes an equal share of each batch; the gradient is the mean over
-all. Nothing that is sent is pickled.
+all ranks. Nothing that is sent is pickled.
 """
 
 import contextlib
@@ -12,70 +12,78 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from twostream.errors import BadInputError, EnvironmentFaultError, UserError, exit_code
+from twostream.errors import EXIT_ENVIRONMENT, BadInputError, EnvironmentFaultError, UserError, exit_code
+from twostream.models.network import StreamNetwork
 
 STEP_SECONDS = 50
-"""longest wait for another rank inside an iteration: a machine that is gone without a word ends the job in a minute"""
+"""longest wait for another rank within an iteration: if a machine disappears, the job ends within a minute"""
 PATIENCE_SECONDS = 3600
-"""the same where ranks take their own time: reading lists, first images, validating, saving. A process that dies closes
-its connections, which all others notice at once"""
+"""the same where ranks take different times: reading lists, first images, validating, saving. If a process dies, all
+others notice at once, because its connections are closed"""
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among those of one training. Of a process alone, no method does anything."""
+    """The processes of one training, as seen from one of them. For a process alone, no method exchanges anything.
+
+    All ranks must call a method that exchanges values, and in the same order.
+    """
 
     rank: int = 0
+    """number of this process, 0 ... size - 1"""
     size: int = 1
+    """number of processes"""
     local_rank: int = 0
-    """the number of its GPU on its machine"""
+    """number of this process on its machine, and of its GPU"""
     patient: dist.ProcessGroup | None = None
+    """the same processes on their CPUs, where they wait for each other for up to PATIENCE_SECONDS"""
 
     @property
     def is_first(self) -> bool:
-        """Rank 0 writes: folder, checkpoints, logs, console."""
+        """Is this rank 0? Only that one writes: the run's folder, checkpoints, logs, console."""
         return self.rank == 0
 
     def part_of_batch(self, batch_size: int, *, accumulate: int) -> int:
-        """Clips of a batch that each rank computes; BadInputError where they cannot have equally many."""
+        """Number of clips of a batch that each rank computes; BadInputError if the batch has no equal parts."""
         if self.size > 1 and batch_size % (self.size * accumulate):
             raise BadInputError(
-                f"--batch_size {batch_size} is that of all ranks together, and {self.size} ranks with "
-                f"--accumulate={accumulate} cannot have equal parts of it; take a multiple of {self.size * accumulate}"
+                f"--batch_size {batch_size}, the clips of all ranks together, has no equal parts for {self.size} ranks "
+                f"with --accumulate={accumulate}; use a multiple of {self.size * accumulate}"
             )
         return batch_size // self.size
 
     def share(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """The network as `fit` calls it: its gradients are the mean over all ranks."""
+        """The network as `fit` calls it: its gradients become the mean over all ranks."""
         if self.size == 1:
             return network
-        # Batch norm's statistics are rank 0's, which alone saves; they are sent for validations, see `broadcast_buffers`, and
-        # not in each step. The flag's name is new in torch 2.13 or so.
-        known = inspect.signature(DistributedDataParallel).parameters
-        flag = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        devices = [device] if device.type == "cuda" else None
-        return DistributedDataParallel(network, device_ids=devices, **{flag: False})
+        # Only rank 0 saves batch norm's statistics. The other ranks get them before validations, by `broadcast_buffers`,
+        # and not in each step. The parameter has had its new name since about torch 2.13.
+        parameters = inspect.signature(DistributedDataParallel).parameters
+        name = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
+        options: dict[str, Any] = {"device_ids": [device] if device.type == "cuda" else None, name: False}
+        return DistributedDataParallel(network, **options)
 
     def broadcast_buffers(self, network: nn.Module) -> None:
-        """Give all ranks the buffers of rank 0, that is batch norm's statistics."""
+        """Give all ranks the buffers of rank 0, which are batch norm's statistics."""
         for buffer in network.buffers() if self.size > 1 else ():
             dist.broadcast(buffer, 0)
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
-        """Over all ranks, on the device, which is not waited for."""
+        """Mean over all ranks of a float tensor on the device, which may be overwritten; does not wait for a GPU."""
         if self.size == 1:
             return values
         dist.all_reduce(values)
         return values / self.size
 
     def sum_counts(self, *counts: int) -> list[int]:
-        """Each summed over all ranks. Asked in each iteration, so by the CPUs alone."""
+        """Each count, summed over all ranks. Only the CPUs exchange them, because each iteration needs them."""
         if self.size == 1:
             return list(counts)
         values = torch.tensor(counts)
@@ -83,13 +91,13 @@ class World:
         return values.tolist()
 
     def sum_patiently(self, values: torch.Tensor) -> torch.Tensor:
-        """Over all ranks, each of which comes in its own time; on the CPU, as are the following."""
+        """Sum over all ranks of a tensor on the CPU, in place; a rank may come PATIENCE_SECONDS after the others."""
         if self.size > 1:
             dist.all_reduce(values, group=self.patient)
         return values
 
     def gather(self, values: torch.Tensor) -> torch.Tensor:
-        """(R, ...): those of all ranks."""
+        """The CPU tensors of all ranks, of the same shape, as one tensor (R, ...); ranks wait as in `sum_patiently`."""
         if self.size == 1:
             return values[None]
         parts = [torch.empty_like(values) for _ in range(self.size)]
@@ -97,7 +105,7 @@ class World:
         return torch.stack(parts)
 
     def broadcast_from_first(self, number: int) -> int:
-        """The number that rank 0 gives."""
+        """The integer that rank 0 passes; ranks wait as in `sum_patiently`."""
         if self.size == 1:
             return number
         values = torch.tensor(number)
@@ -105,7 +113,7 @@ class World:
         return int(values)
 
     def wait(self) -> None:
-        """Until all ranks are here."""
+        """Wait until all ranks have come here, as in `sum_patiently`."""
         if self.size > 1:
             dist.barrier(group=self.patient)
 
@@ -115,32 +123,32 @@ ALONE = World()
 
 @contextlib.contextmanager
 def process_group() -> Iterator[World]:
-    """The world of torchrun's environment variables; without them that of a process alone.
+    """The processes that torchrun's environment variables describe; without these variables, a process alone.
 
-    When a rank fails, all end: it says why, and the others leave in silence. Of a rank that died without a word the
-    first that notices says so, with EnvironmentFaultError.
+    If a rank fails, all ranks end: that one raises its error, and the others exit silently. If a rank was killed, the
+    first one that notices raises EnvironmentFaultError.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "RANK" not in os.environ:
         yield ALONE
         return
     store, rank, size = next(dist.rendezvous("env://"))
-    # The store may be torchrun's own and outlive us: there the addresses of processes that are dead still stand.
+    # The store may be torchrun's own, which outlives this process and still has the addresses of dead processes.
     store = dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=STEP_SECONDS))
     patient = dist.new_group(backend="gloo", timeout=timedelta(seconds=PATIENCE_SECONDS))
+    assert isinstance(patient, dist.ProcessGroup)  # all ranks are members of it
     try:
         yield World(rank, size, int(os.environ.get("LOCAL_RANK", rank)), patient)
     except (Exception, KeyboardInterrupt) as error:
-        if lost := _is_lost_connection(error):
-            error = EnvironmentFaultError(
-                f"rank {rank} of {size}: another rank has died, or did not answer for {STEP_SECONDS} s; torchrun names "
-                "it below. What is saved is kept: go on with --resume=auto"
-            )
+        lost = _is_lost_connection(error)
         if not _is_first_to_fail(store):
-            sys.exit(exit_code(error))
+            sys.exit(EXIT_ENVIRONMENT if lost else exit_code(error))
         if lost:
-            raise error from None
+            raise EnvironmentFaultError(
+                f"rank {rank} of {size}: another rank has died, or did not answer for {STEP_SECONDS} s; torchrun names "
+                "it below. Checkpoints are kept: continue with --resume=auto"
+            ) from None
         raise
     dist.destroy_process_group()
 
@@ -153,7 +161,7 @@ def _is_first_to_fail(store: dist.Store) -> bool:
 
 
 def _is_lost_connection(error: BaseException) -> bool:
-    """gloo has no type of its own for it."""
+    """Does the error mean that another rank is gone? gloo has no error type of its own for it."""
     if isinstance(error, UserError):
         return False
     return isinstance(error, dist.DistError) or (
@@ -161,13 +169,13 @@ def _is_lost_connection(error: BaseException) -> bool:
     )
 
 
-def sync_batch_norm(network: nn.Module, device: torch.device, world: World) -> nn.Module:
-    """The network with batch norm over the whole batch instead of each rank's part; a single rank has all of it."""
+def sync_batch_norm(network: StreamNetwork, device: torch.device, world: World) -> StreamNetwork:
+    """The network with batch norm over the whole batch instead of each rank's part; raises BadInputError on a CPU."""
     if world.size == 1:
         return network
     if device.type != "cuda":
-        raise BadInputError(f"--sync_bn needs GPUs, this is {device}; leave it out")
+        raise BadInputError(f"--sync_bn needs GPUs, but the device is {device}; leave it out")
     frozen = [name for name, module in network.named_modules() if module in network.frozen_norms]
-    network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    nn.SyncBatchNorm.convert_sync_batchnorm(network)  # in place, as the network itself is not a batch norm
     network.frozen_norms = tuple(network.get_submodule(name) for name in frozen)
     return network

@@ -23,50 +23,52 @@ from twostream.metrics import accuracy
 from twostream.metrics.confusion import confusion_matrix
 
 RUNS_AHEAD = ("cuda",)
-"""kinds of device that work while Python goes on: there reading a number costs the time to catch up"""
+"""device types that compute while Python runs ahead: reading a value from them means waiting until they have caught up"""
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How `fit` takes a step; the defaults are plain float32 SGD. Raises BadInputError for what cannot be."""
+    """How `fit` takes a step; the defaults are plain float32 SGD. Raises BadInputError for values that are not allowed."""
 
     amp: str = "off"
+    """a key of AMP: the format in which the heavy layers compute"""
     channels_last: bool = False
-    """the order of memory that fast convolutions want"""
+    """store activations and weights in the memory order that is fastest for convolutions on a GPU"""
     accumulate: int = 1
-    """parts in which a batch is computed, one after the other: memory for one part, the gradient of all"""
+    """a batch is computed in this many parts, one after the other: memory for one part, the gradient of the whole"""
     clip_norm: float = 0.0
-    """longest gradient; 0: any"""
+    """longest gradient, in the L2 norm over all weights; 0: no limit"""
     label_smoothing: float = 0.0
+    """share of each label that is spread over all classes, 0 up to but not including 1 (Szegedy et al., CVPR 2016)"""
     max_skipped: int = 10
-    """batches in a row that may be skipped for a loss or gradient that is not finite"""
+    """this many batches in a row, skipped because loss or gradient is not finite, end the training"""
     compile: str = "off"
     """a mode of torch.compile"""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.amp not in AMP:
             raise BadInputError(f"--amp {self.amp!r}, expected {', '.join(AMP)}")
         if self.accumulate < 1:
             raise BadInputError(f"--accumulate {self.accumulate}, expected 1 or more")
         if not 0 <= self.clip_norm < math.inf:
-            raise BadInputError(f"--clip_norm {self.clip_norm}, expected a length above 0, or 0 for no limit")
+            raise BadInputError(f"--clip_norm {self.clip_norm}, expected a number above 0, or 0 for no limit")
         if not 0 <= self.label_smoothing < 1:
-            raise BadInputError(f"--label_smoothing {self.label_smoothing}, expected 0 or more, below 1")
+            raise BadInputError(f"--label_smoothing {self.label_smoothing}, expected 0 or more, but less than 1")
         if self.max_skipped < 1:
             raise BadInputError(f"--max_skipped {self.max_skipped}, expected 1 or more")
         if self.compile in CUDA_GRAPHS and self.accumulate > 1:
-            # A graph's next run takes the memory of the last one's gradients.
-            raise BadInputError(f"--compile={self.compile} with --accumulate; take --compile=default")
+            # Each run of a CUDA graph overwrites the gradients of the run before.
+            raise BadInputError(f"--compile={self.compile} does not work with --accumulate; use --compile=default")
 
     def compile_network(self, network: nn.Module) -> None:
-        """Compile it in its place, at its first call; `network.forward` and all names stay as they are."""
+        """Compile the network in place, at its first call; `network.forward` and the names of its weights stay the same."""
         if self.compile != "off":
             network.compile(mode=self.compile, dynamic=False)
 
     def scaler(self, device: torch.device) -> torch.amp.GradScaler:
-        """Scales fp16's losses, does nothing for others; its `state_dict()` is plain values (empty for others).
+        """Scales the loss of fp16, and does nothing for other formats. Its `state_dict()` holds plain values, if any.
 
-        It begins at 2^10, so that halving it at each overflow has it at 1 before ten batches in a row are skipped.
+        The scale starts at 2^10 and is halved at each overflow, so it reaches 1 before ten batches in a row are skipped.
         """
         return torch.amp.GradScaler(device.type, init_scale=2.0**10, enabled=self.amp == "fp16")
 
@@ -86,17 +88,17 @@ def fit(
 ) -> Iterator[Step]:
     """Train on each batch of the loader and yield after each; iterations count from `first` + 1.
 
-    What happens between two iterations (print, validate, save, stop) is the caller's loop to say. `scaler` is that of
-    the options, given when its state is to be saved; `average` that of `average_weights`, which moves on after each
-    iteration. With several ranks the network is `world.share`'s and the loader gives this rank's part of each batch;
-    loss and accuracies are those of the whole.
+    The caller's loop decides what happens between two iterations (print, validate, save, stop). Pass `scaler`, made by
+    `options.scaler`, if its state is to be saved; `average`, made by `average_weights`, is updated after each iteration.
+    With several ranks, the network is what `world.share` returned, and the loader gives this rank's part of each batch;
+    the loss and the accuracies are those of the whole batch.
 
     A batch whose loss or gradient is not finite changes nothing: weights, momentum and batch norm's statistics (which
-    move in the forward pass already) stay as they were. After `max_skipped` of those in a row BadInputError is raised.
-    EnvironmentFaultError when memory is too small, or the network cannot be compiled.
+    already change in the forward pass) stay as they were. Raises BadInputError after `max_skipped` such batches in a
+    row, and EnvironmentFaultError if memory is too small or the network cannot be compiled.
     """
-    # The GPU must not wait for Python to read whether a step was good, so there the question is answered on the device:
-    # by the fused SGD, which leaves everything alone where `found_inf` is 1, and by torch.where for the statistics.
+    # A GPU must not wait until Python has read whether a step was good, so there the device itself decides: the fused
+    # SGD changes nothing where `found_inf` is 1, and torch.where chooses the statistics.
     runs_ahead = device.type in RUNS_AHEAD
     if options.channels_last:
         network.to(memory_format=torch.channels_last)
@@ -108,7 +110,7 @@ def fit(
     start = time.perf_counter()
     for iteration, batch in enumerate(on_device(loader, device), first + 1):
         if iteration == first + 1:
-            world.wait()  # the first images come late, and not everywhere at once
+            world.wait()  # the first images take long to load, and not equally long on all ranks
         data_seconds = time.perf_counter() - start
         learning_rate = schedule(iteration)
         for group in optimizer.param_groups:
@@ -122,10 +124,10 @@ def fit(
             norm = nn.utils.get_total_norm([p.grad for p in weights])
             if options.clip_norm:
                 nn.utils.clip_grads_with_norm_(weights, options.clip_norm, norm)
-            # Of one mind on all ranks: they have the same loss, and the same gradient.
+            # All ranks agree on this, because they have the same loss and the same gradient.
             finite = torch.isfinite(loss) & torch.isfinite(norm)
             if runs_ahead:
-                optimizer.found_inf = (~finite).float()
+                optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]  # as GradScaler sets it; no stub
                 optimizer.step()
             elif finite:
                 optimizer.step()
@@ -136,7 +138,7 @@ def fit(
         if skipped.are_too_many(finite, iteration):
             raise BadInputError(
                 f"iteration {iteration}: loss or gradient was not finite in {options.max_skipped} batches in a row; the "
-                "last good checkpoint is kept: lower --lr, set --clip_norm, or look at the images"
+                "last good checkpoint is kept: lower --lr, set --clip_norm, or check the images"
             )
         batch_size = world.size * len(batch.labels)
         seconds = time.perf_counter() - start
@@ -147,41 +149,42 @@ def fit(
         start = time.perf_counter()
 
 
-def _backward(
-    network: nn.Module, batch: Batch, options: FitOptions, scaler: torch.amp.GradScaler
-) -> torch.Tensor:  # fmt: skip
-    """Add up the gradient of a batch, part by part; returns its loss, top-1 and top-3 accuracy, float32 (3,)."""
+def _backward(network: nn.Module, batch: Batch, options: FitOptions, scaler: torch.amp.GradScaler) -> torch.Tensor:
+    """Add up the gradient of a batch, part by part; return its loss, top-1 and top-3 accuracy, float32 (3,)."""
     size = len(batch.labels)
     part_size = -(-size // options.accumulate)
     parts = list(zip(*(tensor.split(part_size) for tensor in batch[:3]), strict=True))
-    numbers = []
-    for number, (clips, mirrored, labels) in enumerate(parts, 1):
-        # Ranks exchange the gradient once, with the last part.
-        waits = isinstance(network, DistributedDataParallel) and number < len(parts)
-        with network.no_sync() if waits else contextlib.nullcontext():
+    results = []
+    for part_number, (clips, mirrored, labels) in enumerate(parts, 1):
+        exchange: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if isinstance(network, DistributedDataParallel) and part_number < len(parts):
+            exchange = network.no_sync()  # ranks exchange the gradient once, with the last part
+        with exchange:
             with torch.autocast(clips.device.type, AMP[options.amp], enabled=options.amp != "off"):
                 logits = network(clips, mirrored)
             loss = functional.cross_entropy(logits, labels, label_smoothing=options.label_smoothing)
             loss = loss * (len(labels) / size)
             scaler.scale(loss).backward()
-        right = (accuracy.in_top_k(logits.detach(), labels, k).float().sum() / size for k in (1, 3))
-        numbers.append(torch.stack([loss.detach(), *right]))
-    return torch.stack(numbers).sum(dim=0)
+        accuracies = (accuracy.in_top_k(logits.detach(), labels, k).float().sum() / size for k in (1, 3))
+        results.append(torch.stack([loss.detach(), *accuracies]))
+    return torch.stack(results).sum(dim=0)
 
 
 class _SkippedInARow:
-    """Counts batches that were left out.
+    """Counts how many batches in a row were skipped.
 
-    Where the device runs ahead, the count is looked at now and then only, and what is read is the count at the look
-    before, which has arrived long since: nobody waits, and a run that has gone bad stays bad.
+    If the device runs ahead, the count is only checked every `limit` iterations, and the value checked is the copy that
+    was requested at the check before: it arrived long ago, so nothing waits. A training that has gone bad stays bad.
     """
 
     def __init__(self, device: torch.device, limit: int):
         self.limit, self.runs_ahead = limit, device.type in RUNS_AHEAD
         self.count = torch.zeros((), dtype=torch.int64, device=device)
-        self.seen, self.arrival = torch.zeros((), dtype=torch.int64), None
+        self.copied = torch.zeros((), dtype=torch.int64)
+        self.arrival: torch.cuda.Event | None = None
 
     def are_too_many(self, finite: torch.Tensor, iteration: int) -> bool:
+        """Count the batch of this iteration, unless `finite` (bool, on the device); True if the limit is reached."""
         self.count = torch.where(finite, 0, self.count + 1)
         if not self.runs_ahead:
             return bool(self.count >= self.limit)
@@ -189,16 +192,16 @@ class _SkippedInARow:
             return False
         if self.arrival:
             self.arrival.synchronize()
-        too_many = bool(self.seen >= self.limit)
-        self.seen = self.count.to("cpu", non_blocking=True)
+        too_many = bool(self.copied >= self.limit)
+        self.copied = self.count.to("cpu", non_blocking=True)
         self.arrival = torch.cuda.current_stream().record_event() if self.count.is_cuda else None
         return too_many
 
 
 class _Buffers:
-    """All buffers of a network, to be put back.
+    """The buffers of a network, which can be copied and restored.
 
-    There are hundreds of small ones, so they are copied together: a few launches on the GPU instead of hundreds.
+    There are hundreds of small ones, so they are copied together: that takes a few launches on the GPU, not hundreds.
     """
 
     def __init__(self, network: nn.Module):
@@ -210,7 +213,7 @@ class _Buffers:
         return [torch.cat([buffer.flatten() for buffer in group]) for group in self.groups.values()]
 
     def restore(self, copies: list[torch.Tensor], *, unless: torch.Tensor) -> None:
-        """Make them what they were, unless that tensor is true; it is not read, but followed on the device."""
+        """Set the buffers to the copies unless `unless`, a bool tensor on the device, is true; Python does not read it."""
         for group, before, now in zip(self.groups.values(), copies, self.copy(), strict=True):
             values = torch.where(unless, now, before).split([buffer.numel() for buffer in group])
             torch._foreach_copy_(group, [v.view_as(buffer) for v, buffer in zip(values, group, strict=True)])
@@ -219,12 +222,12 @@ class _Buffers:
 @torch.no_grad()
 def predict(
     network: nn.Module, loader: Iterable[Batch], *, device: torch.device, amp: str = "off",
-    say: Callable[[str], object] = print,
+    log: Callable[[str], object] = print,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:  # fmt: skip
-    """Yield (numbers (N,), labels (N,), logits (N, K) float32) of each batch, on the CPU.
+    """Yield the item numbers (N,), labels (N,), both int64, and logits (N, K), float32, of each batch, on the CPU.
 
-    A batch for which memory is too small is computed in halves, and so are all after it, which `say` is told;
-    EnvironmentFaultError when a single clip is too much. `amp` is a name of AMP.
+    If memory is too small for a batch, it and all later ones are computed in halves, and `log` is given a line about it;
+    EnvironmentFaultError if memory is too small for a single clip. `amp` is a key of AMP.
     """
     was_training = network.training
     network.eval()
@@ -238,7 +241,7 @@ def predict(
                         readable_memory_errors(network, batch),
                         torch.autocast(device.type, AMP[amp], enabled=amp != "off"),
                     ):
-                        # `forward` is the network as it is; called, it may be compiled, and batches of this size are few.
+                        # Called by its `forward`, the network runs uncompiled: batches of this size are too few to compile for.
                         parts = zip(batch.clips.split(at_once), batch.mirrored.split(at_once), strict=True)
                         logits = torch.cat([network.forward(*part) for part in parts])
                         result = batch.numbers, batch.labels.cpu(), logits.cpu()
@@ -247,7 +250,7 @@ def predict(
                     if at_once == 1:
                         raise
                 halvings += 1
-                say(f"memory of {device} is too small for {at_once} clips at once: going on with half of them")
+                log(f"memory of {device} is too small for {at_once} clips at once: continuing with half as many")
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
             yield result
@@ -257,28 +260,29 @@ def predict(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Of the clips with a label: means, and how many of class i were taken for class j, integers (K, K)."""
+    """Mean loss and accuracies over the clips that have a label."""
 
     loss: float
     top1: float
+    """share of the clips, 0 ... 1"""
     top3: float
     confusion: np.ndarray
+    """int64 (K, K): how many clips of class i (row) were predicted as class j (column)"""
 
 
 def evaluate(batches: Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], *, world: World = ALONE) -> Evaluation:
-    """Loss and frame accuracies of what `predict` yields, on all ranks; clips without label (-1) are left out."""
-    sums = torch.zeros(4, dtype=torch.float64)
-    confusion = np.zeros((1, 1), np.int64)  # of as many classes as the first batch has
+    """Loss and accuracies of what `predict` yields, over all ranks; clips without a label (-1) are left out."""
+    sums = torch.zeros(4, dtype=torch.float64)  # clips, loss, correct in top 1, correct in top 3
+    confusion = np.zeros((1, 1), np.int64)  # grows to the number of classes with the first batch
     for _, labels, logits in batches:
-        known = labels >= 0
-        labels, logits = labels[known], logits[known]
+        has_label = labels >= 0
+        labels, logits = labels[has_label], logits[has_label]
         losses = functional.cross_entropy(logits.double(), labels, reduction="none")
-        for position, values in enumerate([known, losses, *(accuracy.in_top_k(logits, labels, k) for k in (1, 3))]):
-            sums[position] += values.sum()
+        for index, values in enumerate([has_label, losses, *(accuracy.in_top_k(logits, labels, k) for k in (1, 3))]):
+            sums[index] += values.sum()
         confusion = confusion + confusion_matrix(logits.numpy(), labels.numpy())
-    count, *sums = world.sum_patiently(sums)
+    count, *totals = world.sum_patiently(sums)
     num_classes = world.broadcast_from_first(len(confusion))  # a rank may have had no clips at all
-    confusion = world.sum_patiently(
-        torch.zeros(num_classes, num_classes, dtype=torch.int64) + torch.from_numpy(confusion)
-    )
-    return Evaluation(*(float(values / count) for values in sums), confusion.numpy())
+    counts = world.sum_patiently(torch.zeros(num_classes, num_classes, dtype=torch.int64) + torch.from_numpy(confusion))
+    loss, top1, top3 = (float(total / count) for total in totals)
+    return Evaluation(loss, top1, top3, counts.numpy())

@@ -22,9 +22,9 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """SGD with momentum; biases learn at twice the rate and without decay, as in Caffe and 2D-kinectics.
 
-    The first layer learns `first_layer_factor` times as fast (TSN's flow stream: 5); without `norm_decay` the scales
-    of batch normalisation do not decay either (TSN). Each group's `lr_factor` is what `fit` multiplies the schedule's
-    rate by.
+    `first_layer` learns `first_layer_factor` times as fast (5 for TSN's flow stream). Without `norm_decay`, the scales
+    of batch normalisation do not decay either (TSN, ECCV 2016). `fit` multiplies the learning rate of the schedule by
+    the `lr_factor` of each parameter group.
     """
     first = set(first_layer.parameters()) if first_layer else set()
     norms = {
@@ -33,8 +33,8 @@ def build_optimizer(
         if isinstance(module, nn.modules.batchnorm._BatchNorm)
         for p in module.parameters()
     }
-    # The two groups of plain training come first, also when empty, so that its checkpoints stay readable.
-    groups: dict[tuple[float, float], list] = {(1.0, weight_decay): [], (2.0, 0.0): []}
+    # The two groups of plain training always come first, even if empty, so that its checkpoints stay readable.
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {(1.0, weight_decay): [], (2.0, 0.0): []}
     for name, parameter in network.named_parameters():
         is_bias = "bias" in name
         factor = (2.0 if is_bias else 1.0) * (first_layer_factor if parameter in first else 1.0)
@@ -48,39 +48,41 @@ def build_optimizer(
 
 
 Schedule = Callable[[int], float]
-"""iteration, counted from 1 -> learning rate"""
+"""iteration, counted from 1 -> learning rate of that iteration"""
 
 
 def step_schedule(learning_rate: float, steps: tuple[int, ...], gamma: float) -> Schedule:
-    """Multiplied by gamma after each of the steps."""
+    """The learning rate, multiplied by `gamma` after each of the iterations in `steps`."""
     return lambda iteration: learning_rate * gamma ** sum(step < iteration for step in steps)
 
 
 def cosine_schedule(learning_rate: float, last: int) -> Schedule:
-    """Half a cosine, from the full rate at iteration 1 to nothing after the last (SGDR, ICLR 2017)."""
+    """Half a cosine, from the full rate at iteration 1 to 0 after iteration `last` (SGDR, ICLR 2017)."""
     return lambda iteration: learning_rate * (1 + math.cos(math.pi * min((iteration - 1) / last, 1))) / 2
 
 
 def warm_up(schedule: Schedule, iterations: int) -> Schedule:
-    """The schedule, but in so many first iterations a share of it that grows in equal steps up to 1."""
+    """The schedule, multiplied in the first `iterations` by a share that grows to 1 in equal steps (Goyal et al. 2017)."""
     return lambda iteration: schedule(iteration) * min(iteration / iterations if iterations else 1, 1)
 
 
 def average_weights(network: nn.Module, decay: float) -> AveragedModel:
-    """A copy for `fit` to keep: average = decay * average + (1 - decay) * weights, batch norm's statistics alike.
+    """A copy of the network that `fit` updates: average = decay * average + (1 - decay) * weights.
 
-    It starts from the weights after the first step. Its network is `.module`; `state_dict()` also has the count.
+    Batch norm's statistics are averaged too. The average starts from the weights after the first step. Its network is
+    `.module`; its `state_dict()` also holds the number of updates. Raises BadInputError for a decay outside [0, 1).
     """
     if not 0 <= decay < 1:
-        raise BadInputError(f"--ema {decay}, expected 0 or more, below 1")
+        raise BadInputError(f"--ema {decay}, expected 0 or more, but less than 1")
     return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def choose_sgd(optimizer: torch.optim.Optimizer, *, fused: bool) -> None:
-    """Let SGD run as one kernel per group, or as it likes; a checkpoint may come from the other kind of device.
+    """Let SGD run as one kernel per group (`fused`), or in torch's default way.
 
-    The fused kernel wants momentum in the weights' own order of memory; and were its very first step skipped, it would
-    go on from momentum that nobody has set. Zeros are what an unset one counts as.
+    A checkpoint may come from a device of the other kind. The fused kernel needs momentum in the same memory order as
+    the weights. If its very first step were skipped, it would continue from momentum that was never set; so momentum is
+    set to zeros here, which is what unset momentum stands for.
     """
     for group in optimizer.param_groups:
         group["fused"] = fused or None

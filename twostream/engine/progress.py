@@ -2,44 +2,56 @@
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 
 @dataclass
 class Step:
-    """One iteration of `fit`. Numbers stay on the device, so that reading them is the caller's choice."""
+    """One iteration of `fit`. The measurements stay on the device, so that the caller chooses when to read them."""
 
     iteration: int
+    """counted from 1"""
     loss: torch.Tensor
+    """float32 scalar, as are the accuracies"""
     top1: torch.Tensor
-    """share of the batch"""
+    """share of the batch, 0 ... 1"""
     top3: torch.Tensor
     skipped: torch.Tensor
-    """bool: loss or gradient was not finite, so the network is as it was before"""
+    """bool scalar: loss or gradient was not finite, so the network did not change"""
     clip_numbers: torch.Tensor
-    """(N,), as the loader gave them; with several ranks those of this rank's part"""
+    """int64 (N,): numbers of the batch's items, as the loader gave them; with several ranks, of this rank's part"""
     unreadable: tuple[str, ...]
-    """what was wrong with images for whose sake other clips stand in the batch"""
+    """why each unreadable image was replaced by another item"""
     batch_size: int
+    """clips of all ranks together"""
     learning_rate: float
     data_seconds: float
-    """waiting for the loader"""
+    """how long the loader was waited for"""
     seconds: float
-    """all of the iteration, waiting included"""
+    """the whole iteration, that wait included"""
 
 
 class Meter:
     """Last value and mean of a quantity over the batches since the last reset."""
 
-    def __init__(self):
+    last: float | torch.Tensor
+    sum: float | torch.Tensor
+    count: int | torch.Tensor
+
+    def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
+        """Start again from no batches."""
         self.last, self.sum, self.count = 0.0, 0.0, 0
 
     def update(self, value: float | torch.Tensor, count: int = 1, *, skipped: torch.Tensor | None = None) -> None:
-        """`skipped`: where true, the value is not counted; it is followed on the device, and not read."""
+        """Add a value that is the mean of `count` items.
+
+        It is not counted if `skipped`, a bool scalar, is true; the device evaluates that, and Python does not read it.
+        """
         if skipped is None:
             self.last = value
             self.sum = self.sum + value * count
@@ -51,24 +63,29 @@ class Meter:
 
     @property
     def mean(self) -> float:
+        """Mean over all items since the last reset; 0 if there were none."""
         return float(self.sum) / max(int(self.count), 1)
 
     def state(self) -> dict[str, float]:
+        """What `load_state` takes, as plain values."""
         return {"last": float(self.last), "sum": float(self.sum), "count": int(self.count)}
 
     def load_state(self, state: dict[str, float]) -> None:
-        self.last, self.sum, self.count = state["last"], state["sum"], state["count"]
+        """Continue from what `state` returned."""
+        self.last, self.sum, self.count = state["last"], state["sum"], int(state["count"])
 
 
 class Progress:
-    """What a run has come to: means since the last reset, skipped steps, unreadable images, the best validation."""
+    """How far a training is: means since the last reset, skipped steps, unreadable images, the best validation."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.meters = {name: Meter() for name in ("seconds", "data_seconds", "loss", "top1", "top3")}
         self.best_top1, self.unreadable = 0.0, 0
         self.unread: list[Step] = []
+        """steps since the last `take_skipped`"""
 
     def add(self, step: Step) -> None:
+        """Count a step, without waiting for the device."""
         for name, meter in self.meters.items():
             if "seconds" in name:
                 meter.update(getattr(step, name))
@@ -77,24 +94,27 @@ class Progress:
         self.unread.append(step)
 
     def values(self) -> dict[str, float]:
-        """Last values and means by name; for these and the following a GPU is waited for."""
+        """Last values by name, and means by mean_<name>; waits for a GPU, as do the methods below."""
         last = {name: float(meter.last) for name, meter in self.meters.items()}
         return last | {f"mean_{name}": meter.mean for name, meter in self.meters.items()}
 
     def take_skipped(self) -> list[Step]:
-        """The steps that were not applied, since the last time it was asked."""
+        """The steps that were not applied, since the last call."""
         steps, self.unread = self.unread, []
         return list(itertools.compress(steps, torch.stack([step.skipped for step in steps]).tolist())) if steps else []
 
     def reset(self) -> None:
+        """Start the means again; skipped steps, unreadable images and the best validation stay."""
         for meter in self.meters.values():
             meter.reset()
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps and `load_state` takes, as plain values."""
         meters = {name: meter.state() for name, meter in self.meters.items()}
         return {"best_top1": self.best_top1, "unreadable": self.unreadable, "meters": meters}
 
-    def load_state(self, state: dict) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` returned, perhaps in an older version."""
         self.best_top1, self.unreadable = state["best_top1"], state.get("unreadable", 0)
         for name, meter in self.meters.items():
             meter.load_state(state["meters"][name])

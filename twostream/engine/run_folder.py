@@ -1,4 +1,4 @@
-"""The folder of a run (one training of one stream): its name, what is in it, and how to find it again.
+"""The folder of a run (one training of one stream): its name, its files, and how to find it.
 
 <save_root>/<run>/stream.json  train.log  log.jsonl  run.lock  checkpoint_025000.pth ...  scores_val_025000.npz ...
 """
@@ -12,20 +12,19 @@ import socket
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.files import read_json, write_text
 from twostream.stream import StreamConfig
 
-STREAM_NAME = "stream.json"
-LOCK_NAME = "run.lock"
+STREAM_NAME, LOCK_NAME = "stream.json", "run.lock"
 
 
 def run_name(stream: StreamConfig, *, dataset: str, clip_step: int, batch_size: int, learning_rate: float) -> str:
     """Name of a run, in the form of 2D-kinectics: kinetics-inception_v3-rgb-sl01-g1-fs6-64-000500.
 
-    It ends in -online where flow is made as it is needed.
+    It ends in -online if the flow is computed while training.
     """
     return (
         f"{dataset}-{stream.backbone}-{stream.input_type}-sl{stream.clip_len:02d}-g{stream.frame_stride}"
@@ -33,19 +32,19 @@ def run_name(stream: StreamConfig, *, dataset: str, clip_step: int, batch_size: 
     )
 
 
-def write_stream(run_dir: Path, stream: StreamConfig, settings: dict) -> None:
-    """Say what the run is; `settings` are the flags that decide its result."""
+def write_stream(run_dir: Path, stream: StreamConfig, settings: dict[str, Any]) -> None:
+    """Write stream.json: the stream, and the flags that decide the result (`settings`, plain values)."""
     content = {"stream": stream.to_json(), "settings": settings}
     write_text(run_dir / STREAM_NAME, json.dumps(content, indent=1) + "\n")
 
 
-def lock_run(run_dir: Path, say: Callable[[str], None]) -> TextIO:
-    """Make the folder, and hold it against other trainings until the file that is returned is closed.
+def lock_run(run_dir: Path, log: Callable[[str], None]) -> TextIO:
+    """Create the folder, and lock it against other trainings until the returned file is closed.
 
-    The lock is the kernel's (fcntl): it goes with its process, however that ends, so none is ever stale; loader
-    processes do not inherit it; and network file systems pass it on to other machines. Where one has no locks, `say`
-    tells so. The file's text is for people; to open it here would give the lock away. Raises EnvironmentFaultError
-    naming who holds the folder.
+    This is a lock of the kernel (fcntl). It ends with its process, however the process ends, so no lock is ever stale;
+    loader processes do not inherit it; network file systems share it with other machines. If a file system has no locks,
+    `log` is given a warning. The text in the file is for people; opening and closing the file in this process would
+    release the lock. Raises EnvironmentFaultError that names the process which holds the folder.
     """
     path = run_dir / LOCK_NAME
     try:
@@ -53,20 +52,22 @@ def lock_run(run_dir: Path, say: Callable[[str], None]) -> TextIO:
         file = open(path, "a+", encoding="utf-8", errors="replace")
     except OSError as error:
         raise EnvironmentFaultError(
-            f"cannot write {path}: {error.strerror or error}; name another --save_root"
+            f"cannot write {path}: {error.strerror or error}; choose another --save_root"
         ) from None
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             file.seek(0)
-            owner = file.read().strip() or "a process that has not said its name yet"
+            owner = file.read().strip() or "a process that has only just started"
             file.close()
             raise EnvironmentFaultError(
-                f"another training writes into {run_dir}: {owner}; wait for its end, stop it, or take another "
+                f"another training writes to {run_dir}: {owner}; wait until it ends, stop it, or choose another "
                 "--save_root or --run"
             ) from None
-        say(f"warning: {path} cannot be locked ({error.strerror}): nobody will notice a second training in this folder")
+        log(
+            f"warning: {path} cannot be locked ({error.strerror}): a second training in this folder will not be noticed"
+        )
     file.truncate(0)
     file.write(f"host {socket.gethostname()}, pid {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
     file.flush()
@@ -74,38 +75,44 @@ def lock_run(run_dir: Path, say: Callable[[str], None]) -> TextIO:
 
 
 def find_run(save_root: Path, *, input_type: str, backbone: str | None = None, name: str = "") -> Path:
-    """The folder of the one run of this input type (and network, and name, where given).
+    """The folder of the only run of this input type (and of this network and name, if given).
 
-    Raises BadInputError when there is none, or several to choose from.
+    Raises BadInputError if there is no such run, or more than one.
     """
     runs = {}
     for path in sorted(Path(save_root).glob(f"*/{STREAM_NAME}")):
         stream = read_json(path).get("stream")
         if not isinstance(stream, dict):
-            raise BadInputError(f"{path}: found no settings of a stream; it is no run of train.py, move it elsewhere")
-        right = stream.get("input_type") == input_type and backbone in (None, stream.get("backbone"))
-        if right and name in ("", path.parent.name):
+            raise BadInputError(
+                f"{path}: found no settings of a stream, expected those of a run of twostream train; move the file away"
+            )
+        matches = stream.get("input_type") == input_type and backbone in (None, stream.get("backbone"))
+        if matches and name in ("", path.parent.name):
             runs[path.parent.name] = path.parent
-    what = " ".join(filter(None, [input_type, backbone, name]))
+    wanted = " ".join(filter(None, [input_type, backbone, name]))
     if not runs:
-        raise BadInputError(f"{save_root} has no run of {what}: train it with train.py, or name another --save_root")
+        raise BadInputError(f"{save_root} has no run of {wanted}: run twostream train, or choose another --save_root")
     if len(runs) > 1:
         raise BadInputError(
-            f"{save_root} has several runs of {what}: choose with --run or --runs among {', '.join(runs)}"
+            f"{save_root} has several runs of {wanted}: choose one of {', '.join(runs)} with --run or --runs"
         )
     return next(iter(runs.values()))
 
 
 def scores_path(run_dir: Path, *, split: str, iteration: int) -> Path:
+    """Where the scores of a split by the checkpoint of an iteration are, or would be."""
     return run_dir / f"scores_{split}_{iteration:06d}.npz"
 
 
 def find_scores(run_dir: Path, *, split: str, iteration: int | None) -> Path:
-    """A run's score file of a split: of that iteration, or else of the highest one."""
+    """A run's score file of a split: of this iteration or, if None, of the highest one that has any.
+
+    Raises BadInputError if None is given and the split has no scores; the file of a given iteration may not exist.
+    """
     if iteration is not None:
         return scores_path(run_dir, split=split, iteration=iteration)
     names = (re.fullmatch(rf"scores_{re.escape(split)}_(\d+)\.npz", path.name) for path in run_dir.glob("scores_*.npz"))
     iterations = [int(match.group(1)) for match in names if match]
     if not iterations:
-        raise BadInputError(f"{run_dir} has no scores of split {split!r}: run test.py first")
+        raise BadInputError(f"{run_dir} has no scores of split {split!r}: run twostream test first")
     return scores_path(run_dir, split=split, iteration=max(iterations))

@@ -1,4 +1,4 @@
-"""A training between two steps: what it consists of, and how it is validated, saved, logged and shown."""
+"""A training between two steps: its parts, and how it is validated, saved, logged and shown."""
 
 import functools
 import itertools
@@ -28,21 +28,21 @@ from twostream.monitor import Monitor, clip_grid
 from twostream.stream import StreamConfig
 
 SHOWN_INPUTS = 8
-"""clips of a batch that monitors are given"""
+"""number of clips of a batch that monitors get"""
 
 
 @dataclass
 class TrainState:
-    """What the steps of a training change, and by which rule."""
+    """What the steps of a training change, and the rules by which they change it."""
 
     network: StreamNetwork
     forward: nn.Module
-    """the network as `fit` calls it: one of several ranks, or split over several GPUs"""
+    """the network as `fit` calls it, perhaps shared with other ranks or split over several GPUs"""
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     scaler: torch.amp.GradScaler
     average: AveragedModel | None
-    """the averaged weights, where they are kept"""
+    """the averaged weights, if any are kept (--ema)"""
 
     def saved_parts(self) -> dict[str, Any]:
         """The parts that a checkpoint holds, as `write_checkpoint` takes them."""
@@ -59,10 +59,10 @@ class TrainState:
 
 
 class Session:
-    """One training, or this rank's share of it, as it stands between two iterations.
+    """One training, or this rank's share of it, and what can be done between two iterations.
 
-    The program's loop calls the methods; each is one thing that may be done after a step. Only rank 0 writes and draws,
-    but all ranks call the methods at the same iterations, because several of them exchange values.
+    The program's loop calls the methods. Only rank 0 writes and draws, but all ranks must call the same methods at the
+    same iterations, because some of them exchange values.
     """
 
     def __init__(
@@ -82,7 +82,11 @@ class Session:
         max_iterations: int,
         show_progress: Callable[..., Iterable[Any]],
     ):
-        """`items` are those of the training; `batch_size` is that of all ranks together; `show_progress(items, total=..., desc=...)` draws a bar."""
+        """`items` are the items of the training; `stop` must be inside its `with` block.
+
+        `batch_size` counts the clips of all ranks together. `show_progress(iterable, total=..., desc=...)` passes the
+        elements of the iterable on, and draws a progress bar.
+        """
         self.stream, self.state, self.fit_options = stream, state, fit_options
         self.items, self.val_loader = items, val_loader
         self.saver, self.monitors, self.stop, self.device, self.world = saver, monitors, stop, device, world
@@ -91,7 +95,7 @@ class Session:
         self._inputs: Batches | OnlineFlow | None = None
 
     def restore_progress(self, state: dict[str, Any], *, iteration: int, logged: Iterable[dict[str, Any]]) -> None:
-        """Continue from the progress that a checkpoint holds; `logged` are the entries of log.jsonl."""
+        """Continue from the progress that the checkpoint of this iteration holds; `logged`: the entries of log.jsonl."""
         self.progress.load_state(state)
         validation = state.get("validation")
         validated = {entry["iteration"] for entry in logged if entry["event"] == "validation"}
@@ -101,7 +105,7 @@ class Session:
     def steps(self, train_loader: DataLoader[Any], *, first: int) -> Iterator[Step]:
         """The steps of the training from iteration `first` + 1 on.
 
-        Where a batch cannot be loaded, what was trained so far is saved before the error is raised.
+        If a batch cannot be loaded, the last step is saved before the error is raised.
         """
         batches = self.stop.start(train_loader)
         self._inputs = OnlineFlow(batches, self.stream, self.device) if self.stream.is_online else batches
@@ -110,23 +114,24 @@ class Session:
             state.forward, self._inputs, state.optimizer, state.schedule, device=self.device, first=first,
             options=self.fit_options, scaler=state.scaler, average=state.average, world=self.world,
         )  # fmt: skip
-        step = None
+        last: Step | None = None
         try:
             for step in self.show_progress(
                 steps, total=self.max_iterations, initial=first, desc=self.stream.input_type, unit="it"
             ):
+                last = step
                 yield step
         except Exception:
-            unsaved = step is not None and step.iteration not in checkpoints.checkpoint_iterations(self.saver.run_dir)
-            # With several ranks, the others are in the middle of a step.
-            if unsaved and batches.awaited and self.world.size == 1:
-                self.save(step.iteration, final=True)
+            # With several ranks this is not possible, because the others are in the middle of a step.
+            if last is not None and batches.awaited and self.world.size == 1:
+                if last.iteration not in checkpoints.checkpoint_iterations(self.saver.run_dir):
+                    self.save(last.iteration, final=True)
             raise
 
     def validate(self, iteration: int) -> bool:
-        """Score the validation clips, then save and log the result; False when a signal stopped it.
+        """Score the validation clips, then save and log the result; False if a signal stopped it.
 
-        Stopping loses nothing: the iteration is saved as one that is still to be validated.
+        Stopping loses nothing, because the iteration was saved before, as one that is still to be validated.
         """
         start = time.perf_counter()
         network = self._network_to_validate()
@@ -153,12 +158,16 @@ class Session:
     def save(
         self, iteration: int, *, final: bool, to_validate: bool = False, validation: dict[str, Any] | None = None
     ) -> None:
-        """Write a checkpoint. `to_validate`: this iteration is still to be validated; `final`: no later save will come."""
+        """Write a checkpoint with all that the next iterations depend on.
+
+        `final`: this is the last chance to save. `to_validate`: this iteration is still to be validated; `validation`:
+        the values of its validation.
+        """
         progress = self.progress.state() | {"to_validate": to_validate, "validation": validation}
         self.saver.save(iteration, progress, final=final)
 
     def log(self, step: Step) -> None:
-        """Log the step, and the means since the last reset; a GPU has to catch up for that."""
+        """Log the step, the means since the last reset, and skipped batches; waits until a GPU has caught up."""
         values: dict[str, Any] = {"iteration": step.iteration}
         values["epoch"] = step.iteration * self.batch_size // len(self.items)
         values["batches_per_epoch"] = -(-len(self.items) // self.batch_size)
@@ -170,7 +179,7 @@ class Session:
             names = sorted({self.items.videos.ids[video] for video in videos})
             self.monitors.message(
                 f"WARNING: iteration {skipped.iteration} was not applied, because its loss or gradient is not finite: "
-                f"lower --lr, or look at the images of {', '.join(names)}"
+                f"lower --lr, or check the images of {', '.join(names)}"
             )
         self.monitors.train(values)
 
@@ -178,7 +187,7 @@ class Session:
         """Give monitors the first clips of the newest batch, as the network sees them."""
         if not self.world.is_first:
             return
-        assert self._inputs is not None and self._inputs.newest is not None, "shown before the first step"
+        assert self._inputs is not None and self._inputs.newest is not None, "called before the first step"
         batch = self._inputs.newest
         clips, mirrored, labels = (
             tensor[:SHOWN_INPUTS].cpu() for tensor in (batch.clips, batch.mirrored, batch.labels)
@@ -188,9 +197,9 @@ class Session:
         self.monitors.grid(iteration, clip_grid(seen, names, modality=self.stream.modality))
 
     def exchange(self, step: Step, *, max_unreadable: int) -> bool:
-        """Tell the other ranks what happened here; True when any rank was asked to stop.
+        """Exchange with the other ranks what happened in this step; True if any of them was asked to stop.
 
-        Warns of the images that this step could not read. Raises BadInputError, on all ranks, when there were more than
+        Warns about the images that this step could not read. Raises BadInputError, on all ranks, if there were more than
         `max_unreadable` of them in the whole run.
         """
         stopping, unreadable = self.world.sum_counts(bool(self.stop.asked), len(step.unreadable))
@@ -201,6 +210,6 @@ class Session:
         if self.progress.unreadable > max_unreadable:
             raise BadInputError(
                 f"{self.progress.unreadable} images could not be read, but --max_unreadable allows {max_unreadable}; "
-                "`twostream verify` finds such images and says how to fix them"
+                "twostream verify finds such images and says how to fix them"
             )
         return bool(stopping)

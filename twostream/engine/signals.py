@@ -1,83 +1,93 @@
-"""Signals in a training, heard at the next good moment: requests to end, and the death of loader processes."""
+"""Signals in a training, handled at the next good moment: requests to stop, and the death of loader processes."""
 
 import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
+from typing import Any
 
 from twostream.errors import Terminated
 
+Handler = Callable[[int, FrameType | None], Any]
+"""a signal handler, called with the signal's number and the interrupted frame"""
+
 
 class Stop:
-    """SIGTERM and SIGUSR1: inside `with` the first only sets `asked`, so that the loop can save and end; the second
-    ends at once. Not within a second of the first, though: `timeout`, for one, sends each twice.
+    """Handles SIGTERM and SIGUSR1 inside its `with` block.
+
+    The first one only sets `asked`, so that the loop can save and end. The second one raises Terminated at once, but
+    only if it comes more than a second after the first: `timeout`, for example, sends each signal twice.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.asked = 0.0
-        """when, in monotonic seconds; 0 if not yet"""
-        self.started: list[Iterator] = []
-        self.on_death: Callable | int = signal.SIG_DFL
+        """when the first signal came, in monotonic seconds; 0 if none has come"""
+        self.started: list[Iterator[Any]] = []
+        """the iterators of all loaders that were started"""
+        self.on_death: Handler | None = None
+        """torch's handler of SIGCHLD, once a loader with processes was started"""
 
     def __enter__(self) -> "Stop":
         self.handlers = {number: signal.signal(number, self._ask) for number in self.SIGNALS}
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
-        signal.signal(signal.SIGCHLD, self.on_death)
-        # Python would wait for ever for loader processes that do not hear its SIGTERM; so they end here, by torch's way
-        # (which one without processes does not have), and if need be by one that nobody can be deaf to.
+        signal.signal(signal.SIGCHLD, self.on_death or signal.SIG_DFL)
+        # When Python exits, it waits for loader processes for ever, because they ignore its SIGTERM. So shut them down
+        # through torch (an iterator without processes has no such method), then kill any that remain.
         for batches in self.started:
             getattr(batches, "_shutdown_workers", lambda: None)()
         for process in multiprocessing.active_children():
             process.kill()
 
-    def _ask(self, number: int, frame: object) -> None:
+    def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked and time.monotonic() > self.asked + 1:
             raise Terminated
         self.asked = self.asked or time.monotonic()
 
-    def start(self, loader: Iterable) -> "Batches":
-        """Begin a loader; its processes do not hear the signals, which are sent to whole process groups."""
+    def start(self, loader: Iterable[Any]) -> "Batches":
+        """Start a loader. Its processes ignore the signals, which are sent to whole process groups."""
         signal.pthread_sigmask(signal.SIG_BLOCK, self.SIGNALS)
         try:
             self.started.append(iter(loader))
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, self.SIGNALS)
         if callable(handler := signal.getsignal(signal.SIGCHLD)):
-            self.on_death = handler  # torch's, which it sets once and for all
+            self.on_death = handler  # torch's handler, which torch sets only once per process
         return Batches(self.started[-1], self.on_death)
 
 
 class Batches:
-    """What a loader gives. The death of one of its processes is heard, as RuntimeError, while a batch is awaited, and not
-    in the middle of a step, where torch's handler of SIGCHLD would raise it.
+    """The batches of a loader. If one of its processes dies, RuntimeError is raised while a batch is awaited.
+
+    Without this, torch's handler of SIGCHLD would raise it in the middle of a step.
     """
 
-    newest = None
-    """the last one that was given"""
+    newest: Any = None
+    """the batch that was returned last"""
     awaited = False
-    """is the program between two batches?"""
+    """is a batch being waited for? Still true after an error of the loader"""
 
-    def __init__(self, batches: Iterator, on_death: Callable | int):
+    def __init__(self, batches: Iterator[Any], on_death: Handler | None):
         self.batches, self.on_death = batches, on_death
 
     def __iter__(self) -> "Batches":
         return self
 
-    def __next__(self):
+    def __next__(self) -> Any:
         self.awaited = True
-        signal.signal(signal.SIGCHLD, self.on_death)
+        signal.signal(signal.SIGCHLD, self.on_death or signal.SIG_DFL)
         try:
-            if callable(self.on_death):
-                self.on_death(signal.SIGCHLD, None)  # for those that died since the last batch
+            if self.on_death:
+                self.on_death(signal.SIGCHLD, None)  # for processes that died since the last batch
             self.newest = next(self.batches)
         except (ConnectionError, EOFError):
-            time.sleep(1)  # in which the death of the process arrives, and says more
+            time.sleep(1)  # meanwhile the death of the process is noticed, and raises an error that says more
             raise
         finally:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)

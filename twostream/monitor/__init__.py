@@ -1,4 +1,4 @@
-"""Where a training is watched: console and log, JSON lines, a page of curves, Visdom, TensorBoard."""
+"""Monitors show how a training goes: on the console, in log files, as a page of curves, in Visdom and TensorBoard."""
 
 from twostream.monitor.console import ConsoleMonitor
 from twostream.monitor.contract import Monitor, Monitors

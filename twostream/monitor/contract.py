@@ -1,50 +1,54 @@
 """What a monitor is, and several monitors as one."""
 
 import sys
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from twostream.errors import UserError
+from twostream.errors import UserError, one_line
 
 
 class Monitor:
-    """Where a training is watched; whoever has nothing to do with a kind of news inherits the method that does nothing.
+    """Shows how a training goes. Methods that a monitor does not need default to doing nothing.
 
-    None may stop or delay the training.
+    A monitor must not stop or delay the training.
     """
 
-    def train(self, numbers: dict) -> None:
-        """Plain values of an iteration by name, as log.jsonl has them; accuracies in 0 ... 1, times in seconds."""
+    def train(self, values: dict[str, float]) -> None:
+        """Show an iteration: plain values by name, as in log.jsonl; accuracies in 0 ... 1, times in seconds."""
 
-    def validation(self, numbers: dict) -> None:
-        """Plain values of a validation."""
+    def validation(self, values: dict[str, float]) -> None:
+        """Show a validation: plain values by name, as in log.jsonl, with the same units."""
 
     def grid(self, iteration: int, picture: np.ndarray) -> None:
-        """Inputs of the network in one picture, RGB uint8 (H, W, 3)."""
+        """Show inputs of the network, drawn as one picture: RGB uint8 (H, W, 3)."""
 
     def confusion(self, iteration: int, matrix: np.ndarray, classes: tuple[str, ...]) -> None:
-        """Clips of a validation by true class (rows) and predicted class (columns), integers (K, K); before its numbers."""
+        """Show the confusion matrix of a validation; `validation` is called after this.
+
+        `matrix` counts the clips by true class (rows) and predicted class (columns): int64 (K, K).
+        """
 
     def message(self, text: str) -> None:
-        """A line for people."""
+        """Show a line of text."""
 
     def close(self) -> None:
-        """The training is over, or stopped by request."""
+        """Finish, because the training has ended or was stopped."""
 
 
 class Monitors(Monitor):
-    """Several monitors as one; one that fails, as on a full disk, is said once, and stops nothing."""
+    """Several monitors as one. If one fails, for example on a full disk, a warning says so once, and training goes on."""
 
     def __init__(self, monitors: list[Monitor]):
         self.monitors = monitors
-        self.warned = set()
+        self.warned: set[Monitor] = set()
 
-    def train(self, numbers: dict) -> None:
-        self._each("train", numbers)
+    def train(self, values: dict[str, float]) -> None:
+        self._each("train", values)
 
-    def validation(self, numbers: dict) -> None:
-        self._each("validation", numbers)
+    def validation(self, values: dict[str, float]) -> None:
+        self._each("validation", values)
 
     def grid(self, iteration: int, picture: np.ndarray) -> None:
         self._each("grid", iteration, picture)
@@ -58,13 +62,13 @@ class Monitors(Monitor):
     def close(self) -> None:
         self._each("close")
 
-    def _each(self, method: str, *values) -> None:
+    def _each(self, method: str, *arguments: Any) -> None:
         for monitor in self.monitors:
             try:
-                getattr(monitor, method)(*values)
+                getattr(monitor, method)(*arguments)
             except Exception as error:  # no picture of a training is worth the training
                 if monitor not in self.warned:
                     self.warned.add(monitor)
-                    reason = error if isinstance(error, OSError | UserError) else f"{type(error).__name__}: {error}"
-                    kind = type(monitor).__name__
-                    tqdm.write(f"warning: {kind} cannot write ({reason}); training goes on", file=sys.stderr)
+                    kind = "" if isinstance(error, OSError | UserError) else f"{type(error).__name__}: "
+                    reason = f"{type(monitor).__name__} cannot write ({kind}{one_line(error)})"
+                    tqdm.write(f"warning: {reason}; training goes on", file=sys.stderr)

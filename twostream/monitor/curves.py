@@ -1,8 +1,9 @@
-"""The figures of a training, and their curves, from the numbers that monitors are told."""
+"""The figures of a training and their curves, from the values that monitors are given."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import Any
 
 Point = tuple[int, float]
 """iteration, value"""
@@ -10,25 +11,26 @@ Point = tuple[int, float]
 
 @dataclass(frozen=True)
 class Figure:
-    """Curves over the iterations that belong together."""
+    """Curves over the iterations, drawn in one diagram."""
 
     title: str
-    curves: dict[str, tuple[str, Callable[[dict], float]]]
-    """name -> the event whose numbers it comes from, and how"""
+    curves: dict[str, tuple[str, Callable[[dict[str, Any]], float]]]
+    """name -> the event it comes from ("train" or "validation"), and the function from its values to the curve's"""
     is_share: bool = False
-    """values are in 0 ... 1"""
+    """are the values shares, 0 ... 1?"""
 
 
-def images_per_second(numbers: dict) -> float:
-    return numbers["images"] / numbers["mean_seconds"]
+def images_per_second(values: dict[str, Any]) -> float:
+    """Speed of the training, from the mean duration of an iteration."""
+    return float(values["images"] / values["mean_seconds"])
 
 
-def data_share(numbers: dict) -> float:
-    """Of the time, how much the network waited for data."""
-    return numbers["mean_data_seconds"] / numbers["mean_seconds"]
+def data_share(values: dict[str, Any]) -> float:
+    """Share of the time in which the network waits for data."""
+    return float(values["mean_data_seconds"] / values["mean_seconds"])
 
 
-# Titles and names of the first two are those of 2D-kinectics.
+# The first two have the titles and names of 2D-kinectics.
 FIGURES = {
     "loss": Figure(
         "Train & Val Losses",
@@ -48,52 +50,55 @@ FIGURES = {
     "speed": Figure("Images per second", {"images/s": ("train", images_per_second)}),
     "time": Figure(
         "Where the time goes",
-        {"waiting for data": ("train", data_share), "computing": ("train", lambda numbers: 1 - data_share(numbers))},
+        {"waiting for data": ("train", data_share), "computing": ("train", lambda values: 1 - data_share(values))},
         is_share=True,
     ),
 }
 
 
 class Curve:
-    """Points in the order of time; of many, every second, fourth ... is kept, and the last one."""
+    """Points in order of time. If there are too many, every second, fourth ... one is kept, and always the last one."""
 
     MAX_POINTS = 1000
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.kept: list[Point] = []
         self.last: Point | None = None
         self.count, self.step = 0, 1
 
     def add(self, point: Point) -> None:
+        """Append a point, later than all before."""
         if self.count % self.step == 0:
             self.kept.append(point)
         self.count, self.last = self.count + 1, point
-        if len(self.kept) == self.MAX_POINTS:  # with the last one there would be one more
+        if len(self.kept) == self.MAX_POINTS:  # `points` may add the last one to these
             self.kept, self.step = self.kept[::2], 2 * self.step
 
     def points(self) -> list[Point]:
-        return self.kept if self.kept[-1] is self.last else [*self.kept, self.last]
+        """At most MAX_POINTS points, the first and the last one among them; callers must not change the list."""
+        return self.kept if self.last is None or self.kept[-1] is self.last else [*self.kept, self.last]
 
 
 class Curves:
-    """All curves of a training so far; memory for MAX_POINTS of each, however long it takes."""
+    """All curves of a training so far; takes memory for MAX_POINTS points of each, however long the training is."""
 
-    def __init__(self, history: Iterable[dict] = ()):
-        """`history`: entries of log.jsonl."""
+    def __init__(self, history: Iterable[dict[str, Any]] = ()):
+        """`history`: the entries of log.jsonl so far."""
         self.curves: dict[str, Curve] = {}
         for entry in history:
             self.add(entry["event"], entry)
 
-    def add(self, event: str, numbers: dict) -> None:
+    def add(self, event: str, values: dict[str, Any]) -> None:
+        """Add the values of an event ("train" or "validation") to the curves that come from it."""
         for figure in FIGURES.values():
-            for name, (source, value) in figure.curves.items():
+            for name, (source, value_of) in figure.curves.items():
                 if source == event:
                     try:
-                        point = (numbers["iteration"], value(numbers))
-                    except KeyError:  # a log of an earlier version does not have all of them
+                        point = (values["iteration"], value_of(values))
+                    except KeyError:  # the log of an older version does not have all values
                         continue
                     self.curves.setdefault(name, Curve()).add(point)
 
     def points(self) -> dict[str, list[Point]]:
-        """Of each curve that has any, at most MAX_POINTS; not to be changed."""
+        """name -> points of each curve that has any, at most MAX_POINTS; callers must not change the lists."""
         return {name: curve.points() for name, curve in self.curves.items()}

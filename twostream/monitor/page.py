@@ -1,15 +1,16 @@
-"""<run>/curves.html: the figures of a training as one file that any browser shows, without server, script or network."""
+"""<run>/curves.html: the figures of a training in one file that any browser shows, without server, script or network."""
 
 import math
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from twostream.files import write_text
-from twostream.metrics import confusion
-from twostream.metrics.confusion import row_shares
+from twostream.metrics.confusion import most_confused, row_shares
 from twostream.monitor.contract import Monitor
 from twostream.monitor.curves import FIGURES, Curves, Figure, Point
 from twostream.monitor.pictures import confusion_map, encoded
@@ -18,34 +19,41 @@ from twostream.pages.page import escape
 
 PAGE_NAME = "curves.html"
 
-MAX_DOTS = 50  # more validations are a line only
-MAX_NAMED_CLASSES = 60  # more names do not fit beside the confusion matrix
-MAX_LETTERS = 24  # of such a name
+MAX_DOTS = 50
+"""with more validations, their curves have no dots"""
+MAX_NAMED_CLASSES = 60
+"""with more classes, the names do not fit beside the confusion matrix"""
+MAX_LETTERS = 24
+"""longest class name beside the confusion matrix"""
+SHOWN_VALIDATIONS = 10
 
 
 class PageMonitor(Monitor):
-    """Written anew at each validation, at the end, and every few minutes; `history` are the entries of log.jsonl."""
+    """Writes the page again at each validation, at the end, and every few minutes."""
 
     PAUSE_SECONDS = 180.0
 
-    def __init__(self, run_dir: Path, *, history: list[dict] = ()):
+    def __init__(self, run_dir: Path, *, history: Sequence[dict[str, Any]] = ()):
+        """`history`: the entries of log.jsonl so far."""
         self.path = run_dir / PAGE_NAME
         self.curves = Curves(history)
         self.validations = [entry for entry in history if entry["event"] == "validation"]
-        self.newest: dict = {}
+        self.newest: dict[str, float] = {}
+        """values of the newest iteration"""
         self.inputs: tuple[int, np.ndarray] | None = None
         self.matrix: tuple[int, np.ndarray, tuple[str, ...]] | None = None
-        self.written = -math.inf  # monotonic seconds
+        self.written = -math.inf
+        """when the page was written last, in monotonic seconds"""
 
-    def train(self, numbers: dict) -> None:
-        self.curves.add("train", numbers)
-        self.newest = numbers
+    def train(self, values: dict[str, float]) -> None:
+        self.curves.add("train", values)
+        self.newest = values
         if time.monotonic() > self.written + self.PAUSE_SECONDS:
             self._write(ended=False)
 
-    def validation(self, numbers: dict) -> None:
-        self.curves.add("validation", numbers)
-        self.validations.append(numbers)
+    def validation(self, values: dict[str, float]) -> None:
+        self.curves.add("validation", values)
+        self.validations.append(values)
         self._write(ended=False)
 
     def grid(self, iteration: int, picture: np.ndarray) -> None:
@@ -71,7 +79,7 @@ class PageMonitor(Monitor):
         write_text(self.path, _page(self.path.parent.name, self._state(ended), parts, reloads=not ended))
 
     def _state(self, ended: bool) -> str:
-        """One line on where the training is."""
+        """One line that says how far the training is."""
         done = f"iteration {self.newest['iteration']:,}, " if self.newest else ""
         left = ""
         if self.newest and not ended:
@@ -86,48 +94,42 @@ def _page(title: str, state: str, sections: list[str], *, reloads: bool) -> str:
 
 
 def _figure_section(figure: Figure, curves: dict[str, list[Point]]) -> str:
-    """A figure's curves, with their last values in its legend."""
+    """The curves of a figure, with their last values in the legend."""
     factor = 100 if figure.is_share else 1
     finite = {name: [(x, factor * y) for x, y in points if math.isfinite(y)] for name, points in curves.items()}
-    everything = [point for points in finite.values() for point in points] or [(0, 0.0)]
-    x_ticks = charts.ticks(min(x for x, _ in everything), max(x for x, _ in everything), count=4)
-    y_ticks = charts.ticks(0, max(y for _, y in everything), count=5)
+    all_points = [point for points in finite.values() for point in points] or [(0, 0.0)]
+    x_ticks = charts.ticks(min(x for x, _ in all_points), max(x for x, _ in all_points), count=4)
+    y_ticks = charts.ticks(0, max(y for _, y in all_points), count=5)
     unit = " %" if figure.is_share else ""
     series, entries = [], []
     for name, points in finite.items():
-        look = _look(figure, name)
+        style = _curve_style(figure, name)
         has_dots = figure.curves[name][0] == "validation" and len(points) <= MAX_DOTS
-        series.append(charts.Series(name, points, look, has_dots))
+        series.append(charts.Series(name, points, style, has_dots))
         last = f"{points[-1][1]:.4g}{unit}" if points else "not finite"
-        entries.append((look, f"{name} <b>{last}</b>"))
+        entries.append((style, f"{name} <b>{last}</b>"))
     drawing = charts.curves(figure.title, series, x_ticks=x_ticks, y_ticks=y_ticks, unit=unit)
     return f"<section><h2>{escape(figure.title)}</h2>\n{charts.legend(entries)}\n{drawing}</section>"
 
 
-def _look(figure: Figure, name: str) -> str:
-    """Style classes of a curve: colour by event; the second one of an event is dashed.
+def _curve_style(figure: Figure, name: str) -> str:
+    """CSS classes of a curve: its event decides the colour, and the second curve of an event is dashed.
 
-    >>> _look(FIGURES["accuracy"], "trainTop3"), _look(FIGURES["accuracy"], "valTop1")
+    >>> _curve_style(FIGURES["accuracy"], "trainTop3"), _curve_style(FIGURES["accuracy"], "valTop1")
     ('train', 'val second')
     """
     event = figure.curves[name][0]
-    same = [other for other, (source, _) in figure.curves.items() if source == event]
-    return ("val" if event == "validation" else "train") + (" second" if same.index(name) else "")
+    curves_of_event = [curve for curve, (source, _) in figure.curves.items() if source == event]
+    return ("val" if event == "validation" else "train") + (" second" if curves_of_event.index(name) else "")
 
 
-def _validation_section(validations: list[dict]) -> str:
+def _validation_section(validations: Sequence[dict[str, Any]]) -> str:
     rows = [
-        "".join(
-            f'<td class="number">{cell}</td>'
-            for cell in (f"{n['iteration']:,}", f"{100 * n['top1']:.2f}", f"{100 * n['top3']:.2f}", f"{n['loss']:.3f}")
-        )
-        for n in validations[:-11:-1]
+        (f"{v['iteration']:,}", f"{100 * v['top1']:.2f}", f"{100 * v['top3']:.2f}", f"{v['loss']:.3f}")
+        for v in reversed(validations[-SHOWN_VALIDATIONS:])
     ]
-    heads = "".join(f'<th class="number">{head}</th>' for head in ("iteration", "top-1 %", "top-3 %", "loss"))
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return (
-        f'<section><h2>Last validations</h2>\n<div class="scroll"><table><tr>{heads}</tr>{body}</table></div></section>'
-    )
+    table = page.table(("iteration", "top-1 %", "top-3 %", "loss"), rows, text_columns=())
+    return f"<section><h2>Last validations</h2>\n{table}</section>"
 
 
 def _inputs_section(iteration: int, picture: np.ndarray) -> str:
@@ -137,35 +139,30 @@ def _inputs_section(iteration: int, picture: np.ndarray) -> str:
 
 
 def _confusion_section(iteration: int, matrix: np.ndarray, classes: tuple[str, ...]) -> str:
-    """The map with the classes' names where they fit, and the commonest mistakes in words."""
-    heads = "".join(f"<th>{head}</th>" for head in ("true", "taken for", "clips"))
-    pairs = [
-        f'<tr><td>{escape(classes[t])}</td><td>{escape(classes[p])}</td><td class="number">{times}</td></tr>'
-        for t, p, times in confusion.most_confused(matrix)
-    ]
-    table = (
-        f"<table><tr>{heads}</tr>{''.join(pairs)}</table>" if pairs else "<p>No clip was taken for another class.</p>"
-    )
+    """The map, with class names if they fit, and a table of the commonest mistakes."""
+    mistakes = [(escape(classes[t]), escape(classes[p]), str(count)) for t, p, count in most_confused(matrix)]
+    table = page.table(("true", "predicted", "clips"), mistakes, text_columns=(0, 1))
     return (
         f'<section class="wide"><h2>Confusion at validation, iteration {iteration:,}</h2>\n'
-        f"<p>Rows are true classes, columns what they are taken for; the brighter, the more of the row's clips.</p>\n"
-        f"{_confusion_drawing(matrix, classes)}\n</section>\n"
-        f'<section class="wide"><h2>Most confused</h2>\n<div class="scroll">{table}</div></section>'
+        "<p>Rows are true classes, columns are predicted classes. The brighter a field is, the more of the row's clips "
+        f"are in it.</p>\n{_confusion_drawing(matrix, classes)}\n</section>\n"
+        f'<section class="wide"><h2>Most confused</h2>\n'
+        f"{table if mistakes else '<p>All clips were predicted correctly.</p>'}</section>"
     )
 
 
 def _confusion_drawing(matrix: np.ndarray, classes: tuple[str, ...]) -> str:
     named = len(classes) <= MAX_NAMED_CLASSES
     names = [name if len(name) <= MAX_LETTERS else f"{name[: MAX_LETTERS - 1]}…" for name in classes] if named else []
-    margin = 6 * max(map(len, names), default=0) + 10  # of the names, about
+    margin = 6 * max(map(len, names), default=0) + 10  # for the names, approximately
     cell = max(14, 240 // len(classes)) if named else max(1, 480 // len(classes))
     side = cell * len(classes)
     drawn = [
         f'<image x="{margin}" y="{margin}" width="{side}" height="{side}" style="image-rendering: pixelated" '
         f'href="{_data_url(confusion_map(matrix), ".png")}"/>'
     ]
-    for place, name in enumerate(names):
-        middle, text = margin + (place + 0.5) * cell, escape(name)
+    for index, name in enumerate(names):
+        middle, text = margin + (index + 0.5) * cell, escape(name)
         drawn.append(f'<text x="{margin - 5}" y="{middle + 3.5:.1f}" text-anchor="end">{text}</text>')
         drawn.append(f'<text transform="translate({middle + 3.5:.1f} {margin - 5}) rotate(-90)">{text}</text>')
     if named and cell >= 24:
@@ -181,5 +178,5 @@ def _confusion_drawing(matrix: np.ndarray, classes: tuple[str, ...]) -> str:
 
 
 def _data_url(picture: np.ndarray, kind: str) -> str:
-    medium = {".jpg": "image/jpeg", ".png": "image/png"}[kind]
-    return page.data_url(encoded(picture, kind), medium)
+    media_type = {".jpg": "image/jpeg", ".png": "image/png"}[kind]
+    return page.data_url(encoded(picture, kind), media_type)

@@ -8,23 +8,29 @@ import numpy as np
 from twostream.flow.coding import flow_colours
 from twostream.metrics.confusion import row_shares
 
-GRID_WIDTH = 1200  # pixels, about
-CAPTION_HEIGHT, GAP = 18, 4  # pixels
-PAPER = (225, 225, 225)  # not white, which is flow that stands still
-COLUMNS = 4  # of single frames; a longer clip is a row
-MAX_FRAMES = 10  # of a clip that are shown
+GRID_WIDTH = 1200
+"""pixels, approximately"""
+CAPTION_HEIGHT, GAP = 18, 4
+"""pixels"""
+PAPER = (225, 225, 225)
+"""RGB of the background; not white, because flow without motion is white"""
+COLUMNS = 4
+"""single frames in a row; a longer clip fills its own row"""
+MAX_FRAMES = 10
+"""frames shown of each clip"""
 
 
 def clip_grid(clips: np.ndarray, captions: list[str], *, modality: str) -> np.ndarray:
-    """Clips uint8 (N, T, H, W, 3) as the network sees them -> one RGB picture; flow by the colour wheel.
+    """Clips as the network sees them, uint8 (N, T, H, W, 3), and a caption for each -> one picture, RGB uint8 (H', W', 3).
 
-    Single frames stand side by side, longer clips below each other.
+    `modality` is "rgb", or "flow", which is drawn in the colours of the flow wheel. Single frames are drawn side by
+    side, longer clips one below the other.
     """
     frames = clips[:, :MAX_FRAMES]
     frames = flow_colours(frames) if modality == "flow" else frames
     num_clips, clip_len, height, width = frames.shape[:4]
     in_row = min(COLUMNS, num_clips) if clip_len == 1 else 1  # clips
-    # Small pictures are made larger by whole numbers, so that each of their pixels can be seen.
+    # Small pictures are enlarged by an integer factor, so that their pixels stay visible.
     scale = GRID_WIDTH / (in_row * clip_len * width)
     scale = min(int(scale), 4) if scale >= 1 else scale
     size = max(round(scale * width), 1), max(round(scale * height), 1)
@@ -39,22 +45,26 @@ def clip_grid(clips: np.ndarray, captions: list[str], *, modality: str) -> np.nd
 
 
 def _caption(text: str, width: int) -> np.ndarray:
-    """A strip with as much of the text as fits; OpenCV's letters are ASCII."""
+    """A strip with as much of the text as fits. OpenCV's fonts have ASCII letters only."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode() or "?"
-    font = {"fontFace": cv2.FONT_HERSHEY_SIMPLEX, "fontScale": 0.4, "thickness": 1}
-    while len(plain) > 1 and cv2.getTextSize(plain, *font.values())[0][0] > width - 4:
+    font, font_scale, thickness = cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1
+    while len(plain) > 1 and cv2.getTextSize(plain, font, font_scale, thickness)[0][0] > width - 4:
         plain = plain[:-1]
     strip = np.full((CAPTION_HEIGHT, width, 3), PAPER, np.uint8)
-    return cv2.putText(strip, plain, (2, CAPTION_HEIGHT - 5), **font, color=(40, 40, 40), lineType=cv2.LINE_AA)
+    cv2.putText(strip, plain, (2, CAPTION_HEIGHT - 5), font, font_scale, (40, 40, 40), thickness, cv2.LINE_AA)
+    return strip
 
 
 def confusion_map(matrix: np.ndarray) -> np.ndarray:
-    """A confusion matrix as a picture of one pixel for each pair of classes, RGB uint8 (K, K, 3): bright is often."""
+    """A confusion matrix, counts (K, K), as a picture with a pixel for each pair of classes, RGB uint8 (K, K, 3).
+
+    The larger the share of its row, the brighter a pixel is.
+    """
     levels = np.round(255 * row_shares(matrix)).astype(np.uint8)
     return cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
 
 
 def encoded(picture: np.ndarray, kind: str) -> bytes:
-    """RGB uint8 (H, W, 3) -> the bytes of a file: kind is .png, or .jpg of middle quality."""
+    """RGB uint8 (H, W, 3) -> the bytes of an image file; `kind` is ".png", or ".jpg", which gets quality 80."""
     options = [cv2.IMWRITE_JPEG_QUALITY, 80] if kind == ".jpg" else []
     return cv2.imencode(kind, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)[1].tobytes()

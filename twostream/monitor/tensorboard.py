@@ -1,58 +1,59 @@
-"""TensorBoard's event files, in the run's folder: tensorboard --logdir=<save_root>."""
+"""Event files for TensorBoard in the run's folder; to show them: tensorboard --logdir=<save_root>."""
 
 from pathlib import Path
 
 import numpy as np
 
 from twostream.errors import EnvironmentFaultError
-from twostream.metrics import confusion
+from twostream.metrics.confusion import most_confused
 from twostream.monitor.contract import Monitor
 from twostream.monitor.curves import FIGURES
 from twostream.monitor.pictures import confusion_map
 
 FOLDER = "tensorboard"
-MAP_SIDE = 400  # pixels, at least
+MAP_SIDE = 400
+"""pixels; least side of the drawn confusion matrix"""
 
 
 class TensorBoardMonitor(Monitor):
-    """Every number of FIGURES as <figure>/<curve>, the grid of inputs, the confusion matrix.
-
-    `first` is the last iteration that is not done again: what older files say of later ones is hidden.
-    """
+    """Writes every curve of FIGURES as <figure>/<curve>, the grid of inputs and the confusion matrix."""
 
     def __init__(self, run_dir: Path, *, first: int):
-        """Raises EnvironmentFaultError without the package."""
+        """`first` is the iteration from which a training continues: later values in older files are hidden.
+
+        Raises EnvironmentFaultError if TensorBoard is not installed.
+        """
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise EnvironmentFaultError(
-                '--tensorboard needs a package that is not here: pip install tensorboard, or ".[tensorboard]"'
+                '--tensorboard needs a package that is not installed: pip install tensorboard, or ".[tensorboard]"'
             ) from None
         self.writer = SummaryWriter(str(run_dir / FOLDER), purge_step=first + 1)
 
-    def train(self, numbers: dict) -> None:
-        self._scalars("train", numbers)
+    def train(self, values: dict[str, float]) -> None:
+        self._scalars("train", values)
 
-    def validation(self, numbers: dict) -> None:
-        self._scalars("validation", numbers)
+    def validation(self, values: dict[str, float]) -> None:
+        self._scalars("validation", values)
         self.writer.flush()
 
     def grid(self, iteration: int, picture: np.ndarray) -> None:
         self.writer.add_image("inputs", picture, iteration, dataformats="HWC")
 
     def confusion(self, iteration: int, matrix: np.ndarray, classes: tuple[str, ...]) -> None:
-        large = confusion_map(matrix).repeat(-(-MAP_SIDE // len(classes)), 0).repeat(-(-MAP_SIDE // len(classes)), 1)
+        factor = -(-MAP_SIDE // len(classes))
+        large = confusion_map(matrix).repeat(factor, 0).repeat(factor, 1)
         self.writer.add_image("confusion, true by predicted", large, iteration, dataformats="HWC")
-        pairs = [f"| {classes[t]} | {classes[p]} | {times} |" for t, p, times in confusion.most_confused(matrix)]
-        self.writer.add_text(
-            "most confused", "\n".join(["| true | taken for | clips |", "|---|---|---|", *pairs]), iteration
-        )
+        rows = [f"| {classes[t]} | {classes[p]} | {count} |" for t, p, count in most_confused(matrix)]
+        table = "\n".join(["| true | predicted | clips |", "|---|---|---|", *rows])
+        self.writer.add_text("most confused", table, iteration)
 
     def close(self) -> None:
         self.writer.close()
 
-    def _scalars(self, event: str, numbers: dict) -> None:
-        for window, figure in FIGURES.items():
-            for name, (source, value) in figure.curves.items():
+    def _scalars(self, event: str, values: dict[str, float]) -> None:
+        for figure_name, figure in FIGURES.items():
+            for curve_name, (source, value_of) in figure.curves.items():
                 if source == event:
-                    self.writer.add_scalar(f"{window}/{name}", value(numbers), numbers["iteration"])
+                    self.writer.add_scalar(f"{figure_name}/{curve_name}", value_of(values), int(values["iteration"]))

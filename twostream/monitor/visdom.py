@@ -1,73 +1,79 @@
-"""Windows of a Visdom server, in the environment named after the run."""
+"""Windows on a Visdom server, in the environment that is named after the run."""
 
 import html
 import logging
 import sys
 import threading
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from twostream.metrics import confusion
-from twostream.metrics.confusion import row_shares
+from twostream.errors import one_line
+from twostream.metrics.confusion import most_confused, row_shares
 from twostream.monitor.contract import Monitor
 from twostream.monitor.curves import FIGURES, Curves, Point
 
-MAX_NAMED_CLASSES = 60  # more do not fit beside a window's map
+MAX_NAMED_CLASSES = 60
+"""with more classes, the commonest mistakes are listed instead of a map, where the names would not fit"""
 
 
 class VisdomMonitor(Monitor):
-    """The figures, the newest grid of inputs and the newest confusion matrix.
+    """Shows the figures, the newest grid of inputs and the newest confusion matrix.
 
-    A thread of its own sends them. The training only leaves its news there: a slow server costs nothing, a dead or
-    silent one costs one warning, and a restarted one has everything back at the next update, because whole curves are
-    sent each time. What waits is bounded: `Curves` of bounded length, one grid, one matrix. `history` are the entries
-    of log.jsonl of the run so far.
+    A separate thread sends them. The training only hands them over, so a slow server does not delay it. If the server is
+    dead or silent, one warning says so. A server that was restarted gets everything back with the next update, because
+    whole curves are sent each time. Memory is bounded: curves of bounded length, one grid, one matrix.
     """
 
     TIMEOUT_SECONDS = 10.0
-    PAUSE_SECONDS = 1.0  # between two updates; each one in vain doubles it
+    """longest wait for an answer"""
+    PAUSE_SECONDS = 1.0
+    """between two updates; doubled after each one that fails"""
     MAX_PAUSE_SECONDS = 60.0
 
     def __init__(
-        self, *, server: str, port: int, env: str, history: list[dict] = (),
+        self, *, server: str, port: int, env: str, history: Sequence[dict[str, Any]] = (),
         username: str | None = None, password: str | None = None,
     ):  # fmt: skip
+        """`server` is an address such as http://localhost; `history`: the entries of log.jsonl of the run so far."""
         self.server, self.port, self.env = server, port, env.replace("/", "_")
         self.username, self.password = username, password
         self.curves = Curves(history)
-        self.pictures: dict[str, tuple] = {}
-        """name of the window -> what `grid` or `confusion` was told last"""
+        self.pictures: dict[str, tuple[Any, ...]] = {}
+        """"grid" or "confusion", which is also the name of the window -> the arguments of its last call"""
         self.news = threading.Condition()
+        """guards `curves`, `pictures` and `waiting`"""
         self.waiting = {"curves"} if history else set()
-        """what the server does not have yet: curves, grid, confusion"""
+        """which of curves, grid and confusion have changed since they were sent"""
         self.closing = threading.Event()
         self.sent, self.warned = 0, False
         self.thread = threading.Thread(target=self._send_for_ever, name="visdom", daemon=True)
         self.thread.start()
 
-    def train(self, numbers: dict) -> None:
+    def train(self, values: dict[str, float]) -> None:
         with self.news:
-            self.curves.add("train", numbers)
-            self._leave("curves")
+            self.curves.add("train", values)
+            self._announce("curves")
 
-    def validation(self, numbers: dict) -> None:
+    def validation(self, values: dict[str, float]) -> None:
         with self.news:
-            self.curves.add("validation", numbers)
-            self._leave("curves")
+            self.curves.add("validation", values)
+            self._announce("curves")
 
     def grid(self, iteration: int, picture: np.ndarray) -> None:
         with self.news:
             self.pictures["grid"] = (iteration, picture)
-            self._leave("grid")
+            self._announce("grid")
 
     def confusion(self, iteration: int, matrix: np.ndarray, classes: tuple[str, ...]) -> None:
         with self.news:
             self.pictures["confusion"] = (iteration, matrix, classes)
-            self._leave("confusion")
+            self._announce("confusion")
 
     def close(self) -> None:
-        """Give the thread a moment to send what is left; a silent server is not waited for."""
+        """Give the thread some time to send what is left, but do not wait for a silent server."""
         with self.news:
             self.closing.set()
             self.news.notify()
@@ -75,7 +81,7 @@ class VisdomMonitor(Monitor):
         if self.thread.is_alive():
             self._warn(TimeoutError("it does not answer"))
 
-    def _leave(self, what: str) -> None:
+    def _announce(self, what: str) -> None:
         self.waiting.add(what)
         self.news.notify()
 
@@ -86,48 +92,50 @@ class VisdomMonitor(Monitor):
                 self.news.wait_for(lambda: self.waiting or self.closing.is_set())
                 if not self.waiting:
                     return
-                # A server that could not be reached may be another one now, which has nothing.
+                # A server that could not be reached may have been restarted since, without any of the windows.
                 sends_all = client is None
                 curves = self.curves.points() if sends_all or "curves" in self.waiting else {}
-                pictures = {n: told for n, told in self.pictures.items() if sends_all or n in self.waiting}
+                pictures = {name: last for name, last in self.pictures.items() if sends_all or name in self.waiting}
                 self.waiting.clear()
             try:
                 client = client or self._connect()
                 self._send(client, curves, pictures)
                 pause = self.PAUSE_SECONDS
-            except Exception as error:  # whatever a plotting library raises, training goes on
+            except Exception as error:  # whatever Visdom raises, training goes on
                 client, pause = None, min(2 * pause, self.MAX_PAUSE_SECONDS)
                 self._warn(error)
-            self.closing.wait(pause)  # and not for news, which would wake it at each number
+            self.closing.wait(pause)  # not for news, which would wake the thread at each iteration
 
-    def _connect(self):
+    def _connect(self) -> Any:
         import visdom
 
-        class Client(visdom.Visdom):
-            """Visdom's own waits for ever for a server that accepts and is silent."""
+        base: Any = visdom.Visdom  # its stub lacks parameters and attributes
 
-            def _handle_post(client, url, data=None):
+        class Client(base):
+            """Visdom's client, except that it does not wait for ever for a server that accepts and is silent."""
+
+            def _handle_post(client, url: str, data: Any = None) -> str:
                 answer = client.session.post(url, data=data or {}, timeout=self.TIMEOUT_SECONDS)
-                if answer.status_code in (400, 401, 403):  # which Visdom itself takes for an empty answer
+                if answer.status_code in (400, 401, 403):  # Visdom's client would treat these as an empty answer
                     raise PermissionError(
-                        f"it refuses with {answer.status_code}; if it has a login (-enable_login), set VISDOM_USERNAME "
-                        "and VISDOM_PASSWORD"
+                        f"it answers with status {answer.status_code}; if it has a login (-enable_login), set "
+                        "VISDOM_USERNAME and VISDOM_PASSWORD"
                     )
                 answer.raise_for_status()
-                return answer.text
+                return str(answer.text)
 
-        logging.getLogger("visdom").setLevel(logging.ERROR)  # it greets each connection with two warnings
+        logging.getLogger("visdom").setLevel(logging.ERROR)  # without this, each connection prints two warnings
         return Client(
             server=self.server, port=self.port, env=self.env, raise_exceptions=True, use_incoming_socket=False,
             username=self.username, password=self.password,
         )  # fmt: skip
 
-    def _send(self, client, curves: dict[str, list[Point]], pictures: dict[str, tuple]) -> None:
+    def _send(self, client: Any, curves: dict[str, list[Point]], pictures: dict[str, tuple[Any, ...]]) -> None:
         for window, figure in FIGURES.items():
             shown = [name for name in figure.curves if name in curves]
             if shown:
-                # One call for all curves of a window: points, and to which curve (from 1 on) each belongs. A second
-                # `line` with update="replace" takes the first curve out again.
+                # One call for all curves of a window: points, and the number of the curve (from 1) of each. A second
+                # `line` with update="replace" would remove the first curve again.
                 client.scatter(
                     X=np.array([point for name in shown for point in curves[name]], np.float64),
                     Y=np.repeat(np.arange(len(shown)) + 1, [len(curves[name]) for name in shown]),
@@ -135,20 +143,20 @@ class VisdomMonitor(Monitor):
                     opts={"title": figure.title, "xlabel": "Iteration", "legend": shown, "showlegend": True,
                           "mode": "lines", "layoutopts": {"plotly": {"yaxis": {"rangemode": "tozero"}}}},
                 )  # fmt: skip
-        draw = {"grid": self._draw_grid, "confusion": self._draw_confusion}
-        for window, told in pictures.items():
-            draw[window](client, *told)
+        draw: dict[str, Callable[..., None]] = {"grid": self._draw_grid, "confusion": self._draw_confusion}
+        for window, last in pictures.items():
+            draw[window](client, *last)
         client.save([self.env])
         self.sent += 1
 
     @staticmethod
-    def _draw_grid(client, iteration: int, picture: np.ndarray) -> None:
+    def _draw_grid(client: Any, iteration: int, picture: np.ndarray) -> None:
         title = f"What the network sees, iteration {iteration}"
         client.image(picture.transpose(2, 0, 1), win="grid", opts={"title": title, "jpgquality": 85})
 
     @staticmethod
-    def _draw_confusion(client, iteration: int, matrix: np.ndarray, classes: tuple[str, ...]) -> None:
-        names = [html.escape(name) for name in classes]  # Visdom's page takes text for HTML
+    def _draw_confusion(client: Any, iteration: int, matrix: np.ndarray, classes: tuple[str, ...]) -> None:
+        names = [html.escape(name) for name in classes]  # Visdom's page interprets text as HTML
         if len(names) <= MAX_NAMED_CLASSES:
             axis, side = {"automargin": True, "dtick": 1}, 280 + 18 * len(names)
             opts = {
@@ -158,16 +166,15 @@ class VisdomMonitor(Monitor):
             }  # fmt: skip
             client.heatmap(100 * row_shares(matrix), win="confusion", opts=opts)
         else:
-            pairs = [f"{names[t]} taken for {names[p]}: {times}" for t, p, times in confusion.most_confused(matrix)]
+            pairs = [f"{names[t]} predicted as {names[p]}: {count}" for t, p, count in most_confused(matrix)]
             text = "<br>".join([f"Most confused, iteration {iteration}, clips", *pairs])
             client.text(text, win="confusion", opts={"title": "Confusion"})
 
     def _warn(self, error: Exception) -> None:
         if not self.warned:
             self.warned = True
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             tqdm.write(
-                f"warning: no Visdom at {self.server}:{self.port} ({reason[:150]}); training goes on, the numbers are "
-                f"in log.jsonl. Start one: python -m visdom.server -port {self.port} -bind_local",
+                f"warning: no Visdom at {self.server}:{self.port} ({one_line(error)}); training goes on, and log.jsonl has "
+                f"all values. To start a server: python -m visdom.server -port {self.port} -bind_local",
                 file=sys.stderr,
             )

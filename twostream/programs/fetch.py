@@ -1,8 +1,10 @@
-"""Download ImageNet weights into this folder and check them. Training never downloads by itself.
+"""Download the ImageNet weights of a network into the folder where training looks for them, and check them.
 
-  python pretrained/fetch.py inception_v3
+  twostream fetch inception_v3
 
-Exit codes: 0 there and right; 2 wrong command line; 3 the file is not what it must be; 4 no network, no space.
+A file that exists already is only checked. Training never downloads anything by itself.
+
+Exit codes: 0 the file exists and is right; 2 wrong command line; 3 the file is wrong; 4 no network or no space.
 """
 
 import argparse
@@ -15,19 +17,23 @@ from twostream.programs import options
 
 @dataclass(frozen=True)
 class WeightFile:
-    """Where the weights of a backbone come from."""
+    """Where the ImageNet weights of a network come from."""
 
     url: str
     sha256_prefix: str
-    """"" where the author gives none: then the file's tensors are checked against the network"""
+    """first digits of the file's SHA-256; "" if its author states none, and only the tensors can be checked"""
 
     @property
     def name(self) -> str:
+        """Name of the file."""
         return self.url.rsplit("/", 1)[-1]
 
 
 def weight_files() -> dict[str, WeightFile]:
-    """By backbone. torchvision's addresses come from torchvision, and end in the first digits of the SHA-256."""
+    """Name of a network -> its file. The URLs of torchvision's networks are read from torchvision.
+
+    Their file names end in the first digits of the SHA-256.
+    """
     from torchvision.models import get_model_weights
 
     sha256_prefixes = {
@@ -46,18 +52,24 @@ def weight_files() -> dict[str, WeightFile]:
 
 
 def build_parser() -> options.Parser:
+    """The flags of this program."""
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", metavar="NAME", help="whose weights: what train.py takes as --arch")
+    parser.add_argument("network", metavar="NAME", help="network, as for --arch of twostream train")
     parser.add_argument(
-        "--folder", type=options.folder, default=options.PRETRAINED, metavar="DIR", help="(default: pretrained/)"
+        "--folder",
+        type=options.folder,
+        default=options.PRETRAINED,
+        metavar="DIR",
+        help="where to put the file (default: pretrained/)",
     )
     parser.add_argument(
-        "--url", default="", help="take the file from here, such as a mirror; it is checked all the same"
+        "--url", default="", help="download the file from here, such as from a mirror; it is checked in the same way"
     )
     return parser
 
 
 def main() -> int:
+    """Download and check the file that the command line names; returns the exit code."""
     args = build_parser().parse_args()
 
     from torch.hub import download_url_to_file
@@ -68,24 +80,24 @@ def main() -> int:
     file = weight_files()[args.network]
     target = args.folder / file.name
     if target.exists():
-        print(f"{target} is there already")
+        print(f"{target} exists already")
     else:
         url = args.url or file.url
         args.folder.mkdir(parents=True, exist_ok=True)
         try:
             download_url_to_file(url, str(target), hash_prefix=file.sha256_prefix or None)
         except RuntimeError as error:  # what torch raises for a wrong checksum
-            raise BadInputError(f"{url}: {error}; nothing was kept, try again or another --url") from None
+            raise BadInputError(f"{url}: {error}; the file was not kept, try again or use another --url") from None
         except (OSError, ValueError) as error:
             raise EnvironmentFaultError(
-                f"cannot fetch {url}: {error}; fetch it elsewhere and put it into {args.folder} as {file.name}"
+                f"cannot download {url}: {error}; download it on another machine and copy it to {target}"
             ) from None
     check(target, args.network, file.sha256_prefix)
     return 0
 
 
 def check(path: Path, network: str, sha256_prefix: str) -> None:
-    """Raise BadInputError unless the file has the checksum and fits the network."""
+    """Print what a weight file holds; raises BadInputError unless it has the checksum and fits the network."""
     from twostream.files import sha256
     from twostream.models.backbones import BACKBONES
     from twostream.models.network import build_model
@@ -95,7 +107,7 @@ def check(path: Path, network: str, sha256_prefix: str) -> None:
     digest = sha256(path)
     if not digest.startswith(sha256_prefix):
         raise BadInputError(
-            f"{path} has SHA-256 {digest[:8]}..., expected {sha256_prefix}...; delete it, fetch it again"
+            f"{path} has SHA-256 {digest[:8]}..., expected {sha256_prefix}...; delete it and download it again"
         )
     classes = tuple(map(str, range(1000)))
     stream = StreamConfig("rgb", network, classes, BACKBONES[network].input_size)

@@ -1,10 +1,11 @@
-"""Command-line flags shared by the programs, the parsers of their values, and how a program ends.
+"""Command-line flags that programs share, parsers of their values, and how a program ends.
 
-Underscores are canonical: hyphens in flag names are read as underscores, `name=value` without dashes is read as
-`--name=value` where the flag exists, and abbreviations are off. Only programs import this module.
+Flag names have underscores; hyphens in them are read as underscores. `name=value` without dashes is read as
+`--name=value` if that flag exists. Abbreviations are not allowed. Only programs import this module.
 """
 
 import argparse
+import io
 import math
 import re
 import shutil
@@ -12,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -20,7 +22,7 @@ from twostream.errors import EXIT_ENVIRONMENT, Terminated, UserError, exit_code
 
 
 def list_file(text: str) -> tuple[str | None, Path]:
-    """`val=FILE` -> the split of all its entries, and the file; `FILE` alone says no split."""
+    """`val=FILE` -> the split of all entries, and the file; with `FILE` alone, the split is None."""
     split, equals, path = text.partition("=")
     if equals and split in SPLITS:
         return split, Path(path).expanduser()
@@ -29,17 +31,18 @@ def list_file(text: str) -> tuple[str | None, Path]:
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 PRETRAINED = _REPOSITORY / "pretrained" if (_REPOSITORY / "pretrained").is_dir() else Path("pretrained")
-"""folder of ImageNet weights: the checkout's, or one in the current folder where the package was installed without it"""
+"""folder of ImageNet weights: that of the clone, or pretrained/ in the current folder if there is no clone"""
 
 
 class Parser(argparse.ArgumentParser):
     """argparse with the spelling rules above."""
 
-    def __init__(self, **keywords):
+    def __init__(self, **keywords: Any):
+        """Takes the keywords of argparse.ArgumentParser."""
         keywords.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
         super().__init__(allow_abbrev=False, **keywords)
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         args = sys.argv[1:] if args is None else args
         return super().parse_known_args([self._canonical(word) for word in args], namespace)
 
@@ -55,7 +58,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def boolean(text: str) -> bool:
-    """True or False, as written."""
+    """True or False; also 1 and 0, yes and no, in any case."""
     if text.lower() in ("true", "1", "yes"):
         return True
     if text.lower() in ("false", "0", "no"):
@@ -63,17 +66,17 @@ def boolean(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"{text!r}, expected True or False")
 
 
-def add_boolean(group, *flags: str, default: bool, help: str) -> None:
-    """A flag that may stand alone (True) or with a value: --visdom, --visdom=True, --visdom False."""
+def add_boolean(group: argparse._ActionsContainer, *flags: str, default: bool, help: str) -> None:
+    """Add a flag that means True alone, and may have a value: --visdom, --visdom=True, --visdom False."""
     group.add_argument(*flags, type=boolean, nargs="?", const=True, default=default, metavar="True|False", help=help)
 
 
 def integers(text: str) -> tuple[int, ...]:
-    """Comma-separated whole numbers; empty for none."""
+    """Comma-separated integers; "" is none."""
     try:
         return tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected whole numbers with commas between them") from None
+        raise argparse.ArgumentTypeError(f"{text!r}, expected integers with commas between them") from None
 
 
 def numbers(text: str) -> tuple[float, ...]:
@@ -90,60 +93,60 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def positive(text: str) -> int:
-    """A whole number above 0."""
+    """An integer above 0."""
     if not re.fullmatch(r"\+?\d+", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r}, expected an integer above 0")
     return int(text)
 
 
 def not_negative(text: str) -> int:
-    """A whole number, 0 or more."""
+    """An integer, 0 or more."""
     return 0 if re.fullmatch(r"\+?0+", text) else positive(text)
 
 
 def rate(text: str) -> float:
     """A finite number, 0 or more."""
-    value = float(text)  # argparse says what is wrong when it is none
+    value = float(text)  # argparse turns ValueError into a message
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r}, expected a finite number, 0 or more")
     return value
 
 
 def share(text: str) -> float:
-    """A number from 0 up to 1."""
+    """A number from 0 to 1."""
     if not 0 <= (value := float(text)) <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a number from 0 up to 1")
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a number from 0 to 1")
     return value
 
 
 def part(text: str) -> tuple[int, int]:
-    """Part i of n, as `i/n` with i from 0."""
+    """`i/n` -> (i, n): part i of n, counted from 0."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match or not int(match[1]) < int(match[2]):
-        raise argparse.ArgumentTypeError(f"{text!r}, expected i/n with i from 0 up to n - 1, as 0/16")
+        raise argparse.ArgumentTypeError(f"{text!r}, expected i/n with i from 0 to n - 1, such as 0/16")
     return int(match[1]), int(match[2])
 
 
 def folder(text: str) -> Path:
-    """A path; `~` is the home folder."""
+    """A path, in which `~` is the home folder."""
     return Path(text).expanduser()
 
 
 # fmt: off
 def add_data_flags(parser: argparse.ArgumentParser) -> None:
-    """Where the data and the runs are."""
+    """Add flags that say where the data and the runs are."""
     group = parser.add_argument_group("data")
     group.add_argument(
         "--root", type=folder, required=True, metavar="DIR",
-        help="data root: the folder with annotations.json and rgb-images/, or the folder above it",
+        help="data root: the folder of annotations.json and rgb-images/, or the folder above it",
     )
-    group.add_argument("--dataset", default="kinetics", metavar="NAME", help="name in the run's name; sub-folder of --root")
-    group.add_argument("--datasubset", default="", metavar="N", help="read hfiles/Annots_N.json of a 2D-kinectics tree")
-    group.add_argument("--save_root", type=folder, default=None, metavar="DIR", help="folder of the runs (default: --root)")
+    group.add_argument("--dataset", default="kinetics", metavar="NAME", help="name of the data set: part of the run's name, and perhaps a folder in --root")
+    group.add_argument("--datasubset", default="", metavar="N", help="read hfiles/Annots_N.json of a data root of 2D-kinectics")
+    group.add_argument("--save_root", type=folder, default=None, metavar="DIR", help="folder that holds the runs (default: --root)")
 
 
 def add_stream_flags(parser: argparse.ArgumentParser) -> None:
-    """Which stream: what the network looks at, and which network."""
+    """Add flags that choose the stream: what the network sees, and which network it is."""
     group = parser.add_argument_group("stream")
     group.add_argument(
         "--input_type", "--input", "-i", default="rgb", metavar="TYPE", help="rgb, or a flow method: farneback, dis, tvl1"
@@ -151,37 +154,39 @@ def add_stream_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--arch", "-a", default=None, metavar="NAME",
         help="network: inception_v3, vgg16, vgg16_reducedfc, resnet18, resnet50, resnet101, squeezenet1_1 or "
-        "mobilenet_v3_large (inceptionV3 and vgg are accepted)",
+        "mobilenet_v3_large; inceptionV3 and vgg are accepted too",
     )
 
 
 def add_loading_flags(parser: argparse.ArgumentParser) -> None:
+    """Add flags that say what loads images and what computes."""
     group = parser.add_argument_group("machine")
-    group.add_argument("--workers", "-j", type=not_negative, default=4, metavar="N", help="processes that load and decode images")
-    group.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1; auto takes a GPU if any")
-    group.add_argument("--ngpu", type=positive, default=1, metavar="N", help="GPUs that share each batch in one process; torchrun, a process for each, is faster")
+    group.add_argument("--workers", "-j", type=not_negative, default=4, metavar="N", help="number of processes that load images")
+    group.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1; auto uses a GPU if there is one")
+    group.add_argument("--ngpu", type=positive, default=1, metavar="N", help="number of GPUs that share each batch in one process; torchrun, with a process per GPU, is faster")
 # fmt: on
 
 
 def add_ignored_flags(parser: argparse.ArgumentParser, *flags: str) -> None:
-    """Flags of old command lines that have nothing to say here; each text is the spellings of one."""
+    """Accept flags of old command lines that have no effect here; each of `flags` has the spellings of one flag."""
     group = parser.add_argument_group("accepted from old command lines, without effect")
     for spellings in flags:
-        group.add_argument(*spellings.split(), metavar="X", help="found in the run, or not needed")
+        group.add_argument(*spellings.split(), metavar="X", help="read from the run, or not needed")
 
 
-def progress_bar(items: Iterable | None = None, **keywords) -> tqdm:
-    """A bar with ETA on a terminal; elsewhere, as in a job's log file, a line every half minute."""
+def progress_bar(items: Iterable[Any] | None = None, **keywords: Any) -> Any:
+    """tqdm over the items: on a terminal, a bar with the time that is left; in a log file, a line every 30 seconds."""
     return tqdm(items, mininterval=0.2 if sys.stderr.isatty() else 30, dynamic_ncols=True, **keywords)
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Run a program and leave with its documented exit code; the user's errors are one line, without traceback."""
-    # Output may be piped into `head`, or hold names that the terminal cannot show.
+    """Run a program and exit with its documented code; an error that a user can fix is one line, without a traceback."""
+    # Names of files may have characters that the terminal cannot show.
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` has its way
+        if signal.getsignal(number) is signal.SIG_DFL:  # under `nohup`, SIGHUP is ignored, and stays so
             signal.signal(number, _terminate)
     try:
         code = main() or 0
@@ -189,14 +194,14 @@ def run(main: Callable[[], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         code = exit_code(error)
     except KeyboardInterrupt as error:
-        print("interrupted; what is finished is kept, run the command again to go on", file=sys.stderr)
+        print("interrupted; finished work is kept, run the command again to continue", file=sys.stderr)
         code = exit_code(error)
     except (OSError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not MEMORY.search(str(error)):
             raise
-        print(f"error: {_in_one_line(error)}", file=sys.stderr)
+        print(f"error: {_fault_of_machine(error)}", file=sys.stderr)
         code = EXIT_ENVIRONMENT
-    # Nothing is left to be stopped but Python's own end, in which a signal would only spoil the exit code.
+    # The program is done. A signal while Python shuts down would only change the exit code.
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         if signal.getsignal(number) is _terminate:
             signal.signal(number, signal.SIG_IGN)
@@ -204,24 +209,24 @@ def run(main: Callable[[], int | None]) -> None:
 
 
 MEMORY = re.compile(r"out of memory|DataLoader worker \(pid|unable to \w+ .*(shared memory|</torch_)")
-"""what torch says, as RuntimeError, when memory is too small or the system has killed a process for it"""
+"""texts of RuntimeErrors that torch raises if memory is too small, or the system killed a process to get memory"""
 
 
-def _in_one_line(error: Exception) -> str:
-    """A fault of the machine, and its remedy."""
+def _fault_of_machine(error: Exception) -> str:
+    """The error in one line, and what to do about it."""
     lines = str(error).splitlines() or [type(error).__name__]
-    # A loader's process wraps the error in its own traceback, whose last line is the error itself.
+    # An error of a loader process arrives with that process's traceback, whose last line is the error itself.
     reason = (lines[-1] if "Original Traceback" in str(error) else lines[0]).partition(". ")[0]
     if re.search(r"shared memory|Bus error|</torch_", str(error)):
         total, _, free = shutil.disk_usage("/dev/shm") if Path("/dev/shm").is_dir() else (0, 0, 0)
         return (
-            f"{reason}: the processes of --workers pass batches on in shared memory, and /dev/shm has {total >> 20} MiB, "
-            f"{free >> 20} of them free. Take fewer --workers or a smaller --batch_size, or enlarge it (docker run "
-            "--shm-size=8g), then go on"
+            f"{reason}: loader processes pass batches on in shared memory, but /dev/shm has {total >> 20} MiB, "
+            f"{free >> 20} MiB of them free. Use fewer --workers or a smaller --batch_size, or enlarge /dev/shm (docker run "
+            "--shm-size=8g), then run the command again"
         )
     if MEMORY.search(str(error)):
-        return f"{reason}; take a smaller --batch_size or fewer --workers, then go on"
-    return f"{reason}; mend it, then run the command again"
+        return f"{reason}; use a smaller --batch_size or fewer --workers, then run the command again"
+    return f"{reason}; fix this, then run the command again"
 
 
 def _terminate(signal_number: int, frame: object) -> None:

@@ -129,10 +129,9 @@ def score(
     from twostream.clips.crops import make_views
     from twostream.clips.dataset import ClipDataset, Items, eval_loader, usable_videos
     from twostream.clips.online_flow import FrameDataset, OnlineFlow
-    from twostream.engine.checkpoint import checkpoint_path, checkpoint_stream, load_weights_of, read_checkpoint
+    from twostream.engine.checkpoint import checkpoint_network, checkpoint_path, checkpoint_stream, read_checkpoint
     from twostream.engine.device import split_over_gpus
     from twostream.engine.loops import predict
-    from twostream.models.network import build_model
 
     path = checkpoint_path(run_dir, iteration)
     content = read_checkpoint(path)
@@ -173,16 +172,14 @@ def score(
     if num_done := scoring.num_parts - len(scoring.missing()):
         log(f"{num_done} of {scoring.num_parts} parts are scored already")
 
-    network = build_model(stream).to(device)
-    load_weights_of(network.backbone, content, name="average" if "average" in content else "weights")
-    forward = split_over_gpus(network, args.ngpu)
+    forward = split_over_gpus(checkpoint_network(stream, content, device=device), args.ngpu)
     loader = eval_loader(
         clips, num_workers=args.workers, pin_memory=device.type == "cuda",
         batch_sampler=list(scoring.batches(own_parts, num_clips=max(args.test_batch_size // len(views), 1))),
     )  # fmt: skip
     bar = options.progress_bar(loader, desc=f"score {stream.input_type}", disable=not world.is_first or None)
     inputs = OnlineFlow(bar, stream, device) if stream.is_online else bar
-    pieces = (logits.numpy() for _, _, logits in predict(forward, inputs, device=device, amp=args.amp, say=bar.write))
+    pieces = (logits.numpy() for _, _, logits in predict(forward, inputs, device=device, amp=args.amp, log=bar.write))
     for _ in scoring.write_parts(own_parts, pieces):
         pass
     world.wait()

@@ -1,38 +1,40 @@
-"""Train one stream of the two on single frames (or short clips): rgb, or a kind of flow.
+"""Train one stream on single frames or short clips: rgb, or one kind of flow.
 
-  CUDA_VISIBLE_DEVICES=0 python train.py --root=data --save_root=runs --input_type=rgb
-  CUDA_VISIBLE_DEVICES=1 python train.py --root=data --save_root=runs --input_type=farneback --stepvalues=300000,425000
+  CUDA_VISIBLE_DEVICES=0 twostream train --root=data --save_root=runs --input_type=rgb
+  CUDA_VISIBLE_DEVICES=1 twostream train --root=data --save_root=runs --input_type=farneback --stepvalues=300000,425000
 
-Writes <save_root>/<run>/: stream.json, train.log, log.jsonl, run.lock, checkpoint_<iteration>.pth,
-and what it comes to: curves.html, a page of curves for any browser, and confusion.json, of the last validation.
+Writes to <save_root>/<run>/: stream.json, train.log, log.jsonl, run.lock, checkpoint_<iteration>.pth, curves.html (a page
+of curves for any browser) and confusion.json (the confusion matrix of the last validation).
 
---resume goes on from the newest checkpoint that can be read, on the CPU bit for bit. Flags given otherwise than before:
-  go on as they are     --workers, --print_freq, --val_interval, --save_interval, --keep_checkpoints, --max_skipped,
+--resume continues from the newest checkpoint that can be read; on the CPU, the result is the same bit for bit. What
+happens to a flag that differs from the original run:
+  accepted              --workers, --print_freq, --val_interval, --save_interval, --keep_checkpoints, --max_skipped,
                         --max_unreadable, --max_iterations (not with --schedule=cosine), --visdom, --visdom_server,
                         --visdom_port, --tensorboard; not bit for bit: --device, --ngpu, --compile, number of ranks
-  have no effect        --pretrained, --global_models_dir, --init_from, --start_iteration
-  say which run         --root, --dataset, --datasubset, --save_root, --run, --resume, --allow_change
-  by --allow_change     --lr (with --run), --schedule, --stepvalues, --gamma, --warm_up, --momentum, --weight_decay,
+  ignored               --pretrained, --global_models_dir, --init_from, --start_iteration
+  selects the run       --root, --dataset, --datasubset, --save_root, --run, --resume, --allow_change
+  needs --allow_change  --lr (with --run), --schedule, --stepvalues, --gamma, --warm_up, --momentum, --weight_decay,
                         --dropout, --crop, --crop_scales, --mirror, --amp, --clip_norm, --label_smoothing
   refused               --arch, --input_type, --seq_len, --gap, --input_size, --batch_size, --lr_batch_size, --frame_step,
                         --seed, --accumulate, --channels_last, --ema, --batch_norm, --sync_bn, --first_layer_factor,
                         --norm_decay, --num_segments, --class_balance, --flow, --flow_preset, --bound, and other classes,
                         videos or labels
 
-Many GPUs, on one machine or several (all need the same paths): the same command under torchrun, a process for each GPU.
+Many GPUs, on one machine or several (with the same paths): the same command under torchrun, with one process per GPU.
 
-  torchrun --nproc_per_node=8 --max_restarts=3 -- train.py --root=data --save_root=runs --batch_size=512 --resume=auto
+  torchrun --nproc_per_node=8 --max_restarts=3 -m -- twostream train --root=data --save_root=runs --batch_size=512 --resume=auto
 
---batch_size is that of all processes (ranks) together, so the order of samples does not depend on their number; a run may
-go on with another. With the same number it goes on bit for bit on the CPU; with another, dropout draws
-anew, and batch norm sees parts of another size unless --sync_bn. A rank that fails ends all within a minute, and torchrun
-starts them again.
+--batch_size counts the clips of all processes (ranks) together, so the order of samples does not depend on their number,
+and a run may be resumed with another number. With the same number, the result is the same bit for bit on the CPU; with
+another, dropout is drawn differently, and batch norm sees parts of another size unless --sync_bn is given. If one rank
+fails, all ranks stop within a minute, and torchrun restarts them.
 
-SIGTERM and SIGUSR1 (Slurm's notice): the present iteration is finished and saved. A second one, a second or more later,
-ends at once, as Ctrl-C does, which saves nothing.
+At SIGTERM or SIGUSR1 (Slurm's notice), the current iteration is finished and saved. A second signal, a second or more
+later, ends the program at once and saves nothing, as Ctrl-C does.
 
-Exit codes: 0 done; 2 wrong command line; 3 data, weights or checkpoint are not as they must be; 4 disk, device, memory,
-or another training in the same folder; 130 Ctrl-C (resume from the last checkpoint); 143 SIGTERM or SIGUSR1 (saved).
+Exit codes: 0 done; 2 wrong command line; 3 something is wrong with the data, the weights or the checkpoint; 4 disk, device
+or memory, or another training in the same folder; 130 Ctrl-C (resume from the last checkpoint); 143 SIGTERM or SIGUSR1
+(saved).
 """
 
 import argparse
@@ -70,37 +72,39 @@ if TYPE_CHECKING:  # torch is imported after the flags are parsed, so that --hel
     from twostream.monitor import Monitors
 
 METER_WINDOW = 500
-"""iterations after which the printed means start from zero, as in 2D-kinectics"""
+"""iterations after which the printed means start again, as in 2D-kinectics"""
 VAL_STEP_FACTOR = 6
-"""validation takes every 6th of the clips that training takes"""
+"""validation uses every 6th of the clips that training uses"""
 
 MAY_CHANGE = (
     "lr", "schedule", "stepvalues", "gamma", "warm_up", "momentum", "weight_decay", "dropout", "mirror", "amp", "clip_norm",
     "label_smoothing", "crop", "crop_scales",
 )  # fmt: skip
-"""settings that decide the result, and may be others in a resumed run when --allow_change names them"""
+"""settings that decide the result, and may change when a run is resumed, if --allow_change names them"""
 
 DECIDES_RESULT = (
     *MAY_CHANGE, "batch_size", "frame_step", "seed", "accumulate", "channels_last", "ema", "batch_norm",
     "first_layer_factor", "norm_decay", "num_segments", "class_balance", "lr_batch_size", "sync_bn",
 )  # fmt: skip
-"""settings that must be the same when a run is resumed; so must the stream, and the training videos"""
+"""settings that decide the result: they are compared when a run is resumed, as are the stream and the training videos"""
 
 
 def resume(text: str) -> bool:
-    """--resume's word; `auto`, as others call it, is what True does: it begins anew where there is nothing."""
+    """Value of --resume. `auto` means True, which also starts a run that has no checkpoint yet."""
     return True if text.lower() == "auto" else options.boolean(text)
 
 
 def kept_checkpoints(text: str) -> int:
-    """0 for all, or 2 and more."""
+    """Value of --keep_checkpoints: 0 for all, or 2 and more."""
     if (value := options.not_negative(text)) == 1:
-        raise argparse.ArgumentTypeError("'1', expected 0 for all, or at least 2: the newest one may be damaged")
+        raise argparse.ArgumentTypeError(
+            "'1', expected 0 to keep all, or at least 2, since the newest one may be damaged"
+        )
     return value
 
 
 def crop_scales(text: str) -> tuple[float, ...]:
-    """Shares above 0, with commas."""
+    """Value of --crop_scales: comma-separated shares, above 0 and up to 1."""
     scales = options.numbers(text)
     if not all(0 < scale <= 1 for scale in scales):
         raise argparse.ArgumentTypeError(f"{text!r}, expected shares of the short side, above 0 and up to 1")
@@ -108,7 +112,7 @@ def crop_scales(text: str) -> tuple[float, ...]:
 
 
 def changeable(text: str) -> tuple[str, ...]:
-    """Names of MAY_CHANGE, with commas."""
+    """Value of --allow_change: comma-separated names of MAY_CHANGE."""
     names = tuple(name.lstrip("-").replace("-", "_") for name in options.words(text))
     if unknown := set(names).difference(MAY_CHANGE):
         raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}, expected some of {', '.join(MAY_CHANGE)}")
@@ -117,93 +121,100 @@ def changeable(text: str) -> tuple[str, ...]:
 
 # fmt: off
 def build_parser() -> options.Parser:
+    """The flags of this program."""
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_data_flags(parser)
     options.add_stream_flags(parser)
     options.add_loading_flags(parser)
     group = parser.add_argument_group("flow")
-    group.add_argument("--flow", choices=("stored", "online"), default="stored", help="stored: images that prep/extract.py made; online: farneback computed from the RGB frames of each batch, on the device, with no flow on disk (default: stored)")
-    group.add_argument("--flow_preset", choices=tuple(FARNEBACK_PRESETS), default=None, help="of --flow=online, as in prep/extract.py (default: default)")
-    group.add_argument("--bound", type=float, default=None, metavar="PX", help="of --flow=online, as in prep/extract.py (default: 20)")
+    add = group.add_argument
+    add("--flow", choices=("stored", "online"), default="stored", help="stored: read the images that twostream extract made; online: compute farneback flow from the RGB frames of each batch, on the device, with no flow on disk (default: stored)")
+    add("--flow_preset", choices=tuple(FARNEBACK_PRESETS), default=None, help="parameters of the method for --flow=online, as in twostream extract (default: default)")
+    add("--bound", type=float, default=None, metavar="PX", help="motion that fills the 8 bits of flow with --flow=online, as in twostream extract (default: 20)")
+
     group = parser.add_argument_group("clips")
     add = group.add_argument
-    add("--seq_len", type=options.positive, default=1, metavar="N", help="frames of a clip, stacked on the channels (default: 1)")
+    add("--seq_len", type=options.positive, default=1, metavar="N", help="number of frames in a clip, stacked on the channels (default: 1)")
     add("--gap", type=options.positive, default=1, metavar="N", help="distance between the frames of a clip (default: 1)")
-    add("--frame_step", type=options.positive, default=6, metavar="N", help="distance between clips in training; validation takes every 6th of those (default: 6)")
-    add("--num_segments", type=options.not_negative, default=0, metavar="S", help="an epoch has each video once: a clip drawn from each of its S equal parts, their scores averaged (TSN, ECCV 2016); 1 is for videos of unequal length; --frame_step is for validation only. 0: all clips, one by one (default: 0)")
-    add("--input_size", "--isize", "--is", type=options.positive, default=None, metavar="PX", help="side of the crops (default: the network's)")
-    add("--crop", choices=("random", "corners"), default="random", help="random: a square of 1/1.1 of the short side, at any place; corners: TSN's, at the corners or the centre, of several sizes (ECCV 2016) (default: random)")
-    add("--crop_scales", type=crop_scales, default=(1.0, 0.875, 0.75, 0.66), metavar="A,B", help="of the short side, for --crop=corners; height and width one step apart at most (default: 1,.875,.75,.66)")
-    options.add_boolean(group, "--class_balance", default=False, help="each class equally often: the clips of small classes come again, of large ones not all in an epoch (default: False)")
-    add("--max_unreadable", type=options.not_negative, default=0, metavar="N", help="train on where an image cannot be read, up to N times in all: the next clip takes the place of its clip, and the log names it; validation always stops (default: 0, stop)")
-    options.add_boolean(group, "--mirror", default=True, help="mirror half of the clips; switch off where left and right differ in class (default: True)")
+    add("--frame_step", type=options.positive, default=6, metavar="N", help="distance between the clips of a video in training; validation uses every 6th of these clips (default: 6)")
+    add("--num_segments", type=options.not_negative, default=0, metavar="S", help="in an epoch, use each video once: draw one clip from each of its S equal parts, and average their scores (TSN, ECCV 2016); 1 suits videos of unequal length; --frame_step is then for validation only. 0: use all clips, one by one (default: 0)")
+    add("--input_size", "--isize", "--is", type=options.positive, default=None, metavar="PX", help="side of the square crops (default: the network's)")
+    add("--crop", choices=("random", "corners"), default="random", help="random: a square of 1/1.1 of the short side, anywhere; corners: as in TSN, at a corner or the centre, in several sizes (ECCV 2016) (default: random)")
+    add("--crop_scales", type=crop_scales, default=(1.0, 0.875, 0.75, 0.66), metavar="A,B", help="sizes for --crop=corners, as shares of the short side; height and width are at most one step apart (default: 1,.875,.75,.66)")
+    options.add_boolean(group, "--class_balance", default=False, help="use each class equally often: an epoch repeats clips of small classes, and leaves out some of large ones (default: False)")
+    add("--max_unreadable", type=options.not_negative, default=0, metavar="N", help="if an image cannot be read, use the next clip instead and name the image in the log, up to N times in the whole run; validation always stops (default: 0, stop)")
+    options.add_boolean(group, "--mirror", default=True, help="mirror half of the clips; turn this off if classes differ in left and right (default: True)")
 
     group = parser.add_argument_group("optimization")
     add = group.add_argument
-    add("--max_iterations", type=options.positive, default=500_000, metavar="N", help="iterations in all (default: 500000)")
-    add("--start_iteration", type=options.not_negative, default=0, metavar="N", help="begin the count here (default: 0)")
-    add("--batch_size", "-b", type=options.positive, default=64, metavar="N", help="clips per iteration, on all ranks together (default: 64)")
-    add("--lr", "--learning_rate", type=options.rate, default=0.0005, metavar="LR", help="learning rate; biases have twice of it (default: 0.0005)")
-    add("--lr_batch_size", type=options.not_negative, default=0, metavar="N", help="--lr is meant for batches of N clips, and scaled to --batch_size in proportion (Goyal et al. 2017); 0: it is meant as it stands (default: 0)")
-    add("--momentum", type=options.rate, default=0.9, metavar="M", help="of SGD (default: 0.9)")
-    add("--weight_decay", "--wd", type=options.rate, default=1e-4, metavar="W", help="not for biases (default: 0.0001)")
-    add("--schedule", choices=("step", "cosine"), default="step", help="step: --stepvalues and --gamma; cosine: down to 0 at --max_iterations (SGDR, ICLR 2017) (default: step)")
-    add("--warm_up", type=options.not_negative, default=0, metavar="N", help="iterations in which the rate grows to its full value; steadies large batches (Goyal et al. 2017) (default: 0)")
-    add("--stepvalues", "--step_values", type=options.integers, default=(250_000, 400_000), metavar="N,N", help="iterations at which the rate drops (default: 250000,400000)")
-    add("--gamma", type=options.rate, default=0.2, metavar="G", help="by this factor (default: 0.2)")
-    add("--dropout", type=options.share, default=0.6, metavar="P", help="before the head (default: 0.6)")
-    add("--seed", type=options.not_negative, default=123, metavar="N", help="of weights, order and crops (default: 123)")
-    add("--label_smoothing", type=options.share, default=0.0, metavar="E", help="spread this share of each label over all classes (Szegedy et al., CVPR 2016) (default: 0)")
-    add("--clip_norm", type=options.rate, default=0.0, metavar="L", help="longest gradient, 0: any; TSN has 40 for RGB, 20 for flow (ECCV 2016) (default: 0)")
-    add("--first_layer_factor", type=options.rate, default=1.0, metavar="F", help="learn the first layer F times as fast; TSN's flow has 5 (ECCV 2016) (default: 1)")
-    options.add_boolean(group, "--norm_decay", default=True, help="weight decay for batch norm's scales too; TSN has none (default: True)")
-    add("--batch_norm", choices=("train", "partial", "frozen"), default="train", help="partial: only the first one learns, against over-fitting on few videos (TSN, ECCV 2016); frozen: none (default: train)")
-    options.add_boolean(group, "--sync_bn", default=False, help="batch norm over the parts of all ranks, instead of each rank's own; needs GPUs (default: False)")
-    add("--ema", type=options.share, default=0.0, metavar="D", help="validate an average of the weights that keeps D of itself per iteration, as .9999; 0: none (Polyak and Juditsky 1992) (default: 0)")
-    add("--max_skipped", type=options.positive, default=10, metavar="N", help="stop after N batches in a row whose loss or gradient is not finite; they are never applied (default: 10)")
+    add("--max_iterations", type=options.positive, default=500_000, metavar="N", help="number of iterations (default: 500000)")
+    add("--start_iteration", type=options.not_negative, default=0, metavar="N", help="start counting iterations at N (default: 0)")
+    add("--batch_size", "-b", type=options.positive, default=64, metavar="N", help="clips per iteration, of all ranks together (default: 64)")
+    add("--lr", "--learning_rate", type=options.rate, default=0.0005, metavar="LR", help="learning rate; for biases it is twice as high (default: 0.0005)")
+    add("--lr_batch_size", type=options.not_negative, default=0, metavar="N", help="batch size that --lr was chosen for; the rate is scaled to --batch_size in proportion (Goyal et al. 2017). 0: do not scale (default: 0)")
+    add("--momentum", type=options.rate, default=0.9, metavar="M", help="momentum of SGD (default: 0.9)")
+    add("--weight_decay", "--wd", type=options.rate, default=1e-4, metavar="W", help="weight decay, except of biases (default: 0.0001)")
+    add("--schedule", choices=("step", "cosine"), default="step", help="step: the learning rate drops at --stepvalues; cosine: it falls to 0 at --max_iterations (SGDR, ICLR 2017) (default: step)")
+    add("--warm_up", type=options.not_negative, default=0, metavar="N", help="iterations over which the learning rate grows to its full value, which steadies large batches (Goyal et al. 2017) (default: 0)")
+    add("--stepvalues", "--step_values", type=options.integers, default=(250_000, 400_000), metavar="N,N", help="iterations at which the learning rate drops (default: 250000,400000)")
+    add("--gamma", type=options.rate, default=0.2, metavar="G", help="factor of each drop (default: 0.2)")
+    add("--dropout", type=options.share, default=0.6, metavar="P", help="probability of dropout before the last layer (default: 0.6)")
+    add("--seed", type=options.not_negative, default=123, metavar="N", help="seed of weights, order and crops (default: 123)")
+    add("--label_smoothing", type=options.share, default=0.0, metavar="E", help="share of each label that is spread over all classes (Szegedy et al., CVPR 2016) (default: 0)")
+    add("--clip_norm", type=options.rate, default=0.0, metavar="L", help="shorten gradients that are longer than L; TSN uses 40 for RGB, 20 for flow (ECCV 2016). 0: no limit (default: 0)")
+    add("--first_layer_factor", type=options.rate, default=1.0, metavar="F", help="factor on the learning rate of the first layer; TSN uses 5 for flow (ECCV 2016) (default: 1)")
+    options.add_boolean(group, "--norm_decay", default=True, help="apply weight decay to the scales of batch norm too; TSN does not (default: True)")
+    add("--batch_norm", choices=("train", "partial", "frozen"), default="train", help="train: all batch norms learn; partial: only the first one, against over-fitting on few videos (TSN, ECCV 2016); frozen: none (default: train)")
+    options.add_boolean(group, "--sync_bn", default=False, help="compute batch norm over the parts of all ranks, instead of each rank's own part; needs GPUs (default: False)")
+    add("--ema", type=options.share, default=0.0, metavar="D", help="validate an average of the weights that keeps a share D of itself at each iteration, such as .9999 (Polyak and Juditsky 1992). 0: no average (default: 0)")
+    add("--max_skipped", type=options.positive, default=10, metavar="N", help="stop after N batches in a row whose loss or gradient is not finite; such batches are never applied (default: 10)")
 
     group = parser.add_argument_group("speed")
     add = group.add_argument
-    add("--amp", choices=("off", "bf16", "fp16"), default="off", help="format of the heavy layers; weights stay float32 (Micikevicius et al., ICLR 2018) (default: off)")
-    options.add_boolean(group, "--channels_last", default=False, help="order of memory that fast convolutions want on a GPU (default: False)")
-    add("--accumulate", type=options.positive, default=1, metavar="N", help="compute each batch in N parts: memory of one part, gradient of all; batch norm sees a part (default: 1)")
-
-    add("--compile", choices=("off", "default", "reduce-overhead", "max-autotune"), default="off", help="torch.compile's modes; the last two use CUDA graphs. The first iteration takes a minute or more; validation runs uncompiled (default: off)")
+    add("--amp", choices=("off", "bf16", "fp16"), default="off", help="number format of the heavy layers; weights stay float32 (Micikevicius et al., ICLR 2018) (default: off)")
+    options.add_boolean(group, "--channels_last", default=False, help="use the memory order that is fastest for convolutions on a GPU (default: False)")
+    add("--accumulate", type=options.positive, default=1, metavar="N", help="compute each batch in N parts, which takes the memory of one part and gives the gradient of the whole; batch norm sees one part at a time (default: 1)")
+    add("--compile", choices=("off", "default", "reduce-overhead", "max-autotune"), default="off", help="mode of torch.compile; the last two use CUDA graphs. The first iteration takes a minute or more; validation runs uncompiled (default: off)")
 
     group = parser.add_argument_group("weights")
+    add = group.add_argument
     options.add_boolean(group, "--pretrained", default=True, help="start from ImageNet weights (default: True)")
-    group.add_argument("--global_models_dir", type=options.folder, default=options.PRETRAINED, metavar="DIR", help="folder of those (default: pretrained/)")
-    group.add_argument("--init_from", type=options.folder, default=None, metavar="FILE", help="start from these weights instead: ImageNet's, or a checkpoint; latest.pth of 2D-kinectics brings its momentum, too")
-    group.add_argument("--resume", type=resume, nargs="?", const=True, default=False, metavar="True|False|auto", help="go on from the run's newest checkpoint, or begin if it has none; auto is True, for jobs that are queued again (default: False)")
-    group.add_argument("--allow_change", type=changeable, default=(), metavar="FLAG,FLAG", help="flags that --resume may find changed; from here on the new value holds (table above)")
-    group.add_argument("--run", default="", metavar="NAME", help="name of the run's folder (default: made of the flags: <dataset>-<arch>-<input_type>-sl..-g..-fs..-<batch_size>-<lr>)")
+    add("--global_models_dir", type=options.folder, default=options.PRETRAINED, metavar="DIR", help="folder of the ImageNet weights (default: pretrained/)")
+    add("--init_from", type=options.folder, default=None, metavar="FILE", help="start from these weights instead: ImageNet weights or a checkpoint; latest.pth of 2D-kinectics also brings its momentum")
+    add("--resume", type=resume, nargs="?", const=True, default=False, metavar="True|False|auto", help="continue from the run's newest checkpoint, or start the run if it has none; auto means True, for jobs that are queued again (default: False)")
+    add("--allow_change", type=changeable, default=(), metavar="FLAG,FLAG", help="flags that may differ from the run that is resumed; their new values are used from here on (see the table above)")
+    add("--run", default="", metavar="NAME", help="name of the run's folder (default: made of the flags: <dataset>-<arch>-<input_type>-sl..-g..-fs..-<batch_size>-<lr>)")
 
     group = parser.add_argument_group("watching")
-    group.add_argument("--val_interval", type=options.positive, default=25_000, metavar="N", help="validate and save every N iterations, and at the end (default: 25000)")
-    group.add_argument("--save_interval", type=options.positive, default=None, metavar="N", help="save every N iterations as well (default: at validations only)")
-    group.add_argument("--keep_checkpoints", type=kept_checkpoints, default=0, metavar="N", help="remove all but the newest N, 2 or more; 0 keeps all: by default 20 in a run, 194 MB each for inception_v3 (default: 0)")
-    group.add_argument("--print_freq", "-p", type=options.positive, default=20, metavar="N", help="print every N iterations (default: 20)")
-    options.add_boolean(group, "--visdom", default=False, help="draw on a Visdom server; where it has a login, the variables VISDOM_USERNAME and VISDOM_PASSWORD say who asks (default: False)")
-    group.add_argument("--visdom_server", default="http://localhost", metavar="URL", help="(default: http://localhost)")
-    group.add_argument("--visdom_port", type=int, default=8097, metavar="N", help="(default: 8097)")
-    options.add_boolean(group, "--tensorboard", default=False, help='write event files into <run>/tensorboard; needs pip install ".[tensorboard]" (default: False)')
+    add = group.add_argument
+    add("--val_interval", type=options.positive, default=25_000, metavar="N", help="validate and save every N iterations, and at the end (default: 25000)")
+    add("--save_interval", type=options.positive, default=None, metavar="N", help="save every N iterations as well (default: only at validations)")
+    add("--keep_checkpoints", type=kept_checkpoints, default=0, metavar="N", help="keep only the newest N checkpoints, 2 or more. 0: keep all, 20 in a run by default, 194 MB each for inception_v3 (default: 0)")
+    add("--print_freq", "-p", type=options.positive, default=20, metavar="N", help="print every N iterations (default: 20)")
+    options.add_boolean(group, "--visdom", default=False, help="draw on a Visdom server; if it has a login, set the variables VISDOM_USERNAME and VISDOM_PASSWORD (default: False)")
+    add("--visdom_server", default="http://localhost", metavar="URL", help="address of the Visdom server (default: http://localhost)")
+    add("--visdom_port", type=int, default=8097, metavar="N", help="port of the Visdom server (default: 8097)")
+    options.add_boolean(group, "--tensorboard", default=False, help="write event files for TensorBoard to <run>/tensorboard; needs pip install tensorboard (default: False)")
     return parser
 # fmt: on
 
 
 def main() -> int:
+    """Train as the command line says; returns the exit code."""
     args = build_parser().parse_args()
-    signal.signal(
-        signal.SIGUSR1, signal.getsignal(signal.SIGTERM)
-    )  # both end the program until there is something to save
-    from twostream.engine.distributed import process_group  # after the flags, so that --help answers at once
+    # Until there is something to save, both signals end the program in the same way.
+    signal.signal(signal.SIGUSR1, signal.getsignal(signal.SIGTERM))
+    from twostream.engine.distributed import process_group  # after the flags are parsed, so that --help answers at once
 
     with process_group() as world, contextlib.ExitStack() as exit_stack:
         return train(args, world, exit_stack)
 
 
 def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitStack) -> int:
-    """A whole training, or this rank's share of one; `exit_stack` closes what was opened, however the training ends."""
+    """Train, or do this rank's share of it; returns the exit code.
+
+    `exit_stack` closes what was opened, however the training ends. Raises Terminated if a signal stopped it.
+    """
     from twostream.engine.checkpoint import CheckpointSaver
     from twostream.engine.device import choose_device
     from twostream.engine.session import Session
@@ -220,7 +231,7 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
     fit_options = fit_options_of(args)
     part_size = world.part_of_batch(args.batch_size, accumulate=args.accumulate)
 
-    # Where it goes, and where it resumes.
+    # Where the run is written, and where it resumes.
     run = open_run(args, root, stream, settings, world, exit_stack)
     if run.first >= args.max_iterations and not run.to_validate:
         run.log(f"{run.folder} has {run.first} of {args.max_iterations} iterations already: nothing to do")
@@ -268,7 +279,7 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
 
 
 def train_to_the_end(args: argparse.Namespace, session: "Session", steps: Iterable["Step"], *, first: int) -> bool:
-    """The loop over the iterations, and what is done between two of them; False when a signal stopped it."""
+    """The loop over the iterations, and what is done between two of them; False if a signal stopped it."""
     for step in steps:
         session.progress.add(step)
         last = step.iteration == args.max_iterations
@@ -288,15 +299,18 @@ def train_to_the_end(args: argparse.Namespace, session: "Session", steps: Iterab
     return True
 
 
-def settings_of(args: argparse.Namespace, train_split: str) -> dict:
-    """What decides the result, as plain values; a schedule that ends at the last iteration depends on it."""
+def settings_of(args: argparse.Namespace, train_split: str) -> dict[str, Any]:
+    """The settings that decide the result, as plain values; `train_split` is the fingerprint of the training videos.
+
+    The number of iterations is one of them if the schedule depends on it.
+    """
     settings = {name: getattr(args, name) for name in DECIDES_RESULT}
     settings |= {"stepvalues": list(args.stepvalues), "crop_scales": list(args.crop_scales), "train_split": train_split}
     return settings | ({"max_iterations": args.max_iterations} if args.schedule == "cosine" else {})
 
 
 def fit_options_of(args: argparse.Namespace) -> "FitOptions":
-    """How a step is taken; raises BadInputError where flags contradict each other."""
+    """How `fit` takes a step; raises BadInputError if flags contradict each other."""
     from twostream.engine.loops import FitOptions
 
     if args.compile != "off" and args.ngpu > 1:
@@ -309,17 +323,17 @@ def fit_options_of(args: argparse.Namespace) -> "FitOptions":
     )  # fmt: skip
 
 
-def online_flow_coding(args: argparse.Namespace) -> dict | None:
-    """How --flow=online makes flow; None for stored flow. Raises BadInputError where flags contradict each other."""
+def online_flow_coding(args: argparse.Namespace) -> dict[str, Any] | None:
+    """How --flow=online makes flow; None for stored flow. Raises BadInputError if flags contradict each other."""
     if args.flow == "stored":
         if args.flow_preset or args.bound is not None:
             raise BadInputError(
-                "--flow_preset and --bound are for --flow=online; stored flow is as prep/extract.py made it"
+                "--flow_preset and --bound are for --flow=online; stored flow was made with those of twostream extract"
             )
         return None
     if args.input_type != "farneback":
         raise BadInputError(
-            f"--flow=online computes farneback, --input_type is {args.input_type}: leave one of them out"
+            f"--flow=online computes farneback, but --input_type is {args.input_type}: leave one of them out"
         )
     try:
         coding = FlowCoding() if args.bound is None else FlowCoding(bound=args.bound)
@@ -329,8 +343,10 @@ def online_flow_coding(args: argparse.Namespace) -> dict | None:
     return settings.to_json() | {"online": True}
 
 
-def open_clips(args: argparse.Namespace, root: Path) -> tuple:
-    """The stream, the clips that it is trained and validated on, and lines on their videos."""
+def open_clips(
+    args: argparse.Namespace, root: Path
+) -> tuple[StreamConfig, "ClipDataset | FrameDataset", "ClipDataset | FrameDataset", list[str]]:
+    """The stream, the clips that it is trained and validated on, and a line for each split about its videos."""
     from twostream.clips.crops import CentreCrop, CornerCrop, RandomCrop
     from twostream.clips.dataset import ClipDataset, Items, usable_videos
     from twostream.clips.online_flow import FrameDataset
@@ -349,13 +365,13 @@ def open_clips(args: argparse.Namespace, root: Path) -> tuple:
         frame_stride=args.gap,
         flow_coding=online or store.tree_flow_coding(),
     )
-    videos, lines = {}, []
+    videos, split_summary = {}, []
     for split in ("train", "val"):
         videos[split], missing = usable_videos(annotations, split, store)
-        without = (
-            f", {len(missing)} more without {store.input_type} images: {', '.join(missing[:5])}" if missing else ""
-        )
-        lines.append(f"{split}: {len(videos[split])} videos{without}")
+        line = f"{split}: {len(videos[split])} videos"
+        if missing:
+            line += f", {len(missing)} more without {store.input_type} images: {', '.join(missing[:5])}"
+        split_summary.append(line)
     size = stream.input_size
     make_dataset = FrameDataset if online else ClipDataset
     train_items = Items(
@@ -363,9 +379,9 @@ def open_clips(args: argparse.Namespace, root: Path) -> tuple:
         crop=CornerCrop(size, args.crop_scales) if args.crop == "corners" else RandomCrop(size),
         mirror=args.mirror, max_unreadable=args.max_unreadable,
     )  # fmt: skip
-    # An unreadable image stops a validation, which must score the clips that it says.
+    # An unreadable image stops a validation, because its result must be that of exactly these clips.
     val_items = Items(videos["val"], stream, clip_step=args.frame_step * VAL_STEP_FACTOR, crop=CentreCrop(size))
-    return stream, make_dataset(train_items, store), make_dataset(val_items, store), lines
+    return stream, make_dataset(train_items, store), make_dataset(val_items, store), split_summary
 
 
 @dataclass
@@ -376,15 +392,16 @@ class Run:
     monitors: "Monitors"
     """none on ranks other than the first"""
     checkpoint: dict[str, Any] | None
-    """what the training resumes from"""
+    """the checkpoint that the training resumes from; None if it starts from the beginning"""
     first: int
     """iterations that are done already"""
     to_validate: bool
     """is the validation of iteration `first` still to come?"""
     weights: Path | None
-    """file of the weights that a new training starts from"""
+    """file of the weights that a new training starts from; None for random weights"""
 
     def log(self, text: str) -> None:
+        """Print a line, and write it to train.log; other ranks than the first do nothing."""
         self.monitors.message(text)
 
 
@@ -392,7 +409,7 @@ def open_run(
     args: argparse.Namespace, root: Path, stream: StreamConfig, settings: dict[str, Any], world: "World",
     exit_stack: contextlib.ExitStack,
 ) -> Run:  # fmt: skip
-    """Lock the folder of the run, and find where to resume. Raises BadInputError where it must not be resumed."""
+    """Lock the folder of the run, and find where to resume. Raises BadInputError if it must not be resumed."""
     from twostream import monitor
     from twostream.engine import checkpoint as checkpoints
     from twostream.models.weights import find_pretrained
@@ -429,20 +446,21 @@ def report_changes(
     args: argparse.Namespace, path: Path, checkpoint: dict[str, Any], stream: StreamConfig, settings: dict[str, Any],
     log: Callable[[str], None],
 ) -> None:  # fmt: skip
-    """Log what has changed since the checkpoint was saved; raises BadInputError where it must not change."""
+    """Log what has changed since the checkpoint was saved; raises BadInputError if it must not change."""
     from twostream.engine import checkpoint as checkpoints
 
     allowed = {"may_change": MAY_CHANGE, "allowed": args.allow_change}
     for change in checkpoints.changes(path, checkpoint, stream, settings, **allowed):
         log(f"changed after iteration {checkpoint['iteration']}: {change}")
-    if machine_changes := checkpoints.machine_changes(checkpoint):
+    if environment_changes := checkpoints.environment_changes(checkpoint):
         log(
-            f"warning: the last bits of the result may differ, because this has changed since {path.name}: {machine_changes}"
+            f"warning: the last bits of the result may differ, because this has changed since {path.name}: "
+            f"{environment_changes}"
         )
 
 
 def open_monitors(args: argparse.Namespace, run: Run) -> None:
-    """Add the monitors beside the console, with what the run has logged so far."""
+    """Add the other monitors to the console, and give them what the run has logged so far."""
     from twostream import monitor
 
     resumed_at = run.first if run.checkpoint else None
@@ -452,9 +470,12 @@ def open_monitors(args: argparse.Namespace, run: Run) -> None:
     if args.tensorboard:
         monitors.append(monitor.TensorBoardMonitor(run.folder, first=run.first))
     if args.visdom:
-        login = {key: os.environ.get(f"VISDOM_{key.upper()}") for key in ("username", "password")}
-        window = {"server": args.visdom_server, "port": args.visdom_port, "env": args.run or run.folder.name}
-        monitors.append(monitor.VisdomMonitor(**window, **login, history=history))
+        monitors.append(
+            monitor.VisdomMonitor(
+                server=args.visdom_server, port=args.visdom_port, env=args.run or run.folder.name, history=history,
+                username=os.environ.get("VISDOM_USERNAME"), password=os.environ.get("VISDOM_PASSWORD"),
+            )
+        )  # fmt: skip
     run.monitors.monitors += monitors
     if last_confusion := monitor.read_confusion(run.folder, last=run.first):
         run.monitors.confusion(*last_confusion)
@@ -464,7 +485,7 @@ def build_state(
     args: argparse.Namespace, stream: StreamConfig, run: Run, device: "torch.device", world: "World",
     fit_options: "FitOptions",
 ) -> "TrainState":  # fmt: skip
-    """The network with its first weights, and what changes them."""
+    """The network with its initial weights, and everything that changes them."""
     import torch
 
     from twostream.engine.checkpoint import restore_2d_kinectics_momentum
@@ -499,13 +520,13 @@ def build_state(
         torch.set_float32_matmul_precision("high")  # TF32
     fit_options.compile_network(network)
     forward = split_over_gpus(world.share(network, device), args.ngpu)  # never both: choose_device refuses that
-    if world.rank:  # each rank drops out its own units; the weights have been drawn by now
+    if world.rank:  # after the weights were drawn: each rank draws its own dropout
         torch.manual_seed(args.seed + run.first * world.size + world.rank)
     return TrainState(network, forward, optimizer, schedule, scaler, average)
 
 
 def build_schedule(args: argparse.Namespace) -> tuple["Schedule", float]:
-    """The learning rate of each iteration, and its full value."""
+    """The schedule of the learning rate, and its full value."""
     from twostream.engine import optimizer
 
     learning_rate = args.lr * args.batch_size / args.lr_batch_size if args.lr_batch_size else args.lr
@@ -524,8 +545,8 @@ def build_loaders(
     world: "World",
     *,
     first: int,
-) -> tuple["DataLoader", "DataLoader"]:
-    """The batches of the training from iteration `first` on, and those of a validation; this rank's part of each."""
+) -> tuple["DataLoader[Any]", "DataLoader[Any]"]:
+    """The batches of the training after iteration `first`, and those of a validation; this rank's part of each."""
     from torch.utils.data import Subset
 
     from twostream.clips.dataset import eval_loader, train_loader
