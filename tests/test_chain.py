@@ -39,7 +39,14 @@ def test_odd_names_from_the_videos_to_the_report(run_program, tmp_path):
     run("prep/extract.py", "--videos", videos, "--root", root, "--short_side=0", "--workers=2")
     run("prep/build_annotations.py", "--videos", videos, "--root", root)
     run("prep/verify.py", "--root", root, "--workers=1")
-    small = ("--input_size=75", "--batch_size=2", "--max_iterations=1", "--val_interval=1", "--frame_step=5")
+    small = (
+        "--arch=squeezenet1_1",
+        "--input_size=32",
+        "--batch_size=2",
+        "--max_iterations=1",
+        "--val_interval=1",
+        "--frame_step=5",
+    )
     for stream in ("--input_type=rgb", "--input_type=farneback"):
         run("train.py", *where, *small, stream, "--pretrained=False", "--workers=0", "--stepvalues=1")
         run("test.py", *where, stream, "--frame_step=5", "--workers=0")

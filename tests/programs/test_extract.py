@@ -308,9 +308,11 @@ def test_several_copies_on_one_list_end_well(started, tmp_path):
     assert tree(tmp_path / "together") == tree(tmp_path / "alone")
 
 
-def test_killed_extraction_equals_an_undisturbed_one(tmp_path):
-    tally = run_rounds(tmp_path, kills=100, seed=0)
-    assert tally.kills >= 100
+@pytest.mark.parametrize("kills", [20, pytest.param(100, marks=pytest.mark.slow)])
+def test_killed_extraction_equals_an_undisturbed_one(tmp_path, kills):
+    """docs/record_prep.md has the record of a thousand."""
+    tally = run_rounds(tmp_path, kills=kills, seed=0)
+    assert tally.kills >= kills
     assert (tally.differing, tally.orphans) == (0, 0)
 
 
