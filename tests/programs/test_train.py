@@ -128,16 +128,16 @@ def test_a_stopped_run_continues_bit_for_bit(train, undisturbed, tmp_path):
     assert finished.returncode == 0 and "nothing to do" in finished.stdout
 
 
-@pytest.mark.parametrize("trials", [4, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("trials", [8, pytest.param(20, marks=pytest.mark.slow)])
 def test_stopped_runs_continue_bit_for_bit(run_program, trials):
-    """By SIGKILL at random moments and in saves, SIGTERM and SIGUSR1; without and with loader processes.
+    """By SIGKILL at random moments and in saves, SIGTERM and SIGUSR1; each setting without and with loader processes.
 
     docs/record_resume.md has the record of 200 trials.
     """
     result = run_program("tests/training_kills.py", f"--trials={trials}", "--seed=2", timeout=1800)
     tally = Tally(*map(int, re.findall(r"^\| .* \| (\d+) \|$", result.stdout, re.MULTILINE)))
-    assert (tally.trials, tally.programs) == (trials, trials // 20)
-    assert tally.kills >= 2 * trials and tally.in_saves >= tally.kills / 3 and tally.asked >= trials / 4
+    assert (tally.trials, tally.programs) == (trials, 1)
+    assert tally.kills >= 1.5 * trials and tally.in_saves >= tally.kills / 3 and tally.asked >= trials / 4
     assert (tally.wrong_exits, tally.tracebacks, tally.differing, result.returncode) == (0, 0, 0, 0)
 
 
