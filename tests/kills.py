@@ -124,7 +124,8 @@ def run_rounds(
     while tally.kills < kills:
         root = folder / f"round{tally.rounds}"
         store, copies = stores[tally.rounds % len(stores)], 1 + tally.rounds // len(stores) % 2
-        max_kills = min(kills - tally.kills, 10)
+        # Few kills are spread over four rounds, so that both stores are killed with one copy and with two.
+        max_kills = min(kills - tally.kills, 10, max(kills // 4, 1))
         tally.kills += run_round(videos, root, store, device, copies=copies, max_kills=max_kills, rng=rng)
         tally.rounds += 1
         for input_type in INPUT_TYPES:
