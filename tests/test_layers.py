@@ -196,3 +196,16 @@ def test_every_file_says_what_it_is(name):
 def test_functions_fit_two_screens(name):
     functions = [node for node in ast.walk(parse(name)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     assert not {f.name: f.end_lineno - f.lineno + 1 for f in functions if f.end_lineno - f.lineno >= MAX_LINES}
+
+
+@pytest.mark.parametrize("name", sorted(PACKAGE))
+def test_what_is_public_is_documented(name):
+    """Functions, classes, and their methods; a method that fulfils a documented contract needs no text of its own."""
+    public = [
+        node for node in parse(name).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+    ]  # fmt: skip
+    for node in list(public):
+        if isinstance(node, ast.ClassDef) and not node.bases:
+            public += [n for n in node.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")]
+    assert not [node.name for node in public if not ast.get_docstring(node)]

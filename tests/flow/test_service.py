@@ -322,4 +322,4 @@ def test_plan_does_not_count_flow_of_a_device(tmp_path):
     by_device = make_plan([replace(job, flow_device=FlowDevice("cuda:0", "nobody", {}))], num_workers=1)
     assert by_device.seconds < 0.7 * by_workers.seconds
     assert (by_device.num_images, by_device.num_bytes) == (by_workers.num_images, by_workers.num_bytes)
-    assert "or more: as long as flow on cuda:0 takes" in by_device.to_text() and "cuda" not in by_workers.to_text()
+    assert "or more, if flow on cuda:0 takes longer" in by_device.to_text() and "cuda" not in by_workers.to_text()

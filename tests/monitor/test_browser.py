@@ -13,15 +13,15 @@ from tests.monitor.test_contract import (
     MATRIX,
     free_port,
     picture,
-    train_numbers,
-    validation_numbers,
+    train_values,
+    validation_values,
     visdom_server,
 )
 from twostream.monitor.page import PageMonitor
 from twostream.monitor.visdom import VisdomMonitor
 
-HISTORY = [{"event": "train"} | train_numbers(k) for k in range(20, 201, 20)]
-HISTORY += [{"event": "validation"} | validation_numbers(k) for k in (100, 200)]
+HISTORY = [{"event": "train"} | train_values(k) for k in range(20, 201, 20)]
+HISTORY += [{"event": "validation"} | validation_values(k) for k in (100, 200)]
 
 
 def amount(photo: np.ndarray, colour: str) -> int:

@@ -217,7 +217,7 @@ def test_several_runs_of_a_type_are_listed_and_can_be_chosen(run_program, save_r
     make_run(save_root, "three", make_table(seed=3))
     result = run_program("eval.py", f"--save_root={save_root}")
     assert result.returncode == 3
-    assert "choose with --run or --runs among one, three" in result.stderr
+    assert "choose one of one, three with --run or --runs" in result.stderr
     assert run_program("eval.py", f"--save_root={save_root}", "--runs=three,two").returncode == 0
     content = json.loads((save_root / "report.json").read_text())
     assert [source["stream"]["input_type"] for source in content["sources"]] == ["rgb", "farneback"]

@@ -146,6 +146,7 @@ class Request:
 
     @property
     def frames(self) -> Tensor:
+        """The frames of the window, in memory that the worker shares: uint8 (T, H, W)."""
         return self.worker.frames[self.slot, : self.num_frames]
 
 

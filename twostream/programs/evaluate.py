@@ -36,6 +36,7 @@ from twostream.threads import map_in_threads
 
 # fmt: off
 def build_parser() -> options.Parser:
+    """The flags of this program."""
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     group = parser.add_argument_group("streams")
     add = group.add_argument
@@ -89,6 +90,7 @@ def find_score_files(args: argparse.Namespace, runs_folder: Path | None) -> list
 
 
 def main() -> int:
+    """Run the program; returns its exit code."""
     parser = build_parser()
     args = parser.parse_args()
     try:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 # fmt: off
 def build_parser() -> options.Parser:
+    """The flags of this program."""
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_data_flags(parser)
     options.add_stream_flags(parser)
@@ -79,6 +80,7 @@ def build_parser() -> options.Parser:
 
 
 def main() -> int:
+    """Run the program; returns its exit code."""
     parser = build_parser()
     args = parser.parse_args()
     try:
