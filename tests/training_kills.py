@@ -79,7 +79,7 @@ class Tally:
     """stops by SIGKILL"""
     in_saves: int = 0
     """kills in the middle of a save, which left its temporary file"""
-    asked: int = 0
+    requests: int = 0
     """stops by SIGTERM or SIGUSR1"""
     wrong_exits: int = 0
     """requests to end after which the run did not end within 30 s, with 143 and a checkpoint (or with 0, if it was done)"""
@@ -168,7 +168,7 @@ class Trial:
             tally.kills += 1
             tally.in_saves += bytes_of_save(self.run_dir) >= 0
         else:
-            tally.asked += 1
+            tally.requests += 1
             tally.wrong_exits += process.exitcode not in (143, 0) or not any(self.run_dir.glob("checkpoint_*.pth"))
         return True
 
@@ -261,7 +261,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         tally = run_trials(Path(folder), trials=args.trials, seed=args.seed)
     settings = "\n".join(f"- `{' '.join(flags)}`" for flags in SETTINGS.values())
-    text = f"""# Training stopped {tally.kills + tally.asked} times
+    text = f"""# Training stopped {tally.kills + tally.requests} times
 
 `python tests/training_kills.py --trials={args.trials} --seed={args.seed}`, {date.today()}, {(time.monotonic() - start) / 60:.0f} minutes on
 {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, torch {torch.__version__.partition("+")[0]}.
@@ -272,7 +272,7 @@ def main() -> int:
 | of these with `python train.py` (the others with forks of a process that has imported torch) | {tally.programs} |
 | kills (SIGKILL to the process group, at random moments) | {tally.kills} |
 | of these in the middle of a save | {tally.in_saves} |
-| requests to end (SIGTERM or SIGUSR1 to the process group) | {tally.asked} |
+| requests to end (SIGTERM or SIGUSR1 to the process group) | {tally.requests} |
 | of these not answered within {NOTICE_SECONDS} s by exit code 143 and a checkpoint | {tally.wrong_exits} |
 | trials that printed a traceback | {tally.tracebacks} |
 | trials whose losses, weights, averages, momentum, loss scale or random state differ from the undisturbed run's in any bit | {tally.differing} |

@@ -311,9 +311,9 @@ def changed(*, stream=STREAM, allowed=(), **settings):
 
 
 def test_changes_are_refused_all_in_one_line():
-    other = StreamConfig("rgb", "vgg16", tuple(f"class{k}" for k in range(400)), 75, clip_len=5)
+    vgg = StreamConfig("rgb", "vgg16", tuple(f"class{k}" for k in range(400)), 75, clip_len=5)
     with pytest.raises(BadInputError) as error:
-        changed(stream=other, train_split="4567", lr=0.2)
+        changed(stream=vgg, train_split="4567", lr=0.2)
     text = str(error.value)
     assert len(text) < 600 and "\n" not in text and "--init_from" in text
     for part in ("arch = inception_v3, now vgg16", "2 and 400 classes", "first 'run' and 'class0'",

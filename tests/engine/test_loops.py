@@ -293,9 +293,9 @@ def test_fused_steps_are_the_same_steps(monkeypatch):
     torch.manual_seed(3)
     _, ours_optimizer = train(ours, batches(6)[:3])
     monkeypatch.setattr(loops, "RUNS_AHEAD", ("cpu",))
-    again = build_optimizer(ours, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
-    again.load_state_dict(copy.deepcopy(ours_optimizer.state_dict()))
-    train(ours, batches(6)[3:], first=3, optimizer=again)
+    fused = build_optimizer(ours, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
+    fused.load_state_dict(copy.deepcopy(ours_optimizer.state_dict()))
+    train(ours, batches(6)[3:], first=3, optimizer=fused)
     for name, tensor in theirs.state_dict().items():
         assert torch.allclose(ours.state_dict()[name], tensor, rtol=1e-4, atol=1e-6), name
 

@@ -137,7 +137,7 @@ def test_stopped_runs_continue_bit_for_bit(run_program, trials):
     result = run_program("tests/training_kills.py", f"--trials={trials}", "--seed=2", timeout=1800)
     tally = Tally(*map(int, re.findall(r"^\| .* \| (\d+) \|$", result.stdout, re.MULTILINE)))
     assert (tally.trials, tally.programs) == (trials, 1)
-    assert tally.kills >= 1.5 * trials and tally.in_saves >= tally.kills / 3 and tally.asked >= trials / 4
+    assert tally.kills >= 1.5 * trials and tally.in_saves >= tally.kills / 3 and tally.requests >= trials / 4
     assert (tally.wrong_exits, tally.tracebacks, tally.differing, result.returncode) == (0, 0, 0, 0)
 
 
@@ -221,11 +221,11 @@ def test_the_first_signal_is_noted_and_the_second_ends_the_program():
     before = [signal.getsignal(number) for number in Stop.SIGNALS]
     for number in Stop.SIGNALS:
         with Stop() as stop:
-            assert not stop.asked
+            assert not stop.requested
             os.kill(os.getpid(), number)
             os.kill(os.getpid(), signal.SIGTERM)  # at once, as `timeout` does
-            assert stop.asked
-            stop.asked -= 2
+            assert stop.requested
+            stop.requested -= 2
             with pytest.raises(Terminated):
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(10)

@@ -136,11 +136,11 @@ class Session:
         start = time.perf_counter()
         network = self._network_to_validate()
         self.world.broadcast_buffers(network)
-        batches = itertools.takewhile(lambda _: not self.stop.asked, self.stop.start(self.val_loader))
+        batches = itertools.takewhile(lambda _: not self.stop.requested, self.stop.start(self.val_loader))
         bar = self.show_progress(batches, total=len(self.val_loader), desc="validation", leave=False)
         inputs = OnlineFlow(bar, self.stream, self.device) if self.stream.is_online else bar
         result = evaluate(predict(network, inputs, device=self.device), world=self.world)
-        if any(self.world.sum_counts(bool(self.stop.asked))):
+        if any(self.world.sum_counts(bool(self.stop.requested))):
             return False
         self.progress.best_top1 = max(self.progress.best_top1, result.top1)
         values = {"iteration": iteration, "loss": result.loss, "top1": result.top1, "top3": result.top3}
@@ -202,7 +202,7 @@ class Session:
         Warns about the images that this step could not read. Raises BadInputError, on all ranks, if there were more than
         `max_unreadable` of them in the whole run.
         """
-        stopping, unreadable = self.world.sum_counts(bool(self.stop.asked), len(step.unreadable))
+        stopping, unreadable = self.world.sum_counts(bool(self.stop.requested), len(step.unreadable))
         self.progress.unreadable += unreadable
         warn = self.monitors.message if self.world.is_first else functools.partial(print, file=sys.stderr)
         for reason in step.unreadable:

@@ -16,14 +16,14 @@ Handler = Callable[[int, FrameType | None], Any]
 class Stop:
     """Handles SIGTERM and SIGUSR1 inside its `with` block.
 
-    The first one only sets `asked`, so that the loop can save and end. The second one raises Terminated at once, but
+    The first one only sets `requested`, so that the loop can save and end. The second one raises Terminated at once, but
     only if it comes more than a second after the first: `timeout`, for example, sends each signal twice.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
     def __init__(self) -> None:
-        self.asked = 0.0
+        self.requested = 0.0
         """when the first signal came, in monotonic seconds; 0 if none has come"""
         self.started: list[Iterator[Any]] = []
         """the iterators of all loaders that were started"""
@@ -31,7 +31,7 @@ class Stop:
         """torch's handler of SIGCHLD, once a loader with processes was started"""
 
     def __enter__(self) -> "Stop":
-        self.handlers = {number: signal.signal(number, self._ask) for number in self.SIGNALS}
+        self.handlers = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -45,10 +45,10 @@ class Stop:
         for process in multiprocessing.active_children():
             process.kill()
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and time.monotonic() > self.asked + 1:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and time.monotonic() > self.requested + 1:
             raise Terminated
-        self.asked = self.asked or time.monotonic()
+        self.requested = self.requested or time.monotonic()
 
     def start(self, loader: Iterable[Any]) -> "Batches":
         """Start a loader. Its processes ignore the signals, which are sent to whole process groups."""

@@ -140,7 +140,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         "--root", type=folder, required=True, metavar="DIR",
         help="data root: the folder of annotations.json and rgb-images/, or the folder above it",
     )
-    group.add_argument("--dataset", default="kinetics", metavar="NAME", help="name of the data set: part of the run's name, and perhaps a folder in --root")
+    group.add_argument("--dataset", default="kinetics", metavar="NAME", help="name of the data set: part of the run's name, and perhaps a folder in --root (default: kinetics)")
     group.add_argument("--datasubset", default="", metavar="N", help="read hfiles/Annots_N.json of a data root of 2D-kinectics")
     group.add_argument("--save_root", type=folder, default=None, metavar="DIR", help="folder that holds the runs (default: --root)")
 
@@ -149,7 +149,7 @@ def add_stream_flags(parser: argparse.ArgumentParser) -> None:
     """Add flags that choose the stream: what the network sees, and which network it is."""
     group = parser.add_argument_group("stream")
     group.add_argument(
-        "--input_type", "--input", "-i", default="rgb", metavar="TYPE", help="rgb, or a flow method: farneback, dis, tvl1"
+        "--input_type", "--input", "-i", default="rgb", metavar="TYPE", help="rgb, or a flow method: farneback, dis, tvl1 (default: rgb)"
     )
     group.add_argument(
         "--arch", "-a", default=None, metavar="NAME",
@@ -161,9 +161,9 @@ def add_stream_flags(parser: argparse.ArgumentParser) -> None:
 def add_loading_flags(parser: argparse.ArgumentParser) -> None:
     """Add flags that say what loads images and what computes."""
     group = parser.add_argument_group("machine")
-    group.add_argument("--workers", "-j", type=not_negative, default=4, metavar="N", help="number of processes that load images")
-    group.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1; auto uses a GPU if there is one")
-    group.add_argument("--ngpu", type=positive, default=1, metavar="N", help="number of GPUs that share each batch in one process; torchrun, with a process per GPU, is faster")
+    group.add_argument("--workers", "-j", type=not_negative, default=4, metavar="N", help="number of processes that load images (default: 4)")
+    group.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1; auto uses a GPU if there is one (default: auto)")
+    group.add_argument("--ngpu", type=positive, default=1, metavar="N", help="number of GPUs that share each batch in one process; torchrun, with a process per GPU, is faster (default: 1)")
 # fmt: on
 
 
