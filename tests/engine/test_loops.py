@@ -7,40 +7,23 @@ import pytest
 import torch
 from torch import nn
 
+from tests.engine.samples import (
+    CPU,
+    Network,
+    assert_equal_states,
+    batch,
+    batches,
+    momenta,
+    network,
+    plain_network,
+    train,
+)
 from twostream.clips.dataset import Batch
 from twostream.engine import loops
-from twostream.engine.device import choose_device
 from twostream.engine.loops import FitOptions, evaluate, fit, predict
-from twostream.engine.optimizer import average_weights, build_optimizer, cosine_schedule, step_schedule, warm_up
-from twostream.engine.progress import Meter, Progress
+from twostream.engine.optimizer import average_weights, build_optimizer, step_schedule
+from twostream.engine.progress import Meter
 from twostream.errors import BadInputError, EnvironmentFaultError
-
-CPU = torch.device("cpu")
-
-
-class Network(nn.Sequential):
-    """Layers that are called like a StreamNetwork; the clips are what the layers take."""
-
-    def forward(self, clips, mirrored=None):
-        return super().forward(clips).float()
-
-
-def network() -> nn.Module:
-    """A layer with bias, batch norm (whose bias is treated as one too), dropout, a head."""
-    torch.manual_seed(0)
-    return Network(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 4))
-
-
-def batches(count: int, size: int = 5) -> list:
-    generator = torch.Generator().manual_seed(1)
-    return [
-        batch(torch.randn(size, 6, generator=generator), torch.randint(0, 4, (size,), generator=generator))
-        for _ in range(count)
-    ]
-
-
-def batch(clips: torch.Tensor, labels: torch.Tensor) -> Batch:
-    return Batch(clips, torch.zeros(len(clips), dtype=torch.bool), labels, torch.arange(len(clips)))
 
 
 def test_fit_is_the_textbook_loop():
@@ -98,14 +81,6 @@ def test_a_validation_between_steps_changes_nothing():
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
-@pytest.mark.parametrize(
-    ("iteration", "rate"),
-    [(1, 1.0), (250_000, 1.0), (250_001, 0.2), (400_000, 0.2), (400_001, 0.04), (500_000, 0.04)],
-)
-def test_step_schedule(iteration, rate):
-    assert step_schedule(1.0, (250_000, 400_000), 0.2)(iteration) == pytest.approx(rate)
-
-
 def test_fit_is_the_textbook_loop_to_the_last_bit():
     """The loop with torch's own SGD, in two groups."""
     data, ours, theirs = batches(5), network(), network()
@@ -128,36 +103,6 @@ def test_fit_is_the_textbook_loop_to_the_last_bit():
         reference.step()
         assert torch.equal(step.loss, loss.detach()) and not step.skipped
     assert_equal_states(ours, theirs)
-
-
-# ------------------------------------------------------------------------------------------------------ options
-
-
-def plain_network() -> nn.Module:
-    """A network without batch norm and dropout: nothing depends on the batch, and nothing is random."""
-    torch.manual_seed(0)
-    return Network(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
-
-
-def train(net, data, *, first=0, rate=0.1, optimizer=None, scaler=None, average=None, **options):
-    """The steps of `fit` at a constant rate, and the optimizer."""
-    optimizer = optimizer or build_optimizer(net, learning_rate=rate, momentum=0.9, weight_decay=0.01)
-    options = FitOptions(**options)
-    schedule = step_schedule(rate, (), 1.0)
-    return list(
-        fit(net, data, optimizer, schedule, device=CPU, first=first, options=options, scaler=scaler, average=average)
-    ), optimizer
-
-
-def assert_equal_states(ours, theirs):
-    ours, theirs = ours.state_dict(), theirs.state_dict()
-    assert ours.keys() == theirs.keys()
-    for name, tensor in theirs.items():
-        assert torch.equal(ours[name], tensor), name
-
-
-def momenta(optimizer) -> list[torch.Tensor]:
-    return [state["momentum_buffer"] for state in optimizer.state_dict()["state"].values()]
 
 
 @pytest.fixture(params=["the CPU reads each flag", "the device decides"])
@@ -215,32 +160,6 @@ def test_label_smoothing_by_hand():
     expected = -(0.8 * shares[range(5), labels].mean() + 0.2 * shares.mean())
     (step,), _ = train(net, data, label_smoothing=0.2)
     assert float(step.loss) == pytest.approx(float(expected), rel=1e-5)
-
-
-def test_average_is_the_recursion():
-    net, decay = network(), 0.7
-    average = average_weights(net, decay)
-    optimizer = build_optimizer(net, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
-    expected = None
-    options = {"device": CPU, "first": 0, "average": average}
-    for _ in fit(net, batches(5), optimizer, step_schedule(0.1, (), 1.0), **options):
-        now = {name: t.double() for name, t in net.state_dict().items() if t.is_floating_point()}
-        expected = now if expected is None else {n: decay * expected[n] + (1 - decay) * now[n] for n in now}
-    for name, tensor in expected.items():
-        assert torch.allclose(average.module.state_dict()[name].double(), tensor, atol=1e-6), name
-        if name != "0.bias":  # it does not learn, because the batch norm behind it subtracts it again
-            assert not torch.allclose(net.state_dict()[name].double(), tensor, atol=1e-6), name
-
-
-def test_average_continues_from_its_saved_state(tmp_path):
-    whole, parts = plain_network(), plain_network()
-    average, first, second = average_weights(whole, 0.9), average_weights(parts, 0.9), average_weights(parts, 0.9)
-    train(whole, batches(4), average=average)
-    _, optimizer = train(parts, batches(4)[:2], average=first)
-    torch.save(first.state_dict(), tmp_path / "average.pth")
-    second.load_state_dict(torch.load(tmp_path / "average.pth", weights_only=True))
-    train(parts, batches(4)[2:], first=2, optimizer=optimizer, average=second)
-    assert_equal_states(second, average)
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
@@ -411,12 +330,6 @@ def test_options_that_are_not_allowed(options, flag):
         FitOptions(**options)
 
 
-@pytest.mark.parametrize("decay", [-0.1, 1.0, math.nan])
-def test_decays_that_are_not_allowed(decay):
-    with pytest.raises(BadInputError, match="--ema"):
-        average_weights(plain_network(), decay)
-
-
 # ----------------------------------------------------------------------------------------------------- compiling
 
 
@@ -541,60 +454,6 @@ def test_other_errors_are_not_changed():
         train(network_that_fails(RuntimeError("a bug")), batches(3))
 
 
-# ------------------------------------------------------------------------------------------- rates and groups
-
-
-@pytest.mark.parametrize(
-    ("iteration", "rate"), [(1, 2.0), (26, 1 + math.sqrt(0.5)), (51, 1.0), (76, 1 - math.sqrt(0.5)), (101, 0.0), (200, 0.0)]
-)  # fmt: skip
-def test_cosine_schedule(iteration, rate):
-    assert cosine_schedule(2.0, 100)(iteration) == pytest.approx(rate, abs=1e-12)
-
-
-@pytest.mark.parametrize(("iteration", "rate"), [(1, 0.2), (2, 0.4), (4, 0.8), (5, 1.0), (6, 1.0), (7, 0.1)])
-def test_warm_up_before_steps(iteration, rate):
-    assert warm_up(step_schedule(1.0, (6,), 0.1), 5)(iteration) == pytest.approx(rate)
-
-
-def test_warm_up_before_a_cosine():
-    cosine = cosine_schedule(1.0, 50)
-    assert [warm_up(cosine, 2)(n) for n in (1, 2, 3)] == pytest.approx([0.5 * cosine(1), cosine(2), cosine(3)])
-    assert [warm_up(cosine, 0)(n) for n in (1, 2, 3)] == [cosine(1), cosine(2), cosine(3)]
-
-
-def grouped(optimizer, net) -> dict[str, tuple[float, float]]:
-    names = {p: name for name, p in net.named_parameters()}
-    return {
-        names[p]: (g["lr_factor"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]
-    }  # fmt: skip
-
-
-def test_groups_of_the_papers():
-    net = pictures_network()
-    optimizer = build_optimizer(
-        net,
-        learning_rate=0.1,
-        momentum=0.9,
-        weight_decay=0.5,
-        first_layer=net[0],
-        first_layer_factor=5,
-        norm_decay=False,
-    )
-    assert grouped(optimizer, net) == {
-        "0.weight": (5, 0.5), "0.bias": (10, 0), "1.weight": (1, 0), "1.bias": (2, 0), "5.weight": (1, 0.5), "5.bias": (2, 0)
-    }  # fmt: skip
-
-
-def test_groups_of_plain_training_are_those_of_old_checkpoints():
-    """Weights and biases, each in the network's order, because an optimizer's state is found by position."""
-    net = pictures_network()
-    optimizer = build_optimizer(net, learning_rate=0.1, momentum=0.9, weight_decay=0.0)
-    weights, biases = optimizer.param_groups
-    assert [id(p) for p in weights["params"]] == [id(net[k].weight) for k in (0, 1, 5)]
-    assert [id(p) for p in biases["params"]] == [id(net[k].bias) for k in (0, 1, 5)]
-    assert weights.keys() == {*torch.optim.SGD(net.parameters(), lr=0.1).param_groups[0], "lr_factor"}
-
-
 # --------------------------------------------------------------------------------------------------- predictions
 
 
@@ -645,63 +504,6 @@ def test_evaluate_weighs_clips_not_batches():
     assert evaluate([(label, label.repeat(3), right.repeat(3, 1)), (label, label, wrong)]).top1 == 0.75
 
 
-def test_meter():
-    meter = Meter()
-    assert meter.mean == 0.0
-    meter.update(1.0, 3)
-    meter.update(torch.tensor(5.0), 1)
-    assert (float(meter.last), meter.mean) == (5.0, 2.0)
-    resumed = Meter()
-    resumed.load_state(meter.state())
-    for m in (meter, resumed):
-        m.update(torch.tensor(0.1), 7)
-    assert resumed.mean == meter.mean and resumed.state() == meter.state()
-    meter.reset()
-    assert meter.state() == {"last": 0.0, "sum": 0.0, "count": 0}
-
-
-def test_meter_does_not_count_skipped_values():
-    meter, reference = Meter(), Meter()
-    for value, skipped in [(1.5, False), (math.nan, True), (4.0, False), (math.inf, True)]:
-        meter.update(torch.tensor(value), 2, skipped=torch.tensor(skipped))
-        if not skipped:
-            reference.update(torch.tensor(value), 2)
-    assert meter.state() == reference.state() == {"last": 4.0, "sum": 11.0, "count": 4}
-    assert meter.mean == 2.75 and type(meter.state()["count"]) is int
-
-
-def test_progress_counts_applied_steps_only():
-    data = batches(6)
-    data[3].clips[0, 0] = math.nan
-    steps, _ = train(plain_network(), data)
-    progress, resumed = Progress(), Progress()
-    assert progress.take_skipped() == []
-    for step in steps[:2]:
-        progress.add(step)
-    assert progress.take_skipped() == []
-    progress.unreadable, progress.best_top1 = 3, 0.25
-    resumed.load_state(progress.state())
-    for step in steps[2:]:
-        progress.add(step)
-        resumed.add(step)
-    assert [step.iteration for step in progress.take_skipped()] == [4] and progress.take_skipped() == []
-    assert resumed.state() == progress.state() and (resumed.unreadable, resumed.best_top1) == (3, 0.25)
-    counted = [float(step.loss) for step in steps if not step.skipped]
-    values = progress.values()
-    assert values["mean_loss"] == pytest.approx(sum(counted) / 5, rel=1e-5) and values["loss"] == counted[-1]
-    assert values["mean_seconds"] == pytest.approx(sum(step.seconds for step in steps) / 6)
-    progress.reset()
-    assert progress.values()["mean_loss"] == 0 and progress.unreadable == 3
-
-
-def test_the_state_of_an_older_version_has_no_unreadable_images():
-    progress = Progress()
-    state = progress.state()
-    del state["unreadable"]
-    progress.load_state(state)
-    assert progress.unreadable == 0
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
 def test_nothing_in_the_loop_waits_for_the_gpu(amp):
@@ -725,13 +527,3 @@ def test_nothing_in_the_loop_waits_for_the_gpu(amp):
     assert [step.iteration for step in steps if step.skipped] == [4]
     assert math.isfinite(meter.mean)
     assert all(bool(torch.isfinite(t).all()) for t in [*net.state_dict().values(), *average.state_dict().values()])
-
-
-def test_devices(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_device("auto") == choose_device("cpu") == CPU
-    for name in ("cuda", "cuda:1", "mps", "meta", "gpu", ""):
-        with pytest.raises(EnvironmentFaultError, match="--device"):
-            choose_device(name)
-    with pytest.raises(EnvironmentFaultError, match="--ngpu=2, but 0 GPUs"):
-        choose_device("auto", num_gpus=2)

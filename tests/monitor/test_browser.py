@@ -8,15 +8,8 @@ import numpy as np
 import pytest
 
 from tests.browser import browse, photograph  # noqa: F401 (fixtures)
-from tests.monitor.test_contract import (
-    CLASSES,
-    MATRIX,
-    free_port,
-    picture,
-    train_values,
-    validation_values,
-    visdom_server,
-)
+from tests.monitor.samples import CLASSES, MATRIX, picture, train_values, validation_values
+from tests.monitor.visdom_server import free_port, visdom_server
 from twostream.monitor.page import PageMonitor
 from twostream.monitor.visdom import VisdomMonitor
 

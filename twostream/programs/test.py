@@ -7,8 +7,8 @@ results_<split>_<iteration>-<consensus>.json in the format of the Kinetics chall
 
 The network is rebuilt from the checkpoint; a flag that disagrees with it is an error. Finished parts are kept in a hidden
 folder beside the score file until it is complete: after a kill, the same command continues. An existing score file with the
-same settings is kept. Several GPUs: torchrun --nproc_per_node=8 test.py ...; several jobs: --shard=0/8 ... 7/8, where the
-last to finish makes the score file. Exit codes: as twostream train.
+same settings is kept. Several GPUs: torchrun --nproc_per_node=8 -m -- twostream test ...; several jobs: --shard=0/8 ... 7/8,
+where the last to finish makes the score file. Exit codes: as twostream train.
 """
 
 import argparse

@@ -1,0 +1,52 @@
+"""log.jsonl and confusion.json."""
+
+import pytest
+
+from tests.monitor.samples import CLASSES, MATRIX, train_values
+from twostream.errors import BadInputError
+from twostream.monitor.log import JsonMonitor, read_confusion, read_log
+
+
+def test_entries_after_the_resumed_iteration_are_dropped(tmp_path):
+    monitor = JsonMonitor(tmp_path, resumed_at=None)
+    for iteration in (20, 40, 60):
+        monitor.train(train_values(iteration))
+    monitor.close()
+    with open(tmp_path / "log.jsonl", "a") as log:
+        log.write('{"event": "train", "itera')  # killed while writing
+
+    resumed = JsonMonitor(tmp_path, resumed_at=40)
+    resumed.train(train_values(60) | {"loss": 7.0})
+    resumed.close()
+    assert [(e["iteration"], e["loss"] == 7.0) for e in read_log(tmp_path)] == [(20, False), (40, False), (60, True)]
+    JsonMonitor(tmp_path, resumed_at=None).close()
+    assert read_log(tmp_path) == []
+
+
+def test_damaged_line_of_a_log_is_named(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"iteration": 1}\n{"itera\n')
+    with pytest.raises(BadInputError, match="line 2"):
+        read_log(tmp_path)
+    (tmp_path / "log.jsonl").write_text('{"iteration": 1}\n{"itera')  # a killed run
+    assert read_log(tmp_path) == [{"iteration": 1}]
+
+
+def test_the_newest_confusion_matrix_is_kept_beside_the_log(tmp_path):
+    monitor = JsonMonitor(tmp_path, resumed_at=None)
+    monitor.confusion(20, MATRIX.T, CLASSES)
+    monitor.confusion(40, MATRIX, CLASSES)
+    monitor.close()
+    iteration, matrix, classes = read_confusion(tmp_path, last=40)
+    assert (iteration, matrix.tolist(), classes) == (40, MATRIX.tolist(), CLASSES)
+    assert read_log(tmp_path) == []
+    JsonMonitor(tmp_path, resumed_at=40).close()
+    assert read_confusion(tmp_path, last=40)
+    JsonMonitor(tmp_path, resumed_at=20).close()  # 40 will be repeated
+    assert read_confusion(tmp_path, last=40) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"iteration": 3}', "[]"])
+def test_damaged_confusion_matrix_is_named(tmp_path, text):
+    (tmp_path / "confusion.json").write_text(text)
+    with pytest.raises(BadInputError, match="confusion.json.*delete it"):
+        read_confusion(tmp_path, last=40)
