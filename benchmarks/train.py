@@ -37,8 +37,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from twostream.annotations.json_file import read_annotations
 from twostream.clips.crops import RandomCrop
-from twostream.clips.dataset import Batch, ClipDataset, Items, train_loader, usable_videos
-from twostream.clips.online_flow import FrameDataset, OnlineFlow
+from twostream.clips.dataset import Batch, Items, train_loader, usable_videos
+from twostream.clips.online_flow import network_inputs, open_dataset
 from twostream.clips.sampling import TrainingOrder
 from twostream.engine.device import AMP, choose_device
 from twostream.engine.loops import FitOptions, fit
@@ -133,11 +133,10 @@ def real_loader(
     """The batches that twostream train would load from a data root."""
     store = open_store(root, stream.stored_type)
     videos, _ = usable_videos(read_annotations(root), "train", store)
-    make_dataset = FrameDataset if stream.is_online else ClipDataset
-    dataset = make_dataset(Items(videos, stream, crop=RandomCrop(stream.input_size), mirror=True), store)
+    dataset = open_dataset(Items(videos, stream, crop=RandomCrop(stream.input_size), mirror=True), store)
     order = TrainingOrder(len(dataset), batch_size=batch_size, seed=0, first=0, last=iterations)
     loader = train_loader(dataset, order, num_workers=workers, pin_memory=device.type == "cuda")
-    return OnlineFlow(loader, stream, device) if stream.is_online else loader
+    return network_inputs(loader, stream, device)
 
 
 def stream_of(data: str, rgb: StreamConfig) -> StreamConfig:

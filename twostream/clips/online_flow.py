@@ -11,7 +11,7 @@ A GPU does this on the stream that computes the network: while it trains, it has
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, groupby, product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from twostream.clips.dataset import Batch, Columns, Item, Items, Key
+from twostream.clips.dataset import Batch, ClipDataset, Columns, Item, Items, Key
 from twostream.flow.farneback import Farneback, encode_batch
 from twostream.flow.methods import FarnebackParameters, FlowSettings
 from twostream.frames.jpeg import Header, Region, averages_area, choose_reduction, reduce_region
@@ -158,11 +158,13 @@ def _pack(items: list[ItemFrames], columns: Columns, *, size: int) -> FrameBatch
     return FrameBatch(frames, torch.tensor(pairs), torch.tensor(pictures), tuple(groups), *columns)
 
 
+def open_dataset(items: Items, store: FrameStore) -> ClipDataset | FrameDataset:
+    """The items as a data set: of stored images or, if the stream's flow is made online, of the frames to make it from."""
+    return FrameDataset(items, store) if items.stream.is_online else ClipDataset(items, store)
+
+
 class OnlineFlow:
     """Batches of flow on a device, computed from batches of frames as they come."""
-
-    newest: Batch | None = None
-    """the batch that was yielded last"""
 
     def __init__(self, batches: Iterable[FrameBatch], stream: StreamConfig, device: torch.device):
         coding = stream.with_flow("stored").flow_coding
@@ -172,8 +174,7 @@ class OnlineFlow:
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.batches:
-            self.newest = self.compute(batch)
-            yield self.newest
+            yield self.compute(batch)
 
     @torch.no_grad()
     def compute(self, batch: FrameBatch) -> Batch:
@@ -210,6 +211,11 @@ class OnlineFlow:
             part.copy_(encode_batch(flow, scale=self.settings.coding.scale).view_as(part))
             done += len(flow)
         return levels
+
+
+def network_inputs(batches: Iterable[Any], stream: StreamConfig, device: torch.device) -> Iterable[Batch]:
+    """The batches of `open_dataset`'s loader as the network takes them: as they are, or with flow made on the device."""
+    return OnlineFlow(batches, stream, device) if stream.is_online else batches
 
 
 @functools.lru_cache(maxsize=NUM_SIZES)

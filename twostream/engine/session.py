@@ -13,15 +13,15 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from twostream.clips.dataset import Items
-from twostream.clips.online_flow import OnlineFlow
+from twostream.clips.dataset import Batch, Items
+from twostream.clips.online_flow import network_inputs
 from twostream.engine import checkpoint as checkpoints
 from twostream.engine.checkpoint import CheckpointSaver
 from twostream.engine.distributed import World
 from twostream.engine.loops import FitOptions, evaluate, fit, predict
 from twostream.engine.optimizer import Schedule
 from twostream.engine.progress import Progress, Step
-from twostream.engine.signals import Batches, Stop
+from twostream.engine.signals import Stop
 from twostream.errors import BadInputError
 from twostream.models.network import StreamNetwork, as_seen
 from twostream.monitor import Monitor, clip_grid
@@ -92,7 +92,13 @@ class Session:
         self.saver, self.monitors, self.stop, self.device, self.world = saver, monitors, stop, device, world
         self.batch_size, self.max_iterations, self.show_progress = batch_size, max_iterations, show_progress
         self.progress = Progress()
-        self._inputs: Batches | OnlineFlow | None = None
+        self._newest: Batch | None = None
+        """the batch that was trained on last"""
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches in which all items occur once; the last one may be shared with the next epoch."""
+        return -(-len(self.items) // self.batch_size)
 
     def restore_progress(self, state: dict[str, Any], *, iteration: int, logged: Iterable[dict[str, Any]]) -> None:
         """Continue from the progress that the checkpoint of this iteration holds; `logged`: the entries of log.jsonl."""
@@ -108,10 +114,9 @@ class Session:
         If a batch cannot be loaded, the last step is saved before the error is raised.
         """
         batches = self.stop.start(train_loader)
-        self._inputs = OnlineFlow(batches, self.stream, self.device) if self.stream.is_online else batches
-        state = self.state
+        state, inputs = self.state, self._remember_newest(network_inputs(batches, self.stream, self.device))
         steps = fit(
-            state.forward, self._inputs, state.optimizer, state.schedule, device=self.device, first=first,
+            state.forward, inputs, state.optimizer, state.schedule, device=self.device, first=first,
             options=self.fit_options, scaler=state.scaler, average=state.average, world=self.world,
         )  # fmt: skip
         last: Step | None = None
@@ -128,6 +133,11 @@ class Session:
                     self.save(last.iteration, final=True)
             raise
 
+    def _remember_newest(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            self._newest = batch
+            yield batch
+
     def validate(self, iteration: int) -> bool:
         """Score the validation clips, then save and log the result; False if a signal stopped it.
 
@@ -138,7 +148,7 @@ class Session:
         self.world.broadcast_buffers(network)
         batches = itertools.takewhile(lambda _: not self.stop.requested, self.stop.start(self.val_loader))
         bar = self.show_progress(batches, total=len(self.val_loader), desc="validation", leave=False)
-        inputs = OnlineFlow(bar, self.stream, self.device) if self.stream.is_online else bar
+        inputs = network_inputs(bar, self.stream, self.device)
         result = evaluate(predict(network, inputs, device=self.device), world=self.world)
         if any(self.world.sum_counts(bool(self.stop.requested))):
             return False
@@ -170,7 +180,7 @@ class Session:
         """Log the step, the means since the last reset, and skipped batches; waits until a GPU has caught up."""
         values: dict[str, Any] = {"iteration": step.iteration}
         values["epoch"] = step.iteration * self.batch_size // len(self.items)
-        values["batches_per_epoch"] = -(-len(self.items) // self.batch_size)
+        values["batches_per_epoch"] = self.batches_per_epoch
         values |= {"images": self.batch_size * self.items.num_segments, "learning_rate": step.learning_rate}
         values |= self.progress.values()
         values["seconds_left"] = values["mean_seconds"] * (self.max_iterations - step.iteration)
@@ -187,8 +197,8 @@ class Session:
         """Give monitors the first clips of the newest batch, as the network sees them."""
         if not self.world.is_first:
             return
-        assert self._inputs is not None and self._inputs.newest is not None, "called before the first step"
-        batch = self._inputs.newest
+        assert self._newest is not None, "called before the first step"
+        batch = self._newest
         clips, mirrored, labels = (
             tensor[:SHOWN_INPUTS].cpu() for tensor in (batch.clips, batch.mirrored, batch.labels)
         )

@@ -68,8 +68,6 @@ class Batches:
     Without this, torch's handler of SIGCHLD would raise it in the middle of a step.
     """
 
-    newest: Any = None
-    """the batch that was returned last"""
     awaited = False
     """is a batch being waited for? Still true after an error of the loader"""
 
@@ -85,11 +83,11 @@ class Batches:
         try:
             if self.on_death:
                 self.on_death(signal.SIGCHLD, None)  # for processes that died since the last batch
-            self.newest = next(self.batches)
+            batch = next(self.batches)
         except (ConnectionError, EOFError):
             time.sleep(1)  # meanwhile the death of the process is noticed, and raises an error that says more
             raise
         finally:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.awaited = False
-        return self.newest
+        return batch

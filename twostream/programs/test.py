@@ -127,10 +127,9 @@ def score(
     args: argparse.Namespace, run_dir: Path, root: Path, iteration: int, device: "torch.device", world: "World"
 ) -> Path | None:
     """Score one checkpoint, or this process's share; returns the score file, None while parts of it are missing."""
-
     from twostream.clips.crops import make_views
-    from twostream.clips.dataset import ClipDataset, Items, eval_loader, usable_videos
-    from twostream.clips.online_flow import FrameDataset, OnlineFlow
+    from twostream.clips.dataset import Items, eval_loader, usable_videos
+    from twostream.clips.online_flow import network_inputs, open_dataset
     from twostream.engine.checkpoint import checkpoint_network, checkpoint_path, checkpoint_stream, read_checkpoint
     from twostream.engine.device import split_over_gpus
     from twostream.engine.loops import predict
@@ -150,9 +149,8 @@ def score(
     videos, ids_without_images = usable_videos(annotations, args.split, store)
     videos = videos[sorting_order(videos.ids)]
     views = make_views(args.views, stream.input_size)
-    make_dataset = FrameDataset if stream.is_online else ClipDataset
     items = Items(videos, stream, views=views, clip_step=args.frame_step, num_clips=args.num_clips or 0)
-    clips = make_dataset(items, store)
+    clips = open_dataset(items, store)
     scoring = Scoring(
         scores_path(run_dir, split=args.split, iteration=iteration),
         table_to_fill(args, path, iteration, stream, annotations.split(args.split), items),
@@ -180,7 +178,7 @@ def score(
         batch_sampler=list(scoring.batches(own_parts, num_clips=max(args.test_batch_size // len(views), 1))),
     )  # fmt: skip
     bar = options.progress_bar(loader, desc=f"score {stream.input_type}", disable=not world.is_first or None)
-    inputs = OnlineFlow(bar, stream, device) if stream.is_online else bar
+    inputs = network_inputs(bar, stream, device)
     pieces = (logits.numpy() for _, _, logits in predict(forward, inputs, device=device, amp=args.amp, log=bar.write))
     for _ in scoring.write_parts(own_parts, pieces):
         pass

@@ -247,11 +247,6 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
 
     # The batches.
     train_loader, val_loader = build_loaders(args, train_set, val_set, device, world, first=run.first)
-    ranks = f", {world.size} ranks with {part_size} clips each" if world.size > 1 else ""
-    run.log(
-        f"{len(train_set)} training clips, {len(val_set)} validation clips; iterations {run.first} to "
-        f"{args.max_iterations}, {-(-len(train_set) // args.batch_size)} an epoch; {device}{ranks}"
-    )
     if run.checkpoint:
         state.restore(run.checkpoint, world=world)
 
@@ -267,6 +262,11 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
             max_iterations=args.max_iterations,
             show_progress=functools.partial(options.progress_bar, disable=None if world.is_first else True),
         )  # fmt: skip
+        ranks = f", {world.size} ranks with {part_size} clips each" if world.size > 1 else ""
+        run.log(
+            f"{len(train_set)} training clips, {len(val_set)} validation clips; iterations {run.first} to "
+            f"{args.max_iterations}, {session.batches_per_epoch} an epoch; {device}{ranks}"
+        )
         if run.checkpoint:
             logged = read_log(run.folder)
             session.restore_progress(run.checkpoint["progress"], iteration=run.first, logged=logged)
@@ -348,8 +348,8 @@ def open_clips(
 ) -> tuple[StreamConfig, "ClipDataset | FrameDataset", "ClipDataset | FrameDataset", list[str]]:
     """The stream, the clips that it is trained and validated on, and a line for each split about its videos."""
     from twostream.clips.crops import CentreCrop, CornerCrop, RandomCrop
-    from twostream.clips.dataset import ClipDataset, Items, usable_videos
-    from twostream.clips.online_flow import FrameDataset
+    from twostream.clips.dataset import Items, usable_videos
+    from twostream.clips.online_flow import open_dataset
     from twostream.models.backbones import BACKBONES, backbone_name
 
     annotations = read_annotations(root, datasubset=args.datasubset)
@@ -373,7 +373,6 @@ def open_clips(
             line += f", {len(missing)} more without {store.input_type} images: {', '.join(missing[:5])}"
         split_summary.append(line)
     size = stream.input_size
-    make_dataset = FrameDataset if online else ClipDataset
     train_items = Items(
         videos["train"], stream, clip_step=args.frame_step, num_segments=args.num_segments, seed=args.seed,
         crop=CornerCrop(size, args.crop_scales) if args.crop == "corners" else RandomCrop(size),
@@ -381,7 +380,7 @@ def open_clips(
     )  # fmt: skip
     # An unreadable image stops a validation, because its result must be that of exactly these clips.
     val_items = Items(videos["val"], stream, clip_step=args.frame_step * VAL_STEP_FACTOR, crop=CentreCrop(size))
-    return stream, make_dataset(train_items, store), make_dataset(val_items, store), split_summary
+    return stream, open_dataset(train_items, store), open_dataset(val_items, store), split_summary
 
 
 @dataclass
