@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from twostream.errors import BadInputError, one_line
+from twostream.pickle_limits import MAX_PARTS, check_pickle
 
 FAULTS = (
     pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError,
@@ -62,7 +63,10 @@ def _array(data: Any, dtype: Any, shape: Any, order: Literal["C", "F"] = "C") ->
         flat[:] = data
     else:
         flat = np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, dtype.value)
-    return flat.reshape(shape, order=order)  # raises ValueError if they do not fit
+    array = flat.reshape(shape, order=order)  # raises ValueError if they do not fit
+    if not array.size and max(array.shape) > MAX_PARTS:  # a billion rows of nothing would take as long as others
+        raise pickle.UnpicklingError(f"an empty array of shape {array.shape}")
+    return array
 
 
 def _scalar(dtype: Any, data: Any = b"") -> Any:
@@ -101,15 +105,17 @@ def _storage(data: Any) -> _Storage:
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> np.ndarray:
     """torch's `_rebuild_tensor_v2`: an array from a storage."""
-    if math.prod(size) > storage.length:
+    numbers = (offset, *size, *stride)
+    if not all(type(number) is int and number >= 0 for number in numbers) or len(size) != len(stride):
+        raise pickle.UnpicklingError(f"a tensor of shape {size!r:.40} with strides {stride!r:.40}")
+    if math.prod(size) > storage.length:  # as with a stride of 0, which repeats numbers
         raise pickle.UnpicklingError("a tensor with more numbers than its memory")
-    indices = np.array(offset)
-    for length, step in zip(size, stride, strict=True):
-        indices = indices[..., None] + step * np.arange(length)
-    if indices.size and not 0 <= indices.min() <= indices.max() < storage.length:
+    if not math.prod(size):
+        return _array(b"", _Dtype(storage.dtype.str), size)
+    if offset + sum(step * (length - 1) for length, step in zip(size, stride, strict=True)) >= storage.length:
         raise pickle.UnpicklingError("a tensor beyond its memory")
-    tensor: np.ndarray = storage.value[indices]
-    return tensor
+    flat, steps = storage.value[offset:], [step * storage.dtype.itemsize for step in stride]
+    return np.lib.stride_tricks.as_strided(flat, size, steps, writeable=False)
 
 
 class _Callable:
@@ -157,9 +163,17 @@ class _Reader(pickle.Unpickler):
 
     def __init__(self, file: io.BytesIO, *, storages: bool = False):
         super().__init__(file, encoding="latin1")  # also reads what Python 2 wrote
+        self.file = file
         self.storages = storages
         self.storage_dtypes: dict[int, str] = {}
         """id of the object that find_class returned for a storage class -> its data type"""
+
+    def load(self) -> Any:
+        """The content of the pickle at the file's position, if it is harmless, see pickle_limits."""
+        start = self.file.tell()
+        check_pickle(self.file, self.file.getbuffer().nbytes)
+        self.file.seek(start)
+        return super().load()
 
     def find_class(self, module: str, name: str) -> _Callable:
         if (module, name) not in NAMES:

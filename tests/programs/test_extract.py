@@ -693,7 +693,7 @@ def started_with_device(started):
     def start(root: Path) -> tuple[subprocess.Popen, int, int]:
         process = started(root, "--flow_device=torch-cpu")
         running = children(process.pid)
-        (server,) = [pid for pid, command in running.items() if "twostream.flow.server" in command]
+        (server,) = [pid for pid, command in running.items() if "twostream.flow.server_process" in command]
         return process, server, next(pid for pid, command in running.items() if "spawn_main" in command)
 
     return start

@@ -23,7 +23,7 @@ def test_another_file_is_refused_and_not_kept(run_program, tmp_path):
     wrong.write_text("<html>not found</html>")
     folder = tmp_path / "weights"
     result = run_program("pretrained/fetch.py", "inception_v3", "--folder", folder, f"--url={wrong.as_uri()}")
-    assert result.returncode == 3 and "invalid hash" in result.stderr
+    assert result.returncode == 3 and "expected 0cc3c7bd...; the file was not kept" in result.stderr
     assert not list(folder.iterdir())
 
 

@@ -115,7 +115,7 @@ def test_foreign_file_is_refused(path, content):
 
 
 def test_folder_instead_of_a_file_is_refused(tmp_path):
-    assert "not a score file" in refused(tmp_path)
+    assert "found a folder, expected a file" in refused(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["header", *ARRAYS])

@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from twostream.errors import BadInputError, one_line
-from twostream.files import distinct_names
+from twostream.files import check_regular, check_zip, distinct_names
 from twostream.safe_pickle import read_pickle
-from twostream.scores.npz import UNREADABLE
+from twostream.scores.npz import UNREADABLE, read_header
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class ForeignScores:
 
 def recognise(path: Path) -> ForeignScores:
     """Read a file of any supported toolkit; BadInputError if it is not one, or is damaged."""
+    check_regular(path)
     data = path.read_bytes()
     content: Any
     if data[:2] == b"PK":
@@ -71,15 +72,14 @@ def _read_arrays(path: Path) -> dict[str, Any]:
     with zipfile.ZipFile(path) as parts:
         for name in ("scores.npy", "labels.npy"):
             try:
+                check_zip(parts)
                 with parts.open(name) as file:
-                    major, _ = np.lib.format.read_magic(file)
-                    read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-                    _, _, dtype = read(file)
+                    shape, order, dtype = read_header(file, parts.getinfo(name).file_size)
+                    data = file.read()
                     if dtype.hasobject:
-                        content[name] = read_pickle(path, file.read())
-                        continue
-                with parts.open(name) as file:
-                    content[name] = np.lib.format.read_array(file, allow_pickle=False)
+                        content[name] = read_pickle(path, data)
+                    else:
+                        content[name] = np.frombuffer(data, dtype).reshape(shape, order=order)
             except UNREADABLE as error:
                 raise BadInputError(f"{path}: {name} cannot be read ({one_line(error)}); export it again") from None
     return content

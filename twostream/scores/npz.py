@@ -8,12 +8,12 @@ import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO, Literal
 
 import numpy as np
 
 from twostream.errors import BadInputError, one_line
-from twostream.files import write_file, write_text
+from twostream.files import check_regular, check_zip, write_file, write_text
 from twostream.scores.table import ROWS_AT_ONCE, ScoreTable, is_ascending
 from twostream.stream import StreamConfig
 
@@ -28,6 +28,9 @@ ARRAYS: dict[str, tuple[type[np.generic], int]] = {
     "logits": (np.float32, 2),
 }
 """type and number of dimensions of each array in a file"""
+
+MAX_EMPTY = 1_000_000
+"""rows of an array without numbers"""
 
 UNREADABLE = (
     zipfile.BadZipFile, zlib.error, tokenize.TokenError, OSError, EOFError, LookupError,
@@ -77,15 +80,14 @@ def read_scores(path: str | Path) -> ScoreTable:
     BadInputError names what is wrong: the array, or the video and the row.
     """
     path = Path(path)
+    check_regular(path)
     try:
         with zipfile.ZipFile(path) as parts:
+            check_zip(parts)
             if damaged := parts.testzip():
                 raise _bad_file(path, f"{damaged} does not match its checksum")
-            logits = _map_array(path, parts.getinfo("logits.npy"))
-        with np.load(path, allow_pickle=False) as file:
-            # For content that is no array NumPy returns bytes.
-            small = {name: np.asarray(file[name]) for name in ("header", *ARRAYS) if name != "logits"}
-        arrays = small | {"logits": logits}
+            arrays = {n: _read_array(parts, f"{n}.npy") for n in ("header", *ARRAYS) if n != "logits"}
+            arrays["logits"] = _map_array(path, parts)
         header = json.loads(str(arrays.pop("header")))
         if header["format"] != FORMAT:
             raise BadInputError(
@@ -117,24 +119,46 @@ def _bad_file(path: Path, found: str) -> BadInputError:
     return BadInputError(f"{path}: {found}; run twostream test again")
 
 
-def _map_array(path: Path, part: zipfile.ZipInfo) -> np.ndarray:
-    """An array of an archive, mapped into memory; ValueError if its header does not fit its size."""
+def read_header(file: IO[bytes], num_bytes: int) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype]:
+    """Shape, order and type of an array in the format .npy of `num_bytes`; the file is then at its numbers.
+
+    Raises ValueError where the array has another size than the file, which only its reader would notice, after it has
+    taken the memory. Arrays of objects, which are pickles, are not compared.
+    """
+    start = file.tell()
+    major, _ = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+    shape, fortran_order, dtype = read(file)
+    found, expected = math.prod(shape) * dtype.itemsize, num_bytes - (file.tell() - start)
+    if not dtype.hasobject and (found != expected or max(shape, default=0) > max(found, MAX_EMPTY)):
+        raise ValueError(f"{expected} bytes are not an array of {dtype} and shape {shape}")
+    return shape, "F" if fortran_order else "C", dtype
+
+
+def _read_array(parts: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of an archive."""
+    with parts.open(name) as file:
+        shape, order, dtype = read_header(file, parts.getinfo(name).file_size)
+        if dtype.hasobject:
+            raise ValueError(f"{name} holds objects, expected numbers or text")
+        return np.frombuffer(file.read(), dtype).reshape(shape, order=order)
+
+
+def _map_array(path: Path, parts: zipfile.ZipFile) -> np.ndarray:
+    """The logits of an archive, mapped into memory."""
+    part = parts.getinfo("logits.npy")
     if part.compress_type != zipfile.ZIP_STORED:
-        with np.load(path, allow_pickle=False) as archive:
-            return np.asarray(archive[part.filename.removesuffix(".npy")])
+        return _read_array(parts, part.filename)
     with open(path, "rb") as file:
         file.seek(part.header_offset)
         # The last two numbers of a local header are the lengths of the name and of the extra field behind it.
         file.seek(sum(struct.unpack("<26x2H", file.read(30))), 1)
-        start = file.tell()
-        major, _ = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-        shape, fortran_order, dtype = read_header(file)
-        if dtype.hasobject or math.prod(shape) * dtype.itemsize != part.file_size - (file.tell() - start):
-            raise ValueError(f"{part.filename}: {part.file_size} bytes are not an array of {dtype} and shape {shape}")
+        shape, order, dtype = read_header(file, part.file_size)
+        if dtype.hasobject:
+            raise ValueError(f"{part.filename} holds objects, expected numbers")
         if not math.prod(shape):
             return np.empty(shape, dtype)
-        return np.asarray(np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran_order else "C"))
+        return np.asarray(np.memmap(path, dtype, "r", file.tell(), shape, order))
 
 
 def _check_arrays(path: Path, table: ScoreTable, num_classes: int) -> None:
