@@ -20,7 +20,8 @@ from tests.annotations.samples import (
     read_text,
     write,
 )
-from twostream.annotations.lists import READERS, Listed, read_classes, read_csv, read_folder, segment_id
+from twostream.annotations.class_names import read_classes
+from twostream.annotations.lists import READERS, Listed, read_csv, read_folder, segment_id
 from twostream.errors import BadInputError
 from twostream.programs.options import list_file
 from twostream.video.ids import check_video_id

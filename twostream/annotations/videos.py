@@ -170,6 +170,10 @@ class Annotations:
     """any other iterable of `Video` is converted"""
     path: Path | None = None
     """the file that they were read from, for messages"""
+    class_order: str = ""
+    """where the order of the classes is from, for people; "" where the file does not say it"""
+    annotate_flags: tuple[str, ...] = ()
+    """flags of twostream annotate that made the file, less --root; empty where it does not say them"""
 
     def __post_init__(self) -> None:
         if not isinstance(self.videos, VideoTable):
