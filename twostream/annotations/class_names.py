@@ -109,10 +109,11 @@ def _numbered(entries: list[Entry], path: Path) -> list[Entry]:
             if has_header and len(header) != 2:
                 raise BadInputError(f"{location(path, 1)}: {len(header)} columns, expected a number and a name")
             return _in_order(pairs, path)
-        if form is _NUMBER_FIRST and any(line - 2 <= number <= line for number, (line, _) in pairs):
-            line = next(line for (line, _), match in zip(rows, matches, strict=True) if not match)
+        # "50 m dash" is a name, unless it is class 50.
+        if form is _NUMBER_FIRST and any(m and int(m["number"]) in (k, k + 1) for k, m in enumerate(matches)):
+            line, text = rows[matches.index(None)]
             raise BadInputError(
-                f"{location(path, line)}: {dict(rows)[line]!a} has no number, but other classes have one; number all or none"
+                f"{location(path, line)}: {text!a} has no number, but other classes have one; number all or none"
             )
     if has_header:
         raise BadInputError(

@@ -17,6 +17,7 @@ from twostream.annotations.lines import location
 from twostream.annotations.lists import Listed
 from twostream.annotations.splits import VAL_FRACTION, choose_val
 from twostream.annotations.videos import SPLITS, Annotations, Video, make_annotations
+from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.frames.stores import image_stores
 
@@ -236,7 +237,7 @@ class ListedTable:
     def label_text(self, name: str) -> str:
         """A label with its first place and its number of videos, for messages."""
         count = self.label_counts[self.label_names[name]].sum()
-        return f"{self.where(self.label_rows[name])}: label {name!r} ({count} videos)"
+        return f"{self.where(self.label_rows[name])}: label {name!r} ({counted(int(count), 'video')})"
 
     def repeated(self) -> Iterator[str]:
         """Entries with the id of an earlier entry."""
@@ -256,7 +257,7 @@ class ListedTable:
             yield f"{classes[0]!r} is the only class: every prediction will be right"
         if names := [name for name in classes if name not in self.label_rows]:
             texts = _first(names, repr, shown=5)
-            yield f"{len(names)} of {len(classes)} classes have no videos in the lists: {', '.join(texts)}"
+            yield f"{len(names)} of {len(classes)} classes without videos in the lists: {', '.join(texts)}"
 
     def one_sided_classes(self) -> Iterator[str]:
         """Warnings about classes that are only in the train split, or not in it."""
@@ -267,7 +268,9 @@ class ListedTable:
         for counts, where in ((train, "no train videos"), (held_out, "train videos only")):
             names = [name for name in sorted(labels) if counts[self.label_names[name]] == 0]
             if names:
-                yield "\n  ".join([f"{len(names)} classes have {where}:", *_first(names, self.label_text)])
+                yield "\n  ".join(
+                    [f"{counted(len(names), 'class has', 'classes have')} {where}:", *_first(names, self.label_text)]
+                )
 
     def parts_in_several_splits(self) -> Iterator[str]:
         """Warning about parts of one video in several splits, which make results look better than they are."""
@@ -284,7 +287,10 @@ class ListedTable:
                 return " and ".join(ids)
 
             count = len(np.unique(sources[indices]))
-            title = f"{count} videos have parts in more than one split, which is harmless only if the parts show different scenes:"
+            title = (
+                f"{counted(count, 'video has', 'videos have')} parts in more than one split, which is harmless only if the "
+                "parts show different scenes:"
+            )
             yield "\n  ".join([title, *_first(pairs, text, shown=5)])
 
     def unmatched(self) -> Iterator[str]:
@@ -292,7 +298,7 @@ class ListedTable:
         if self.ambiguous:
             yield "\n  ".join(
                 [
-                    f"{len(self.ambiguous)} entries are parts of videos that were extracted whole; "
+                    f"{counted(len(self.ambiguous), 'entry is part of a video that was', 'entries are parts of videos that were')} extracted whole; "
                     "extract these with --trim, or name their files <id>_<start>_<end>:",
                     *_first(self.ambiguous, lambda row: f"{self.where(row)}: {self.ids[row]!r}"),
                 ]
@@ -301,7 +307,7 @@ class ListedTable:
         if near:
             yield "\n  ".join(
                 [
-                    f"{len(near)} listed videos are extracted under an id of another spelling; change the list, or rename "
+                    f"{counted(len(near), 'listed video is', 'listed videos are')} extracted under an id of another spelling; change the list, or rename "
                     "the videos and extract them again:",
                     *_first(
                         near, lambda pair: f"{self.where(pair[0])}: {self.ids[pair[0]]!r}, extracted as {pair[1]!r}"
