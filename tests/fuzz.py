@@ -328,13 +328,16 @@ def main() -> int:
         work(args.work, args.seed)
         return 0
     first, count = (args.first, args.inputs) if args.only is None else (args.only, 1)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    memory_disk = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=memory_disk, ignore_cleanup_errors=True) as folder:
         tally = run_all(
             Path(folder), range(first, first + count), seed=args.seed, jobs=args.jobs, max_seconds=args.max_seconds
         )
     faulty = [outcome for outcome in tally.outcomes if outcome.fault]
     for outcome in tally.outcomes if args.show else faulty:
-        print(f"input {outcome.number}: {outcome.kind}: {outcome.what}: {outcome.fault or outcome.code}", file=sys.stderr)
+        print(
+            f"input {outcome.number}: {outcome.kind}: {outcome.what}: {outcome.fault or outcome.code}", file=sys.stderr
+        )
         print(outcome.text, file=sys.stderr)
     text = report(tally, seed=args.seed, jobs=args.jobs)
     print(text)

@@ -32,7 +32,7 @@ from twostream.scores.npz import write_scores
 
 Rng = np.random.Generator
 CLASSES = ("jump", "run", "sit")
-NUM_FRAMES = 4
+NUM_FRAMES = 3
 TRAIN = ["--arch=squeezenet1_1", "--input_size=32", "--batch_size=2", "--pretrained=False", "--frame_step=1", "--run=run",
          "--max_iterations=2", "--val_interval=2", "--print_freq=1", "--workers=0", "--device=cpu"]  # fmt: skip
 QUICK = {"train.py": TRAIN, "test.py": ["--workers=0", "--device=cpu", "--run=run"], "prep/verify.py": ["--workers=1"],
@@ -62,7 +62,9 @@ def build_world(folder: Path, run: Callable[[str, list[str]], int]) -> None:
         for input_type in ("rgb", "farneback"):
             target = open_store(folder / name, input_type, kind=store)
             for seed, video in enumerate(_videos()):
-                jpegs = [encode_jpeg(noise_image(seed + k), quality=80, chroma_subsampling=True) for k in range(NUM_FRAMES)]
+                jpegs = [
+                    encode_jpeg(noise_image(seed + k), quality=80, chroma_subsampling=True) for k in range(NUM_FRAMES)
+                ]
                 publish(target, video.id, jpegs, fps=10.0, settings={"frame_step": 1}, source={"bytes": 9})
             settings = {"short_side": 48, "fps": 0, "frame_step": 1, "quality": 80}
             (target.folder / "extraction.json").write_text(json.dumps(settings))
@@ -70,7 +72,13 @@ def build_world(folder: Path, run: Callable[[str, list[str]], int]) -> None:
         failure = {"id": "bad", "file": "bad.mp4", "kind": "unreadable", "reason": "?", "token": "0"}
         (folder / name / "failed_videos.jsonl").write_text(json.dumps(failure) + "\n")
     videos = {
-        v.id: {"label": v.label, "cls": 1 + CLASSES.index(v.label), "subset": v.split, "isthere": True, "numf": NUM_FRAMES}
+        v.id: {
+            "label": v.label,
+            "cls": 1 + CLASSES.index(v.label),
+            "subset": v.split,
+            "isthere": True,
+            "numf": NUM_FRAMES,
+        }
         for v in _videos()
     }
     content = {"database": videos, "classes": {name: k + 1 for k, name in enumerate(CLASSES)}}
@@ -96,10 +104,11 @@ def build_world(folder: Path, run: Callable[[str, list[str]], int]) -> None:
 
 
 def _videos() -> list[Video]:
-    splits = ("train", "train", "val", "val")
     return [
-        Video(f"{label}_{k}", split, label, NUM_FRAMES, 10.0) for label in CLASSES for k, split in enumerate(splits)
-    ]  # fmt: skip
+        Video(f"{label}_{k}", split, label, NUM_FRAMES, 10.0)
+        for label in CLASSES
+        for k, split in enumerate(("train", "val"))
+    ]
 
 
 def _checkpoint(world: Path) -> Path:
@@ -151,7 +160,9 @@ def damage_tree(content: Any, rng: Rng, values: list[Any] = VALUES) -> tuple[Any
     elif isinstance(parent, list):
         parent.insert(key, parent[key])
     else:
-        parent[_pick(rng, [v for v in values if isinstance(v, str)]) if action == "renamed" else f"{key}2"] = parent.pop(key)
+        parent[_pick(rng, [v for v in values if isinstance(v, str)]) if action == "renamed" else f"{key}2"] = (
+            parent.pop(key)
+        )
     return content, f"{str(key)[:40]!r} {action}"
 
 
@@ -160,6 +171,8 @@ def damage_tree(content: Any, rng: Rng, values: list[Any] = VALUES) -> tuple[Any
 
 def damage_file(path: Path, rng: Rng) -> str:
     """Damage a file in one of the ways of its kind, or in those of any file; returns what was done."""
+    shutil.copyfile(path, path.with_name("own"))
+    path.with_name("own").replace(path)  # see `_copy`
     roll = rng.random()
     if roll < 0.08:
         return replace_file(path, rng)
@@ -178,7 +191,9 @@ def damage_file(path: Path, rng: Rng) -> str:
 def replace_file(path: Path, rng: Rng) -> str:
     """Something else in place of a file."""
     path.unlink()
-    what = _pick(rng, ("nothing", "folder", "/dev/zero", "/dev/null", "loop", "empty", "junk", "zip", "deep", "long line"))
+    what = _pick(
+        rng, ("nothing", "folder", "/dev/zero", "/dev/null", "loop", "empty", "junk", "zip", "deep", "long line")
+    )
     if what == "folder":
         path.mkdir()
     elif what.startswith("/dev"):
@@ -242,7 +257,9 @@ def damage_text(path: Path, rng: Rng) -> str:
     elif action == "double line":
         lines.insert(number, lines[number])
     elif action == "separator":
-        lines[number] = lines[number].replace(separator, _pick(rng, ("\t", ";", "  ", '"', "\0", "\r", "\u2028", ",")), 1)
+        lines[number] = lines[number].replace(
+            separator, _pick(rng, ("\t", ";", "  ", '"', "\0", "\r", "\u2028", ",")), 1
+        )
     end = _pick(rng, ("\n", "\r\n", "\r")) if action == "end" else "\n"
     path.write_bytes(_pick(rng, ("", "", "", "\ufeff")).encode() + end.join(lines).encode("utf-8", "surrogateescape"))
     return f"line {number + 1}, word {word + 1}: {action}"
@@ -259,14 +276,20 @@ def hostile_array(array: np.ndarray, rng: Rng) -> np.ndarray:
     if action == 2:
         return np.zeros(_pick(rng, ((0,), (0, 3), (10**9, 0), (1, 1, 1, 1), ())), array.dtype)
     if action == 3:
-        return array.astype(_pick(rng, ("S3", "U3", "f8", "c8", "M8[s]", "?", "V4", "f2"))) if flat.dtype.kind in "fiu" else array
+        return (
+            array.astype(_pick(rng, ("S3", "U3", "f8", "c8", "M8[s]", "?", "V4", "f2")))
+            if flat.dtype.kind in "fiu"
+            else array
+        )
     if action == 4 and flat.dtype.kind == "f" and flat.size:
         array = array.copy()
         array.flat[int(rng.integers(flat.size))] = _pick(rng, (np.nan, np.inf, -np.inf, 3e38, -3e38, 0))
         return array
     if action == 5 and flat.dtype.kind in "iu" and flat.size:
         array = array.copy()
-        array.flat[int(rng.integers(flat.size))] = _pick(rng, (-1, np.iinfo(array.dtype).max, np.iinfo(array.dtype).min))
+        array.flat[int(rng.integers(flat.size))] = _pick(
+            rng, (-1, np.iinfo(array.dtype).max, np.iinfo(array.dtype).min)
+        )
         return array
     if action == 6:
         return array * 0 if flat.dtype.kind in "fiu" else array[::-1]
@@ -292,12 +315,13 @@ def damage_npz(path: Path, rng: Rng) -> str:
         arrays[_pick(rng, ("x", "../x", "scores", "labels"))] = np.zeros(3)
     write = np.savez_compressed if action in ("deflated", "bomb") else np.savez
     if action == "bomb":
-        arrays[name] = np.zeros(100_000_000, np.float32)  # 400 MB, which the archive stores in 400 kB
+        arrays[name] = np.zeros(70_000_000, np.float32)  # 280 MB, which the archive stores in 280 kB
     with contextlib.suppress(ValueError):
         write(path, **arrays)
     if action == "size":
-        data = path.read_bytes()
-        path.write_bytes(data.replace(b"(", b"(99999999999,", 1))
+        rewrite_archive(
+            path, lambda part, data: data.replace(b"(", b"(99999999999,", 1) if part == f"{name}.npy" else data
+        )
     return f"{action} {name}"
 
 
@@ -308,7 +332,9 @@ def damage_pickle(path: Path, rng: Rng) -> str:
         path.write_bytes(BOMBS[name]())
         return name
     content = pickle.loads(path.read_bytes())  # of our own making
-    content, what = damage_tree(content, rng, [*VALUES, np.zeros((10**7, 0)), np.array(3), np.array(["a"]), (1, (2, 3))])
+    content, what = damage_tree(
+        content, rng, [*VALUES, np.zeros((10**7, 0)), np.array(3), np.array(["a"]), (1, (2, 3))]
+    )
     with contextlib.suppress(OverflowError, UnicodeError):
         path.write_bytes(pickle.dumps(content, int(rng.integers(6))))
     return what
@@ -361,23 +387,40 @@ def damage_torch_file(path: Path, rng: Rng) -> str:
         action = _pick(rng, list(BOMBS))
         path.write_bytes(BOMBS[action]())
     else:
-        _rewrite_archive(path, action, rng)
+        _hostile_archive(path, action, rng)
     return action
 
 
-def _rewrite_archive(path: Path, action: str, rng: Rng) -> None:
-    """Write a zip archive again: compressed, with a part of half a gigabyte of zeros, or with one hostile part."""
+def _hostile_archive(path: Path, action: str, rng: Rng) -> None:
+    """A torch file, compressed, with a part of a quarter of a gigabyte of zeros, or with a hostile pickle."""
+    if action == "part":
+        name = _pick(rng, list(BOMBS))
+
+        def change(part: str, data: bytes) -> bytes:
+            return (
+                data
+                if not part.endswith("data.pkl")
+                else BOMBS[name]()
+                if rng.random() < 0.5
+                else data[: len(data) // 2]
+            )
+
+        rewrite_archive(path, change)
+    elif action == "bomb":
+        rewrite_archive(
+            path, lambda part, data: bytes(270 << 20) if part.endswith("data/0") else data, zipfile.ZIP_DEFLATED
+        )
+    else:
+        rewrite_archive(path, lambda part, data: data, zipfile.ZIP_DEFLATED)
+
+
+def rewrite_archive(path: Path, change: Callable[[str, bytes], bytes], compression: int = zipfile.ZIP_STORED) -> None:
+    """Write a zip archive again, with the checksums of the changed parts."""
     with zipfile.ZipFile(path) as parts:
         contents = {part.filename: parts.read(part) for part in parts.infolist()}
-    name = _pick(rng, list(contents))
-    main = next((name for name in contents if name.endswith("data.pkl")), name)
-    if action == "part":
-        contents[main] = BOMBS[_pick(rng, list(BOMBS))]() if rng.random() < 0.5 else contents[main][: len(contents[main]) // 2]
-    elif action == "bomb":
-        contents[name] = bytes(500 << 20)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED if action == "part" else zipfile.ZIP_DEFLATED, compresslevel=1) as parts:
+    with zipfile.ZipFile(path, "w", compression, compresslevel=1) as parts:
         for name, data in contents.items():
-            parts.writestr(name, data)
+            parts.writestr(name, change(name, data))
 
 
 # --------------------------------------------------------------------------------------- cases: world -> program, flags
@@ -516,11 +559,18 @@ CASES: dict[str, tuple[Callable[[Path, Rng], Case], int]] = {
 """kind -> the function that makes a case in a copy of the world, and how often of a hundred or so"""
 
 
+def _copy(source: str, target: str) -> None:
+    """Copy a file; images and weights, which no program changes in place, only get another name."""
+    if source.endswith((".jpg", ".pth", ".tar")):
+        os.link(source, target)
+    else:
+        shutil.copyfile(source, target)
+
+
 def make_case(world: Path, folder: Path, *, seed: int, number: int) -> Case:
     """Copy the world to `folder` and make it hostile."""
     rng = np.random.default_rng((seed, number))
-    shutil.copytree(world, folder, symlinks=True)
+    shutil.copytree(world, folder, copy_function=_copy)
     weights = np.array([weight for _, weight in CASES.values()], float)
     make, _ = list(CASES.values())[int(rng.choice(len(CASES), p=weights / weights.sum()))]
     return make(folder, rng)
-

@@ -88,14 +88,15 @@ def _kind(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "something else")
 
 
-def check_regular(path: str | Path) -> None:
+def check_regular(path: str | Path, *, allow_pipe: bool = False) -> None:
     """Raise BadInputError where a path names something else than a file: /dev/zero never ends, a pipe never begins.
 
-    A path that names nothing passes; opening it raises the system's own error.
+    A list of lines may come from a pipe, as the shell's `<(grep ...)` makes one. A path that names nothing passes;
+    opening it raises the system's own error.
     """
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):
+        if not stat.S_ISREG(mode) and not (allow_pipe and stat.S_ISFIFO(mode)):
             raise BadInputError(f"{path}: found {_kind(mode)}, expected a file")
 
 

@@ -289,6 +289,10 @@ def restore(
         raise BadInputError(
             f"the checkpoint's optimizer state is of another network or version: {one_line(error)}"
         ) from None
+    for parameter, state in optimizer.state.items():
+        momentum = state.get("momentum_buffer")
+        if momentum is not None and getattr(momentum, "shape", None) != parameter.shape:
+            raise BadInputError("the checkpoint's optimizer state has momentum of other shapes than its weights")
     for group, values in zip(optimizer.param_groups, own_settings, strict=True):
         group.update(values)
     _restore_random_state(content, world)

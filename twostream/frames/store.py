@@ -30,6 +30,8 @@ RECORD_NAME = "video.json"
 SETTINGS_NAME = "extraction.json"
 RESTORE_SETTINGS = "extract these videos again to another --root, or copy the file from a tree with the same settings"
 TEMPORARY_PREFIX = ".tmp-"
+MAX_FRAMES = 10_000_000
+"""of a video, 92 hours at 30 fps; its clips are numbered in memory"""
 
 
 def frame_name(frame_index: int) -> str:
@@ -233,7 +235,7 @@ def parse_record(text: str | bytes, where: str) -> dict[str, Any]:
         if not isinstance(record, dict) or not isinstance(record.get("num_frames"), int):
             raise ValueError("num_frames is missing or not a whole number")
         num_frames, fps, stored_step = record_facts(record)
-        if not (0 <= num_frames < 2**31 and 0 <= fps < math.inf and 1 <= stored_step < 2**31):
+        if not (0 <= num_frames <= MAX_FRAMES and 0 <= fps < math.inf and 1 <= stored_step < 2**31):
             raise ValueError(f"{num_frames} frames, {fps} fps, step {stored_step}")
         for name in ("checksums", "settings", "source"):
             if not isinstance(record.get(name, {}), dict):
