@@ -73,21 +73,35 @@ def run_program():
 def run_here(monkeypatch, capsys):
     """The same within this process, which has already imported torch: an eighth of the time of a new process."""
 
-    def run(program: str, *arguments) -> subprocess.CompletedProcess:
-        monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
-        # At its end a program ignores signals; processes that later tests start would inherit that.
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)}
-        try:
-            with pytest.raises(SystemExit) as end:
-                runpy.run_path(str(REPOSITORY / program), run_name="__main__")
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        result = subprocess.CompletedProcess(sys.argv, end.value.code, *capsys.readouterr())
-        assert "Traceback" not in result.stderr, result.stderr
-        return result
+    return lambda program, *arguments: _run_in_process(
+        [program, *arguments],
+        lambda: runpy.run_path(str(REPOSITORY / program), run_name="__main__"),
+        monkeypatch,
+        capsys,
+    )
 
-    return run
+
+@pytest.fixture
+def run_command(monkeypatch, capsys):
+    """The same for the command `twostream`: run_command("predict", "video.mp4", ...)."""
+    from twostream.__main__ import main
+
+    return lambda *arguments: _run_in_process(["twostream", *arguments], main, monkeypatch, capsys)
+
+
+def _run_in_process(words, program, monkeypatch, capsys) -> subprocess.CompletedProcess:
+    monkeypatch.setattr(sys, "argv", list(map(str, words)))
+    # At its end a program ignores signals; processes that later tests start would inherit that.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)}
+    try:
+        with pytest.raises(SystemExit) as end:
+            program()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    result = subprocess.CompletedProcess(sys.argv, end.value.code, *capsys.readouterr())
+    assert "Traceback" not in result.stderr, result.stderr
+    return result
 
 
 @pytest.fixture(scope="session")
