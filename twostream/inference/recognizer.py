@@ -26,6 +26,7 @@ from twostream.inference.contract import Contract, StreamContract
 from twostream.inference.footage import Footage
 from twostream.inference.prediction import Prediction, stream_prediction
 from twostream.inference.sources import Pictures, Source, VideoFile
+from twostream.inference.timeline import Timeline, clip_step, window_probabilities
 from twostream.models.network import StreamNetwork
 from twostream.scores.table import ScoreTable
 from twostream.threads import map_in_threads
@@ -83,7 +84,9 @@ class Recognizer:
         )
         return Recognizer(replace(self.contract, streams=streams), self.networks, device=self.device)
 
-    def predict(self, video: "str | Path | np.ndarray | Sequence[np.ndarray]", *, fps: float = 0.0) -> Prediction:
+    def predict(
+        self, video: "str | Path | np.ndarray | Sequence[np.ndarray] | Source", *, fps: float = 0.0
+    ) -> Prediction:
         """The classes of one video: a file, or its frames, uint8 (T, H, W, 3) RGB, at `fps` frames per second.
 
         Raises BadInputError if no frame of it can be read.
@@ -92,6 +95,49 @@ class Recognizer:
         if isinstance(result, Failure):
             raise BadInputError(f"{result.source}: {result.reason}")
         return result
+
+    def timeline(
+        self, video: "str | Path | np.ndarray | Sequence[np.ndarray] | Source", *, fps: float = 0.0,
+        window_seconds: float = 2.0, stride_seconds: float = 0.5,
+    ) -> Timeline:  # fmt: skip
+        """Class probabilities along a video, over windows of `window_seconds` that begin `stride_seconds` apart.
+
+        The memory is that of a few seconds of frames, and of the scores of the clips. Raises BadInputError if no frame
+        can be read, or the rate of the frames is unknown.
+        """
+        source = as_source(video, fps=fps)
+        found = self._decode(source)
+        if isinstance(found, Failure):
+            raise BadInputError(f"{found.source}: {found.reason}")
+        if not all(part.fps for part in found.values()):
+            raise BadInputError(f"{source.name}: its rate is unknown, expected frames per second; give them with --fps")
+        streams = tuple(
+            replace(
+                stream,
+                sampling=replace(
+                    stream.sampling,
+                    num_clips=0,
+                    clip_step=clip_step(found[_geometry(stream)].fps, stride_seconds),
+                ),
+            )
+            for stream in self.contract.streams
+        )
+        dense = Recognizer(replace(self.contract, streams=streams), self.networks, device=self.device)
+        try:
+            tables = (
+                dense._predict_in_memory([found])[0]
+                if _is_in_memory(found)
+                else dense._predict_in_pieces(source, found)
+            )
+        except VideoError as error:
+            raise BadInputError(f"{source.name}: {one_line(error)}") from None
+        first = found[_geometry(streams[0])]
+        seconds = first.num_frames / first.fps
+        probabilities = window_probabilities(
+            tables, self.contract.fusion, rates=[found[_geometry(stream)].fps for stream in streams], seconds=seconds,
+            window_seconds=window_seconds, stride_seconds=stride_seconds,
+        )  # fmt: skip
+        return Timeline(source.name, self.classes, stride_seconds, probabilities, seconds, first.notes)
 
     def predict_all(self, sources: Iterable[Source]) -> Iterator[Prediction | Failure]:
         """A result for each source, in their order; a source that cannot be used is a Failure, and the others continue."""
@@ -206,8 +252,10 @@ def decode(source: Source, geometry: Geometry) -> Decoded:
     return Decoded(frames, num_frames, source.fps, source.notes)
 
 
-def as_source(video: "str | Path | np.ndarray | Sequence[np.ndarray]", *, fps: float = 0.0) -> Source:
+def as_source(video: "str | Path | np.ndarray | Sequence[np.ndarray] | Source", *, fps: float = 0.0) -> Source:
     """What `Recognizer.predict` accepts, as a source."""
+    if isinstance(video, Source):
+        return video
     return VideoFile(video) if isinstance(video, str | Path) else Pictures("frames", video, fps=fps)
 
 

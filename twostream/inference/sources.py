@@ -2,9 +2,9 @@
 
 import glob
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ from twostream.video.ids import find_videos
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
 
 
-class Source(Protocol):
+class Source(ABC):
     """A video that can be read several times."""
 
     name: str
@@ -27,6 +27,7 @@ class Source(Protocol):
     notes: tuple[str, ...]
     """what is wrong or unusual with the frames that were read last"""
 
+    @abstractmethod
     def frames(self, *, short_side: int, fps: float) -> Generator[np.ndarray, None, None]:
         """Its frames in order, uint8 (H, W, 3) RGB, all of one size; `short_side` and `fps` as of `Decoder`.
 
