@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from twostream.annotations.json_file import find_root, read_annotations
+from twostream.annotations.videos import SPLITS
 from twostream.engine.run_folder import STREAM_NAME, find_run, find_scores
 from twostream.errors import BadInputError
 from twostream.fusion.consensus import Consensus
@@ -34,6 +35,14 @@ from twostream.stream import RGB
 from twostream.threads import map_in_threads
 
 
+def target(text: str) -> tuple[str, Path]:
+    """Value of --write: the kind of file, and where to write it."""
+    kind, _, path = text.partition("=")
+    if kind not in WRITERS or not path:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected {'=FILE, '.join(WRITERS)}=FILE")
+    return kind, options.folder(path)
+
+
 # fmt: off
 def build_parser() -> options.Parser:
     """The flags of this program."""
@@ -46,11 +55,11 @@ def build_parser() -> options.Parser:
     add("--intersect", action="store_true", help="if the streams have different videos or frames, use those that all have (default: an error)")
     add("--save_root", type=options.folder, metavar="DIR", help="instead of --scores: folder of the runs (default: --root)")
     add("--root", type=options.folder, metavar="DIR", help="data root: --html shows its images; without --save_root it is also the folder of the runs")
-    add("--dataset", default="kinetics", metavar="NAME", help="sub-folder of --root, if the runs or images are there (default: kinetics)")
-    add("--input_types", "--input_type", "--input", "-i", type=options.words, default=("rgb", "farneback"), metavar="A,B", help="a run of each of these input types (default: rgb,farneback)")
-    add("--runs", type=options.words, default=(), metavar="A,B", help="folder names of these runs, if there are several of an input type")
-    add("--split", default="val", metavar="NAME", help="train, val or test (default: val)")
-    add("--test_iteration", type=int, default=None, metavar="N", help="iteration whose scores to use (default: the latest scored one)")
+    add("--dataset", type=options.name, default="kinetics", metavar="NAME", help="sub-folder of --root, if the runs or images are there (default: kinetics)")
+    add("--input_types", "--input_type", "--input", "-i", type=options.names, default=("rgb", "farneback"), metavar="A,B", help="a run of each of these input types (default: rgb,farneback)")
+    add("--runs", type=options.names, default=(), metavar="A,B", help="folder names of these runs, if there are several of an input type")
+    add("--split", choices=SPLITS, default="val", help="split whose scores to use (default: val)")
+    add("--test_iteration", type=options.not_negative, default=None, metavar="N", help="iteration whose scores to use (default: the latest scored one)")
 
     group = parser.add_argument_group("fusion")
     add = group.add_argument
@@ -62,7 +71,7 @@ def build_parser() -> options.Parser:
     group = parser.add_argument_group("output")
     add = group.add_argument
     add("--report", type=options.folder, default=None, metavar="FILE", help="where to save the report as JSON (default: report.json in the folder of the runs, or in the current folder)")
-    add("--write", nargs="+", default=(), metavar="KIND=FILE", help=f"also write {', '.join(WRITERS)}; formats with one row per video hold the last fusion")
+    add("--write", type=target, nargs="+", default=(), metavar="KIND=FILE", help=f"also write {', '.join(WRITERS)}; formats with one row per video hold the last fusion")
     add("--html", type=options.folder, default=None, metavar="FILE", help="also write the report as one HTML file: classes, confusion, example videos with their images (from --root or --annotations), accuracy over frames, calibration, provenance")
     options.add_ignored_flags(parser, "--arch -a", "--datasubset", "--workers -j", "--seq_len", "--gap", "--frame_step",
                               "--batch_size -b", "--test_batch_size -tb", "--ngpu", "--lr --learning_rate",
@@ -97,7 +106,6 @@ def main() -> int:
         consensus = Consensus.parse(args.consensus)
     except ValueError as error:
         parser.error(f"--consensus: {error}")
-    targets = [text.partition("=") for text in args.write]
     runs_folder = find_runs_folder(args)
     check_flags(parser, args, runs_folder)
     paths = find_score_files(args, runs_folder)
@@ -110,14 +118,14 @@ def main() -> int:
         print(f"scores: {path}")
     report = results.build_report(
         tables, row_names(tables), consensus=consensus, weights=weights, fit=args.fit_weights,
-        intersect=args.intersect, swept=args.sweep, unlabelled=bool(targets),
+        intersect=args.intersect, swept=args.sweep, unlabelled=bool(args.write),
     )  # fmt: skip
     print(f"\n{to_text(report)}\n")
     target = args.report or (runs_folder / "report.json" if runs_folder else Path("report.json"))
     results.write_json(target, report)
     print(f"wrote {target}")
-    for kind, _, path in targets:
-        WRITERS[kind](options.folder(path), report, tables, names)
+    for kind, path in args.write:
+        WRITERS[kind](path, report, tables, names)
         print(f"wrote {path}")
     if args.html:
         from twostream.report.page import write_page  # late: only the page needs OpenCV, which takes time to load
@@ -132,17 +140,11 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, runs_
     """Leave with exit code 2 if flags are wrong or do not fit together."""
     if not args.scores and not runs_folder:
         parser.error("give the score files with --scores FILE FILE, or the folder of the runs with --save_root DIR")
-    if not args.input_types:
-        parser.error("--input_types is empty, expected for example rgb,farneback")
     if args.runs and len(args.runs) != len(args.input_types):
         parser.error(f"--runs has {len(args.runs)} runs for {len(args.input_types)} input types, expected one for each")
     for method in args.fit_weights:
         if method not in METHODS:
             parser.error(f"--fit_weights {method!r}, expected {', '.join(METHODS)}")
-    for text in args.write:
-        kind, _, path = text.partition("=")
-        if kind not in WRITERS or not path:
-            parser.error(f"--write {text!r}, expected {'=FILE, '.join(WRITERS)}=FILE")
 
 
 def check_weights(

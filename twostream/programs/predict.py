@@ -34,7 +34,7 @@ def build_parser() -> options.Parser:
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="video file, folder of videos or of images, or pattern")
     parser.add_argument("--model", "-m", type=options.folder, nargs="+", required=True, metavar="DIR", help="recognizer, or runs or checkpoints, one for each stream")
     parser.add_argument("--top", "-k", type=options.positive, default=5, metavar="K", help="classes to name for each video (default: 5)")
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1; auto uses a GPU if there is one (default: auto)")
+    parser.add_argument("--device", type=options.device, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1; auto uses a GPU if there is one (default: auto)")
     parser.add_argument("--fps", type=options.rate, default=0.0, metavar="RATE", help="frames per second of folders of images (default: unknown)")
     options.add_sampling_flags(parser, default="as the recognizer says")
     group = parser.add_argument_group("output")
