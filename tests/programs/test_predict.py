@@ -71,13 +71,33 @@ def test_predict_takes_runs_and_other_clips(command, runs, videos):
     assert result.returncode == 0, result.stderr
 
 
+def test_a_timeline_in_all_formats(command, recognizer, videos, tmp_path):
+    outputs = {kind: tmp_path / f"out.{kind}" for kind in ("json", "csv", "srt")}
+    flags = ["--timeline", "--window=1", "--stride=0.5", "--threshold=0", *(f"--{k}={p}" for k, p in outputs.items())]
+    result = command("predict", videos / "clips" / "v0.mkv", "--model", recognizer, *flags)
+    assert result.returncode == 0, result.stderr
+    (timeline,) = json.loads(outputs["json"].read_text())
+    ends = [part["segment"] for part in timeline["segments"]]
+    assert ends[0][0] == 0 and ends[-1][1] == pytest.approx(toy.NUM_FRAMES / 15, abs=1e-3)
+    assert all(before[1] == after[0] for before, after in zip(ends, ends[1:], strict=False)), "threshold 0: no gaps"
+    rows = list(csv.DictReader(outputs["csv"].read_text().splitlines()))
+    assert [row["class"] for row in rows] == [part["label"] for part in timeline["segments"]]
+    assert outputs["srt"].read_text().count(" --> ") == len(ends) == result.stdout.count("\n  ")
+    label = rows[0]["class"]
+    result = command("predict", videos / "clips" / "v0.mkv", "--model", recognizer, *flags, f"--background={label}")
+    assert label not in result.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
         (["nothing.mp4", "--model", "{recognizer}"], 3, "nothing.mp4: no such file"),
         (["{videos}", "--model", "{videos}"], 3, CONTRACT_NAME),
         (["{videos}", "--model", "{recognizer}", "--num_clips=3", "--frame_step=2"], 2, "only one"),
-        (["{videos}", "--model", "{recognizer}", "--device=tpu"], 4, "--device"),
+        (["{videos}", "--model", "{recognizer}", "--device=cuda:99"], 4, "GPUs are visible"),
+        (["{videos}", "--model", "{recognizer}", "--timeline", "--srt=x.srt"], 2, "one source"),
+        (["{videos}", "--model", "{recognizer}", "--timeline", "--stride=9"], 2, "--stride=9 is longer"),
+        (["{videos}", "--model", "{recognizer}", "--timeline", "--background=x"], 3, "blue_left"),
         (["rtsp://camera", "--model", "{recognizer}"], 3, "rtsp://camera: expected a file"),
     ],
 )

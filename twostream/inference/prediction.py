@@ -47,6 +47,11 @@ class Prediction:
     notes: tuple[str, ...] = ()
     """what is unusual about the video: damage, repeated frames"""
 
+    @property
+    def seconds(self) -> float:
+        """Duration of the video; 0 if its rate is unknown."""
+        return self.num_frames / self.fps if self.fps else 0.0
+
     def top(self, k: int = 5, *, stream: str | None = None) -> list[Answer]:
         """The k most likely classes, the best first: fused, or of the stream with this name (KeyError if there is none)."""
         values = self.probabilities if stream is None else self.stream(stream).probabilities
@@ -66,7 +71,7 @@ class Prediction:
             "source": self.source,
             "num_frames": self.num_frames,
             "fps": self.fps,
-            "seconds": round(self.num_frames / self.fps, 3) if self.fps else None,
+            "seconds": round(self.seconds, 3) or None,
             "top": _to_json(self.top(k)),
             "streams": {stream.name: _to_json(self.top(k, stream=stream.name)) for stream in self.streams},
             "notes": list(self.notes),
