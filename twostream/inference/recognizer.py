@@ -70,7 +70,9 @@ class Recognizer:
 
     def __init__(self, contract: Contract, networks: Sequence[StreamNetwork], *, device: torch.device):
         """`networks` belong to the contract's streams, in their order; they are in eval mode and on the device."""
-        self.contract, self.networks, self.device = contract, tuple(networks), device
+        # Channels last: convolutions take two thirds of the time, also on CPUs (benchmarks/predict.py).
+        self.networks = tuple(network.to(memory_format=torch.channels_last) for network in networks)
+        self.contract, self.device = contract, device
 
     @property
     def classes(self) -> tuple[str, ...]:
