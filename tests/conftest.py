@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests import toy
+from twostream.__main__ import COMMANDS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
@@ -35,11 +36,15 @@ PROGRAMS = {
     "pretrained/fetch.py": "fetch",
 }
 """script of the repository -> module of twostream.programs"""
+ALL_PROGRAMS = PROGRAMS | {
+    f"twostream {command}": module for command, (module, _) in COMMANDS.items() if module not in PROGRAMS.values()
+}
+"""the same with the commands that have no script"""
 
 
 def parser_of(program: str) -> argparse.ArgumentParser:
-    """The parser of a script of the repository."""
-    return importlib.import_module(f"twostream.programs.{PROGRAMS[program]}").build_parser()
+    """The parser of a script of the repository, or of a command without one."""
+    return importlib.import_module(f"twostream.programs.{ALL_PROGRAMS[program]}").build_parser()
 
 
 @pytest.fixture

@@ -107,6 +107,7 @@ DEPENDENCIES = {
     "cv2": "opencv-contrib-python",
     "numpy": "numpy",
     "tqdm": "tqdm",
+    "safetensors": "safetensors",
     "visdom": "visdom",
     "imageio_ffmpeg": "imageio-ffmpeg",
     "triton": "torch",  # comes with torch where there can be a GPU, and is done without elsewhere

@@ -2,10 +2,12 @@
 
 import csv
 import json
+import re
 
 import pytest
 
 from tests import toy
+from tests.conftest import REPOSITORY
 from tests.inference.samples import make_run
 from twostream.inference.contract import CONTRACT_NAME
 
@@ -111,3 +113,15 @@ def test_export_refuses_what_it_would_overwrite(command, runs, recognizer):
     assert result.returncode == 3 and "not an empty folder" in result.stderr
     result = command("export", "--runs", *runs, "--fusion_weights=1", "--out", recognizer / "new")
     assert result.returncode == 2 and "expected 2 numbers" in result.stderr
+
+
+def test_the_python_of_the_docs(recognizer, videos, tmp_path, monkeypatch, capsys):
+    """The block of docs/predict.md."""
+    (block,) = re.findall(
+        r"^```python\n(.*?)^```", (REPOSITORY / "docs" / "predict.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    (tmp_path / "clip.mp4").symlink_to(videos / "clips" / "v0.mkv")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "docs/predict.md", "exec"), {})
+    *answers, details = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in answers} == set(toy.CLASSES) and details.endswith("(3, 4)")
