@@ -361,7 +361,9 @@ def test_scores_of_other_settings_are_kept_beside_the_new_ones(run_test, toy_roo
     run_test(toy_root, save_root, "--frame_step=16", "--consensus=mean,max")
     before = target.read_bytes()
     printed = run_test(toy_root, save_root, "--num_clips=3", "--consensus=mean").stdout
-    assert f"{target} had scores of other settings (frame_step 16); they are now in {target.with_suffix('')}-" in printed
+    assert (
+        f"{target} had scores of other settings (frame_step 16); they are now in {target.with_suffix('')}-" in printed
+    )
     (kept,) = (path for path in target.parent.glob("scores_val_000001-*") if path.is_dir())
     assert (kept / target.name).read_bytes() == before
     results = {path.name for path in kept.glob("results_*")}

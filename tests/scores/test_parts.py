@@ -110,7 +110,7 @@ def as_npy(array) -> bytes:
     return with_digest(content.getvalue())
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "other type", "other shape", "pickled", "no array"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "other type", "other shape", "pickled", "no array", "checksum cut"])
 def test_damaged_parts_are_named_and_removed(tmp_path, damage):
     work, logits = scoring(tmp_path)
     write(work, logits, list(range(10)))
@@ -118,7 +118,7 @@ def test_damaged_parts_are_named_and_removed(tmp_path, damage):
     good, data = np.load(path), path.read_bytes()
     path.write_bytes({
         "cut": data[:200], "empty": b"", "other type": as_npy(good.astype(float)), "other shape": as_npy(good[:-1]),
-        "pickled": as_npy(good.astype(object)), "no array": with_digest(b"text"),
+        "pickled": as_npy(good.astype(object)), "no array": with_digest(b"text"), "checksum cut": data[:-1],
     }[damage])  # fmt: skip
     with pytest.raises(BadInputError, match="000004.npy: this finished part is damaged: .*run the same command again"):
         work.finish()
@@ -138,10 +138,18 @@ def test_a_flipped_bit_of_a_part_never_becomes_a_score(tmp_path):
             changed = bytearray(data)
             changed[at] ^= 1 << int(rng.integers(8))
             work.path(part).write_bytes(changed)
-            with pytest.raises(BadInputError, match="does not match its checksum"):
+            with pytest.raises(BadInputError, match="this finished part is damaged"):
                 work.finish()
             assert work.missing() == [part] and not work.target.exists()
             work.path(part).write_bytes(data)
+    assert work.finish() and np.array_equal(read_scores(work.target).logits, logits)
+
+
+def test_parts_of_version_0_1_0_have_no_checksum(tmp_path):
+    work, logits = scoring(tmp_path)
+    write(work, logits, list(range(10)))
+    for part in range(10):
+        work.path(part).write_bytes(work.path(part).read_bytes()[:-32])
     assert work.finish() and np.array_equal(read_scores(work.target).logits, logits)
 
 

@@ -190,7 +190,9 @@ def score(
     if world.broadcast_from_first(world.is_first and scoring.finish(since=since)):
         log(f"wrote {scoring.target}")
         for folder in scoring.unfinished():
-            log(f"{folder} has parts of a scoring with other settings that was not finished; remove it if it is not needed")
+            log(
+                f"{folder} has parts of a scoring with other settings that was not finished; remove it if it is not needed"
+            )
         return scoring.target
     num_missing = len(scoring.missing())
     log(f"{num_missing} of {scoring.num_parts} parts are not scored yet; other shards write them to {scoring.folder}")

@@ -8,22 +8,21 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from twostream.errors import BadInputError, EnvironmentFaultError, one_line
 from twostream.files import write_file
-from twostream.scores.npz import read_scores, write_scores
+from twostream.scores.npz import UNREADABLE, read_scores, write_scores
 from twostream.scores.table import ScoreTable
 
 MIN_PARTS = 32
 """of a file, if each part has MIN_CLIPS: a kill loses little, and there is work for several processes"""
 MIN_CLIPS, MAX_CLIPS = 16, 1024
 """of a part"""
-NUM_DIGEST_BYTES = hashlib.sha256().digest_size
 NOT_SETTINGS = ("command", "key")
 """entries of the provenance that do not decide the scores"""
 
@@ -186,8 +185,8 @@ class Scoring:
                 )
             content = io.BytesIO()
             np.save(content, logits, allow_pickle=False)
-            data = content.getvalue()
-            write_file(self.path(part), lambda file, data=data: file.write(data + hashlib.sha256(data).digest()))
+            content.write(hashlib.sha256(content.getvalue()).digest())
+            write_file(self.path(part), partial(_write_bytes, data=content.getvalue()))
             yield part
 
     def finish(self, *, since: tuple[int, int] | None = None) -> bool:
@@ -215,20 +214,27 @@ class Scoring:
     def _read(self, part: int) -> np.ndarray:
         path, rows = self.path(part), self.rows(part)
         expected = (rows.stop - rows.start, len(self.table.classes))
-        content = path.read_bytes()
-        data, digest = content[:-NUM_DIGEST_BYTES], content[-NUM_DIGEST_BYTES:]
-        found = "it does not match its checksum"
-        if hashlib.sha256(data).digest() == digest:
-            try:
-                logits: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
-            except (ValueError, EOFError) as error:
-                found = one_line(error)
-            else:
-                if logits.shape == expected and logits.dtype == np.float32:
-                    return logits
+        data = path.read_bytes()
+        content = io.BytesIO(data)
+        try:
+            logits: np.ndarray = np.load(content, allow_pickle=False)
+        except UNREADABLE as error:
+            found = one_line(error)
+        else:
+            num_bytes = content.tell()
+            # Version 0.1.0 wrote no checksum. Bytes that are missing or flipped never look like such a part.
+            if data[num_bytes:] not in (b"", hashlib.sha256(data[:num_bytes]).digest()):
+                found = "it does not match its checksum"
+            elif logits.shape != expected or logits.dtype != np.float32:
                 found = f"it has shape {logits.shape} of {logits.dtype}, expected {expected} of float32"
+            else:
+                return logits
         path.unlink(missing_ok=True)
         raise BadInputError(
             f"{path}: this finished part is damaged: {found}. It was removed; run the same command again, which scores its "
             "clips again and keeps the other parts"
         )
+
+
+def _write_bytes(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
