@@ -111,7 +111,7 @@ def as_npy(array) -> bytes:
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "other type", "other shape", "pickled", "no array", "checksum cut"])
-def test_damaged_parts_are_named_and_removed(tmp_path, damage):
+def test_damaged_parts_are_named(tmp_path, damage):
     work, logits = scoring(tmp_path)
     write(work, logits, list(range(10)))
     path = work.path(4)

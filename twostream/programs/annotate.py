@@ -51,9 +51,9 @@ def build_parser() -> options.Parser:
     add("--split", type=int, choices=(1, 2, 3), default=1, help="which of the three splits of ucf101 and hmdb51 (default: 1)")
     add("--classes", type=options.folder, metavar="FILE", help="class names, one per line: the allowed labels in their order (default: the labels in alphabetical order)")
     add("--ids", choices=("stem", "path"), default="stem", help="as given to twostream extract (default: stem)")
-    add("--val_fraction", type=float, default=0.2, metavar="F", help="share of val if the list has no splits (default: 0.2)")
+    add("--val_fraction", type=options.share, default=0.2, metavar="F", help="share of val if the list has no splits (default: 0.2)")
     add("--group_by", default="", metavar="COLUMN", help="csv column of the groups (default: group, if it exists)")
-    add("--seed", type=int, default=123, metavar="N", help="seed for the choice of val (default: 123)")
+    add("--seed", type=options.seed, default=123, metavar="N", help="seed for the choice of val (default: 123)")
     add("--write", choices=tuple(WRITERS), help="write this kind of list from the annotations of --root; reads no list")
     add("--out", type=options.folder, metavar="PREFIX", help="beginning of the names of the files that --write writes")
     return parser

@@ -23,6 +23,7 @@ import numpy as np
 
 from twostream.annotations.json_file import find_root, read_annotations
 from twostream.annotations.lists import read_classes
+from twostream.annotations.videos import SPLITS
 from twostream.engine.run_folder import STREAM_NAME, find_run, find_scores
 from twostream.errors import BadInputError
 from twostream.fusion.consensus import Consensus
@@ -42,9 +43,17 @@ from twostream.threads import map_in_threads
 def scales(text: str) -> tuple[str, ...]:
     """Comma-separated scales."""
     try:
-        return tuple(map(parse_scale, options.words(text))) or (parse_scale(text),)
+        return tuple(parse_scale(part.strip()) for part in text.split(","))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def target(text: str) -> tuple[str, Path]:
+    """Value of --write: the kind of file, and where to write it."""
+    kind, _, path = text.partition("=")
+    if kind not in WRITERS or not path:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected {'=FILE, '.join(WRITERS)}=FILE")
+    return kind, options.folder(path)
 
 
 # fmt: off
@@ -61,10 +70,10 @@ def build_parser() -> options.Parser:
     add("--intersect", action="store_true", help="if the streams have different videos or frames, use those that all have (default: an error)")
     add("--save_root", type=options.folder, metavar="DIR", help="instead of --scores: folder of the runs (default: --root)")
     add("--root", type=options.folder, metavar="DIR", help="data root: --html shows its images; without --save_root it is also the folder of the runs")
-    add("--dataset", default="kinetics", metavar="NAME", help="sub-folder of --root, if the runs or images are there (default: kinetics)")
-    add("--input_types", "--input_type", "--input", "-i", type=options.words, default=("rgb", "farneback"), metavar="A,B", help="a run of each of these input types (default: rgb,farneback)")
-    add("--runs", type=options.words, default=(), metavar="A,B", help="folder names of these runs, if there are several of an input type")
-    add("--split", default="val", metavar="NAME", help="train, val or test (default: val)")
+    add("--dataset", type=options.name, default="kinetics", metavar="NAME", help="sub-folder of --root, if the runs or images are there (default: kinetics)")
+    add("--input_types", "--input_type", "--input", "-i", type=options.names, default=("rgb", "farneback"), metavar="A,B", help="a run of each of these input types (default: rgb,farneback)")
+    add("--runs", type=options.names, default=(), metavar="A,B", help="folder names of these runs, if there are several of an input type")
+    add("--split", choices=SPLITS, default="val", help="split whose scores to use (default: val)")
     add("--test_iteration", "--test_iterations", type=options.integers, default=(), metavar="N,N", help="iterations whose scores to use; several make a report each, report_<iteration>.json (default: the latest scored one)")
 
     group = parser.add_argument_group("fusion")
@@ -78,7 +87,7 @@ def build_parser() -> options.Parser:
     group = parser.add_argument_group("output")
     add = group.add_argument
     add("--report", type=options.folder, default=None, metavar="FILE", help="where to save the report as JSON (default: report.json in the folder of the runs, or in the current folder)")
-    add("--write", nargs="+", default=(), metavar="KIND=FILE", help=f"also write {', '.join(WRITERS)}; {', '.join(ONE_ROW)} hold one row of the table, see --write_row")
+    add("--write", type=target, nargs="+", default=(), metavar="KIND=FILE", help=f"also write {', '.join(WRITERS)}; {', '.join(ONE_ROW)} hold one row of the table, see --write_row")
     add("--write_row", default="", metavar="NAME", help="the row of the table for --write, by its name (default: the fusion with --weights_from, else the one with --fusion_weights, else the only stream)")
     add("--html", type=options.folder, default=None, metavar="FILE", help="also write the report as one HTML file: classes, confusion, example videos with their images (from --root or --annotations), accuracy over frames, calibration, provenance")
     options.add_ignored_flags(parser, "--arch -a", "--datasubset", "--workers -j", "--seq_len", "--gap", "--frame_step",
@@ -116,24 +125,24 @@ def main() -> int:
         parser.error(f"--consensus: {error}")
     runs_folder = find_runs_folder(args)
     check_flags(parser, args, runs_folder)
-    target = args.report or (runs_folder / "report.json" if runs_folder else Path("report.json"))
-    if args.weights_from and target.resolve() == args.weights_from.resolve():
-        parser.error(f"--weights_from: the new report would replace {target}; give it another name with --report")
+    report_path = args.report or (runs_folder / "report.json" if runs_folder else Path("report.json"))
+    if args.weights_from and report_path.resolve() == args.weights_from.resolve():
+        parser.error(f"--weights_from: the new report would replace {report_path}; give it another name with --report")
     if len(args.test_iteration) <= 1:
-        evaluate(parser, args, runs_folder, consensus, target, iteration=next(iter(args.test_iteration), None))
+        evaluate(parser, args, runs_folder, consensus, report_path, iteration=next(iter(args.test_iteration), None))
     else:
         for iteration in args.test_iteration:
             print(f"iteration {iteration}")
-            numbered = target.with_stem(f"{target.stem}_{iteration:06d}")
+            numbered = report_path.with_stem(f"{report_path.stem}_{iteration:06d}")
             evaluate(parser, args, runs_folder, consensus, numbered, iteration=iteration)
     return 0
 
 
 def evaluate(
     parser: argparse.ArgumentParser, args: argparse.Namespace, runs_folder: Path | None, consensus: Consensus,
-    target: Path, *, iteration: int | None,
+    report_path: Path, *, iteration: int | None,
 ) -> None:  # fmt: skip
-    """Read the score files, print the table, and write the report to `target` and what else was asked for."""
+    """Read the score files, print the table, and write the report and what else was asked for."""
     paths = find_score_files(args, runs_folder, iteration)
     weights = args.fusion_weights or (1.0,) * len(paths)
     check_numbers(parser, args, weights, len(paths))
@@ -141,19 +150,18 @@ def evaluate(
     print_sources(paths, tables)
     names = row_names(tables)
     given = read_weights(args.weights_from, tables, consensus) if args.weights_from else []
-    targets = [text.partition("=") for text in args.write]
     rows = results.names_of_rows(names, weights, fit=args.fit_weights, given=given)
     check_written_row(parser, args, rows, num_given=len(given))
     report = results.build_report(
         tables, names, consensus=consensus, weights=weights, fit=args.fit_weights, given=given, written=args.write_row,
-        intersect=args.intersect, swept=args.sweep, unlabelled=bool(targets),
+        intersect=args.intersect, swept=args.sweep, unlabelled=bool(args.write),
     )  # fmt: skip
     print(f"\n{to_text(report)}\n")
-    results.write_json(target, report)
-    print(f"wrote {target}")
+    results.write_json(report_path, report)
+    print(f"wrote {report_path}")
     tested = read_names(args.names) if args.names else None
-    for kind, _, path in targets:
-        WRITERS[kind](options.folder(path), report, tables, tested)
+    for kind, path in args.write:
+        WRITERS[kind](path, report, tables, tested)
         print(f"wrote {path}" + (f": {row_text(report, report.predictions.main)}" if kind in ONE_ROW else ""))
     if args.html:
         from twostream.report.page import write_page  # late: only the page needs OpenCV, which takes time to load
@@ -167,17 +175,11 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, runs_
     """Leave with exit code 2 if flags are wrong or do not fit together."""
     if not args.scores and not runs_folder:
         parser.error("give the score files with --scores FILE FILE, or the folder of the runs with --save_root DIR")
-    if not args.input_types:
-        parser.error("--input_types is empty, expected for example rgb,farneback")
     if args.runs and len(args.runs) != len(args.input_types):
         parser.error(f"--runs has {len(args.runs)} runs for {len(args.input_types)} input types, expected one for each")
     for method in args.fit_weights:
         if method not in METHODS:
             parser.error(f"--fit_weights {method!r}, expected {', '.join(METHODS)}")
-    for text in args.write:
-        kind, _, path = text.partition("=")
-        if kind not in WRITERS or not path:
-            parser.error(f"--write {text!r}, expected {'=FILE, '.join(WRITERS)}=FILE")
     if len(args.test_iteration) > 1 and (args.write or args.html or args.scores):
         parser.error(
             "several --test_iteration make several reports; give one with --write and --html, none with --scores"
@@ -206,7 +208,7 @@ def check_written_row(
     choice = ", ".join(map(repr, rows))
     if args.write_row and args.write_row not in rows:
         parser.error(f"--write_row {args.write_row!r}, expected one of {choice}")
-    if not args.write_row and num_given > 1 and any(text.partition("=")[0] in ONE_ROW for text in args.write):
+    if not args.write_row and num_given > 1 and any(kind in ONE_ROW for kind, _ in args.write):
         parser.error(f"{args.weights_from} has {num_given} kinds of weights; choose the row with --write_row: {choice}")
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import twostream
 from twostream.annotations.class_names import class_difference
 from twostream.annotations.json_file import find_root, read_annotations
-from twostream.annotations.videos import VideoTable
+from twostream.annotations.videos import SPLITS, VideoTable
 from twostream.clips.crops import VIEWS
 from twostream.engine.run_folder import find_run, scores_path
 from twostream.errors import BadInputError
@@ -56,13 +56,13 @@ def build_parser() -> options.Parser:
     options.add_loading_flags(parser)
     group = parser.add_argument_group("what to score")
     add = group.add_argument
-    add("--run", default="", metavar="NAME", help="the run's folder name, if --save_root has several runs of the input type")
+    add("--run", type=options.optional_name, default="", metavar="NAME", help="the run's folder name, if --save_root has several runs of the input type")
     add("--test_iteration", "--test_iterations", type=options.integers, default=(), metavar="N,N", help="iterations to score (default: the latest)")
-    add("--split", default="val", metavar="NAME", help="train, val or test (default: val)")
-    add("--frame_step", type=options.positive, default=None, metavar="N", help="score every Nth frame (default: 2)")
+    add("--split", choices=SPLITS, default="val", metavar="NAME", help="split of the annotations (default: val)")
+    add("--frame_step", type=options.integer(1, 1_000_000), default=None, metavar="N", help="score every Nth frame (default: 2)")
     add("--num_clips", type=options.positive, default=None, metavar="N", help="instead: this many clips per video, evenly spaced, such as TSN's 25")
     add("--views", choices=tuple(VIEWS), default="centre", help="crops of each clip: centre; flip: also its mirror image; three: the largest squares along the long side; three-flip: also their mirror images; ten: centre, corners and their mirror images (default: centre)")
-    add("--test_batch_size", "--batch_size", "-tb", "-b", type=options.positive, default=128, metavar="N", help="views per batch; halved if memory is too small (default: 128)")
+    add("--test_batch_size", "--batch_size", "-tb", "-b", type=options.integer(1, 1_000_000), default=128, metavar="N", help="views per batch; halved if memory is too small (default: 128)")
     add("--amp", choices=("off", "bf16", "fp16"), default="off", help="compute in half precision (default: off)")
     add("--shard", type=options.part, default=(0, 1), metavar="I/N", help="score part I of N, I from 0, as in a Slurm array; the last to finish makes the score file")
     options.add_boolean(group, "--rescore", default=False, help="score again even if the score file exists")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from twostream.errors import BadInputError
-from twostream.files import write_file, write_text
+from twostream.files import write_cell, write_file, write_text
 from twostream.metrics.accuracy import rank_of_truth
 from twostream.report.results import Report
 from twostream.report.text import row_text, to_latex, to_markdown
@@ -42,7 +42,7 @@ def write_csv(path: Path, report: Report, _: Tables, __: Names) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = [f"{name}: {title}" for name in predictions.scores for title in ("class", "score", "rank of the label")]
-    writer.writerow(["video", "label", *columns])
+    writer.writerow(["video", "label", *map(write_cell, columns)])
     ranks = {name: rank_of_truth(scores, predictions.labels) for name, scores in predictions.scores.items()}
     videos = zip(predictions.video_ids.tolist(), predictions.labels.tolist(), strict=True)
     for index, (video_id, label) in enumerate(videos):
@@ -54,7 +54,7 @@ def write_csv(path: Path, report: Report, _: Tables, __: Names) -> None:
             best = int(scores[index].argmax())
             rank = int(ranks[name][index]) if label >= 0 else ""
             cells += [predictions.classes[best], float(scores[index, best]), rank]
-        writer.writerow(cells)
+        writer.writerow([write_cell(cell) if isinstance(cell, str) else cell for cell in cells])
     write_text(path, text.getvalue())
 
 

@@ -27,7 +27,9 @@ def parse_scale(text: str) -> str:
     """`auto`, `logits`, `probabilities` or `sum-N`; ValueError for anything else."""
     if text in (AUTO, LOGITS, PROBABILITIES) or re.fullmatch(r"sum-[1-9]\d{0,5}", text):
         return text
-    raise ValueError(f"{text!r}, expected auto, logits, probabilities, or sum-N for sums of N views, such as sum-30")
+    raise ValueError(
+        f"{text!r:.80}, expected auto, logits, probabilities, or sum-N for sums of N views, such as sum-30"
+    )
 
 
 def to_logits(rows: np.ndarray, scale: str, where: Callable[[int], str]) -> tuple[np.ndarray, str]:
