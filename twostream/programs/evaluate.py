@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from twostream.annotations.class_names import read_classes
 from twostream.annotations.json_file import find_root, read_annotations
-from twostream.annotations.lists import read_classes
 from twostream.annotations.videos import SPLITS
 from twostream.engine.run_folder import STREAM_NAME, find_run, find_scores
 from twostream.errors import BadInputError
@@ -252,7 +252,8 @@ def read_split(root: Path, name: str) -> Split:
     videos = annotations.split(name)
     if not len(videos):
         raise BadInputError(f"{annotations.path} has no videos of split {name!r}; choose another --split")
-    return Split(name, annotations.classes, np.array(list(videos.ids)), videos.label_index, str(annotations.path))
+    source = f"{annotations.path}" + (f" ({annotations.class_order})" if annotations.class_order else "")
+    return Split(name, annotations.classes, np.array(list(videos.ids)), videos.label_index, source)
 
 
 def print_sources(paths: Sequence[Path], tables: Sequence[ScoreTable]) -> None:
