@@ -19,7 +19,6 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from twostream.annotations.videos import SPLITS
-from twostream.clips.crops import VIEWS
 from twostream.errors import EXIT_ENVIRONMENT, EXIT_USAGE, Terminated, UserError, exit_code
 from twostream.threads import share_the_machine
 
@@ -235,6 +234,8 @@ def add_stream_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_sampling_flags(parser: argparse.ArgumentParser, *, default: str) -> None:
     """Add flags that choose the clips of each video; `default` says what holds without them."""
+    from twostream.clips.crops import VIEWS  # late: it loads OpenCV, which not every program needs
+
     group = parser.add_argument_group("clips")
     group.add_argument("--num_clips", type=positive, default=None, metavar="N", help=f"look at this many clips of each video, evenly spaced (default: {default})")
     group.add_argument("--frame_step", type=positive, default=None, metavar="N", help="instead: look at a clip every N frames")
