@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError
 from twostream.files import write_text
+from twostream.inference.annotated_video import write_annotated
 from twostream.inference.page import Shown, take_pictures, write_page
 from twostream.inference.prediction import Prediction
 from twostream.inference.sources import Source, find_sources
@@ -59,6 +60,7 @@ def build_parser() -> options.Parser:
     group.add_argument("--jsonl", type=options.folder, default=None, metavar="FILE", help="also write a line of JSON for each video, as soon as it is predicted")
     group.add_argument("--csv", type=options.folder, default=None, metavar="FILE", help="also write a table with a line for each class named, or for each segment")
     group.add_argument("--html", type=options.folder, default=None, metavar="FILE", help="also write a page to look at: frames and flow of each video, its classes over time, or its timeline")
+    group.add_argument("--annotate", type=options.folder, default=None, metavar="FILE", help="also write one video again, without sound, with its classes drawn in")
     group.add_argument("--srt", type=options.folder, default=None, metavar="FILE", help="also write the segments of one video as subtitles")
     return parser
 # fmt: on
@@ -69,13 +71,10 @@ def main() -> int:
     parser = build_parser()
     args = parser.parse_args()
     sampling = options.chosen_sampling(parser, args)
-    if args.timeline and args.stride > args.window:
-        parser.error(f"--stride={args.stride:g} is longer than --window={args.window:g}; parts would not be looked at")
     sources, failures = find_all(args.sources, fps=args.fps)
     if not sources:
         raise BadInputError("; ".join(failures))
-    if args.srt and (len(sources) > 1 or not args.timeline):
-        parser.error(f"--srt needs --timeline and one source, found {len(sources)}; or write --json of them all")
+    check_flags(parser, args, len(sources))
 
     from twostream.inference.export import load
 
@@ -96,6 +95,9 @@ def main() -> int:
                 bar.write(answers[-1].text)
                 if lines:
                     print(json.dumps(answers[-1].content), file=lines, flush=True)
+                if args.annotate:
+                    choice = {"threshold": args.threshold, "background": args.background}
+                    write_annotated(args.annotate, source, result, **choice)
                 if args.html:
                     shown.append(Shown(result, take_pictures(source, recognizer.contract, result.num_frames)))
     finally:  # also after Ctrl-C
@@ -104,9 +106,21 @@ def main() -> int:
             write_page(args.html, shown, k=args.top, threshold=args.threshold, background=args.background)
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
-    for path in filter(None, (args.json, args.jsonl, args.csv, args.srt, args.html)):
+    of_one_video = (args.srt, args.annotate) if answers else ()
+    for path in filter(None, (args.json, args.jsonl, args.csv, args.html, *of_one_video)):
         print(f"wrote {path}")
     return EXIT_SOME_BAD if failures else EXIT_DONE
+
+
+def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, num_sources: int) -> None:
+    """Leave with exit code 2 if flags do not fit together."""
+    if args.timeline and args.stride > args.window:
+        parser.error(f"--stride={args.stride:g} is longer than --window={args.window:g}; parts would not be looked at")
+    if args.srt and not args.timeline:
+        parser.error("--srt writes the segments of a timeline; add --timeline")
+    for flag in ("srt", "annotate"):
+        if getattr(args, flag) and num_sources > 1:
+            parser.error(f"--{flag} needs one source, found {num_sources}; for several videos write --json or --csv")
 
 
 @dataclass(frozen=True)
