@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from twostream import files
 from twostream.errors import BadInputError, EnvironmentFaultError
-from twostream.files import check_regular, check_zip, sha256, write_file, write_text
+from twostream.files import check_regular, check_zip, read_cell, sha256, write_cell, write_file, write_text
 
 
 def test_writes_and_replaces_and_creates_folders(tmp_path):
@@ -134,3 +134,11 @@ def test_an_archive_may_not_unpack_to_far_more_than_it_is(tmp_path, monkeypatch)
         pytest.raises(zipfile.BadZipFile, match="bytes that unpack to 220000"),
     ):
         check_zip(parts)
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+49", "-dash", "@name", "\tx", "'=x", "''-x", "plain", "'quoted'", "", "'"])
+def test_cells_of_csv_come_back_and_are_no_formulas(text):
+    cell = write_cell(text)
+    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert read_cell(cell) == text
+    assert read_cell(text) == text or text.startswith("'"), "lists of others"
