@@ -272,7 +272,7 @@ def _describe(number: int, fault: str, world: Path, seed: int) -> Outcome:
     """The outcome of an input whose worker did not answer."""
     from tests.hostile import make_case
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=world.parent) as folder:  # images are linked, which needs one file system
         case = make_case(world, Path(folder, "case"), seed=seed, number=number)
         text = f"{case.program} {' '.join(map(ascii, case.words))}"
     return Outcome(number, case.kind, case.program, case.what, -1, MAX_SECONDS, 0, fault, text)
