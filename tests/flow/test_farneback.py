@@ -214,7 +214,7 @@ def test_pyramid_is_opencvs_bit_for_bit(width, pyr_scale):
         assert (images == truth).mean() >= (0.999 if width % 4 else 1)
     flow = cv2.resize(flow, size)  # of the coarsest
     for level in built[1:]:
-        found = farneback_module.resize_flow(torch.from_numpy(flow.transpose(2, 0, 1))[None], level.flow_taps)
+        found = farneback_module.resize_flow(torch.from_numpy(flow.transpose(2, 0, 1))[None], level.flow_taps, 1)
         flow = cv2.resize(flow, (level.width, level.height))
         np.testing.assert_array_equal(found[0].permute(1, 2, 0), flow)
 
