@@ -21,8 +21,8 @@ from twostream.flow.farneback_tables import Basis, Level, Taps, Window
 
 TILE_HEIGHT, TILE_WIDTH = 16, 32
 """pixels. Windows reach 7 pixels up and down: a taller tile reads fewer pixels twice, a wider one whole cache lines"""
-COLUMNS, ROWS = 128, 32
-"""columns of a tile that is as high as the image, rows of a tile that is as wide: for running sums"""
+PROGRAMS = 512
+ROWS_AT_ONCE = 8
 
 
 def run_on(device: torch.device) -> bool:
@@ -40,11 +40,14 @@ def launch(
     num, height, width = shape
     tile_height, tile_width = tile or (TILE_HEIGHT, TILE_WIDTH)
     tiles = num * triton.cdiv(height, tile_height) * triton.cdiv(width, tile_width)
-    # Products and sums are rounded separately, as in the plain operations.
-    options = dict(TILE_HEIGHT=tile_height, TILE_WIDTH=tile_width, enable_fp_fusion=False)
-    if tiles:
+    run(kernel, tiles, *inputs, height, width, TILE_HEIGHT=tile_height, TILE_WIDTH=tile_width, **constants)
+
+
+def run(kernel: Any, programs: int, *inputs: Any, **constants: Any) -> None:
+    """Run so many programs of a kernel, with products and sums rounded separately, as in the plain operations."""
+    if programs:
         with torch.cuda.device_of(inputs[0]):
-            kernel[(tiles,)](*inputs, height, width, **constants, **options)
+            kernel[(programs,)](*inputs, **constants, enable_fp_fusion=False)
 
 
 @triton.jit
@@ -409,7 +412,7 @@ def prefix_window(line, x, mask, WINDOW: tl.constexpr):
 @triton.jit
 def solve_box_kernel(
     equations, flow, lines, image_stride, channel_stride, pixel_stride, strips, strip_height, height, width,
-    REACH: tl.constexpr, REGULARISATION: tl.constexpr, GROUP: tl.constexpr, BLOCK: tl.constexpr,
+    REACH: tl.constexpr, REGULARISATION: tl.constexpr, GROUP: tl.constexpr, BLOCK: tl.constexpr, ROWS_AT_ONCE: tl.constexpr,
 ):  # fmt: skip
     """GROUP: 0 prefix sums, 1 direct, else groups."""
     program = tl.program_id(0).to(tl.int64)
@@ -427,12 +430,13 @@ def solve_box_kernel(
     xx = sum_before(column + 2 * size, width, last, is_padded, REACH)
     b_y = sum_before(column + 3 * size, width, last, is_padded, REACH)
     b_x = sum_before(column + 4 * size, width, last, is_padded, REACH)
-    for y in range(top):
-        yy += change_of_sum(column, y, width, last, is_padded, REACH)
-        xy += change_of_sum(column + size, y, width, last, is_padded, REACH)
-        xx += change_of_sum(column + 2 * size, y, width, last, is_padded, REACH)
-        b_y += change_of_sum(column + 3 * size, y, width, last, is_padded, REACH)
-        b_x += change_of_sum(column + 4 * size, y, width, last, is_padded, REACH)
+    for y in range(0, top, ROWS_AT_ONCE):  # the loads of these rows do not wait for one another
+        for k in tl.static_range(ROWS_AT_ONCE):
+            yy += change_of_sum(column, y + k, width, last, is_padded, REACH)
+            xy += change_of_sum(column + size, y + k, width, last, is_padded, REACH)
+            xx += change_of_sum(column + 2 * size, y + k, width, last, is_padded, REACH)
+            b_y += change_of_sum(column + 3 * size, y + k, width, last, is_padded, REACH)
+            b_x += change_of_sum(column + 4 * size, y + k, width, last, is_padded, REACH)
     WINDOW: tl.constexpr = 2 * REACH + 1
     CHANNELS: tl.constexpr = 5 * BLOCK
     program_lines = lines + program * (4 * CHANNELS)
@@ -554,7 +558,7 @@ def solve_weighted_kernel(
 
 
 def solve(
-    equations: Tensor, window: Window, out: Tensor | None = None, *, group: int = 3, warps: int = 16, strips: int = 2
+    equations: Tensor, window: Window, out: Tensor | None = None, *, group: int = 3, warps: int = 16, strips: int = 0
 ) -> Tensor:
     """As farneback.solve."""
     num, channels, height, width = equations.shape
@@ -564,12 +568,14 @@ def solve(
     if window.weights is None:
         block = triton.next_power_of_2(width + 2 * window.reach)
         group, warps = min(group, 2 * window.reach + 1), min(warps, max(block // 32, 1))
+        strips = strips or min(triton.cdiv(PROGRAMS, max(num, 1)), max(height // 32, 1))
+        strip_height = triton.cdiv(triton.cdiv(height, strips), ROWS_AT_ONCE) * ROWS_AT_ONCE
+        strips = triton.cdiv(height, strip_height)
         lines = torch.empty(num * strips * 4 * 5 * block, dtype=torch.float64, device=flow.device)
-        with torch.cuda.device_of(flow):
-            solve_box_kernel[(num * strips,)](
-                equations, flow, lines, *strides, strips, triton.cdiv(height, strips), height, width,
-                GROUP=group, BLOCK=block, num_warps=warps, enable_fp_fusion=False, **options,
-            )  # fmt: skip
+        run(
+            solve_box_kernel, num * strips, equations, flow, lines, *strides, strips, strip_height, height, width,
+            GROUP=group, BLOCK=block, ROWS_AT_ONCE=ROWS_AT_ONCE, num_warps=warps, **options,
+        )  # fmt: skip
     else:
         sums = torch.empty_like(equations)
         shape = num * channels, height, width
