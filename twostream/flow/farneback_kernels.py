@@ -22,7 +22,7 @@ from twostream.flow.farneback_tables import Basis, Level, Taps, Window
 TILE_HEIGHT, TILE_WIDTH = 16, 32
 """pixels. Windows reach 7 pixels up and down: a taller tile reads fewer pixels twice, a wider one whole cache lines"""
 PROGRAMS = 512
-ROWS_AT_ONCE = 8
+ROWS_AT_ONCE = 4
 
 
 def run_on(device: torch.device) -> bool:
@@ -558,7 +558,8 @@ def solve_weighted_kernel(
 
 
 def solve(
-    equations: Tensor, window: Window, out: Tensor | None = None, *, group: int = 3, warps: int = 16, strips: int = 0
+    equations: Tensor, window: Window, out: Tensor | None = None, *, group: int = 3, warps: int = 16, strips: int = 0,
+    regs: int | None = 64
 ) -> Tensor:
     """As farneback.solve."""
     num, channels, height, width = equations.shape
@@ -574,7 +575,7 @@ def solve(
         lines = torch.empty(num * strips * 4 * 5 * block, dtype=torch.float64, device=flow.device)
         run(
             solve_box_kernel, num * strips, equations, flow, lines, *strides, strips, strip_height, height, width,
-            GROUP=group, BLOCK=block, ROWS_AT_ONCE=ROWS_AT_ONCE, num_warps=warps, **options,
+            GROUP=group, BLOCK=block, ROWS_AT_ONCE=ROWS_AT_ONCE, num_warps=warps, maxnreg=regs, **options,
         )  # fmt: skip
     else:
         sums = torch.empty_like(equations)
