@@ -1,9 +1,9 @@
-"""The four steps of farneback.py as Triton kernels, each of which reads its input and writes its result once.
+"""The five steps of farneback.py as Triton kernels: one kernel for each, or one along each axis where taps are many.
 
 They have the same inputs and results as the plain operations there, which explain them, to the last bit except for the
 order of sums in float64. A Triton program computes a tile of the result, and reads the neighbours it needs from the
-cache; taps are added one after the other, so that a result depends neither on the batch nor on the tile. Only the sums
-of a box along y are stored as float64; everything else is read and written as float32.
+cache; taps are added one after the other, so that a result depends neither on the batch nor on the tile. Images and
+equations are read and written as float32; only the sums of a few lines of a box are stored as float64.
 
 They run on a GPU only; with TRITON_INTERPRET=1 in the environment they run on the CPU, very slowly, as tests do it.
 
@@ -20,9 +20,14 @@ from torch import Tensor
 from twostream.flow.farneback_tables import Basis, Level, Taps, Window
 
 TILE_HEIGHT, TILE_WIDTH = 16, 32
-"""pixels. Windows reach 7 pixels up and down: a taller tile reads fewer pixels twice, a wider one whole cache lines"""
-PROGRAMS = 512
+"""pixels; the fastest of 7 shapes, from 1x512 to 16x32, in nearly all kernels on an H200"""
+PROGRAMS, SMALLEST_STRIP = 512, 32
+"""programs that keep a GPU busy: where there are fewer images, a program solves a strip of one, of so many rows or more"""
+GROUP = 3
+"""neighbours whose sums are shared by windows: of 15, a thread adds 3 and 5 values instead of 15"""
 ROWS_AT_ONCE = 4
+REGISTERS = 64
+"""of a thread, so that two programs of 16 warps fit on a processor of the GPU"""
 
 
 def run_on(device: torch.device) -> bool:
@@ -105,7 +110,9 @@ def blur_column(column, taps, stride, width, blur, apart, mask, REACH: tl.conste
     centre = tl.load(column + tl.load(taps + REACH * stride, mask=mask, other=0) * width, mask=mask, other=0.0)
     total = centre * tl.load(blur)
     for k in range(1, REACH + 1):
-        before = tl.load(column + tl.load(taps + (REACH - k) * stride, mask=mask, other=0) * width, mask=mask, other=0.0)
+        before = tl.load(
+            column + tl.load(taps + (REACH - k) * stride, mask=mask, other=0) * width, mask=mask, other=0.0
+        )
         after = tl.load(column + tl.load(taps + (REACH + k) * stride, mask=mask, other=0) * width, mask=mask, other=0.0)
         total = multiply_add(total, before + after, tl.load(blur + k), apart)
     return total
@@ -304,7 +311,7 @@ def normal_equations(first: Tensor, second: Tensor, flow: Tensor, level: Level) 
     """As farneback.normal_equations."""
     equations = flow.new_empty(len(flow), 5, level.height, level.width)
     shape = len(flow), level.height, level.width
-    launch(normal_equations_kernel, shape, first, second, flow, level.certainty, equations)
+    launch(normal_equations_kernel, shape, first, second, flow, level.certainty, equations, num_warps=8)
     return equations
 
 
@@ -370,59 +377,70 @@ def sum_before(values, stride, last, mask, REACH: tl.constexpr):
 
 
 @triton.jit
-def change_of_sum(values, position, stride, last, mask, REACH: tl.constexpr):
-    """What is added to a running sum: the value that enters the window minus the one that leaves it."""
-    enters = tl.load(values + tl.minimum(position + REACH, last) * stride, mask=mask, other=0.0)
-    leaves = tl.load(values + tl.maximum(position - REACH - 1, 0) * stride, mask=mask, other=0.0)
-    return (enters - leaves).to(tl.float64)
+def load_row(row, size, mask):
+    """The five channels of a row of equations, `size` values apart."""
+    return (
+        tl.load(row, mask=mask, other=0.0),
+        tl.load(row + size, mask=mask, other=0.0),
+        tl.load(row + 2 * size, mask=mask, other=0.0),
+        tl.load(row + 3 * size, mask=mask, other=0.0),
+        tl.load(row + 4 * size, mask=mask, other=0.0),
+    )
 
 
 @triton.jit
-def add_channels(yy, xy, xx, b_y, b_x, yy2, xy2, xx2, b_y2, b_x2):
-    """The sum of two columns, in all five channels."""
-    return yy + yy2, xy + xy2, xx + xx2, b_y + b_y2, b_x + b_x2
-
-
-@triton.jit
-def row_window(line, x, mask, WINDOW: tl.constexpr):
-    """Sums of the WINDOW values that begin at each position of a line."""
+def group_sums(line, x, mask, NUM: tl.constexpr):
+    """Sums of the NUM values that begin at each position of a line."""
     total = tl.load(line + x, mask=mask)
-    for k in tl.static_range(1, WINDOW):
+    for k in tl.static_range(1, NUM):
         total += tl.load(line + x + k, mask=mask)
     return total
 
 
 @triton.jit
-def row_window_of_groups(line, groups, x, mask, WINDOW: tl.constexpr, GROUP: tl.constexpr):
-    """As row_window; `groups` has the sums of the GROUP values that begin at each position."""
+def store_group_sums(groups, line, x, mask, GROUP: tl.constexpr, BLOCK: tl.constexpr):
+    """group_sums of the five channels of a line, BLOCK values apart."""
+    tl.store(groups + x, group_sums(line, x, mask, GROUP), mask=mask)
+    tl.store(groups + BLOCK + x, group_sums(line + BLOCK, x, mask, GROUP), mask=mask)
+    tl.store(groups + 2 * BLOCK + x, group_sums(line + 2 * BLOCK, x, mask, GROUP), mask=mask)
+    tl.store(groups + 3 * BLOCK + x, group_sums(line + 3 * BLOCK, x, mask, GROUP), mask=mask)
+    tl.store(groups + 4 * BLOCK + x, group_sums(line + 4 * BLOCK, x, mask, GROUP), mask=mask)
+
+
+@triton.jit
+def window_sum(line, groups, x, mask, REACH: tl.constexpr, GROUP: tl.constexpr):
+    """Sums of the 2 REACH + 1 values that begin at each position of a line, from its `groups` and what they leave over."""
     total = tl.load(groups + x, mask=mask)
-    for k in tl.static_range(1, WINDOW // GROUP):
+    for k in tl.static_range(1, (2 * REACH + 1) // GROUP):
         total += tl.load(groups + x + k * GROUP, mask=mask)
-    for k in tl.static_range(WINDOW // GROUP * GROUP, WINDOW):
+    for k in tl.static_range((2 * REACH + 1) // GROUP * GROUP, 2 * REACH + 1):
         total += tl.load(line + x + k, mask=mask)
+    if REACH == 0:  # OpenCV's windows of one pixel have the first one of the row, too
+        total += tl.load(line)
     return total
-
-
-@triton.jit
-def prefix_window(line, x, mask, WINDOW: tl.constexpr):
-    """As row_window; the line has the sums of all values up to each position."""
-    return tl.load(line + x + WINDOW - 1, mask=mask) - tl.load(line + x - 1, mask=mask & (x > 0))
 
 
 @triton.jit
 def solve_box_kernel(
     equations, flow, lines, image_stride, channel_stride, pixel_stride, strips, strip_height, height, width,
-    REACH: tl.constexpr, REGULARISATION: tl.constexpr, GROUP: tl.constexpr, BLOCK: tl.constexpr, ROWS_AT_ONCE: tl.constexpr,
+    REACH: tl.constexpr, REGULARISATION: tl.constexpr,
+    GROUP: tl.constexpr, BLOCK: tl.constexpr, ROWS_AT_ONCE: tl.constexpr,
 ):  # fmt: skip
-    """GROUP: 0 prefix sums, 1 direct, else groups."""
+    """The flow that follows from the sums of the equations over boxes; a program solves a strip of an image, row by row.
+
+    Each thread has a column. Its running sums along y start at the top of the image in each strip, as OpenCV's do,
+    whose rounding depends on all rows above. A line of them goes through memory, `lines`, where all threads read their
+    neighbours. Lines of even and odd rows have their own places: while some threads read one, others write the next.
+    """
     program = tl.program_id(0).to(tl.int64)
     image = program // strips
     top = (program % strips).to(tl.int32) * strip_height
     bottom = tl.minimum(top + strip_height, height)
     size = height * width
     last = height - 1
-    padded = tl.arange(0, BLOCK)
+    padded = tl.arange(0, BLOCK)  # columns of the image, and REACH more on either side
     is_padded = padded < width + 2 * REACH
+    is_group = padded < width + 2 * REACH - GROUP + 1
     is_pixel = padded < width
     column = equations + image * 5 * size + tl.minimum(tl.maximum(padded - REACH, 0), width - 1)
     yy = sum_before(column, width, last, is_padded, REACH)
@@ -430,90 +448,48 @@ def solve_box_kernel(
     xx = sum_before(column + 2 * size, width, last, is_padded, REACH)
     b_y = sum_before(column + 3 * size, width, last, is_padded, REACH)
     b_x = sum_before(column + 4 * size, width, last, is_padded, REACH)
-    for y in range(0, top, ROWS_AT_ONCE):  # the loads of these rows do not wait for one another
-        for k in tl.static_range(ROWS_AT_ONCE):
-            yy += change_of_sum(column, y + k, width, last, is_padded, REACH)
-            xy += change_of_sum(column + size, y + k, width, last, is_padded, REACH)
-            xx += change_of_sum(column + 2 * size, y + k, width, last, is_padded, REACH)
-            b_y += change_of_sum(column + 3 * size, y + k, width, last, is_padded, REACH)
-            b_x += change_of_sum(column + 4 * size, y + k, width, last, is_padded, REACH)
-    WINDOW: tl.constexpr = 2 * REACH + 1
-    CHANNELS: tl.constexpr = 5 * BLOCK
-    program_lines = lines + program * (4 * CHANNELS)
-    # The values of the next row are loaded while this one is solved.
-    enters = column + tl.minimum(top + REACH, last) * width
+    for y in range(0, top, ROWS_AT_ONCE):
+        for k in tl.static_range(ROWS_AT_ONCE):  # their loads do not wait for one another
+            enters = column + tl.minimum(y + k + REACH, last) * width
+            leaves = column + tl.maximum(y + k - REACH - 1, 0) * width
+            yy_in, xy_in, xx_in, b_y_in, b_x_in = load_row(enters, size, is_padded)
+            yy_out, xy_out, xx_out, b_y_out, b_x_out = load_row(leaves, size, is_padded)
+            yy += (yy_in - yy_out).to(tl.float64)
+            xy += (xy_in - xy_out).to(tl.float64)
+            xx += (xx_in - xx_out).to(tl.float64)
+            b_y += (b_y_in - b_y_out).to(tl.float64)
+            b_x += (b_x_in - b_x_out).to(tl.float64)
+    yy_in, xy_in, xx_in, b_y_in, b_x_in = load_row(column + tl.minimum(top + REACH, last) * width, size, is_padded)
     leaves = column + tl.maximum(top - REACH - 1, 0) * width
-    yy_in, yy_out = tl.load(enters, mask=is_padded, other=0.0), tl.load(leaves, mask=is_padded, other=0.0)
-    xy_in, xy_out = tl.load(enters + size, mask=is_padded, other=0.0), tl.load(leaves + size, mask=is_padded, other=0.0)
-    xx_in = tl.load(enters + 2 * size, mask=is_padded, other=0.0)
-    xx_out = tl.load(leaves + 2 * size, mask=is_padded, other=0.0)
-    b_y_in = tl.load(enters + 3 * size, mask=is_padded, other=0.0)
-    b_y_out = tl.load(leaves + 3 * size, mask=is_padded, other=0.0)
-    b_x_in = tl.load(enters + 4 * size, mask=is_padded, other=0.0)
-    b_x_out = tl.load(leaves + 4 * size, mask=is_padded, other=0.0)
+    yy_out, xy_out, xx_out, b_y_out, b_x_out = load_row(leaves, size, is_padded)
     for y in range(top, bottom):
         yy += (yy_in - yy_out).to(tl.float64)
         xy += (xy_in - xy_out).to(tl.float64)
         xx += (xx_in - xx_out).to(tl.float64)
         b_y += (b_y_in - b_y_out).to(tl.float64)
         b_x += (b_x_in - b_x_out).to(tl.float64)
-        line = program_lines + (y % 2) * (2 * CHANNELS)
-        out = line + padded
-        if GROUP == 0:
-            yy_line, xy_line, xx_line, b_y_line, b_x_line = tl.associative_scan((yy, xy, xx, b_y, b_x), 0, add_channels)
-        else:
-            yy_line, xy_line, xx_line, b_y_line, b_x_line = yy, xy, xx, b_y, b_x
-        tl.store(out, yy_line, mask=is_padded)
-        tl.store(out + BLOCK, xy_line, mask=is_padded)
-        tl.store(out + 2 * BLOCK, xx_line, mask=is_padded)
-        tl.store(out + 3 * BLOCK, b_y_line, mask=is_padded)
-        tl.store(out + 4 * BLOCK, b_x_line, mask=is_padded)
+        line = lines + (2 * program + y % 2) * (10 * BLOCK)
+        groups = line + 5 * BLOCK
+        tl.store(line + padded, yy, mask=is_padded)
+        tl.store(line + BLOCK + padded, xy, mask=is_padded)
+        tl.store(line + 2 * BLOCK + padded, xx, mask=is_padded)
+        tl.store(line + 3 * BLOCK + padded, b_y, mask=is_padded)
+        tl.store(line + 4 * BLOCK + padded, b_x, mask=is_padded)
+        # The values of the next row are loaded while this one is solved.
         enters = column + tl.minimum(y + 1 + REACH, last) * width
         leaves = column + tl.maximum(y - REACH, 0) * width
-        yy_in, yy_out = tl.load(enters, mask=is_padded, other=0.0), tl.load(leaves, mask=is_padded, other=0.0)
-        xy_in = tl.load(enters + size, mask=is_padded, other=0.0)
-        xy_out = tl.load(leaves + size, mask=is_padded, other=0.0)
-        xx_in = tl.load(enters + 2 * size, mask=is_padded, other=0.0)
-        xx_out = tl.load(leaves + 2 * size, mask=is_padded, other=0.0)
-        b_y_in = tl.load(enters + 3 * size, mask=is_padded, other=0.0)
-        b_y_out = tl.load(leaves + 3 * size, mask=is_padded, other=0.0)
-        b_x_in = tl.load(enters + 4 * size, mask=is_padded, other=0.0)
-        b_x_out = tl.load(leaves + 4 * size, mask=is_padded, other=0.0)
+        yy_in, xy_in, xx_in, b_y_in, b_x_in = load_row(enters, size, is_padded)
+        yy_out, xy_out, xx_out, b_y_out, b_x_out = load_row(leaves, size, is_padded)
         tl.debug_barrier()
-        if GROUP == 0:
-            yy_sum = prefix_window(line, padded, is_pixel, WINDOW)
-            xy_sum = prefix_window(line + BLOCK, padded, is_pixel, WINDOW)
-            xx_sum = prefix_window(line + 2 * BLOCK, padded, is_pixel, WINDOW)
-            b_y_sum = prefix_window(line + 3 * BLOCK, padded, is_pixel, WINDOW)
-            b_x_sum = prefix_window(line + 4 * BLOCK, padded, is_pixel, WINDOW)
-        elif GROUP == 1:
-            yy_sum = row_window(line, padded, is_pixel, WINDOW)
-            xy_sum = row_window(line + BLOCK, padded, is_pixel, WINDOW)
-            xx_sum = row_window(line + 2 * BLOCK, padded, is_pixel, WINDOW)
-            b_y_sum = row_window(line + 3 * BLOCK, padded, is_pixel, WINDOW)
-            b_x_sum = row_window(line + 4 * BLOCK, padded, is_pixel, WINDOW)
-        else:
-            groups = line + CHANNELS
-            is_group = padded < width + 2 * REACH - GROUP + 1
-            tl.store(groups + padded, row_window(line, padded, is_group, GROUP), mask=is_group)
-            tl.store(groups + BLOCK + padded, row_window(line + BLOCK, padded, is_group, GROUP), mask=is_group)
-            tl.store(groups + 2 * BLOCK + padded, row_window(line + 2 * BLOCK, padded, is_group, GROUP), mask=is_group)
-            tl.store(groups + 3 * BLOCK + padded, row_window(line + 3 * BLOCK, padded, is_group, GROUP), mask=is_group)
-            tl.store(groups + 4 * BLOCK + padded, row_window(line + 4 * BLOCK, padded, is_group, GROUP), mask=is_group)
-            tl.debug_barrier()
-            yy_sum = row_window_of_groups(line, groups, padded, is_pixel, WINDOW, GROUP)
-            xy_sum = row_window_of_groups(line + BLOCK, groups + BLOCK, padded, is_pixel, WINDOW, GROUP)
-            xx_sum = row_window_of_groups(line + 2 * BLOCK, groups + 2 * BLOCK, padded, is_pixel, WINDOW, GROUP)
-            b_y_sum = row_window_of_groups(line + 3 * BLOCK, groups + 3 * BLOCK, padded, is_pixel, WINDOW, GROUP)
-            b_x_sum = row_window_of_groups(line + 4 * BLOCK, groups + 4 * BLOCK, padded, is_pixel, WINDOW, GROUP)
-        if REACH == 0:  # OpenCV's windows of one pixel have the first one of the row, too
-            yy_sum += tl.load(line)
-            xy_sum += tl.load(line + BLOCK)
-            xx_sum += tl.load(line + 2 * BLOCK)
-            b_y_sum += tl.load(line + 3 * BLOCK)
-            b_x_sum += tl.load(line + 4 * BLOCK)
-        target = flow + image * image_stride + (y * width + padded) * pixel_stride
-        store_flow(target, channel_stride, yy_sum, xy_sum, xx_sum, b_y_sum, b_x_sum, is_pixel, REGULARISATION)
+        store_group_sums(groups, line, padded, is_group, GROUP, BLOCK)
+        tl.debug_barrier()
+        yy_sum = window_sum(line, groups, padded, is_pixel, REACH, GROUP)
+        xy_sum = window_sum(line + BLOCK, groups + BLOCK, padded, is_pixel, REACH, GROUP)
+        xx_sum = window_sum(line + 2 * BLOCK, groups + 2 * BLOCK, padded, is_pixel, REACH, GROUP)
+        b_y_sum = window_sum(line + 3 * BLOCK, groups + 3 * BLOCK, padded, is_pixel, REACH, GROUP)
+        b_x_sum = window_sum(line + 4 * BLOCK, groups + 4 * BLOCK, padded, is_pixel, REACH, GROUP)
+        out = flow + image * image_stride + (y * width + padded) * pixel_stride
+        store_flow(out, channel_stride, yy_sum, xy_sum, xx_sum, b_y_sum, b_x_sum, is_pixel, REGULARISATION)
 
 
 @triton.jit
@@ -557,29 +533,36 @@ def solve_weighted_kernel(
     store_flow(out, channel_stride, yy, xy, xx, b_y, b_x, mask, REGULARISATION)
 
 
-def solve(
-    equations: Tensor, window: Window, out: Tensor | None = None, *, group: int = 3, warps: int = 16, strips: int = 0,
-    regs: int | None = 64
-) -> Tensor:
-    """As farneback.solve."""
-    num, channels, height, width = equations.shape
-    flow = equations.new_empty(num, 2, height, width) if out is None else out
+def solve_box(equations: Tensor, window: Window, flow: Tensor) -> None:
+    """Solve with the sums over boxes; writes the flow."""
+    num, _, height, width = equations.shape
+    block = triton.next_power_of_2(width + 2 * window.reach)
+    strips = min(triton.cdiv(PROGRAMS, max(num, 1)), max(height // SMALLEST_STRIP, 1))
+    strip_height = triton.cdiv(triton.cdiv(height, strips), ROWS_AT_ONCE) * ROWS_AT_ONCE
+    strips = triton.cdiv(height, strip_height)
+    lines = torch.empty(num * strips, 2, 2, 5, block, dtype=torch.float64, device=equations.device)
     strides = flow.stride(0), flow.stride(1), flow.stride(3)
+    run(
+        solve_box_kernel, num * strips, equations, flow, lines, *strides, strips, strip_height, height, width,
+        REACH=window.reach, REGULARISATION=window.regularisation, GROUP=min(GROUP, 2 * window.reach + 1), BLOCK=block,
+        ROWS_AT_ONCE=ROWS_AT_ONCE, num_warps=min(max(block // 32, 1), 16), maxnreg=REGISTERS,
+    )  # fmt: skip
+
+
+def solve_weighted(equations: Tensor, window: Window, flow: Tensor) -> None:
+    """Solve with the sums of Gaussian windows; writes the flow."""
+    num, channels, height, width = equations.shape
     options: dict[str, Any] = dict(REACH=window.reach, REGULARISATION=window.regularisation)
-    if window.weights is None:
-        block = triton.next_power_of_2(width + 2 * window.reach)
-        group, warps = min(group, 2 * window.reach + 1), min(warps, max(block // 32, 1))
-        strips = strips or min(triton.cdiv(PROGRAMS, max(num, 1)), max(height // 32, 1))
-        strip_height = triton.cdiv(triton.cdiv(height, strips), ROWS_AT_ONCE) * ROWS_AT_ONCE
-        strips = triton.cdiv(height, strip_height)
-        lines = torch.empty(num * strips * 4 * 5 * block, dtype=torch.float64, device=flow.device)
-        run(
-            solve_box_kernel, num * strips, equations, flow, lines, *strides, strips, strip_height, height, width,
-            GROUP=group, BLOCK=block, ROWS_AT_ONCE=ROWS_AT_ONCE, num_warps=warps, maxnreg=regs, **options,
-        )  # fmt: skip
-    else:
-        sums = torch.empty_like(equations)
-        shape = num * channels, height, width
-        launch(weighted_sums_kernel, shape, equations, sums, window.weights_on_device, REACH=window.reach)
-        launch(solve_weighted_kernel, (num, height, width), sums, flow, window.weights_on_device, *strides, **options)
+    weights = window.weights_on_device
+    sums = torch.empty_like(equations)
+    launch(weighted_sums_kernel, (num * channels, height, width), equations, sums, weights, REACH=window.reach)
+    strides = flow.stride(0), flow.stride(1), flow.stride(3)
+    launch(solve_weighted_kernel, (num, height, width), sums, flow, weights, *strides, **options)
+
+
+def solve(equations: Tensor, window: Window, out: Tensor | None = None) -> Tensor:
+    """As farneback.solve."""
+    num, _, height, width = equations.shape
+    flow = equations.new_empty(num, 2, height, width) if out is None else out
+    (solve_box if window.weights is None else solve_weighted)(equations, window, flow)
     return flow
