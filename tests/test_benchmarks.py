@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,7 +15,7 @@ from benchmarks import monitor as watching
 from benchmarks import train as training
 from tests.conftest import noise_image
 from tests.toy import write_video
-from twostream.flow.farneback import PLAIN
+from twostream.flow.farneback_tables import build_basis
 
 NUM_FRAMES = 7
 
@@ -182,7 +181,18 @@ def test_bytes_that_operations_read_and_write():
         (lambda: image + a[:1], 120 + 4 + 120),
         (lambda: image[:, 0].expand(3, 6, 5) * 2, 120 + 360),
     ]:
-        assert flow.count_bytes(SimpleNamespace(operations=PLAIN), work) == expected
+        assert flow.count_bytes(work) == expected
+
+
+def test_bytes_that_kernels_read_and_write(monkeypatch):
+    pytest.importorskip("triton")
+    from twostream.flow import farneback_kernels
+
+    monkeypatch.setattr(farneback_kernels, "run", lambda *inputs, **constants: None)
+    images = torch.zeros(2, 7, 9)
+    moved = flow.count_bytes(lambda: farneback_kernels.expand(images, build_basis(5, 1.2, device=images.device)))
+    # An image, three sums that are written and read, five coefficients; and twice the tables.
+    assert 4 * images.numel() * (1 + 3 + 3 + 5) < moved < 4 * images.numel() * 12 + 500
 
 
 def test_flow_refuses_a_folder_without_truth(tmp_path, ground_truth, run_program):

@@ -39,7 +39,8 @@ from twostream.flow.methods import FarnebackParameters
 BYTES_PER_PIXEL = 300
 """memory for a pair, an upper limit: expansions of all levels, sums in float64; 190 to 250 were measured"""
 CHUNK_BYTES = {"cpu": 1 << 26, "cuda": 1 << 33}
-"""at most: what fits in a cache, what keeps a GPU busy"""
+"""at most: what fits in a cache; what keeps a GPU busy. An H200 computes 1.5 times as many pairs a second of 340x256 where
+it has 279 at a time as where it has 64."""
 
 
 # ------------------------------------------------------------------------------------------- plain tensor operations
