@@ -7,7 +7,8 @@ If the newest one is damaged, it is renamed to `.bad`, and the one before it is 
 
 import functools
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -254,6 +255,20 @@ def load_stream(path: str | Path, *, device: str = "cpu") -> tuple[StreamConfig,
 # --------------------------------------------------------------------------------------------------------- restoring
 
 
+@contextmanager
+def restoring(part: str) -> Iterator[None]:
+    """While a part of a checkpoint is put back: if it has another form, that is a BadInputError which names the part."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise BadInputError(
+            f"the checkpoint's {part} cannot be used, as if it were of another network or version: {one_line(error)}; "
+            "use another checkpoint, or start again without --resume in another --save_root"
+        ) from None
+
+
 def restore_weights(backbone: nn.Module, content: dict[str, Any], *, name: str = "weights") -> None:
     """Load a checkpoint's weights into its backbone; BadInputError if they belong to another network.
 
@@ -277,25 +292,24 @@ def restore(
     restore_weights(backbone, content)
     if average is not None:
         restore_weights(_averaged_backbone(average), content, name="average")
-        average.n_averaged.copy_(content["averaged"])
+        with restoring("average"):
+            average.n_averaged.copy_(content["averaged"])
     if scaler is not None and "scaler" in content:
-        scaler.load_state_dict(content["scaler"])
+        with restoring("loss scale"):
+            scaler.load_state_dict(content["scaler"])
     own_settings = [
         {key: value for key, value in group.items() if key not in ("params", "lr")} for group in optimizer.param_groups
     ]
-    try:
+    with restoring("optimizer state"):
         optimizer.load_state_dict(content["optimizer"])
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInputError(
-            f"the checkpoint's optimizer state is of another network or version: {one_line(error)}"
-        ) from None
-    for parameter, state in optimizer.state.items():
-        momentum = state.get("momentum_buffer")
-        if momentum is not None and getattr(momentum, "shape", None) != parameter.shape:
-            raise BadInputError("the checkpoint's optimizer state has momentum of other shapes than its weights")
+        for parameter, state in optimizer.state.items():
+            momentum = state.get("momentum_buffer")
+            if momentum is not None and momentum.shape != parameter.shape:
+                raise ValueError(f"momentum of shape {tuple(momentum.shape)} for {tuple(parameter.shape)}")
     for group, values in zip(optimizer.param_groups, own_settings, strict=True):
         group.update(values)
-    _restore_random_state(content, world)
+    with restoring("random state"):
+        _restore_random_state(content, world)
 
 
 def _restore_random_state(content: dict[str, Any], world: World) -> None:

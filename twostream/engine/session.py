@@ -102,8 +102,9 @@ class Session:
 
     def restore_progress(self, state: dict[str, Any], *, iteration: int, logged: Iterable[dict[str, Any]]) -> None:
         """Continue from the progress that the checkpoint of this iteration holds; `logged`: the entries of log.jsonl."""
-        self.progress.load_state(state)
-        validation = state.get("validation")
+        with checkpoints.restoring("progress"):
+            self.progress.load_state(state)
+            validation = state.get("validation")
         validated = {entry["iteration"] for entry in logged if entry["event"] == "validation"}
         if validation and iteration not in validated:
             self.monitors.validation(validation)  # the run was killed after saving and before logging
