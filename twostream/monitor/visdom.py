@@ -199,7 +199,9 @@ class VisdomMonitor(Monitor):
             client.text(text, win="confusion", opts={"title": "Confusion"})
 
     def _warn(self, error: Exception) -> None:
-        if not self.warned:
+        with self.news:  # both threads may warn; the second one waits until the first has printed
+            if self.warned:
+                return
             self.warned = True
             tqdm.write(
                 f"warning: no Visdom at {self.server}:{self.port} ({one_line(error)}); training goes on, and log.jsonl has "
