@@ -534,11 +534,16 @@ def solve_weighted_kernel(
     store_flow(out, channel_stride, yy, xy, xx, b_y, b_x, mask, REGULARISATION)
 
 
+def num_strips(num: int, height: int, block: int) -> int:
+    """How many programs share an image."""
+    return min(triton.cdiv(PROGRAMS, max(num, 1)), max(height // SMALLEST_STRIP, 1))
+
+
 def solve_box(equations: Tensor, window: Window, flow: Tensor) -> None:
     """Solve with the sums over boxes; writes the flow."""
     num, _, height, width = equations.shape
     block = triton.next_power_of_2(width + 2 * window.reach)
-    strips = min(triton.cdiv(PROGRAMS, max(num, 1)), max(height // SMALLEST_STRIP, 1))
+    strips = num_strips(num, height, block)
     strip_height = triton.cdiv(triton.cdiv(height, strips), ROWS_AT_ONCE) * ROWS_AT_ONCE
     strips = triton.cdiv(height, strip_height)
     lines = torch.empty(num * strips, 2, 2, 5, block, dtype=torch.float64, device=equations.device)
