@@ -15,7 +15,7 @@ from twostream.errors import BadInputError
 from twostream.files import read_json
 from twostream.fusion.consensus import Consensus
 from twostream.scores.table import ScoreTable
-from twostream.threads import map_in_threads
+from twostream.threads import Progress, map_in_threads, no_progress
 
 METHODS = {
     "global": "a weight for each stream",
@@ -130,7 +130,13 @@ class CrossFit:
 
 
 def cross_fit(
-    method: str, probabilities: list[np.ndarray], labels: np.ndarray, *, folds: int = 5, seed: int = 0
+    method: str,
+    probabilities: list[np.ndarray],
+    labels: np.ndarray,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    progress: Progress = no_progress,
 ) -> CrossFit:
     """Fit to S arrays (V, K) of probabilities, rows of NaN without scores, and labels (V,), -1 without a label.
 
@@ -161,7 +167,9 @@ def cross_fit(
         scores[scored[members]] = fitted.fuse(select(members))
         return fitted
 
-    return CrossFit(scores, overall, map_in_threads(fit_without, range(num_folds)))
+    return CrossFit(
+        scores, overall, map_in_threads(fit_without, range(num_folds), progress=progress, name=f"fit {method}")
+    )
 
 
 @dataclass(frozen=True)
