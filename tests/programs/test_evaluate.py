@@ -371,7 +371,7 @@ def test_another_toolkits_file_beside_our_own(run_program, save_root, tmp_path):
     own = save_root / "one/scores_val_000100.npz"
     words = ["--scores", own, tmp_path / "theirs.pkl", f"--names={tmp_path}/list.txt", f"--report={tmp_path}/r.json"]
     result = run_program("eval.py", *words)
-    assert result.returncode == 3 and "1 of 4 videos are not in split 'val' (first 'val/gone.mp4 0')" in result.stderr
+    assert result.returncode == 3 and "not in split 'val': 1 of 4 videos (first 'val/gone.mp4 0')" in result.stderr
     result = run_program("eval.py", *words, "--intersect")
     assert result.returncode == 0, result.stderr
     rows = rows_of(tmp_path / "r.json")
@@ -390,7 +390,7 @@ def test_official_list_of_annotations(run_program, save_root, tmp_path):
     assert row["video_top1"] == 3 / 4 and row["denominators"]["scored"]["video_top1"] == 1
     write_annotations(tmp_path / "annotations.json", Annotations(CLASSES, [*videos[1:], Video("a", "val", "run", 9)]))
     result = run_program(*words, f"--annotations={tmp_path}")
-    assert result.returncode == 3 and "1 videos have another label than in the annotations" in result.stderr
+    assert result.returncode == 3 and "1 video has another label than in the annotations" in result.stderr
     (tmp_path / "theirs.json").write_text("[[1, 2, 3, 4]]")
     result = run_program("eval.py", "--scores", tmp_path / "theirs.json")
     assert result.returncode == 3 and "add --annotations=" in result.stderr
@@ -407,7 +407,7 @@ def test_mismatched_streams_exit_3_unless_intersected(run_program, save_root, ch
     assert result.returncode == 3 and result.stderr.count("\n") == 1 and "--intersect" in result.stderr
     assert not (tmp_path / "r.json").exists()
     result = run_program(*words, f"--report={tmp_path}/r.json", "--intersect")
-    assert result.returncode == 0 and "left out: 1 videos " in result.stdout
+    assert result.returncode == 0 and "left out: 1 video " in result.stdout
     assert sum(map(len, json.loads((tmp_path / "r.json").read_text())["differences"].values())) in (1, 2)
 
 

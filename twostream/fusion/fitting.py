@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.files import read_json
 from twostream.fusion.consensus import Consensus
@@ -147,7 +148,7 @@ def cross_fit(
     num_folds = min(folds, int(has_label.sum()))
     if num_folds < 2:
         raise BadInputError(
-            f"{has_label.sum()} videos have a label and scores of all streams, expected at least 2 to fit weights; "
+            f"{counted(int(has_label.sum()), 'video has', 'videos have')} a label and scores of all streams, expected at least 2 to fit weights; "
             "score more videos, or leave out --fit_weights"
         )
     fold_of_video = np.empty(len(scored), int)
