@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "engine": "annotations clips metrics models monitor",
     "fusion": "annotations metrics scores",
     "report": "flow frames fusion metrics pages scores",
-    "inference": "annotations clips engine flow frames fusion models scores video",
+    "inference": "annotations clips engine flow frames fusion models pages scores video",
     "programs": "annotations clips engine flow frames fusion inference metrics models monitor pages preparation report scores video",
 }
 """package -> the packages below it that it may import; the modules beside them are open to all"""

@@ -19,7 +19,7 @@ MEAN = Fusion(Consensus.parse("softmax-mean"), (1.0,))
 def timeline(probabilities, *, stride=0.5, seconds=None):
     probabilities = np.array(probabilities, float)
     seconds = len(probabilities) * stride if seconds is None else seconds
-    return Timeline("v", ("rest", "run", "jump"), stride, probabilities, seconds)
+    return Timeline("v", ("rest", "run", "jump"), stride, probabilities, seconds, 30)
 
 
 def test_segments_are_runs_of_the_same_sure_class():

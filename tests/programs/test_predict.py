@@ -125,3 +125,19 @@ def test_the_python_of_the_docs(recognizer, videos, tmp_path, monkeypatch, capsy
     exec(compile(block, "docs/predict.md", "exec"), {})
     *answers, details = capsys.readouterr().out.splitlines()
     assert {line.split()[0] for line in answers} == set(toy.CLASSES) and details.endswith("(3, 4)")
+
+
+@pytest.mark.parametrize("flags", [[], ["--timeline", "--threshold=0"]], ids=["prediction", "timeline"])
+def test_a_page_of_all_sources(flags, command, recognizer, videos, tmp_path):
+    result = command("predict", videos, "--model", recognizer, f"--html={tmp_path / 'page.html'}", *flags)
+    assert result.returncode == 0 and f"wrote {tmp_path / 'page.html'}" in result.stdout
+    assert (tmp_path / "page.html").read_text().count("<article") == 2
+
+
+def test_a_video_with_its_labels(command, recognizer, videos, tmp_path):
+    result = command(
+        "predict", videos / "clips" / "v0.mkv", "--model", recognizer, f"--annotate={tmp_path / 'out.mp4'}"
+    )
+    assert result.returncode == 0 and (tmp_path / "out.mp4").stat().st_size > 1000
+    result = command("predict", videos, "--model", recognizer, f"--annotate={tmp_path / 'out.mp4'}")
+    assert result.returncode == 2 and "one source, found 2" in result.stderr

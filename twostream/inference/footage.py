@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from twostream.errors import one_line
+from twostream.flow.coding import from_planes
 from twostream.flow.methods import FlowFunction, FlowSettings
 from twostream.frames.jpeg import Header, Region, cut_regions
 from twostream.threads import map_in_threads
@@ -48,12 +49,16 @@ class Footage:
         height, width = next(iter(self.videos[video_id][0].values())).shape[:2]
         regions = choose(height, width)
         for position, index in enumerate(frame_indices):
-            picture = self._flow_image(video_id, index) if self.flow else self.videos[video_id][0][index]
+            picture = self._flow_planes(video_id, index) if self.flow else self.videos[video_id][0][index]
             cut_regions(picture, Header(height, width, self.flow is not None), regions, list(out[:, position]))
 
     def read_grey(self, video_id: str, frame_indices: list[int]) -> np.ndarray:
         """As `FrameStore.read_grey`."""
         return np.stack([self._grey(video_id, index) for index in frame_indices])
+
+    def flow_image(self, video_id: str, index: int) -> np.ndarray:
+        """The flow image of a frame, uint8 (H, W, 3)."""
+        return from_planes(self._flow_planes(video_id, index))
 
     def _grey(self, video_id: str, index: int) -> np.ndarray:
         return cv2.cvtColor(self.videos[video_id][0][index], cv2.COLOR_RGB2GRAY)
@@ -62,7 +67,7 @@ class Footage:
         """The first frame of the pair whose flow belongs to a frame."""
         return max(min(index, self.videos[video_id][1] - 2), 0)
 
-    def _flow_image(self, video_id: str, index: int) -> np.ndarray:
+    def _flow_planes(self, video_id: str, index: int) -> np.ndarray:
         pair = video_id, self._first(video_id, index)
         return self._planes[pair] if pair in self._planes else self._compute(pair)
 

@@ -139,7 +139,9 @@ class Recognizer:
             tables, self.contract.fusion, rates=[found[_geometry(stream)].fps for stream in streams], seconds=seconds,
             window_seconds=window_seconds, stride_seconds=stride_seconds,
         )  # fmt: skip
-        return Timeline(source.name, self.classes, stride_seconds, probabilities, seconds, first.notes)
+        return Timeline(
+            source.name, self.classes, stride_seconds, probabilities, seconds, first.num_frames, first.notes
+        )  # fmt: skip
 
     def predict_all(self, sources: Iterable[Source]) -> Iterator[Prediction | Failure]:
         """A result for each source, in their order; a source that cannot be used is a Failure, and the others continue."""

@@ -40,6 +40,7 @@ class Timeline:
     """(n, K): row i is the mean over the windows that cover the seconds from i to i + 1 strides"""
     seconds: float
     """duration of the video"""
+    num_frames: int
     notes: tuple[str, ...] = ()
 
     def segments(self, *, threshold: float = 0.5, background: str | None = None) -> list[Segment]:
