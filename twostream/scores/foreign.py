@@ -16,6 +16,7 @@ import numpy as np
 from twostream.annotations.class_names import class_difference, normalised_name
 from twostream.counts import counted
 from twostream.errors import BadInputError
+from twostream.files import check_regular
 from twostream.scores.foreign_formats import ForeignScores, recognise
 from twostream.scores.npz import UNREADABLE, read_scores
 from twostream.scores.scale import AUTO, LOGITS, PROBABILITIES, to_logits
@@ -120,6 +121,7 @@ def read_result(
 
 def read_names(path: str | Path) -> list[str]:
     """Lines of the list that was tested: a path or an id, perhaps followed by a number of frames and a label."""
+    check_regular(path, allow_pipe=True)
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
