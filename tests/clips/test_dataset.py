@@ -18,7 +18,15 @@ from tests.conftest import REPOSITORY, noise_image
 from twostream.annotations.json_file import read_annotations, write_annotations
 from twostream.annotations.videos import Annotations, Video, VideoTable, make_annotations
 from twostream.clips.crops import CentreCrop, CornerCrop, RandomCrop, make_views
-from twostream.clips.dataset import Batch, ClipDataset, Items, eval_loader, train_loader, usable_videos
+from twostream.clips.dataset import (
+    Batch,
+    ClipDataset,
+    Items,
+    _prepare_worker,
+    eval_loader,
+    train_loader,
+    usable_videos,
+)
 from twostream.clips.sampling import TrainingOrder, clip_frames, item_random
 from twostream.errors import BadInputError
 from twostream.flow.methods import FlowSettings
@@ -352,6 +360,17 @@ def test_segments_of_a_sparse_extraction_are_stored_frames(extracted):
         if step > 1:
             with pytest.raises(BadInputError, match=f"--frame_step={step}, so not all frames at step 1 .* use a --gap"):
                 dataset(store, videos=videos, num_segments=3, clip_len=2)
+
+
+def test_a_loader_process_reports_no_connection_that_the_program_has_closed(capsys, monkeypatch):
+    """The thread of multiprocessing that passes shared memory on calls sys.excepthook with what it has caught."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    _prepare_worker(0)
+    for error in (ConnectionResetError(104, "Connection reset by peer"), EOFError(), BrokenPipeError()):
+        sys.excepthook(type(error), error, None)
+    assert capsys.readouterr().err == ""
+    sys.excepthook(ZeroDivisionError, ZeroDivisionError("a bug"), None)
+    assert "a bug" in capsys.readouterr().err
 
 
 def test_usable_videos(store):

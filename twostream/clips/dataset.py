@@ -1,7 +1,9 @@
 """Annotations + sampling + frames + crops, as a torch data set of whole batches; and its loaders."""
 
 import math
+import sys
 from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
 import cv2
@@ -143,6 +145,18 @@ class Items:
     def __len__(self) -> int:
         return len(self.index)
 
+    def short_videos(self) -> str:
+        """A line with the number of items whose video is shorter than a clip; "" if there are none."""
+        span = (self.stream.clip_len - 1) * self.stream.frame_stride + 1
+        is_short = (self.videos.num_frames < span) & (self.videos.num_frames > 0)
+        if not is_short.any():
+            return ""
+        num_clips = int(np.diff(self.index.ends, prepend=0)[is_short].sum())
+        return (
+            f"{num_clips} of {len(self)} clips repeat frames: {np.count_nonzero(is_short)} of {len(self.videos)} videos are "
+            f"shorter than the {span} frames of a clip (--seq_len={self.stream.clip_len}, --gap={self.stream.frame_stride})"
+        )
+
     def labels(self) -> np.ndarray:
         """Label index of each item, (number of items,); -1 without label."""
         return np.repeat(self.videos.label_index, np.diff(self.index.ends, prepend=0))
@@ -251,3 +265,16 @@ def _unchanged(batch: Any) -> Any:
 
 def _prepare_worker(worker_number: int) -> None:
     cv2.setNumThreads(1)
+    sys.excepthook = _report_unless_the_program_ends
+
+
+def _report_unless_the_program_ends(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """sys.excepthook of loader processes: no traceback if the program has closed the connection on which it got batches.
+
+    It does so when another loader process was killed, and says so itself, in one line. The error comes from the thread
+    of multiprocessing that passes shared memory on.
+    """
+    if not isinstance(error, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
