@@ -168,10 +168,7 @@ def find_sources(args: argparse.Namespace) -> dict[str, tuple[Path | None, Segme
     """Video id -> its file, and the segment to cut out of it (None: the whole file)."""
     if not args.videos.is_dir():
         raise BadInputError(f"--videos {args.videos} is not a folder")
-    try:
-        files, num_others = find_videos(args.videos, id_from=args.ids)
-    except ValueError as error:
-        raise BadInputError(f"{error}: rename one, or add --ids=path (here and to twostream annotate)") from None
+    files, num_others = find_videos(args.videos, id_from=args.ids)
     if not files:
         raise BadInputError(f"--videos {args.videos} holds no video files ({num_others} other files)")
     print(f"{args.videos}: {len(files)} videos, {num_others} other files")

@@ -96,6 +96,9 @@ def main() -> int:
         remove_damaged(args.root, findings)
     counts = Counter(finding.kind for finding in findings)
     print(f"\n{', '.join(f'{kind}: {count}' for kind, count in counts.items()) or 'nothing found'}")
-    if any("--videos=VIDEOS" in command for finding in findings for command in finding.fix):
+    commands = [command for finding in findings for command in finding.fix]
+    if any("--videos=VIDEOS" in command for command in commands):
         print("VIDEOS stands for your folder of videos; add --ids and the lists as in the first extraction")
+    if any("--format=FORMAT" in command for command in commands):
+        print("FORMAT and LIST stand for the flags that made the annotations; annotations.json does not say them")
     return EXIT_SOME_BAD if findings else EXIT_DONE
