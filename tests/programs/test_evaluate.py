@@ -233,7 +233,7 @@ def test_weights_of_one_split_on_another(run_program, tmp_path):
     [
         ({}, ["--consensus=mean"], "fitted with --consensus=softmax-mean, not mean; add --consensus=softmax-mean"),
         ({}, ["--input_types=farneback,rgb"], "its weights are for streams rgb, farneback, but these are farneback, rgb"),
-        ({"fitted": {}}, [], "no fitted weights; make them with twostream eval --fit_weights=global --report=FILE"),
+        ({"fitted": {}}, [], "no fitted weights; twostream eval makes them, by --fit_weights=global and --report=FILE"),
         ({"fitted": {"x": {"method": "global"}}}, [], "not a report with weights"),
         ({"fitted": {"x": {"method": "global", "of_all_videos": {"weights": [1, -1], "temperatures": [1, 1]}}}}, [],
          "weights that are negative"),

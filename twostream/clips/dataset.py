@@ -17,6 +17,7 @@ from twostream.clips.sampling import ClipIndex, SegmentIndex, TrainingOrder, Uni
 from twostream.errors import BadInputError
 from twostream.frames.jpeg import Region
 from twostream.frames.store import FrameStore
+from twostream.frames.stores import how_to_extract
 from twostream.stream import StreamConfig
 
 T = TypeVar("T")
@@ -56,7 +57,7 @@ def usable_videos(annotations: Annotations, split: str, store: FrameStore) -> tu
     if not usable.any():
         raise BadInputError(
             f"none of the {len(videos)} videos of split {split!r} has images in {store.folder}: "
-            f"run twostream extract --input_types={store.input_type}, then twostream annotate"
+            f"{how_to_extract(store.root, store.input_type)}; then make the annotations again with twostream annotate"
         )
     return videos[usable], list(videos.ids[~usable])
 

@@ -211,7 +211,7 @@ def _check_format(path: str | Path, content: dict[Any, Any]) -> dict[str, Any]:
     if content.get("format") != FORMAT:
         raise BadInputError(
             f"{path}: found format {content.get('format')!r}, expected a checkpoint of twostream train, format {FORMAT}; "
-            "give weights of other programs to twostream train --init_from"
+            "twostream train takes weights of other programs by --init_from"
         )
     return content
 
