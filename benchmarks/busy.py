@@ -162,7 +162,9 @@ def build_parser() -> options.Parser:
     add("--threads", type=options.integers, default=(2, 1), metavar="N,N", help="numbers of threads (default: 2,1)")
     add("--others", type=options.positive, default=3, metavar="N", help="processes of the busy machine (default: 3)")
     add("--quota", type=options.rate, default=1.0, metavar="N", help="cores of the quota (default: 1)")
-    add("--waiting", type=options.words, default=tuple(WAITING), metavar="A,B", help="spinning, passive (default: both)")
+    add(
+        "--waiting", type=options.words, default=tuple(WAITING), metavar="A,B", help="spinning, passive (default: both)"
+    )
     add("--only", type=options.words, default=SITUATIONS, metavar="A,B", help="idle, busy, quota (default: all three)")
     return parser
 

@@ -362,6 +362,30 @@ def test_segments_of_a_sparse_extraction_are_stored_frames(extracted):
                 dataset(store, videos=videos, num_segments=3, clip_len=2)
 
 
+@pytest.mark.parametrize("clip_len, frame_stride", [(1, 1), (4, 1), (3, 3), (9, 1), (2, 30)])
+@pytest.mark.parametrize("choice", [{"clip_step": 1}, {"clip_step": 4}, {"num_clips": 3}, {"num_segments": 2}])
+def test_clips_that_repeat_frames_are_counted(clip_len, frame_stride, choice):
+    """Compared with the frames of every item."""
+    counts = (1, 2, 3, 6, 7, 8, 9, 10, 31)
+    videos = VideoTable.of([Video(f"v{n:02}", "train", "run", n) for n in counts], CLASSES)
+    stream = StreamConfig("rgb", "resnet18", CLASSES, 20, clip_len, frame_stride)
+    items = Items(videos, stream, crop=CentreCrop(20), **choice)
+    drawn = [items._draw(0, number) for number in range(len(items))]
+    clips = [np.reshape(item.frames, (-1, clip_len)) for item in drawn]
+    short = [
+        item for item, frames in zip(drawn, clips, strict=True) if any(len(set(clip)) < clip_len for clip in frames)
+    ]
+    text = items.short_videos()
+    if not short:
+        assert text == ""
+    else:
+        num_videos = len({item.video for item in short})
+        assert text.startswith(
+            f"{len(short)} of {len(items)} clips repeat frames: {num_videos} of {len(counts)} videos are"
+        )
+        assert f"the {(clip_len - 1) * frame_stride + 1} frames of a clip" in text
+
+
 def test_a_loader_process_reports_no_connection_that_the_program_has_closed(capsys, monkeypatch):
     """The thread of multiprocessing that passes shared memory on calls sys.excepthook with what it has caught."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
