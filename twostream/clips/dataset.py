@@ -4,7 +4,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -60,6 +60,18 @@ def usable_videos(annotations: Annotations, split: str, store: FrameStore) -> tu
             f"{how_to_extract(store.root, store.input_type)}; then make the annotations again with twostream annotate"
         )
     return videos[usable], list(videos.ids[~usable])
+
+
+class Images(Protocol):
+    """What data sets read from: a FrameStore, or frames in memory."""
+
+    def read_regions(
+        self, video_id: str, frame_indices: list[int], choose: Callable[[int, int], Sequence[Region]], out: np.ndarray
+    ) -> None:
+        """See `FrameStore.read_regions`."""
+
+    def read_grey(self, video_id: str, frame_indices: list[int]) -> np.ndarray:
+        """See `FrameStore.read_grey`."""
 
 
 class Item(NamedTuple):
@@ -208,7 +220,7 @@ class Items:
 class ClipDataset(Dataset[Batch]):
     """Batches of items whose images are stored: RGB, or flow."""
 
-    def __init__(self, items: Items, store: FrameStore):
+    def __init__(self, items: Items, store: Images):
         self.items, self.store = items, store
 
     def __len__(self) -> int:

@@ -234,7 +234,8 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
     run = open_run(args, root, stream, settings, world, exit_stack)
     unlogged, is_done = run.unlogged_validation(), run.first >= args.max_iterations and not run.to_validate
     if world.is_first and not is_done:
-        write_stream(run.folder, stream, settings)
+        frames = open_store(root, stream.stored_type).tree_settings()
+        write_stream(run.folder, stream, settings, frames=frames)
     if world.is_first and (unlogged or not is_done):
         open_monitors(args, run)
     if unlogged:
