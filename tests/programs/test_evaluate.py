@@ -329,6 +329,12 @@ def test_perfect_scores_of_ucf101_in_the_order_of_classind(run_here, shared_data
     assert "classes look exchanged" in run_here("eval.py", *words).stdout
 
 
+def test_flags_for_other_toolkits_are_refused_for_our_own_files(run_here, save_root):
+    for flag in ("--scale=probabilities", f"--classes={save_root}/classes.txt"):
+        result = run_here("eval.py", f"--save_root={save_root}", flag)
+        assert result.returncode == 3 and "--classes and --scale are for files of other toolkits" in result.stderr
+
+
 def write_csv_list(path, tested: list[str]) -> None:
     """The videos of UCF101's list as CSV, which brings no order of classes."""
     path.write_text("video,label\n" + "".join(f"{line},{line.partition('/')[0]}\n" for line in tested))
