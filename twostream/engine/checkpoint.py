@@ -7,6 +7,7 @@ If the newest one is damaged, it is renamed to `.bad`, and the one before it is 
 
 import functools
 import re
+import reprlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ from twostream.models.weights import read_torch_file
 from twostream.stream import StreamConfig
 
 FORMAT = 1
+PARTS = {"iteration": int, "stream": dict, "settings": dict, "progress": dict}
+"""of a checkpoint, that are looked up before their values are used"""
 
 
 def checkpoint_path(run_dir: str | Path, iteration: int) -> Path:
@@ -211,9 +214,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def _check_format(path: str | Path, content: dict[Any, Any]) -> dict[str, Any]:
     if content.get("format") != FORMAT:
         raise BadInputError(
-            f"{path}: found format {content.get('format')!r}, expected a checkpoint of twostream train, format {FORMAT}; "
-            "give weights of other programs to twostream train --init_from"
+            f"{path}: found format {reprlib.repr(content.get('format'))}, expected a checkpoint of twostream train, format {FORMAT}; "
+            "twostream train takes weights of other programs by --init_from"
         )
+    for name, kind in PARTS.items():
+        if type(content.get(name)) is not kind:
+            raise BadInputError(
+                f"{path}: its {name} is {reprlib.repr(content.get(name))}, expected a {kind.__name__}; use another checkpoint"
+            )
     return content
 
 
@@ -339,23 +347,28 @@ def changes(
     Raises BadInputError, in one line, for a difference that is not in `allowed`; `may_change` names the settings that
     can be allowed.
     """
-    before, now = content["stream"] | content["settings"], stream.to_json() | settings
-    # A setting that an older version did not have is not in its checkpoints.
-    differing = [name for name in now if name in before and before[name] != now[name]]
-    texts = {name: _difference(FLAGS.get(name, name), before.get(name), now[name]) for name in differing}
-    refused = [name for name in differing if name not in may_change]
+    texts = differences(content, stream, settings)
+    refused = [name for name in texts if name not in may_change]
     if refused:
         raise BadInputError(
             f"{path} was trained with {'; '.join(texts[name] for name in refused)}: resume with the old value, "
             "or start a new run from it with --init_from and another --save_root"
         )
-    not_allowed = [name for name in differing if name not in allowed]
+    not_allowed = [name for name in texts if name not in allowed]
     if not_allowed:
         raise BadInputError(
             f"{path} was trained with {'; '.join(texts[name] for name in not_allowed)}: resume with the old value, "
             f"or add --allow_change={','.join(not_allowed)}"
         )
     return list(texts.values())
+
+
+def differences(content: dict[str, Any], stream: StreamConfig, settings: dict[str, Any]) -> dict[str, str]:
+    """How the stream and the settings differ from those in a checkpoint or in stream.json: name -> a text with both."""
+    before, now = content["stream"] | content["settings"], stream.to_json() | settings
+    # A setting that an older version did not have is not in its checkpoints.
+    differing = [name for name in now if name in before and before[name] != now[name]]
+    return {name: _difference(FLAGS.get(name, name), before[name], now[name]) for name in differing}
 
 
 def _difference(flag: str, before: Any, now: Any) -> str:
