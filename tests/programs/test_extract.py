@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from tests import toy
 from tests.cluster import DaskScheduler
 from tests.conftest import REPOSITORY, noise_image
 from tests.kills import content, run_rounds
+from twostream.attempts import process_space
 from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.flow.coding import FlowCoding
 from twostream.flow.methods import FlowSettings
@@ -267,7 +267,7 @@ def test_what_a_worker_could_not_remove_is_removed_at_the_end(started, tmp_path)
     root = tmp_path / "data"
     process = started(root)
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    left = root / "rgb-images" / f".tmp-{socket.gethostname()}-{gone.stdout.strip()}-0123abcd"
+    left = root / "rgb-images" / f".tmp-{process_space()}-{gone.stdout.strip()}-0123abcd"
     left.mkdir()
     (left / "00001.jpg").write_bytes(b"")
     process.terminate()

@@ -11,7 +11,6 @@ Nothing is changed here.
 import importlib.metadata
 import math
 import os
-import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ import numpy as np
 
 from twostream.annotations.json_file import FILE_NAME, read_annotations
 from twostream.annotations.videos import Annotations, Video
+from twostream.attempts import UNFINISHED_FILE
 from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.flow.coding import ZERO
 from twostream.frames.store import SETTINGS_NAME, TEMPORARY_PREFIX, FrameStore
@@ -59,8 +59,6 @@ OPENCV_PACKAGES = (
     "opencv-python",
     "opencv-python-headless",
 )
-ATOMIC_TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}")
-"""names of temporary files of files.write_file"""
 
 
 class RootCheck:
@@ -276,7 +274,7 @@ class RootCheck:
                 # The shell must expand the pattern, so it is not quoted.
                 fix = f"{delete_command(folder)}/{TEMPORARY_PREFIX}*  # when no extraction is running"
                 self._find("leftovers", str(folder), f"{len(hidden)} unfinished, such as {hidden[0]}", "none", fix)
-            for name in filter(ATOMIC_TEMPORARY.fullmatch, names):
+            for name in filter(UNFINISHED_FILE.fullmatch, names):
                 self._find("leftovers", str(folder / name), "an unfinished file", "none", delete_command(folder / name))
 
     def _check_failures(self) -> None:
