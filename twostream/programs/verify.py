@@ -20,8 +20,9 @@ from twostream.files import write_text
 from twostream.preparation.findings import KINDS, Finding, remove
 from twostream.preparation.verify_root import RootCheck
 from twostream.preparation.verify_video import check_video, unusable
-from twostream.preparation.workers import Failure, run_jobs
+from twostream.preparation.workers import Failure, raise_program_errors, run_jobs
 from twostream.programs import options
+from twostream.terminal import printable
 
 NUM_SHOWN = 20
 """findings printed of each kind; --json has all"""
@@ -42,14 +43,18 @@ def build_parser() -> options.Parser:
 # fmt: on
 
 
-def run_check(check: RootCheck, *, num_workers: int) -> list[Finding]:
-    """All findings; the videos are checked in worker processes."""
+def run_check(check: RootCheck, *, num_workers: int) -> tuple[list[Finding], list[Failure]]:
+    """All findings, and the jobs that could not be done; the videos are checked in worker processes."""
     jobs = check.jobs()
+    failures = []
     with options.progress_bar(total=len(jobs), unit="video", desc="verify") as bar:
         for job, result in run_jobs(check_video, jobs, num_workers=num_workers, expected=OSError):
             bar.update()
-            check.add(unusable(job, result.reason) if isinstance(result, Failure) else result)
-    return check.findings()
+            if isinstance(result, Failure):
+                failures.append(result)
+                result = unusable(job, result.reason)
+            check.add(result)
+    return check.findings(), failures
 
 
 def print_findings(findings: list[Finding]) -> None:
@@ -63,11 +68,6 @@ def print_findings(findings: list[Finding]) -> None:
             print(f"  ... and {len(of_kind) - NUM_SHOWN} more (--json=FILE has all)")
         for commands in dict.fromkeys(finding.fix for finding in of_kind[:NUM_SHOWN]):
             print(f"  fix: {printable('; '.join(commands))}")
-
-
-def printable(text: object) -> str:
-    """The text as one line, whatever characters file names have."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 def remove_damaged(root: Path, findings: list[Finding]) -> None:
@@ -84,7 +84,7 @@ def main() -> int:
     """Run the program; returns its exit code."""
     args = build_parser().parse_args()
     check = RootCheck(args.root, args.input_types, quick=args.quick)
-    findings = run_check(check, num_workers=args.workers)
+    findings, failures = run_check(check, num_workers=args.workers)
 
     for note in check.notes:
         print(printable(note))
@@ -98,4 +98,5 @@ def main() -> int:
     print(f"\n{', '.join(f'{kind}: {count}' for kind, count in counts.items()) or 'nothing found'}")
     if any("--videos=VIDEOS" in command for finding in findings for command in finding.fix):
         print("VIDEOS stands for your folder of videos; add --ids and the lists as in the first extraction")
+    raise_program_errors(failures)
     return EXIT_SOME_BAD if findings else EXIT_DONE

@@ -223,7 +223,7 @@ class Decoder:
         rate = self.fps or (header.fps if header else 0) or (num_frames / seconds if seconds else 0)
         notes = self._notes(log, header)
         damage = log.complaint() or (f"ffmpeg's exit code {exit_code}" if exit_code else "")
-        damage = damage or self._lost_frames(num_frames, log)
+        damage = damage or self._lost_frames(num_frames, log, header)
         if not damage and (complaint := log.complaint_of_the_file()):
             if self._has_all_frames(num_frames, log, header):
                 notes.append(f"complete, though ffmpeg said of the file: {complaint}")
@@ -239,12 +239,17 @@ class Decoder:
         declared = self._declared_seconds(header)
         return Decoded(num_frames, round(rate, 3), declared, damage, kind, tuple(notes))
 
-    def _lost_frames(self, num_frames: int, log: Log) -> str:
-        """A text if frames were lost between the decoder and here, or could not be decoded; else empty."""
+    def _lost_frames(self, num_frames: int, log: Log, header: VideoHeader | None) -> str:
+        """A text if frames were not decoded, or were lost between the decoder and here; else empty."""
         num_decoded = log.num_decoded()
         if num_decoded is not None and num_decoded != num_frames and not (self.segment or self.fps):
             return f"{num_decoded} frames decoded, but {num_frames} received"
-        return f"{errors} packets could not be decoded" if (errors := log.num_decode_errors()) else ""
+        if errors := log.num_decode_errors():
+            return f"{errors} packets could not be decoded"
+        if header and header.fps and header.declared_seconds and header.fps * header.declared_seconds < 0.5:
+            apart = f"{1 / header.fps:.0f} s apart in a video of {header.declared_seconds:g} s"
+            return f"its time stamps are wrong, frames are {apart}, so most of them are missing"
+        return ""
 
     def _has_all_frames(self, num_frames: int, log: Log, header: VideoHeader | None) -> bool:
         """Whether there are as many frames as rate and duration declare; a tenth of a second may be the sound's."""
@@ -301,15 +306,21 @@ class Decoder:
             notes.append(f"pixels of {header.pixel_aspect} were {treatment}")
         if log.jumps_back():
             notes.append("time stamps begin again, as where files were joined")
-        seconds = log.end_seconds()
-        if end is not None and seconds is not None and not self.segment and seconds > 1.05 * end + MISSING_SECONDS:
-            notes.append("goes on after its declared end")
-        num_decoded, declared = log.num_decoded(), self._num_declared(header)
-        if num_decoded and declared and not self.segment and num_decoded < 0.98 * declared - 1:
-            notes.append("fewer frames than its rate and duration declare: a variable rate, or lost frames")
+        notes += [] if self.segment else self._count_notes(log, header)
         if end is not None and end + MISSING_SECONDS < self.end_seconds < math.inf:
             notes.append(f"{self.segment}, but the video ends at {end:.1f} s")
         return notes
+
+    def _count_notes(self, log: Log, header: VideoHeader | None) -> list[str]:
+        """What the numbers of frames say: those of the declared duration, and those of the time that passed."""
+        num_decoded, declared, seconds = log.num_decoded(), self._num_declared(header), log.end_seconds()
+        if header is None or not (num_decoded and declared and seconds and header.declared_seconds):
+            return []
+        if num_decoded > 1.05 * declared + MISSING_SECONDS * (declared / header.declared_seconds):
+            return ["more frames than its rate and duration declare, as where files were joined"]
+        if num_decoded < 0.98 * declared * (seconds / header.declared_seconds) - 1:
+            return ["fewer frames than its rate and duration declare: a variable rate, or lost frames"]
+        return []
 
 
 class _SeekFailed(Exception):

@@ -162,7 +162,7 @@ class Log:
             seconds = _seconds(own)
         if container.startswith(COUNTS_FROM_ZERO) and 0 < start < seconds:
             seconds -= start
-        return seconds or None, is_own
+        return round(seconds, 6) or None, is_own
 
     def size_changes(self, header: VideoHeader | None) -> list[str]:
         """A note if the decoded pictures of a video differ in size; else nothing."""
