@@ -113,9 +113,9 @@ def fail_and_clean_up(path: Path) -> None:
     if path.name == "first":
         while not path.with_name("second").exists():
             time.sleep(0.01)
-        raise RuntimeError
+        raise OSError
     try:
-        raise RuntimeError
+        raise OSError
     finally:
         path.write_text("")
         for _ in range(50):
@@ -342,7 +342,7 @@ def test_worker_that_does_not_end_is_killed(tmp_path, monkeypatch):
 
 
 def test_a_job_that_is_already_cleaning_up_is_not_interrupted(tmp_path, capfd):
-    with pytest.raises(RuntimeError):
+    with pytest.raises(OSError):
         list(run(fail_and_clean_up, [tmp_path / "first", tmp_path / "second"], num_workers=2))
     assert wait_until(lambda: not multiprocessing.active_children())
     assert (tmp_path / "clean").exists()

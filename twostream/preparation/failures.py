@@ -100,7 +100,7 @@ def rewrite_failures(root: str | Path, failures: dict[str, Record], *, tried: It
         kept |= failures if log == path else {}
         if not kept:
             log.unlink(missing_ok=True)
-        elif kept != listed:  # a log of another shard that does not change is left alone
+        elif kept != listed or log == path:  # a log of another shard that does not change is left alone
             write_text(log, "".join(_line(kept[video_id]) for video_id in sorted(kept)))
 
 
