@@ -1,20 +1,85 @@
-"""One function over many items, in threads of this process."""
+"""How many CPUs this process may use, how its threads wait, and one function over many items in threads."""
 
+import contextlib
+import math
 import os
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 MAX_THREADS = 8
+
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+"""variables by which a user says how threads of OpenMP wait for each other"""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def available_cpus() -> int:
+    """CPUs that this process may use: those it may run on, and no more than the quota of its container, rounded up."""
+    cpus = cpus_to_run_on()
+    quota = cpu_quota()
+    return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
+
+
+def cpus_to_run_on() -> int:
+    """CPUs that this process may run on, without regard to a quota."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_quota(*, own: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """The smallest CPU quota of this process's control groups and the groups above them, in CPUs; None without one.
+
+    Linux's control groups of both versions (cgroups(7)): `own` names the groups of this process, whose files are below
+    `mounted`. In a container the name may be the one outside; then the files of the container lie in `mounted` itself.
+    """
+    quotas = []
+    with contextlib.suppress(OSError):  # no control groups
+        for line in own.read_text().splitlines():
+            # Version 2 has one tree, and its line names no controllers; in version 1 each controller has a tree.
+            match = re.fullmatch(r"[0-9]+:([^:]*):/*(.*)", line)
+            if not match or (match[1] and "cpu" not in match[1].split(",")):
+                continue
+            tree = mounted / "cpu" if match[1] else mounted
+            for folder in (tree / match[2], *(tree / match[2]).parents):
+                quotas.append(_quota_of(folder))
+                if folder == tree:
+                    break
+    return min((quota for quota in quotas if quota), default=None)
+
+
+def _quota_of(folder: Path) -> float | None:
+    """The quota of one control group in CPUs; None if it has none."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: "max", no quota
+        if (folder / "cpu.max").exists():  # microseconds of CPU time, and of each period
+            quota, period = map(int, (folder / "cpu.max").read_text().split())
+        else:
+            quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+        return quota / period if quota > 0 and period > 0 else None
+    return None
+
+
+def share_the_machine(variables: MutableMapping[str, str]) -> None:
+    """Set the environment variables by which OpenMP's threads share the machine; before torch is loaded.
+
+    Threads that wait for each other sleep, instead of computing nothing as fast as they can: on a busy machine, or under
+    a quota, they would take the time of the thread that they wait for. Under a quota, there are as many threads as it
+    has CPUs, because OpenMP only counts those of the machine. What the user has set stays as it is. Results do not change,
+    except by the number of threads.
+    """
+    if not any(name in variables for name in WAITING):
+        variables["OMP_WAIT_POLICY"] = "passive"
+    if (cpus := available_cpus()) < cpus_to_run_on():
+        variables.setdefault("OMP_NUM_THREADS", str(cpus))
+
+
 def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """The function's results in the order of the items, computed on all cores, at most MAX_THREADS.
+    """The function's results in the order of the items, computed on all CPUs, at most MAX_THREADS.
 
     For functions that spend their time in NumPy, which lets other threads run meanwhile.
     """
-    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(MAX_THREADS, available_cpus())) as pool:
         return list(pool.map(function, items))

@@ -5,7 +5,8 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from twostream.annotations.lists import READERS, Listed, read_classes, read_lists
+from twostream.annotations.class_names import read_classes
+from twostream.annotations.lists import READERS, Listed, read_lists
 from twostream.annotations.videos import Annotations, Video
 from twostream.programs.options import list_file
 

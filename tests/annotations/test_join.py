@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.annotations.samples import add_frames, read, read_text
+from twostream.annotations.class_names import ClassOrder
 from twostream.annotations.join import SHOWN, build_annotations
 from twostream.annotations.lists import Listed
 from twostream.errors import BadInputError
@@ -18,7 +19,8 @@ def test_kinetics_files_may_lack_times_and_test_entries_labels(tmp_path):
     listed = read_text(tmp_path, "kinetics_csv", text)
     assert listed[0].ids == ("--6b_000017_000027", "--6b") and listed[0].label is None
     add_frames(tmp_path, "plain", 3)
-    annotations, _ = build_annotations([*listed, Listed(("x",), "jump", "train", "here")], tmp_path)
+    listed.append(Listed(("x",), "jump", "train", "here"))
+    annotations = build_annotations(listed, tmp_path).annotations
     assert {v.id: v.num_frames for v in annotations.videos} == {"--6b_000017_000027": 0, "plain": 3, "x": 0}
 
 
@@ -26,16 +28,28 @@ def test_a_whole_video_matches_no_entry_where_several_are_parts_of_it(tmp_path):
     text = "label,youtube_id,time_start,time_end,split\njump,a,1,11,train\njump,a,30,40,train\njump,b,1,11,train\n"
     for video_id, num_frames in (("a", 2), ("b", 3), ("a_000030_000040", 4)):
         add_frames(tmp_path, video_id, num_frames)
-    annotations, warnings = build_annotations(read_text(tmp_path, "kinetics_csv", text), tmp_path)
+    annotations, _, warnings = build_annotations(read_text(tmp_path, "kinetics_csv", text), tmp_path)
     assert {v.id: v.num_frames for v in annotations.videos} == {"a_000001_000011": 0, "a_000030_000040": 4, "b": 3}
-    assert len(warnings) == 1 and "line 2: 'a_000001_000011'" in warnings[0] and "--trim" in warnings[0]
+    assert len(warnings) == 2 and "line 2: 'a_000001_000011'" in warnings[1] and "--trim" in warnings[1]
 
 
 def test_class_numbers_without_names_keep_their_order(tmp_path):
     add_frames(tmp_path, "v", 1)
     listed = read_text(tmp_path, "mmaction2_videos", "".join(f"v{k}.mp4 {k}\n" for k in (10, 9, 2)))
-    annotations, _ = build_annotations([entry._replace(split="train") for entry in listed], tmp_path)
-    assert annotations.classes == ("2", "9", "10")
+    listed = [entry._replace(split="train") for entry in listed]
+    assert build_annotations(listed, tmp_path).annotations.classes == ("2", "9", "10")
+    annotations, _, warnings = build_annotations(listed, tmp_path, are_numbers=True)
+    assert annotations.classes == tuple(map(str, range(11))) and annotations.class_order == "class numbers of the lists"
+    assert {v.id: int(i) for v, i in zip(annotations.videos, annotations.videos.label_index, strict=True)} == {
+        "v2": 2, "v9": 9, "v10": 10,
+    }  # fmt: skip
+    assert "8 of 11 classes without videos in the lists: '0', '1', '3', '4', '5', ... and 3 more" in warnings
+
+
+def test_a_class_number_that_must_be_a_mistake_is_refused(tmp_path):
+    add_frames(tmp_path, "v", 1)
+    with pytest.raises(BadInputError, match="class number 999999999, expected less than 100000"):
+        build_annotations([Listed(("v",), "999999999", "train", "list", 1)], tmp_path, are_numbers=True)
 
 
 @pytest.mark.parametrize("name", ["ucf101", "hmdb51", "kinetics"])
@@ -43,7 +57,7 @@ def test_real_lists_are_sound(shared_data, tmp_path, name):
     folder = shared_data / "annotations" / name
     add_frames(tmp_path, "v_ApplyEyeMakeup_g08_c01", 2)
     words = [str(path) for path in sorted(folder.glob("kinetics-400_*.csv"))] or [str(folder)]
-    annotations, _ = build_annotations(read("kinetics_csv" if name == "kinetics" else name, words), tmp_path)
+    annotations = build_annotations(read("kinetics_csv" if name == "kinetics" else name, words), tmp_path).annotations
     assert len(annotations.classes) == {"ucf101": 101, "hmdb51": 51, "kinetics": 400}[name]
     assert sum(video.num_frames for video in annotations.videos) == 2 * (name == "ucf101")
 
@@ -55,7 +69,9 @@ def joined(root: Path, *entries: tuple[str, str | None, str], classes: tuple[str
     """Annotations and warnings of (id, label, split) in lines 1, 2, ... of "list"."""
     add_frames(root, "seen", 1)
     listed = [Listed((v,), label, split, "list", k) for k, (v, label, split) in enumerate(entries, start=1)]
-    return build_annotations(listed, root, classes=classes)
+    order = ClassOrder(classes, "classes.txt") if classes else None
+    annotations, _, warnings = build_annotations(listed, root, classes=order)
+    return annotations, warnings
 
 
 SOUND = [("seen", "jump", "train"), ("b", "jump", "val")]
@@ -76,10 +92,10 @@ def test_a_sound_list_has_no_warnings_and_ordered_classes(tmp_path):
         (("b", "run", "val"), "line 3: video 'b' .* in list, line 2, 'run' here and 'jump' there"),
         (("b", "run", "test"), "line 3: video 'b' .* line 2, 'test' here and 'val' there, 'run' here and 'jump' there"),
         (("c", None, "train"), "line 3: video 'c' has no label, expected one in split train"),
-        (("c", "Jump", "train"), r"line 3: label 'Jump' \(1 videos\) and 'jump' \(list, line 1\) differ only in case"),
+        (("c", "Jump", "train"), r"line 3: label 'Jump' \(1 video\) and 'jump' \(list, line 1\) differ only in case"),
         (
             ("c", "jump ", "train"),
-            r"line 3: label 'jump ' \(1 videos\) and 'jump' \(list, line 1\) differ only in case, blanks",
+            r"line 3: label 'jump ' \(1 video\) and 'jump' \(list, line 1\) differ only in case, blanks",
         ),
     ],
 )
@@ -133,10 +149,12 @@ def test_all_faults_are_reported_at_once_at_most_twenty_of_each_kind(tmp_path):
 def test_classes_in_one_split_only_are_warnings(tmp_path):
     _, warnings = joined(tmp_path, *SOUND, ("c", "run", "train"), ("d", "sit", "val"), ("e", "fly", "test"))
     assert warnings == [
-        "2 classes have no train videos:\n  list, line 5: label 'fly' (1 videos)\n  list, line 4: label 'sit' (1 videos)",
-        "1 classes have train videos only:\n  list, line 3: label 'run' (1 videos)",
+        "2 classes have no train videos:\n  list, line 5: label 'fly' (1 video)\n  list, line 4: label 'sit' (1 video)",
+        "1 class has train videos only:\n  list, line 3: label 'run' (1 video)",
     ]
-    assert joined(tmp_path, SOUND[0], ("c", "run", "train"))[1] == []  # a train list alone
+    assert (
+        joined(tmp_path, SOUND[0], ("c", "run", "train"))[1] == []
+    )  # a train list alone, with one video of each class
 
 
 def test_parts_of_one_video_in_two_splits_are_a_warning(tmp_path):
@@ -145,7 +163,7 @@ def test_parts_of_one_video_in_two_splits_are_a_warning(tmp_path):
     rows += [("x", 1, "train"), ("x", 2, "train"), ("y", 1, "val")]
     text = "".join(f"jump,v{k},{start},{start + 1},{split}\n" for k, start, split in rows)
     listed = read_text(tmp_path, "kinetics_csv", f"label,youtube_id,time_start,time_end,split\n{text}")
-    annotations, (warning,) = build_annotations(listed, tmp_path)
+    annotations, _, (_, warning) = build_annotations(listed, tmp_path)
     lines = warning.splitlines()
     assert lines[0].startswith("109 videos have parts in more than one split") and len(lines) == 1 + 5 + 1
     for k, line in enumerate(lines[1:6]):
@@ -155,7 +173,7 @@ def test_parts_of_one_video_in_two_splits_are_a_warning(tmp_path):
 
 
 def test_ids_that_never_match_are_a_warning_with_examples(tmp_path):
-    _, (warning,) = joined(tmp_path, ("folder__seen", "jump", "train"))
+    _, (_, warning) = joined(tmp_path, ("folder__seen", "jump", "train"))
     assert "'folder__seen'" in warning and "'seen'" in warning and "--ids" in warning
 
 

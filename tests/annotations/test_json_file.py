@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,36 @@ def test_write_and_read_back(tmp_path, written):
     }
     write_annotations(path, read_annotations(tmp_path))
     assert path.read_bytes() == written
+
+
+@pytest.mark.parametrize("class_order", ["", "classInd.txt"])
+@pytest.mark.parametrize("flags", [(), ("--format=csv", "--list", "/a b/\udcff.csv")])
+def test_what_the_file_says_of_its_making_is_read_back(tmp_path, class_order, flags):
+    annotations = replace(EXAMPLE, class_order=class_order, annotate_flags=flags)
+    write_annotations(tmp_path / "annotations.json", annotations)
+    content = (tmp_path / "annotations.json").read_bytes()
+    found = read_or_refuse(tmp_path, content)
+    assert found == replace(annotations, path=tmp_path / "annotations.json")
+    assert len(content.splitlines()) == 3 + bool(class_order) + bool(flags) + len(EXAMPLE.videos) + 2
+    assert ("class_order" in json.loads(content), "annotate_flags" in json.loads(content)) == (
+        bool(class_order), bool(flags),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "line", ['"class_order": 7,', '"annotate_flags": "--format=csv",', '"annotate_flags": [1],', '"version": 1,',
+             '"classes": ["run", "jump"],', '"videos": {},', '"class_order": "a"'],
+)  # fmt: skip
+def test_a_header_of_other_types_is_refused(tmp_path, written, line):
+    """Also a name that is there already, and a line without its comma."""
+    lines = written.decode().splitlines()
+    assert isinstance(read_or_refuse(tmp_path, "\n".join([*lines[:2], line, *lines[2:]]).encode()), str)
+
+
+def test_other_names_in_the_header_are_ignored(tmp_path, written):
+    lines = written.decode().splitlines()
+    found = read_or_refuse(tmp_path, "\n".join([*lines[:2], ' "made by": {"a": 1},', *lines[2:]]).encode())
+    assert found == replace(EXAMPLE, path=tmp_path / "annotations.json")
 
 
 @pytest.mark.parametrize("count", [0, 1, 1500])

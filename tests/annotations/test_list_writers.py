@@ -38,7 +38,7 @@ def test_written_lists_are_read_back(run_program, tmp_path, many, kind):
     prefix = tmp_path / "out" / "mm"
     result = run_program(*words, f"--write={kind}", "--out", prefix)
     assert result.returncode == 0, result.stderr
-    assert "1 videos without frames or without a label are left out" in result.stdout and "next" in result.stdout
+    assert "left out: 1 video without frames or without a label" in result.stdout and "next" in result.stdout
     assert {path.name for path in prefix.parent.iterdir()} == {
         f"mm_{part}.txt" for part in ("train", "val", "test", "classes")
     }

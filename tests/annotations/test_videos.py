@@ -88,6 +88,28 @@ def test_splits_and_label_indices():
             Annotations(("run",), (Video("a", "train", "run", 1),)).split(name)
 
 
+@pytest.mark.parametrize(
+    "path, flags, splits, name, remedy",
+    [
+        ("r/annotations.json", ("--format=csv", "--list", "/x/a b.csv"), ["train"], "val",
+         "to hold val out of train: twostream annotate --root=r --format=csv --list '/x/a b.csv' --val_fraction=0.2"),
+        ("r/annotations.json", (), ["train"], "val",
+         "to hold val out of train: twostream annotate --root=r --format=FORMAT --list=LIST --val_fraction=0.2"),
+        ("r/annotations.json", ("--videos=/v",), ["test"], "val",
+         "add a list of val videos to: twostream annotate --root=r --videos=/v"),
+        ("r/annotations.json", ("--videos=/v",), ["train", "val"], "test",
+         "add a list of test videos to: twostream annotate --root=r --videos=/v"),
+        ("r/hfiles/finalannots.json", (), ["train"], "val",
+         "out of train: twostream annotate --root=r --format=2d-kinectics --list=r/hfiles/finalannots.json --val_fraction=0.2"),
+    ],
+)  # fmt: skip
+def test_a_split_without_videos_names_the_command_that_helps(path, flags, splits, name, remedy):
+    videos = tuple(Video(split, split, "run", 1) for split in splits)
+    with pytest.raises(BadInputError) as caught:
+        Annotations(("run",), videos, Path(path), annotate_flags=flags).split(name)
+    assert str(caught.value).endswith(remedy)
+
+
 def test_fingerprint_agrees_exactly_when_classes_ids_and_labels_do():
     base = fingerprint(("x", "y"), ["a", "b"], [0, 1])
     assert fingerprint(("x", "y"), ["b", "a"], [1, 0]) == base

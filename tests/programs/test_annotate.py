@@ -27,7 +27,7 @@ def test_list_is_joined_with_what_is_extracted(run_program, tmp_path, root, name
     words = LISTS[name](tmp_path / "list")
     result = run_program("prep/build_annotations.py", "--root", root, "--format", name, flag, *words)
     assert result.returncode == 0, result.stderr
-    assert "1 of them are not extracted: öl_000002_000012" in result.stdout
+    assert "1 of them is not extracted: öl_000002_000012" in result.stdout
     annotations = read_annotations(root)
     assert annotations.classes == ("air drumming", "jump")
     assert list(annotations.videos) == [Video(i, s, lab, 5 * (s == "train")) for i, lab, s in TRUTH]
@@ -73,24 +73,25 @@ def test_wrong_flags_end_with_2(run_program, tmp_path, flags):
 
 
 def test_chosen_split_is_reported_and_repeatable(run_program, tmp_path, root):
-    for k in range(10):
-        write(tmp_path / "videos" / "jump" / f"v{k}.mp4", "")
+    for k in range(20):
+        write(tmp_path / "videos" / ("jump" if k % 2 else "run") / f"v{k}.mp4", "")
     words = ["--root", root, "--videos", tmp_path / "videos", "--val_fraction=0.3", "--seed=5"]
     result = run_program("prep/build_annotations.py", *words)
     assert "--val_fraction=0.3 --seed=5" in result.stdout
     first = (root / "annotations.json").read_bytes()
-    assert len(read_annotations(root).split("val")) == 3
+    assert len(read_annotations(root).split("val")) == 6
     run_program("prep/build_annotations.py", *words)
     assert (root / "annotations.json").read_bytes() == first
 
 
 def test_list_may_name_a_folder_for_each_split(run_program, tmp_path, root):
-    for split, video_id in (("train", "clip_000001_000011"), ("val", "b")):
-        write(tmp_path / f"my {split}" / "jump" / f"{video_id}.mp4", "")
+    for split, label, video_id in (("train", "jump", TRUTH[0][0]), ("train", "run", "a"), ("val", "jump", "b")):
+        write(tmp_path / f"my {split}" / label / f"{video_id}.mp4", "")
     words = [f"{split}={tmp_path}/my {split}" for split in ("train", "val")]
     result = run_program("prep/build_annotations.py", "--root", root, "--list", *words)
     assert result.returncode == 0, result.stderr
     assert [(video.id, video.split) for video in read_annotations(root).videos] == [
+        ("a", "train"),
         ("b", "val"),
         (TRUTH[0][0], "train"),
     ]
@@ -109,11 +110,11 @@ def test_faults_leave_the_old_annotations(run_program, tmp_path, root):
 def test_warnings_and_the_next_command_are_printed(run_program, tmp_path, root):
     path = write(tmp_path / "list.csv", f"video,label,split\n{TRUTH[0][0]}.mp4,jump,train\nb.mp4,run,val\n")
     result = run_program("prep/build_annotations.py", "--root", root, "--format=csv", "--list", path)
-    assert result.returncode == 0 and "warning: 1 classes have no train videos" in result.stdout
-    assert "train: 1 videos, 5 frames, 1 classes\nval: 1 videos, 0 frames, 1 classes\n  1 of them" in result.stdout
+    assert result.returncode == 0 and "warning: 1 class has no train videos" in result.stdout
+    assert "train: 1 video, 5 frames, 1 class\nval: 1 video, 0 frames, 1 class\n  1 of them is not" in result.stdout
+    assert "classes: jump, run; order: alphabetical\n" in result.stdout
     assert result.stdout.splitlines()[-1] == (
-        f"next: twostream train --root={root}; or twostream extract --root={root} for the 1 videos without frames, "
-        "then this command again"
+        "next: use the tool that made the other images for 1 video without frames, then this command again"
     )
 
 
@@ -145,6 +146,6 @@ def test_long_list_needs_little_memory(tmp_path, num_videos):
     assert result.returncode == 0, result.stderr
     assert f"val: {-(-num_videos // 19)} videos" in result.stdout
     with open(tmp_path / "data" / "annotations.json") as file:
-        assert sum(1 for _ in file) == num_videos + 5  # one video per line
+        assert sum(1 for _ in file) == num_videos + 7  # one video per line
     # 250 bytes for each video, and what does not grow with their number.
     assert int(result.stdout.rpartition("KiB: ")[2]) < 20_000 + 250 * num_videos / 1024

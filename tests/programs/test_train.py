@@ -657,7 +657,7 @@ def test_no_images_of_that_input_type(train, tmp_path):
     assert_refused(train(tmp_path, "--input_type=dis"), 3, "dis-images", "--input_types=dis")
 
 
-@pytest.mark.parametrize("word", ["--device=cuda", "--ngpu=2", "--device=mps"])
+@pytest.mark.parametrize("word", ["--device=cuda", "--device=cuda:7", "--ngpu=2"])
 def test_no_such_device(train, tmp_path, word):
     assert_refused(train(tmp_path, word), 4, word.partition("=")[0])
 

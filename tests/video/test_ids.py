@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from twostream.errors import EnvironmentFaultError
+from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.video.ids import find_videos, video_id_of
 
 
@@ -49,18 +49,33 @@ def test_links_are_followed_and_loops_end(tmp_path):
 
 @pytest.mark.parametrize(
     "path, stem, long_id",
-    [("x.mp4", "x", "x"), ("a/b.c/x.y.MP4", "x.y", "a__b.c__x.y"), ("a/no suffix", "no suffix", "a__no suffix")],
+    [
+        ("x.mp4", "x", "x"),
+        ("a/b.c/x.y.MP4", "x.y", "a__b.c__x.y"),
+        ("a/no suffix", "no suffix", "a__no suffix"),
+        ("clip.2", "clip.2", "clip.2"),
+        ("a/clip.2.mkv", "clip.2", "a__clip.2"),
+        ("b/v1.0.3", "v1.0.3", "b__v1.0.3"),
+    ],  # fmt: skip
 )
 def test_ids_from_paths(path, stem, long_id):
     assert video_id_of(Path(path), id_from="stem") == stem
     assert video_id_of(Path(path), id_from="path") == long_id
 
 
-@pytest.mark.parametrize("pair", [("a/x.mp4", "b/x.mp4"), ("x.mp4", "x.avi")])
-def test_two_videos_with_the_same_id_are_both_named(tmp_path, pair):
+@pytest.mark.parametrize(
+    "pair, id_from, advice",
+    [
+        (("a/x.mp4", "b/x.mp4"), "stem", "rename one, or add --ids=path to all commands"),
+        (("x.mp4", "x.avi"), "stem", "rename or remove one"),  # --ids=path would give both the same id again
+        (("a/x.mp4", "a/x.avi"), "path", "rename or remove one"),
+        (("a/x.mp4", "a__x.mp4"), "path", "rename or remove one"),
+    ],
+)
+def test_two_videos_with_the_same_id_are_both_named(tmp_path, pair, id_from, advice):
     for name in pair:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
-    with pytest.raises(ValueError, match="same id 'x'") as caught:
-        find_videos(tmp_path)
+    with pytest.raises(BadInputError, match=f"same id '(a__)?x'; {advice}$") as caught:
+        find_videos(tmp_path, id_from=id_from)
     assert all(str(tmp_path / name) in str(caught.value) for name in pair)

@@ -2,58 +2,105 @@
 
 import functools
 import itertools
+import re
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from twostream.annotations.class_names import NEAR_DUPLICATE, normalised_name, suggest_class
+from twostream.annotations.class_names import ALPHABETICAL, NEAR_DUPLICATE, ClassOrder, normalised_name, suggest_class
 from twostream.annotations.json_file import FILE_NAME
-from twostream.annotations.lists import Listed, location
+from twostream.annotations.lines import location
+from twostream.annotations.lists import Listed
+from twostream.annotations.splits import VAL_FRACTION, choose_val
 from twostream.annotations.videos import SPLITS, Annotations, Video, make_annotations
+from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.frames.stores import image_stores
 
 SHOWN = 20
 """lines printed for each kind of fault"""
+MAX_NUMBERED = 100_000
+"""classes that have numbers instead of names: a larger number is a mistake"""
+NO_SPLIT = -1
+"""split index of an entry without a split, until `assign_splits`"""
+
+
+class Joined(NamedTuple):
+    """What `build_annotations` returns."""
+
+    annotations: Annotations
+    notes: list[str]
+    """what was decided where the lists do not say it"""
+    warnings: list[str]
+    """what may be wrong"""
 
 
 def build_annotations(
-    listed: Iterable[Listed], root: str | Path, *, classes: tuple[str, ...] = ()
-) -> tuple[Annotations, list[str]]:
-    """Annotations from a list and what is extracted below a data root, and warnings to print.
+    listed: Iterable[Listed],
+    root: str | Path,
+    *,
+    classes: ClassOrder | None = None,
+    are_numbers: bool = False,
+    val_fraction: float | None = None,
+    seed: int = 0,
+    annotate_flags: Sequence[str] = (),
+    progress: Callable[[Iterable[Video], int], Iterable[Video]] = lambda videos, total: videos,
+) -> Joined:
+    """Annotations from a list and what is extracted below a data root.
 
-    All entries of the list have a split. The classes are `classes` in their order, else the labels in alphabetical
-    order. Videos that were not extracted are kept, with 0 frames. An entry is matched with the extracted video of its
-    own id, or of the id of the whole video if no other entry is a part of that one. Raises BadInputError with all wrong
-    labels and ids, one per line with its file and line.
+    The classes are `classes` in their order. Without them, the labels are label indices if `are_numbers` (then a number
+    that no video has is a class too), or names in alphabetical order. Where the list has no val, it is held out of the
+    train videos, or of those without a split: `val_fraction` of the groups of each class (None: `VAL_FRACTION`).
+    Videos that were not extracted are kept, with 0 frames. An entry is matched with the extracted video of its own id,
+    or of the id of the whole video if no other entry is a part of that one. `progress` may show how many of the videos
+    are done. Raises BadInputError with all wrong labels and ids, one per line with its file and line.
     """
     extracted = {video_id: store for store in reversed(image_stores(root)) for video_id in store.video_ids()}
     table = ListedTable(listed, extracted)
-    faults = [*table.label_faults(classes), *table.repeated()]
+    notes = [*table.assign_splits(val_fraction, seed)]
+    faults = [*table.label_faults(classes.names if classes else ()), *table.repeated()]
     if faults:
         raise BadInputError(
             faults[0]
             if len(faults) == 1
             else "\n  ".join(["fix these faults of the lists; nothing was written:", *faults])
         )
-    names = classes or _class_order(name for name in table.label_names if name is not None)
-    if not names:
+    order = classes or _class_order([name for name in table.label_names if name is not None], are_numbers=are_numbers)
+    if not order.names:
         raise BadInputError(f"{table.where(0)}: no entry has a label; add the train list, or --classes FILE")
     videos = (
         Video(video_id, split, label, *(extracted[video_id].facts(video_id) if video_id in extracted else (0,)))
         for video_id, split, label in table.rows(table.order)
     )
-    warnings = [*table.one_sided_classes(), *table.parts_in_several_splits(), *table.unmatched()]
-    return make_annotations(videos, classes=names, path=Path(root, FILE_NAME)), warnings
+    annotations = make_annotations(progress(videos, len(table.ids)), classes=order.names, path=Path(root, FILE_NAME))
+    return Joined(
+        replace(annotations, class_order=order.source, annotate_flags=tuple(annotate_flags)),
+        notes,
+        [
+            *table.classes_without_videos(order.names),
+            *table.one_sided_classes(),
+            *table.parts_in_several_splits(),
+            *table.unmatched(),
+        ],
+    )
 
 
-def _class_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Class numbers in order of number, names in alphabetical order."""
-    names = sorted(names)
-    return tuple(sorted(names, key=int) if all(name.isdecimal() for name in names) else names)
+def _class_order(names: list[str], *, are_numbers: bool) -> ClassOrder:
+    """The order of labels that come without a class list."""
+    are_decimal = all(re.fullmatch(r"\d{1,9}", name) for name in names)
+    if are_numbers and are_decimal and names:
+        num_classes = max(map(int, names)) + 1
+        if num_classes > MAX_NUMBERED:
+            raise BadInputError(
+                f"class number {num_classes - 1}, expected less than {MAX_NUMBERED}: check the lists, or name the "
+                "classes with --classes FILE"
+            )
+        return ClassOrder(tuple(map(str, range(num_classes))), "class numbers of the lists")
+    return ClassOrder(tuple(sorted(sorted(names), key=int) if are_decimal else sorted(names)), ALPHABETICAL)
 
 
 class ListedTable:
@@ -66,18 +113,20 @@ class ListedTable:
         self.label_names: dict[str | None, int] = {}
         self.paths: dict[str, int] = {}
         # Ids of whole videos are only compared, so a hash of 64 bits is enough.
-        split, label, path, line, source = (array(kind) for kind in "biiiq")
+        split, label, path, line, source, group = (array(kind) for kind in "biiiqq")
         whole: dict[int, str] = {}  # row -> id of the whole video, where that is extracted and the part is not
         for row, entry in enumerate(listed):
             self.ids.append(entry.ids[0])
-            split.append(SPLITS.index(entry.split))
+            split.append(NO_SPLIT if entry.split is None else SPLITS.index(entry.split))
             label.append(self.label_names.setdefault(entry.label, len(self.label_names)))
             path.append(self.paths.setdefault(entry.path, len(self.paths)))
             line.append(entry.line)
             source.append(hash(entry.ids[-1]))
+            group.append(hash(f"/{entry.group}" if entry.group else entry.ids[-1]))  # no id has a slash
             if entry.ids[0] not in extracted and entry.ids[-1] in extracted:
                 whole[row] = entry.ids[-1]
-        self.split, self.label, self.path, self.line, self.source = map(np.asarray, (split, label, path, line, source))
+        self.split, self.label, self.path, self.line = map(np.asarray, (split, label, path, line))
+        self.source, self.group = map(np.asarray, (source, group))
         self.ambiguous: list[int] = []
         """rows that are parts of one extracted video, which therefore is none of them"""
         if whole:
@@ -106,6 +155,40 @@ class ListedTable:
     def where(self, row: int) -> str:
         """File and line of an entry, for messages."""
         return location(list(self.paths)[self.path[row]], int(self.line[row]))
+
+    def assign_splits(self, val_fraction: float | None, seed: int) -> Iterator[str]:
+        """Give every entry a split, and hold val out where the lists have none; yield a sentence about it.
+
+        Entries without a split may stand beside test entries. Raises BadInputError where they stand beside others.
+        """
+        has_none, is_train, is_val = (self.split == code for code in (NO_SPLIT, 0, 1))
+        if has_none.any() and (is_train | is_val).any():
+            where, other = (self.where(int(np.argmax(rows))) for rows in (has_none, is_train | is_val))
+            raise BadInputError(f"{where}: no split, but {other} has one; give a split to all or none")
+        self.split[has_none] = 0
+        candidates = np.flatnonzero(has_none | is_train)
+        if is_val.any() or not len(candidates):
+            if val_fraction is not None:
+                yield "the lists have val videos or no train videos, so --val_fraction is not used"
+            return
+        fraction = VAL_FRACTION if val_fraction is None else val_fraction
+        names = [name or "" for name in self.label_names]
+        videos = [
+            (self.ids[row], names[label], group)
+            for row, label, group in zip(
+                candidates.tolist(), self.label[candidates].tolist(), self.group[candidates].tolist(), strict=True
+            )
+        ]
+        chosen = choose_val(videos, fraction=fraction, seed=seed)
+        held_out = candidates[np.isin(self.group[candidates], np.array(list(chosen), np.int64))]
+        self.split[held_out] = 1
+        num_groups = len({group for _, _, group in videos})
+        kept_together = f" in {len(chosen)} of {num_groups} groups" if num_groups < len(videos) else ""
+        yield (
+            f"no {'splits' if has_none.any() else 'val'} in the lists: {len(held_out)} of "
+            f"{len(candidates)} train videos{kept_together} are held out as val "
+            f"(--val_fraction={fraction:g} --seed={seed})"
+        )
 
     def label_faults(self, classes: tuple[str, ...]) -> Iterator[str]:
         """Entries without a label, labels that are not in the class list, and labels that are nearly the same."""
@@ -154,7 +237,7 @@ class ListedTable:
     def label_text(self, name: str) -> str:
         """A label with its first place and its number of videos, for messages."""
         count = self.label_counts[self.label_names[name]].sum()
-        return f"{self.where(self.label_rows[name])}: label {name!r} ({count} videos)"
+        return f"{self.where(self.label_rows[name])}: label {name!r} ({counted(int(count), 'video')})"
 
     def repeated(self) -> Iterator[str]:
         """Entries with the id of an earlier entry."""
@@ -168,6 +251,14 @@ class ListedTable:
 
         yield from _first(pairs, text)
 
+    def classes_without_videos(self, classes: Sequence[str]) -> Iterator[str]:
+        """Warnings about classes that no entry has, and about a single class."""
+        if len(classes) == 1:
+            yield f"{classes[0]!r} is the only class: every prediction will be right"
+        if names := [name for name in classes if name not in self.label_rows]:
+            texts = _first(names, repr, shown=5)
+            yield f"{len(names)} of {len(classes)} classes without videos in the lists: {', '.join(texts)}"
+
     def one_sided_classes(self) -> Iterator[str]:
         """Warnings about classes that are only in the train split, or not in it."""
         train, held_out = self.label_counts[:, 0], self.label_counts[:, 1:].sum(1)
@@ -177,7 +268,9 @@ class ListedTable:
         for counts, where in ((train, "no train videos"), (held_out, "train videos only")):
             names = [name for name in sorted(labels) if counts[self.label_names[name]] == 0]
             if names:
-                yield "\n  ".join([f"{len(names)} classes have {where}:", *_first(names, self.label_text)])
+                yield "\n  ".join(
+                    [f"{counted(len(names), 'class has', 'classes have')} {where}:", *_first(names, self.label_text)]
+                )
 
     def parts_in_several_splits(self) -> Iterator[str]:
         """Warning about parts of one video in several splits, which make results look better than they are."""
@@ -194,7 +287,10 @@ class ListedTable:
                 return " and ".join(ids)
 
             count = len(np.unique(sources[indices]))
-            title = f"{count} videos have parts in more than one split, which is harmless only if the parts show different scenes:"
+            title = (
+                f"{counted(count, 'video has', 'videos have')} parts in more than one split, which is harmless only if the "
+                "parts show different scenes:"
+            )
             yield "\n  ".join([title, *_first(pairs, text, shown=5)])
 
     def unmatched(self) -> Iterator[str]:
@@ -202,17 +298,41 @@ class ListedTable:
         if self.ambiguous:
             yield "\n  ".join(
                 [
-                    f"{len(self.ambiguous)} entries are parts of videos that were extracted whole; "
+                    f"{counted(len(self.ambiguous), 'entry is part of a video that was', 'entries are parts of videos that were')} extracted whole; "
                     "extract these with --trim, or name their files <id>_<start>_<end>:",
                     *_first(self.ambiguous, lambda row: f"{self.where(row)}: {self.ids[row]!r}"),
                 ]
             )
-        if self.ids and not any(video_id in self.extracted for video_id in self.ids):
+        near = self.other_spellings()
+        if near:
+            yield "\n  ".join(
+                [
+                    f"{counted(len(near), 'listed video is', 'listed videos are')} extracted under an id of another spelling; change the list, or rename "
+                    "the videos and extract them again:",
+                    *_first(
+                        near, lambda pair: f"{self.where(pair[0])}: {self.ids[pair[0]]!r}, extracted as {pair[1]!r}"
+                    ),
+                ]
+            )
+        elif self.ids and not any(video_id in self.extracted for video_id in self.ids):
             extracted = next((repr(video_id) for video_id in self.extracted), "nothing")
             yield (
                 f"no listed video is extracted: the list has {self.ids[0]!r}, extracted is {extracted}; "
                 "compare the ids (--ids), or run twostream extract"
             )
+
+    def other_spellings(self) -> list[tuple[int, str]]:
+        """Rows that are not extracted, each with an extracted id that differs only in case or in "v_" before it."""
+        unlisted = {_plain_id(video_id): video_id for video_id in set(self.extracted).difference(self.ids)}
+        if not unlisted:
+            return []
+        missing = ((row, video_id) for row, video_id in enumerate(self.ids) if video_id not in self.extracted)
+        return [(row, unlisted[_plain_id(video_id)]) for row, video_id in missing if _plain_id(video_id) in unlisted]
+
+
+def _plain_id(video_id: str) -> str:
+    """Equal for `v_Id`, as ActivityNet and UCF101 name their files, `id` and `Id`."""
+    return video_id.casefold().removeprefix("v_")
 
 
 def _first(items: Sequence[Any] | np.ndarray, text: Callable[[Any], str], *, shown: int = SHOWN) -> Iterator[str]:

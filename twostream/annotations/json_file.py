@@ -4,9 +4,11 @@ import codecs
 import json
 import reprlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from twostream.annotations.lines import location
 from twostream.annotations.videos import SPLIT_NAMES, Annotations, Video, collect, make_annotations
 from twostream.errors import BadInputError
 from twostream.files import DECODER, read_json, write_file
@@ -18,7 +20,6 @@ FILE_NAME = "annotations.json"
 JSON_SPACE = b" \t\r\n"
 FIRST_LINE = b'{"version": 1,'
 VIDEOS_LINE = b'"videos": {'
-FIRST_VIDEO = 4  # line number of the first video
 
 
 def write_annotations(path: str | Path, annotations: Annotations) -> None:
@@ -31,7 +32,12 @@ def write_annotations(path: str | Path, annotations: Annotations) -> None:
 
 def _texts(annotations: Annotations) -> Iterator[str]:
     """The text of the file in pieces, all ASCII; `_read_lines` relies on this layout."""
-    yield f'{{"version": 1,\n "classes": {json.dumps(list(annotations.classes))},\n "videos": {{\n'
+    yield f'{{"version": 1,\n "classes": {json.dumps(list(annotations.classes))},\n'
+    if annotations.class_order:
+        yield f' "class_order": {json.dumps(annotations.class_order)},\n'
+    if annotations.annotate_flags:
+        yield f' "annotate_flags": {json.dumps(list(annotations.annotate_flags))},\n'
+    yield ' "videos": {\n'
     # Encoding a whole dict for each video would take twice as long.
     labels = {label: json.dumps(label) for label in (*annotations.classes, None)}
     separator = ""
@@ -81,33 +87,39 @@ def _read_lines(path: Path) -> Annotations | None:
     """
     try:
         with open(path, "rb") as file:
-            first, second, third = (file.readline().strip(JSON_SPACE) for _ in range(3))
-            if first.removeprefix(codecs.BOM_UTF8) != FIRST_LINE or third != VIDEOS_LINE or second[-1:] != b",":
+            if file.readline().strip(JSON_SPACE).removeprefix(codecs.BOM_UTF8) != FIRST_LINE:
                 return None
-            name, classes = _member(second[:-1])
-            if name != "classes":
+            header: dict[str, Any] = {}
+            while (line := file.readline().strip(JSON_SPACE)) != VIDEOS_LINE:
+                name, value = _member(line.removesuffix(b","))
+                if not line.endswith(b",") or name in ("version", "videos", *header):
+                    return None
+                header[name] = value
+            if "classes" not in header:
                 return None
-            videos = _videos_of_lines(path, file)
-            return collect(videos, _class_list(path, classes), path, lambda position: _line(path, position))
+            first_video = len(header) + 3  # its line
+            annotations = collect(
+                _videos_of_lines(path, file, first_video),
+                _class_list(path, header["classes"]),
+                path,
+                lambda position: location(path, first_video + position),
+            )
+            return _with_origin(annotations, header)
     except (ValueError, RecursionError):  # invalid JSON: the whole-file parser reports what is wrong, and where
         return None
 
 
-def _videos_of_lines(path: Path, file: BinaryIO) -> Iterator[Video]:
+def _videos_of_lines(path: Path, file: BinaryIO, first_line: int) -> Iterator[Video]:
     """The videos, one per line, and then the end of the file; ValueError where the layout is another."""
     expects_more, text = True, b""
-    for position, line in enumerate(file):
+    for number, line in enumerate(file, start=first_line):
         text = line.strip(JSON_SPACE)
         if not expects_more:
             break
         expects_more = text.endswith(b",")
-        yield _video(*_member(text.removesuffix(b",")), _line(path, position))
+        yield _video(*_member(text.removesuffix(b",")), location(path, number))
     if expects_more or text != b"}" or file.read().strip(JSON_SPACE) != b"}":
         raise ValueError("the videos and the file are not closed")
-
-
-def _line(path: Path, position: int) -> str:
-    return f"{path}, line {FIRST_VIDEO + position}"
 
 
 def _member(line: bytes) -> tuple[str, Any]:
@@ -134,11 +146,24 @@ def _from_content(path: Path, content: dict[str, Any]) -> Annotations:
     videos = content.get("videos")
     if not isinstance(videos, dict):
         raise BadInputError(f'{path}: "videos" is a {type(videos).__name__}, expected a JSON object with ids as names')
-    return make_annotations(
+    annotations = make_annotations(
         (_video(video_id, entry, str(path)) for video_id, entry in videos.items()),
         classes=_class_list(path, content.get("classes")),
         path=path,
     )
+    return _with_origin(annotations, content)
+
+
+def _with_origin(annotations: Annotations, content: dict[str, Any]) -> Annotations:
+    """With what the file says about how it was made; BadInputError where that has another type."""
+    try:
+        return replace(
+            annotations,
+            class_order=_text(content.get("class_order", "")),
+            annotate_flags=tuple(map(_text, _list(content.get("annotate_flags", [])))),
+        )
+    except TypeError as error:
+        raise BadInputError(f"{annotations.path}: {error}; run twostream annotate again") from None
 
 
 def _class_list(path: Path, names: object) -> list[str]:
@@ -150,6 +175,8 @@ def _class_list(path: Path, names: object) -> list[str]:
 def _video(video_id: str, entry: Any, where: str) -> Video:
     """The video of one member of "videos"; BadInputError naming file and line where it is none."""
     try:
+        if not isinstance(entry, dict):
+            raise TypeError(f"{reprlib.repr(entry)} is not a JSON object")
         return Video(
             check_video_id(video_id),
             _text(entry["split"]),
@@ -161,14 +188,23 @@ def _video(video_id: str, entry: Any, where: str) -> Video:
     except BadInputError as error:
         raise BadInputError(f"{where}: {error}") from None
     except MALFORMED as error:
-        raise BadInputError(
-            f"{where}: video {video_id!r}: {type(error).__name__} {error}; run twostream annotate again"
-        ) from None
+        raise BadInputError(f"{where}: video {video_id!r}: {_problem(error)}; run twostream annotate again") from None
+
+
+def _problem(error: Exception) -> str:
+    """An error of MALFORMED, for people."""
+    return f"no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _text(value: Any) -> str:
     if type(value) is not str:
         raise TypeError(f"{reprlib.repr(value)} is not text")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if type(value) is not list:
+        raise TypeError(f"{reprlib.repr(value)} is not a list")
     return value
 
 
@@ -193,6 +229,8 @@ def _from_2d_kinectics(path: Path, content: dict[str, Any]) -> Annotations:
             raise ValueError("class numbers have gaps")
         videos = []
         for video_id, entry in content["database"].items():
+            if not isinstance(entry, dict) or _text(entry["subset"]) not in SPLIT_NAMES:
+                raise ValueError(f"video {video_id!r} is {reprlib.repr(entry)}, without a split")
             split = SPLIT_NAMES[entry["subset"]]
             num_frames = _whole_number(entry.get("numf", 0)) if entry.get("isthere", "numf" in entry) else 0
             label = _text(entry["label"]) if split != "test" or entry.get("label") in numbers else None
@@ -200,5 +238,5 @@ def _from_2d_kinectics(path: Path, content: dict[str, Any]) -> Annotations:
     except BadInputError as error:
         raise BadInputError(f"{path}: {error}") from None
     except MALFORMED as error:
-        raise BadInputError(f"{path}: {type(error).__name__} {error}; expected annotations of 2D-kinectics") from None
+        raise BadInputError(f"{path}: {_problem(error)}; expected annotations of 2D-kinectics") from None
     return make_annotations(videos, classes=classes, path=path)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from twostream.annotations.lists import parse_classes
+from twostream.annotations.class_names import parse_classes
 from twostream.annotations.videos import Annotations, Video
 from twostream.errors import BadInputError
 from twostream.files import write_text

@@ -7,17 +7,26 @@ the first line that it cannot read. Wrong labels and ids can only be found in th
 import csv
 import math
 import re
+import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from twostream.annotations.class_names import normalised_name, suggest_class
+from twostream.annotations.class_names import (
+    ClassOrder,
+    class_difference,
+    numbered_classes,
+    read_classes,
+    suggest_class,
+)
+from twostream.annotations.folders import ClassFolders
+from twostream.annotations.lines import filled_lines, location, read_lines
 from twostream.annotations.videos import SPLIT_NAMES, SPLITS
 from twostream.errors import BadInputError
-from twostream.files import read_json
-from twostream.video.ids import check_video_id, find_videos, video_id_of
+from twostream.files import read_cell, read_json
+from twostream.video.ids import VIDEO_SUFFIXES, check_video_id, find_videos, video_id_of
 
 
 class Listed(NamedTuple):
@@ -44,6 +53,35 @@ class Listed(NamedTuple):
         return location(self.path, self.line)
 
 
+def read_class_order(kind: str, paths: Iterable[Path]) -> ClassOrder | None:
+    """The order of the classes that lists of one kind bring; None where they bring none.
+
+    UCF101 has it in classInd.txt, HMDB51 (as TSN distributes its lists) in class_list.txt, 2D-kinectics in its JSON.
+    Raises BadInputError where several lists differ.
+    """
+    found: ClassOrder | None = None
+    for path in paths:
+        order = CLASS_ORDERS[kind](path) if kind in CLASS_ORDERS else None
+        if order and found and order.names != found.names:
+            raise BadInputError(
+                f"{path}: {class_difference(order.names, found.names)} from the list before; give one order with --classes FILE"
+            )
+        found = found or order
+    return found
+
+
+def _order_of_file(name: str) -> Callable[[Path], ClassOrder | None]:
+    def read(folder: Path) -> ClassOrder | None:
+        path = folder / name
+        return ClassOrder(read_classes(path), name) if path.is_file() else None
+
+    return read
+
+
+def _order_of_2d_kinectics(path: Path) -> ClassOrder:
+    return ClassOrder(numbered_classes(_json(path).get("classes"), path), path.name)
+
+
 def segment_id(source: str, start_seconds: float, end_seconds: float) -> str:
     """Id of a part of a video: `<source>_000012_000022`, as Kinetics crawlers name their files.
 
@@ -54,22 +92,18 @@ def segment_id(source: str, start_seconds: float, end_seconds: float) -> str:
     return f"{source}_{start_seconds:010.3f}_{end_seconds:010.3f}"
 
 
-def read_folder(folder: Path, *, id_from: str = "stem", **_unused: object) -> Iterator[Listed]:
-    """Class folders with videos in them, with or without train/val/test folders above."""
+def read_folder(
+    folder: Path, *, id_from: str = "stem", classes: tuple[str, ...] = (), **_unused: object
+) -> Iterator[Listed]:
+    """Class folders with videos in them, with or without folders of splits above; see folders.py."""
     if not folder.is_dir():
         raise BadInputError(f"{folder} is not a folder, expected one with a folder of videos for each class")
-    try:
-        videos, _ = find_videos(folder, id_from=id_from)
-    except ValueError as error:
-        raise BadInputError(f"{error}: rename one, or add --ids=path (here and to twostream extract)") from None
-    tops = {path.relative_to(folder).parts[0] for path in videos.values()}
-    has_splits = bool(tops) and all(top.lower() in SPLIT_NAMES for top in tops)
+    videos, _ = find_videos(folder, id_from=id_from)
+    above = {video_id: path.relative_to(folder).parts[:-1] for video_id, path in videos.items()}
+    tree = ClassFolders(folder, above.values(), classes=classes)
     for video_id, path in videos.items():
-        parts = path.relative_to(folder).parts
-        split = SPLIT_NAMES[parts[0].lower()] if has_splits else None
-        if len(parts) < 2 + has_splits:
-            raise BadInputError(f"{path} is not in a class folder, expected {folder}/<class>/<video>")
-        yield Listed((_checked_id(video_id, str(path)),), parts[has_splits], split, str(path))
+        split, label = tree.split_and_label(above[video_id], path.name)
+        yield Listed((_checked_id(video_id, str(path)),), label, split, str(path))
 
 
 def read_csv(path: Path, *, id_from: str = "stem", group_by: str = "", **_unused: object) -> Iterator[Listed]:
@@ -77,8 +111,16 @@ def read_csv(path: Path, *, id_from: str = "stem", group_by: str = "", **_unused
     columns = ("video", "label", "split", group_by or "group")
     required = ("video", "label", *([group_by] if group_by else []))
     for line, (video, label, split, group) in _csv_rows(path, columns, required=required):
-        video_id = _checked_id(video_id_of(Path(video), id_from=id_from), path, line)
-        yield Listed((video_id,), label or None, _split(split, path, line) if split else None, str(path), line, group)
+        # An id that begins like a formula is damaged, unless it is written as text, as twostream eval writes it.
+        video_id = read_cell(_checked_id(video_id_of(Path(video), id_from=id_from), path, line))
+        yield Listed(
+            (video_id,),
+            read_cell(label) or None,
+            _split(split, path, line) if split else None,
+            str(path),
+            line,
+            read_cell(group),
+        )
 
 
 def read_kinetics_csv(path: Path, **_unused: object) -> Iterator[Listed]:
@@ -93,82 +135,120 @@ def read_kinetics_csv(path: Path, **_unused: object) -> Iterator[Listed]:
         yield Listed(ids, label or None, _split(split, path, line), name, line, "", segment)
 
 
-def read_ucf101(folder: Path, *, id_from: str = "stem", split_number: int = 1, **_unused: object) -> Iterator[Listed]:
+def read_ucf101(
+    folder: Path, *, id_from: str = "stem", split_number: int = 1, test_split: str = "val", **_unused: object
+) -> Iterator[Listed]:
     """Folder with classInd.txt, trainlist0N.txt and testlist0N.txt; the label is the folder in each path.
 
-    The test lists become "val": it is usual to train on the train list, and to validate and report on the test list.
+    The clips of a group (`_g08_` in their names) were cut from one video. The test lists become `test_split`: it is
+    usual to train on the train list, and to validate and report on the test list.
     """
     classes = read_classes(folder / "classInd.txt")
-    for name, split in (("trainlist", "train"), ("testlist", "val")):
+    for name, split in (("trainlist", "train"), ("testlist", test_split)):
         path = folder / f"{name}{split_number:02d}.txt"
-        for line, text in _text_lines(path):
-            match = re.fullmatch(r"(.+?)(?:\s+(\d{1,9}))?", text)
-            assert match, "a line that is not blank"
-            video, number = match.groups()
+        for line, text in filled_lines(path):
+            video, numbers = _video_and_rest(text)
+            if len(numbers) > 1 or not all(re.fullmatch(r"\d{1,9}", number) for number in numbers):
+                raise BadInputError(f"{location(path, line)}: {text!r}, expected a video and perhaps one class number")
             label = Path(video).parent.name
             if label not in classes:
                 raise BadInputError(
                     f"{location(path, line)}: class {label!r} is not in classInd.txt{suggest_class(label, classes)}"
                 )
-            if number and int(number) != classes.index(label) + 1:
+            if numbers and int(numbers[0]) != classes.index(label) + 1:
                 raise BadInputError(
-                    f"{location(path, line)}: class number {number}, expected {classes.index(label) + 1}, "
+                    f"{location(path, line)}: class number {numbers[0]}, expected {classes.index(label) + 1}, "
                     f"which is {label!r} in classInd.txt"
                 )
-            yield Listed(
-                (_checked_id(video_id_of(Path(video), id_from=id_from), path, line),), label, split, str(path), line
-            )
+            video_id = _checked_id(video_id_of(Path(video), id_from=id_from), path, line)
+            group = re.search(r"_g\d+(?=_c\d+$)", video_id)
+            yield Listed((video_id,), label, split, str(path), line, f"{label}{group[0]}" if group else "")
 
 
-def read_hmdb51(folder: Path, *, id_from: str = "stem", split_number: int = 1, **_unused: object) -> Iterator[Listed]:
-    """Folder with <class>_test_splitN.txt, lines `file 0|1|2`: 0 is unused, 1 is "train", 2 (the test set) is "val"."""
+def read_hmdb51(
+    folder: Path, *, id_from: str = "stem", split_number: int = 1, test_split: str = "val", **_unused: object
+) -> Iterator[Listed]:
+    """Folder with <class>_test_splitN.txt, lines `file 0|1|2`: 0 is unused, 1 is "train", 2 (the test set) is `test_split`.
+
+    The group of a clip is the video that it was cut from: what its name has before the class.
+    """
     suffix = f"_test_split{split_number}.txt"
     paths = sorted(folder.glob(f"*{suffix}"))
     if not paths:
         raise BadInputError(f"{folder} has no *{suffix}, expected the folder of HMDB51's split files")
     for path in paths:
         label = path.name.removesuffix(suffix)
-        for line, text in _text_lines(path):
-            video, *mark = text.rsplit(None, 1)
+        for line, text in filled_lines(path):
+            video, mark = _video_and_rest(text)
             if mark not in (["0"], ["1"], ["2"]):
                 raise BadInputError(f"{location(path, line)}: {text!r}, expected a file name and 0, 1 or 2")
             if mark != ["0"]:
                 video_id = _checked_id(video_id_of(Path(label, video), id_from=id_from), path, line)
-                yield Listed((video_id,), label, "train" if mark == ["1"] else "val", str(path), line)
+                source = Path(video).name.rpartition(f"_{label}_")[0]
+                yield Listed((video_id,), label, "train" if mark == ["1"] else test_split, str(path), line, source)
 
 
 def read_mmaction2_frames(
     path: Path, *, id_from: str = "stem", classes: tuple[str, ...] = (), **_unused: object
 ) -> Iterator[Listed]:
-    """Raw-frame lists of MMAction2 and TSN: `dir total_frames label`, or `dir start total_frames label`.
+    """Raw-frame lists of MMAction2 and TSN: `dir total_frames label`, or in all lines `dir start total_frames label`.
 
     With a start, the entry's own id is `<dir>_<start>_<end>`, in frames with six digits each.
     """
-    for line, text in _text_lines(path):
-        folder, *numbers = text.rsplit(None, 2)
-        if len(numbers) < 2 or not re.fullmatch(r"\d{1,9}", numbers[0]):
+    num_fields = 0
+    for line, text in filled_lines(path):
+        folder, fields = _path_and_rest(text)
+        if len(fields) not in (2, 3) or not re.fullmatch(r"\d{1,9}", fields[-2]) or not int(fields[-2]):
             raise BadInputError(
-                f"{location(path, line)}: {text!r}, expected a folder, its number of frames and a label"
+                f"{location(path, line)}: {text!r}, expected a folder, its number of frames and one label"
             )
-        folder, *start = folder.rsplit(None, 1) if re.search(r"\s\d{1,9}$", folder) else [folder]
+        if len(fields) != (num_fields := num_fields or len(fields)):
+            raise BadInputError(
+                f"{location(path, line)}: {text!r} has {len(fields)} numbers, the lines before have {num_fields}; expected a "
+                "folder, its number of frames and one label: several labels for a video are not read"
+            )
         source = "__".join(Path(folder).parts) if id_from == "path" else Path(folder).name
         _checked_id(source, path, line)
         ids: tuple[str, ...] = (source,)
-        if start:
-            ids = (f"{source}_{int(start[0]):06d}_{int(start[0]) + int(numbers[0]):06d}", source)
-        yield Listed(ids, _numbered_label(numbers[1], classes, path, line), None, str(path), line)
+        if num_fields == 3:
+            start, count = int(fields[0]), int(fields[1])
+            ids = (f"{source}_{start:06d}_{start + count:06d}", source)
+        yield Listed(ids, _numbered_label(fields[-1], classes, path, line), None, str(path), line)
 
 
 def read_mmaction2_videos(
     path: Path, *, id_from: str = "stem", classes: tuple[str, ...] = (), **_unused: object
 ) -> Iterator[Listed]:
-    """Video lists of MMAction2 and SlowFast: `path label`."""
-    for line, text in _text_lines(path):
-        video, *label = text.rsplit(None, 1)
-        if not label:
-            raise BadInputError(f"{location(path, line)}: {text!r}, expected a video and a label")
+    """Video lists of MMAction2 and SlowFast: `path label`, with blanks or a comma between them."""
+    for line, text in filled_lines(path):
+        video, labels = _video_and_rest(text)
+        if len(labels) != 1:
+            problem = f"{len(labels)} labels, but several for a video are not read" if labels else "no label"
+            raise BadInputError(f"{location(path, line)}: {text!r}: {problem}; expected a video and a label")
         video_id = _checked_id(video_id_of(Path(video), id_from=id_from), path, line)
-        yield Listed((video_id,), _numbered_label(label[0], classes, path, line), None, str(path), line)
+        yield Listed((video_id,), _numbered_label(labels[0], classes, path, line), None, str(path), line)
+
+
+_VIDEO = re.compile(rf"(.*(?:{'|'.join(map(re.escape, sorted(VIDEO_SUFFIXES)))}))(?=[\s,]|$)(.*)", re.IGNORECASE)
+
+
+def _video_and_rest(text: str) -> tuple[str, list[str]]:
+    """The path of the video in a line, and the words behind it.
+
+    The path may have blanks and commas. It ends with the last suffix of a video, or else where `_path_and_rest` says.
+    """
+    if match := _VIDEO.fullmatch(text):
+        return match[1], re.findall(r"[^\s,]+", match[2])
+    return _path_and_rest(text, r"[^\s,]+")
+
+
+def _path_and_rest(text: str, word: str = r"\S+") -> tuple[str, list[str]]:
+    """The path in a line, and the words behind it: the last one, and the numbers before that one."""
+    words = list(re.finditer(word, text))
+    first = len(words) - 1
+    while first > 1 and re.fullmatch(r"\d{1,9}", words[first - 1][0]):
+        first -= 1
+    return (text[: words[first - 1].end()], [match[0] for match in words[first:]]) if first > 0 else (text, [])
 
 
 def read_activitynet(path: Path, **_unused: object) -> Iterator[Listed]:
@@ -178,9 +258,14 @@ def read_activitynet(path: Path, **_unused: object) -> Iterator[Listed]:
     others.
     """
     content = _json(path)
+    if "results" in content and "database" not in content:
+        raise BadInputError(
+            f'{path}: predictions (it has "results"), expected a list with labels; twostream eval --scores reads predictions'
+        )
     for video_id, video in _entries(path, content.get("database", content)):
         _checked_id(video_id, path)
-        with _structure(f"{path}, video {video_id!r}") as where:
+        where = f"{path}, video {video_id!r}"
+        with _structure(where, video, '{"subset": ..., "annotations": [{"label": ..., "segment": [start, end]}]}'):
             split = _split(video["subset"], where)
             annotations = video.get("annotations") or []
             # A label may be listed twice for the same segment.
@@ -203,12 +288,20 @@ def read_2d_kinectics(path: Path, **_unused: object) -> Iterator[Listed]:
         raise BadInputError(f'{path}: no "classes", expected annotations of 2D-kinectics')
     for video_id, video in _entries(path, content.get("database")):
         _checked_id(video_id, path)
-        with _structure(f"{path}, video {video_id!r}") as where:
+        where = f"{path}, video {video_id!r}"
+        with _structure(where, video, '{"subset": ..., "label": ...}'):
             split, label = _split(video["subset"], where), _label(video.get("label"))
             if label not in classes and split != "test":
                 raise BadInputError(f'{where}: label {label!r} is not among the "classes" of the file')
         yield Listed((video_id,), label if label in classes else None, split, str(path))
 
+
+CLASS_ORDERS: dict[str, Callable[[Path], ClassOrder | None]] = {
+    "ucf101": _order_of_file("classInd.txt"),
+    "hmdb51": _order_of_file("class_list.txt"),
+    "2d-kinectics": _order_of_2d_kinectics,
+}
+"""kinds of lists that bring an order of the classes"""
 
 READERS: dict[str, Callable[..., Iterator[Listed]]] = {
     "folder": read_folder,
@@ -230,90 +323,31 @@ def read_lists(
     id_from: str = "stem",
     group_by: str = "",
     split_number: int = 1,
+    test_split: str = "val",
     classes: tuple[str, ...] = (),
 ) -> Iterator[Listed]:
     """Entries of several files of one kind, a key of `READERS`.
 
     `files`: the split that all entries of a file are in (None: the list itself says it, or has no splits), and the path.
     `id_from` as in `find_videos`; `group_by` names the CSV column of the groups; `split_number` is the split of UCF101
-    and HMDB51, 1 to 3; `classes` are the names of the class numbers in MMAction2's lists. Raises BadInputError with
-    file and line.
+    and HMDB51, 1 to 3, and `test_split` what their test lists become; `classes` are the names of the class numbers in
+    MMAction2's lists, and of class folders. Raises BadInputError with file and line.
     """
     for split, path in files:
-        entries = READERS[kind](path, id_from=id_from, group_by=group_by, split_number=split_number, classes=classes)
+        entries = READERS[kind](
+            path, id_from=id_from, group_by=group_by, split_number=split_number, test_split=test_split, classes=classes
+        )
         for entry in entries:
             if split and entry.split not in (None, split):
                 raise BadInputError(f"{entry.where}: split {entry.split}, but the list was given as {split}={path}")
             yield entry._replace(split=split) if split else entry
 
 
-def read_classes(path: Path) -> tuple[str, ...]:
-    """Class names, one per line in the order of their numbers; or `number name`, as in UCF101.
-
-    Raises BadInputError with file and line where a name is empty or nearly identical to another.
-    """
-    return parse_classes(list(_lines(path)), path)
-
-
-def parse_classes(lines: Iterable[str], path: Path) -> tuple[str, ...]:
-    """`read_classes` from the lines of a file; `path` is for messages."""
-    names = "\n".join(line.strip() for line in lines).rstrip("\n").split("\n")
-    numbered = [match for name in names if (match := re.fullmatch(r"(\d{1,9})\s+(.+)", name))]
-    if len(numbered) == len(names):
-        first = min(int(numbered[0][1]), 1)
-        if [int(match[1]) for match in numbered] == list(range(first, first + len(names))):
-            names = [match[2] for match in numbered]
-    lines_of: dict[str, int] = {}
-    for line, name in enumerate(names, start=1):
-        if not name:
-            raise BadInputError(f"{location(path, line)}: empty, expected the name of a class")
-        if (earlier := lines_of.setdefault(normalised_name(name), line)) != line:
-            raise BadInputError(
-                f"{location(path, line)}: class {name!a} repeats {names[earlier - 1]!a} of line {earlier}"
-            )
-    return tuple(names)
-
-
-def location(path: str | Path, line: int = 0) -> str:
-    """File and line, for messages; line 0 is the file itself."""
-    return f"{path}, line {line}" if line else str(path)
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """Lines of a UTF-8 text with their line ends, which may be of any system; without the byte order mark."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            for line, text in enumerate(file, start=1):
-                if "\0" in text:
-                    raise BadInputError(f"{location(path, line)}: zero bytes, as in UTF-16; save it as UTF-8 text")
-                yield text
-    except FileNotFoundError:
-        raise BadInputError(f"{path}: no such list") from None
-    except (IsADirectoryError, NotADirectoryError):
-        raise BadInputError(f"{path} is not a file, expected a list") from None
-    except UnicodeDecodeError as error:
-        where = location(path, _undecodable_line(path))
-        raise BadInputError(f"{where}: {error.reason}, expected UTF-8 text; save it as UTF-8") from None
-
-
-def _undecodable_line(path: Path) -> int:
-    """The first line that is not UTF-8; the decoder works in blocks, so its error does not name the line."""
-    with open(path, "rb") as file:
-        return next((line for line, data in enumerate(file, start=1) if "\ufffd" in data.decode(errors="replace")), 0)
-
-
-def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Line numbers and lines that are not blank."""
-    for line, text in enumerate(_lines(path), start=1):
-        if text := text.strip():
-            yield line, text
-
-
 def _csv_rows(
     path: Path, columns: tuple[str, ...], *, required: tuple[str, ...]
 ) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Line numbers and the values of these columns ("" where the file lacks one) of a CSV file with a header."""
-    reader = csv.reader(_lines(path), strict=True)
+    reader = csv.reader(read_lines(path), strict=True)
     try:
         header = next(reader, [])
         if missing := [name for name in required if name not in header]:
@@ -344,13 +378,13 @@ def _entries(path: Path, database: Any) -> Iterable[tuple[str, Any]]:
 
 
 @contextmanager
-def _structure(where: str) -> Iterator[str]:
+def _structure(where: str, found: Any, expected: str) -> Iterator[None]:
     """While an entry of a JSON file is read: an entry of another structure becomes a BadInputError that names it."""
     try:
-        yield where
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError):
         raise BadInputError(
-            f"{where}: {type(error).__name__} {error}; this is not the structure that --format expects"
+            f"{where}: {reprlib.repr(found)}, expected {expected}; check --format and the file"
         ) from None
 
 

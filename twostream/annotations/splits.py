@@ -1,68 +1,41 @@
 """The choice of a validation split."""
 
-import itertools
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable
 
-from twostream.annotations.lists import Listed
-from twostream.errors import BadInputError
+VAL_FRACTION = 0.2
+"""share of the videos that becomes val, unless --val_fraction says otherwise"""
 
 
-def assign_splits(listed: Iterable[Listed], *, val_fraction: float, seed: int) -> Iterable[Listed]:
-    """Give every entry a split: its own, or else "val" for about `val_fraction` of them and "train" for the rest.
+def choose_val(
+    videos: Iterable[tuple[str, str, Hashable]], *, fraction: float = VAL_FRACTION, seed: int = 0
+) -> set[Hashable]:
+    """The groups that become "val", of videos given as (id, label, group); the others become "train".
 
-    Without groups, the fraction applies to each class: at least one of its videos, at most all but one. The videos of
-    a group stay in one split. The result depends only on the ids and the seed, not on the order of the list. Entries
-    that have splits pass through one by one; to choose, all entries are held in memory. Raises BadInputError with file
-    and line where only some entries have a split.
+    The videos of a group stay together; a video that is in no group is its own. Of the groups of each class, about
+    `fraction` are chosen: at least one, and never all of them. The result depends only on the ids, the groups and the
+    seed, not on the order of the videos.
     """
-    listed = iter(listed)
-    for first in listed:
-        if first.split is None:
-            return _chosen_splits([first, *listed], val_fraction, random.Random(seed))
-        return _checked_splits(itertools.chain([first], listed))
-    return []
-
-
-def _checked_splits(listed: Iterable[Listed]) -> Iterator[Listed]:
-    for entry in listed:
-        if entry.split is None:
-            raise BadInputError(f"{entry.where}: no split, but other entries have one; give a split to all or none")
-        yield entry
-
-
-def _chosen_splits(listed: list[Listed], val_fraction: float, shuffler: random.Random) -> list[Listed]:
-    for entry in listed:
-        if entry.split is not None:
-            raise BadInputError(f"{listed[0].where}: no split, but {entry.where} has one; give a split to all or none")
-    grouped = any(entry.group for entry in listed)
-    chosen = (_choose_groups if grouped else _choose_videos)(listed, val_fraction, shuffler)
-    return [entry._replace(split="val" if entry.ids[0] in chosen else "train") for entry in listed]
-
-
-def _choose_videos(listed: list[Listed], fraction: float, shuffler: random.Random) -> set[str]:
-    ids_of = defaultdict(list)
-    for entry in listed:
-        ids_of[entry.label or ""].append(entry.ids[0])
-    chosen: set[str] = set()
-    for _, ids in sorted(ids_of.items()):
-        ids.sort()
-        shuffler.shuffle(ids)
-        count = min(max(round(len(ids) * fraction), 1), len(ids) - 1) if fraction > 0 else 0
-        chosen.update(ids[:count])
-    return chosen
-
-
-def _choose_groups(listed: list[Listed], fraction: float, shuffler: random.Random) -> set[str]:
-    ids_of = defaultdict(list)
-    for entry in listed:
-        ids_of[entry.group].append(entry.ids[0])
-    groups = sorted(ids_of)
-    shuffler.shuffle(groups)
-    chosen: set[str] = set()
-    for group in groups[1:]:  # at least one group is left for training
-        if len(chosen) >= fraction * len(listed):
-            break
-        chosen.update(ids_of[group])
+    first_id: dict[Hashable, str] = {}  # by group; it orders the groups
+    groups_of: defaultdict[str, set[Hashable]] = defaultdict(set)  # by label
+    labels_of: defaultdict[Hashable, set[str]] = defaultdict(set)  # by group
+    for video_id, label, group in videos:
+        first_id[group] = min(video_id, first_id.get(group, video_id))
+        groups_of[label].add(group)
+        labels_of[group].add(label)
+    shuffler = random.Random(seed)
+    num_train = {label: len(groups) for label, groups in groups_of.items()}
+    chosen: set[Hashable] = set()
+    for label in sorted(groups_of):
+        groups = sorted(groups_of[label], key=first_id.__getitem__)
+        shuffler.shuffle(groups)
+        count = min(max(round(len(groups) * fraction), 1), len(groups) - 1) if fraction > 0 else 0
+        for group in groups:
+            if len(groups) - num_train[label] >= count:  # also groups that were chosen for another class
+                break
+            if group not in chosen and all(num_train[name] > 1 for name in labels_of[group]):
+                chosen.add(group)
+                for name in labels_of[group]:
+                    num_train[name] -= 1
     return chosen

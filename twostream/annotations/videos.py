@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shlex
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -170,6 +171,10 @@ class Annotations:
     """any other iterable of `Video` is converted"""
     path: Path | None = None
     """the file that they were read from, for messages"""
+    class_order: str = ""
+    """where the order of the classes is from, for people; "" where the file does not say it"""
+    annotate_flags: tuple[str, ...] = ()
+    """flags of twostream annotate that made the file, less --root; empty where it does not say them"""
 
     def __post_init__(self) -> None:
         if not isinstance(self.videos, VideoTable):
@@ -182,8 +187,34 @@ class Annotations:
         if not videos:
             counts = zip(SPLITS, np.bincount(self.videos.split_index, minlength=len(SPLITS)), strict=True)
             splits = ", ".join(f"{split} {count}" for split, count in counts if count)
-            raise BadInputError(f"{self.path}: no videos in split {name!r}; it has {splits or 'no videos at all'}")
+            raise BadInputError(
+                f"{self.path}: no videos in split {name!r}; it has {splits or 'no videos at all'}{self._remedy(name)}"
+            )
         return videos
+
+    def _remedy(self, split: str) -> str:
+        """End of a message about a split without videos."""
+        if self.path is None:
+            return ""
+        if split == "val" and (self.videos.split_index == SPLITS.index("train")).any():
+            return f"; to hold val out of train: {self.annotate_command('--val_fraction=0.2')}"
+        return f"; add a list of {split} videos to: {self.annotate_command()}"
+
+    def annotate_command(self, *more_flags: str) -> str:
+        """The command that makes the annotations again, with the flags that made them and some more."""
+        if self.path is None:
+            return annotate_command("ROOT", more_flags=more_flags)
+        if self.path.parent.name == "hfiles":  # of 2D-kinectics
+            flags = ("--format=2d-kinectics", f"--list={self.path}")
+            return annotate_command(self.path.parent.parent, flags, more_flags)
+        return annotate_command(self.path.parent, self.annotate_flags, more_flags)
+
+
+def annotate_command(root: str | Path, flags: Sequence[str] = (), more_flags: Sequence[str] = ()) -> str:
+    """The command that makes annotations; FORMAT and LIST stand for flags that are not known."""
+    return shlex.join(
+        ["twostream", "annotate", f"--root={root}", *(flags or ("--format=FORMAT", "--list=LIST")), *more_flags]
+    )
 
 
 def make_annotations(

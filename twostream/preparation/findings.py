@@ -135,11 +135,6 @@ def remove_command(root: str, *input_types: str) -> str:
     return shlex.join(["twostream", "verify", f"--root={root}", f"--input_types={','.join(input_types)}", "--remove"])
 
 
-def annotate_command(root: str) -> str:
-    """The command that makes the annotations again."""
-    return shlex.join(["twostream", "annotate", f"--root={root}", "--videos=VIDEOS"])
-
-
 def delete_command(*paths: str | Path) -> str:
     """The command that deletes files and folders."""
     return shlex.join(["rm", "-r", *map(str, paths)])

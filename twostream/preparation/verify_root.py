@@ -21,8 +21,9 @@ import cv2
 import numpy as np
 
 from twostream.annotations.json_file import FILE_NAME, read_annotations
-from twostream.annotations.videos import Annotations, Video
+from twostream.annotations.videos import SPLITS, Annotations, Video, annotate_command
 from twostream.attempts import UNFINISHED_FILE
+from twostream.counts import counted
 from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.flow.coding import ZERO
 from twostream.frames.store import SETTINGS_NAME, TEMPORARY_PREFIX, FrameStore
@@ -33,7 +34,6 @@ from twostream.preparation.findings import (
     KINDS,
     OTHER_TOOL,
     Finding,
-    annotate_command,
     delete_command,
     remake,
     remove_command,
@@ -141,7 +141,9 @@ class RootCheck:
     def findings(self) -> list[Finding]:
         """All findings, by kind, then by place; call it once, when every report has been added."""
         for input_type, facts in self.facts.items():
-            self.notes.append(f"{input_type}: {len(facts)} videos, {self.num_images[input_type]} images")
+            self.notes.append(
+                f"{input_type}: {counted(len(facts), 'video')}, {counted(self.num_images[input_type], 'image')}"
+            )
             if input_type in self.levels:
                 self._check_flow(input_type)
         self._check_streams()
@@ -234,7 +236,8 @@ class RootCheck:
                     self._compare(video_id, (present[0], reference), (input_type, facts))
         if num_shorter:
             self.notes.append(
-                f"{num_shorter} videos have one fewer flow image than frames, as in trees of 2D-kinectics, which is fine"
+                f"{counted(num_shorter, 'video has', 'videos have')} one fewer flow image than frames, as in trees of "
+                "2D-kinectics, which is fine"
             )
 
     def _compare(self, video_id: str, reference: tuple[str, Facts], compared: tuple[str, Facts]) -> None:
@@ -311,9 +314,9 @@ class RootCheck:
                 num_not_extracted += 1
         for video_id in sorted(self._all_video_ids() - set(annotations.videos.ids)):
             where, expected = f"video {video_id}", f"a line in {annotations.path}, or no images"
-            self._find("not listed", where, "extracted, not listed", expected, annotate_command(self.root))
+            self._find("not listed", where, "extracted, not listed", expected, annotations.annotate_command())
         if num_not_extracted:
-            self.notes.append(f"{num_not_extracted} videos are listed as not extracted")
+            self.notes.append(f"{counted(num_not_extracted, 'video is', 'videos are')} listed as not extracted")
         self._check_classes(annotations)
 
     def _check_frame_count(self, annotations: Annotations, video: Video, input_type: str) -> None:
@@ -328,19 +331,33 @@ class RootCheck:
         self._find(
             "frame count", f"{annotations.path}, video {video.id}", count_text(listed.num_frames, listed.stored_step),
             f"{count_text(facts.num_frames, facts.stored_step)}, as in {input_type}-images",
-            annotate_command(self.root), video_id=video.id,
+            annotations.annotate_command(), video_id=video.id,
         )  # fmt: skip
 
     def _check_classes(self, annotations: Annotations) -> None:
-        labels_of: dict[str, set[str | None]] = {"train": set(), "val": set()}
-        for video in annotations.videos:
-            if video.num_frames and video.split in labels_of:
-                labels_of[video.split].add(video.label)
-        for split, labels in labels_of.items():
+        """Train and val must have videos of each class, unless there are no train videos: the root is for scoring."""
+        listed = {split: self._labels(annotations, split, min_frames=0) for split in ("train", "val")}
+        if not listed["train"]:
+            self.notes.append(f"{annotations.path} lists no train videos: this root can be scored, but not trained on")
+            return
+        for split, of_list in listed.items():
+            labels = self._labels(annotations, split, min_frames=1)
             found, expected = f"no videos with frames in split {split}", "some in the list, and extracted"
-            places = [f"{annotations.path}, class {name!r}" for name in annotations.classes if name not in labels]
-            for where in places if labels else [str(annotations.path)]:
-                self._find("class without videos", where, found, expected, annotate_command(self.root))
+            more_flags = () if of_list else ("--val_fraction=0.2",)
+            faults = {
+                f"{annotations.path}, class {name!r}": name in of_list
+                for name in annotations.classes
+                if name not in labels
+            }
+            for where, is_listed in (faults if labels else {str(annotations.path): bool(of_list)}).items():
+                fix = [*(self._remake_all() if is_listed else []), annotations.annotate_command(*more_flags)]
+                self._find("class without videos", where, found, expected, *fix)
+
+    @staticmethod
+    def _labels(annotations: Annotations, split: str, *, min_frames: int) -> set[str | None]:
+        videos = annotations.videos
+        rows = (videos.split_index == SPLITS.index(split)) & (videos.num_frames >= min_frames)
+        return {(*annotations.classes, None)[index] for index in np.unique(videos.label_index[rows]).tolist()}
 
 
 def _recorded_settings(store: FrameStore) -> Iterator[dict[str, Any]]:

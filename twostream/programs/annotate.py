@@ -1,6 +1,6 @@
 """A data set's own list and what was extracted -> <root>/annotations.json.
 
-  --format folder            --videos DIR: class folders of videos, with or without train/val folders above them
+  --format folder            --videos DIR: class folders of videos, with or without train/val/test folders above them
   --format csv               columns video,label[,split][,group]
   --format kinetics_csv      label,youtube_id,time_start,time_end,split[,is_cc] of Kinetics-400, 600, 700
   --format ucf101            folder with classInd.txt, trainlist0N.txt and testlist0N.txt; --split N
@@ -10,9 +10,15 @@
   --format activitynet       JSON of ActivityNet, or of a Kinetics release
   --format 2d-kinectics      hfiles/finalannots.json, to make annotations.json for such a tree
 
-If a list has no splits, name them on the command line: --list train=FILE val=FILE. Otherwise --val_fraction of each
-class becomes "val", or of the groups in column "group" (--group_by names another column), which are never split. The
-test lists of UCF101 and HMDB51 become "val", the split on which twostream train and twostream test report.
+If a list has no splits, name them on the command line: --list train=FILE val=FILE. Where the lists have no val,
+--val_fraction of the groups of each class is held out of train and becomes "val"; test videos stay "test". A group is
+what column "group" says (--group_by names another column), the video that clips were cut from (Kinetics, ActivityNet,
+and by their names UCF101 and HMDB51), or else one video. The test lists of UCF101 and HMDB51 become "val", the split on
+which twostream train and twostream test report; with --val_fraction they become "test".
+
+The order of the classes is that of --classes, of the list (classInd.txt of UCF101, class_list.txt of HMDB51, the numbers of
+2D-kinectics and MMAction2), or else alphabetical. annotations.json says which ("class_order"), and with which flags it
+was made ("annotate_flags").
 
 A part of a video (Kinetics, ActivityNet) is matched with the extracted video <id>_<start>_<end>, in seconds with six
 digits each (with milliseconds where they are not whole), or with <id> if no other row has that id.
@@ -24,17 +30,25 @@ Exit codes: 0 done, also with warnings; 2 wrong command line; 3 a list or the da
 
 import argparse
 import itertools
+import os
+import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from twostream.annotations.class_names import ClassOrder, read_classes
 from twostream.annotations.join import build_annotations
 from twostream.annotations.json_file import FILE_NAME, read_annotations, write_annotations
 from twostream.annotations.list_writers import WRITERS, write_lists
-from twostream.annotations.lists import READERS, read_classes, read_lists
-from twostream.annotations.splits import assign_splits
+from twostream.annotations.lists import READERS, read_class_order, read_lists
+from twostream.annotations.splits import VAL_FRACTION
 from twostream.annotations.videos import SPLITS, Annotations
+from twostream.counts import counted
 from twostream.errors import BadInputError
+from twostream.frames.store import FrameStore
+from twostream.frames.stores import image_stores
+from twostream.preparation.findings import OTHER_TOOL, remake
 from twostream.programs import options
 from twostream.programs.options import list_file
 
@@ -49,11 +63,11 @@ def build_parser() -> options.Parser:
     add("--videos", type=options.folder, metavar="DIR", help="folder of class folders, for --format folder")
     add("--list", type=list_file, nargs="+", metavar="[SPLIT=]FILE", help="list files, for the other formats (for ucf101 and hmdb51: the folder with the lists)")
     add("--split", type=int, choices=(1, 2, 3), default=1, help="which of the three splits of ucf101 and hmdb51 (default: 1)")
-    add("--classes", type=options.folder, metavar="FILE", help="class names, one per line: the allowed labels in their order (default: the labels in alphabetical order)")
+    add("--classes", type=options.folder, metavar="FILE", help="class names, one per line, or with their numbers, or as JSON: the allowed labels in their order; of class folders, the folders that are classes (default: the order that the lists bring, or the labels in alphabetical order)")
     add("--ids", choices=("stem", "path"), default="stem", help="as given to twostream extract (default: stem)")
-    add("--val_fraction", type=float, default=0.2, metavar="F", help="share of val if the list has no splits (default: 0.2)")
+    add("--val_fraction", type=options.share, default=None, metavar="F", help=f"share of val if the lists have none: of the videos without a split, or of the train videos, by group where there is one; the test lists of ucf101 and hmdb51 then are test. 0: no val (default: {VAL_FRACTION}; test lists of ucf101 and hmdb51 are val)")
     add("--group_by", default="", metavar="COLUMN", help="csv column of the groups (default: group, if it exists)")
-    add("--seed", type=int, default=123, metavar="N", help="seed for the choice of val (default: 123)")
+    add("--seed", type=options.seed, default=123, metavar="N", help="seed for the choice of val (default: 123)")
     add("--write", choices=tuple(WRITERS), help="write this kind of list from the annotations of --root; reads no list")
     add("--out", type=options.folder, metavar="PREFIX", help="beginning of the names of the files that --write writes")
     return parser
@@ -62,45 +76,123 @@ def build_parser() -> options.Parser:
 
 def build(args: argparse.Namespace, files: list[tuple[str | None, Path]]) -> None:
     """Write annotations.json from lists: for each the split of its entries (None: not given) and its path."""
-    classes = read_classes(args.classes) if args.classes else ()
+    order = (
+        ClassOrder(read_classes(args.classes), args.classes.name)
+        if args.classes
+        else read_class_order(args.format, [path for _, path in files])
+    )
     entries = read_lists(
-        args.format, files, id_from=args.ids, group_by=args.group_by, split_number=args.split, classes=classes
+        args.format,
+        files,
+        id_from=args.ids,
+        group_by=args.group_by,
+        split_number=args.split,
+        test_split="test" if args.val_fraction else "val",
+        classes=order.names if args.classes and order else (),
     )
     first = next(entries, None)
     if first is None:
         raise BadInputError(f"{files[0][1]} lists no videos")
-    if first.split is None:
-        print(f"no splits in {files[0][1]}: val is chosen by --val_fraction={args.val_fraction:g} --seed={args.seed}")
-    listed = assign_splits(itertools.chain([first], entries), val_fraction=args.val_fraction, seed=args.seed)
-    annotations, warnings = build_annotations(listed, args.root, classes=classes)
+    if args.format == "mmaction2_frames" and len(first.ids) > 1:
+        print(f"{first.path}: lines with three numbers are read as start, number of frames and label")
+    annotations, notes, warnings = build_annotations(
+        options.progress_bar(itertools.chain([first], entries), unit="line", desc="read", delay=1),
+        args.root,
+        classes=order,
+        are_numbers=args.format.startswith("mmaction2"),
+        val_fraction=args.val_fraction,
+        seed=args.seed,
+        annotate_flags=flags_of(args, files),
+        progress=lambda videos, total: options.progress_bar(videos, total=total, unit="video", desc="join", delay=1),
+    )
+    if args.format == "folder" and not args.classes and len(annotations.classes) == 1:
+        raise BadInputError(
+            f"{files[0][1]} has one class folder, {annotations.classes[0]!r}, expected {files[0][1]}/<class>/<video> with two "
+            "classes or more; if there is one class only, name it with --classes FILE"
+        )
     write_annotations(args.root / FILE_NAME, annotations)
+    for note in notes:
+        print(note)
     for warning in warnings:
         print(f"warning: {warning}")
-    num_missing = report(annotations)
-    print(f"wrote {args.root / FILE_NAME}: {len(annotations.classes)} classes")
-    steps = []
-    if num_missing < len(annotations.videos):
-        steps.append(f"twostream train --root={args.root}")
-    if num_missing:
-        steps.append(
-            f"twostream extract --root={args.root} for the {num_missing} videos without frames, then this command again"
-        )
-    print(f"next: {'; or '.join(steps)}")
+    report(annotations)
+    names = ", ".join([*annotations.classes[:5], *(["..."] if len(annotations.classes) > 5 else [])])
+    print(f"classes: {names}; order: {annotations.class_order}")
+    print(f"wrote {args.root / FILE_NAME}: {counted(len(annotations.classes), 'class', 'classes')}")
+    print(f"next: {'; or '.join(next_steps(args, annotations))}")
 
 
-def report(annotations: Annotations) -> int:
-    """Print the size of each split; returns the number of videos that are not extracted."""
+def flags_of(args: argparse.Namespace, files: list[tuple[str | None, Path]]) -> list[str]:
+    """The flags that make the same annotations again, from any folder; flags with their default values are left out."""
+    flags = [] if args.format == "folder" else [f"--format={args.format}"]
+    paths = [(split, os.path.abspath(path)) for split, path in files]
+    if args.videos:
+        flags.append(f"--videos={paths[0][1]}")
+    else:
+        flags += ["--list", *(f"{split}={path}" if split else path for split, path in paths)]
+    if args.classes:
+        flags.append(f"--classes={os.path.abspath(args.classes)}")
+    defaults = build_parser()
+    names = ("split", "ids", "val_fraction", "group_by", "seed")
+    return flags + [f"--{n}={getattr(args, n)}" for n in names if getattr(args, n) != defaults.get_default(n)]
+
+
+def report(annotations: Annotations) -> None:
+    """Print the size of each split, and which videos are not extracted."""
     for index, split in enumerate(SPLITS):
         videos = annotations.videos[annotations.videos.split_index == index]
         if videos:
-            num_frames = videos.num_frames.sum(dtype=np.int64)
+            num_frames = int(videos.num_frames.sum(dtype=np.int64))
             num_classes = len(np.unique(videos.label_index[videos.label_index >= 0]))
-            print(f"{split}: {len(videos)} videos, {num_frames} frames, {num_classes} classes")
+            print(
+                f"{split}: {counted(len(videos), 'video')}, {counted(num_frames, 'frame')}, "
+                f"{counted(num_classes, 'class', 'classes')}"
+            )
             missing = np.flatnonzero(videos.num_frames == 0)
             names = [videos.ids[row] for row in missing[:5].tolist()] + (["..."] if len(missing) > 5 else [])
             if names:
-                print(f"  {len(missing)} of them are not extracted: {', '.join(names)}")
-    return int(np.count_nonzero(annotations.videos.num_frames == 0))
+                print(
+                    f"  {len(missing)} of them {'is' if len(missing) == 1 else 'are'} not extracted: {', '.join(names)}"
+                )
+
+
+def next_steps(args: argparse.Namespace, annotations: Annotations) -> list[str]:
+    """What to run next: training, if train and val have videos with frames; extraction, if some have none."""
+    has_frames = annotations.videos.num_frames > 0
+    num_missing = int(np.count_nonzero(~has_frames))
+    split_index = annotations.videos.split_index
+    steps = []
+    if all((has_frames & (split_index == SPLITS.index(split))).any() for split in ("train", "val")):
+        steps.append(shlex.join(["twostream", "train", f"--root={args.root}"]))
+    if num_missing:
+        steps.append(
+            f"{extract_commands(args)} for {counted(num_missing, 'video')} without frames, then this command again"
+        )
+    absent = [split for split in ("train", "val") if not (split_index == SPLITS.index(split)).any()]
+    if absent:
+        steps.append(
+            f"add lists of {' and '.join(absent)} videos to train on this root; without them, it can only be scored"
+        )
+    return steps
+
+
+def extract_commands(args: argparse.Namespace) -> str:
+    """The commands that add videos to the trees of a data root."""
+    commands = [remake(str(args.root), store.input_type, settings_of(store)) for store in image_stores(args.root)]
+    if OTHER_TOOL in commands:
+        return "use the tool that made the other images"
+    words = f"--videos={os.path.abspath(args.videos)}" if args.videos else "--videos=VIDEOS"
+    ids = f" --ids={args.ids}" if args.ids != "stem" else ""
+    placeholder = "" if args.videos else " (VIDEOS: your folder of videos)"
+    return "; ".join(commands).replace("--videos=VIDEOS", shlex.quote(words) + ids) + placeholder
+
+
+def settings_of(store: FrameStore) -> dict[str, Any] | None:
+    """The settings of a tree; None where another tool made it; empty where they cannot be read."""
+    try:
+        return store.tree_settings()
+    except BadInputError:
+        return {}
 
 
 def write(args: argparse.Namespace) -> None:
@@ -108,10 +200,10 @@ def write(args: argparse.Namespace) -> None:
     annotations = read_annotations(args.root)
     written = write_lists(args.write, annotations, args.root, args.out)
     for path, num_lines in written.items():
-        print(f"wrote {path}: {num_lines} lines")
+        print(f"wrote {path}: {counted(num_lines, 'line')}")
     left_out = sum(not video.num_frames or video.label is None for video in annotations.videos)
     if left_out:
-        print(f"{left_out} videos without frames or without a label are left out")
+        print(f"left out: {counted(left_out, 'video')} without frames or without a label")
     if args.write == "mmaction2_frames":
         print(f"next, in MMAction2: data_prefix={args.root / 'rgb-images'}, filename_tmpl='{{:05}}.jpg', start_index=1")
     else:
@@ -122,7 +214,7 @@ def main() -> int:
     """Run the program; returns its exit code."""
     parser = build_parser()
     args = parser.parse_args()
-    if not 0 <= args.val_fraction < 1:
+    if args.val_fraction is not None and not 0 <= args.val_fraction < 1:
         parser.error(f"--val_fraction is {args.val_fraction:g}, expected 0 or more and less than 1")
     files = [(None, args.videos)] if args.format == "folder" and args.videos else args.list
     if args.write:

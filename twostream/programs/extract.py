@@ -15,7 +15,6 @@ Exit codes: 0 all done; 2 wrong command line; 3 a list is wrong, or settings dif
 """
 
 import argparse
-import os
 import re
 import sys
 import time
@@ -48,6 +47,7 @@ from twostream.programs import options
 from twostream.programs.options import list_file
 from twostream.stream import RGB
 from twostream.terminal import printable
+from twostream.threads import available_cpus
 from twostream.video.ffmpeg import VideoError, find_ffmpeg
 from twostream.video.ids import check_video_id, find_videos
 
@@ -72,9 +72,9 @@ def build_parser() -> options.Parser:
     add = parser.add_argument
     add("--videos", type=options.folder, metavar="DIR", help="folder of videos, at any depth (default: use the frames in --root)")
     add("--root", type=options.folder, required=True, metavar="DIR", help="data root to write into")
-    add("--input_types", type=options.words, default=("rgb", "farneback"), metavar="A,B",
+    add("--input_types", type=options.names, default=("rgb", "farneback"), metavar="A,B",
         help="rgb and flow methods: farneback; dis (a ninth of its time); tvl1 (84 times its time) (default: rgb,farneback)")
-    add("--workers", "-j", type=options.positive, default=os.cpu_count(), metavar="N", help="processes (default: all cores, %(default)s here)")
+    add("--workers", "-j", type=options.integer(1, options.MAX_PROCESSES), default=available_cpus(), metavar="N", help="processes (default: all CPUs that may be used, %(default)s here)")
     add("--store", choices=tuple(STORES), default=None, help="a folder for each video, or packed into a few tar files (default: what --root has, else folders)")
     add("--ids", choices=("stem", "path"), default="stem", help="video id: the file's stem, or its path below --videos with __ for / (default: stem)")
 
@@ -89,15 +89,15 @@ def build_parser() -> options.Parser:
     options.add_boolean(group, "--plan", default=False, help="print what is left to do, how long it takes and whether it fits on the disk, then stop")
     options.add_boolean(group, "--check_space", default=True, help="do not start if the disk is too small for the plan (default: True)")
     options.add_boolean(group, "--retry_failed", default=False, help="also try videos that failed before and have not changed")
-    group.add_argument("--time_limit", type=options.rate, default=120, metavar="S", help="seconds to wait for ffmpeg, plus 30 s for each second of video (default: 120)")
-    group.add_argument("--max_seconds", type=options.rate, default=3600, metavar="S", help="longer videos are listed as bad; 0: no limit (default: 3600)")
+    group.add_argument("--time_limit", type=options.number(0, 1_000_000), default=120, metavar="S", help="seconds to wait for ffmpeg, plus 30 s for each second of video (default: 120)")
+    group.add_argument("--max_seconds", type=options.number(0, 1_000_000), default=3600, metavar="S", help="longer videos are listed as bad; 0: no limit (default: 3600)")
     group.add_argument("--scheduler", default="", metavar="ADDRESS", help="run on a Dask cluster, such as tcp://host:8786; its workers need the same paths")
 
     group = parser.add_argument_group("frames")
-    group.add_argument("--short_side", type=int, default=256, metavar="PX", help="resize frames to this short side; 0: keep the size (default: 256)")
-    group.add_argument("--fps", type=float, default=0, metavar="N", help="resample to this rate; 0: every frame of the file, once (default: 0)")
-    group.add_argument("--frame_step", type=options.positive, default=1, metavar="N", help="store only every Nth frame and its flow (default: 1)")
-    group.add_argument("--quality", type=int, default=90, metavar="Q", help="JPEG quality of frames (default: 90)")
+    group.add_argument("--short_side", type=options.not_negative, default=256, metavar="PX", help="resize frames to this short side; 0: keep the size (default: 256)")
+    group.add_argument("--fps", type=options.rate, default=0, metavar="N", help="resample to this rate; 0: every frame of the file, once (default: 0)")
+    group.add_argument("--frame_step", type=options.integer(1, 1_000_000), default=1, metavar="N", help="store only every Nth frame and its flow (default: 1)")
+    group.add_argument("--quality", type=options.not_negative, default=90, metavar="Q", help="JPEG quality of frames (default: 90)")
     group.add_argument("--sar", choices=("square", "ignore"), default=None,
                        help="pixels that are not square: scale the width until they are, or ignore it, as version 0.1 did (default: what --root has, else square)")
     options.add_boolean(group, "--accept_partial", default=False, help="keep the readable frames of a damaged video (default: list it as bad)")
@@ -105,10 +105,10 @@ def build_parser() -> options.Parser:
     group = parser.add_argument_group("flow")
     group.add_argument("--flow_device", type=flow_device, default="cpu", metavar="NAME",
                        help="cpu: OpenCV in each worker; cuda, cuda:1: Farneback for all workers on that GPU, or by OpenCV if there is none; torch-cpu: the code for GPUs on the CPU, for tests (default: cpu)")
-    group.add_argument("--bound", type=float, default=None, metavar="PX", help="largest motion that a flow image can hold in its 8 bits (default: 20; 8 with the coding of 2D-kinectics)")
+    group.add_argument("--bound", type=options.rate, default=None, metavar="PX", help="largest motion that a flow image can hold in its 8 bits (default: 20; 8 with the coding of 2D-kinectics)")
     group.add_argument("--flow_coding", choices=("planes", "colour", "2d-kinectics"), default="planes",
                        help="planes: x above y in one grey image; colour: x, y and magnitude as colours; 2d-kinectics: colour with its 128//bound levels per pixel (default: planes)")
-    group.add_argument("--flow_quality", type=int, default=None, metavar="Q", help="JPEG quality of flow images (default: 75; 90 for colours)")
+    group.add_argument("--flow_quality", type=options.not_negative, default=None, metavar="Q", help="JPEG quality of flow images (default: 75; 90 for colours)")
     group.add_argument("--flow_preset", choices=tuple(FARNEBACK_PRESETS), default="default",
                        help="Farneback parameters: OpenCV's usual call, or the ones of 2D-kinectics' flow and weights, at 2.3 times the cost")
     for name, help_text in [
@@ -120,7 +120,7 @@ def build_parser() -> options.Parser:
         ("poly_sigma", "standard deviation of its Gaussian, pixels"),
     ]:
         default = getattr(FARNEBACK_PRESETS["default"], name)
-        group.add_argument(f"--{name}", type=type(default), metavar="N", help=f"Farneback: {help_text} (default: the preset's, {default})")
+        group.add_argument(f"--{name}", type=options.rate if isinstance(default, float) else options.integer(1, 1000), metavar="N", help=f"Farneback: {help_text} (default: the preset's, {default})")
     return parser
 # fmt: on
 
@@ -178,10 +178,7 @@ def find_sources(args: argparse.Namespace) -> dict[str, tuple[Path | None, Segme
     """Video id -> its file, and the segment to cut out of it (None: the whole file)."""
     if not args.videos.is_dir():
         raise BadInputError(f"--videos {args.videos} is not a folder")
-    try:
-        files, num_others = find_videos(args.videos, id_from=args.ids)
-    except ValueError as error:
-        raise BadInputError(f"{error}: rename one, or add --ids=path (here and to twostream annotate)") from None
+    files, num_others = find_videos(args.videos, id_from=args.ids)
     if not files:
         raise BadInputError(f"--videos {args.videos} holds no video files ({num_others} other files)")
     print(f"{args.videos}: {len(files)} videos, {num_others} other files")

@@ -63,7 +63,10 @@ def build_parser() -> options.Parser:
         help="where to put the file (default: pretrained/)",
     )
     parser.add_argument(
-        "--url", default="", help="download the file from here, such as from a mirror; it is checked in the same way"
+        "--url",
+        type=options.url,
+        default=None,
+        help="download the file from here, such as from a mirror; it is checked in the same way",
     )
     return parser
 

@@ -7,32 +7,36 @@ Flag names have underscores; hyphens in them are read as underscores. `name=valu
 import argparse
 import io
 import math
+import os
 import re
 import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
 from twostream.annotations.videos import SPLITS
-from twostream.errors import EXIT_ENVIRONMENT, Terminated, UserError, exit_code
+from twostream.errors import EXIT_ENVIRONMENT, EXIT_USAGE, Terminated, UserError, exit_code
 from twostream.terminal import Terminal
-
-
-def list_file(text: str) -> tuple[str | None, Path]:
-    """`val=FILE` -> the split of all entries, and the file; with `FILE` alone, the split is None."""
-    split, equals, path = text.partition("=")
-    if equals and split in SPLITS:
-        return split, Path(path).expanduser()
-    return None, Path(text).expanduser()
-
+from twostream.threads import share_the_machine
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 PRETRAINED = _REPOSITORY / "pretrained" if (_REPOSITORY / "pretrained").is_dir() else Path("pretrained")
 """folder of ImageNet weights: that of the clone, or pretrained/ in the current folder if there is no clone"""
+
+
+MAX_COUNT = 2**31 - 1
+"""largest integer of a flag, unless the flag has a limit of its own"""
+MAX_NUMBER = 1e38
+"""largest number of a flag; float32 ends at 3.4e38"""
+MAX_PROCESSES = 512
+MAX_MESSAGE = 600
+"""characters of the message about a wrong command line"""
+MAX_SHOWN = 60
+"""characters of a wrong value in a message"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,6 +50,13 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         args = sys.argv[1:] if args is None else args
         return super().parse_known_args([self._canonical(word) for word in args], namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with one line. argparse would print all flags before it, of which some programs have eighty."""
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+        if len(text) > MAX_MESSAGE:  # it quotes a long value
+            text = f"{text[: MAX_MESSAGE // 2]} ... {text[-MAX_MESSAGE // 2 :]}"
+        self.exit(EXIT_USAGE, f"{self.prog}: error: {text} (--help lists all flags)\n")
 
     def _canonical(self, word: str) -> str:
         match = re.fullmatch(r"(--)?([A-Za-z][\w-]*)(=.*)?", word, re.DOTALL)
@@ -64,7 +75,7 @@ def boolean(text: str) -> bool:
         return True
     if text.lower() in ("false", "0", "no"):
         return False
-    raise argparse.ArgumentTypeError(f"{text!r}, expected True or False")
+    raise argparse.ArgumentTypeError(f"{_found(text)}, expected True or False")
 
 
 def add_boolean(group: argparse._ActionsContainer, *flags: str, default: bool, help: str) -> None:
@@ -72,65 +83,128 @@ def add_boolean(group: argparse._ActionsContainer, *flags: str, default: bool, h
     group.add_argument(*flags, type=boolean, nargs="?", const=True, default=default, metavar="True|False", help=help)
 
 
+def _found(text: str) -> str:
+    """A value as a message shows it: quoted, and not longer than a line."""
+    return repr(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}...")
+
+
+def integer(lowest: int, highest: int = MAX_COUNT) -> Callable[[str], int]:
+    """The parser of an integer from `lowest` to `highest`."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[+-]?[0-9]{1,20}", text.strip()) or not lowest <= int(text) <= highest:
+            raise argparse.ArgumentTypeError(f"{_found(text)}, expected an integer from {lowest} to {highest}")
+        return int(text)
+
+    return parse
+
+
+def number(lowest: float, highest: float) -> Callable[[str], float]:
+    """The parser of a number from `lowest` to `highest`, which are finite."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(f"{_found(text)}, expected a number from {lowest:g} to {highest:g}")
+        return value
+
+    return parse
+
+
+positive = integer(1)
+not_negative = integer(0)
+seed = integer(0, 2**63 - 1)
+num_processes = integer(0, MAX_PROCESSES)
+"""for --workers, where 0 means that the program itself does the work"""
+rate = number(0, MAX_NUMBER)
+share = number(0, 1)
+
+
 def integers(text: str) -> tuple[int, ...]:
-    """Comma-separated integers; "" is none."""
-    try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected integers with commas between them") from None
+    """Comma-separated integers, 0 or more; "" is none."""
+    return tuple(not_negative(part) for part in text.split(",") if part.strip())
 
 
 def numbers(text: str) -> tuple[float, ...]:
-    """Comma-separated numbers."""
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected numbers with commas between them") from None
+    """Comma-separated numbers, 0 or more."""
+    return tuple(rate(part) for part in text.split(","))
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Comma-separated words."""
+    """Comma-separated words; "" is none."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def positive(text: str) -> int:
-    """An integer above 0."""
-    if not re.fullmatch(r"\+?\d+", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected an integer above 0")
-    return int(text)
+def name(text: str) -> str:
+    """The name of a folder: no path."""
+    if text in ("", ".", "..") or re.search(r"[/\0]", text):
+        raise argparse.ArgumentTypeError(f"{_found(text)}, expected a name without a slash")
+    return _short_enough(text)
 
 
-def not_negative(text: str) -> int:
-    """An integer, 0 or more."""
-    return 0 if re.fullmatch(r"\+?0+", text) else positive(text)
+def optional_name(text: str) -> str:
+    """The name of a folder, or "" for none."""
+    return name(text) if text else ""
 
 
-def rate(text: str) -> float:
-    """A finite number, 0 or more."""
-    value = float(text)  # argparse turns ValueError into a message
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a finite number, 0 or more")
-    return value
+def names(text: str) -> tuple[str, ...]:
+    """Comma-separated names of folders, at least one."""
+    if not (found := words(text)):
+        raise argparse.ArgumentTypeError(f"{_found(text)}, expected names with commas between them")
+    return tuple(map(name, found))
 
 
-def share(text: str) -> float:
-    """A number from 0 to 1."""
-    if not 0 <= (value := float(text)) <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a number from 0 to 1")
-    return value
+def device(text: str) -> str:
+    """The name of a device, which may not exist."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", text):
+        raise argparse.ArgumentTypeError(f"{_found(text)}, expected auto, cpu, cuda or cuda:1")
+    return text
+
+
+def url(text: str) -> str:
+    """An address of the web or of a file."""
+    if not re.match(r"(https?|file)://[^/]|file:///", text):
+        raise argparse.ArgumentTypeError(f"{_found(text)}, expected an address such as http://localhost")
+    return text
 
 
 def part(text: str) -> tuple[int, int]:
     """`i/n` -> (i, n): part i of n, counted from 0."""
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     if not match or not int(match[1]) < int(match[2]):
-        raise argparse.ArgumentTypeError(f"{text!r}, expected i/n with i from 0 to n - 1, such as 0/16")
+        raise argparse.ArgumentTypeError(f"{_found(text)}, expected i/n with i from 0 to n - 1, such as 0/16")
     return int(match[1]), int(match[2])
 
 
 def folder(text: str) -> Path:
-    """A path, in which `~` is the home folder."""
-    return Path(text).expanduser()
+    """The path of a folder or of a file, in which `~` is the home folder."""
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{_found(text)}, expected a path")
+    try:
+        return Path(_short_enough(text)).expanduser()
+    except RuntimeError:  # what expanduser raises
+        raise argparse.ArgumentTypeError(f"{_found(text)}, but there is no such user here, so no home folder") from None
+
+
+def _short_enough(path: str) -> str:
+    """The path itself; ArgumentTypeError if it is longer than file systems allow."""
+    encoded = os.fsencode(path)
+    if len(encoded) > 4095 or max(map(len, encoded.split(b"/"))) > 255:
+        raise argparse.ArgumentTypeError(
+            f"{_found(path)} has {len(encoded)} bytes, expected up to 255 in each name and 4095 in the path"
+        )
+    return path
+
+
+def list_file(text: str) -> tuple[str | None, Path]:
+    """`val=FILE` -> the split of all entries, and the file; with `FILE` alone, the split is None."""
+    split, equals, path = text.partition("=")
+    if equals and split in SPLITS:
+        return split, folder(path)
+    return None, folder(text)
 
 
 # fmt: off
@@ -141,8 +215,8 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         "--root", type=folder, required=True, metavar="DIR",
         help="data root: the folder of annotations.json and rgb-images/, or the folder above it",
     )
-    group.add_argument("--dataset", default="kinetics", metavar="NAME", help="name of the data set: part of the run's name, and perhaps a folder in --root (default: kinetics)")
-    group.add_argument("--datasubset", default="", metavar="N", help="read hfiles/Annots_N.json of a data root of 2D-kinectics")
+    group.add_argument("--dataset", type=name, default="kinetics", metavar="NAME", help="name of the data set: part of the run's name, and perhaps a folder in --root (default: kinetics)")
+    group.add_argument("--datasubset", type=optional_name, default="", metavar="N", help="read hfiles/Annots_N.json of a data root of 2D-kinectics")
     group.add_argument("--save_root", type=folder, default=None, metavar="DIR", help="folder that holds the runs (default: --root)")
 
 
@@ -150,7 +224,7 @@ def add_stream_flags(parser: argparse.ArgumentParser) -> None:
     """Add flags that choose the stream: what the network sees, and which network it is."""
     group = parser.add_argument_group("stream")
     group.add_argument(
-        "--input_type", "--input", "-i", default="rgb", metavar="TYPE", help="rgb, or a flow method: farneback, dis, tvl1 (default: rgb)"
+        "--input_type", "--input", "-i", type=name, default="rgb", metavar="TYPE", help="rgb, or a flow method: farneback, dis, tvl1 (default: rgb)"
     )
     group.add_argument(
         "--arch", "-a", default=None, metavar="NAME",
@@ -162,9 +236,9 @@ def add_stream_flags(parser: argparse.ArgumentParser) -> None:
 def add_loading_flags(parser: argparse.ArgumentParser) -> None:
     """Add flags that say what loads images and what computes."""
     group = parser.add_argument_group("machine")
-    group.add_argument("--workers", "-j", type=not_negative, default=4, metavar="N", help="number of processes that load images (default: 4)")
-    group.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1; auto uses a GPU if there is one (default: auto)")
-    group.add_argument("--ngpu", type=positive, default=1, metavar="N", help="number of GPUs that share each batch in one process; torchrun, with a process per GPU, is faster (default: 1)")
+    group.add_argument("--workers", "-j", type=num_processes, default=4, metavar="N", help="number of processes that load images (default: 4)")
+    group.add_argument("--device", type=device, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1; auto uses a GPU if there is one (default: auto)")
+    group.add_argument("--ngpu", type=integer(1, 1024), default=1, metavar="N", help="number of GPUs that share each batch in one process; torchrun, with a process per GPU, is faster (default: 1)")
 # fmt: on
 
 
@@ -183,6 +257,7 @@ def progress_bar(items: Iterable[Any] | None = None, **keywords: Any) -> Any:
 def run(main: Callable[[], int | None]) -> None:
     """Run a program and exit with its documented code; an error that a user can fix is one line, without a traceback."""
     sys.stdout, sys.stderr = _terminal(sys.stdout), _terminal(sys.stderr)
+    share_the_machine(os.environ)  # before `main` imports torch
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # under `nohup`, SIGHUP is ignored, and stays so
             signal.signal(number, _terminate)

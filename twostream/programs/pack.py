@@ -12,7 +12,6 @@ writable; 5 done, but some videos are damaged: they are listed and not copied.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Iterable
 from functools import partial
@@ -27,6 +26,7 @@ from twostream.frames.stores import STORES, CopyJob, copy_video, input_types, op
 from twostream.preparation.workers import Failure, raise_program_errors, run_jobs
 from twostream.programs import options
 from twostream.terminal import printable
+from twostream.threads import available_cpus
 
 ANNOTATIONS = (FILE_NAME, "hfiles/*.json")
 
@@ -39,8 +39,8 @@ def build_parser() -> options.Parser:
     add("--root", type=options.folder, required=True, metavar="DIR", help="data root to read")
     add("--to", type=options.folder, required=True, metavar="DIR", help="data root to write, another folder")
     add("--store", choices=tuple(STORES), required=True, help="kind of frame store to write")
-    add("--input_types", type=options.words, default=(), metavar="A,B", help="what to copy (default: everything in --root)")
-    add("--workers", "-j", type=options.positive, default=os.cpu_count(), metavar="N", help="processes (default: all cores, %(default)s here)")
+    add("--input_types", type=options.names, default=(), metavar="A,B", help="what to copy (default: everything in --root)")
+    add("--workers", "-j", type=options.integer(1, options.MAX_PROCESSES), default=available_cpus(), metavar="N", help="processes (default: all CPUs that may be used, %(default)s here)")
     return parser
 # fmt: on
 

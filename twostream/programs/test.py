@@ -7,7 +7,7 @@ results_<split>_<iteration>-<consensus>.json in the format of the Kinetics chall
 
 The network is rebuilt from the checkpoint; a flag that disagrees with it is an error. Finished parts are kept in a hidden
 folder beside the score file until it is complete: after a kill, the same command continues. An existing score file with the
-same settings is kept. Several GPUs: torchrun --nproc_per_node=8 -m -- twostream test ...; several jobs: --shard=0/8 ... 7/8,
+same settings is kept; one with other settings, and its results, are moved to a folder beside it. Several GPUs: torchrun --nproc_per_node=8 -m -- twostream test ...; several jobs: --shard=0/8 ... 7/8,
 where the last to finish makes the score file. Exit codes: as twostream train.
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 import twostream
 from twostream.annotations.class_names import class_difference
 from twostream.annotations.json_file import find_root, read_annotations
-from twostream.annotations.videos import VideoTable
+from twostream.annotations.videos import SPLITS, VideoTable
 from twostream.clips.crops import VIEWS
 from twostream.engine.run_folder import find_run, scores_path
 from twostream.errors import BadInputError
@@ -56,13 +56,13 @@ def build_parser() -> options.Parser:
     options.add_loading_flags(parser)
     group = parser.add_argument_group("what to score")
     add = group.add_argument
-    add("--run", default="", metavar="NAME", help="the run's folder name, if --save_root has several runs of the input type")
+    add("--run", type=options.optional_name, default="", metavar="NAME", help="the run's folder name, if --save_root has several runs of the input type")
     add("--test_iteration", "--test_iterations", type=options.integers, default=(), metavar="N,N", help="iterations to score (default: the latest)")
-    add("--split", default="val", metavar="NAME", help="train, val or test (default: val)")
-    add("--frame_step", type=options.positive, default=None, metavar="N", help="score every Nth frame (default: 2)")
+    add("--split", choices=SPLITS, default="val", metavar="NAME", help="split of the annotations (default: val)")
+    add("--frame_step", type=options.integer(1, 1_000_000), default=None, metavar="N", help="score every Nth frame (default: 2)")
     add("--num_clips", type=options.positive, default=None, metavar="N", help="instead: this many clips per video, evenly spaced, such as TSN's 25")
     add("--views", choices=tuple(VIEWS), default="centre", help="crops of each clip: centre; flip: also its mirror image; three: the largest squares along the long side; three-flip: also their mirror images; ten: centre, corners and their mirror images (default: centre)")
-    add("--test_batch_size", "--batch_size", "-tb", "-b", type=options.positive, default=128, metavar="N", help="views per batch; halved if memory is too small (default: 128)")
+    add("--test_batch_size", "--batch_size", "-tb", "-b", type=options.integer(1, 1_000_000), default=128, metavar="N", help="views per batch; halved if memory is too small (default: 128)")
     add("--amp", choices=("off", "bf16", "fp16"), default="off", help="compute in half precision (default: off)")
     add("--shard", type=options.part, default=(0, 1), metavar="I/N", help="score part I of N, I from 0, as in a Slurm array; the last to finish makes the score file")
     options.add_boolean(group, "--rescore", default=False, help="score again even if the score file exists")
@@ -165,7 +165,9 @@ def score(
         )
     if world.broadcast_from_first(world.is_first and scoring.is_done() and not args.rescore):
         log(f"{scoring.target} exists already with these settings; --rescore scores it again")
+        scoring.remove_parts()  # a second scoring at the same time may have left some
         return scoring.target
+    since = scoring.file_state()
     shard, num_shards = args.shard
     own_parts = [p for p in scoring.missing() if p % (num_shards * world.size) == shard * world.size + world.rank]
     world.wait()  # no process writes a part before all have looked which are missing
@@ -183,8 +185,14 @@ def score(
     for _ in scoring.write_parts(own_parts, pieces):
         pass
     world.wait()
-    if world.broadcast_from_first(world.is_first and scoring.finish()):
+    if world.is_first and not scoring.missing() and (kept := scoring.keep_earlier()):
+        log(kept)
+    if world.broadcast_from_first(world.is_first and scoring.finish(since=since)):
         log(f"wrote {scoring.target}")
+        for folder in scoring.unfinished():
+            log(
+                f"{folder} has parts of a scoring with other settings that was not finished; remove it if it is not needed"
+            )
         return scoring.target
     num_missing = len(scoring.missing())
     log(f"{num_missing} of {scoring.num_parts} parts are not scored yet; other shards write them to {scoring.folder}")

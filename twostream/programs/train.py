@@ -130,15 +130,15 @@ def build_parser() -> options.Parser:
     add = group.add_argument
     add("--flow", choices=("stored", "online"), default="stored", help="stored: read the images that twostream extract made; online: compute farneback flow from the RGB frames of each batch, on the device, with no flow on disk (default: stored)")
     add("--flow_preset", choices=tuple(FARNEBACK_PRESETS), default=None, help="parameters of the method for --flow=online, as in twostream extract (default: default)")
-    add("--bound", type=float, default=None, metavar="PX", help="motion that fills the 8 bits of flow with --flow=online, as in twostream extract (default: 20)")
+    add("--bound", type=options.rate, default=None, metavar="PX", help="motion that fills the 8 bits of flow with --flow=online, as in twostream extract (default: 20)")
 
     group = parser.add_argument_group("clips")
     add = group.add_argument
-    add("--seq_len", type=options.positive, default=1, metavar="N", help="number of frames in a clip, stacked on the channels (default: 1)")
-    add("--gap", type=options.positive, default=1, metavar="N", help="distance between the frames of a clip (default: 1)")
-    add("--frame_step", type=options.positive, default=6, metavar="N", help="distance between the clips of a video in training; validation uses every 6th of these clips (default: 6)")
-    add("--num_segments", type=options.not_negative, default=0, metavar="S", help="in an epoch, use each video once: draw one clip from each of its S equal parts, and average their scores (TSN, ECCV 2016); 1 suits videos of unequal length; --frame_step is then for validation only. 0: use all clips, one by one (default: 0)")
-    add("--input_size", "--isize", "--is", type=options.positive, default=None, metavar="PX", help="side of the square crops (default: the network's)")
+    add("--seq_len", type=options.integer(1, 10_000), default=1, metavar="N", help="number of frames in a clip, stacked on the channels (default: 1)")
+    add("--gap", type=options.integer(1, 1_000_000), default=1, metavar="N", help="distance between the frames of a clip (default: 1)")
+    add("--frame_step", type=options.integer(1, 1_000_000), default=6, metavar="N", help="distance between the clips of a video in training; validation uses every 6th of these clips (default: 6)")
+    add("--num_segments", type=options.integer(0, 10_000), default=0, metavar="S", help="in an epoch, use each video once: draw one clip from each of its S equal parts, and average their scores (TSN, ECCV 2016); 1 suits videos of unequal length; --frame_step is then for validation only. 0: use all clips, one by one (default: 0)")
+    add("--input_size", "--isize", "--is", type=options.integer(1, 10_000), default=None, metavar="PX", help="side of the square crops (default: the network's)")
     add("--crop", choices=("random", "corners"), default="random", help="random: a square of 1/1.1 of the short side, anywhere; corners: as in TSN, at a corner or the centre, in several sizes (ECCV 2016) (default: random)")
     add("--crop_scales", type=crop_scales, default=(1.0, 0.875, 0.75, 0.66), metavar="A,B", help="sizes for --crop=corners, as shares of the short side; height and width are at most one step apart (default: 1,.875,.75,.66)")
     options.add_boolean(group, "--class_balance", default=False, help="use each class equally often: an epoch repeats clips of small classes, and leaves out some of large ones (default: False)")
@@ -149,7 +149,7 @@ def build_parser() -> options.Parser:
     add = group.add_argument
     add("--max_iterations", type=options.positive, default=500_000, metavar="N", help="number of iterations (default: 500000)")
     add("--start_iteration", type=options.not_negative, default=0, metavar="N", help="start counting iterations at N (default: 0)")
-    add("--batch_size", "-b", type=options.positive, default=64, metavar="N", help="clips per iteration, of all ranks together (default: 64)")
+    add("--batch_size", "-b", type=options.integer(1, 1_000_000), default=64, metavar="N", help="clips per iteration, of all ranks together (default: 64)")
     add("--lr", "--learning_rate", type=options.rate, default=0.0005, metavar="LR", help="learning rate; for biases it is twice as high (default: 0.0005)")
     add("--lr_batch_size", type=options.not_negative, default=0, metavar="N", help="batch size that --lr was chosen for; the rate is scaled to --batch_size in proportion (Goyal et al. 2017). 0: do not scale (default: 0)")
     add("--momentum", type=options.rate, default=0.9, metavar="M", help="momentum of SGD (default: 0.9)")
@@ -159,7 +159,7 @@ def build_parser() -> options.Parser:
     add("--stepvalues", "--step_values", type=options.integers, default=(250_000, 400_000), metavar="N,N", help="iterations at which the learning rate drops (default: 250000,400000)")
     add("--gamma", type=options.rate, default=0.2, metavar="G", help="factor of each drop (default: 0.2)")
     add("--dropout", type=options.share, default=0.6, metavar="P", help="probability of dropout before the last layer (default: 0.6)")
-    add("--seed", type=options.not_negative, default=123, metavar="N", help="seed of weights, order and crops (default: 123)")
+    add("--seed", type=options.seed, default=123, metavar="N", help="seed of weights, order and crops (default: 123)")
     add("--label_smoothing", type=options.share, default=0.0, metavar="E", help="share of each label that is spread over all classes (Szegedy et al., CVPR 2016) (default: 0)")
     add("--clip_norm", type=options.rate, default=0.0, metavar="L", help="shorten gradients that are longer than L; TSN uses 40 for RGB, 20 for flow (ECCV 2016). 0: no limit (default: 0)")
     add("--first_layer_factor", type=options.rate, default=1.0, metavar="F", help="factor on the learning rate of the first layer; TSN uses 5 for flow (ECCV 2016) (default: 1)")
@@ -173,7 +173,7 @@ def build_parser() -> options.Parser:
     add = group.add_argument
     add("--amp", choices=("off", "bf16", "fp16"), default="off", help="number format of the heavy layers; weights stay float32 (Micikevicius et al., ICLR 2018) (default: off)")
     options.add_boolean(group, "--channels_last", default=False, help="use the memory order that is fastest for convolutions on a GPU (default: False)")
-    add("--accumulate", type=options.positive, default=1, metavar="N", help="compute each batch in N parts, which takes the memory of one part and gives the gradient of the whole; batch norm sees one part at a time (default: 1)")
+    add("--accumulate", type=options.integer(1, 1_000_000), default=1, metavar="N", help="compute each batch in N parts, which takes the memory of one part and gives the gradient of the whole; batch norm sees one part at a time (default: 1)")
     add("--compile", choices=("off", "default", "reduce-overhead", "max-autotune"), default="off", help="mode of torch.compile; the last two use CUDA graphs. The first iteration takes a minute or more; validation runs uncompiled (default: off)")
 
     group = parser.add_argument_group("weights")
@@ -183,7 +183,7 @@ def build_parser() -> options.Parser:
     add("--init_from", type=options.folder, default=None, metavar="FILE", help="start from these weights instead: ImageNet weights or a checkpoint; latest.pth of 2D-kinectics also brings its momentum")
     add("--resume", type=resume, nargs="?", const=True, default=False, metavar="True|False|auto", help="continue from the run's newest checkpoint, or start the run if it has none; auto means True, for jobs that are queued again (default: False)")
     add("--allow_change", type=changeable, default=(), metavar="FLAG,FLAG", help="flags that may differ from the run that is resumed; their new values are used from here on (see the table above)")
-    add("--run", default="", metavar="NAME", help="name of the run's folder (default: made of the flags: <dataset>-<arch>-<input_type>-sl..-g..-fs..-<batch_size>-<lr>)")
+    add("--run", type=options.optional_name, default="", metavar="NAME", help="name of the run's folder (default: made of the flags: <dataset>-<arch>-<input_type>-sl..-g..-fs..-<batch_size>-<lr>)")
 
     group = parser.add_argument_group("watching")
     add = group.add_argument
@@ -192,8 +192,8 @@ def build_parser() -> options.Parser:
     add("--keep_checkpoints", type=kept_checkpoints, default=0, metavar="N", help="keep only the newest N checkpoints, 2 or more. 0: keep all, 20 in a run by default, 194 MB each for inception_v3 (default: 0)")
     add("--print_freq", "-p", type=options.positive, default=20, metavar="N", help="print every N iterations (default: 20)")
     options.add_boolean(group, "--visdom", default=False, help="draw on a Visdom server; if it has a login, set the variables VISDOM_USERNAME and VISDOM_PASSWORD (default: False)")
-    add("--visdom_server", default="http://localhost", metavar="URL", help="address of the Visdom server (default: http://localhost)")
-    add("--visdom_port", type=int, default=8097, metavar="N", help="port of the Visdom server (default: 8097)")
+    add("--visdom_server", type=options.url, default="http://localhost", metavar="URL", help="address of the Visdom server (default: http://localhost)")
+    add("--visdom_port", type=options.integer(1, 65535), default=8097, metavar="N", help="port of the Visdom server (default: 8097)")
     options.add_boolean(group, "--tensorboard", default=False, help="write event files for TensorBoard to <run>/tensorboard; needs pip install tensorboard (default: False)")
     return parser
 # fmt: on

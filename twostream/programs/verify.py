@@ -10,7 +10,6 @@ Exit codes: 0 nothing found; 2 wrong command line; 3 no data root; 4 disk or mem
 
 import argparse
 import json
-import os
 from collections import Counter
 from itertools import groupby
 from pathlib import Path
@@ -23,6 +22,7 @@ from twostream.preparation.verify_video import check_video, unusable
 from twostream.preparation.workers import Failure, raise_program_errors, run_jobs
 from twostream.programs import options
 from twostream.terminal import printable
+from twostream.threads import available_cpus
 
 NUM_SHOWN = 20
 """findings printed of each kind; --json has all"""
@@ -34,11 +34,11 @@ def build_parser() -> options.Parser:
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--root", type=options.folder, required=True, metavar="DIR", help="data root that twostream extract or another tool wrote")
-    add("--input_types", type=options.words, default=(), metavar="A,B", help="such as rgb,farneback (default: all that exist)")
+    add("--input_types", type=options.names, default=(), metavar="A,B", help="such as rgb,farneback (default: all that exist)")
     options.add_boolean(parser, "--quick", default=False, help="read only the first and the last image of each video")
     options.add_boolean(parser, "--remove", default=False, help="remove damaged videos that extraction can make again")
     add("--json", type=options.folder, metavar="FILE", help="write all findings to this file too (default: only print)")
-    add("--workers", "-j", type=options.positive, default=os.cpu_count(), metavar="N", help="processes (default: all cores, %(default)s here)")
+    add("--workers", "-j", type=options.integer(1, options.MAX_PROCESSES), default=available_cpus(), metavar="N", help="processes (default: all CPUs that may be used, %(default)s here)")
     return parser
 # fmt: on
 
@@ -96,7 +96,10 @@ def main() -> int:
         remove_damaged(args.root, findings)
     counts = Counter(finding.kind for finding in findings)
     print(f"\n{', '.join(f'{kind}: {count}' for kind, count in counts.items()) or 'nothing found'}")
-    if any("--videos=VIDEOS" in command for finding in findings for command in finding.fix):
+    commands = [command for finding in findings for command in finding.fix]
+    if any("--videos=VIDEOS" in command for command in commands):
         print("VIDEOS stands for your folder of videos; add --ids and the lists as in the first extraction")
+    if any("--format=FORMAT" in command for command in commands):
+        print("FORMAT and LIST stand for the flags that made the annotations; annotations.json does not say them")
     raise_program_errors(failures)
     return EXIT_SOME_BAD if findings else EXIT_DONE

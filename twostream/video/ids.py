@@ -16,7 +16,7 @@ def find_videos(folder: str | Path, *, id_from: str = "stem") -> tuple[dict[str,
 
     The id is the file's stem (`id_from="stem"`), or its path below the folder without suffix, with "__" for "/"
     (`id_from="path"`). Hidden files are ignored. Links are followed, but no folder is entered twice; a broken link
-    counts as a video, so that it is reported as missing. Raises ValueError naming both files if two have the same id,
+    counts as a video, so that it is reported as missing. Raises BadInputError naming both files if two have the same id,
     and EnvironmentFaultError naming a folder that cannot be listed.
     """
     videos: dict[str, str] = {}
@@ -53,13 +53,22 @@ def find_videos(folder: str | Path, *, id_from: str = "stem") -> tuple[dict[str,
                 video_id = video_id_of(path, id_from=id_from)
                 first_path = videos.setdefault(video_id, path)
                 if first_path is not path:
-                    raise ValueError(f"{Path(root, path)} and {Path(root, first_path)} have the same id {video_id!r}")
+                    flag_helps = video_id_of(path, id_from="path") != video_id_of(first_path, id_from="path")
+                    advice = "rename one, or add --ids=path to all commands" if flag_helps else "rename or remove one"
+                    raise BadInputError(
+                        f"{Path(root, path)} and {Path(root, first_path)} have the same id {video_id!r}; {advice}"
+                    )
     return {video_id: Path(root, videos[video_id]) for video_id in sorted(videos)}, others
 
 
 def video_id_of(path: str | Path, *, id_from: str) -> str:
-    """Id of a video from its path below the folder of videos; see `find_videos`."""
-    stem = os.path.splitext(path)[0]
+    """Id of a video from its path below the folder of videos; see `find_videos`.
+
+    Only the suffix of a video file is cut off, so that `clip.2` and `clip.2.mp4` are both the video `clip.2`.
+    """
+    stem, suffix = os.path.splitext(path)
+    if suffix.lower() not in VIDEO_SUFFIXES:
+        stem = os.fspath(path)
     return os.path.basename(stem) if id_from == "stem" else stem.replace(os.sep, "__")
 
 
