@@ -328,9 +328,10 @@ def test_a_cut_image_is_found(folders, percent):
     assert_found(findings_of(folders), "damaged image", "00005.jpg: .*cut: no end marker")
 
 
-@pytest.mark.parametrize(("index", "found"), [(0, True), (3, False), (NUM_FRAMES - 1, True)])
-def test_quick_reads_the_first_and_the_last_image(root, index, found):
-    flip_bit(open_store(root, "rgb"), "left_0", index, 1000)
+@pytest.mark.parametrize(("index", "found"), [(0, True), (1, False), (NUM_FRAMES - 1, True)])
+@pytest.mark.parametrize("input_type", ["rgb", "farneback"])
+def test_quick_reads_the_first_and_the_last_image(root, input_type, index, found):
+    flip_bit(open_store(root, input_type), "left_0", index, 1000)
     assert len(findings_of(root, quick=True)) == found
 
 
@@ -438,6 +439,37 @@ def test_clipped_share_counts_both_ends_and_weighs_videos_by_their_images(tmp_pa
     assert finding.kind == "flow clipped"
     share = 3 / (2 * 48) * 30 / (30 + 3 * 10)
     assert finding.found == f"{share:.1%} at the ends of the 8 bits"
+
+
+def test_videos_shorter_than_the_usual_stack_are_counted(tmp_path):
+    for video_id, num_frames in {"a": 3, "b": 9, "c": 10, "d": 40}.items():
+        folder = tmp_path / "rgb-images" / video_id
+        folder.mkdir(parents=True)
+        for index in range(num_frames):
+            (folder / frame_name(index)).write_bytes(jpeg(np.full((8, 8, 3), 128, np.uint8)))
+    check = run_check(tmp_path)
+    check.findings()
+    expected = "2 videos shorter than 10 frames: a clip of --seq_len=10 repeats the last frame there"
+    assert expected in check.notes
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_motion_is_measured_within_the_videos(tmp_path, quick):
+    """People stand still before and after an action, so the first and the last image say nothing of the motion."""
+    still = np.full((96, 64), 128, np.uint8)
+    moving = still.copy()
+    moving[:24] = 255  # a quarter of x and y together
+    num_still = 3
+    for video_id in IDS:
+        folder = tmp_path / "farneback-images" / video_id
+        folder.mkdir(parents=True)
+        for index in range(40):
+            is_still = index < num_still or index >= 40 - num_still
+            (folder / frame_name(index)).write_bytes(jpeg(still if is_still else moving))
+    (finding,) = findings_of(tmp_path, quick=quick)
+    assert finding.kind == "flow clipped"
+    share = 0.25 if quick else 0.25 * 34 / 40  # two images, or eight of which one or two are still
+    assert float(finding.found.partition("%")[0]) == pytest.approx(100 * share, abs=4)
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])

@@ -44,7 +44,7 @@ from twostream.stream import RGB
 from twostream.video.ffmpeg import ffmpeg_version, find_ffmpeg
 
 MAX_CLIPPED = 0.01
-"""share of flow values at the bound; above it, the flow is worth making again"""
+"""share of flow values at the bound; above it, the flow is worth making again. docs/prepare.md has the measurement"""
 TARGET_CLIPPED = 0.001
 """share that the suggested bound would clip"""
 CLIPPED_LEVELS = 2
@@ -52,6 +52,9 @@ CLIPPED_LEVELS = 2
 values had levels up to 2 or from 253 on, as colours and as planes; levels 0 and 255 alone had 1.8 % and 2.2 %"""
 FAR_FROM_ZERO = 8
 """grey levels between the median of the flow and `ZERO` that no camera motion explains"""
+
+STACK_LENGTH = 10
+"""flow images that the temporal stream of Simonyan and Zisserman (2014) stacks, and the recipes' --seq_len"""
 
 OPENCV_PACKAGES = (
     "opencv-contrib-python",
@@ -146,6 +149,7 @@ class RootCheck:
             )
             if input_type in self.levels:
                 self._check_flow(input_type)
+        self._note_short_videos()
         self._check_streams()
         self._check_leftovers()
         self._check_failures()
@@ -217,6 +221,14 @@ class RootCheck:
 
     def _all_video_ids(self) -> set[str]:
         return set().union(*self.facts.values())
+
+    def _note_short_videos(self) -> None:
+        lengths = {v: facts.num_frames for of_type in self.facts.values() for v, facts in of_type.items() if facts}
+        if num_short := sum(length < STACK_LENGTH for length in lengths.values()):
+            self.notes.append(
+                f"{counted(num_short, 'video')} shorter than {STACK_LENGTH} frames: a clip of --seq_len={STACK_LENGTH} repeats "
+                "the last frame there"
+            )
 
     def _check_streams(self) -> None:
         num_shorter = 0

@@ -24,8 +24,8 @@ from twostream.frames.stores import open_store
 from twostream.preparation.findings import OTHER_TOOL, Finding, delete_command, remake, remove_command, settings_fault
 from twostream.stream import RGB
 
-SAMPLES_PER_VIDEO = 8
-"""flow images that are measured, evenly spaced"""
+SAMPLES_PER_VIDEO, QUICK_SAMPLES = 8, 2
+"""flow images that are measured: one in the middle of each of that many equal parts, because videos begin and end still"""
 
 Sizes = dict[tuple[int, int] | None, list[int]]
 """width and height of images (None: unknown) -> their frame indices"""
@@ -41,7 +41,7 @@ class VideoJob:
     settings: dict[str, Any] | None
     """of its input type, as recorded beside the images; None where another tool made them"""
     quick: bool
-    """read only the first and the last image"""
+    """read only the first and the last image, and QUICK_SAMPLES flow images between them"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class VideoReport:
 
 
 def check_video(job: VideoJob) -> VideoReport:
-    """Compare the images of one video with its record: all of them, or if `quick` the first and the last."""
+    """Compare the images of one video with its record: all of them, or if `quick` a few (see VideoJob)."""
     store = open_store(job.root, job.input_type)
     try:
         record = store.record(job.video_id)
@@ -162,7 +162,7 @@ def _check_images(
 ) -> Sizes:
     """Compare images with their checksums and measure the sample; the frame indices of each size."""
     sizes: Sizes = defaultdict(list)
-    for index in _to_read(job, listed):
+    for index in _to_read(job, listed, sample):
         where = store.where(job.video_id, index)
         expected = checksums[frame_name(index)]
         try:
@@ -232,7 +232,7 @@ def _check_foreign(job: VideoJob, store: FrameStore, indices: list[int]) -> Vide
         find("missing images", folder, _missing_text(len(indices), frame_name(gap)), f"{indices[-1] + 1}")
     sizes: Sizes = defaultdict(list)
     sample = _Sample(job, indices)
-    for index in _to_read(job, indices):
+    for index in _to_read(job, indices, sample):
         where = store.where(job.video_id, index)
         try:
             data = store.read_bytes(job.video_id, index)
@@ -258,8 +258,8 @@ def _decoded(data: bytes) -> np.ndarray | None:
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if is_complete else None
 
 
-def _to_read(job: VideoJob, indices: list[int]) -> list[int]:
-    return sorted({*indices[:1], *indices[-1:]}) if job.quick else indices
+def _to_read(job: VideoJob, indices: list[int], sample: "_Sample") -> list[int]:
+    return sorted({*indices[:1], *indices[-1:], *sample.wanted}) if job.quick else indices
 
 
 def _size_text(sizes: Sizes) -> str:
@@ -279,8 +279,9 @@ class _Sample:
     """Grey levels of some flow images of a video; for RGB frames, nothing."""
 
     def __init__(self, job: VideoJob, indices: list[int]):
-        spread = np.linspace(0, len(indices) - 1, 2 if job.quick else SAMPLES_PER_VIDEO).round().astype(int)
-        self.wanted = {indices[k] for k in spread} if indices and job.input_type != RGB else set()
+        num_samples = QUICK_SAMPLES if job.quick else SAMPLES_PER_VIDEO
+        middles = [(2 * k + 1) * len(indices) // (2 * num_samples) for k in range(num_samples)]
+        self.wanted = {indices[k] for k in middles} if indices and job.input_type != RGB else set()
         self.num_images, self.num_measured = len(indices), 0
         self.counts = np.zeros((2, 256), np.int64)
 

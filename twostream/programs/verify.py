@@ -1,8 +1,9 @@
 """Check a data root: find what is damaged, missing or inconsistent, and name the command that fixes it.
 
 Compares every image with the checksum in its video's record, and the records, the settings, the input types of each
-video and the annotations with each other. --quick reads only the first and the last image of each video. Changes
-nothing, except with --remove, which removes damaged videos that extraction can make again.
+video and the annotations with each other. --quick reads only the first and the last image of each video, and two
+flow images between them. Changes nothing, except with --remove, which removes damaged videos that extraction can make
+again.
 
 Exit codes: 0 nothing found; 2 wrong command line; 3 no data root; 4 disk or memory; 5 something was found;
 130 Ctrl-C; 143 SIGTERM.
@@ -35,7 +36,7 @@ def build_parser() -> options.Parser:
     add = parser.add_argument
     add("--root", type=options.folder, required=True, metavar="DIR", help="data root that twostream extract or another tool wrote")
     add("--input_types", type=options.names, default=(), metavar="A,B", help="such as rgb,farneback (default: all that exist)")
-    options.add_boolean(parser, "--quick", default=False, help="read only the first and the last image of each video")
+    options.add_boolean(parser, "--quick", default=False, help="read only the first and the last image of each video, and two flow images between them")
     options.add_boolean(parser, "--remove", default=False, help="remove damaged videos that extraction can make again")
     add("--json", type=options.folder, metavar="FILE", help="write all findings to this file too (default: only print)")
     add("--workers", "-j", type=options.integer(1, options.MAX_PROCESSES), default=available_cpus(), metavar="N", help="processes (default: all CPUs that may be used, %(default)s here)")
