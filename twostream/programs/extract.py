@@ -27,6 +27,7 @@ from typing import Any
 
 from twostream.annotations.lists import READERS, read_lists
 from twostream.attempts import sweep_files
+from twostream.counts import counted
 from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError, EnvironmentFaultError
 from twostream.flow.coding import FlowCoding
 from twostream.flow.methods import FARNEBACK_PRESETS, FLOW_METHODS, FarnebackParameters, FlowSettings
@@ -181,7 +182,7 @@ def find_sources(args: argparse.Namespace) -> dict[str, tuple[Path | None, Segme
     files, num_others = find_videos(args.videos, id_from=args.ids)
     if not files:
         raise BadInputError(f"--videos {args.videos} holds no video files ({num_others} other files)")
-    print(f"{args.videos}: {len(files)} videos, {num_others} other files")
+    print(f"{args.videos}: {counted(len(files), 'video')}, {counted(num_others, 'other file')}")
     if not args.list:
         return {video_id: (path, None) for video_id, path in files.items()}
     sources: dict[str, tuple[Path | None, Segment | None]] = {}
@@ -261,15 +262,15 @@ class ExtractionSummary:
         if self.flow_report:
             print(self.flow_report)
         if self.num_partial:
-            print(f"{self.num_partial} damaged videos were kept in part (--accept_partial)")
+            print(f"kept in part (--accept_partial): {counted(self.num_partial, 'damaged video')}")
         for note, count in self.notes.most_common():
-            print(f"{count} videos: {note}")
+            print(f"{counted(count, 'video')}: {printable(note)}")
 
     def print_failures(self, *, max_seconds: float) -> None:
         """Print the bad videos to stderr, and what to do about them."""
         kinds = Counter(failure["kind"] for failure in self.failures.values())
         counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        print(f"{len(self.failures)} bad videos: {counts}", file=sys.stderr)
+        print(f"{counted(len(self.failures), 'bad video')}: {counts}", file=sys.stderr)
         for _, failure in sorted(self.failures.items())[:NUM_SHOWN]:
             print(f"  {printable(failure['file'] or failure['id'])}: {printable(failure['reason'])}", file=sys.stderr)
         if kinds["too long"]:

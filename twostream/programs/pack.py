@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from twostream.annotations.json_file import FILE_NAME
+from twostream.counts import counted
 from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError
 from twostream.files import write_file
 from twostream.frames.store import SETTINGS_NAME
@@ -109,7 +110,7 @@ def main() -> int:
     print(f"{len(jobs) - len(failures)} videos, {num_bytes / 1e6:.1f} MB, copied to {args.to}: {', '.join(types)}")
     if failures:
         reasons = sorted(printable(failure.reason) for failure in failures)
-        print(f"{len(reasons)} bad videos:", *reasons, sep="\n  ", file=sys.stderr)
+        print(f"{counted(len(reasons), 'bad video')}:", *reasons, sep="\n  ", file=sys.stderr)
         raise_program_errors(failures)
         return EXIT_SOME_BAD
     return EXIT_DONE
