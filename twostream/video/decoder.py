@@ -318,7 +318,7 @@ class Decoder:
             return []
         if num_decoded > 1.05 * declared + MISSING_SECONDS * (declared / header.declared_seconds):
             return ["more frames than its rate and duration declare, as where files were joined"]
-        if num_decoded < 0.98 * declared * (seconds / header.declared_seconds) - 1:
+        if num_decoded < 0.98 * declared * min(seconds / header.declared_seconds, 1) - 1:
             return ["fewer frames than its rate and duration declare: a variable rate, or lost frames"]
         return []
 
