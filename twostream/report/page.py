@@ -11,12 +11,13 @@ import numpy as np
 
 import twostream
 from twostream.files import write_text
+from twostream.fusion.streams import counted_difference
 from twostream.fusion.sweep import SweepPoint, sweep
 from twostream.pages import charts
 from twostream.pages.page import escape, page, table
 from twostream.report.results import COLUMNS, FUSION_VERDICTS, MORE_COLUMNS, Report
 from twostream.report.style import SCRIPT, STYLE
-from twostream.report.text import fitted_lines, percent, sentences, settings
+from twostream.report.text import few_classes, fitted_lines, percent, sentences, settings
 from twostream.report.video_sections import confusion_section, quadrants_section
 from twostream.report.view import View, count_videos, one_digit
 
@@ -84,7 +85,7 @@ def _tiles(view: View) -> str:
         tiles.append(
             f'<div class="tile verdict">{escape(first.name)} against {escape(first.against)}'
             f"<b>{verdict[0].upper()}{verdict[1:]}</b><small>{100 * first.difference:+.2f} points; "
-            f"{first.gained} videos gained, {first.lost} lost; {escape(first.p_text)}</small></div>"
+            f"{count_videos(first.gained)} gained, {first.lost} lost; {escape(first.p_text)}</small></div>"
         )
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
@@ -105,11 +106,13 @@ def _result(view: View) -> str:
         rates = [f"{percent(r.video_top1)}<small>of {r.num_videos:,}</small>" for r in row.denominators.values()]
         denominators.append([view.row_name(row.name), frames, scored, *rates])
     notes = [escape(line) for line in [*sentences(report), *fitted_lines(report)]]
-    if report.num_classes <= 5:
-        notes.append(f"With {report.num_classes} classes, top-5 is right for every scored video.")
+    if note := few_classes(report.num_classes):
+        notes.append(f"W{note[1:]}.")
     notes += [_ids(f"{name}: {count_videos(len(ids))} without scores, counted as wrong", ids)
               for name, ids in report.unscored.items() if ids]  # fmt: skip
-    notes += [_ids(f"left out: {len(ids):,} {sentence}", ids) for sentence, ids in report.differences.items()]
+    notes += [
+        _ids(f"left out: {counted_difference(ids, sentence)}", ids) for sentence, ids in report.differences.items()
+    ]
     intervals = []
     for row in report.rows:
         low, high = row.video_top1_interval

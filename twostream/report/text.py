@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from twostream.counts import counted
+from twostream.fusion.streams import counted_difference
 from twostream.fusion.sweep import SweepPoint
 from twostream.report.results import COLUMNS, FUSION_VERDICTS, MORE_COLUMNS, Report, Row
 
@@ -30,18 +32,20 @@ def to_text(report: Report) -> str:
         lines.append(" | ".join([row.name.ljust(width), *cells]))
     lines.append(f"percent; {settings(report)}")
     for row in report.rows:
-        frames = f"{row.num_frames} frames; " if row.num_frames else ""
-        lines.append(f"{row.name}: {frames}{row.num_videos - row.num_unscored} of {row.num_videos} videos scored")
+        frames = f"{counted(row.num_frames, 'frame')}; " if row.num_frames else ""
+        lines.append(
+            f"{row.name}: {frames}{row.num_videos - row.num_unscored} of {counted(row.num_videos, 'video')} scored"
+        )
         if unscored := report.unscored[row.name]:
             lines.append(f"  counted as wrong: {_first_ids(unscored)}")
             for key, end in DENOMINATORS.items():
                 rates = row.denominators[key]
                 accuracies = f"top-1 {percent(rates.video_top1)}, top-5 {percent(rates.video_top5)}"
                 lines.append(f"  {accuracies} of the {rates.num_videos} that {end}")
-    if report.num_classes <= 5:
-        lines.append(f"with {report.num_classes} classes, top-5 is right for every scored video")
+    if note := few_classes(report.num_classes):
+        lines.append(note)
     for sentence, ids in report.differences.items():
-        lines.append(f"left out: {len(ids)} {sentence}: {_first_ids(ids)}")
+        lines.append(f"left out: {counted_difference(ids, sentence)}: {_first_ids(ids)}")
     lines += fitted_lines(report) + sentences(report)
     if report.sweep:
         lines += ["", *sweep_lines(report.sweep)]
@@ -56,6 +60,13 @@ def settings(report: Report) -> str:
     """Split, classes, consensus and weights in one line."""
     weights = ", ".join(f"{weight:g}" for weight in report.weights)
     return f"split {report.split!r}, {report.num_classes} classes; consensus {report.consensus}, weights {weights}"
+
+
+def few_classes(num_classes: int) -> str:
+    """What readers must know of accuracies over at most 5 classes; "" for more."""
+    if num_classes == 1:
+        return "with one class, every scored video is right: the accuracies say nothing"
+    return f"with {num_classes} classes, top-5 is right for every scored video" if num_classes <= 5 else ""
 
 
 def fitted_lines(report: Report) -> list[str]:
@@ -109,7 +120,7 @@ def sentences(report: Report) -> list[str]:
         verdict = FUSION_VERDICTS[comparison.verdict] if comparison.against in streams else comparison.verdict
         lines.append(
             f"{comparison.name} against {comparison.against}: {100 * comparison.difference:+.2f} "
-            f"(95 % from {100 * low:+.2f} to {100 * high:+.2f}), {comparison.gained} videos gained, "
+            f"(95 % from {100 * low:+.2f} to {100 * high:+.2f}), {counted(comparison.gained, 'video')} gained, "
             f"{comparison.lost} lost, {comparison.p_text}: {verdict}"
         )
     return lines
