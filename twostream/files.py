@@ -6,12 +6,12 @@ import json
 import os
 import re
 import stat
-import uuid
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from twostream.attempts import attempt_name
 from twostream.errors import BadInputError, EnvironmentFaultError
 
 ZIP_ROOM = 256 << 20
@@ -31,7 +31,7 @@ def write_file(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
     if _is_stream(path):
         return _write_into(path, fill)
     path = Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    temporary = path.with_name(f".{path.name}.{attempt_name()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
