@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from tests.hostile import BOMBS
-from twostream import pickle_limits
+from twostream import safe_pickle
 from twostream.errors import BadInputError
-from twostream.pickle_limits import check_pickle
-from twostream.safe_pickle import read_pickle
+from twostream.safe_pickle import check_pickle, read_pickle
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
@@ -49,10 +48,10 @@ def shared(rows: int, columns: int) -> bytes:
 def test_parts_are_counted_as_often_as_they_are_used(rows, columns, monkeypatch):
     """Each number is put into its row once, and each row, itself and its numbers, into the list `rows` times."""
     parts = columns + rows * (1 + columns)
-    monkeypatch.setattr(pickle_limits, "PARTS_PER_BYTE", 0)
-    monkeypatch.setattr(pickle_limits, "MAX_PARTS", parts)
+    monkeypatch.setattr(safe_pickle, "PARTS_PER_BYTE", 0)
+    monkeypatch.setattr(safe_pickle, "MAX_PARTS", parts)
     check(shared(rows, columns))
-    monkeypatch.setattr(pickle_limits, "MAX_PARTS", parts - 1)
+    monkeypatch.setattr(safe_pickle, "MAX_PARTS", parts - 1)
     with pytest.raises(pickle.UnpicklingError, match="stand for too many parts"):
         check(shared(rows, columns))
 
@@ -62,15 +61,15 @@ def nested(depth: int) -> list:
 
 
 def test_depth_is_limited():
-    check(pickle.dumps(nested(pickle_limits.MAX_DEPTH)))
+    check(pickle.dumps(nested(safe_pickle.MAX_DEPTH)))
     with pytest.raises(pickle.UnpicklingError, match="nested more than 100 deep"):
-        check(pickle.dumps(nested(pickle_limits.MAX_DEPTH + 2)))
+        check(pickle.dumps(nested(safe_pickle.MAX_DEPTH + 2)))
 
 
 def test_a_file_grows_with_its_allowance():
     """Ten million numbers, each written once, are more than any limit, but no more than the file itself."""
     check(b"(" + b"K\1" * 200_000 + b"t.")
-    small = pickle_limits.MAX_PARTS
+    small = safe_pickle.MAX_PARTS
     assert small < 4 * (9 * small), "floats take nine bytes, and count once"
 
 

@@ -18,7 +18,7 @@ from twostream.errors import BadInputError, one_line
 from twostream.files import check_regular, check_zip
 from twostream.models.backbones import BACKBONES, Backbone
 from twostream.models.network import fit_first_layer
-from twostream.pickle_limits import check_pickle
+from twostream.safe_pickle import check_pickle
 from twostream.stream import RGB, StreamConfig
 
 ZIP_FOLDER_BIT = 0x10
