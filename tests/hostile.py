@@ -267,10 +267,10 @@ def damage_text(path: Path, rng: Rng) -> str:
 
 def hostile_array(array: np.ndarray, rng: Rng) -> np.ndarray:
     """An array of another type, shape or content."""
-    flat = array.ravel()
+    flat, array = array.ravel(), np.atleast_1d(array)
     action = int(rng.integers(9))
     if action == 0:
-        return array[: len(array) // 2] if array.ndim else array[None]
+        return array[: len(array) // 2]
     if action == 1:
         return array.T[..., None]
     if action == 2:

@@ -89,6 +89,7 @@ def read_scores(path: str | Path) -> ScoreTable:
             arrays = {n: _read_array(parts, f"{n}.npy") for n in ("header", *ARRAYS) if n != "logits"}
             arrays["logits"] = _map_array(path, parts)
         header = json.loads(str(arrays.pop("header")))
+        json.dumps(header, allow_nan=False)  # infinities, which a report could not hold
         if header["format"] != FORMAT:
             raise BadInputError(
                 f"{path}: format {header['format']!r}, expected {FORMAT}; run twostream test again with this version"
