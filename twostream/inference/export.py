@@ -142,7 +142,9 @@ def write_recognizer(recognizer: Recognizer, folder: Path) -> None:
     """Write a recognizer's folder: weights first, recognizer.json last, so that a folder with that file is complete."""
     streams = []
     for stream, network in zip(recognizer.contract.streams, recognizer.networks, strict=True):
-        weights = {name: tensor.contiguous().cpu() for name, tensor in network.backbone.state_dict().items()}
+        weights = {
+            name: tensor.contiguous().cpu() for name, tensor in network.get_submodule("backbone").state_dict().items()
+        }
         content = safetensors.torch.save(weights)
         path = folder / stream.file_name
         write_file(path, functools.partial(_write, content))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from twostream.annotations.videos import Video, VideoTable
 from twostream.clips.crops import make_views
@@ -27,7 +28,6 @@ from twostream.inference.footage import Footage
 from twostream.inference.prediction import Prediction, stream_prediction
 from twostream.inference.sources import Pictures, Source, VideoFile
 from twostream.inference.timeline import Timeline, clip_step, window_probabilities
-from twostream.models.network import StreamNetwork
 from twostream.scores.table import ScoreTable
 from twostream.threads import map_in_threads
 from twostream.video.ffmpeg import VideoError
@@ -68,7 +68,7 @@ class Recognizer:
     >>> recognizer.predict("clip.mp4").top(5)            # doctest: +SKIP
     """
 
-    def __init__(self, contract: Contract, networks: Sequence[StreamNetwork], *, device: torch.device):
+    def __init__(self, contract: Contract, networks: Sequence[nn.Module], *, device: torch.device):
         """`networks` belong to the contract's streams, in their order; they are in eval mode and on the device."""
         # Channels last: convolutions take two thirds of the time, also on CPUs (benchmarks/predict.py).
         self.networks = tuple(network.to(memory_format=torch.channels_last) for network in networks)
@@ -108,9 +108,7 @@ class Recognizer:
         can be read, or the rate of the frames is unknown.
         """
         source = as_source(video, fps=fps)
-        found = self._decode(source)
-        if isinstance(found, Failure):
-            raise BadInputError(f"{found.source}: {found.reason}")
+        found = self._decode_or_raise(source)
         if not all(part.fps for part in found.values()):
             raise BadInputError(f"{source.name}: its rate is unknown, expected frames per second; give them with --fps")
         streams = tuple(
@@ -125,14 +123,7 @@ class Recognizer:
             for stream in self.contract.streams
         )
         dense = Recognizer(replace(self.contract, streams=streams), self.networks, device=self.device)
-        try:
-            tables = (
-                dense._predict_in_memory([found])[0]
-                if _is_in_memory(found)
-                else dense._predict_in_pieces(source, found)
-            )
-        except VideoError as error:
-            raise BadInputError(f"{source.name}: {one_line(error)}") from None
+        tables = dense._score_decoded(source, found)
         first = found[_geometry(streams[0])]
         seconds = first.num_frames / first.fps
         probabilities = window_probabilities(
@@ -142,6 +133,14 @@ class Recognizer:
         return Timeline(
             source.name, self.classes, stride_seconds, probabilities, seconds, first.num_frames, first.notes
         )  # fmt: skip
+
+    def score(self, source: Source) -> tuple[list[ScoreTable], list[Decoded]]:
+        """For each stream: the network's outputs of all clips of a video, and what was decoded.
+
+        Raises BadInputError if no frame of it can be read.
+        """
+        found = self._decode_or_raise(source)
+        return self._score_decoded(source, found), [found[_geometry(stream)] for stream in self.contract.streams]
 
     def predict_all(self, sources: Iterable[Source]) -> Iterator[Prediction | Failure]:
         """A result for each source, in their order; a source that cannot be used is a Failure, and the others continue."""
@@ -175,6 +174,12 @@ class Recognizer:
 
     # ------------------------------------------------------------------------------------------------------ decoding
 
+    def _decode_or_raise(self, source: Source) -> dict[Geometry, Decoded]:
+        found = self._decode(source)
+        if isinstance(found, Failure):
+            raise BadInputError(f"{found.source}: {found.reason}")
+        return found
+
     def _decode(self, source: Source) -> dict[Geometry, Decoded] | Failure:
         try:
             return {geometry: decode(source, geometry) for geometry in map(_geometry, self.contract.streams)}
@@ -182,6 +187,14 @@ class Recognizer:
             return Failure(source.name, one_line(error))
 
     # ------------------------------------------------------------------------------------------------------- scoring
+
+    def _score_decoded(self, source: Source, found: dict[Geometry, Decoded]) -> list[ScoreTable]:
+        try:
+            return (
+                self._predict_in_memory([found])[0] if _is_in_memory(found) else self._predict_in_pieces(source, found)
+            )
+        except VideoError as error:
+            raise BadInputError(f"{source.name}: {one_line(error)}") from None
 
     def _predict_in_memory(self, videos: Sequence[dict[Geometry, Decoded]]) -> list[list[ScoreTable]]:
         """The score tables of each video, one for each stream; the videos share the batches of the networks."""
@@ -266,7 +279,7 @@ def as_source(video: "str | Path | np.ndarray | Sequence[np.ndarray] | Source", 
 class _Scoring:
     """The clips of some videos for one stream, and the logits of those that were computed."""
 
-    def __init__(self, stream: StreamContract, network: StreamNetwork, num_frames: Sequence[int], device: torch.device):
+    def __init__(self, stream: StreamContract, network: nn.Module, num_frames: Sequence[int], device: torch.device):
         self.stream, self.network, self.device = stream, network, device
         self.flow = stream.flow_settings()
         config = stream.config.with_flow("stored") if self.flow else stream.config

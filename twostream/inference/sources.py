@@ -167,6 +167,18 @@ def find_sources(text: str, *, fps: float = 0.0, split: str = "") -> list[Source
     return [source for match in matches for source in find_sources(match, fps=fps, split=split)]
 
 
+def find_all_sources(texts: Sequence[str], *, fps: float, split: str) -> tuple[list[Source], list[str]]:
+    """The sources that all arguments name, and a line for each argument that names none."""
+    sources: list[Source] = []
+    failures = []
+    for text in texts:
+        try:
+            sources += find_sources(text, fps=fps, split=split)
+        except BadInputError as error:
+            failures.append(str(error))
+    return sources, failures
+
+
 def _in_folder(folder: Path, *, fps: float) -> list[Source]:
     files = [
         path for path in folder.rglob("*") if not any(part.startswith(".") for part in path.parts[len(folder.parts) :])
