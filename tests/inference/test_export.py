@@ -70,7 +70,7 @@ def test_runs_that_do_not_record_their_frames_need_the_data_root(runs, toy_root,
     with pytest.raises(BadInputError, match="--root"):
         recognizer_of_runs([run])
     (stream,) = recognizer_of_runs([run], root=toy_root).contract.streams
-    assert (stream.short_side, stream.fps) == (96, 0)
+    assert (stream.short_side, stream.fps, stream.quality) == (96, 0, 90)
 
 
 @pytest.mark.parametrize(

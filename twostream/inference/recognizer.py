@@ -59,6 +59,8 @@ class Decoded:
     num_frames: int
     fps: float
     notes: tuple[str, ...]
+    is_stored: bool
+    """frames of a data root, which were JPEG already"""
 
 
 class Recognizer:
@@ -201,7 +203,7 @@ class Recognizer:
         by_stream = []
         for stream, network in zip(self.contract.streams, self.networks, strict=True):
             parts = [video[_geometry(stream)] for video in videos]
-            scoring = _Scoring(stream, network, [part.num_frames for part in parts], self.device)
+            scoring = _Scoring(stream, network, parts, self.device)
             scoring.add({str(k): part.frames for k, part in enumerate(parts)}, range(scoring.num_items))
             by_stream.append([scoring.table(video) for video in range(len(videos))])
         return [list(tables) for tables in zip(*by_stream, strict=True)]
@@ -209,7 +211,7 @@ class Recognizer:
     def _predict_in_pieces(self, source: Source, found: Mapping[Geometry, Decoded]) -> list[ScoreTable]:
         """The same for one long video, which is decoded again; its clips are predicted as soon as their frames are there."""
         scorings = [
-            _Scoring(stream, network, [found[_geometry(stream)].num_frames], self.device)
+            _Scoring(stream, network, [found[_geometry(stream)]], self.device)
             for stream, network in zip(self.contract.streams, self.networks, strict=True)
         ]
         for geometry in found:
@@ -266,7 +268,7 @@ def decode(source: Source, geometry: Geometry) -> Decoded:
         else:
             frames.clear()
         num_frames += 1
-    return Decoded(frames, num_frames, source.fps, source.notes)
+    return Decoded(frames, num_frames, source.fps, source.notes, source.is_stored)
 
 
 def as_source(video: "str | Path | np.ndarray | Sequence[np.ndarray] | Source", *, fps: float = 0.0) -> Source:
@@ -279,16 +281,17 @@ def as_source(video: "str | Path | np.ndarray | Sequence[np.ndarray] | Source", 
 class _Scoring:
     """The clips of some videos for one stream, and the logits of those that were computed."""
 
-    def __init__(self, stream: StreamContract, network: nn.Module, num_frames: Sequence[int], device: torch.device):
+    def __init__(self, stream: StreamContract, network: nn.Module, videos: Sequence[Decoded], device: torch.device):
         self.stream, self.network, self.device = stream, network, device
         self.flow = stream.flow_settings()
         config = stream.config.with_flow("stored") if self.flow else stream.config
         if self.flow and self.flow.method == "farneback" and device.type == "cuda":
             config = config.with_flow("online")  # the GPU computes it
+        self.is_stored = any(video.is_stored for video in videos)
         sampling = stream.sampling
-        videos = VideoTable.of([Video(str(k), "test", None, n) for k, n in enumerate(num_frames)], config.classes)
+        rows = [Video(str(k), "test", None, video.num_frames) for k, video in enumerate(videos)]
         self.items = Items(
-            videos, config, views=make_views(sampling.views, config.input_size),
+            VideoTable.of(rows, config.classes), config, views=make_views(sampling.views, config.input_size),
             num_clips=sampling.num_clips, clip_step=sampling.clip_step,
         )  # fmt: skip
         self.video, self.start = self.items.index.locate(np.arange(len(self.items)))
@@ -306,7 +309,8 @@ class _Scoring:
         config = self.items.stream
         footage = Footage(
             {video_id: (pictures, int(num_frames[int(video_id)])) for video_id, pictures in frames.items()},
-            None if config.is_online else self.flow,
+            flow=None if config.is_online else self.flow,
+            **self._qualities(),
         )
         dataset = open_dataset(self.items, footage)
         clips_at_once = max(BATCH_SIZE // len(self.items.views), 1)
@@ -321,6 +325,12 @@ class _Scoring:
         inputs = network_inputs(batches(), config, self.device)
         self.logits += [logits.numpy() for _, _, logits in predict(self.network, inputs, device=self.device)]
         self.num_done += len(numbers)
+
+    def _qualities(self) -> dict[str, int]:
+        """What JPEG has to take from the images, so that they are those of the training."""
+        if self.flow and not self.stream.config.is_online:
+            return {"flow_quality": self.stream.quality}
+        return {"frame_quality": 0 if self.is_stored else self.stream.quality}
 
     def _frames_of(self, number: int) -> list[int]:
         return clip_frames(

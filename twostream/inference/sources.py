@@ -31,6 +31,8 @@ class Source(ABC):
     """frames per second of what `frames` yielded last; 0: unknown. Set when all of them have been read"""
     notes: tuple[str, ...]
     """what is wrong or unusual with the frames that were read last"""
+    is_stored = False
+    """frames of a data root, as an extraction stored them"""
 
     @abstractmethod
     def frames(self, *, short_side: int, fps: float) -> Generator[np.ndarray, None, None]:
@@ -139,7 +141,9 @@ class _StoredFrames(Sequence[np.ndarray]):
 def stored_video(store: FrameStore, video_id: str) -> Source:
     """A video of a data root: its stored RGB frames. Raises BadInputError if not all frames are stored."""
     frames = _StoredFrames(store, video_id)
-    return Pictures(video_id, frames, fps=frames.fps)
+    source = Pictures(video_id, frames, fps=frames.fps)
+    source.is_stored = True
+    return source
 
 
 def find_sources(text: str, *, fps: float = 0.0, split: str = "") -> list[Source]:
