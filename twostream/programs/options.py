@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from twostream.annotations.videos import SPLITS
 from twostream.errors import EXIT_ENVIRONMENT, EXIT_USAGE, Terminated, UserError, exit_code
+from twostream.terminal import Terminal
 from twostream.threads import share_the_machine
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -227,8 +228,8 @@ def add_stream_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--arch", "-a", default=None, metavar="NAME",
-        help="network: inception_v3, vgg16, vgg16_reducedfc, resnet18, resnet50, resnet101, squeezenet1_1 or "
-        "mobilenet_v3_large; inceptionV3 and vgg are accepted too",
+        help="network: inception_v3, vgg16, vgg16_reducedfc, resnet18, resnet34, resnet50, resnet101, resnet152, "
+        "squeezenet1_1 or mobilenet_v3_large; inceptionV3 and vgg are accepted too",
     )
 
 
@@ -284,11 +285,8 @@ def progress_bar(items: Iterable[Any] | None = None, **keywords: Any) -> Any:
 
 def run(main: Callable[[], int | None]) -> None:
     """Run a program and exit with its documented code; an error that a user can fix is one line, without a traceback."""
+    sys.stdout, sys.stderr = _terminal(sys.stdout), _terminal(sys.stderr)
     share_the_machine(os.environ)  # before `main` imports torch
-    # Names of files may have characters that the terminal cannot show.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # under `nohup`, SIGHUP is ignored, and stays so
             signal.signal(number, _terminate)
@@ -300,8 +298,8 @@ def run(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt as error:
         print("interrupted; finished work is kept, run the command again to continue", file=sys.stderr)
         code = exit_code(error)
-    except (OSError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not MEMORY.search(str(error)):
+    except Exception as error:
+        if not isinstance(error, OSError | MemoryError) and not MEMORY.search(str(error)):
             raise
         print(f"error: {_fault_of_machine(error)}", file=sys.stderr)
         code = EXIT_ENVIRONMENT
@@ -312,15 +310,27 @@ def run(main: Callable[[], int | None]) -> None:
     sys.exit(code)
 
 
-MEMORY = re.compile(r"out of memory|DataLoader worker \(pid|unable to \w+ .*(shared memory|</torch_)")
-"""texts of RuntimeErrors that torch raises if memory is too small, or the system killed a process to get memory"""
+def _terminal(stream: Any) -> Any:
+    """The stream, safe for names of files: what could control the terminal, or what it cannot show, is escaped."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    return stream if isinstance(stream, Terminal) else Terminal(stream)
+
+
+MEMORY = re.compile(
+    r"out of memory|can't allocate memory|not enough memory|Insufficient memory|bad_alloc|can't start new thread|ancdata|"
+    r"DataLoader worker \(pid|unable to \w+ .*(shared memory|</torch_)"
+)
+"""texts of errors that torch, OpenCV and Python raise if there is too little memory, or too few threads or files for a
+process; or the system killed a process to get memory"""
 
 
 def _fault_of_machine(error: Exception) -> str:
     """The error in one line, and what to do about it."""
-    lines = str(error).splitlines() or [type(error).__name__]
+    lines = str(error).strip().splitlines() or [type(error).__name__]
     # An error of a loader process arrives with that process's traceback, whose last line is the error itself.
-    reason = (lines[-1] if "Original Traceback" in str(error) else lines[0]).partition(". ")[0]
+    sentences = (lines[-1] if "Original Traceback" in str(error) else lines[0]).split(". ")
+    reason = next(filter(MEMORY.search, sentences), sentences[0])
     if re.search(r"shared memory|Bus error|</torch_", str(error)):
         total, _, free = shutil.disk_usage("/dev/shm") if Path("/dev/shm").is_dir() else (0, 0, 0)
         return (
@@ -328,7 +338,7 @@ def _fault_of_machine(error: Exception) -> str:
             f"{free >> 20} MiB of them free. Use fewer --workers or a smaller --batch_size, or enlarge /dev/shm (docker run "
             "--shm-size=8g), then run the command again"
         )
-    if MEMORY.search(str(error)):
+    if isinstance(error, MemoryError) or MEMORY.search(str(error)):
         return f"{reason}; use a smaller --batch_size or fewer --workers, then run the command again"
     return f"{reason}; fix this, then run the command again"
 
