@@ -109,7 +109,7 @@ def test_a_fault_is_named(change, says, tmp_path):
 
 
 def test_a_folder_without_one_says_how_to_make_it(tmp_path):
-    with pytest.raises(BadInputError, match="twostream export --runs"):
+    with pytest.raises(BadInputError, match="twostream export makes"):
         read_contract(tmp_path)
 
 

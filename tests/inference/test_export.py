@@ -76,7 +76,7 @@ def test_runs_that_do_not_record_their_frames_need_the_data_root(runs, toy_root,
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
-        (lambda f: (f / CONTRACT_NAME).unlink(), "twostream export"),
+        (lambda f: (f / CONTRACT_NAME).unlink(), "twostream export makes"),
         (lambda f: (f / "rgb.safetensors").unlink(), "rgb.safetensors: no such file"),
         (lambda f: (f / "rgb.safetensors").write_bytes(b"x" * 100), "is not the file"),
         (lambda f: shutil.copy(f / "farneback.safetensors", f / "rgb.safetensors"), "is not the file"),

@@ -204,8 +204,8 @@ def read_contract(folder: Path) -> Contract:
     path = folder / CONTRACT_NAME
     if not path.is_file():
         raise BadInputError(
-            f"{folder} has no {CONTRACT_NAME}, expected a recognizer or the folder of a run: make one with "
-            f"twostream export --runs RUN RUN --out {folder}"
+            f"{folder} has no {CONTRACT_NAME}, expected a recognizer, which twostream export makes from runs, or the folder of "
+            "a run with a checkpoint"
         )
     try:
         return Contract.from_json(read_json(path))
