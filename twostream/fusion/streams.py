@@ -6,6 +6,7 @@ from functools import reduce
 import numpy as np
 
 from twostream.annotations.class_names import class_difference
+from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.scores.table import ScoreTable
 
@@ -65,7 +66,7 @@ def _check_same_annotations(tables: list[ScoreTable], names: list[str]) -> None:
         differs = first.labels[ours] != table.labels[theirs]
         if differs.any():
             raise BadInputError(
-                f"{pair}: {differs.sum()} videos have different labels ({_first_five(first.video_ids[ours][differs])}); "
+                f"{pair}: {counted(differs.sum(), 'video has', 'videos have')} different labels ({_first_five(first.video_ids[ours][differs])}); "
                 "score them with the same annotations"
             )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import twostream
+from twostream.counts import counted
 from twostream.files import write_text
 from twostream.fusion.sweep import SweepPoint, sweep
 from twostream.pages import charts
@@ -84,7 +85,7 @@ def _tiles(view: View) -> str:
         tiles.append(
             f'<div class="tile verdict">{escape(first.name)} against {escape(first.against)}'
             f"<b>{verdict[0].upper()}{verdict[1:]}</b><small>{100 * first.difference:+.2f} points; "
-            f"{first.gained} videos gained, {first.lost} lost; {escape(first.p_text)}</small></div>"
+            f"{counted(first.gained, 'video')} gained, {first.lost} lost; {escape(first.p_text)}</small></div>"
         )
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
@@ -106,7 +107,7 @@ def _result(view: View) -> str:
         denominators.append([view.row_name(row.name), frames, scored, *rates])
     notes = [escape(line) for line in [*sentences(report), *fitted_lines(report)]]
     if report.num_classes <= 5:
-        notes.append(f"With {report.num_classes} classes, top-5 is right for every scored video.")
+        notes.append(f"With {counted(report.num_classes, 'class', 'classes')}, top-5 is right for every scored video.")
     notes += [_ids(f"{name}: {count_videos(len(ids))} without scores, counted as wrong", ids)
               for name, ids in report.unscored.items() if ids]  # fmt: skip
     notes += [_ids(f"left out: {len(ids):,} {sentence}", ids) for sentence, ids in report.differences.items()]
@@ -281,7 +282,12 @@ def _provenance(view: View, command: str, files: Sequence[Path]) -> str:
         ["command", f"<pre>{escape(command)}</pre>"],
         ["written", f"{datetime.now().astimezone():%Y-%m-%d %H:%M %z}"],
         ["versions", f"twostream {twostream.__version__}, NumPy {np.__version__}, Python {platform.python_version()}"],
-        ["split", escape(f"{report.split}: {len(view.labels):,} videos, {view.num_labelled:,} of them with a label")],
+        [
+            "split",
+            escape(
+                f"{report.split}: {counted(len(view.labels), 'video', spec=',')}, {view.num_labelled:,} of them with a label"
+            ),
+        ],
     ]
     heads = ["", *map(view.row_name, view.streams)]
     return (

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+from twostream.counts import counted
 from twostream.fusion.consensus import Consensus
 from twostream.metrics import confusion
 from twostream.pages.page import escape
@@ -97,4 +98,4 @@ def one_digit(rate: float) -> str:
 
 def count_videos(number: int) -> str:
     """A number of videos in words: 1 video, 2,000 videos."""
-    return f"{number:,} video" if number == 1 else f"{number:,} videos"
+    return counted(number, "video", spec=",")
