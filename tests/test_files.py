@@ -5,7 +5,7 @@ import os
 import pytest
 
 from twostream.errors import EnvironmentFaultError
-from twostream.files import sha256, write_file, write_text
+from twostream.files import read_cell, sha256, write_cell, write_file, write_text
 
 
 def test_writes_and_replaces_and_creates_folders(tmp_path):
@@ -47,3 +47,11 @@ def test_undecodable_bytes_of_a_name_pass_through(tmp_path):
 def test_sha256(tmp_path):
     (tmp_path / "f").write_bytes(b"abc")  # the example of FIPS 180
     assert sha256(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+49", "-dash", "@name", "\tx", "'=x", "''-x", "plain", "'quoted'", "", "'"])
+def test_cells_of_csv_come_back_and_are_no_formulas(text):
+    cell = write_cell(text)
+    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert read_cell(cell) == text
+    assert read_cell(text) == text or text.startswith("'"), "lists of others"

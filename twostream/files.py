@@ -1,9 +1,10 @@
-"""Files that are replaced completely or not at all, strict JSON, SHA-256."""
+"""Files that are replaced completely or not at all, strict JSON, SHA-256, cells of CSV."""
 
 import contextlib
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -72,3 +73,17 @@ def sha256(path: str | Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
+"""beginnings of cells that spreadsheets run as formulas; apostrophes, so that reading a written cell gives it back"""
+
+
+def write_cell(text: str) -> str:
+    """A text as a cell of CSV that no spreadsheet runs as a formula: with an apostrophe before it if it looks like one."""
+    return f"'{text}" if FORMULA.match(text) else text
+
+
+def read_cell(cell: str) -> str:
+    """The text of a cell of CSV, also of one that `write_cell` made."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell

@@ -135,6 +135,170 @@ def test_submission_for_a_split_without_labels(run_program, tmp_path):
     assert (tmp_path / "v.csv").read_text().splitlines()[1].startswith("a,,")
 
 
+def best_classes(path) -> dict[str, str]:
+    """The first class of each video of a challenge file."""
+    return {name: entries[0]["label"] for name, entries in json.loads(path.read_text())["results"].items()}
+
+
+def fused_by_hand(tables, weights) -> np.ndarray:
+    """(V, K): weighted sum of each stream's mean softmax, without the product's code."""
+    result = 0
+    for table, weight in zip(tables, weights, strict=True):
+        e = np.exp(table.logits.astype(float))
+        softmax = e / e.sum(axis=1, keepdims=True)
+        result = result + weight * np.stack([softmax[table.video_index == v].mean(axis=0) for v in range(3)])
+    return result
+
+
+def test_the_row_that_was_asked_for_is_written(run_program, tmp_path):
+    """With unequal weights not the fusion 1:1, and with fitted weights not the last of them."""
+    tables = [make_table(seed=seed, input_type=t) for seed, t in ((11, "rgb"), (12, "dis"))]
+    for table in tables:
+        write_scores(tmp_path / f"{table.stream['input_type']}.npz", table)
+    words = ["eval.py", "--scores", tmp_path / "rgb.npz", tmp_path / "dis.npz", f"--report={tmp_path}/r.json"]
+    target = tmp_path / "c.json"
+    expected = {
+        weights: dict(
+            zip("abc", np.array(CLASSES)[fused_by_hand(tables, weights).argmax(axis=1)].tolist(), strict=True)
+        )
+        for weights in ((1, 9), (9, 1), (1, 1))
+    }
+    assert len({str(best) for best in expected.values()}) == 3, "the rows differ"
+    for weights in ((1, 9), (9, 1)):
+        text = ",".join(map(str, weights))
+        for more in ([], ["--fit_weights=global,class"]):
+            result = run_program(*words, f"--fusion_weights={text}", *more, "--write", f"challenge={target}")
+            assert result.returncode == 0, result.stderr
+            assert best_classes(target) == expected[weights]
+            row = f"row 'RGB+Flow', weights {weights[0]}, {weights[1]}"
+            assert f"wrote {target}: {row}\n" in result.stdout
+            assert row in json.loads(target.read_text())["external_data"]["details"]
+    result = run_program(*words, "--fusion_weights=1,9", "--write_row=RGB+Flow 1:1", "--write", f"challenge={target}")
+    assert "row 'RGB+Flow 1:1', weights 1, 1" in result.stdout and best_classes(target) == expected[1, 1]
+    result = run_program(
+        *words, "--fit_weights=global", "--write_row=RGB+Flow fitted: global", "--write", f"challenge={target}"
+    )
+    assert "whose weights were fitted on the labels of split 'val', which it predicts" in result.stdout
+    result = run_program(*words, "--write_row=Flow+RGB", "--write", f"challenge={target}")
+    assert result.returncode == 2 and "'RGB', 'Flow', 'RGB+Flow'" in result.stderr
+
+
+def split_tables(split: str, seed: int, num_videos: int) -> list:
+    """Two streams: the second is right far more often."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, num_videos)
+    ids = [f"{split}{k:03d}" for k in range(num_videos)]
+    tables = []
+    for input_type, strength in (("rgb", 0.3), ("farneback", 3.0)):
+        logits = rng.normal(size=(num_videos, 4)) + strength * np.eye(4)[labels]
+        tables.append(make_table(logits, video_ids=ids, labels=labels, frames=1, input_type=input_type, split=split))
+    return tables
+
+
+def test_weights_of_one_split_on_another(run_program, tmp_path):
+    for split, num_videos in (("val", 60), ("test", 40)):
+        for name, table in zip(("one", "two"), split_tables(split, num_videos, num_videos), strict=True):
+            make_run(tmp_path, name, table)
+    words = ["eval.py", f"--save_root={tmp_path}"]
+    assert run_program(*words, "--fit_weights=global,temperature", f"--report={tmp_path}/val.json").returncode == 0
+    fitted = json.loads((tmp_path / "val.json").read_text())["fitted"]
+    target = tmp_path / "c.json"
+    on_test = [*words, "--split=test", f"--weights_from={tmp_path}/val.json", f"--report={tmp_path}/test.json"]
+    result = run_program(*on_test, "--write_row=RGB+Flow weights of val.json: global", "--write", f"challenge={target}")
+    assert result.returncode == 0, result.stderr
+    row = "row 'RGB+Flow weights of val.json: global', weights fitted on split 'val' by val.json"
+    assert f"wrote {target}: {row}\n" in result.stdout and "same videos" not in result.stdout
+    weights = fitted["RGB+Flow fitted: global"]["of_all_videos"]["weights"]
+    tables = split_tables("test", 40, 40)
+    e = [np.exp(table.logits.astype(float)) for table in tables]
+    mixed = sum(w * part / part.sum(axis=1, keepdims=True) for w, part in zip(weights, e, strict=True))
+    right = (mixed.argmax(axis=1) == tables[0].labels).mean()
+    rows = rows_of(tmp_path / "test.json")
+    assert rows["RGB+Flow weights of val.json: global"]["video_top1"] == pytest.approx(right)
+    assert rows["RGB+Flow weights of val.json: temperature"]["video_top1"] is not None
+    assert list(best_classes(target).values()) == [CLASSES[k] for k in mixed.argmax(axis=1)]
+    # A report with given weights has them too. On the videos of the fit, a word says so.
+    chained = [f"--weights_from={tmp_path}/test.json", f"--report={tmp_path}/again.json"]
+    result = run_program(*words, "--split=test", *chained)
+    assert result.returncode == 0 and "by val.json; the weights are" in result.stdout
+    result = run_program(*words, f"--weights_from={tmp_path}/val.json")
+    assert "weights fitted on split 'val' by val.json, that is on the labels of these same videos" in result.stdout
+    # Several kinds of weights: the row for a file with one row has to be chosen.
+    result = run_program(*on_test, "--write", f"mmaction2={tmp_path}/m.pkl")
+    assert result.returncode == 2 and "has 2 kinds of weights; choose the row with --write_row" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "message"),
+    [
+        ({}, ["--consensus=mean"], "fitted with --consensus=softmax-mean, not mean; add --consensus=softmax-mean"),
+        ({}, ["--input_types=farneback,rgb"], "its weights are for streams rgb, farneback, but these are farneback, rgb"),
+        ({"fitted": {}}, [], "no fitted weights; make them with twostream eval --fit_weights=global --report=FILE"),
+        ({"fitted": {"x": {"method": "global"}}}, [], "not a report with weights"),
+        ({"fitted": {"x": {"method": "global", "of_all_videos": {"weights": [1, -1], "temperatures": [1, 1]}}}}, [],
+         "weights that are negative"),
+        ({"sources": 3}, [], "not a report with weights"),
+    ],
+)  # fmt: skip
+def test_weights_that_do_not_fit_are_refused(run_here, tmp_path, change, words, message):
+    for name, table in zip(("one", "two"), split_tables("val", 3, 20), strict=True):
+        make_run(tmp_path, name, table)
+    common = ["eval.py", f"--save_root={tmp_path}"]
+    assert run_here(*common, "--fit_weights=global", f"--report={tmp_path}/fit.json").returncode == 0
+    content = json.loads((tmp_path / "fit.json").read_text()) | change
+    (tmp_path / "fit.json").write_text(json.dumps(content))
+    result = run_here(*common, f"--weights_from={tmp_path}/fit.json", *words)
+    assert result.returncode == 3 and message in result.stderr and result.stderr.count("\n") == 1
+    result = run_here(*common, f"--weights_from={tmp_path}/fit.json", f"--report={tmp_path}/fit.json")
+    assert result.returncode == 2 and "would replace" in result.stderr
+
+
+def test_several_iterations_make_a_report_each(run_program, save_root):
+    """As twostream test takes them."""
+    for number in (100, 200):
+        make_run(save_root, "one", make_table(seed=number), iteration=number)
+        make_run(save_root, "two", make_table(seed=number + 1, input_type="farneback"), iteration=number)
+    words = ["eval.py", f"--save_root={save_root}"]
+    for number in (100, 200):
+        one = run_program(*words, f"--test-iteration={number}", f"--report={save_root}/{number}.json")
+        assert one.returncode == 0, one.stderr
+    result = run_program(*words, "--test_iterations=100,200")
+    assert result.returncode == 0 and "iteration 100\n" in result.stdout, result.stderr
+    for number in (100, 200):
+        assert rows_of(save_root / f"report_{number:06d}.json") == rows_of(save_root / f"{number}.json")
+    result = run_program(*words, "--test_iterations=100,200", f"--html={save_root}/x.html")
+    assert result.returncode == 2 and "several --test_iteration make several reports" in result.stderr
+
+
+def test_scale_and_class_order_of_another_toolkit(run_program, tmp_path):
+    """Perfect scores with columns in another order, as sums of 7 views, and a list of names: read with a warning, then
+    with --classes; and --scale is refused where it is no scale."""
+    labels = np.random.default_rng(8).integers(0, 4, 30)
+    videos = [Video(f"v{k:02d}", "val", CLASSES[label], 9) for k, label in enumerate(labels)]
+    write_annotations(tmp_path / "annotations.json", Annotations(CLASSES, videos))
+    order = ("walk", "run", "jump", "sit")
+    scores = np.full((30, 4), 0.1)
+    scores[np.arange(30), [order.index(CLASSES[label]) for label in labels]] = 0.7
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(list(7 * scores.astype(np.float32))))
+    (tmp_path / "names.txt").write_text("".join(f"{video.id}\n" for video in videos))
+    (tmp_path / "order.txt").write_text("".join(f"{name}\n" for name in order))
+    words = ["eval.py", "--scores", tmp_path / "x.pkl", f"--names={tmp_path}/names.txt", f"--annotations={tmp_path}"]
+    words.append(f"--report={tmp_path}/r.json")
+    result = run_program(*words)
+    facts = f"scores: {tmp_path}/x.pkl: MMAction2, sum of 7 views; classes in the order of"
+    assert f"{facts} {tmp_path}/annotations.json" in result.stdout
+    assert "3 classes look exchanged" in result.stdout and "--classes" in result.stdout
+    assert rows_of(tmp_path / "r.json")["x"]["video_top1"] == (labels == 1).mean()
+    result = run_program(*words, f"--classes={tmp_path}/order.txt", "--scale=probabilities")
+    assert "x.pkl: MMAction2, probabilities; classes in the order of" in result.stdout
+    assert "look exchanged" not in result.stdout
+    assert rows_of(tmp_path / "r.json")["x"]["video_top1"] == 1
+    assert json.loads((tmp_path / "r.json").read_text())["sources"][0]["provenance"]["scale"] == "probabilities"
+    for scale in ("percent", "sum-0", "logits,logits", ""):
+        result = run_program(*words, f"--scale={scale}")
+        assert result.returncode == 2 and "--scale" in result.stderr
+
+
 def test_another_toolkits_file_beside_our_own(run_program, save_root, tmp_path):
     """Its list of names has another order; a video that is not in the split needs --intersect."""
     perfect = np.eye(4, dtype=np.float32)[[3, 1, 0]]

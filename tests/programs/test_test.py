@@ -354,9 +354,22 @@ def test_a_score_file_with_the_same_settings_is_kept(run_test, toy_root, save_ro
     assert target.stat().st_mtime_ns > before
     target.write_bytes(target.read_bytes()[:-1])  # a damaged file is not kept
     assert f"wrote {target}" in run_test(toy_root, save_root, *FEW).stdout and len(read_scores(target).start) == 2 * 4
-    before = target.stat().st_mtime_ns
-    assert "exists already" not in run_test(toy_root, save_root, "--frame_step=8", "--consensus=mean").stdout
-    assert target.stat().st_mtime_ns > before and len(read_scores(target).start) == 4 * 4
+
+
+def test_scores_of_other_settings_are_kept_beside_the_new_ones(run_test, toy_root, save_root):
+    target = the_run(save_root) / "scores_val_000001.npz"
+    run_test(toy_root, save_root, "--frame_step=16", "--consensus=mean,max")
+    before = target.read_bytes()
+    printed = run_test(toy_root, save_root, "--num_clips=3", "--consensus=mean").stdout
+    assert (
+        f"{target} had scores of other settings (frame_step 16); they are now in {target.with_suffix('')}-" in printed
+    )
+    (kept,) = (path for path in target.parent.glob("scores_val_000001-*") if path.is_dir())
+    assert (kept / target.name).read_bytes() == before
+    results = {path.name for path in kept.glob("results_*")}
+    assert results == {"results_val_000001-mean.json", "results_val_000001-max.json"}
+    assert [path.name for path in target.parent.glob("results_*")] == ["results_val_000001-mean.json"]
+    assert len(read_scores(target).start) == 3 * 4
 
 
 def test_a_killed_scoring_continues(toy_root, save_root, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import pickle
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from twostream.errors import BadInputError
 from twostream.fusion.consensus import Consensus
 from twostream.report.results import build_report
 from twostream.report.writers import WRITERS
-from twostream.scores.foreign import Split, apply_split, read_names, read_result
+from twostream.scores.foreign import ForeignOptions, Split, apply_split, read_names, read_result
 from twostream.scores.npz import write_scores
 
 IDS = ("v_Jump_g01", "-dash", "with blank", "zebra")
@@ -104,8 +105,9 @@ def mmaction2_first_new(tmp_path, logits):
 
 
 def pyslowfast(tmp_path, logits):
+    """The sum of the softmax of 30 views."""
     scores = softmax(logits.mean(axis=1))
-    content = [torch.tensor(scores), torch.tensor(labels_of_list())]
+    content = [torch.tensor(30 * scores), torch.tensor(labels_of_list())]
     return write(tmp_path / "x.pkl", content), np.log(scores)[:, None]
 
 
@@ -144,9 +146,10 @@ def vmz(tmp_path, logits):
 
 
 def jeffreyyihuang(tmp_path, logits):
+    """The sum over 19 frames, whose mean is the logits."""
     names = ["with blank", "zebra", "-dash", "Jump_g01"]  # without the v_ of UCF101
-    content = dict(zip(names, logits.sum(axis=1), strict=True))
-    return write(tmp_path / "x.pickle", content), logits.sum(axis=1, keepdims=True)
+    content = dict(zip(names, 19 * logits.mean(axis=1), strict=True))
+    return write(tmp_path / "x.pickle", content), logits.mean(axis=1, keepdims=True)
 
 
 def two_d_kinectics(tmp_path, logits):
@@ -172,7 +175,7 @@ NAMED_FORMATS = (jeffreyyihuang, two_d_kinectics)
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_becomes_the_table_of_its_videos(kind, tmp_path, logits):
     path, expected = kind(tmp_path, logits)
-    table = read_result(path, split=SPLIT, names=None if kind in NAMED_FORMATS else LIST)
+    table = read_result(path, split=SPLIT, options=ForeignOptions(names=None if kind in NAMED_FORMATS else LIST))
     assert table.video_ids.tolist() == sorted(IDS) and table.labels.tolist() == SPLIT.labels.tolist()
     for index, video_logits in zip(INDICES, expected, strict=True):
         # Stored probabilities come back as logarithms in float32.
@@ -191,7 +194,7 @@ def test_order_of_tsn_if_the_labels_fit_both_orders(kind, order, tmp_path, logit
         scores[:, 0] = [part.mean(axis=1, keepdims=True) for part in scores[:, 0]]
     np.savez(path, scores=scores, labels=labels)
     split = Split("val", CLASSES, SPLIT.video_ids, np.full(4, 2))
-    table = read_result(path, split=split, names=LIST)
+    table = read_result(path, split=split, options=ForeignOptions(names=LIST))
     assert table.provenance["order"] == order
     for index, video_logits in zip(INDICES, logits, strict=True):
         np.testing.assert_allclose(table.logits[table.video_index == index], video_logits, rtol=1e-4, atol=1e-5)
@@ -207,7 +210,7 @@ def test_fusion_with_our_own_file(kind, tmp_path, logits):
     """With the same scores in both files, the fusion equals each of them; frames are fused if they are numbered."""
     path, expected = kind(tmp_path, logits)
     own = own_table(logits=_by_given_ids(logits))
-    foreign = read_result(path, split=SPLIT, names=LIST)
+    foreign = read_result(path, split=SPLIT, options=ForeignOptions(names=LIST))
     report = build_report([own, foreign], ["own", "foreign"], consensus=Consensus.parse("mean"), weights=(1.0, 1.0))
     rows = {row.name: row for row in report.rows}
     if expected.shape[1] == FRAMES and kind is not vmz:  # the same logits, not only the same ranks
@@ -221,6 +224,72 @@ def _by_given_ids(logits):
     """Rows in the order of IDS, as make_table expects them, from the order of the list."""
     by_id = dict(zip(("with blank", "zebra", "-dash", "v_Jump_g01"), logits, strict=True))
     return np.concatenate([by_id[video_id] for video_id in IDS])
+
+
+SCALES = {
+    mmaction2_old: "logits", mmaction2_json: "logits", mmaction2_new: "logits", mmaction2_first_new: "logits",
+    pyslowfast: "sum of 30 views", tsn: "logits", tsn_pytorch: "logits", tsn_plain: "logits", tsn_of_objects: "logits",
+    vmz: "probabilities", jeffreyyihuang: "sum of 19 views", two_d_kinectics: "logits",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_provenance_says_scale_and_class_order(kind, tmp_path, logits):
+    path, _ = kind(tmp_path, logits)
+    split = replace(SPLIT, source="annotations.json")
+    table = read_result(path, split=split, options=ForeignOptions(names=LIST))
+    assert table.provenance["scale"] == SCALES[kind]
+    assert table.provenance["classes"] == "in the order of annotations.json"
+
+
+def test_videos_with_zeros_for_scores_are_missing(tmp_path, logits):
+    """PySlowFast writes zeros and label 0 for a video that it could not read; the others stay probabilities."""
+    scores, labels = softmax(logits.mean(axis=1)), np.array(labels_of_list())
+    scores[3], labels[3] = 0, 0
+    path = write(tmp_path / "x.pkl", [torch.tensor(scores * np.array([[30], [30], [29], [30]])), torch.tensor(labels)])
+    table = read_result(path, split=SPLIT, options=ForeignOptions(names=LIST))
+    assert table.unscored_ids == ["v_Jump_g01"] and table.provenance["scale"] == "sum of 29 to 30 views"
+    for row, index in enumerate(INDICES[:3]):
+        np.testing.assert_allclose(np.exp(table.logits[table.video_index == index]), scores[[row]], rtol=1e-5)
+    path.write_bytes(pickle.dumps([np.zeros(3, np.float32)] * 4))
+    with pytest.raises(BadInputError, match="x.pkl: all its scores are 0"):
+        read_result(path, split=SPLIT, options=ForeignOptions(names=LIST))
+
+
+OTHER_ORDER = ("sit", "Jump", "run")
+"""of the columns, with another spelling"""
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_classes_in_another_order(kind, tmp_path, logits, monkeypatch):
+    """With --classes the file reads as if its columns and labels were in the split's order."""
+    straight, expected = kind(tmp_path, logits)
+    columns = [[name.lower() for name in OTHER_ORDER].index(name) for name in CLASSES]  # of each class, in the file
+    monkeypatch.setitem(globals(), "LIST", [f"{line[:-1]}{columns[int(line[-1])]}" for line in LIST])
+    (tmp_path / "other").mkdir()
+    path, _ = kind(tmp_path / "other", logits[..., np.argsort(columns)])
+    given = ForeignOptions(names=LIST, classes=OTHER_ORDER, classes_source="classInd.txt")
+    table = read_result(path, split=SPLIT, options=given)
+    assert table.provenance["classes"] == "in the order of classInd.txt"
+    for index, video_logits in zip(INDICES, expected, strict=True):
+        np.testing.assert_allclose(table.logits[table.video_index == index], video_logits, rtol=1e-4, atol=1e-5)
+    if kind in (mmaction2_new, mmaction2_first_new, pyslowfast, tsn, vmz):  # with labels in them
+        with pytest.raises(BadInputError, match="labels fit the split if its classes are in another order.*--classes"):
+            read_result(path, split=SPLIT, options=replace(given, classes=()))
+    with pytest.raises(
+        BadInputError, match="classInd.txt and .* have 2 and 3 classes that differ.*give the class list"
+    ):
+        read_result(path, split=SPLIT, options=replace(given, classes=OTHER_ORDER[:2]))
+
+
+def test_the_user_overrules_the_scale(tmp_path, logits):
+    path = write(tmp_path / "x.pkl", list(7 * logits.mean(axis=1)))
+    for scale, factor, name in (("auto", 7, "logits"), ("logits", 7, "logits"), ("sum-7", 1, "sum of 7 views")):
+        table = read_result(path, split=SPLIT, options=ForeignOptions(names=LIST, scale=scale))
+        assert table.provenance["scale"] == name
+        np.testing.assert_allclose(table.logits[np.argsort(INDICES).argsort()], factor * logits.mean(axis=1), rtol=1e-5)
+    with pytest.raises(BadInputError, match="row 0, video .*: a score below 0"):
+        read_result(path, split=SPLIT, options=ForeignOptions(names=LIST, scale="probabilities"))
 
 
 # ------------------------------------------------------------------------------------------------- the challenge's JSON
@@ -252,6 +321,23 @@ def test_unlisted_classes_score_less_than_listed_ones(tmp_path):
     assert table.logits.tolist() == [[-12, 7, -2]] * 4
 
 
+def test_entries_that_are_no_probabilities_among_others(tmp_path):
+    """One video of four: refused by name. With --scale, all are logits. Zeros are a video without scores."""
+    results = {video_id: [{"label": "run", "score": 0.7}, {"label": "sit", "score": 0.1}] for video_id in IDS}
+    results["zebra"] = [{"label": "run", "score": 1.7}]
+    path = write_challenge(tmp_path / "x.json", results)
+    with pytest.raises(
+        BadInputError, match="scores of video 'zebra' are no probabilities, but those of 3 of 4.*--scale"
+    ):
+        read_result(path, split=SPLIT)
+    table = read_result(path, split=SPLIT, options=ForeignOptions(scale="logits"))
+    assert table.logits[3].tolist() == pytest.approx([-8.3, 1.7, -8.3])
+    results["zebra"] = [{"label": "run", "score": 0}]
+    table = read_result(write_challenge(path, results), split=SPLIT)
+    assert table.unscored_ids == ["zebra"] and table.provenance["scale"] == "probabilities"
+    np.testing.assert_allclose(np.exp(table.logits), [[0.2, 0.7, 0.1]] * 3, rtol=1e-5)
+
+
 def test_our_own_challenge_file_comes_back(tmp_path):
     table = own_table()
     report = build_report([table], ["RGB"], consensus=Consensus.parse("softmax-mean"), weights=(1.0,))
@@ -271,11 +357,13 @@ def test_fused_scores_come_back(kind, suffix, tmp_path):
     report = build_report(tables, ["RGB", "Flow"], consensus=Consensus.parse("mean"), weights=(1.0, 1.0))
     path = tmp_path / f"x{suffix}"
     WRITERS[kind](path, report, tables, LIST)
-    table = read_result(path, split=SPLIT, names=LIST)
+    table = read_result(path, split=SPLIT, options=ForeignOptions(names=LIST))
     np.testing.assert_allclose(table.logits, report.predictions.scores["RGB+Flow"], rtol=1e-6)
     if suffix != ".json":
         content = pickle.loads(path.read_bytes())  # the other toolkit reads plain arrays of float32
         arrays = content.values() if kind == "jeffreyyihuang" else content
+        factor = 19 if kind == "jeffreyyihuang" else 1  # that toolkit's sum over 19 frames
+        np.testing.assert_allclose(list(arrays)[0], factor * table.logits[0 if factor > 1 else INDICES[0]], rtol=1e-6)
         assert {(part.dtype, part.shape) for part in arrays} == {(np.dtype("f4"), (3,))}
 
 
@@ -317,13 +405,13 @@ def test_formats_that_need_all_videos_are_not_written_without_some(tmp_path):
 def test_wrong_lists_are_refused(names, message, tmp_path, logits):
     path, _ = mmaction2_new(tmp_path, logits)
     with pytest.raises(BadInputError, match=message) as caught:
-        read_result(path, split=SPLIT, names=names)
+        read_result(path, split=SPLIT, options=ForeignOptions(names=names))
     assert str(path) in str(caught.value)
 
 
 def test_intersect_leaves_out_unknown_videos(tmp_path, logits):
     path, _ = mmaction2_new(tmp_path, logits)
-    table = read_result(path, split=SPLIT, names=[*LIST[:3], "other 1 2"], intersect=True)
+    table = read_result(path, split=SPLIT, options=ForeignOptions(names=[*LIST[:3], "other 1 2"], intersect=True))
     assert table.unscored_ids == ["v_Jump_g01"]
 
 
@@ -339,7 +427,7 @@ def with_value(logits, value):
 def test_scores_that_are_not_finite_name_row_and_video(kind, value, tmp_path, logits):
     path, _ = kind(tmp_path, with_value(logits, value))
     with pytest.raises(BadInputError) as caught:
-        read_result(path, split=SPLIT, names=LIST)
+        read_result(path, split=SPLIT, options=ForeignOptions(names=LIST))
     message = str(caught.value)
     assert str(path) in message and "\n" not in message
     if kind is not mmaction2_json:  # JSON cannot express it
@@ -359,7 +447,7 @@ def test_a_wrong_number_of_classes_is_refused(kind, tmp_path):
         else SPLIT
     )
     with pytest.raises(BadInputError, match="classes, the split has|label"):
-        read_result(path, split=split, names=LIST)
+        read_result(path, split=split, options=ForeignOptions(names=LIST))
 
 
 @pytest.mark.parametrize(
@@ -377,7 +465,7 @@ def test_a_wrong_number_of_classes_is_refused(kind, tmp_path):
 def test_unknown_content_is_refused(content, tmp_path):
     path = write(tmp_path / "x.pkl", content)
     with pytest.raises(BadInputError) as caught:
-        read_result(path, split=SPLIT, names=LIST)
+        read_result(path, split=SPLIT, options=ForeignOptions(names=LIST))
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -394,7 +482,7 @@ def test_unknown_content_is_refused(content, tmp_path):
 def test_unknown_json_is_refused(text, tmp_path):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(BadInputError) as caught:
-        read_result(tmp_path / "x.json", split=SPLIT, names=LIST)
+        read_result(tmp_path / "x.json", split=SPLIT, options=ForeignOptions(names=LIST))
     assert "x.json" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -419,7 +507,7 @@ def test_mutated_files_are_refused_or_mean_what_they_say(kind, tmp_path, logits)
             mutated[at:at] = mutated[at : at + 30]
         path.write_bytes(mutated)
         try:
-            table = read_result(path, split=SPLIT, names=LIST)
+            table = read_result(path, split=SPLIT, options=ForeignOptions(names=LIST))
         except BadInputError as error:
             num_refused += 1
             assert str(path) in str(error) and "\n" not in str(error)
@@ -444,7 +532,7 @@ def test_hostile_pickles_inside_an_archive_are_refused(part, way, tmp_path):
                 else:
                     np.lib.format.write_array(file, array)
     with pytest.raises(BadInputError, match="x.npz: not a pickle of scores that can be read safely"):
-        read_result(tmp_path / "x.npz", split=SPLIT, names=LIST)
+        read_result(tmp_path / "x.npz", split=SPLIT, options=ForeignOptions(names=LIST))
     assert not marker.exists()
 
 
@@ -469,9 +557,9 @@ def test_hostile_pickles_inside_an_archive_are_refused(part, way, tmp_path):
 )
 def test_lines_of_a_list_name_videos(line, video_id, tmp_path):
     split = Split("val", CLASSES, np.array(sorted([video_id, "~other"])), np.array([0, 1]))
-    path = write(tmp_path / "x.pkl", [np.zeros(3, "f4"), np.ones(3, "f4")])
-    table = read_result(path, split=split, names=[line, "~other"])
-    assert table.logits[split.video_ids[table.video_index].tolist().index(video_id)].tolist() == [0, 0, 0]
+    path = write(tmp_path / "x.pkl", [np.array([4, 0, -4], "f4"), np.ones(3, "f4")])
+    table = read_result(path, split=split, options=ForeignOptions(names=[line, "~other"]))
+    assert table.logits[split.video_ids[table.video_index].tolist().index(video_id)].tolist() == [4, 0, -4]
 
 
 def test_names_are_the_lines_of_the_list(tmp_path):

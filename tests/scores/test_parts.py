@@ -1,5 +1,7 @@
 """Scoring in parts: whichever processes score them and in whatever order, the file equals that of a single pass."""
 
+import hashlib
+import io
 import itertools
 import subprocess
 import sys
@@ -98,23 +100,119 @@ def test_other_settings_have_other_parts(tmp_path):
     assert work.is_done() and not any(other.is_done() for other in others)
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "other type", "other shape", "pickled"])
+def with_digest(data: bytes) -> bytes:
+    return data + hashlib.sha256(data).digest()
+
+
+def as_npy(array) -> bytes:
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=True)
+    return with_digest(content.getvalue())
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "other type", "other shape", "pickled", "no array", "checksum cut"])
 def test_damaged_parts_are_named(tmp_path, damage):
     work, logits = scoring(tmp_path)
     write(work, logits, list(range(10)))
     path = work.path(4)
-    good = np.load(path)
-    if damage in ("cut", "empty"):
-        path.write_bytes(path.read_bytes()[: 200 if damage == "cut" else 0])
-    else:
-        bad = {"other type": good.astype(float), "other shape": good[:-1], "pickled": good.astype(object)}[damage]
-        np.save(path, bad, allow_pickle=True)
-    with pytest.raises(BadInputError, match="000004.npy.*remove it, then run twostream test again"):
+    good, data = np.load(path), path.read_bytes()
+    path.write_bytes({
+        "cut": data[:200], "empty": b"", "other type": as_npy(good.astype(float)), "other shape": as_npy(good[:-1]),
+        "pickled": as_npy(good.astype(object)), "no array": with_digest(b"text"), "checksum cut": data[:-1],
+    }[damage])  # fmt: skip
+    with pytest.raises(BadInputError, match="000004.npy: this finished part is damaged: .*run the same command again"):
         work.finish()
-    assert not work.target.exists()
-    path.unlink()
+    assert not work.target.exists() and work.missing() == [4]
     write(work, logits, work.missing())
     assert work.finish() and np.array_equal(read_scores(work.target).logits, logits)
+
+
+def test_a_flipped_bit_of_a_part_never_becomes_a_score(tmp_path):
+    """Of 60 bits in three parts, each is found."""
+    work, logits = scoring(tmp_path)
+    write(work, logits, list(range(10)))
+    rng = np.random.default_rng(5)
+    for part in (0, 6, 9):
+        data = work.path(part).read_bytes()
+        for at in rng.choice(len(data), 20, replace=False):
+            changed = bytearray(data)
+            changed[at] ^= 1 << int(rng.integers(8))
+            work.path(part).write_bytes(changed)
+            with pytest.raises(BadInputError, match="this finished part is damaged"):
+                work.finish()
+            assert work.missing() == [part] and not work.target.exists()
+            work.path(part).write_bytes(data)
+    assert work.finish() and np.array_equal(read_scores(work.target).logits, logits)
+
+
+def test_parts_of_version_0_1_0_have_no_checksum(tmp_path):
+    work, logits = scoring(tmp_path)
+    write(work, logits, list(range(10)))
+    for part in range(10):
+        work.path(part).write_bytes(work.path(part).read_bytes()[:-32])
+    assert work.finish() and np.array_equal(read_scores(work.target).logits, logits)
+
+
+def test_scores_of_other_settings_are_kept(tmp_path):
+    """With the results made from them; those of another split and of another iteration stay where they are."""
+    first, logits = scoring(tmp_path)
+    write(first, logits, list(range(10)))
+    assert first.keep_earlier() == "" and first.finish()
+    before = first.target.read_bytes()
+    moved = ["results_val_000001-mean.json", "results_val_000001-clstk-010.json"]
+    others = ["results_val_000010-mean.json", "results_test_000001-mean.json"]
+    for name in moved + others:
+        (tmp_path / name).write_text(name)
+    assert first.keep_earlier() == "", "the same settings: the results are those of this file"
+    second, logits = scoring(tmp_path, views="ten", num_clips=130)
+    write(second, logits, second.missing())
+    kept = tmp_path / f"scores_val_000001-{first.key[:8]}"
+    message = second.keep_earlier()
+    assert f"{first.target} had scores of other settings (views flip); they are now in {kept}" == message
+    assert first.target.read_bytes() == before, "in its place until the new one is complete"
+    second.keep_earlier()  # a second process at the same time
+    assert second.finish() and second.is_done() and not first.is_done()
+    assert {path.name for path in kept.iterdir()} == {first.target.name, *moved}
+    assert (kept / first.target.name).read_bytes() == before
+    assert {path.name for path in tmp_path.glob("results_*")} == set(others)
+
+
+def test_results_without_their_score_file_are_kept_apart(tmp_path):
+    work, _ = scoring(tmp_path)
+    work.target.write_bytes(b"damaged")
+    (tmp_path / "results_val_000001-max.json").write_text("{}")
+    assert "whose score file is missing or damaged" in work.keep_earlier()
+    assert (tmp_path / "scores_val_000001-unknown" / "results_val_000001-max.json").is_file()
+    assert work.keep_earlier() == ""
+
+
+def test_a_second_scoring_at_the_same_time_leaves_no_parts(tmp_path):
+    """The first finishes while the second is still writing."""
+    work, logits = scoring(tmp_path)
+    write(work, logits, [0, 1, 2])
+    write(work, logits, work.missing())
+    assert work.finish() and not work.folder.exists()
+    write(work, logits, [7, 8])  # of the second
+    assert work.finish() and not work.folder.exists()
+
+
+def test_scoring_again_in_shards_keeps_the_parts(tmp_path):
+    """The old file is not the work of the other shard."""
+    work, logits = scoring(tmp_path)
+    write(work, logits, list(range(10)))
+    work.finish()
+    since = work.file_state()
+    write(work, logits, [0, 2, 4, 6, 8])
+    assert not work.finish(since=since) and work.missing() == [1, 3, 5, 7, 9]
+    write(work, logits, work.missing())
+    assert work.finish(since=since) and work.file_state() != since and not work.folder.exists()
+
+
+def test_parts_of_other_settings_are_listed(tmp_path):
+    work, logits = scoring(tmp_path)
+    other, _ = scoring(tmp_path, views="ten")
+    write(other, logits, [3])
+    assert work.unfinished() == [other.folder] and other.unfinished() == []
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

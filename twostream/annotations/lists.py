@@ -26,7 +26,7 @@ from twostream.annotations.lines import filled_lines, location, read_lines
 from twostream.annotations.videos import SPLIT_NAMES, SPLITS
 from twostream.counts import counted
 from twostream.errors import BadInputError
-from twostream.files import read_json
+from twostream.files import read_cell, read_json
 from twostream.video.ids import VIDEO_SUFFIXES, check_video_id, find_videos, video_id_of
 
 
@@ -112,8 +112,16 @@ def read_csv(path: Path, *, id_from: str = "stem", group_by: str = "", **_unused
     columns = ("video", "label", "split", group_by or "group")
     required = ("video", "label", *([group_by] if group_by else []))
     for line, (video, label, split, group) in _csv_rows(path, columns, required=required):
-        video_id = _checked_id(video_id_of(Path(video), id_from=id_from), path, line)
-        yield Listed((video_id,), label or None, _split(split, path, line) if split else None, str(path), line, group)
+        # An id that begins like a formula is damaged, unless it is written as text, as twostream eval writes it.
+        video_id = read_cell(_checked_id(video_id_of(Path(video), id_from=id_from), path, line))
+        yield Listed(
+            (video_id,),
+            read_cell(label) or None,
+            _split(split, path, line) if split else None,
+            str(path),
+            line,
+            read_cell(group),
+        )
 
 
 def read_kinetics_csv(path: Path, **_unused: object) -> Iterator[Listed]:

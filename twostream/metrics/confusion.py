@@ -25,6 +25,20 @@ def most_confused(matrix: np.ndarray, count: int = 20) -> list[tuple[int, int, i
     return [(int(i), int(j), int(mistakes[i, j])) for i, j in pairs if mistakes[i, j]]
 
 
+def exchanged_classes(matrix: np.ndarray) -> list[tuple[int, int]]:
+    """Classes that look exchanged: most videos of each are predicted as another one of them.
+
+    As pairs (true class, predicted class); empty if no columns of the scores seem to have changed places.
+    """
+    best = matrix.argmax(axis=1)
+    is_other = (2 * matrix.max(axis=1) > matrix.sum(axis=1)) & (best != np.arange(len(best)))
+    exchanged = set(np.flatnonzero(is_other).tolist())
+    while others := {label for label in exchanged if int(best[label]) not in exchanged}:
+        exchanged -= others
+    pairs = [(label, int(best[label])) for label in sorted(exchanged)]
+    return pairs if {predicted for _, predicted in pairs} == exchanged else []
+
+
 def row_shares(matrix: np.ndarray) -> np.ndarray:
     """Each row as shares of its sum, float64 in 0 ... 1; a class without rows has zeros."""
     shares: np.ndarray = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)

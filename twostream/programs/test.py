@@ -7,7 +7,7 @@ results_<split>_<iteration>-<consensus>.json in the format of the Kinetics chall
 
 The network is rebuilt from the checkpoint; a flag that disagrees with it is an error. Finished parts are kept in a hidden
 folder beside the score file until it is complete: after a kill, the same command continues. An existing score file with the
-same settings is kept. Several GPUs: torchrun --nproc_per_node=8 -m -- twostream test ...; several jobs: --shard=0/8 ... 7/8,
+same settings is kept; one with other settings, and its results, are moved to a folder beside it. Several GPUs: torchrun --nproc_per_node=8 -m -- twostream test ...; several jobs: --shard=0/8 ... 7/8,
 where the last to finish makes the score file. Exit codes: as twostream train.
 """
 
@@ -165,7 +165,9 @@ def score(
         )
     if world.broadcast_from_first(world.is_first and scoring.is_done() and not args.rescore):
         log(f"{scoring.target} exists already with these settings; --rescore scores it again")
+        scoring.remove_parts()  # a second scoring at the same time may have left some
         return scoring.target
+    since = scoring.file_state()
     shard, num_shards = args.shard
     own_parts = [p for p in scoring.missing() if p % (num_shards * world.size) == shard * world.size + world.rank]
     world.wait()  # no process writes a part before all have looked which are missing
@@ -183,8 +185,14 @@ def score(
     for _ in scoring.write_parts(own_parts, pieces):
         pass
     world.wait()
-    if world.broadcast_from_first(world.is_first and scoring.finish()):
+    if world.is_first and not scoring.missing() and (kept := scoring.keep_earlier()):
+        log(kept)
+    if world.broadcast_from_first(world.is_first and scoring.finish(since=since)):
         log(f"wrote {scoring.target}")
+        for folder in scoring.unfinished():
+            log(
+                f"{folder} has parts of a scoring with other settings that was not finished; remove it if it is not needed"
+            )
         return scoring.target
     num_missing = len(scoring.missing())
     log(f"{num_missing} of {scoring.num_parts} parts are not scored yet; other shards write them to {scoring.folder}")

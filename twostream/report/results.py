@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from twostream.files import write_text
 from twostream.fusion import fitting
 from twostream.fusion.clip_results import clip_ranks, fused_clip_ranks
 from twostream.fusion.consensus import Consensus, softmax
+from twostream.fusion.fitting import GivenWeights
 from twostream.fusion.streams import align_tables, fuse
 from twostream.fusion.sweep import SweepPoint, sweep
 from twostream.metrics import accuracy
@@ -103,7 +104,7 @@ class Predictions:
     on_softmax: dict[str, bool]
     """by row: are the scores probabilities up to a factor, or logits?"""
     main: str
-    """the row that is written to files with room for one: the last fusion"""
+    """the row that is written to files with room for one"""
 
     def probabilities(self, name: str) -> np.ndarray:
         """Class probabilities (V, K) of a row; rows of NaN for videos without scores."""
@@ -154,15 +155,35 @@ def _null_for_nan(content: Any) -> Any:
     return None if isinstance(content, float) and math.isnan(content) else content
 
 
+def names_of_rows(
+    names: Sequence[str], weights: tuple[float, ...], *, fit: Sequence[str] = (), given: Sequence[GivenWeights] = ()
+) -> list[str]:
+    """Names of the rows of a report: the streams and, if there are several, their fusions.
+
+    These are the one with `weights`, with equal weights, with given weights, and with weights fitted here.
+    """
+    if len(names) == 1:
+        return list(names)
+    fused = "+".join(names)
+    equal = [f"{fused} 1:1"] if len(set(weights)) > 1 else []
+    return [
+        *names, fused, *equal,
+        *(f"{fused} weights of {part.report}: {part.method}" for part in given),
+        *(f"{fused} fitted: {method}" for method in fit),
+    ]  # fmt: skip
+
+
 def build_report(
     tables: list[ScoreTable], names: list[str], *, consensus: Consensus, weights: tuple[float, ...],
-    fit: Sequence[str] = (), intersect: bool = False, swept: bool = False, unlabelled: bool = False,
+    fit: Sequence[str] = (), given: Sequence[GivenWeights] = (), written: str = "", intersect: bool = False,
+    swept: bool = False, unlabelled: bool = False,
 ) -> Report:  # fmt: skip
-    """Evaluate each stream, and the fusion of several: with `weights`, with equal weights, and with fitted weights.
+    """Evaluate each stream, and the fusion of several: with `weights`, with equal, with given, and with fitted weights.
 
     Clips are fused if all streams scored the same clip, videos if all streams scored the video. `fit` names methods of
-    `fitting.METHODS`. `intersect`: see `align_tables`. `swept` adds every rule at every stride. `unlabelled` allows a
-    split without labels, for its predictions.
+    `fitting.METHODS`. `written` is the row for files with room for one; by default the first with `given` weights, else
+    the fusion with `weights`, else the only stream. `intersect`: see `align_tables`. `swept` adds every rule at every
+    stride. `unlabelled` allows a split without labels, for its predictions.
 
     BadInputError if the tables do not belong together, or have no labels.
     """
@@ -177,28 +198,21 @@ def build_report(
     streams = [consensus.video_scores(table) for table in tables]
     scores = dict(zip(names, streams, strict=True))
     ranks_of_clips = [clip_ranks(table) for table in tables]
-    fused_name = "+".join(names)
-    fitted = {}
-    if len(tables) > 1:
-        equal = (1.0,) * len(tables)
-        variants = {fused_name: weights} | ({f"{fused_name} 1:1": equal} if len(set(weights)) > 1 else {})
-        for name, variant in variants.items():
+    fitted: dict[str, dict[str, Any]] = {}
+    fusions = names_of_rows(names, weights, fit=fit, given=given)[len(names) :]
+    main = names[0] if not fusions else fusions[-len(given) - len(fit)] if given else fusions[0]
+    if fusions:
+        variants = [weights, *([(1.0,) * len(tables)] if len(set(weights)) > 1 else [])]
+        for name, variant in zip(fusions, variants, strict=False):
             scores[name] = fuse(streams, variant)
             ranks_of_clips.append(fused_clip_ranks(tables, names, consensus, variant))
-        stream_probabilities = [probabilities(part, on_softmax=consensus.on_softmax) for part in streams] if fit else []
-        for method in fit:
-            name = f"{fused_name} fitted: {method}"
-            crossed = fitting.cross_fit(method, stream_probabilities, first.labels)
-            scores[name] = crossed.scores
-            ranks_of_clips.append(np.array([], int))  # the weights are fitted to videos
-            fitted[name] = {
-                "method": method,
-                "of_all_videos": crossed.overall.to_json(),
-                "of_folds": [weights_of_fold.to_json() for weights_of_fold in crossed.by_fold],
-            }
+        mixed = fusions[len(variants) :]
+        for name, (video_scores, how) in zip(mixed, _mixtures(tables[0], streams, consensus, given, fit), strict=True):
+            scores[name], fitted[name] = video_scores, how
+            ranks_of_clips.append(np.array([], int))  # the weights are those of videos
 
     on_softmax = {name: consensus.on_softmax or name in fitted for name in scores}
-    predictions = Predictions(first.video_ids, first.labels, first.classes, scores, on_softmax, main=list(scores)[-1])
+    predictions = Predictions(first.video_ids, first.labels, first.classes, scores, on_softmax, main=written or main)
     scored_by_all = ~np.any([np.isnan(part).any(axis=1) for part in streams], axis=0) & has_label
     ranks = {name: np.where(has_label, accuracy.rank_of_truth(part, first.labels), 0) for name, part in scores.items()}
     rows = map_in_threads(
@@ -206,7 +220,7 @@ def build_report(
         zip(scores, ranks_of_clips, strict=True),
     )
     is_correct = {name: ranks[name][scored_by_all] == 1 for name in scores}
-    swept_names = [*names, fused_name] if len(tables) > 1 else names
+    swept_names = [*names, *fusions[:1]]
     return Report(
         rows=rows,
         consensus=str(consensus),
@@ -224,6 +238,38 @@ def build_report(
         predictions=predictions,
         tables=tables,
     )
+
+
+def _mixtures(
+    first: ScoreTable,
+    streams: list[np.ndarray],
+    consensus: Consensus,
+    given: Sequence[GivenWeights],
+    fit: Sequence[str],
+) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+    """Video scores (V, K) of the fusions with given weights, then with fitted weights; and what report.json says of each.
+
+    `streams` are the video scores (V, K) of each stream; `first` is the table of one of them.
+    """
+    if not given and not fit:
+        return
+    stream_probabilities = [probabilities(part, on_softmax=consensus.on_softmax) for part in streams]
+    for part in given:
+        origin = {"report": part.report, "split": part.split, "split_fingerprint": part.split_fingerprint}
+        how = {"method": part.method, "of_all_videos": part.weights.to_json(), "of_folds": [], "fitted_on": origin}
+        is_same = part.split_fingerprint == first.split_fingerprint
+        yield part.weights.fuse(stream_probabilities), how | {"knows_labels": is_same}
+    for method in fit:
+        crossed = fitting.cross_fit(method, stream_probabilities, first.labels)
+        yield (
+            crossed.scores,
+            {
+                "method": method,
+                "of_all_videos": crossed.overall.to_json(),
+                "of_folds": [weights_of_fold.to_json() for weights_of_fold in crossed.by_fold],
+                "split_fingerprint": first.split_fingerprint,
+            },
+        )
 
 
 def _comparisons(is_correct: dict[str, np.ndarray], names: list[str]) -> list[Comparison]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,7 @@ def settings(report: Report) -> str:
 
 
 def fitted_lines(report: Report) -> list[str]:
-    """For each fusion with fitted weights, how they were fitted, and those fitted on all videos."""
+    """For each fusion with fitted or given weights, how they were fitted, and those fitted on all videos."""
     lines = []
     for name, fitted in report.fitted.items():
         weights, temperatures = (np.array(fitted["of_all_videos"][key]) for key in ("weights", "temperatures"))
@@ -67,12 +68,36 @@ def fitted_lines(report: Report) -> list[str]:
             text += " on average over the classes"
         if fitted["method"] == "temperature":
             text += f" after temperatures {', '.join(f'{temperature:.3f}' for temperature in temperatures)}"
+        if "fitted_on" in fitted:
+            lines.append(f"{name}: {_origin(fitted)}; the weights are {text}")
+            continue
         num_folds = len(fitted["of_folds"])
         lines.append(
             f"{name}: each video is fused by weights fitted on the other {num_folds - 1} of {num_folds} folds; "
             f"fitted on all videos, the weights are {text}"
         )
     return lines
+
+
+def _origin(fitted: dict[str, Any]) -> str:
+    """Where given weights are from."""
+    origin = fitted["fitted_on"]
+    text = f"weights fitted on split {origin['split']!r} by {origin['report']}"
+    return f"{text}, that is on the labels of these same videos" if fitted["knows_labels"] else text
+
+
+def row_text(report: Report, name: str) -> str:
+    """A row by its name, and the weights of its fusion: what is written to a file with room for one row."""
+    streams = [row.name for row in report.rows[: len(report.sources)]]
+    if name in streams:
+        return f"row {name!r}"
+    if fitted := report.fitted.get(name):
+        if "fitted_on" in fitted:
+            return f"row {name!r}, {_origin(fitted)}"
+        return f"row {name!r}, whose weights were fitted on the labels of split {report.split!r}, which it predicts"
+    is_main = name == report.rows[len(streams)].name
+    weights = report.weights if is_main else (1.0,) * len(streams)
+    return f"row {name!r}, weights {', '.join(f'{weight:g}' for weight in weights)}"
 
 
 def sentences(report: Report) -> list[str]:

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from twostream.errors import BadInputError
-from twostream.files import write_file, write_text
+from twostream.files import write_cell, write_file, write_text
 from twostream.metrics.accuracy import rank_of_truth
 from twostream.report.results import Report
-from twostream.report.text import to_latex, to_markdown
+from twostream.report.text import row_text, to_latex, to_markdown
 from twostream.scores.foreign import video_indices
+from twostream.scores.foreign_formats import JEFFREYYIHUANG_VIEWS
 from twostream.scores.npz import write_challenge_json
+from twostream.scores.scale import SMALLEST
 from twostream.scores.table import ScoreTable
 
 Tables = Sequence[ScoreTable]
@@ -40,7 +42,7 @@ def write_csv(path: Path, report: Report, _: Tables, __: Names) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = [f"{name}: {title}" for name in predictions.scores for title in ("class", "score", "rank of the label")]
-    writer.writerow(["video", "label", *columns])
+    writer.writerow(["video", "label", *map(write_cell, columns)])
     ranks = {name: rank_of_truth(scores, predictions.labels) for name, scores in predictions.scores.items()}
     videos = zip(predictions.video_ids.tolist(), predictions.labels.tolist(), strict=True)
     for index, (video_id, label) in enumerate(videos):
@@ -52,20 +54,20 @@ def write_csv(path: Path, report: Report, _: Tables, __: Names) -> None:
             best = int(scores[index].argmax())
             rank = int(ranks[name][index]) if label >= 0 else ""
             cells += [predictions.classes[best], float(scores[index, best]), rank]
-        writer.writerow(cells)
+        writer.writerow([write_cell(cell) if isinstance(cell, str) else cell for cell in cells])
     write_text(path, text.getvalue())
 
 
 def write_challenge(path: Path, report: Report, _: Tables, __: Names) -> None:
-    """The last fusion as a result file of the Kinetics/ActivityNet challenge."""
+    """One row as a result file of the Kinetics/ActivityNet challenge, whose details name the row."""
     predictions = report.predictions
-    details = f"scores of twostream: {predictions.main}"
+    details = f"scores of twostream: {row_text(report, predictions.main)}, consensus {report.consensus}"
     scores = predictions.scores[predictions.main]
     write_challenge_json(path, predictions.video_ids, scores, predictions.classes, details=details)
 
 
 def write_mmaction2(path: Path, report: Report, _: Tables, names: Names) -> None:
-    """The last fusion as a file of MMAction2 0.x, pickle or (.json) JSON: rows in the order of `names`, else of the ids.
+    """One row as a file of MMAction2 0.x, pickle or (.json) JSON: rows in the order of `names`, else of the ids.
 
     BadInputError if a video has no scores.
     """
@@ -87,10 +89,13 @@ def write_mmaction2(path: Path, report: Report, _: Tables, names: Names) -> None
 
 
 def write_jeffreyyihuang(path: Path, report: Report, _: Tables, __: Names) -> None:
-    """The last fusion as a file of jeffreyyihuang's two-stream: a pickle of scores by video id."""
+    """One row as a file of jeffreyyihuang's two-stream: a pickle of summed logits by video id."""
     predictions = report.predictions
-    scores = predictions.scores[predictions.main].astype(np.float32)
-    pairs = zip(predictions.video_ids.tolist(), scores, strict=True)
+    scores = predictions.scores[predictions.main]
+    if predictions.on_softmax[predictions.main]:
+        scores = np.log(np.maximum(predictions.probabilities(predictions.main), SMALLEST))
+    sums = (JEFFREYYIHUANG_VIEWS * scores).astype(np.float32)
+    pairs = zip(predictions.video_ids.tolist(), sums, strict=True)
     _write_pickle(path, {video_id: row for video_id, row in pairs if np.isfinite(row).all()})
 
 
@@ -134,3 +139,6 @@ WRITERS: dict[str, Callable[[Path, Report, Tables, Names], None]] = {
     "2d-kinectics": write_2d_kinectics,
 }
 """functions of the path, the report, the score tables and the tested list, by their kind in --write"""
+
+ONE_ROW = ("challenge", "mmaction2", "jeffreyyihuang")
+"""kinds of files that hold one row of the table: `Predictions.main`"""

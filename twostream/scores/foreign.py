@@ -1,7 +1,8 @@
 """Score files of other toolkits as score tables.
 
-Most of them do not name their videos: their rows are in the order of the list that was tested, which has to be given. The
-labels in a file are compared with the split, so that a wrong list is noticed.
+Most of them do not name their videos: their rows are in the order of the list that was tested, which has to be given. Most
+do not name their classes: their columns are in the order of a class list, which is that of the split unless another is
+given. The labels in a file are compared with the split, so that a wrong list is noticed.
 """
 
 import re
@@ -12,14 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from twostream.annotations.class_names import class_difference
+from twostream.annotations.class_names import class_difference, normalised_name
 from twostream.errors import BadInputError
 from twostream.scores.foreign_formats import ForeignScores, recognise
 from twostream.scores.npz import UNREADABLE, read_scores
+from twostream.scores.scale import AUTO, LOGITS, PROBABILITIES, to_logits
 from twostream.scores.table import ScoreTable
 
-SMALLEST = 1e-12
-"""a probability of 0 becomes this, so that its logarithm is finite"""
 BELOW_LISTED = 10.0
 """a class that a file does not list scores this much less than the last class that it lists"""
 
@@ -34,11 +34,29 @@ class Split:
     """(V,) str, sorted"""
     labels: np.ndarray
     """(V,) label indices; -1 without a label"""
+    source: str = ""
+    """the file that the classes are from, and how it orders them, for messages"""
 
     @classmethod
-    def from_table(cls, table: ScoreTable) -> "Split":
+    def from_table(cls, table: ScoreTable, source: str = "") -> "Split":
         """The split that a score file lists."""
-        return cls(table.split, tuple(table.classes), table.video_ids, table.labels)
+        return cls(table.split, tuple(table.classes), table.video_ids, table.labels, source)
+
+
+@dataclass(frozen=True)
+class ForeignOptions:
+    """What a user says about another toolkit's file."""
+
+    names: Sequence[str] | None = None
+    """lines of the list that was tested, for a file that does not name its videos"""
+    classes: tuple[str, ...] = ()
+    """classes in the order of the file's columns and labels, if that is not the order of the split"""
+    classes_source: str = ""
+    """the file that these classes are from"""
+    scale: str = AUTO
+    """what the scores are: see `scale.to_logits`"""
+    intersect: bool = False
+    """leave out videos that are not in the split"""
 
 
 def apply_split(path: str | Path, table: ScoreTable, split: Split, *, intersect: bool = False) -> ScoreTable:
@@ -80,12 +98,12 @@ def apply_split(path: str | Path, table: ScoreTable, split: Split, *, intersect:
 
 
 def read_result(
-    path: str | Path, *, split: Split | None = None, names: Sequence[str] | None = None, intersect: bool = False
+    path: str | Path, *, split: Split | None = None, options: ForeignOptions = ForeignOptions()
 ) -> ScoreTable:
     """Read our own score file, or another toolkit's.
 
-    Another toolkit's file needs `split`, and mostly `names`, the list that was tested. With `intersect`, videos that
-    are not in the split are left out. BadInputError says what is wrong.
+    Another toolkit's file needs `split`, and mostly `options.names`. Videos whose scores are all zero have no scores.
+    BadInputError says what is wrong.
     """
     path = Path(path)
     if is_own_file(path):
@@ -96,7 +114,7 @@ def read_result(
             f"{path} is a file of {found.kind}, which names neither its classes nor its split: add --annotations=<data "
             "root>, or a score file of twostream test"
         )
-    return _to_table(path, found, split, names, intersect)
+    return _to_table(path, found, split, options)
 
 
 def read_names(path: str | Path) -> list[str]:
@@ -126,31 +144,49 @@ def is_own_file(path: Path) -> bool:
         return True
 
 
-def _to_table(
-    path: Path, found: ForeignScores, split: Split, names: Sequence[str] | None, intersect: bool
-) -> ScoreTable:
+def _to_table(path: Path, found: ForeignScores, split: Split, options: ForeignOptions) -> ScoreTable:
+    scale = found.scale if options.scale == AUTO else options.scale
+    class_order = "by name"
     if found.entries is not None:
-        found = replace(found, videos=_rows_of_entries(path, found, split.classes))
-    video_names, indices, order = _match_videos(path, found, split, names)
+        videos, scale = _rows_of_entries(path, found, split.classes, scale)
+        found = replace(found, videos=videos)
+    else:
+        found = _in_order_of_classes(path, found, split, options)
+        class_order = f"in the order of {options.classes_source or split.source}"
+    video_names, indices, order = _match_videos(path, found, split, options.names)
     unknown = [name for name, index in zip(video_names, indices, strict=True) if index < 0]
-    if unknown and not intersect or len(unknown) == len(video_names):
+    if unknown and not options.intersect or len(unknown) == len(video_names):
         raise BadInputError(
             f"{path}: {len(unknown)} of {len(video_names)} videos are not in split {split.name!r} "
             f"(first {', '.join(map(repr, unknown[:5]))}); give the right list, or add --intersect to leave them out"
         )
     kept = [number for number, index in enumerate(indices) if index >= 0]
     starts = [found.starts[n] if found.starts else np.arange(len(found.videos[n])) for n in kept]
-    logits = _to_logits(path, found, kept, video_names, len(split.classes))
+    rows = _rows_of_videos(path, found, kept, video_names, len(split.classes))
+    video_index = np.repeat([indices[n] for n in kept], [len(part) for part in starts]).astype(np.int32)
+    is_scored = rows.any(axis=1)  # toolkits fill the rows of videos that they could not read with zeros
+    if not is_scored.any():
+        raise BadInputError(f"{path}: all its scores are 0, so no video has any; export it again")
+    rows, video_index = rows[is_scored], video_index[is_scored]
+    try:
+        logits, scale = to_logits(
+            rows,
+            scale,
+            lambda row: f"row {np.flatnonzero(is_scored)[row]}, video {str(split.video_ids[video_index[row]])!r}",
+        )
+    except ValueError as error:
+        raise BadInputError(f"{path}: {error}") from None
     table = ScoreTable(
         stream={"input_type": path.stem, "backbone": found.kind, "classes": list(split.classes)},
         split=split.name,
         video_ids=split.video_ids,
         labels=split.labels,
-        video_index=np.repeat([indices[n] for n in kept], [len(part) for part in starts]).astype(np.int32),
-        start=np.concatenate(starts).astype(np.int32),
+        video_index=video_index,
+        start=np.concatenate(starts)[is_scored].astype(np.int32),
         view=np.zeros(len(logits), np.int16),
         logits=logits,
-        provenance={"file": path.name, "kind": found.kind, "level": found.level, "order": order},
+        provenance={"file": path.name, "kind": found.kind, "level": found.level, "order": order}
+        | {"scale": scale, "classes": class_order},
     ).sorted()
     is_repeated = (np.diff(table.video_index) == 0) & (np.diff(table.start) == 0)
     if is_repeated.any():
@@ -160,11 +196,34 @@ def _to_table(
     return table
 
 
+def _in_order_of_classes(path: Path, found: ForeignScores, split: Split, options: ForeignOptions) -> ForeignScores:
+    """The file with columns and labels in the split's order of classes, and without labels of videos without scores."""
+    labels = found.labels
+    if labels:  # PySlowFast gives a video that it could not read label 0
+        labels = [label if part.any() else -1 for label, part in zip(labels, found.videos, strict=True)]
+    if not options.classes:
+        return replace(found, labels=labels)
+    column_of_name = {normalised_name(name): column for column, name in enumerate(options.classes)}
+    columns = [column_of_name.get(normalised_name(name), -1) for name in split.classes]
+    if sorted(columns) != list(range(len(options.classes))):
+        difference = class_difference(sorted(options.classes), sorted(split.classes))
+        raise BadInputError(
+            f"{options.classes_source} and {split.source} have {difference}; give the class list of the training of {path}"
+        )
+    label_of_column = {column: label for label, column in enumerate(columns)}
+    return replace(
+        found,
+        videos=[part[:, columns] if part.shape[1] == len(columns) else part for part in found.videos],
+        labels=labels and [label_of_column.get(label, label) for label in labels],
+    )
+
+
 def _match_videos(
     path: Path, found: ForeignScores, split: Split, names: Sequence[str] | None
 ) -> tuple[list[str], list[int], str]:
     """Names of the file's videos, their indices in the split (-1: not there), and the order in which the labels agree."""
     listed = _video_names(path, found, names)
+    remedy = "give the list that was tested with --names"
     for order in found.orders:
         video_names = listed if order == "list" else sorted(listed, key=lambda name: name.split()[0])
         indices = video_indices(path, video_names, split.video_ids)
@@ -172,11 +231,23 @@ def _match_videos(
         wrong = [n for n, pair in enumerate(zip(labels, indices, strict=False)) if _disagree(*pair, split)]
         if not wrong:
             return video_names, indices, order
+        if _is_other_class_order(labels, indices, split):
+            remedy = (
+                f"its labels fit the split if its classes are in another order than those of {split.source}: give the class "
+                "list of its training with --classes"
+            )
     row = wrong[0]
     raise BadInputError(
         f"{path}: row {row}, video {video_names[row]!r}: label {labels[row]}, but {split.labels[indices[row]]} in split "
-        f"{split.name!r}; give the list that was tested, with classes in the same order"
+        f"{split.name!r}; {remedy}"
     )
+
+
+def _is_other_class_order(labels: Sequence[int], indices: Sequence[int], split: Split) -> bool:
+    """Does each label of the file stand for one class of the split, and no other label for the same one?"""
+    known = [(label, split.labels[index]) for label, index in zip(labels, indices, strict=False) if index >= 0]
+    pairs = {(int(label), int(official)) for label, official in known if label >= 0 and official >= 0}
+    return len(dict(pairs)) == len({official for _, official in pairs}) == len(pairs)
 
 
 def _disagree(label: int, index: int, split: Split) -> bool:
@@ -233,40 +304,56 @@ def _possible_ids(name: str) -> Iterator[str]:
         yield from (text, stem, re.sub(r"_\d{6}_\d{6}$", "", stem), f"v_{stem}")
 
 
-def _rows_of_entries(path: Path, found: ForeignScores, classes: Sequence[str]) -> list[np.ndarray]:
-    """The challenge's entries {class: score} of each video as a row (1, K) with all classes."""
+def _rows_of_entries(
+    path: Path, found: ForeignScores, classes: Sequence[str], scale: str
+) -> tuple[list[np.ndarray], str]:
+    """The challenge's entries {class: score} of each video as a row (1, K) with all classes; and what the rows are."""
     assert found.entries is not None and found.names is not None, "the challenge's file has both"
     index_of_class = {name: index for index, name in enumerate(classes)}
-    are_probabilities = all(min(e.values()) >= 0 and sum(e.values()) <= 1.001 for e in found.entries)
+    num_views = int(scale.removeprefix("sum-")) if scale.startswith("sum-") else 1
+    entries = [{name: score / num_views for name, score in entry.items()} for entry in found.entries]
+    if scale not in (LOGITS, PROBABILITIES):
+        scale = _scale_of_entries(path, {n: e for n, e in zip(found.names, entries, strict=True) if any(e.values())})
     rows = []
-    for name, scores in zip(found.names, found.entries, strict=True):
+    for name, scores in zip(found.names, entries, strict=True):
         unknown = [label for label in scores if label not in index_of_class]
         if unknown:
             raise BadInputError(f"{path}: video {name!r} lists class {unknown[0]!r}, which is not in the split")
-        unlisted = 0.0 if are_probabilities else min(scores.values()) - BELOW_LISTED
-        row = np.full((1, len(classes)), unlisted)
+        row = np.zeros((1, len(classes)))
+        if any(scores.values()):
+            row += 0.0 if scale == PROBABILITIES else min(scores.values()) - BELOW_LISTED
         row[0, [index_of_class[label] for label in scores]] = list(scores.values())
-        if are_probabilities:  # the unlisted classes share the rest
+        if scale == PROBABILITIES and row.any():  # the unlisted classes share the rest
             rest = max(0.0, 1 - row.sum())
             row[0, row[0] == 0] = rest / max(1, (row == 0).sum())
         rows.append(row)
-    return rows
+    return rows, scale
 
 
-def _to_logits(
+def _scale_of_entries(path: Path, entries: dict[str, dict[str, float]]) -> str:
+    """Probabilities or logits; BadInputError if most entries are probabilities and some are not."""
+    others = [name for name, scores in entries.items() if min(scores.values()) < 0 or sum(scores.values()) > 1.001]
+    if not others:
+        return PROBABILITIES
+    if len(others) > len(entries) / 2:
+        return LOGITS
+    raise BadInputError(
+        f"{path}: the scores of video {others[0]!r} are no probabilities, but those of {len(entries) - len(others)} of "
+        f"{len(entries)} videos are; export it again, or say what they are: --scale=probabilities or --scale=logits"
+    )
+
+
+def _rows_of_videos(
     path: Path, found: ForeignScores, kept: Sequence[int], names: Sequence[str], num_classes: int
 ) -> np.ndarray:
-    """Rows (M, K) of the kept videos as float32 logits: logarithms if all rows are probabilities.
-
-    BadInputError if the number of classes is wrong or scores are not finite.
-    """
+    """Rows (M, K) of the kept videos; BadInputError if the number of classes is wrong or scores are not finite."""
     row = 0
     for number in kept:
         scores = found.videos[number]
         if scores.shape[1] != num_classes:
             raise BadInputError(
                 f"{path}: row {row}, video {names[number]!r}: {scores.shape[1]} classes, the split has {num_classes}; "
-                "export it again"
+                "export it again, or give the annotations that it was scored with"
             )
         is_finite = np.isfinite(scores.astype(np.float32, copy=False)).all(axis=1)
         if not is_finite.all():
@@ -275,7 +362,4 @@ def _to_logits(
                 "export it again"
             )
         row += len(scores)
-    logits = np.concatenate([found.videos[number] for number in kept]).astype(np.float32)
-    if logits.min() >= 0 and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
-        logits = np.log(np.maximum(logits, SMALLEST))
-    return logits
+    return np.concatenate([found.videos[number] for number in kept])

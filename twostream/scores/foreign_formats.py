@@ -16,6 +16,10 @@ from twostream.errors import BadInputError, one_line
 from twostream.files import distinct_names
 from twostream.safe_pickle import read_pickle
 from twostream.scores.npz import UNREADABLE
+from twostream.scores.scale import AUTO, LOGITS, PROBABILITIES, SUM_OF_SOFTMAX, sum_of
+
+JEFFREYYIHUANG_VIEWS = 19
+"""frames of each video that jeffreyyihuang's two-stream tests: `val_sample20` and `val_sample19` of its loaders"""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class ForeignScores:
     """for each video the first frame index (T,) of its clips, if the file has it"""
     orders: tuple[str, ...] = ("list",)
     """possible orders of the videos, the more likely first: that of the "list", or of the "sorted" list (tsn-pytorch)"""
+    scale: str = AUTO
+    """what the scores are, as far as the format says it: see `scale.to_logits`"""
 
 
 def recognise(path: Path) -> ForeignScores:
@@ -128,7 +134,7 @@ def _2d_kinectics(content: Any) -> ForeignScores | None:
             raise ValueError(f"video {name!r} has {count} frames, {len(scores)} rows and frame numbers {frames[:5]}")
         videos.append(scores[:count])
         starts.append(frames[:count].astype(np.int64) - 1)
-    return ForeignScores("2D-kinectics", "frames", videos, names=list(content), starts=starts)
+    return ForeignScores("2D-kinectics", "frames", videos, names=list(content), starts=starts, scale=LOGITS)
 
 
 def _vmz(content: Any) -> ForeignScores | None:
@@ -147,15 +153,17 @@ def _vmz(content: Any) -> ForeignScores | None:
         "VMZ", "clips", np.split(scores[order], first[1:]),
         list_indices=unique.astype(int).tolist(),
         labels=labels[order][first].astype(int).tolist() if "label" in content else None,
+        scale=PROBABILITIES,
     )  # fmt: skip
 
 
 def _jeffreyyihuang(content: Any) -> ForeignScores | None:
-    """{name of the video: (K,) sum of logits}"""
+    """{name of the video: (K,) sum of the logits of JEFFREYYIHUANG_VIEWS frames}"""
     if not _is_dict_of(content, np.ndarray):
         return None
     videos = [_one_row(scores, name) for name, scores in content.items()]
-    return ForeignScores("jeffreyyihuang's two-stream", "video", videos, names=list(content))
+    scale = sum_of(JEFFREYYIHUANG_VIEWS)
+    return ForeignScores("jeffreyyihuang's two-stream", "video", videos, names=list(content), scale=scale)
 
 
 def _mmaction2_new(content: Any) -> ForeignScores | None:
@@ -174,14 +182,14 @@ def _mmaction2_new(content: Any) -> ForeignScores | None:
 
 
 def _pyslowfast(content: Any) -> ForeignScores | None:
-    """TEST.SAVE_RESULTS_PATH: [scores (N, K), labels (N,)]"""
+    """TEST.SAVE_RESULTS_PATH: [scores (N, K), labels (N,)]; a video's scores are the sum of the softmax of its views."""
     if not (_is_list_of(content, np.ndarray) and [part.ndim for part in content] == [2, 1]):
         return None
     scores, labels = content
     if len(scores) != len(labels):
         raise ValueError(f"{len(scores)} rows and {len(labels)} labels")
     videos = [_one_row(row, index) for index, row in enumerate(scores)]
-    return ForeignScores("PySlowFast", "video", videos, labels=labels.astype(int).tolist())
+    return ForeignScores("PySlowFast", "video", videos, labels=labels.astype(int).tolist(), scale=SUM_OF_SOFTMAX)
 
 
 def _mmaction2_old(content: Any) -> ForeignScores | None:

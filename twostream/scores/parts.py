@@ -1,24 +1,30 @@
 """A score file in the making: its rows are cut into parts, each written when it is finished, and joined at the end."""
 
+import contextlib
 import hashlib
+import io
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from twostream.errors import BadInputError, EnvironmentFaultError
+from twostream.errors import BadInputError, EnvironmentFaultError, one_line
 from twostream.files import write_file
-from twostream.scores.npz import read_scores, write_scores
+from twostream.scores.npz import UNREADABLE, read_scores, write_scores
 from twostream.scores.table import ScoreTable
 
 MIN_PARTS = 32
 """of a file, if each part has MIN_CLIPS: a kill loses little, and there is work for several processes"""
 MIN_CLIPS, MAX_CLIPS = 16, 1024
 """of a part"""
+NOT_SETTINGS = ("command", "key")
+"""entries of the provenance that do not decide the scores"""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Scoring:
     @cached_property
     def key(self) -> str:
         """16 hexadecimal digits, different if anything differs that decides the scores and their order."""
-        settings = {k: v for k, v in self.table.provenance.items() if k not in ("command", "key")}
+        settings = {k: v for k, v in self.table.provenance.items() if k not in NOT_SETTINGS}
         text = json.dumps([self.table.stream, self.table.split, settings, self.table.split_fingerprint])
         digest = hashlib.sha256(text.encode())
         for column in (self.table.video_index, self.table.start, self.table.view):
@@ -68,13 +74,71 @@ class Scoring:
 
     def is_done(self) -> bool:
         """Does the score file exist, undamaged and scored with the same settings?"""
+        existing = self._existing()
+        return existing is not None and existing.get("key") == self.key
+
+    def _existing(self) -> dict[str, Any] | None:
+        """Provenance of the score file as it is now; None if it is missing or damaged."""
         try:
-            return bool(read_scores(self.target).provenance.get("key") == self.key)
+            return read_scores(self.target).provenance
         except BadInputError:
-            return False
+            return None
+
+    def keep_earlier(self) -> str:
+        """Before `finish`: keep a score file of other settings, and the results made from it, in a folder beside it.
+
+        Returns a sentence about what was kept; "" if there was nothing. The score file stays in its place until
+        `finish` replaces it, so several processes may do this at once.
+        """
+        existing = self._existing()
+        if existing is not None and existing.get("key") == self.key:
+            return ""
+        results = sorted(self.target.parent.glob(f"results_{self.target.stem.removeprefix('scores_')}-*.json"))
+        if existing is None and not results:
+            return ""
+        folder = self.target.with_name(f"{self.target.stem}-{(existing or {}).get('key', 'unknown')[:8]}")
+        try:
+            folder.mkdir(exist_ok=True)
+            if existing is not None:
+                with contextlib.suppress(FileExistsError):  # another process has just kept it
+                    os.link(self.target, folder / self.target.name)
+            for path in results:
+                with contextlib.suppress(FileNotFoundError):
+                    path.replace(folder / path.name)
+        except OSError as error:
+            raise EnvironmentFaultError(
+                f"{self.target} has scores of other settings, which cannot be kept in {folder} ({error.strerror}); move "
+                "the file away, then run the command again"
+            ) from None
+        if existing is None:
+            return f"the results of an earlier scoring, whose score file is missing or damaged, are now in {folder}"
+        return f"{self.target} had scores of other settings ({self._differences(existing)}); they are now in {folder}"
+
+    def _differences(self, existing: dict[str, Any]) -> str:
+        """Settings of the existing score file that differ from ours."""
+        ours = self.table.provenance
+        names = [name for name in {**ours, **existing} if name not in NOT_SETTINGS]
+        differs = [name for name in names if existing.get(name) != ours.get(name)]
+        texts = [f"{name} {existing[name]!s:.20}" for name in differs if name in existing]
+        return ", ".join(texts) or "other videos, labels or classes"
+
+    def file_state(self) -> tuple[int, int] | None:
+        """Tells whether the score file was replaced: its inode and time; None without a file."""
+        with contextlib.suppress(OSError):
+            status = self.target.stat()
+            return status.st_ino, status.st_mtime_ns
+        return None
+
+    def unfinished(self) -> list[Path]:
+        """Folders with parts of scorings with other settings, which were not finished."""
+        return [path for path in self.target.parent.glob(f".{self.target.stem}-*.parts") if path != self.folder]
+
+    def remove_parts(self) -> None:
+        """Remove the folder of the parts, which the score file has made useless."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def path(self, part: int) -> Path:
-        """File of a part: its logits as .npy."""
+        """File of a part: its logits as .npy, and behind them the SHA-256 of these bytes."""
         return self.folder / f"{part:06d}.npy"
 
     def missing(self) -> list[int]:
@@ -119,13 +183,23 @@ class Scoring:
                     "not finite. Either the network has diverged (score an earlier --test_iteration), or --amp=fp16 is too "
                     "coarse"
                 )
-            write_file(self.path(part), partial(np.save, arr=logits, allow_pickle=False))
+            content = io.BytesIO()
+            np.save(content, logits, allow_pickle=False)
+            content.write(hashlib.sha256(content.getvalue()).digest())
+            write_file(self.path(part), partial(_write_bytes, data=content.getvalue()))
             yield part
 
-    def finish(self) -> bool:
-        """Make the score file from the parts, and remove them; False if some are missing."""
+    def finish(self, *, since: tuple[int, int] | None = None) -> bool:
+        """Make the score file from the parts, and remove them; False if some are missing.
+
+        `since` is the `file_state` before the scoring: a file that was there already is not ours. BadInputError for a
+        part that is damaged, which is removed.
+        """
         if self.missing():
-            return self.is_done()  # another process, which had the last part, may have finished already
+            if self.file_state() == since or not self.is_done():
+                return False
+            self.remove_parts()  # another process, which had the last part, has finished already
+            return True
         provenance = self.table.provenance | {"key": self.key}
         try:
             write_scores(
@@ -134,19 +208,33 @@ class Scoring:
         except EnvironmentFaultError:
             if not self.is_done():  # otherwise another process has just made it and removed the parts
                 raise
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.remove_parts()
         return True
 
     def _read(self, part: int) -> np.ndarray:
         path, rows = self.path(part), self.rows(part)
         expected = (rows.stop - rows.start, len(self.table.classes))
+        data = path.read_bytes()
+        content = io.BytesIO(data)
         try:
-            logits: np.ndarray = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise BadInputError(f"{path}: {error}; remove it, then run twostream test again") from None
-        if logits.shape != expected or logits.dtype != np.float32:
-            raise BadInputError(
-                f"{path} has shape {logits.shape} of {logits.dtype}, expected {expected} of float32; remove it, then run "
-                "twostream test again"
-            )
-        return logits
+            logits: np.ndarray = np.load(content, allow_pickle=False)
+        except UNREADABLE as error:
+            found = one_line(error)
+        else:
+            num_bytes = content.tell()
+            # Version 0.1.0 wrote no checksum. Bytes that are missing or flipped never look like such a part.
+            if data[num_bytes:] not in (b"", hashlib.sha256(data[:num_bytes]).digest()):
+                found = "it does not match its checksum"
+            elif logits.shape != expected or logits.dtype != np.float32:
+                found = f"it has shape {logits.shape} of {logits.dtype}, expected {expected} of float32"
+            else:
+                return logits
+        path.unlink(missing_ok=True)
+        raise BadInputError(
+            f"{path}: this finished part is damaged: {found}. It was removed; run the same command again, which scores its "
+            "clips again and keeps the other parts"
+        )
+
+
+def _write_bytes(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
