@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests import toy
+from twostream.__main__ import COMMANDS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
@@ -35,11 +36,15 @@ PROGRAMS = {
     "pretrained/fetch.py": "fetch",
 }
 """script of the repository -> module of twostream.programs"""
+ALL_PROGRAMS = PROGRAMS | {
+    f"twostream {command}": module for command, (module, _) in COMMANDS.items() if module not in PROGRAMS.values()
+}
+"""the same with the commands that have no script"""
 
 
 def parser_of(program: str) -> argparse.ArgumentParser:
-    """The parser of a script of the repository."""
-    return importlib.import_module(f"twostream.programs.{PROGRAMS[program]}").build_parser()
+    """The parser of a script of the repository, or of a command without one."""
+    return importlib.import_module(f"twostream.programs.{ALL_PROGRAMS[program]}").build_parser()
 
 
 @pytest.fixture
@@ -73,21 +78,35 @@ def run_program():
 def run_here(monkeypatch, capsys):
     """The same within this process, which has already imported torch: an eighth of the time of a new process."""
 
-    def run(program: str, *arguments) -> subprocess.CompletedProcess:
-        monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
-        # At its end a program ignores signals; processes that later tests start would inherit that.
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)}
-        try:
-            with pytest.raises(SystemExit) as end:
-                runpy.run_path(str(REPOSITORY / program), run_name="__main__")
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        result = subprocess.CompletedProcess(sys.argv, end.value.code, *capsys.readouterr())
-        assert "Traceback" not in result.stderr, result.stderr
-        return result
+    return lambda program, *arguments: _run_in_process(
+        [program, *arguments],
+        lambda: runpy.run_path(str(REPOSITORY / program), run_name="__main__"),
+        monkeypatch,
+        capsys,
+    )
 
-    return run
+
+@pytest.fixture
+def run_command(monkeypatch, capsys):
+    """The same for the command `twostream`: run_command("predict", "video.mp4", ...)."""
+    from twostream.__main__ import main
+
+    return lambda *arguments: _run_in_process(["twostream", *arguments], main, monkeypatch, capsys)
+
+
+def _run_in_process(words, program, monkeypatch, capsys) -> subprocess.CompletedProcess:
+    monkeypatch.setattr(sys, "argv", list(map(str, words)))
+    # At its end a program ignores signals; processes that later tests start would inherit that.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)}
+    try:
+        with pytest.raises(SystemExit) as end:
+            program()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    result = subprocess.CompletedProcess(sys.argv, end.value.code, *capsys.readouterr())
+    assert "Traceback" not in result.stderr, result.stderr
+    return result
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from twostream.scores.npz import write_scores
 
 PUBLIC = {
     "StreamConfig", "FlowSettings", "Consensus", "read_annotations", "read_scores", "open_store", "decode", "farneback",
-    "build_model", "build_report", "fuse", "load_stream",
+    "build_model", "build_report", "fuse", "load", "load_stream",
 }  # fmt: skip
 
 
@@ -107,6 +107,7 @@ DEPENDENCIES = {
     "cv2": "opencv-contrib-python",
     "numpy": "numpy",
     "tqdm": "tqdm",
+    "safetensors": "safetensors",
     "visdom": "visdom",
     "imageio_ffmpeg": "imageio-ffmpeg",
     "triton": "torch",  # comes with torch where there can be a GPU, and is done without elsewhere

@@ -69,6 +69,6 @@ def test_only_fusion_names_all_classes(tmp_path):
 
 def test_the_demo_is_the_walk_through():
     dry = subprocess.run(["make", "-n", "demo"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-    lines = [line.partition(" || ")[0].replace(".venv/bin/python", "python") for line in dry.splitlines()]
-    demo = [shlex.split(line) for line in lines if ".py" in line]
+    lines = [line.partition(" || ")[0].replace(".venv/bin/", "") for line in dry.splitlines()]
+    demo = [shlex.split(line) for line in lines if line.startswith(("python ", "twostream "))]
     assert not [command for command in walk_through() if shlex.split(command) not in demo]

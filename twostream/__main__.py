@@ -20,6 +20,8 @@ COMMANDS = {
     "train": ("train", "train one stream"),
     "test": ("test", "score a split with a trained stream"),
     "eval": ("evaluate", "fuse the scores of streams, and report"),
+    "export": ("export", "runs -> a recognizer: a folder with all that prediction needs"),
+    "predict": ("predict", "name the classes of videos with a recognizer"),
     "fetch": ("fetch", "download ImageNet weights and check them"),
 }
 """command -> its module in twostream.programs, and what it does"""

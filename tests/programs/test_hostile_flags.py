@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PROGRAMS, parser_of
+from tests.conftest import ALL_PROGRAMS, PROGRAMS, parser_of
 
 TEXTS = (
     "", " ", ",", " , ,", "=", "--", "~nosuchuser/x", "~nosuchuser", "/etc/passwd", "..", "../x", "a/b", "n" * 256, "n/" * 2048,
@@ -35,7 +35,7 @@ def assert_sensible(value: object) -> None:
         assert "~" not in str(value)[:1]
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", ALL_PROGRAMS)
 def test_a_value_is_understood_or_refused_in_one_line(program, capsys):
     parser = parser_of(program)
     required = {action.dest: [*action.option_strings[:1], "x"] for action in parser._actions if action.required}

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -57,6 +57,18 @@ def usable_videos(annotations: Annotations, split: str, store: FrameStore) -> tu
             f"run twostream extract --input_types={store.input_type}, then twostream annotate"
         )
     return videos[usable], list(videos.ids[~usable])
+
+
+class Images(Protocol):
+    """What data sets read from: a FrameStore, or frames in memory."""
+
+    def read_regions(
+        self, video_id: str, frame_indices: list[int], choose: Callable[[int, int], Sequence[Region]], out: np.ndarray
+    ) -> None:
+        """See `FrameStore.read_regions`."""
+
+    def read_grey(self, video_id: str, frame_indices: list[int]) -> np.ndarray:
+        """See `FrameStore.read_grey`."""
 
 
 class Item(NamedTuple):
@@ -193,7 +205,7 @@ class Items:
 class ClipDataset(Dataset[Batch]):
     """Batches of items whose images are stored: RGB, or flow."""
 
-    def __init__(self, items: Items, store: FrameStore):
+    def __init__(self, items: Items, store: Images):
         self.items, self.store = items, store
 
     def __len__(self) -> int:

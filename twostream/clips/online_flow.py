@@ -19,11 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from twostream.clips.dataset import Batch, ClipDataset, Columns, Item, Items, Key
+from twostream.clips.dataset import Batch, ClipDataset, Columns, Images, Item, Items, Key
 from twostream.flow.farneback import Farneback, encode_batch
 from twostream.flow.methods import FarnebackParameters, FlowSettings
 from twostream.frames.jpeg import Header, Region, averages_area, choose_reduction, reduce_region
-from twostream.frames.store import FrameStore
 from twostream.stream import StreamConfig
 
 CROPPED_AT_ONCE = 64
@@ -100,7 +99,7 @@ class Cut(NamedTuple):
 class FrameDataset(Dataset[FrameBatch]):
     """Batches of items of flow, as the RGB frames from which the flow is to be computed; `store` has those frames."""
 
-    def __init__(self, items: Items, store: FrameStore):
+    def __init__(self, items: Items, store: Images):
         self.items, self.store = items, store
 
     def __len__(self) -> int:
@@ -158,7 +157,7 @@ def _pack(items: list[ItemFrames], columns: Columns, *, size: int) -> FrameBatch
     return FrameBatch(frames, torch.tensor(pairs), torch.tensor(pictures), tuple(groups), *columns)
 
 
-def open_dataset(items: Items, store: FrameStore) -> ClipDataset | FrameDataset:
+def open_dataset(items: Items, store: Images) -> ClipDataset | FrameDataset:
     """The items as a data set: of stored images or, if the stream's flow is made online, of the frames to make it from."""
     return FrameDataset(items, store) if items.stream.is_online else ClipDataset(items, store)
 

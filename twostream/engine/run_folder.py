@@ -32,9 +32,15 @@ def run_name(stream: StreamConfig, *, dataset: str, clip_step: int, batch_size: 
     )
 
 
-def write_stream(run_dir: Path, stream: StreamConfig, settings: dict[str, Any]) -> None:
-    """Write stream.json: the stream, and the flags that decide the result (`settings`, plain values)."""
-    content = {"stream": stream.to_json(), "settings": settings}
+def write_stream(
+    run_dir: Path, stream: StreamConfig, settings: dict[str, Any], *, frames: dict[str, Any] | None = None
+) -> None:
+    """Write stream.json: the stream, and the flags that decide the result (`settings`, plain values).
+
+    `frames` are the settings with which the images of the data root were extracted, so that other videos can be
+    predicted as the training saw its own; None if they are not recorded.
+    """
+    content = {"stream": stream.to_json(), "settings": settings, "frames": frames}
     write_text(run_dir / STREAM_NAME, json.dumps(content, indent=1) + "\n")
 
 

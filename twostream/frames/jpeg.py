@@ -113,11 +113,33 @@ def decode_regions(data: bytes, header: Header, regions: Sequence[Region], out: 
     Each element of `out` is contiguous: uint8 (S, S, 3), or (S, S, 2) for x and y of flow. The picture is decoded at
     1/2, 1/4 or 1/8 of its size if the regions are then still as large as `out`.
     """
-    size = len(out[0])
-    reduction = choose_reduction(header, regions, size)
+    reduction = choose_reduction(header, regions, len(out[0]))
     picture = _decode(data, header, reduction)
     if picture is None:
         return False
+    _cut_regions(picture, header, regions, reduction, out)
+    return True
+
+
+def cut_regions(picture: np.ndarray, header: Header, regions: Sequence[Region], out: Sequence[np.ndarray]) -> None:
+    """As `decode_regions`, from a picture in memory: uint8 (H, W, 3) RGB, or the planes (2H, W) of a flow image.
+
+    Where a JPEG would be decoded at a fraction of its size, squares of pixels are averaged.
+    """
+    reduction = choose_reduction(header, regions, len(out[0]))
+    if reduction > 1:
+        below, right = -len(picture) % reduction, -picture.shape[1] % reduction
+        padded = cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_REPLICATE)
+        size = padded.shape[1] // reduction, len(padded) // reduction
+        picture = cv2.resize(padded, size, interpolation=cv2.INTER_AREA)
+    _cut_regions(picture, header, regions, reduction, out)
+
+
+def _cut_regions(
+    picture: np.ndarray, header: Header, regions: Sequence[Region], reduction: int, out: Sequence[np.ndarray]
+) -> None:
+    """Fill `out` with regions, in pixels of the full size, of a picture that is reduced already."""
+    size = len(out[0])
     for region, target in zip(regions, out, strict=True):
         y, x, height, width = reduce_region(region, reduction)
         part = slice(y, y + height), slice(x, x + width)
@@ -128,7 +150,6 @@ def decode_regions(data: bytes, header: Header, regions: Sequence[Region], out: 
             _resize(picture[part], size, target)
         else:
             target[...] = _resize(picture[part], size)[..., :2]
-    return True
 
 
 def choose_reduction(header: Header, regions: Sequence[Region], size: int) -> int:

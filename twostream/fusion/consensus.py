@@ -24,6 +24,13 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return exponentials
 
 
+def probabilities(scores: np.ndarray, *, on_softmax: bool) -> np.ndarray:
+    """Video scores (V, K) as class probabilities; rows of NaN stay. `on_softmax`: they are probabilities up to a factor."""
+    if not on_softmax:
+        return softmax(scores)
+    return np.asarray(scores / scores.sum(axis=1, keepdims=True))
+
+
 class Clips:
     """Scores (n, T, K), float32 or float64, of n videos with T clips each. Several rules share its sorted scores."""
 

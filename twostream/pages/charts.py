@@ -197,8 +197,8 @@ class Strip:
     dashed_name: str
 
 
-def strips(title: str, panels: Sequence[Strip], marked_frame: float) -> str:
-    """Strips below each other over one axis of frames, with a vertical line at `marked_frame`."""
+def strips(title: str, panels: Sequence[Strip], marked_frame: float | None = None) -> str:
+    """Strips below each other over one axis of frames, with a vertical line at `marked_frame`, if there is one."""
     width, row_height, bottom, left = 240, 46, 16, 4
     frames = [frame for panel in panels for frame in panel.frames]
     first, last = min(frames), max(frames)
@@ -216,8 +216,9 @@ def strips(title: str, panels: Sequence[Strip], marked_frame: float) -> str:
         elements.append(f'<text x="{width - left}" y="{y_text}" text-anchor="end">- - {escape(dashed_name)}</text>')
         for y in (y_zero, y_one):
             elements.append(f'<line class="rule" x1="{left}" x2="{width - left}" y1="{y}" y2="{y}"/>')
-        x_mark = f"{to_pixels(marked_frame):.1f}"
-        elements.append(f'<line class="mark" x1="{x_mark}" x2="{x_mark}" y1="{y_one}" y2="{y_zero}"/>')
+        if marked_frame is not None:
+            x_mark = f"{to_pixels(marked_frame):.1f}"
+            elements.append(f'<line class="mark" x1="{x_mark}" x2="{x_mark}" y1="{y_one}" y2="{y_zero}"/>')
         for values, style in ((panel.dashed, "rival second"), (panel.solid, panel.style)):
             points = [
                 f"{to_pixels(frame):.1f},{y_zero - curve_height * value:.1f}"

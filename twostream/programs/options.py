@@ -232,6 +232,16 @@ def add_stream_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_sampling_flags(parser: argparse.ArgumentParser, *, default: str) -> None:
+    """Add flags that choose the clips of each video; `default` says what holds without them."""
+    from twostream.clips.crops import VIEWS  # late: it loads OpenCV, which not every program needs
+
+    group = parser.add_argument_group("clips")
+    group.add_argument("--num_clips", type=positive, default=None, metavar="N", help=f"look at this many clips of each video, evenly spaced (default: {default})")
+    group.add_argument("--frame_step", type=positive, default=None, metavar="N", help="instead: look at a clip every N frames")
+    group.add_argument("--views", choices=tuple(VIEWS), default=None, help=f"crops of each clip, see twostream test --help (default: {default})")
+
+
 def add_loading_flags(parser: argparse.ArgumentParser) -> None:
     """Add flags that say what loads images and what computes."""
     group = parser.add_argument_group("machine")
@@ -239,6 +249,16 @@ def add_loading_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", type=device, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1; auto uses a GPU if there is one (default: auto)")
     group.add_argument("--ngpu", type=integer(1, 1024), default=1, metavar="N", help="number of GPUs that share each batch in one process; torchrun, with a process per GPU, is faster (default: 1)")
 # fmt: on
+
+
+def chosen_sampling(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a Sampling that flags of `add_sampling_flags` change; exit code 2 if the flags contradict each other."""
+    if args.num_clips and args.frame_step:
+        parser.error("--num_clips and --frame_step are two ways to choose clips; give only one")
+    chosen = {"num_clips": args.num_clips, "views": args.views}
+    if args.frame_step:
+        chosen |= {"num_clips": 0, "clip_step": args.frame_step}
+    return {name: value for name, value in chosen.items() if value is not None}
 
 
 def add_ignored_flags(parser: argparse.ArgumentParser, *flags: str) -> None:

@@ -237,7 +237,8 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
         run.log(f"{run.folder} has {run.first} of {args.max_iterations} iterations already: nothing to do")
         return 0
     if world.is_first:
-        write_stream(run.folder, stream, settings)
+        frames = open_store(root, stream.stored_type).tree_settings()
+        write_stream(run.folder, stream, settings, frames=frames)
         open_monitors(args, run)
     for line in [run.folder.name, *(f"{flag}: {value}" for flag, value in sorted(vars(args).items())), *split_summary]:
         run.log(line)

@@ -13,7 +13,7 @@ from twostream.errors import BadInputError
 from twostream.files import write_text
 from twostream.fusion import fitting
 from twostream.fusion.clip_results import clip_ranks, fused_clip_ranks
-from twostream.fusion.consensus import Consensus, softmax
+from twostream.fusion.consensus import Consensus, probabilities
 from twostream.fusion.fitting import GivenWeights
 from twostream.fusion.streams import align_tables, fuse
 from twostream.fusion.sweep import SweepPoint, sweep
@@ -278,13 +278,6 @@ def _comparisons(is_correct: dict[str, np.ndarray], names: list[str]) -> list[Co
     fusions = [name for name in is_correct if name not in names]
     pairs = [(name, best) for name in fusions] + [(name, fusions[0]) for name in fusions[1:]]
     return [compare(name, is_correct[name], against, is_correct[against]) for name, against in pairs]
-
-
-def probabilities(scores: np.ndarray, *, on_softmax: bool) -> np.ndarray:
-    """Video scores (V, K) as class probabilities; rows of NaN stay. `on_softmax`: they are probabilities up to a factor."""
-    if not on_softmax:
-        return softmax(scores)
-    return np.asarray(scores / scores.sum(axis=1, keepdims=True))
 
 
 def _row(

@@ -1,0 +1,118 @@
+"""Recognizers as folders: complete, the same answers as the runs, and nothing in them is executed."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import safetensors.torch
+
+import twostream
+from tests import toy
+from tests.inference.samples import make_run
+from twostream.engine.checkpoint import checkpoint_path
+from twostream.errors import BadInputError
+from twostream.inference.contract import CONTRACT_NAME
+from twostream.inference.export import load, recognizer_of_runs, write_recognizer
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return [make_run(folder, "rgb"), make_run(folder, "farneback", seed=1, clip_len=3, frame_stride=2)]
+
+
+@pytest.fixture(scope="module")
+def exported(runs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported") / "recognizer"
+    write_recognizer(recognizer_of_runs(runs, weights=(2, 1)), folder)
+    return folder
+
+
+@pytest.fixture
+def folder(exported, tmp_path):
+    """A copy that a test may change."""
+    return shutil.copytree(exported, tmp_path / "recognizer")
+
+
+def test_folder_and_runs_have_the_same_answer(runs, exported):
+    pictures = toy.frames(4, "red", "right")
+    from_folder = twostream.load(exported, device="cpu").predict(pictures)
+    from_runs = recognizer_of_runs(runs, weights=(2, 1)).predict(pictures)
+    np.testing.assert_array_equal(from_folder.probabilities, from_runs.probabilities)
+    assert from_folder.classes == toy.CLASSES
+
+
+def test_runs_and_checkpoints_are_recognizers_too(runs):
+    pictures = toy.frames(4, "red", "right")
+    by_folder = load(runs, device="cpu").predict(pictures)
+    by_file = load([checkpoint_path(run, 1) for run in runs], device="cpu").predict(pictures)
+    np.testing.assert_array_equal(by_folder.probabilities, by_file.probabilities)
+    assert len(load(runs[0], device="cpu").contract.streams) == 1
+
+
+def test_streams_of_one_kind_have_names_of_their_own(runs, tmp_path):
+    other = make_run(tmp_path, "rgb", seed=5)
+    names = [stream.name for stream in recognizer_of_runs([runs[0], other, runs[1]]).contract.streams]
+    assert len(set(names)) == 3
+
+
+def test_the_card_says_what_it_is(exported):
+    card = (exported / "README.md").read_text()
+    assert card.startswith("---\n") and "pipeline_tag: video-classification" in card
+    assert "twostream predict" in card and all(name in card for name in toy.CLASSES)
+
+
+def test_runs_that_do_not_record_their_frames_need_the_data_root(runs, toy_root, tmp_path):
+    run = shutil.copytree(runs[0], tmp_path / "run")
+    content = json.loads((run / "stream.json").read_text())
+    (run / "stream.json").write_text(json.dumps({name: content[name] for name in ("stream", "settings")}))
+    with pytest.raises(BadInputError, match="--root"):
+        recognizer_of_runs([run])
+    (stream,) = recognizer_of_runs([run], root=toy_root).contract.streams
+    assert (stream.short_side, stream.fps) == (96, 0)
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (lambda f: (f / CONTRACT_NAME).unlink(), "twostream export"),
+        (lambda f: (f / "rgb.safetensors").unlink(), "rgb.safetensors: no such file"),
+        (lambda f: (f / "rgb.safetensors").write_bytes(b"x" * 100), "is not the file"),
+        (lambda f: shutil.copy(f / "farneback.safetensors", f / "rgb.safetensors"), "is not the file"),
+    ],
+)
+def test_a_damaged_folder_is_refused_by_name(harm, says, folder):
+    harm(folder)
+    with pytest.raises(BadInputError, match=says):
+        load(folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x80\x04.",
+        b"\xff" * 8 + b"{}",  # a header of 16 EiB
+        (200).to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4]}}'.ljust(200),
+        safetensors.torch.save({}),
+        safetensors.torch.save({"fc.weight": __import__("torch").zeros(1)}),
+    ],
+    ids=["empty", "pickle", "huge header", "huge shape", "no tensors", "of another network"],
+)
+def test_weights_of_a_stranger_are_refused(content, folder):
+    """Even if recognizer.json names them: sizes are those of the file, and nothing is run."""
+    from twostream.files import sha256
+
+    (folder / "rgb.safetensors").write_bytes(content)
+    record = json.loads((folder / CONTRACT_NAME).read_text())
+    record["streams"][0]["sha256"] = sha256(folder / "rgb.safetensors")
+    (folder / CONTRACT_NAME).write_text(json.dumps(record))
+    with pytest.raises(BadInputError, match="rgb.safetensors.*resnet18"):
+        load(folder, device="cpu")
+
+
+def test_streams_of_different_classes_are_no_recognizer(runs, tmp_path):
+    other = make_run(tmp_path, "farneback", classes=("a", "b"))
+    with pytest.raises(BadInputError, match="different classes"):
+        recognizer_of_runs([runs[0], other])

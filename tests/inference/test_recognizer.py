@@ -1,0 +1,162 @@
+"""Predictions from videos: the same scores as extraction, scoring and evaluation give, in any grouping of the videos."""
+
+import cv2
+import numpy as np
+import pytest
+
+from tests import toy
+from tests.inference.samples import make_run
+from twostream.errors import BadInputError
+from twostream.frames.stores import open_store
+from twostream.fusion.consensus import Consensus
+from twostream.fusion.streams import fuse
+from twostream.inference import recognizer as recognizer_module
+from twostream.inference.contract import Sampling
+from twostream.inference.export import recognizer_of_runs
+from twostream.inference.recognizer import Failure, Prediction
+from twostream.inference.sources import Pictures, VideoFile
+from twostream.scores.npz import read_scores
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return {kind: make_run(folder, kind, seed=seed) for seed, kind in enumerate(("rgb", "farneback"))}
+
+
+@pytest.fixture(scope="module")
+def recognizer(runs):
+    return recognizer_of_runs(list(runs.values()), weights=(1, 1.5), sampling=Sampling(num_clips=5, views="flip"))
+
+
+def stored_frames(root, video_id):
+    store = open_store(root, "rgb")
+    return store.read(video_id, store.frame_indices(video_id))
+
+
+@pytest.mark.parametrize("sampling", [["--num_clips=5"], ["--frame_step=3"]], ids=["uniform", "every third"])
+def test_scores_are_those_of_the_test_program(sampling, runs, toy_root, tmp_path, run_here):
+    """RGB from the same pixels: to rounding. Flow from the same pixels, computed by OpenCV here and by torch there."""
+    tables = {}
+    for kind, run in runs.items():
+        flow = ["--flow=online"] if kind != "rgb" else []
+        result = run_here(
+            "test.py", f"--root={toy_root}", f"--save_root={run.parent}", f"--input_type={kind}", f"--run={run.name}",
+            "--views=flip", "--workers=0", "--device=cpu", "--rescore", *sampling, *flow,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        tables[kind] = read_scores(run / "scores_val_000001.npz")
+    name, value = sampling[0].removeprefix("--").split("=")
+    chosen = Sampling(num_clips=5) if name == "num_clips" else Sampling(num_clips=0, clip_step=int(value))
+    recognizer = recognizer_of_runs(list(runs.values()), weights=(1, 1.5)).with_sampling(
+        **vars(chosen) | {"views": "flip"}
+    )
+    consensus = Consensus.parse("softmax-mean")
+    expected = fuse([consensus.video_scores(table) for table in tables.values()], (1, 1.5))
+    ids = tables["rgb"].video_ids.tolist()
+    found = list(recognizer.predict_all(Pictures(i, stored_frames(toy_root, i)) for i in ids))
+    assert [result.source for result in found] == ids
+    for video, prediction in enumerate(found):
+        for kind, table in tables.items():
+            rows = table.video_index == video
+            part = prediction.stream(kind)
+            np.testing.assert_array_equal(part.starts, table.start[rows])
+            np.testing.assert_array_equal(part.views, table.view[rows])
+            largest = np.abs(table.logits).max()
+            np.testing.assert_allclose(
+                part.logits, table.logits[rows], atol=(1e-5 if kind == "rgb" else 5e-3) * largest
+            )
+        np.testing.assert_allclose(prediction.probabilities, expected[video], atol=1e-3)
+        assert prediction.probabilities.sum() == pytest.approx(1)
+
+
+def test_long_videos_are_predicted_piece_by_piece(recognizer, toy_videos, monkeypatch):
+    """Whatever fits into memory at once, and however clips are chosen, the logits are the same."""
+    video = next(toy_videos.rglob("*.mkv"))
+    frame_bytes = 96 * 96 * 3
+    for sampling in (Sampling(5, views="flip"), Sampling(0, clip_step=4)):
+        chosen = recognizer.with_sampling(**vars(sampling))
+        whole = chosen.predict(video)
+        for frames_at_once in (1, 7, toy.NUM_FRAMES - 1):
+            monkeypatch.setattr(recognizer_module, "FRAMES_BYTES", frames_at_once * frame_bytes)
+            in_pieces = chosen.predict(video)
+            monkeypatch.undo()
+            for ours, theirs in zip(in_pieces.streams, whole.streams, strict=True):
+                np.testing.assert_array_equal(ours.starts, theirs.starts)
+                np.testing.assert_allclose(ours.logits, theirs.logits, atol=1e-4)
+            assert in_pieces.num_frames == toy.NUM_FRAMES
+
+
+def test_a_video_file_and_its_frames_have_the_same_answer(recognizer, tmp_path):
+    pictures = toy.frames(7, "red", "left")
+    toy.write_video(tmp_path / "a.mkv", pictures)
+    file, frames = recognizer.predict(tmp_path / "a.mkv"), recognizer.predict(pictures, fps=15)
+    np.testing.assert_array_equal(file.probabilities, frames.probabilities)
+    assert (file.num_frames, file.fps) == (frames.num_frames, frames.fps) == (toy.NUM_FRAMES, 15)
+
+
+def test_flow_points_where_things_move(runs, monkeypatch):
+    """What the network is given: x of the flow to the right and forwards in time, about the level of no motion."""
+    recognizer = recognizer_of_runs([runs["farneback"]])
+    network, seen = recognizer.networks[0], []
+    forward = network.forward
+    monkeypatch.setattr(
+        network, "forward", lambda clips, mirrored: seen.append(clips.float()) or forward(clips, mirrored)
+    )
+    for direction in ("right", "left"):
+        recognizer.predict(toy.frames(3, "red", direction))
+    right, left = (clips.mean(dim=(0, 1, 2, 3, 4)) - 128 for clips in seen)
+    assert right[0] > 3 and left[0] < -3 and abs(right[1]) < 3 and abs(left[1]) < 3
+
+
+def test_a_broken_source_costs_only_itself(recognizer, toy_videos, tmp_path):
+    good = next(toy_videos.rglob("*.mkv"))
+    (tmp_path / "bad.mkv").write_bytes(good.read_bytes()[:50])
+    sources = [VideoFile(good), VideoFile(tmp_path / "bad.mkv"), Pictures("none", []), VideoFile(good)]
+    first, broken, empty, last = recognizer.predict_all(sources)
+    assert isinstance(broken, Failure) and broken.source == str(tmp_path / "bad.mkv") and "\n" not in broken.reason
+    assert isinstance(empty, Failure) and "no frames" in empty.reason
+    assert isinstance(first, Prediction) and isinstance(last, Prediction)
+    np.testing.assert_allclose(first.probabilities, last.probabilities, atol=1e-6)
+    with pytest.raises(BadInputError, match="bad.mkv"):
+        recognizer.predict(tmp_path / "bad.mkv")
+
+
+def test_frames_too_small_for_a_flow_method_are_a_failure(tmp_path, toy_videos):
+    recognizer = recognizer_of_runs([make_run(tmp_path, "dis", frames={"short_side": 0, "fps": 0})])
+    small = [np.zeros((20, 20, 3), np.uint8)] * 3
+    bad, good = recognizer.predict_all([Pictures("small", small), VideoFile(next(toy_videos.rglob("*.mkv")))])
+    assert isinstance(bad, Failure) and "32 pixels" in bad.reason and isinstance(good, Prediction)
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 3])
+def test_shortest_videos(num_frames, recognizer):
+    """Clips repeat the last frame where a video is too short for them; a video of one frame does not move."""
+    prediction = recognizer.predict(toy.frames(1, "blue", "right")[:num_frames])
+    assert prediction.num_frames == num_frames
+    assert np.isfinite(prediction.probabilities).all()
+
+
+def test_answers_are_the_most_likely_classes(recognizer):
+    prediction = recognizer.predict(toy.frames(1, "blue", "right"))
+    answers = prediction.top(2)
+    assert [a.probability for a in answers] == sorted(prediction.probabilities, reverse=True)[:2]
+    assert answers[0].label == toy.CLASSES[int(prediction.probabilities.argmax())]
+    assert (
+        prediction.top(99, stream="rgb")[0].label == toy.CLASSES[int(prediction.stream("rgb").probabilities.argmax())]
+    )
+    with pytest.raises(KeyError, match="rgb, farneback"):
+        prediction.top(stream="tvl1")
+
+
+def test_size_and_rate_are_those_of_the_training(tmp_path):
+    """A video of another size and rate reaches the networks as its extraction would have stored it."""
+    large = np.stack([cv2.resize(frame, (288, 192)) for frame in toy.frames(1, "red", "right")])
+    toy.write_video(tmp_path / "a.mkv", large, fps=30)
+    run = make_run(tmp_path, "rgb", frames={"short_side": 96, "fps": 10})
+    prediction = recognizer_of_runs([run]).predict(tmp_path / "a.mkv")
+    assert prediction.num_frames == pytest.approx(toy.NUM_FRAMES / 3, abs=1) and prediction.fps == 10
+    frames = recognizer_of_runs([run]).predict(large, fps=30)
+    assert frames.num_frames == prediction.num_frames
+    with pytest.raises(BadInputError, match="rate"):
+        recognizer_of_runs([run]).predict(large)

@@ -1,0 +1,134 @@
+"""twostream export and predict, as a user runs them."""
+
+import csv
+import json
+import re
+
+import pytest
+
+from tests import toy
+from tests.conftest import REPOSITORY
+from tests.inference.samples import make_run
+from twostream.inference.contract import CONTRACT_NAME
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return [make_run(folder, "rgb"), make_run(folder, "farneback", seed=1)]
+
+
+@pytest.fixture
+def command(run_command):
+    return run_command
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    for seed in range(2):
+        toy.write_video(folder / "clips" / f"v{seed}.mkv", toy.frames(seed, "red", "left"))
+    return folder
+
+
+@pytest.fixture
+def recognizer(command, runs, tmp_path):
+    result = command(
+        "export", "--runs", *runs, "--fusion_weights=1,2", "--num_clips=3", "--out", tmp_path / "recognizer"
+    )
+    assert result.returncode == 0, result.stderr
+    return tmp_path / "recognizer"
+
+
+def test_export_then_predict_in_all_formats(command, recognizer, videos, tmp_path):
+    outputs = {kind: tmp_path / f"out.{kind}" for kind in ("json", "jsonl", "csv")}
+    flags = [f"--{kind}={path}" for kind, path in outputs.items()]
+    result = command("predict", videos, "--model", recognizer, "--top=2", *flags)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["fused", "rgb", "farneback"]
+    predictions = json.loads(outputs["json"].read_text())
+    assert predictions == [json.loads(line) for line in outputs["jsonl"].read_text().splitlines()]
+    assert [p["source"] for p in predictions] == [str(videos / "clips" / f"v{seed}.mkv") for seed in range(2)]
+    for prediction in predictions:
+        assert prediction["num_frames"] == toy.NUM_FRAMES and prediction["fps"] == 15
+        assert [len(top) for top in (prediction["top"], *prediction["streams"].values())] == [2, 2, 2]
+    rows = list(csv.DictReader(outputs["csv"].read_text().splitlines()))
+    assert len(rows) == 2 * 3 * 2
+    assert rows[0]["class"] == predictions[0]["top"][0]["label"] and rows[0]["stream"] == "fused"
+
+
+def test_a_broken_source_costs_one_line_and_exit_5(command, recognizer, videos, tmp_path):
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    good = videos / "clips" / "v0.mkv"
+    result = command("predict", tmp_path / "bad.mp4", good, tmp_path / "missing*.mp4", "--model", recognizer)
+    assert result.returncode == 5
+    assert str(good) in result.stdout
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2 and "missing*.mp4: no such" in errors[0] and "bad.mp4: " in errors[1]
+
+
+def test_predict_takes_runs_and_other_clips(command, runs, videos):
+    result = command("predict", videos / "clips" / "v0.mkv", "--model", *runs, "--frame_step=8", "--views=flip")
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_timeline_in_all_formats(command, recognizer, videos, tmp_path):
+    outputs = {kind: tmp_path / f"out.{kind}" for kind in ("json", "csv", "srt")}
+    flags = ["--timeline", "--window=1", "--stride=0.5", "--threshold=0", *(f"--{k}={p}" for k, p in outputs.items())]
+    result = command("predict", videos / "clips" / "v0.mkv", "--model", recognizer, *flags)
+    assert result.returncode == 0, result.stderr
+    (timeline,) = json.loads(outputs["json"].read_text())
+    ends = [part["segment"] for part in timeline["segments"]]
+    assert ends[0][0] == 0 and ends[-1][1] == pytest.approx(toy.NUM_FRAMES / 15, abs=1e-3)
+    assert all(before[1] == after[0] for before, after in zip(ends, ends[1:], strict=False)), "threshold 0: no gaps"
+    rows = list(csv.DictReader(outputs["csv"].read_text().splitlines()))
+    assert [row["class"] for row in rows] == [part["label"] for part in timeline["segments"]]
+    assert outputs["srt"].read_text().count(" --> ") == len(ends) == result.stdout.count("\n  ")
+    label = rows[0]["class"]
+    result = command("predict", videos / "clips" / "v0.mkv", "--model", recognizer, *flags, f"--background={label}")
+    assert label not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["nothing.mp4", "--model", "{recognizer}"], 3, "nothing.mp4: no such file"),
+        (["{videos}", "--model", "{videos}"], 3, CONTRACT_NAME),
+        (["{videos}", "--model", "{recognizer}", "--num_clips=3", "--frame_step=2"], 2, "only one"),
+        (["{videos}", "--model", "{recognizer}", "--device=cuda:99"], 4, "GPUs are visible"),
+        (["{videos}", "--model", "{recognizer}", "--timeline", "--srt=x.srt"], 2, "one source"),
+        (["{videos}", "--model", "{recognizer}", "--timeline", "--stride=9"], 2, "--stride=9 is longer"),
+        (["{videos}", "--model", "{recognizer}", "--timeline", "--background=x"], 3, "blue_left"),
+        (["rtsp://camera", "--model", "{recognizer}"], 3, "rtsp://camera: expected a file"),
+    ],
+)
+def test_bad_input_is_one_line(words, code, says, command, recognizer, videos):
+    result = command("predict", *(word.format(recognizer=recognizer, videos=videos) for word in words))
+    assert result.returncode == code and says in result.stderr.splitlines()[-1]
+
+
+def test_export_refuses_what_it_would_overwrite(command, runs, recognizer):
+    result = command("export", "--runs", *runs, "--out", recognizer)
+    assert result.returncode == 3 and "not an empty folder" in result.stderr
+    result = command("export", "--runs", *runs, "--fusion_weights=1", "--out", recognizer / "new")
+    assert result.returncode == 2 and "expected 2 numbers" in result.stderr
+
+
+def test_the_python_of_the_docs(recognizer, videos, tmp_path, monkeypatch, capsys):
+    """The block of docs/predict.md."""
+    (block,) = re.findall(
+        r"^```python\n(.*?)^```", (REPOSITORY / "docs" / "predict.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    (tmp_path / "clip.mp4").symlink_to(videos / "clips" / "v0.mkv")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "docs/predict.md", "exec"), {})
+    *answers, details = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in answers} == set(toy.CLASSES) and details.endswith("(3, 4)")
+
+
+@pytest.mark.parametrize("flags", [[], ["--timeline", "--threshold=0"]], ids=["prediction", "timeline"])
+def test_a_page_of_all_sources(flags, command, recognizer, videos, tmp_path):
+    result = command("predict", videos, "--model", recognizer, f"--html={tmp_path / 'page.html'}", *flags)
+    assert result.returncode == 0 and f"wrote {tmp_path / 'page.html'}" in result.stdout
+    assert (tmp_path / "page.html").read_text().count("<article") == 2

@@ -1,0 +1,208 @@
+"""recognizer.json: everything that makes a recognizer's answer, beside the weights of its streams.
+
+A recognizer is a folder with recognizer.json, a .safetensors file for each stream, and a README.md for people. Reading
+one runs no code from it: JSON and safetensors hold values only.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from twostream.clips.crops import VIEWS
+from twostream.errors import BadInputError
+from twostream.files import read_json, write_text
+from twostream.flow.methods import FlowSettings
+from twostream.fusion.consensus import Consensus, probabilities
+from twostream.fusion.fitting import FittedWeights
+from twostream.fusion.streams import fuse
+from twostream.stream import StreamConfig
+
+CONTRACT_NAME = "recognizer.json"
+FORMAT = 1
+DEFAULT_NUM_CLIPS = 25
+"""clips of a video, evenly spaced: TSN's choice for testing (ECCV 2016)"""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which clips of a video are looked at, and how. Raises ValueError for values that are not allowed."""
+
+    num_clips: int = DEFAULT_NUM_CLIPS
+    """evenly spaced clips of each video; 0: all clips that start `clip_step` frames apart"""
+    clip_step: int = 2
+    """frames from the start of a clip to the start of the next one, if `num_clips` is 0"""
+    views: str = "centre"
+    """a key of VIEWS: the crops of each clip"""
+
+    def __post_init__(self) -> None:
+        if self.num_clips < 0 or self.clip_step < 1 or self.views not in VIEWS:
+            raise ValueError(
+                f"{self.num_clips} clips, step {self.clip_step}, views {self.views!r}; expected 0 or more clips, a step of "
+                f"1 or more, and one of {', '.join(VIEWS)}"
+            )
+
+
+@dataclass(frozen=True)
+class StreamContract:
+    """One stream of a recognizer. Raises ValueError for values that are not allowed."""
+
+    name: str
+    """as results name it, and its file: <name>.safetensors"""
+    config: StreamConfig
+    short_side: int
+    """pixels of the frames' shorter side in the training data; 0: as in the video"""
+    fps: float
+    """frames per second of the training data, if videos were resampled to a rate; 0: all frames of the video"""
+    sampling: Sampling
+    sha256: str = ""
+    """of the file of weights"""
+    source: dict[str, Any] = field(default_factory=dict)
+    """where the weights come from: run, iteration, accuracies of its score file"""
+
+    def __post_init__(self) -> None:
+        if not (self.short_side >= 0 and 0 <= self.fps < math.inf):
+            raise ValueError(f"frames of {self.short_side} pixels at {self.fps} a second, expected 0 or more of both")
+        self.flow_settings()
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file of weights."""
+        return f"{self.name}.safetensors"
+
+    def flow_settings(self) -> FlowSettings | None:
+        """How its flow is made; None for an RGB stream. Raises ValueError if that was never recorded."""
+        if self.config.modality == "rgb":
+            return None
+        record = (self.config.flow_coding or {}) and self.config.with_flow("stored").flow_coding
+        if not record:
+            raise ValueError(
+                f"stream {self.name!r} does not say how its flow was made, because its data were made by another program"
+            )
+        return FlowSettings.from_json(record)
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How the clip scores of the streams become one score for each class."""
+
+    consensus: Consensus
+    weights: tuple[Any, ...]
+    """for each stream a number or, if fitted for each class, K numbers"""
+    temperatures: tuple[float, ...] = ()
+    """for each stream, if the weights were fitted; empty: the weights apply to the scores of the consensus as they are"""
+
+    def fuse(self, scores: Sequence[np.ndarray]) -> np.ndarray:
+        """Video scores of each stream, (V, K) each, as the consensus makes them -> fused probabilities (V, K)."""
+        if self.temperatures:
+            fitted = FittedWeights(np.array(self.weights), np.array(self.temperatures))
+            return fitted.fuse([self.probabilities(part) for part in scores])
+        return self.probabilities(fuse(list(scores), self.weights))
+
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """Video scores (V, K) as the consensus makes them -> class probabilities (V, K)."""
+        return probabilities(scores, on_softmax=self.consensus.on_softmax)
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What recognizer.json holds. Raises ValueError if its parts do not fit together."""
+
+    streams: tuple[StreamContract, ...]
+    fusion: Fusion
+    accuracy: dict[str, Any] = field(default_factory=dict)
+    """of the fusion, from a report: split, top-1, top-5, number of videos"""
+    versions: dict[str, str] = field(default_factory=dict)
+    """of the programs that made it"""
+
+    def __post_init__(self) -> None:
+        names = [stream.name for stream in self.streams]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"streams {names}, expected one or more, with different names")
+        if len({stream.config.classes for stream in self.streams}) > 1:
+            raise ValueError("the streams have different classes, expected the same in the same order")
+        shape = np.array(self.fusion.weights).shape
+        if shape not in ((len(names),), (len(names), len(self.classes))):
+            raise ValueError(f"fusion weights of shape {shape}, expected a number for each of the {len(names)} streams")
+        if len(self.fusion.temperatures) not in (0, len(names)):
+            raise ValueError(f"{len(self.fusion.temperatures)} temperatures for {len(names)} streams")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the label indices."""
+        return self.streams[0].config.classes
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of recognizer.json."""
+        streams = []
+        for stream in self.streams:
+            record = asdict(stream)
+            record["config"] = {name: value for name, value in stream.config.to_json().items() if name != "classes"}
+            streams.append(record)
+        return {
+            "format": FORMAT,
+            "classes": list(self.classes),
+            "streams": streams,
+            "consensus": str(self.fusion.consensus),
+            "weights": list(self.fusion.weights),
+            "temperatures": list(self.fusion.temperatures),
+            "accuracy": self.accuracy,
+            "versions": self.versions,
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Contract":
+        """The reverse of `to_json`; raises ValueError, KeyError or TypeError for anything else."""
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']!r}, expected {FORMAT}")
+        classes = content["classes"]
+        if not classes or not all(isinstance(name, str) for name in classes):
+            raise ValueError("the classes are not a list of names")
+        return cls(
+            tuple(_stream_from_json(record, classes) for record in content["streams"]),
+            Fusion(
+                Consensus.parse(content["consensus"]),
+                tuple(tuple(w) if isinstance(w, list) else w for w in content["weights"]),
+                tuple(content["temperatures"]),
+            ),
+            dict(content["accuracy"]),
+            dict(content["versions"]),
+        )
+
+
+def _stream_from_json(record: dict[str, Any], classes: list[str]) -> StreamContract:
+    names = {part.name for part in fields(StreamContract)}
+    if record.keys() != names:
+        raise ValueError(f"missing or unknown settings of a stream: {', '.join(sorted(names ^ record.keys()))}")
+    if Path(record["name"]).name != record["name"] or record["name"].startswith("."):
+        raise ValueError(f"stream name {record['name']!r}, expected a plain file name")
+    return StreamContract(
+        **record
+        | {
+            "config": StreamConfig.from_json(record["config"] | {"classes": classes}),
+            "sampling": Sampling(**record["sampling"]),
+        }
+    )
+
+
+def write_contract(folder: Path, contract: Contract) -> None:
+    """Write recognizer.json, whole or not at all."""
+    write_text(folder / CONTRACT_NAME, json.dumps(contract.to_json(), indent=1, allow_nan=False) + "\n")
+
+
+def read_contract(folder: Path) -> Contract:
+    """Read recognizer.json; BadInputError naming it if it is missing or not as twostream export writes it."""
+    path = folder / CONTRACT_NAME
+    if not path.is_file():
+        raise BadInputError(
+            f"{folder} has no {CONTRACT_NAME}, expected a recognizer or the folder of a run: make one with "
+            f"twostream export --runs RUN RUN --out {folder}"
+        )
+    try:
+        return Contract.from_json(read_json(path))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInputError(f"{path}: {error}; export the recognizer again with twostream export") from None

@@ -1,0 +1,94 @@
+"""Frames of videos in memory, read as a frame store is: regions of them, or of flow images that are made when needed."""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from twostream.errors import one_line
+from twostream.flow.coding import from_planes
+from twostream.flow.methods import FlowFunction, FlowSettings
+from twostream.frames.jpeg import Header, Region, cut_regions
+from twostream.threads import map_in_threads
+from twostream.video.ffmpeg import VideoError
+
+Frames = Mapping[int, np.ndarray]
+"""frame index -> uint8 (H, W, 3) RGB; frames that no clip needs may be missing"""
+
+
+class Footage:
+    """The frames of several videos, for one stream.
+
+    With `flow`, it reads as the flow images that extraction would make of these frames, before JPEG: each frame's flow to
+    the next one, and for the last frame that of the pair before it.
+    """
+
+    def __init__(self, videos: Mapping[str, tuple[Frames, int]], flow: FlowSettings | None = None):
+        """`videos`: video id -> its frames and how many frames the video has, the missing ones included."""
+        self.videos, self.flow = videos, flow
+        self._planes: dict[tuple[str, int], np.ndarray] = {}
+        self._thread = threading.local()
+
+    def compute_flow(self, frames: Iterable[tuple[str, int]]) -> None:
+        """Compute the flow images of these (video id, frame index) on all cores, for the reads that follow.
+
+        Raises VideoError if the flow method does not support the size of the frames.
+
+        The flow images that were computed before and are not among them are forgotten.
+        """
+        pairs = {(video_id, self._first(video_id, index)) for video_id, index in frames}
+        missing = sorted(pairs - self._planes.keys())
+        kept = {pair: planes for pair, planes in self._planes.items() if pair in pairs}
+        self._planes = kept | dict(zip(missing, map_in_threads(self._compute, missing), strict=True))
+
+    def read_regions(
+        self, video_id: str, frame_indices: list[int], choose: Callable[[int, int], Sequence[Region]], out: np.ndarray
+    ) -> None:
+        """As `FrameStore.read_regions`."""
+        height, width = next(iter(self.videos[video_id][0].values())).shape[:2]
+        regions = choose(height, width)
+        for position, index in enumerate(frame_indices):
+            picture = self._flow_planes(video_id, index) if self.flow else self.videos[video_id][0][index]
+            cut_regions(picture, Header(height, width, self.flow is not None), regions, list(out[:, position]))
+
+    def read_grey(self, video_id: str, frame_indices: list[int]) -> np.ndarray:
+        """As `FrameStore.read_grey`."""
+        return np.stack([self._grey(video_id, index) for index in frame_indices])
+
+    def flow_image(self, video_id: str, index: int) -> np.ndarray:
+        """The flow image of a frame, uint8 (H, W, 3)."""
+        return from_planes(self._flow_planes(video_id, index))
+
+    def _grey(self, video_id: str, index: int) -> np.ndarray:
+        return cv2.cvtColor(self.videos[video_id][0][index], cv2.COLOR_RGB2GRAY)
+
+    def _first(self, video_id: str, index: int) -> int:
+        """The first frame of the pair whose flow belongs to a frame."""
+        return max(min(index, self.videos[video_id][1] - 2), 0)
+
+    def _flow_planes(self, video_id: str, index: int) -> np.ndarray:
+        pair = video_id, self._first(video_id, index)
+        return self._planes[pair] if pair in self._planes else self._compute(pair)
+
+    def _compute(self, pair: tuple[str, int]) -> np.ndarray:
+        """The planes of a pair's flow image, uint8 (2H, W); a video of one frame does not move."""
+        assert self.flow is not None
+        video_id, first = pair
+        grey = self._grey(video_id, first)
+        if self.videos[video_id][1] == 1:
+            flow = np.zeros((*grey.shape, 2), np.float32)
+        else:
+            try:
+                flow = self._function()(grey, self._grey(video_id, first + 1))
+            except (ValueError, cv2.error) as error:
+                raise VideoError(one_line(error), "no flow") from None
+        return self.flow.coding.encode_planes(flow)
+
+    def _function(self) -> FlowFunction:
+        """This thread's own flow function: OpenCV's objects are not made for use by several threads."""
+        if not hasattr(self._thread, "function"):
+            assert self.flow is not None
+            self._thread.function = self.flow.function()
+        function: FlowFunction = self._thread.function
+        return function

@@ -1,0 +1,180 @@
+"""Answers about videos as one HTML file: frames and flow, the classes of each stream, probabilities over time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from twostream.files import write_text
+from twostream.flow.coding import flow_colours
+from twostream.frames.jpeg import encode_jpeg
+from twostream.fusion.consensus import softmax
+from twostream.inference.contract import Contract
+from twostream.inference.footage import Footage
+from twostream.inference.prediction import Prediction, StreamPrediction
+from twostream.inference.sources import Source
+from twostream.inference.timeline import Timeline
+from twostream.pages import charts
+from twostream.pages.page import data_url, escape, page, table
+
+NUM_PICTURES = 4
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+HUES = 12
+"""colours of classes; a class keeps its colour in all timelines of a page"""
+STYLE = """
+article { background: var(--paper); border: 1px solid var(--rule); border-radius: 8px; padding: .75rem; min-width: 0; }
+article h2 { overflow-wrap: anywhere; } .beside { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); }
+.pictures { display: grid; grid-template-columns: repeat(4, 1fr); gap: .35rem; } .pictures img { width: 100%; display: block; }
+.beside svg { max-width: 24rem; } .pictures figure { margin: 0; } figcaption { font-size: .75rem; color: var(--quiet); }
+.rgb { stroke: var(--train); } .flow { stroke: var(--val); } .rival { stroke: var(--quiet); } .ink { fill: var(--ink); }
+""" + "\n".join(f"rect.hue{k} {{ fill: hsl({360 * k // HUES} 65% 50%); }}" for k in range(HUES))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A frame of a video, and its flow where the recognizer has a flow stream."""
+
+    frame_index: int
+    rgb: bytes
+    """JPEG"""
+    flow: bytes | None
+    """JPEG; flow as colours, see `flow_colours`"""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the page shows of one video."""
+
+    answer: Prediction | Timeline
+    pictures: Sequence[Picture]
+
+
+def take_pictures(source: Source, contract: Contract, num_frames: int) -> list[Picture]:
+    """A few frames of a video, evenly spaced, decoded again as the first stream sees them; with their flow.
+
+    Raises VideoError or BadInputError as the source does.
+    """
+    flow = next(filter(None, (stream.flow_settings() for stream in contract.streams)), None)
+    first = contract.streams[0]
+    wanted = sorted({(2 * k + 1) * num_frames // (2 * NUM_PICTURES) for k in range(NUM_PICTURES)})
+    needed = {index for frame in wanted for index in (max(frame - 1, 0), frame, frame + 1)}
+    frames = {
+        index: frame
+        for index, frame in enumerate(
+            islice(source.frames(short_side=first.short_side, fps=first.fps), max(needed) + 1)
+        )
+        if index in needed
+    }
+    footage = Footage({"0": (frames, num_frames)}, flow)
+    pictures = []
+    for index in wanted:
+        colours = flow_colours(footage.flow_image("0", index)) if flow else None
+        pictures.append(Picture(index, _jpeg(frames[index]), None if colours is None else _jpeg(colours)))
+    return pictures
+
+
+def _jpeg(image: np.ndarray) -> bytes:
+    height, width = image.shape[:2]
+    factor = min(1.0, 256 / max(height, width))
+    size = (max(round(width * factor), 1), max(round(height * factor), 1))
+    return encode_jpeg(cv2.resize(image, size, interpolation=cv2.INTER_AREA), quality=80, chroma_subsampling=True)
+
+
+def write_page(path: Path, shown: Sequence[Shown], *, k: int, threshold: float, background: str | None) -> None:
+    """Write the page: the best k classes of predictions, the segments of timelines."""
+    write_text(path, to_html(shown, k=k, threshold=threshold, background=background))
+
+
+def to_html(shown: Sequence[Shown], *, k: int = 5, threshold: float = 0.5, background: str | None = None) -> str:
+    """The page as text, see `write_page`."""
+    parts = []
+    for entry in shown:
+        answer = entry.answer
+        body = (
+            _prediction(answer, k)
+            if isinstance(answer, Prediction)
+            else _timeline(answer, threshold=threshold, background=background)
+        )
+        facts = "; ".join([*([f"{answer.seconds:.1f} s"] if answer.seconds else []), *answer.notes])
+        rate = answer.num_frames / answer.seconds if answer.seconds else 0.0
+        parts.append(
+            f'<article class="wide"><h2>{escape(answer.source)}</h2><p>{escape(facts)}</p>'
+            f"{_pictures(entry.pictures, rate)}{body}</article>"
+        )
+    number = f"{len(shown)} video{'s' * (len(shown) != 1)}"
+    head = [f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">']
+    return page(
+        f"Predictions of {number}", f"<header><h1>{number}</h1></header>{''.join(parts)}", head=head, style=STYLE
+    )
+
+
+def _pictures(pictures: Sequence[Picture], rate: float) -> str:
+    figures = []
+    for kind in ("rgb", "flow"):
+        for picture in pictures:
+            content = picture.rgb if kind == "rgb" else picture.flow
+            if content:
+                moment = f"{picture.frame_index / rate:.1f} s" if rate else f"frame {picture.frame_index + 1}"
+                url = data_url(content, "image/jpeg")
+                caption = f"{kind}, {moment}"
+                figures.append(f'<figure><img alt="{caption}" src="{url}"><figcaption>{caption}</figcaption></figure>')
+    return f'<div class="pictures">{"".join(figures)}</div>' if figures else ""
+
+
+def _prediction(prediction: Prediction, k: int) -> str:
+    """A table of the best classes, and the probabilities of the best two over the clips of each stream."""
+    best = prediction.top(k)
+    names = [stream.name for stream in prediction.streams]
+    values = [prediction.probabilities, *(stream.probabilities for stream in prediction.streams)]
+    position = {label: index for index, label in enumerate(prediction.classes)}
+    rows = [
+        [escape(answer.label), *(f"{100 * value[position[answer.label]]:.1f}" for value in values)] for answer in best
+    ]
+    head = ["class", "fused, %", *map(escape, names)]
+    first = position[best[0].label]
+    second = position[best[1].label] if len(best) > 1 else first
+    panels = [_strip(stream, first, second, prediction.classes) for stream in prediction.streams]
+    title = f"probability of {best[0].label} over the frames of {prediction.source}"
+    drawing = charts.strips(title, panels)
+    return f'<div class="beside"><div>{table(head, rows)}</div><div>{drawing}</div></div>'
+
+
+def _strip(stream: StreamPrediction, first: int, second: int, classes: Sequence[str]) -> charts.Strip:
+    starts = np.unique(stream.starts)
+    probabilities = softmax(stream.logits)
+    of_start = [probabilities[stream.starts == start].mean(axis=0) for start in starts]
+    return charts.Strip(
+        f"{stream.name}: {classes[first]}", "rgb" if stream.name.startswith("rgb") else "flow", [int(s) + 1 for s in starts],
+        [float(p[first]) for p in of_start], [float(p[second]) for p in of_start], classes[second],
+    )  # fmt: skip
+
+
+def _timeline(timeline: Timeline, *, threshold: float, background: str | None) -> str:
+    """The segments as a bar in colours, and as a table."""
+    segments = timeline.segments(threshold=threshold, background=background)
+    width, height = 720, 46
+    scale = width / max(timeline.seconds, 1e-9)
+    elements = [f'<line class="rule" x1="0" x2="{width}" y1="31" y2="31"/>']
+    for segment in segments:
+        x, length = segment.start_seconds * scale, (segment.end_seconds - segment.start_seconds) * scale
+        hue = timeline.classes.index(segment.label) % HUES
+        text = f"{segment.start_seconds:.1f} to {segment.end_seconds:.1f} s: {segment.label} {segment.confidence:.2f}"
+        elements.append(
+            f'<rect class="hue{hue}" x="{x:.1f}" y="2" width="{max(length - 0.5, 0.5):.1f}" height="28">'
+            f"<title>{escape(text)}</title></rect>"
+        )
+    for tick in charts.ticks(0, timeline.seconds, count=6):
+        if tick <= timeline.seconds:
+            elements.append(f'<text x="{tick * scale:.1f}" y="43">{charts.short_number(tick)} s</text>')
+    drawing = charts.svg(width, height, f"timeline of {timeline.source}", elements)
+    rows = [
+        [escape(s.label), f"{s.start_seconds:.1f}", f"{s.end_seconds:.1f}", f"{100 * s.confidence:.0f}"]
+        for s in segments
+    ]
+    if not rows:
+        return f"{drawing}<p>No class reaches the threshold of {threshold:g}.</p>"
+    return drawing + table(["class", "from, s", "to, s", "confidence, %"], rows)

@@ -1,0 +1,87 @@
+"""What a recognizer says of a video."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from twostream.scores.table import ScoreTable
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A class and its probability, 0 to 1."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class StreamPrediction:
+    """What one stream says of a video."""
+
+    name: str
+    probabilities: np.ndarray
+    """(K,) of the video, by the consensus"""
+    starts: np.ndarray
+    """(M,) first frame of each clip and view"""
+    views: np.ndarray
+    """(M,) number of each row's view, see clips.crops.VIEWS"""
+    logits: np.ndarray
+    """(M, K) float32 of each clip and view"""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a recognizer says of a video: fused, by stream and by clip."""
+
+    source: str
+    """the video, as it was named"""
+    classes: tuple[str, ...]
+    probabilities: np.ndarray
+    """(K,) fused; they sum to 1"""
+    streams: tuple[StreamPrediction, ...]
+    num_frames: int
+    fps: float
+    """frames per second; 0 if unknown"""
+    notes: tuple[str, ...] = ()
+    """what is unusual about the video: damage, repeated frames"""
+
+    @property
+    def seconds(self) -> float:
+        """Duration of the video; 0 if its rate is unknown."""
+        return self.num_frames / self.fps if self.fps else 0.0
+
+    def top(self, k: int = 5, *, stream: str | None = None) -> list[Answer]:
+        """The k most likely classes, the best first: fused, or of the stream with this name (KeyError if there is none)."""
+        values = self.probabilities if stream is None else self.stream(stream).probabilities
+        order = np.argsort(-values, kind="stable")[:k]
+        return [Answer(self.classes[index], float(values[index])) for index in order]
+
+    def stream(self, name: str) -> StreamPrediction:
+        """What the stream with this name says; KeyError if there is none."""
+        found = {stream.name: stream for stream in self.streams}
+        if name not in found:
+            raise KeyError(f"no stream {name!r}, expected one of {', '.join(found)}")
+        return found[name]
+
+    def to_json(self, *, k: int = 5) -> dict[str, Any]:
+        """The best k classes, fused and by stream, as JSON can hold them."""
+        return {
+            "source": self.source,
+            "num_frames": self.num_frames,
+            "fps": self.fps,
+            "seconds": round(self.seconds, 3) or None,
+            "top": _to_json(self.top(k)),
+            "streams": {stream.name: _to_json(self.top(k, stream=stream.name)) for stream in self.streams},
+            "notes": list(self.notes),
+        }
+
+
+def _to_json(answers: list[Answer]) -> list[dict[str, Any]]:
+    return [{"label": answer.label, "probability": round(answer.probability, 6)} for answer in answers]
+
+
+def stream_prediction(name: str, table: ScoreTable, probabilities: np.ndarray) -> StreamPrediction:
+    """What a stream says of the only video of a table; `probabilities` are (K,)."""
+    return StreamPrediction(name, probabilities, table.start, table.view, table.logits)

@@ -1,0 +1,353 @@
+"""A trained recognizer, loaded: from videos to their classes.
+
+Each video is decoded once, at the size and rate of the training data. Flow is computed only for the pairs of frames that
+clips need: by OpenCV on all cores, or on the GPU. Several videos share the batches of the networks. A video whose frames
+need more memory than FRAMES_BYTES is decoded twice, first to count its frames, and predicted piece by piece.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from twostream.annotations.videos import Video, VideoTable
+from twostream.clips.crops import make_views
+from twostream.clips.dataset import Items
+from twostream.clips.online_flow import network_inputs, open_dataset
+from twostream.clips.sampling import clip_frames
+from twostream.engine.loops import predict
+from twostream.errors import BadInputError, one_line
+from twostream.inference.contract import Contract, StreamContract
+from twostream.inference.footage import Footage
+from twostream.inference.prediction import Prediction, stream_prediction
+from twostream.inference.sources import Pictures, Source, VideoFile
+from twostream.inference.timeline import Timeline, clip_step, window_probabilities
+from twostream.models.network import StreamNetwork
+from twostream.scores.table import ScoreTable
+from twostream.threads import map_in_threads
+from twostream.video.ffmpeg import VideoError
+
+FRAMES_BYTES = 512 << 20
+"""frames of a video that are kept in memory at once"""
+BATCH_SIZE = 32
+"""pictures or clips that a network sees at once"""
+VIDEOS_AT_ONCE = {"cpu": 2, "cuda": 8}
+
+Geometry = tuple[int, float]
+"""short side and rate of frames, as `Decoder` takes them"""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A source that could not be predicted."""
+
+    source: str
+    reason: str
+
+
+@dataclass
+class Decoded:
+    """The frames of a video at one size and rate."""
+
+    frames: dict[int, np.ndarray]
+    """frame index -> uint8 (H, W, 3); empty if all of them need more memory than FRAMES_BYTES"""
+    num_frames: int
+    fps: float
+    notes: tuple[str, ...]
+
+
+class Recognizer:
+    """The networks of a recognizer on a device, and how their scores become an answer.
+
+    >>> recognizer = twostream.load("recognizer")        # doctest: +SKIP
+    >>> recognizer.predict("clip.mp4").top(5)            # doctest: +SKIP
+    """
+
+    def __init__(self, contract: Contract, networks: Sequence[StreamNetwork], *, device: torch.device):
+        """`networks` belong to the contract's streams, in their order; they are in eval mode and on the device."""
+        # Channels last: convolutions take two thirds of the time, also on CPUs (benchmarks/predict.py).
+        self.networks = tuple(network.to(memory_format=torch.channels_last) for network in networks)
+        self.contract, self.device = contract, device
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of scores."""
+        return self.contract.classes
+
+    def with_sampling(self, **changes: Any) -> "Recognizer":
+        """The same networks, looking at other clips of each video; `changes` are fields of `Sampling`."""
+        streams = tuple(
+            replace(stream, sampling=replace(stream.sampling, **changes)) for stream in self.contract.streams
+        )
+        return Recognizer(replace(self.contract, streams=streams), self.networks, device=self.device)
+
+    def predict(
+        self, video: "str | Path | np.ndarray | Sequence[np.ndarray] | Source", *, fps: float = 0.0
+    ) -> Prediction:
+        """The classes of one video: a file, or its frames, uint8 (T, H, W, 3) RGB, at `fps` frames per second.
+
+        Raises BadInputError if no frame of it can be read.
+        """
+        (result,) = self.predict_all([as_source(video, fps=fps)])
+        if isinstance(result, Failure):
+            raise BadInputError(f"{result.source}: {result.reason}")
+        return result
+
+    def timeline(
+        self, video: "str | Path | np.ndarray | Sequence[np.ndarray] | Source", *, fps: float = 0.0,
+        window_seconds: float = 2.0, stride_seconds: float = 0.5,
+    ) -> Timeline:  # fmt: skip
+        """Class probabilities along a video, over windows of `window_seconds` that begin `stride_seconds` apart.
+
+        The memory is that of a few seconds of frames, and of the scores of the clips. Raises BadInputError if no frame
+        can be read, or the rate of the frames is unknown.
+        """
+        source = as_source(video, fps=fps)
+        found = self._decode(source)
+        if isinstance(found, Failure):
+            raise BadInputError(f"{found.source}: {found.reason}")
+        if not all(part.fps for part in found.values()):
+            raise BadInputError(f"{source.name}: its rate is unknown, expected frames per second; give them with --fps")
+        streams = tuple(
+            replace(
+                stream,
+                sampling=replace(
+                    stream.sampling,
+                    num_clips=0,
+                    clip_step=clip_step(found[_geometry(stream)].fps, stride_seconds),
+                ),
+            )
+            for stream in self.contract.streams
+        )
+        dense = Recognizer(replace(self.contract, streams=streams), self.networks, device=self.device)
+        try:
+            tables = (
+                dense._predict_in_memory([found])[0]
+                if _is_in_memory(found)
+                else dense._predict_in_pieces(source, found)
+            )
+        except VideoError as error:
+            raise BadInputError(f"{source.name}: {one_line(error)}") from None
+        first = found[_geometry(streams[0])]
+        seconds = first.num_frames / first.fps
+        probabilities = window_probabilities(
+            tables, self.contract.fusion, rates=[found[_geometry(stream)].fps for stream in streams], seconds=seconds,
+            window_seconds=window_seconds, stride_seconds=stride_seconds,
+        )  # fmt: skip
+        return Timeline(
+            source.name, self.classes, stride_seconds, probabilities, seconds, first.num_frames, first.notes
+        )  # fmt: skip
+
+    def predict_all(self, sources: Iterable[Source]) -> Iterator[Prediction | Failure]:
+        """A result for each source, in their order; a source that cannot be used is a Failure, and the others continue."""
+        remaining = iter(sources)
+        while group := list(islice(remaining, VIDEOS_AT_ONCE[self.device.type])):
+            yield from self._predict_group(group, map_in_threads(self._decode, group))
+
+    def _predict_group(
+        self, sources: Sequence[Source], decoded: "Sequence[dict[Geometry, Decoded] | Failure]"
+    ) -> Iterator[Prediction | Failure]:
+        short = [d for d in decoded if not isinstance(d, Failure) and _is_in_memory(d)]
+        try:
+            tables = iter(self._predict_in_memory(short) if short else [])
+        except VideoError as error:  # of one of them
+            if len(sources) == 1:
+                yield Failure(sources[0].name, one_line(error))
+                return
+            for source, found in zip(sources, decoded, strict=True):
+                yield from self._predict_group([source], [found])
+            return
+        for source, found in zip(sources, decoded, strict=True):
+            if isinstance(found, Failure):
+                yield found
+            elif _is_in_memory(found):
+                yield self._prediction(source, found, next(tables))
+            else:
+                try:
+                    yield self._prediction(source, found, self._predict_in_pieces(source, found))
+                except (VideoError, BadInputError) as error:
+                    yield Failure(source.name, one_line(error))
+
+    # ------------------------------------------------------------------------------------------------------ decoding
+
+    def _decode(self, source: Source) -> dict[Geometry, Decoded] | Failure:
+        try:
+            return {geometry: decode(source, geometry) for geometry in map(_geometry, self.contract.streams)}
+        except (VideoError, BadInputError) as error:
+            return Failure(source.name, one_line(error))
+
+    # ------------------------------------------------------------------------------------------------------- scoring
+
+    def _predict_in_memory(self, videos: Sequence[dict[Geometry, Decoded]]) -> list[list[ScoreTable]]:
+        """The score tables of each video, one for each stream; the videos share the batches of the networks."""
+        by_stream = []
+        for stream, network in zip(self.contract.streams, self.networks, strict=True):
+            parts = [video[_geometry(stream)] for video in videos]
+            scoring = _Scoring(stream, network, [part.num_frames for part in parts], self.device)
+            scoring.add({str(k): part.frames for k, part in enumerate(parts)}, range(scoring.num_items))
+            by_stream.append([scoring.table(video) for video in range(len(videos))])
+        return [list(tables) for tables in zip(*by_stream, strict=True)]
+
+    def _predict_in_pieces(self, source: Source, found: Mapping[Geometry, Decoded]) -> list[ScoreTable]:
+        """The same for one long video, which is decoded again; its clips are predicted as soon as their frames are there."""
+        scorings = [
+            _Scoring(stream, network, [found[_geometry(stream)].num_frames], self.device)
+            for stream, network in zip(self.contract.streams, self.networks, strict=True)
+        ]
+        for geometry in found:
+            parts = [s for s in scorings if _geometry(s.stream) == geometry]
+            needed = np.any([s.needed_frames() for s in parts], axis=0)
+            last = int(np.flatnonzero(needed)[-1])
+            frames: dict[int, np.ndarray] = {}
+            with contextlib.closing(source.frames(short_side=geometry[0], fps=geometry[1])) as decoding:
+                for index, frame in enumerate(islice(decoding, last + 1)):
+                    if needed[index]:
+                        frames[index] = frame
+                    if len(frames) * frame.nbytes > FRAMES_BYTES or index == last:
+                        for scoring in parts:
+                            scoring.add({"0": frames}, scoring.ready(index, is_last=index == last))
+                        first = min(scoring.first_needed() for scoring in parts)
+                        frames = {kept: picture for kept, picture in frames.items() if kept >= first}
+        return [scoring.table(0) for scoring in scorings]
+
+    def _prediction(self, source: Source, found: Mapping[Geometry, Decoded], tables: list[ScoreTable]) -> Prediction:
+        fusion, streams = self.contract.fusion, self.contract.streams
+        scores = [fusion.consensus.video_scores(table) for table in tables]
+        first = found[_geometry(streams[0])]
+        return Prediction(
+            source.name,
+            self.classes,
+            fusion.fuse(scores)[0],
+            tuple(
+                stream_prediction(stream.name, table, fusion.probabilities(part)[0])
+                for stream, table, part in zip(streams, tables, scores, strict=True)
+            ),
+            first.num_frames,
+            first.fps,
+            first.notes,
+        )
+
+
+def _is_in_memory(decoded: Mapping[Geometry, Decoded]) -> bool:
+    return all(part.frames for part in decoded.values())
+
+
+def _geometry(stream: StreamContract) -> Geometry:
+    return stream.short_side, stream.fps
+
+
+def decode(source: Source, geometry: Geometry) -> Decoded:
+    """The frames of a source, or only their number if all of them need more memory than FRAMES_BYTES."""
+    short_side, fps = geometry
+    frames: dict[int, np.ndarray] = {}
+    num_frames = num_bytes = 0
+    for frame in source.frames(short_side=short_side, fps=fps):
+        num_bytes += frame.nbytes
+        if num_bytes <= FRAMES_BYTES:
+            frames[num_frames] = frame
+        else:
+            frames.clear()
+        num_frames += 1
+    return Decoded(frames, num_frames, source.fps, source.notes)
+
+
+def as_source(video: "str | Path | np.ndarray | Sequence[np.ndarray] | Source", *, fps: float = 0.0) -> Source:
+    """What `Recognizer.predict` accepts, as a source."""
+    if isinstance(video, Source):
+        return video
+    return VideoFile(video) if isinstance(video, str | Path) else Pictures("frames", video, fps=fps)
+
+
+class _Scoring:
+    """The clips of some videos for one stream, and the logits of those that were computed."""
+
+    def __init__(self, stream: StreamContract, network: StreamNetwork, num_frames: Sequence[int], device: torch.device):
+        self.stream, self.network, self.device = stream, network, device
+        self.flow = stream.flow_settings()
+        config = stream.config.with_flow("stored") if self.flow else stream.config
+        if self.flow and self.flow.method == "farneback" and device.type == "cuda":
+            config = config.with_flow("online")  # the GPU computes it
+        sampling = stream.sampling
+        videos = VideoTable.of([Video(str(k), "test", None, n) for k, n in enumerate(num_frames)], config.classes)
+        self.items = Items(
+            videos, config, views=make_views(sampling.views, config.input_size),
+            num_clips=sampling.num_clips, clip_step=sampling.clip_step,
+        )  # fmt: skip
+        self.video, self.start = self.items.index.locate(np.arange(len(self.items)))
+        self.logits: list[np.ndarray] = []
+        self.num_done = 0
+
+    @property
+    def num_items(self) -> int:
+        """Clips of all videos."""
+        return len(self.items)
+
+    def add(self, frames: Mapping[str, Mapping[int, np.ndarray]], numbers: range) -> None:
+        """Compute the clips with these numbers, which follow those that were computed before."""
+        num_frames = self.items.videos.num_frames
+        config = self.items.stream
+        footage = Footage(
+            {video_id: (pictures, int(num_frames[int(video_id)])) for video_id, pictures in frames.items()},
+            None if config.is_online else self.flow,
+        )
+        dataset = open_dataset(self.items, footage)
+        clips_at_once = max(BATCH_SIZE // len(self.items.views), 1)
+
+        def batches() -> Iterator[object]:
+            for first in range(0, len(numbers), clips_at_once):
+                batch = numbers[first : first + clips_at_once]
+                if footage.flow:
+                    footage.compute_flow((str(self.video[n]), index) for n in batch for index in self._frames_of(n))
+                yield dataset.__getitems__(batch)
+
+        inputs = network_inputs(batches(), config, self.device)
+        self.logits += [logits.numpy() for _, _, logits in predict(self.network, inputs, device=self.device)]
+        self.num_done += len(numbers)
+
+    def _frames_of(self, number: int) -> list[int]:
+        return clip_frames(
+            int(self.start[number]), int(self.items.videos.num_frames[self.video[number]]), **self.items.geometry
+        )
+
+    # For a single long video:
+
+    def needed_frames(self) -> np.ndarray:
+        """bool (number of frames,): which frames the clips of the only video need."""
+        needed = np.zeros(int(self.items.videos.num_frames[0]), bool)
+        for number in range(self.num_items):
+            for index in self._frames_of(number):
+                needed[max(index - 1, 0) : index + 2] |= self.flow is not None
+                needed[index] = True
+        return needed
+
+    def ready(self, index: int, *, is_last: bool) -> range:
+        """The clips that are not computed yet, and need no frame after this one; all of them if no frame follows."""
+        extent = (self.stream.config.clip_len - 1) * self.stream.config.frame_stride + (self.flow is not None)
+        end = self.num_items if is_last else int(np.searchsorted(self.start, index - extent, side="right"))
+        return range(self.num_done, max(end, self.num_done))
+
+    def first_needed(self) -> int:
+        """The first frame that clips which are not computed yet need."""
+        return int(self.start[self.num_done]) - 1 if self.num_done < self.num_items else int(1e18)
+
+    def table(self, video: int) -> ScoreTable:
+        """The scores of one of the videos."""
+        logits = np.concatenate(self.logits).reshape(self.num_items, len(self.items.views), -1)[self.video == video]
+        num_views = len(self.items.views)
+        start = np.repeat(self.start[self.video == video], num_views).astype(np.int32)
+        return ScoreTable(
+            stream=self.stream.config.to_json(),
+            split="test",
+            video_ids=np.array(["video"]),
+            labels=np.array([-1], np.int32),
+            video_index=np.zeros(len(start), np.int32),
+            start=start,
+            view=np.tile([view.number for view in self.items.views], len(start) // num_views).astype(np.int16),
+            logits=logits.reshape(len(start), -1),
+            provenance={},
+        )

@@ -1,0 +1,154 @@
+"""What can be asked about: video files, folders of frames, arrays."""
+
+import glob
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from twostream.errors import BadInputError
+from twostream.video.decoder import Decoder
+from twostream.video.ids import find_videos
+
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
+
+
+class Source(ABC):
+    """A video that can be read several times."""
+
+    name: str
+    """as messages and results name it"""
+
+    fps: float
+    """frames per second of what `frames` yielded last; 0: unknown. Set when all of them have been read"""
+    notes: tuple[str, ...]
+    """what is wrong or unusual with the frames that were read last"""
+
+    @abstractmethod
+    def frames(self, *, short_side: int, fps: float) -> Generator[np.ndarray, None, None]:
+        """Its frames in order, uint8 (H, W, 3) RGB, all of one size; `short_side` and `fps` as of `Decoder`.
+
+        Raises VideoError or BadInputError if there are none, or one of them cannot be read.
+        """
+
+
+class VideoFile(Source):
+    """A file that ffmpeg decodes."""
+
+    def __init__(self, path: str | Path):
+        self.path, self.name = Path(path), str(path)
+        self.fps, self.notes = 0.0, ()
+
+    def frames(self, *, short_side: int, fps: float) -> Generator[np.ndarray, None, None]:
+        decoder = Decoder(self.path, short_side=short_side, fps=fps)
+        yield from decoder
+        result = decoder.result
+        self.fps = result.fps
+        self.notes = (*((result.damage,) if result.damage else ()), *result.notes)
+
+
+class Pictures(Source):
+    """Pictures in memory, or image files."""
+
+    def __init__(self, name: str, pictures: "np.ndarray | Sequence[np.ndarray] | Sequence[Path]", *, fps: float = 0.0):
+        """`pictures`: uint8 (H, W, 3) RGB, or image files, in order; `fps`: their rate, 0 if unknown."""
+        self.name, self.pictures, self.recorded_fps = name, pictures, fps
+        self.fps, self.notes = fps, ()
+
+    def frames(self, *, short_side: int, fps: float) -> Generator[np.ndarray, None, None]:
+        if not len(self.pictures):
+            raise BadInputError(f"{self.name}: no frames")
+        indices: Iterable[int] = range(len(self.pictures))
+        self.fps = self.recorded_fps
+        if fps and not self.recorded_fps:
+            raise BadInputError(
+                f"{self.name}: the rate of these frames is unknown, but the recognizer was trained at {fps:g} frames a "
+                "second; give their rate with --fps"
+            )
+        if fps:
+            num_frames = max(round(len(self.pictures) * fps / self.recorded_fps), 1)
+            indices = np.minimum(np.arange(num_frames) * self.recorded_fps / fps, len(self.pictures) - 1).astype(int)
+            self.fps = fps
+        shape = None
+        for index in indices:
+            picture = _scaled(self._read(index), short_side)
+            shape = shape or picture.shape
+            if picture.shape != shape:
+                raise BadInputError(
+                    f"{self.name}: frame {index + 1} is {picture.shape[1]}x{picture.shape[0]}, but the first one is "
+                    f"{shape[1]}x{shape[0]}; expected one size"
+                )
+            yield picture
+
+    def _read(self, index: int) -> np.ndarray:
+        picture = self.pictures[index]
+        if isinstance(picture, Path):
+            path = picture
+            try:
+                data = np.fromfile(path, np.uint8)
+            except OSError as error:
+                raise BadInputError(f"{path}: {error.strerror}; expected an image") from None
+            decoded = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+            if decoded is None:
+                raise BadInputError(f"{path}: {data.size} bytes that are no image that can be read")
+            return decoded
+        array = np.asarray(picture)
+        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+            raise BadInputError(
+                f"{self.name}: frame {index + 1} is {array.dtype} of shape {array.shape}; expected uint8 (H, W, 3), RGB"
+            )
+        return array
+
+
+def _scaled(picture: np.ndarray, short_side: int) -> np.ndarray:
+    """The picture as `Decoder` scales a video: by areas, the longer side rounded to an even number."""
+    height, width = picture.shape[:2]
+    if not short_side or min(height, width) == short_side:
+        return picture
+    longer = max(2 * round(max(height, width) * short_side / min(height, width) / 2), 2)
+    size = (longer, short_side) if width > height else (short_side, longer)
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+
+def find_sources(text: str, *, fps: float = 0.0) -> list[Source]:
+    """The videos that a command-line argument names: a file, a folder of videos or of frames, or a pattern.
+
+    `fps` is the rate of folders of frames. Raises BadInputError if there is no such file, or no video in a folder.
+    """
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return _in_folder(path, fps=fps)
+    if path.exists():
+        return [VideoFile(path)]
+    if re.match(r"[a-z][a-z0-9+]*://", text):
+        raise BadInputError(f"{text}: expected a file or a folder; download the video first")
+    matches = sorted(glob.glob(str(path), recursive=True))
+    if not matches:
+        raise BadInputError(
+            f"{text}: no such file, folder or pattern; expected videos, or a folder of videos or of frames"
+        )
+    return [source for match in matches for source in find_sources(match, fps=fps)]
+
+
+def _in_folder(folder: Path, *, fps: float) -> list[Source]:
+    try:
+        videos, _ = find_videos(folder, id_from="path")
+    except ValueError:  # two files of one id, such as a.avi and a.mp4: both are asked about
+        videos = {}
+    if videos:
+        return [VideoFile(path) for path in videos.values()]
+    images = [
+        path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    ]
+    if not images:
+        raise BadInputError(f"{folder}: no videos and no image files in it; expected a folder of videos or of frames")
+    images.sort(key=_natural)
+    return [Pictures(str(folder), images, fps=fps)]
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sorts frame2 before frame10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]

@@ -1,0 +1,204 @@
+"""Name the classes of videos with a trained recognizer: one decode, flow where it is needed, all streams, fused.
+
+  twostream predict clip.mp4 --model recognizer
+  twostream predict videos/ 'more/*.avi' --model runs/RGB_RUN runs/FLOW_RUN --jsonl predictions.jsonl
+  twostream predict frames/ --fps 25 --model recognizer
+  twostream predict videos/ --model recognizer --html page.html
+  twostream predict match.mp4 --model recognizer --timeline --background=other --srt match.srt
+
+SOURCE is a video file, a folder of videos (at any depth), a folder of images in order, or a pattern. --model is a folder
+that twostream export wrote, or runs or checkpoints of twostream train, one for each stream.
+Exit codes: 0 done; 2 wrong command line; 3 the recognizer is missing or damaged, or no source exists; 4 a file cannot be
+written, memory; 5 some sources could not be read, and are listed; 130 interrupted, what was predicted is kept.
+"""
+
+import argparse
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError
+from twostream.files import write_text
+from twostream.inference.page import Shown, take_pictures, write_page
+from twostream.inference.prediction import Prediction
+from twostream.inference.sources import Source, find_sources
+from twostream.inference.timeline import Timeline, to_srt
+from twostream.programs import options
+
+if TYPE_CHECKING:
+    from twostream.inference.recognizer import Recognizer
+
+FUSED = "fused"
+COLUMNS = ("source", "stream", "rank", "class", "probability")
+TIMELINE_COLUMNS = ("source", "start_seconds", "end_seconds", "class", "confidence")
+
+
+# fmt: off
+def build_parser() -> options.Parser:
+    """The flags of this program."""
+    parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="video file, folder of videos or of images, or pattern")
+    parser.add_argument("--model", "-m", type=options.folder, nargs="+", required=True, metavar="DIR", help="recognizer, or runs or checkpoints, one for each stream")
+    parser.add_argument("--top", "-k", type=options.positive, default=5, metavar="K", help="classes to name for each video (default: 5)")
+    parser.add_argument("--device", type=options.device, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1; auto uses a GPU if there is one (default: auto)")
+    parser.add_argument("--fps", type=options.rate, default=0.0, metavar="RATE", help="frames per second of folders of images (default: unknown)")
+    options.add_sampling_flags(parser, default="as the recognizer says")
+    group = parser.add_argument_group("timeline")
+    options.add_boolean(group, "--timeline", default=False, help="say what happens from when to when, instead of one answer for the video")
+    group.add_argument("--window", type=options.number(0.1, 3600), default=2.0, metavar="SECONDS", help="length of the windows that are looked at (default: 2)")
+    group.add_argument("--stride", type=options.number(0.04, 3600), default=0.5, metavar="SECONDS", help="time from the start of a window to the start of the next one (default: 0.5)")
+    group.add_argument("--threshold", type=options.share, default=0.5, metavar="P", help="probability from which a class makes a segment (default: 0.5)")
+    group.add_argument("--background", default=None, metavar="CLASS", help="class that stands for nothing of interest, and makes no segments")
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", type=options.folder, default=None, metavar="FILE", help="also write all predictions as one JSON file")
+    group.add_argument("--jsonl", type=options.folder, default=None, metavar="FILE", help="also write a line of JSON for each video, as soon as it is predicted")
+    group.add_argument("--csv", type=options.folder, default=None, metavar="FILE", help="also write a table with a line for each class named, or for each segment")
+    group.add_argument("--html", type=options.folder, default=None, metavar="FILE", help="also write a page to look at: frames and flow of each video, its classes over time, or its timeline")
+    group.add_argument("--srt", type=options.folder, default=None, metavar="FILE", help="also write the segments of one video as subtitles")
+    return parser
+# fmt: on
+
+
+def main() -> int:
+    """Run the program; returns its exit code."""
+    parser = build_parser()
+    args = parser.parse_args()
+    sampling = options.chosen_sampling(parser, args)
+    if args.timeline and args.stride > args.window:
+        parser.error(f"--stride={args.stride:g} is longer than --window={args.window:g}; parts would not be looked at")
+    sources, failures = find_all(args.sources, fps=args.fps)
+    if not sources:
+        raise BadInputError("; ".join(failures))
+    if args.srt and (len(sources) > 1 or not args.timeline):
+        parser.error(f"--srt needs --timeline and one source, found {len(sources)}; or write --json of them all")
+
+    from twostream.inference.export import load
+
+    recognizer = load(args.model, device=args.device).with_sampling(**sampling)
+    if args.background not in (None, *recognizer.classes):
+        raise BadInputError(f"--background={args.background}, expected one of {', '.join(recognizer.classes)}")
+    answers: list[Answer] = []
+    shown: list[Shown] = []
+    try:
+        with ExitStack() as stack:
+            lines = stack.enter_context(open(args.jsonl, "w", encoding="utf-8")) if args.jsonl else None
+            bar = stack.enter_context(
+                options.progress_bar(total=len(sources), desc="predict", disable=None, leave=False)
+            )
+            for source, result in ask(recognizer, sources, failures, args):
+                bar.update()
+                answers.append(to_answer(result, args))
+                bar.write(answers[-1].text)
+                if lines:
+                    print(json.dumps(answers[-1].content), file=lines, flush=True)
+                if args.html:
+                    shown.append(Shown(result, take_pictures(source, recognizer.contract, result.num_frames)))
+    finally:  # also after Ctrl-C
+        write_files(args, answers)
+        if args.html:
+            write_page(args.html, shown, k=args.top, threshold=args.threshold, background=args.background)
+    for failure in failures:
+        print(f"error: {failure}", file=sys.stderr)
+    for path in filter(None, (args.json, args.jsonl, args.csv, args.srt, args.html)):
+        print(f"wrote {path}")
+    return EXIT_SOME_BAD if failures else EXIT_DONE
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is printed and written about one source."""
+
+    text: str
+    content: dict[str, Any]
+    """for JSON"""
+    rows: list[tuple[Any, ...]]
+    """for CSV"""
+    subtitles: str = ""
+
+
+def ask(
+    recognizer: "Recognizer", sources: Sequence[Source], failures: list[str], args: argparse.Namespace
+) -> Iterator[tuple[Source, Prediction | Timeline]]:
+    """What the recognizer says of each source that can be read; `failures` gets a line for each other one."""
+    if args.timeline:
+        for source in sources:
+            try:
+                yield source, recognizer.timeline(source, window_seconds=args.window, stride_seconds=args.stride)
+            except BadInputError as error:
+                failures.append(str(error))
+        return
+    for source, result in zip(sources, recognizer.predict_all(sources), strict=True):
+        if isinstance(result, Prediction):
+            yield source, result
+        else:
+            failures.append(f"{result.source}: {result.reason}")
+
+
+def to_answer(result: Prediction | Timeline, args: argparse.Namespace) -> Answer:
+    """What is printed and written about a prediction or a timeline."""
+    if isinstance(result, Prediction):
+        return prediction_answer(result, k=args.top)
+    return timeline_answer(result, threshold=args.threshold, background=args.background)
+
+
+def write_files(args: argparse.Namespace, answers: Sequence[Answer]) -> None:
+    """Write --json, --csv and --srt with the answers that there are."""
+    if args.json:
+        write_text(args.json, json.dumps([answer.content for answer in answers], indent=1) + "\n")
+    if args.csv:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(TIMELINE_COLUMNS if args.timeline else COLUMNS)
+        writer.writerows(row for answer in answers for row in answer.rows)
+        write_text(args.csv, text.getvalue())
+    if args.srt and answers:
+        write_text(args.srt, answers[0].subtitles)
+
+
+def find_all(texts: Sequence[str], *, fps: float) -> tuple[list[Source], list[str]]:
+    """The sources that the arguments name, and a line for each argument that names none."""
+    sources: list[Source] = []
+    failures = []
+    for text in texts:
+        try:
+            sources += find_sources(text, fps=fps)
+        except BadInputError as error:
+            failures.append(str(error))
+    return sources, failures
+
+
+def prediction_answer(prediction: Prediction, *, k: int) -> Answer:
+    """The best k classes, fused and by stream."""
+    names = [stream.name for stream in prediction.streams]
+    width = max(map(len, [*names, FUSED]))
+    lines, rows = [_headline(prediction.source, prediction.seconds, prediction.notes)], []
+    for name in [None, *names] if len(names) > 1 else [None]:
+        best = prediction.top(k, stream=name)
+        lines.append(f"  {name or FUSED:{width}}  " + "  ".join(f"{a.label} {a.probability:.3f}" for a in best))
+        rows += [
+            (prediction.source, name or FUSED, rank, a.label, f"{a.probability:.6f}") for rank, a in enumerate(best, 1)
+        ]
+    return Answer("\n".join(lines), prediction.to_json(k=k), rows)
+
+
+def timeline_answer(timeline: Timeline, *, threshold: float, background: str | None) -> Answer:
+    """The segments of a timeline."""
+    segments = timeline.segments(threshold=threshold, background=background)
+    lines = [_headline(timeline.source, timeline.seconds, timeline.notes)]
+    lines += [f"  {s.start_seconds:8.1f} {s.end_seconds:8.1f}  {s.label} {s.confidence:.3f}" for s in segments]
+    rows = [
+        (timeline.source, f"{s.start_seconds:.3f}", f"{s.end_seconds:.3f}", s.label, f"{s.confidence:.6f}")
+        for s in segments
+    ]
+    content = timeline.to_json(threshold=threshold, background=background)
+    return Answer("\n".join(lines), content, rows, to_srt(segments))
+
+
+def _headline(source: str, seconds: float, notes: Sequence[str]) -> str:
+    facts = [*([f"{seconds:.1f} s"] if seconds else []), *notes]
+    return source + (f" ({'; '.join(facts)})" if facts else "")
