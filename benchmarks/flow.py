@@ -12,9 +12,8 @@ read from its flow image, which is stored as `twostream extract` does.
 
 With --device, Farneback in tensor operations (twostream/flow/farneback.py) and, on a GPU, in kernels takes turns with
 OpenCV on all cores; times are wall-clock time, and frames are in the device's memory before. "MB a pair" is counted, not
-measured: the tensors that each operation, or kernel, reads and writes, once each. The last step has two kernels, between
-which sums of the equations are written and read, for a box in float64. "Of a copy's" compares with the bytes that a copy
-on the device reads and writes in the same time.
+measured: the tensors that each operation, or kernel, reads and writes, once each. "Of a copy's" compares with the bytes
+that a copy on the device reads and writes in the same time.
 """
 
 import argparse
@@ -24,10 +23,12 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -252,11 +253,9 @@ def num_bytes(values: object) -> int:
     return sum(map(num_bytes, values)) if isinstance(values, tuple | list) else 0
 
 
-def count_bytes(method, work: Callable[[], object]) -> int:
-    """Bytes that the operations of `work` read and write, including the kernels of a fused method."""
+def count_bytes(work: Callable[[], object]) -> int:
+    """Bytes that the operations of `work` read and write, and our kernels among them."""
     from torch.utils._python_dispatch import TorchDispatchMode
-
-    from twostream.flow.farneback import PLAIN, Operations
 
     total = 0
 
@@ -271,26 +270,20 @@ def count_bytes(method, work: Callable[[], object]) -> int:
                 total += num_bytes(args) + num_bytes(result)
             return result
 
-    def counted(name: str, step: Callable) -> Callable:
-        def run(*inputs):
-            nonlocal total
-            result = step(*inputs)
-            total += num_bytes(inputs) + num_bytes(result)
-            if name == "solve":
-                equations, window = inputs
-                total += 2 * num_bytes(equations) * (2 if window.weights is None else 1)
-            return result
+    with ExitStack() as counters:
+        if find_spec("triton"):
+            from twostream.flow import farneback_kernels
 
-        return run
+            run = farneback_kernels.run
 
-    steps = method.operations
-    if steps is not PLAIN:  # the counter does not see kernels
-        method.operations = Operations(*map(counted, Operations._fields, steps))
-    try:
-        with Counter():
-            work()
-    finally:
-        method.operations = steps
+            def counted(kernel, programs, *inputs, **constants):
+                nonlocal total
+                total += num_bytes(inputs)
+                run(kernel, programs, *inputs, **constants)
+
+            counters.enter_context(patch.object(farneback_kernels, "run", counted))
+        counters.enter_context(Counter())
+        work()
     return total
 
 
@@ -338,7 +331,7 @@ def compare_devices(frames: list[np.ndarray], device_name: str, *, num_pairs: in
                 ("a sequence", lambda method=method, batch=batch: method.sequence(batch)),
             ):
                 work()  # compiles the kernels
-                moved = count_bytes(method, work) / num
+                moved = count_bytes(work) / num
                 works[f"{'kernels' if fused else 'plain operations'}, {name}"] = (
                     work,
                     num,

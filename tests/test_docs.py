@@ -196,7 +196,7 @@ def test_version_of_changelog_and_citation():
 
 
 def files_of_the_tree() -> list[str]:
-    """Python files of the tree in docs/architecture.md, whose folders are indented by two."""
+    """Files of the tree in docs/architecture.md, whose folders are indented by two."""
     names, folders = [], []
     for indent, name in re.findall(r"^( *)(\S+)", section(ARCHITECTURE, "The tree").split("```")[1], re.MULTILINE):
         folders = folders[: len(indent) // 2]
@@ -208,7 +208,9 @@ def files_of_the_tree() -> list[str]:
 
 
 def test_the_tree_is_the_one_of_the_repository():
-    tracked = subprocess.run(["git", "ls-files", "*.py"], cwd=REPOSITORY, capture_output=True, text=True)
+    tracked = subprocess.run(
+        ["git", "ls-files", "*.py", "benchmarks/*.sh"], cwd=REPOSITORY, capture_output=True, text=True
+    )
     if tracked.returncode:
         pytest.skip("not a git checkout")
     product = {name for name in tracked.stdout.splitlines() if not name.startswith("tests/")}

@@ -32,8 +32,7 @@ def test_each_kernel_does_what_its_plain_operation_does(monkeypatch, height, wid
     """An image has two tiles, both incomplete, and the flow leads out of it on all sides. The blur has 3 or 7 taps."""
     monkeypatch.setattr(kernels, "TILE_HEIGHT", tile[0])
     monkeypatch.setattr(kernels, "TILE_WIDTH", tile[1])
-    monkeypatch.setattr(kernels, "COLUMNS", 32)
-    level = build_levels(height, width, pyr_scale=pyr_scale, levels=1, device=DEVICE)[0]
+    level, finest = build_levels(height, width, pyr_scale=pyr_scale, levels=1, device=DEVICE)
     assert sorted([level.height, level.width]) in ([33, 36], [33, 35])
     basis = build_basis(2, 0.8, device=DEVICE)
     window = build_window(6, gaussian=gaussian, device=DEVICE)
@@ -48,11 +47,29 @@ def test_each_kernel_does_what_its_plain_operation_does(monkeypatch, height, wid
         (kernels.expand(images, basis), expansions),
         (kernels.normal_equations(expansions[:1], expansions[1:], flow, level), equations),
         (kernels.solve(equations, window), PLAIN.solve(equations, window)),
+        (kernels.resize_flow(flow, finest.flow_taps, 1.5), PLAIN.resize_flow(flow, finest.flow_taps, 1.5)),
     ]:
         assert found.shape == truth.shape
         different = found != truth  # sums in float64 add the same terms in another order
         assert different.float().mean() <= 0.001
         assert (found - truth).abs().max() <= 1e-6 * truth.abs().max()
+
+
+@pytest.mark.parametrize("win_size", [1, 5, 31])
+def test_boxes_of_any_size_are_summed_by_any_number_of_programs(monkeypatch, win_size):
+    """Flow is the same to the last bit, wherever a program's strip of the image begins, and in any layout."""
+    monkeypatch.setattr(kernels, "SMALLEST_STRIP", 4)
+    generator = torch.Generator().manual_seed(0)
+    equations = torch.randn(2, 5, 13, 10, generator=generator).to(DEVICE)
+    window = build_window(win_size, gaussian=False, device=DEVICE)
+    flows = []
+    for programs in (1, 100):
+        monkeypatch.setattr(kernels, "PROGRAMS", programs)
+        flows.append(torch.full((2, 13, 10, 2), torch.nan, device=DEVICE))
+        kernels.solve(equations, window, flows[-1].permute(0, 3, 1, 2))
+        assert torch.equal(flows[-1], flows[0])
+    truth = PLAIN.solve(equations, window).permute(0, 2, 3, 1)
+    torch.testing.assert_close(flows[0], truth, rtol=1e-6, atol=1e-6 * float(truth.abs().max()))
 
 
 def test_fused_flow_is_opencvs():

@@ -385,3 +385,21 @@ def test_vgg16_gives_what_torchvision_gives(tmp_path):
         expected = theirs(normalised(clips, *IMAGENET))
         assert torch.allclose(ours(clips), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
     (tmp_path / "vgg16-397923af.pth").unlink()  # half a gigabyte
+
+
+def test_inception_v3_gives_what_torchvision_gives():
+    """In float64, where the order of average and convolution changes nothing that can be seen; its gradients, too."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.inception_v3(
+        weights=None, num_classes=NUM_CLASSES, aux_logits=False, init_weights=False
+    )
+    ours = BACKBONES["inception_v3"].build(NUM_CLASSES, 75, 0.5)
+    ours.load_state_dict(theirs.state_dict())
+    pixels = torch.randn(2, 3, 75, 75, dtype=torch.float64)
+    results = []
+    for module in (theirs, ours):
+        logits = module.double().eval()(pixels)
+        functional.cross_entropy(logits, torch.tensor([0, 3])).backward()
+        results.append((logits, module.Mixed_6b.branch_pool.conv.weight.grad, module.Conv2d_1a_3x3.conv.weight.grad))
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * float(expected.detach().abs().max()))

@@ -132,3 +132,12 @@ def test_a_page_of_all_sources(flags, command, recognizer, videos, tmp_path):
     result = command("predict", videos, "--model", recognizer, f"--html={tmp_path / 'page.html'}", *flags)
     assert result.returncode == 0 and f"wrote {tmp_path / 'page.html'}" in result.stdout
     assert (tmp_path / "page.html").read_text().count("<article") == 2
+
+
+def test_a_video_with_its_labels(command, recognizer, videos, tmp_path):
+    result = command(
+        "predict", videos / "clips" / "v0.mkv", "--model", recognizer, f"--annotate={tmp_path / 'out.mp4'}"
+    )
+    assert result.returncode == 0 and (tmp_path / "out.mp4").stat().st_size > 1000
+    result = command("predict", videos, "--model", recognizer, f"--annotate={tmp_path / 'out.mp4'}")
+    assert result.returncode == 2 and "one source, found 2" in result.stderr

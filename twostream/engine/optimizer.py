@@ -1,10 +1,11 @@
 """SGD with its parameter groups, learning-rate schedules, and averaged weights."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from twostream.errors import BadInputError
@@ -66,6 +67,37 @@ def warm_up(schedule: Schedule, iterations: int) -> Schedule:
     return lambda iteration: schedule(iteration) * min(iteration / iterations if iterations else 1, 1)
 
 
+class MovingAverage(AveragedModel):
+    """torch's AveragedModel, which is updated without waiting for a GPU.
+
+    torch's own copies its number of updates to the GPU each time, and waits for that.
+    """
+
+    def __init__(self, network: nn.Module, decay: float):
+        super().__init__(network, use_buffers=True)
+        self.move = get_ema_multi_avg_fn(decay)
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move the averages towards the weights and buffers of a network, whose first ones they become."""
+        groups: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+        for average, value in zip(_tensors(self.module), _tensors(model), strict=True):
+            averages, values = groups.setdefault(average.dtype, ([], []))
+            averages.append(average)
+            values.append(value)
+        for averages, values in groups.values():
+            if self.n_averaged == 0:  # always on the CPU
+                torch._foreach_copy_(averages, values)
+            else:
+                self.move(averages, values, self.n_averaged)
+        self.n_averaged += 1
+
+
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    """Weights and buffers."""
+    return chain((p.detach() for p in network.parameters()), network.buffers())
+
+
 def average_weights(network: nn.Module, decay: float) -> AveragedModel:
     """A copy of the network that `fit` updates: average = decay * average + (1 - decay) * weights.
 
@@ -74,7 +106,7 @@ def average_weights(network: nn.Module, decay: float) -> AveragedModel:
     """
     if not 0 <= decay < 1:
         raise BadInputError(f"--ema {decay}, expected 0 or more, but less than 1")
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    return MovingAverage(network, decay)
 
 
 def choose_sgd(optimizer: torch.optim.Optimizer, *, fused: bool) -> None:

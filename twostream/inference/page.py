@@ -128,19 +128,11 @@ def _pictures(pictures: Sequence[Picture], rate: float) -> str:
 def _prediction(prediction: Prediction, k: int) -> str:
     """A table of the best classes, and the probabilities of the best two over the clips of each stream."""
     best = prediction.top(k)
-    names = [stream.name for stream in prediction.streams]
-    values = [prediction.probabilities, *(stream.probabilities for stream in prediction.streams)]
-    position = {label: index for index, label in enumerate(prediction.classes)}
-    rows = [
-        [escape(answer.label), *(f"{100 * value[position[answer.label]]:.1f}" for value in values)] for answer in best
-    ]
-    head = ["class", "fused, %", *map(escape, names)]
-    first = position[best[0].label]
-    second = position[best[1].label] if len(best) > 1 else first
+    first, second = (prediction.classes.index(answer.label) for answer in (best[0], best[min(1, len(best) - 1)]))
     panels = [_strip(stream, first, second, prediction.classes) for stream in prediction.streams]
     title = f"probability of {best[0].label} over the frames of {prediction.source}"
     drawing = charts.strips(title, panels)
-    return f'<div class="beside"><div>{table(head, rows)}</div><div>{drawing}</div></div>'
+    return f'<div class="beside"><div>{prediction.to_html(k)}</div><div>{drawing}</div></div>'
 
 
 def _strip(stream: StreamPrediction, first: int, second: int, classes: Sequence[str]) -> charts.Strip:

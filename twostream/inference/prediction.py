@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from twostream.pages.page import escape, table
 from twostream.scores.table import ScoreTable
 
 
@@ -64,6 +65,17 @@ class Prediction:
         if name not in found:
             raise KeyError(f"no stream {name!r}, expected one of {', '.join(found)}")
         return found[name]
+
+    def to_html(self, k: int = 5) -> str:
+        """The best k classes as a table: fused, and by stream, in percent."""
+        head = ["class", "fused, %", *(escape(stream.name) for stream in self.streams)]
+        columns = [self.probabilities, *(stream.probabilities for stream in self.streams)]
+        best = np.argsort(-self.probabilities, kind="stable")[:k]
+        return table(head, ([escape(self.classes[i]), *(f"{100 * column[i]:.1f}" for column in columns)] for i in best))
+
+    def _repr_html_(self) -> str:
+        """What notebooks show."""
+        return f"<b>{escape(self.source)}</b>{self.to_html()}"
 
     def to_json(self, *, k: int = 5) -> dict[str, Any]:
         """The best k classes, fused and by stream, as JSON can hold them."""

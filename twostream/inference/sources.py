@@ -5,13 +5,18 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
+from twostream.annotations.json_file import read_annotations
 from twostream.errors import BadInputError
+from twostream.frames.store import FrameStore
+from twostream.frames.stores import input_types, open_store
+from twostream.stream import RGB
 from twostream.video.decoder import Decoder
-from twostream.video.ids import find_videos
+from twostream.video.ids import VIDEO_SUFFIXES
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
 
@@ -113,12 +118,41 @@ def _scaled(picture: np.ndarray, short_side: int) -> np.ndarray:
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
-def find_sources(text: str, *, fps: float = 0.0) -> list[Source]:
-    """The videos that a command-line argument names: a file, a folder of videos or of frames, or a pattern.
+class _StoredFrames(Sequence[np.ndarray]):
+    """The frames of a video in a data root, each read when it is used."""
 
-    `fps` is the rate of folders of frames. Raises BadInputError if there is no such file, or no video in a folder.
+    def __init__(self, store: FrameStore, video_id: str):
+        self.store, self.video_id = store, video_id
+        self.num_frames, self.fps, stored_step = store.facts(video_id)
+        if stored_step != 1:
+            raise BadInputError(
+                f"{store.where(video_id)} holds one frame in {stored_step}, expected all of them; name the video file instead"
+            )
+
+    def __len__(self) -> int:
+        return self.num_frames
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.store.read(self.video_id, [index])[0]
+
+
+def stored_video(store: FrameStore, video_id: str) -> Source:
+    """A video of a data root: its stored RGB frames. Raises BadInputError if not all frames are stored."""
+    frames = _StoredFrames(store, video_id)
+    return Pictures(video_id, frames, fps=frames.fps)
+
+
+def find_sources(text: str, *, fps: float = 0.0, split: str = "") -> list[Source]:
+    """The videos that a command-line argument names: a file, a folder of videos or of frames, a data root, or a pattern.
+
+    `fps` is the rate of folders of frames; `split` is one of a data root, "" takes all of its videos. Raises
+    BadInputError if there is no such file, or no video in a folder.
     """
     path = Path(text).expanduser()
+    if path.is_dir() and RGB in input_types(path):
+        store = open_store(path, RGB)
+        ids = list(read_annotations(path).split(split).ids) if split else store.video_ids()
+        return [stored_video(store, video_id) for video_id in ids if store.has(video_id)]
     if path.is_dir():
         return _in_folder(path, fps=fps)
     if path.exists():
@@ -130,19 +164,16 @@ def find_sources(text: str, *, fps: float = 0.0) -> list[Source]:
         raise BadInputError(
             f"{text}: no such file, folder or pattern; expected videos, or a folder of videos or of frames"
         )
-    return [source for match in matches for source in find_sources(match, fps=fps)]
+    return [source for match in matches for source in find_sources(match, fps=fps, split=split)]
 
 
 def _in_folder(folder: Path, *, fps: float) -> list[Source]:
-    try:
-        videos, _ = find_videos(folder, id_from="path")
-    except ValueError:  # two files of one id, such as a.avi and a.mp4: both are asked about
-        videos = {}
-    if videos:
-        return [VideoFile(path) for path in videos.values()]
-    images = [
-        path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    files = [
+        path for path in folder.rglob("*") if not any(part.startswith(".") for part in path.parts[len(folder.parts) :])
     ]
+    if videos := sorted(path for path in files if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()):
+        return [VideoFile(path) for path in videos]
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and path.parent == folder]
     if not images:
         raise BadInputError(f"{folder}: no videos and no image files in it; expected a folder of videos or of frames")
     images.sort(key=_natural)

@@ -6,7 +6,7 @@
   twostream predict videos/ --model recognizer --html page.html
   twostream predict match.mp4 --model recognizer --timeline --background=other --srt match.srt
 
-SOURCE is a video file, a folder of videos (at any depth), a folder of images in order, or a pattern. --model is a folder
+SOURCE is a video file, a folder of videos (at any depth), a folder of images in order, a data root, or a pattern. --model is a folder
 that twostream export wrote, or runs or checkpoints of twostream train, one for each stream.
 Exit codes: 0 done; 2 wrong command line; 3 the recognizer is missing or damaged, or no source exists; 4 a file cannot be
 written, memory; 5 some sources could not be read, and are listed; 130 interrupted, what was predicted is kept.
@@ -22,8 +22,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from twostream.annotations.videos import SPLITS
 from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError
 from twostream.files import write_text
+from twostream.inference.annotated_video import write_annotated
 from twostream.inference.page import Shown, take_pictures, write_page
 from twostream.inference.prediction import Prediction
 from twostream.inference.sources import Source, find_sources
@@ -42,11 +44,12 @@ TIMELINE_COLUMNS = ("source", "start_seconds", "end_seconds", "class", "confiden
 def build_parser() -> options.Parser:
     """The flags of this program."""
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="video file, folder of videos or of images, or pattern")
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="video file, folder of videos or of images, data root, or pattern")
     parser.add_argument("--model", "-m", type=options.folder, nargs="+", required=True, metavar="DIR", help="recognizer, or runs or checkpoints, one for each stream")
     parser.add_argument("--top", "-k", type=options.positive, default=5, metavar="K", help="classes to name for each video (default: 5)")
     parser.add_argument("--device", type=options.device, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1; auto uses a GPU if there is one (default: auto)")
     parser.add_argument("--fps", type=options.rate, default=0.0, metavar="RATE", help="frames per second of folders of images (default: unknown)")
+    parser.add_argument("--split", choices=SPLITS, default="", help="of a data root: only the videos of this split (default: all)")
     options.add_sampling_flags(parser, default="as the recognizer says")
     group = parser.add_argument_group("timeline")
     options.add_boolean(group, "--timeline", default=False, help="say what happens from when to when, instead of one answer for the video")
@@ -59,6 +62,7 @@ def build_parser() -> options.Parser:
     group.add_argument("--jsonl", type=options.folder, default=None, metavar="FILE", help="also write a line of JSON for each video, as soon as it is predicted")
     group.add_argument("--csv", type=options.folder, default=None, metavar="FILE", help="also write a table with a line for each class named, or for each segment")
     group.add_argument("--html", type=options.folder, default=None, metavar="FILE", help="also write a page to look at: frames and flow of each video, its classes over time, or its timeline")
+    group.add_argument("--annotate", type=options.folder, default=None, metavar="FILE", help="also write one video again, without sound, with its classes drawn in")
     group.add_argument("--srt", type=options.folder, default=None, metavar="FILE", help="also write the segments of one video as subtitles")
     return parser
 # fmt: on
@@ -69,13 +73,10 @@ def main() -> int:
     parser = build_parser()
     args = parser.parse_args()
     sampling = options.chosen_sampling(parser, args)
-    if args.timeline and args.stride > args.window:
-        parser.error(f"--stride={args.stride:g} is longer than --window={args.window:g}; parts would not be looked at")
-    sources, failures = find_all(args.sources, fps=args.fps)
+    sources, failures = find_all(args.sources, fps=args.fps, split=args.split)
     if not sources:
         raise BadInputError("; ".join(failures))
-    if args.srt and (len(sources) > 1 or not args.timeline):
-        parser.error(f"--srt needs --timeline and one source, found {len(sources)}; or write --json of them all")
+    check_flags(parser, args, len(sources))
 
     from twostream.inference.export import load
 
@@ -96,6 +97,9 @@ def main() -> int:
                 bar.write(answers[-1].text)
                 if lines:
                     print(json.dumps(answers[-1].content), file=lines, flush=True)
+                if args.annotate:
+                    choice = {"threshold": args.threshold, "background": args.background}
+                    write_annotated(args.annotate, source, result, **choice)
                 if args.html:
                     shown.append(Shown(result, take_pictures(source, recognizer.contract, result.num_frames)))
     finally:  # also after Ctrl-C
@@ -104,9 +108,21 @@ def main() -> int:
             write_page(args.html, shown, k=args.top, threshold=args.threshold, background=args.background)
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
-    for path in filter(None, (args.json, args.jsonl, args.csv, args.srt, args.html)):
+    of_one_video = (args.srt, args.annotate) if answers else ()
+    for path in filter(None, (args.json, args.jsonl, args.csv, args.html, *of_one_video)):
         print(f"wrote {path}")
     return EXIT_SOME_BAD if failures else EXIT_DONE
+
+
+def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, num_sources: int) -> None:
+    """Leave with exit code 2 if flags do not fit together."""
+    if args.timeline and args.stride > args.window:
+        parser.error(f"--stride={args.stride:g} is longer than --window={args.window:g}; parts would not be looked at")
+    if args.srt and not args.timeline:
+        parser.error("--srt writes the segments of a timeline; add --timeline")
+    for flag in ("srt", "annotate"):
+        if getattr(args, flag) and num_sources > 1:
+            parser.error(f"--{flag} needs one source, found {num_sources}; for several videos write --json or --csv")
 
 
 @dataclass(frozen=True)
@@ -160,13 +176,13 @@ def write_files(args: argparse.Namespace, answers: Sequence[Answer]) -> None:
         write_text(args.srt, answers[0].subtitles)
 
 
-def find_all(texts: Sequence[str], *, fps: float) -> tuple[list[Source], list[str]]:
+def find_all(texts: Sequence[str], *, fps: float, split: str) -> tuple[list[Source], list[str]]:
     """The sources that the arguments name, and a line for each argument that names none."""
     sources: list[Source] = []
     failures = []
     for text in texts:
         try:
-            sources += find_sources(text, fps=fps)
+            sources += find_sources(text, fps=fps, split=split)
         except BadInputError as error:
             failures.append(str(error))
     return sources, failures
