@@ -18,7 +18,7 @@ mkdir -p "${2:-gpu-results}" || exit 3
 folder=$(cd "${2:-gpu-results}" && pwd)
 video=${3:+$(realpath "$3")}
 cd "$(dirname "$0")/.." || exit 3
-export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 cores=$(nproc)
 step=
 trap '[[ -n $step ]] && kill "$step"; exit 143' INT TERM
@@ -76,9 +76,10 @@ if [[ -n $ffmpeg ]]; then
 else
     row "preparation with RGB and flow" "not measured: no ffmpeg" ""
 fi
+measure "tests that need a GPU" 90 '(passed|failed).* in ' 0 "" \
+    "$python" -m pytest -q -p no:cacheprovider -k "on_a_gpu or for_the_gpu or farneback_kernels" \
+    tests/flow tests/engine/test_loops.py tests/programs/test_extract.py
 measure "training, compiled" 150 '^[|] [0-9]+ [|] [a-z]+ [|]' 3 "images/s" \
     "${inception[@]}" "${fast[@]}" --compile=default --batch_norm=frozen --batch_size=256,64 --data=synthetic --iterations=30
 measure "training without options" 40 '^[|] [0-9]+ [|] [a-z]+ [|]' 3 "images/s" \
     "${inception[@]}" --batch_size=64 --data=synthetic --iterations=30
-measure "tests that need a GPU" 150 '(passed|failed).* in ' 0 "" \
-    "$python" -m pytest -q -p no:cacheprovider -k "gpu or kernel" tests/flow tests/engine/test_loops.py tests/programs/test_extract.py

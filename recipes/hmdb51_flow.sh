@@ -13,5 +13,6 @@ ${LAUNCH:-python} train.py --root="$ROOT" --save_root="$SAVE_ROOT" --dataset=hmd
     --lr=0.005 --max_iterations=6700 --stepvalues=3700,6000 --gamma=0.1 --weight_decay=0.0005 --norm_decay=False \
     --dropout=0.7 --clip_norm=20 --batch_norm=partial --first_layer_factor=5 --amp=bf16 --channels_last --workers=12 \
     --val_interval=1000 --keep_checkpoints=3 --resume=auto "$@"
-python test.py --root="$ROOT" --save_root="$SAVE_ROOT" --input_type=farneback --run=hmdb51-flow
+python test.py --root="$ROOT" --save_root="$SAVE_ROOT" --input_type=farneback --run=hmdb51-flow \
+    --num_clips=25 --views=ten
 python eval.py --save_root="$SAVE_ROOT" --runs=hmdb51-rgb,hmdb51-flow

@@ -15,4 +15,5 @@ ${LAUNCH:-python} train.py --root="$ROOT" --save_root="$SAVE_ROOT" --dataset=hmd
     --lr=0.001 --max_iterations=1300 --stepvalues=560,1100 --gamma=0.1 --weight_decay=0.0005 --norm_decay=False \
     --dropout=0.8 --clip_norm=40 --batch_norm=partial --amp=bf16 --channels_last --workers=12 --val_interval=200 \
     --keep_checkpoints=3 --resume=auto "$@"
-python test.py --root="$ROOT" --save_root="$SAVE_ROOT" --input_type=rgb --run=hmdb51-rgb
+python test.py --root="$ROOT" --save_root="$SAVE_ROOT" --input_type=rgb --run=hmdb51-rgb \
+    --num_clips=25 --views=ten

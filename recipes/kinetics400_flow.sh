@@ -15,5 +15,6 @@ ${LAUNCH:-python} train.py --root="$ROOT" --save_root="$SAVE_ROOT" --dataset=kin
     --batch_size=512 --accumulate=8 --lr=0.005 --max_iterations=51600 --stepvalues=32800,46900 --gamma=0.1 \
     --weight_decay=0.0001 --dropout=0.7 --clip_norm=40 --amp=bf16 --channels_last --workers=12 --val_interval=4690 \
     --save_interval=469 --keep_checkpoints=3 --resume=auto "$@"
-python test.py --root="$ROOT" --save_root="$SAVE_ROOT" --input_type=farneback --run=kinetics400-flow --frame_step=10
+python test.py --root="$ROOT" --save_root="$SAVE_ROOT" --input_type=farneback --run=kinetics400-flow \
+    --num_clips=25 --views=ten
 python eval.py --save_root="$SAVE_ROOT" --runs=kinetics400-rgb,kinetics400-flow

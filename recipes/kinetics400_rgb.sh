@@ -15,4 +15,5 @@ ${LAUNCH:-python} train.py --root="$ROOT" --save_root="$SAVE_ROOT" --dataset=kin
     --batch_size=256 --accumulate=4 --lr=0.01 --max_iterations=94000 --stepvalues=37500,75000 --gamma=0.1 \
     --weight_decay=0.0001 --dropout=0.4 --clip_norm=40 --amp=bf16 --channels_last --workers=12 --val_interval=9400 \
     --save_interval=940 --keep_checkpoints=3 --resume=auto "$@"
-python test.py --root="$ROOT" --save_root="$SAVE_ROOT" --input_type=rgb --run=kinetics400-rgb --frame_step=10
+python test.py --root="$ROOT" --save_root="$SAVE_ROOT" --input_type=rgb --run=kinetics400-rgb \
+    --num_clips=25 --views=ten

@@ -14,5 +14,6 @@ ${LAUNCH:-python} train.py --root="$ROOT" --save_root="$SAVE_ROOT" --dataset=ucf
     --lr=0.005 --max_iterations=18000 --stepvalues=10000,16000 --gamma=0.1 --weight_decay=0.0005 --norm_decay=False \
     --dropout=0.7 --clip_norm=20 --batch_norm=partial --first_layer_factor=5 --amp=bf16 --channels_last --workers=12 \
     --val_interval=2000 --keep_checkpoints=3 --resume=auto "$@"
-python test.py --root="$ROOT" --save_root="$SAVE_ROOT" --input_type=farneback --run=ucf101-flow
+python test.py --root="$ROOT" --save_root="$SAVE_ROOT" --input_type=farneback --run=ucf101-flow \
+    --num_clips=25 --views=ten
 python eval.py --save_root="$SAVE_ROOT" --runs=ucf101-rgb,ucf101-flow

@@ -14,4 +14,5 @@ ${LAUNCH:-python} train.py --root="$ROOT" --save_root="$SAVE_ROOT" --dataset=ucf
     --lr=0.001 --max_iterations=3500 --stepvalues=1500,3000 --gamma=0.1 --weight_decay=0.0005 --norm_decay=False \
     --dropout=0.8 --clip_norm=40 --batch_norm=partial --amp=bf16 --channels_last --workers=12 --val_interval=500 \
     --keep_checkpoints=3 --resume=auto "$@"
-python test.py --root="$ROOT" --save_root="$SAVE_ROOT" --input_type=rgb --run=ucf101-rgb
+python test.py --root="$ROOT" --save_root="$SAVE_ROOT" --input_type=rgb --run=ucf101-rgb \
+    --num_clips=25 --views=ten

@@ -41,6 +41,8 @@ def test_the_programs_take_these_flags(recipe, tmp_path):
     if not recipe.stem.endswith("prepare"):
         train, test = (parser_of(c[0]).parse_args(c[1:]) for c in commands[:2])
         assert train.run == test.run and train.input_type == test.input_type
+        # The published accuracies are those of 25 frames and 10 crops.
+        assert (test.num_clips, test.frame_step, test.views) == (25, None, "ten")
         assert train.batch_size % train.accumulate == 0
         assert max(train.stepvalues) < train.max_iterations, "a step after the end never happens"
 

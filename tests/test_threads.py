@@ -96,3 +96,16 @@ def test_a_program_waits_passively(start):
         [sys.executable, "-c", code], cwd=REPOSITORY, env={"OMP_DISPLAY_ENV": "true"}, capture_output=True, text=True
     )
     assert result.returncode == 0 and "OMP_WAIT_POLICY = 'PASSIVE'" in result.stderr, result.stderr
+
+
+def test_progress_sees_every_result():
+    seen = []
+
+    def progress(results, total, name):
+        for result in results:
+            seen.append((result, total, name))
+            yield result
+
+    squares = [k * k for k in range(40)]
+    assert threads.map_in_threads(lambda k: k * k, iter(range(40)), progress=progress, name="square") == squares
+    assert seen == [(square, 40, "square") for square in squares]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 MAX_THREADS = 8
 
@@ -76,10 +76,23 @@ def share_the_machine(variables: MutableMapping[str, str]) -> None:
         variables.setdefault("OMP_NUM_THREADS", str(cpus))
 
 
-def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
+"""passes results on as they arrive, and may show how many there are; given their number and what is being done"""
+
+
+def no_progress(results: Iterable[Any], total: int, name: str) -> Iterable[Any]:
+    """The `Progress` that shows nothing."""
+    return results
+
+
+def map_in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], *, progress: Progress = no_progress, name: str = ""
+) -> list[Result]:
     """The function's results in the order of the items, computed on all CPUs, at most MAX_THREADS.
 
-    For functions that spend their time in NumPy, which lets other threads run meanwhile.
+    For functions that spend their time in NumPy, which lets other threads run meanwhile. `name` says for `progress` what
+    is being done.
     """
+    items = list(items)
     with ThreadPoolExecutor(min(MAX_THREADS, available_cpus())) as pool:
-        return list(pool.map(function, items))
+        return list(progress(pool.map(function, items), len(items), name))

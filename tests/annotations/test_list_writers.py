@@ -1,6 +1,7 @@
 """Lists for MMAction2: what is written is read back, and what they cannot hold is refused."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,62 @@ def test_what_the_lists_cannot_hold_is_refused(run_program, tmp_path, kind, vide
     result = run_program(*words, f"--write={kind}", "--out", tmp_path / "out" / "x")
     assert result.returncode == 3 and word in result.stderr and len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_frames_in_tar_files_are_refused(run_program, tmp_path, toy_root):
+    """And the command that the message names makes a root whose lists can be written."""
+    packed, unpacked = tmp_path / "packed", tmp_path / "unpacked"
+    pack = ["prep/pack.py", "--input_types=rgb"]
+    assert run_program(*pack, "--root", toy_root, "--to", packed, "--store=packed").returncode == 0
+    words = ["--write=mmaction2_frames", "--out", tmp_path / "lists" / "toy"]
+    result = run_program("prep/build_annotations.py", "--root", packed, *words)
+    assert result.returncode == 3 and not (tmp_path / "lists").exists()
+    advice = re.search(r"unpack them with twostream pack (--root=\S+) --to=DIR (--store=\S+),", result.stderr)
+    assert run_program("prep/pack.py", advice[1], f"--to={unpacked}", advice[2]).returncode == 0
+    result = run_program("prep/build_annotations.py", "--root", unpacked, *words)
+    assert result.returncode == 0, result.stderr
+    for line in (tmp_path / "lists" / "toy_train.txt").read_text().splitlines():
+        video_id, num_frames, _ = line.split()
+        assert len(list((unpacked / "rgb-images" / video_id).glob("*.jpg"))) == int(num_frames)
+
+
+@pytest.fixture
+def classes_of_videos(tmp_path):
+    """Videos in class folders, and a data root whose records have their file names; ids by stem."""
+    for name in ("run/a.mp4", "walk/b.mp4", "walk/c.webm"):
+        write(tmp_path / "videos" / name, "")
+        source = {"name": Path(name).name, "bytes": 7}
+        write(
+            tmp_path / "data/rgb-images" / Path(name).stem / "video.json",
+            json.dumps({"num_frames": 3, "source": source}),
+        )
+    return tmp_path
+
+
+def test_lists_of_videos_keep_the_class_folders(run_program, classes_of_videos):
+    folder = classes_of_videos
+    annotate = ["prep/build_annotations.py", "--root", folder / "data"]
+    words = ["--write=mmaction2_videos", "--out", folder / "x"]
+    expected = {"run/a.mp4 0", "walk/b.mp4 1", "walk/c.webm 1"}
+
+    def written() -> set[str]:
+        return {line for part in ("train", "val") for line in Path(f"{folder}/x_{part}.txt").read_text().splitlines()}
+
+    # Annotations of class folders know the folder.
+    assert run_program(*annotate, "--videos", folder / "videos", "--val_fraction=0.4").returncode == 0
+    result = run_program(*annotate, *words)
+    assert result.returncode == 0 and written() == expected
+    assert all((folder / "videos" / line.split()[0]).is_file() for line in written())
+    assert f"data_prefix={folder}/videos" in result.stdout
+    # Those of a list do not: --videos names it, and without it the output says what is missing.
+    write(folder / "list.csv", "video,label,split\na,run,train\nb,walk,val\nc,walk,train\n")
+    assert run_program(*annotate, "--format=csv", "--list", folder / "list.csv").returncode == 0
+    result = run_program(*annotate, *words)
+    assert written() == {"a.mp4 0", "b.mp4 1", "c.webm 1"} and "run this again with --videos DIR" in result.stdout
+    assert run_program(*annotate, *words, "--videos", folder / "videos").returncode == 0 and written() == expected
+    # The wrong folder.
+    (folder / "videos/walk/c.webm").rename(folder / "videos/walk/c.avi")
+    result = run_program(*annotate, *words, "--videos", folder / "videos")
+    assert result.returncode == 3 and "video 'c': found walk/c.avi in the folder of --videos" in result.stderr
+    result = run_program(*annotate, "--write=mmaction2_frames", "--out", folder / "x", "--videos", folder / "videos")
+    assert result.returncode == 2

@@ -17,7 +17,7 @@ import torch
 from tests.conftest import REPOSITORY, noise_image
 from twostream.flow import farneback as farneback_module
 from twostream.flow.coding import FlowCoding
-from twostream.flow.farneback import PLAIN, Farneback, encode_batch, farneback, farneback_sequence
+from twostream.flow.farneback import PLAIN, Farneback, farneback, farneback_sequence
 from twostream.flow.farneback_tables import build_levels
 from twostream.video.decoder import Decoder
 
@@ -312,7 +312,8 @@ def test_coding_of_batches_is_that_of_images_byte_for_byte(coding):
     if not coding.planes:  # its scale is a power of two, so that these are halfway between two levels
         flow[1] = (rng.integers(-300, 300, flow[1].shape) + 0.5) / np.float32(coding.scale)
     expected = [coding.encode_planes(f) if coding.planes else coding.encode(f) for f in flow]
-    assert np.array_equal(encode_batch(torch.from_numpy(flow), scale=coding.scale, planes=coding.planes), expected)
+    method = Farneback(31, 47, device="cpu")
+    assert np.array_equal(method.encode(torch.from_numpy(flow), scale=coding.scale, planes=coding.planes), expected)
 
 
 def test_chunks_fit_the_memory(monkeypatch):
@@ -406,11 +407,14 @@ def test_kernels_compile_for_gpus_and_round_products_and_sums_separately(monkeyp
     monkeypatch.setattr(farneback_kernels, "run_on", lambda device: True)
     frames = torch.zeros(2, 60, 80, dtype=torch.uint8)
     for changes in ({}, {"gaussian": True}, PARAMETERS["2d-kinectics"], PARAMETERS["pyramid-0.8"]):
-        farneback_sequence(frames, fused=True, **changes)
+        flow = farneback_sequence(frames, fused=True, **changes)
+    for planes in (True, False):
+        farneback_kernels.encode(flow, 6.4, planes)
     steps = {name for name, *_ in compiled}
     assert steps == {
         "blur_rows_kernel", "level_image_kernel", "expand_columns_kernel", "expand_kernel", "resize_flow_kernel",
         "normal_equations_kernel", "solve_box_kernel", "weighted_sums_kernel", "solve_weighted_kernel",
+        "encode_kernel",
     }  # fmt: skip
     for (name, *_), code in compiled.items():
         assert len(code["cubin"]) > 1000, name

@@ -72,6 +72,14 @@ def test_boxes_of_any_size_are_summed_by_any_number_of_programs(monkeypatch, win
     torch.testing.assert_close(flows[0], truth, rtol=1e-6, atol=1e-6 * float(truth.abs().max()))
 
 
+@pytest.mark.parametrize("planes", [True, False])
+def test_coding_gives_the_same_bytes(planes):
+    flow = 15 * torch.randn(2, 21, 35, 2, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    flow[1] = (flow[1].round() + 0.5) / 8  # halfway between two levels
+    assert torch.equal(kernels.encode(flow, 8.0, planes), PLAIN.encode(flow, 8.0, planes))
+    assert torch.equal(kernels.encode(flow, 6.4, planes), PLAIN.encode(flow, 6.4, planes))
+
+
 def test_fused_flow_is_opencvs():
     frames = half_flat(15, 30)[1:3]
     with warnings.catch_warnings():

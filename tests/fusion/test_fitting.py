@@ -118,7 +118,7 @@ def test_too_few_videos_are_refused():
     probabilities, labels = streams(3)
     assert len(fitting.cross_fit("global", probabilities, labels).by_fold) == 3
     labels[1:] = -1
-    with pytest.raises(BadInputError, match="1 videos have a label and scores of all streams, expected at least 2"):
+    with pytest.raises(BadInputError, match="1 video has a label and scores of all streams, expected at least 2"):
         fitting.cross_fit("global", probabilities, labels)
 
 

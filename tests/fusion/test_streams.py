@@ -81,8 +81,8 @@ def test_all_weight_on_one_stream_is_that_stream():
         ({"classes": ("run", "jump", "sit", "walk")}, "'jump' and 'run'"),  # the same ones in another order
         ({"split": "test"}, "'val' and 'test'"),
         ({"labels": (1, 2, 1)}, r"2 videos have different labels .*'a', 'c'"),
-        ({"video_ids": ("b", "a", "other")}, r"1 videos listed by RGB .*'c'.*1 videos listed by Flow .*'other'"),
-        ({"video_ids": ("b", "a", "c", "d"), "labels": (1, 0, 2, 2)}, r"1 videos .*'d'"),
+        ({"video_ids": ("b", "a", "other")}, r"1 video listed by RGB .*'c'.*1 video listed by Flow .*'other'"),
+        ({"video_ids": ("b", "a", "c", "d"), "labels": (1, 0, 2, 2)}, r"1 video .*'d'"),
     ],
 )
 def test_tables_that_do_not_belong_together_are_refused(change, difference):

@@ -5,6 +5,7 @@ import json
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from twostream.annotations.videos import Annotations, Video
 from twostream.engine.run_folder import scores_path, write_stream
 from twostream.frames.jpeg import encode_jpeg
 from twostream.fusion.consensus import Consensus
+from twostream.programs import options
 from twostream.scores.npz import write_scores
 from twostream.stream import StreamConfig
 
@@ -270,6 +272,68 @@ def test_several_iterations_make_a_report_each(run_program, save_root):
     assert result.returncode == 2 and "several --test_iteration make several reports" in result.stderr
 
 
+def test_what_may_take_seconds_shows_its_progress(run_here, save_root, monkeypatch):
+    stages = []
+
+    def progress_bar(items, *, total, desc, **keywords):
+        items = list(items)
+        assert len(items) == total and keywords["delay"] == 1, "nothing is shown of what takes less than a second"
+        stages.append(desc)
+        return items
+
+    monkeypatch.setattr(options, "progress_bar", progress_bar)
+    result = run_here("eval.py", f"--save_root={save_root}", "--sweep", "--fit_weights=global", "--fusion_weights=1,2")
+    assert result.returncode == 0, result.stderr
+    expected = [
+        "read",
+        "clips to videos",
+        "clips to videos",
+        "fuse clips",
+        "fuse clips",
+        "fit global",
+        "measures",
+        "sweep",
+    ]
+    assert stages == expected
+
+
+def test_perfect_scores_of_ucf101_in_the_order_of_classind(run_here, shared_data, tmp_path):
+    """As jeffreyyihuang's toolkit (sums of 19 frames) and MMAction2 0.x write them; the annotations are made from the same
+    list, and then from one that does not bring its order, with --classes."""
+    lists = shared_data / "annotations" / "ucf101"
+    classes = [line.split()[1] for line in (lists / "classInd.txt").read_text().splitlines() if line.strip()]
+    tested = (lists / "testlist01.txt").read_text().split()
+    logits = np.random.default_rng(2).normal(size=(len(tested), len(classes))).astype(np.float32)
+    truth = [classes.index(line.partition("/")[0]) for line in tested]
+    logits[np.arange(len(tested)), truth] += 10
+    assert sorted(classes) != classes
+    sums = {line.partition("/")[2][2:-4]: 19 * row for line, row in zip(tested, logits, strict=True)}
+    (tmp_path / "a.pickle").write_bytes(pickle.dumps(sums))
+    e = np.exp(logits)
+    (tmp_path / "b.pkl").write_bytes(pickle.dumps(list(e / e.sum(axis=1, keepdims=True))))
+    for source in ("ucf101", "csv"):
+        root = tmp_path / source
+        for line in (lists / "testlist01.txt", lists / "trainlist01.txt"):
+            (root / "rgb-images" / Path(line.read_text().split()[0]).stem).mkdir(parents=True)
+        write_csv_list(tmp_path / "list.csv", tested)
+        given = ["ucf101", "--list", lists] if source == "ucf101" else ["csv", "--list", f"val={tmp_path}/list.csv"]
+        assert run_here("prep/build_annotations.py", f"--root={root}", "--format", *given).returncode == 0
+        words = ["--scores", tmp_path / "a.pickle", tmp_path / "b.pkl", f"--names={lists}/testlist01.txt"]
+        words += [f"--annotations={root}", f"--report={tmp_path}/r.json"]
+        order = [f"--classes={lists}/classInd.txt"] if source == "csv" else []
+        result = run_here("eval.py", *words, *order)
+        assert result.returncode == 0, result.stderr
+        assert "a.pickle: jeffreyyihuang's two-stream, sum of 19 views; classes in the order of" in result.stdout
+        assert "classInd.txt" in result.stdout and "look exchanged" not in result.stdout
+        assert {row["video_top1"] for row in rows_of(tmp_path / "r.json").values()} == {1.0}
+    assert "classes look exchanged" in run_here("eval.py", *words).stdout
+
+
+def write_csv_list(path, tested: list[str]) -> None:
+    """The videos of UCF101's list as CSV, which brings no order of classes."""
+    path.write_text("video,label\n" + "".join(f"{line},{line.partition('/')[0]}\n" for line in tested))
+
+
 def test_scale_and_class_order_of_another_toolkit(run_program, tmp_path):
     """Perfect scores with columns in another order, as sums of 7 views, and a list of names: read with a warning, then
     with --classes; and --scale is refused where it is no scale."""
@@ -307,7 +371,7 @@ def test_another_toolkits_file_beside_our_own(run_program, save_root, tmp_path):
     own = save_root / "one/scores_val_000100.npz"
     words = ["--scores", own, tmp_path / "theirs.pkl", f"--names={tmp_path}/list.txt", f"--report={tmp_path}/r.json"]
     result = run_program("eval.py", *words)
-    assert result.returncode == 3 and "1 of 4 videos are not in split 'val' (first 'val/gone.mp4 0')" in result.stderr
+    assert result.returncode == 3 and "not in split 'val': 1 of 4 videos (first 'val/gone.mp4 0')" in result.stderr
     result = run_program("eval.py", *words, "--intersect")
     assert result.returncode == 0, result.stderr
     rows = rows_of(tmp_path / "r.json")
@@ -326,7 +390,7 @@ def test_official_list_of_annotations(run_program, save_root, tmp_path):
     assert row["video_top1"] == 3 / 4 and row["denominators"]["scored"]["video_top1"] == 1
     write_annotations(tmp_path / "annotations.json", Annotations(CLASSES, [*videos[1:], Video("a", "val", "run", 9)]))
     result = run_program(*words, f"--annotations={tmp_path}")
-    assert result.returncode == 3 and "1 videos have another label than in the annotations" in result.stderr
+    assert result.returncode == 3 and "1 video has another label than in the annotations" in result.stderr
     (tmp_path / "theirs.json").write_text("[[1, 2, 3, 4]]")
     result = run_program("eval.py", "--scores", tmp_path / "theirs.json")
     assert result.returncode == 3 and "add --annotations=" in result.stderr
@@ -343,7 +407,7 @@ def test_mismatched_streams_exit_3_unless_intersected(run_program, save_root, ch
     assert result.returncode == 3 and result.stderr.count("\n") == 1 and "--intersect" in result.stderr
     assert not (tmp_path / "r.json").exists()
     result = run_program(*words, f"--report={tmp_path}/r.json", "--intersect")
-    assert result.returncode == 0 and "left out: 1 videos " in result.stdout
+    assert result.returncode == 0 and "left out: 1 video " in result.stdout
     assert sum(map(len, json.loads((tmp_path / "r.json").read_text())["differences"].values())) in (1, 2)
 
 

@@ -226,7 +226,7 @@ def test_video_without_images_is_counted_as_unscored(run_test, root, save_root):
     (root / "rgb-images" / missing).unlink()
     result = run_test(root, save_root, *FEW)
     assert result.returncode == 0, result.stderr
-    assert f"1 videos of val have no rgb images: {missing}" in result.stdout
+    assert f"1 video of val without rgb images: {missing}" in result.stdout
     table = read_scores(the_run(save_root) / "scores_val_000001.npz")
     assert len(table.video_ids) == 4 and table.unscored_ids == [missing]
     results = json.loads((the_run(save_root) / "results_val_000001-mean.json").read_text())["results"]

@@ -397,7 +397,7 @@ def test_formats_that_need_all_videos_are_not_written_without_some(tmp_path):
     [
         (None, "does not name its videos; add --names"),
         (LIST[:3], "4 videos, but --names lists 3"),
-        ([*LIST[:3], "other 1 2"], r"1 of 4 videos are not in split 'val' \(first 'other 1 2'\)"),
+        ([*LIST[:3], "other 1 2"], r"not in split 'val': 1 of 4 videos \(first 'other 1 2'\)"),
         ([*LIST[:3], LIST[0]], "video 'with blank' is listed twice"),
         ([LIST[1], LIST[0], *LIST[2:]], "row 0, video 'zebra 12 2': label 1, but 2 in split 'val'"),
     ],
@@ -601,9 +601,9 @@ def test_annotations_that_are_not_those_of_the_file():
     """Other labels, missing videos, other classes, another split."""
     table = own_table()
     other_labels = Split("val", CLASSES, SPLIT.video_ids, np.array([0, 1, 1, 2]))
-    with pytest.raises(BadInputError, match=r"x.npz: 1 videos have another label .*'v_Jump_g01': 2, not 1"):
+    with pytest.raises(BadInputError, match=r"x.npz: 1 video has another label .*'v_Jump_g01': 2, not 1"):
         apply_split("x.npz", table, other_labels)
-    with pytest.raises(BadInputError, match="x.npz: 1 videos are not in the annotations .*'zebra'.*--intersect"):
+    with pytest.raises(BadInputError, match="x.npz: 1 video is not in the annotations .*'zebra'.*--intersect"):
         apply_split("x.npz", table, Split("val", CLASSES, SPLIT.video_ids[:3], SPLIT.labels[:3]))
     kept = apply_split("x.npz", table, Split("val", CLASSES, SPLIT.video_ids[:3], SPLIT.labels[:3]), intersect=True)
     assert kept.video_ids.tolist() == SPLIT.video_ids[:3].tolist() and len(kept.logits) == 3 * FRAMES

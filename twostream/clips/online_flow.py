@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from twostream.clips.dataset import Batch, ClipDataset, Columns, Images, Item, Items, Key
-from twostream.flow.farneback import Farneback, encode_batch
+from twostream.flow.farneback import Farneback
 from twostream.flow.methods import FarnebackParameters, FlowSettings
 from twostream.frames.jpeg import Header, Region, averages_area, choose_reduction, reduce_region
 from twostream.stream import StreamConfig
@@ -207,7 +207,7 @@ class OnlineFlow:
         done = 0
         for flow in method.between(frames, pairs):
             part = levels[done : done + len(flow)]
-            part.copy_(encode_batch(flow, scale=self.settings.coding.scale).view_as(part))
+            part.copy_(method.encode(flow, scale=self.settings.coding.scale).view_as(part))
             done += len(flow)
         return levels
 

@@ -1,7 +1,7 @@
 """Flow as 8-bit flow images and back, and flow as colours for people.
 
 What a grey level means is defined here. Two other modules code tensors on their device to the same levels, which tests
-assert: farneback.encode_batch (flow to images) and models.network.as_seen (x and y to the magnitude).
+assert: farneback.encode (flow to images) and models.network.as_seen (x and y to the magnitude).
 """
 
 from dataclasses import dataclass

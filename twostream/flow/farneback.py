@@ -267,6 +267,16 @@ def solve(equations: Tensor, window: Window, out: Tensor | None = None) -> Tenso
     return flow
 
 
+def encode(flow: Tensor, scale: float, planes: bool) -> Tensor:
+    """Flow (N, H, W, 2) -> its bytes, see Farneback.encode."""
+    num, height, width, _ = flow.shape
+    values = flow.permute(0, 3, 1, 2)
+    if not planes:
+        values = torch.cat([values, values.square().sum(1, keepdim=True).sqrt_()], 1)
+    levels = values.mul(scale).add_(ZERO).round_().clamp_(0, 255).to(torch.uint8)
+    return levels.reshape(num, 2 * height, width) if planes else levels.permute(0, 2, 3, 1).contiguous()
+
+
 # ------------------------------------------------------------------------------------------------------ whole pairs
 
 
@@ -356,6 +366,13 @@ class Farneback:
             del expansions
             yield self._flow(*chosen, self._empty_flow(len(part)))
 
+    def encode(self, flow: Tensor, *, scale: float, planes: bool = True) -> Tensor:
+        """Flow (N, H, W, 2) -> planes (N, 2H, W) uint8, or flow images (N, H, W, 3): the bytes that FlowCoding gives.
+
+        FlowCoding.encode_planes and encode for a batch on its device; scale: grey levels per pixel, as FlowCoding has it.
+        """
+        return self.operations.encode(flow, scale, planes)
+
     def chunk(self) -> int:
         """How many pairs to compute at a time: to fill half of a GPU's free memory, and no more than keep it busy."""
         budget = CHUNK_BYTES.get(self.device.type, CHUNK_BYTES["cpu"])
@@ -396,16 +413,17 @@ class Farneback:
 
 
 class Operations(NamedTuple):
-    """The five steps, as plain operations or as kernels."""
+    """The six steps, as plain operations or as kernels."""
 
     level_images: Callable[[Tensor, Level], Tensor]
     expand: Callable[[Tensor, Basis], Tensor]
     resize_flow: Callable[[Tensor, tuple[Taps, Taps], float], Tensor]
     normal_equations: Callable[[Tensor, Tensor, Tensor, Level], Tensor]
     solve: Callable[[Tensor, Window, Tensor | None], Tensor]
+    encode: Callable[[Tensor, float, bool], Tensor]
 
 
-PLAIN = Operations(level_images, expand, resize_flow, normal_equations, solve)
+PLAIN = Operations(level_images, expand, resize_flow, normal_equations, solve, encode)
 
 
 def choose_operations(device: torch.device, *, fused: bool) -> Operations:
@@ -430,16 +448,3 @@ def farneback(prev: Tensor, next: Tensor, *, chunk: int | None = None, **paramet
 def farneback_sequence(frames: Tensor, *, chunk: int | None = None, **parameters: Any) -> Tensor:
     """Flow from each frame to the next, uint8 (T, H, W) -> float32 (T - 1, H, W, 2); parameters: `Farneback`."""
     return Farneback(*frames.shape[-2:], device=frames.device, **parameters).sequence(frames, chunk=chunk)
-
-
-def encode_batch(flow: Tensor, *, scale: float, planes: bool = True) -> Tensor:
-    """Flow (N, H, W, 2) -> planes (N, 2H, W) uint8, or flow images (N, H, W, 3): the bytes that FlowCoding gives.
-
-    FlowCoding.encode and encode_planes for a batch on its device; scale: grey levels per pixel, as FlowCoding has it.
-    """
-    num, height, width, _ = flow.shape
-    values = flow.permute(0, 3, 1, 2)
-    if not planes:
-        values = torch.cat([values, values.square().sum(1, keepdim=True).sqrt_()], 1)
-    levels = values.mul(scale).add_(ZERO).round_().clamp_(0, 255).to(torch.uint8)
-    return levels.reshape(num, 2 * height, width) if planes else levels.permute(0, 2, 3, 1).contiguous()

@@ -1,4 +1,4 @@
-"""The five steps of farneback.py as Triton kernels: one kernel for each, or one along each axis where taps are many.
+"""The six steps of farneback.py as Triton kernels: one kernel for each, or one along each axis where taps are many.
 
 They have the same inputs and results as the plain operations there, which explain them, to the last bit except for the
 order of sums in float64. A Triton program computes a tile of the result, and reads the neighbours it needs from the
@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from twostream.flow.coding import ZERO
 from twostream.flow.farneback_tables import Basis, Level, Taps, Window
 
 TILE_HEIGHT, TILE_WIDTH = 16, 32
@@ -533,11 +534,16 @@ def solve_weighted_kernel(
     store_flow(out, channel_stride, yy, xy, xx, b_y, b_x, mask, REGULARISATION)
 
 
+def num_strips(num: int, height: int, block: int) -> int:
+    """How many programs share an image."""
+    return min(triton.cdiv(PROGRAMS, max(num, 1)), max(height // SMALLEST_STRIP, 1))
+
+
 def solve_box(equations: Tensor, window: Window, flow: Tensor) -> None:
     """Solve with the sums over boxes; writes the flow."""
     num, _, height, width = equations.shape
     block = triton.next_power_of_2(width + 2 * window.reach)
-    strips = min(triton.cdiv(PROGRAMS, max(num, 1)), max(height // SMALLEST_STRIP, 1))
+    strips = num_strips(num, height, block)
     strip_height = triton.cdiv(triton.cdiv(height, strips), ROWS_AT_ONCE) * ROWS_AT_ONCE
     strips = triton.cdiv(height, strip_height)
     lines = torch.empty(num * strips, 2, 2, 5, block, dtype=torch.float64, device=equations.device)
@@ -566,3 +572,41 @@ def solve(equations: Tensor, window: Window, out: Tensor | None = None) -> Tenso
     flow = equations.new_empty(num, 2, height, width) if out is None else out
     (solve_box if window.weights is None else solve_weighted)(equations, window, flow)
     return flow
+
+
+@triton.jit
+def grey_level(value, scale, zero):
+    """The byte of a value: rounded to even, and limited."""
+    level = tl.minimum(tl.maximum(value * scale + zero, 0.0), 255.0)
+    shift = 12582912.0  # 1.5 * 2^23, from where float32 has no fractions
+    return ((level + shift) - shift).to(tl.uint8)
+
+
+@triton.jit
+def encode_kernel(
+    flow, images, scale, zero, height, width,
+    PLANES: tl.constexpr, TILE_HEIGHT: tl.constexpr, TILE_WIDTH: tl.constexpr,
+):  # fmt: skip
+    """x above y in one plane, or x, y and magnitude as the channels of a pixel."""
+    image, y, x, mask = tile_of(height, width, TILE_HEIGHT, TILE_WIDTH)
+    pixel = image * height * width + y * width + x
+    x_flow = tl.load(flow + 2 * pixel, mask=mask, other=0.0)
+    y_flow = tl.load(flow + 2 * pixel + 1, mask=mask, other=0.0)
+    if PLANES:
+        out = images + image * height * width + pixel
+        tl.store(out, grey_level(x_flow, scale, zero), mask=mask)
+        tl.store(out + height * width, grey_level(y_flow, scale, zero), mask=mask)
+    else:
+        tl.store(images + 3 * pixel, grey_level(x_flow, scale, zero), mask=mask)
+        tl.store(images + 3 * pixel + 1, grey_level(y_flow, scale, zero), mask=mask)
+        magnitude = tl.sqrt_rn(x_flow * x_flow + y_flow * y_flow)
+        tl.store(images + 3 * pixel + 2, grey_level(magnitude, scale, zero), mask=mask)
+
+
+def encode(flow: Tensor, scale: float, planes: bool) -> Tensor:
+    """As farneback.encode."""
+    num, height, width, _ = flow.shape
+    shape = (num, 2 * height, width) if planes else (num, height, width, 3)
+    images = torch.empty(shape, dtype=torch.uint8, device=flow.device)
+    launch(encode_kernel, (num, height, width), flow.contiguous(), images, scale, float(ZERO), PLANES=planes)
+    return images

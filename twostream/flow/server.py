@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from twostream.errors import one_line
-from twostream.flow.farneback import Farneback, encode_batch
+from twostream.flow.farneback import Farneback
 from twostream.flow.service import MESSAGE_BYTES, ServerStatistics, Windows, receive, send
 
 NUM_SIZES = 64
@@ -92,7 +92,8 @@ class FlowImages:
         chunk = self.chunk(height, width)
         while True:
             try:
-                images = encode_batch(self._flow(frames, chunk), scale=self.scale, planes=self.planes)
+                method = self.method(height, width)
+                images = method.encode(self._flow(frames, chunk), scale=self.scale, planes=self.planes)
                 break
             except torch.OutOfMemoryError:
                 if chunk == 1:

@@ -9,7 +9,7 @@ from twostream.fusion.consensus import CLIPS_AT_ONCE, Consensus, softmax
 from twostream.fusion.streams import common_rows, fuse
 from twostream.metrics import accuracy
 from twostream.scores.table import ScoreTable
-from twostream.threads import map_in_threads
+from twostream.threads import Progress, map_in_threads, no_progress
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,12 @@ def clip_ranks(table: ScoreTable) -> np.ndarray:
 
 
 def fused_clip_ranks(
-    tables: list[ScoreTable], names: list[str], consensus: Consensus, weights: tuple[float, ...]
+    tables: list[ScoreTable],
+    names: list[str],
+    consensus: Consensus,
+    weights: tuple[float, ...],
+    *,
+    progress: Progress = no_progress,
 ) -> np.ndarray:
     """Ranks as `clip_ranks`, of the fused scores of the clips that all tables have; empty if rows are not frames.
 
@@ -74,5 +79,6 @@ def fused_clip_ranks(
         clips = [consensus.clip_scores(t.logits[rows[chunk]]) for t, rows in zip(tables, rows_of_tables, strict=True)]
         ranks[chunk] = accuracy.rank_of_truth(fuse(clips, weights), labels[chunk])
 
-    map_in_threads(rank_chunk, (slice(first, first + CLIPS_AT_ONCE) for first in range(0, len(labels), CLIPS_AT_ONCE)))
+    chunks = (slice(first, first + CLIPS_AT_ONCE) for first in range(0, len(labels), CLIPS_AT_ONCE))
+    map_in_threads(rank_chunk, chunks, progress=progress, name="fuse clips")
     return np.asarray(ranks[labels >= 0])

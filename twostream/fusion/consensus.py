@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from twostream.scores.table import ScoreTable
-from twostream.threads import map_in_threads
+from twostream.threads import Progress, map_in_threads, no_progress
 
 CLIPS_AT_ONCE = 4096
 """clips that are reduced together: few enough for the memory, enough to need few calls"""
@@ -143,7 +143,7 @@ class Consensus:
         """Clips, whose scores are already logits or softmax as the rule needs them, -> (n, K) float64."""
         return RULES[self.rule](clips, self.number)
 
-    def video_scores(self, table: ScoreTable) -> np.ndarray:
+    def video_scores(self, table: ScoreTable, *, progress: Progress = no_progress) -> np.ndarray:
         """(V, K) float64; rows of NaN for videos without clips."""
         result = np.full((len(table.video_ids), table.logits.shape[1]), np.nan)
 
@@ -152,7 +152,7 @@ class Consensus:
             clips = Clips(softmax(logits) if self.on_softmax else logits, group.ordinals[0])
             result[group.videos] = self.reduce(clips)
 
-        map_in_threads(reduce_group, group_by_clips([table]))
+        map_in_threads(reduce_group, group_by_clips([table]), progress=progress, name="clips to videos")
         return result
 
 

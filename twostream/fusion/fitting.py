@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.files import read_json
 from twostream.fusion.consensus import Consensus
 from twostream.scores.table import ScoreTable
-from twostream.threads import map_in_threads
+from twostream.threads import Progress, map_in_threads, no_progress
 
 METHODS = {
     "global": "a weight for each stream",
@@ -130,7 +131,13 @@ class CrossFit:
 
 
 def cross_fit(
-    method: str, probabilities: list[np.ndarray], labels: np.ndarray, *, folds: int = 5, seed: int = 0
+    method: str,
+    probabilities: list[np.ndarray],
+    labels: np.ndarray,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    progress: Progress = no_progress,
 ) -> CrossFit:
     """Fit to S arrays (V, K) of probabilities, rows of NaN without scores, and labels (V,), -1 without a label.
 
@@ -141,7 +148,7 @@ def cross_fit(
     num_folds = min(folds, int(has_label.sum()))
     if num_folds < 2:
         raise BadInputError(
-            f"{has_label.sum()} videos have a label and scores of all streams, expected at least 2 to fit weights; "
+            f"{counted(int(has_label.sum()), 'video has', 'videos have')} a label and scores of all streams, expected at least 2 to fit weights; "
             "score more videos, or leave out --fit_weights"
         )
     fold_of_video = np.empty(len(scored), int)
@@ -161,7 +168,9 @@ def cross_fit(
         scores[scored[members]] = fitted.fuse(select(members))
         return fitted
 
-    return CrossFit(scores, overall, map_in_threads(fit_without, range(num_folds)))
+    return CrossFit(
+        scores, overall, map_in_threads(fit_without, range(num_folds), progress=progress, name=f"fit {method}")
+    )
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def _check_same_annotations(tables: list[ScoreTable], names: list[str]) -> None:
         differs = first.labels[ours] != table.labels[theirs]
         if differs.any():
             raise BadInputError(
-                f"{pair}: {counted(differs.sum(), 'video has', 'videos have')} different labels ({_first_five(first.video_ids[ours][differs])}); "
+                f"{pair}: {counted(int(differs.sum()), 'video has', 'videos have')} different labels ({_first_five(first.video_ids[ours][differs])}); "
                 "score them with the same annotations"
             )
 
@@ -75,8 +75,15 @@ def _first_five(ids: Sequence[str]) -> str:
     return "first " + ", ".join(repr(str(video_id)) for video_id in ids[:5])
 
 
+def counted_difference(ids: Sequence[str], sentence: str) -> str:
+    """A difference that `align_tables` found, with its number: "1 video listed by ..."."""
+    return f"{counted(len(ids), 'video')}{sentence.removeprefix('videos')}"
+
+
 def _mismatch(names: list[str], differences: dict[str, list[str]], remedy: str) -> str:
-    found = "; ".join(f"{len(ids)} {sentence} ({_first_five(ids)})" for sentence, ids in differences.items())
+    found = "; ".join(
+        f"{counted_difference(ids, sentence)} ({_first_five(ids)})" for sentence, ids in differences.items()
+    )
     return f"{' and '.join(names)} cannot be fused: {found}; {remedy}, or add --intersect to use only what all streams have"
 
 

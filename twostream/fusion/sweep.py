@@ -12,7 +12,7 @@ from twostream.fusion.consensus import SWEPT, Clips, Consensus, VideoGroup, grou
 from twostream.fusion.streams import fuse
 from twostream.metrics import accuracy
 from twostream.scores.table import ScoreTable
-from twostream.threads import map_in_threads
+from twostream.threads import Progress, map_in_threads, no_progress
 
 STRIDES = (1, 2, 4)
 """2: every second of the scored frames is used"""
@@ -36,7 +36,7 @@ class SweepPoint:
 
 def sweep(
     tables: list[ScoreTable], names: list[str], weights: tuple[float, ...], *, consensus: Consensus,
-    rules: Sequence[Consensus] = RULES, strides: Sequence[int] = STRIDES,
+    rules: Sequence[Consensus] = RULES, strides: Sequence[int] = STRIDES, progress: Progress = no_progress,
 ) -> list[SweepPoint]:  # fmt: skip
     """All combinations of rules and strides, then the rule `consensus` on 1, 2, 4 ... frames.
 
@@ -70,7 +70,7 @@ def sweep(
                     if video_scores is not None:
                         ranks[variant, row, group.videos] = accuracy.rank_of_truth(video_scores, labels[group.videos])
 
-    map_in_threads(rank_group, group_by_clips(tables))
+    map_in_threads(rank_group, group_by_clips(tables), progress=progress, name="sweep")
     ranks = ranks[:, :, labels >= 0]
     return [
         SweepPoint(

@@ -24,6 +24,7 @@ A part of a video (Kinetics, ActivityNet) is matched with the extracted video <i
 digits each (with milliseconds where they are not whole), or with <id> if no other row has that id.
 
 With --write and --out, lists for MMAction2 are written from the annotations: PREFIX_train.txt, ..., PREFIX_classes.txt.
+--write=mmaction2_videos keeps the folders below --videos, or below the folder that the annotations were made from.
 
 Exit codes: 0 done, also with warnings; 2 wrong command line; 3 a list or the data root is wrong.
 """
@@ -51,6 +52,7 @@ from twostream.frames.stores import image_stores
 from twostream.preparation.findings import OTHER_TOOL, remake
 from twostream.programs import options
 from twostream.programs.options import list_file
+from twostream.video.ids import find_videos
 
 
 # fmt: off
@@ -60,7 +62,7 @@ def build_parser() -> options.Parser:
     add = parser.add_argument
     add("--root", type=options.folder, required=True, metavar="DIR", help="data root that twostream extract wrote")
     add("--format", choices=tuple(READERS), default="folder", help="kind of list (default: folder)")
-    add("--videos", type=options.folder, metavar="DIR", help="folder of class folders, for --format folder")
+    add("--videos", type=options.folder, metavar="DIR", help="folder of class folders, for --format folder; folder of the videos, for --write=mmaction2_videos")
     add("--list", type=list_file, nargs="+", metavar="[SPLIT=]FILE", help="list files, for the other formats (for ucf101 and hmdb51: the folder with the lists)")
     add("--split", type=int, choices=(1, 2, 3), default=1, help="which of the three splits of ucf101 and hmdb51 (default: 1)")
     add("--classes", type=options.folder, metavar="FILE", help="class names, one per line, or with their numbers, or as JSON: the allowed labels in their order; of class folders, the folders that are classes (default: the order that the lists bring, or the labels in alphabetical order)")
@@ -198,7 +200,9 @@ def settings_of(store: FrameStore) -> dict[str, Any] | None:
 def write(args: argparse.Namespace) -> None:
     """Write lists from annotations.json."""
     annotations = read_annotations(args.root)
-    written = write_lists(args.write, annotations, args.root, args.out)
+    folder = args.videos or recorded_videos(annotations) if args.write == "mmaction2_videos" else None
+    id_from = "path" if "--ids=path" in annotations.annotate_flags else args.ids
+    written = write_lists(args.write, annotations, args.root, args.out, paths=paths_below(folder, id_from))
     for path, num_lines in written.items():
         print(f"wrote {path}: {counted(num_lines, 'line')}")
     left_out = sum(not video.num_frames or video.label is None for video in annotations.videos)
@@ -206,8 +210,32 @@ def write(args: argparse.Namespace) -> None:
         print(f"left out: {counted(left_out, 'video')} without frames or without a label")
     if args.write == "mmaction2_frames":
         print(f"next, in MMAction2: data_prefix={args.root / 'rgb-images'}, filename_tmpl='{{:05}}.jpg', start_index=1")
+    elif folder:
+        print(f"next, in MMAction2: data_prefix={folder}")
     else:
+        print(
+            "the lists have file names without folders: if the videos are in sub-folders, run this again with --videos DIR"
+        )
         print("next, in MMAction2: data_prefix=<folder of the videos>")
+
+
+def recorded_videos(annotations: Annotations) -> Path | None:
+    """The folder of videos that the annotations were made from, if it still exists."""
+    flags = [flag.partition("=")[2] for flag in annotations.annotate_flags if flag.startswith("--videos=")]
+    return Path(flags[0]) if flags and Path(flags[0]).is_dir() else None
+
+
+def paths_below(folder: Path | None, id_from: str) -> dict[str, Path]:
+    """The video files below a folder by id, as paths relative to it; none without a folder."""
+    if folder is None:
+        return {}
+    if not folder.is_dir():
+        raise BadInputError(f"--videos {folder} is not a folder")
+    try:
+        videos, _ = find_videos(folder, id_from=id_from)
+    except ValueError as error:
+        raise BadInputError(str(error)) from None
+    return {video_id: path.relative_to(folder) for video_id, path in videos.items()}
 
 
 def main() -> int:
@@ -218,8 +246,8 @@ def main() -> int:
         parser.error(f"--val_fraction is {args.val_fraction:g}, expected 0 or more and less than 1")
     files = [(None, args.videos)] if args.format == "folder" and args.videos else args.list
     if args.write:
-        if files or not args.out:
-            parser.error("--write needs --out PREFIX and reads no list")
+        if args.list or not args.out or (args.videos and args.write != "mmaction2_videos"):
+            parser.error("--write needs --out PREFIX and reads no list; --write=mmaction2_videos may have --videos DIR")
         write(args)
     elif not files or (args.format != "folder" and args.videos):
         needed = "--videos DIR" if args.format == "folder" else "--list FILE"

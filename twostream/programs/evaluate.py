@@ -15,9 +15,10 @@ import argparse
 import math
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -154,7 +155,7 @@ def evaluate(
     check_written_row(parser, args, rows, num_given=len(given))
     report = results.build_report(
         tables, names, consensus=consensus, weights=weights, fit=args.fit_weights, given=given, written=args.write_row,
-        intersect=args.intersect, swept=args.sweep, unlabelled=bool(args.write),
+        intersect=args.intersect, swept=args.sweep, unlabelled=bool(args.write), progress=show_progress,
     )  # fmt: skip
     print(f"\n{to_text(report)}\n")
     results.write_json(report_path, report)
@@ -169,6 +170,12 @@ def evaluate(
         command = shlex.join(["twostream", "eval", *sys.argv[1:]])
         write_page(args.html, report, root=find_images(args), command=command, files=paths)
         print(f"wrote {args.html}")
+
+
+def show_progress(results: Iterable[Any], total: int, name: str) -> Iterable[Any]:
+    """A bar for what takes more than a second."""
+    bar: Iterable[Any] = options.progress_bar(results, total=total, desc=name, delay=1, leave=False)
+    return bar
 
 
 def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, runs_folder: Path | None) -> None:
@@ -226,7 +233,7 @@ def read_tables(paths: Sequence[Path], args: argparse.Namespace) -> list[ScoreTa
     """The score files. The official list is that of the annotations, otherwise that of the first file of our own."""
     official = read_split(args.annotations, args.split) if args.annotations else None
     own_paths = [path for path in dict.fromkeys(paths) if is_own_file(path)]
-    own = dict(zip(own_paths, map_in_threads(read_result, own_paths), strict=True))
+    own = dict(zip(own_paths, map_in_threads(read_result, own_paths, progress=show_progress, name="read"), strict=True))
     if official:
         own = {path: apply_split(path, table, official, intersect=args.intersect) for path, table in own.items()}
     elif own:

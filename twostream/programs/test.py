@@ -26,6 +26,7 @@ from twostream.annotations.class_names import class_difference
 from twostream.annotations.json_file import find_root, read_annotations
 from twostream.annotations.videos import SPLITS, VideoTable
 from twostream.clips.crops import VIEWS
+from twostream.counts import counted
 from twostream.engine.run_folder import find_run, scores_path
 from twostream.errors import BadInputError
 from twostream.files import sha256
@@ -157,10 +158,12 @@ def score(
         len(views),
     )
     log: Callable[[str], object] = print if world.is_first else lambda _: None
-    log(f"{path}: {len(clips)} clips of {len(videos)} videos, split {args.split}, views {args.views}; {device}")
+    log(
+        f"{path}: {counted(len(clips), 'clip')} of {counted(len(videos), 'video')}, split {args.split}, views {args.views}; {device}"
+    )
     if ids_without_images:
         log(
-            f"{len(ids_without_images)} videos of {args.split} have no {store.input_type} images: "
+            f"{counted(len(ids_without_images), 'video')} of {args.split} without {store.input_type} images: "
             f"{', '.join(ids_without_images[:5])}"
         )
     if world.broadcast_from_first(world.is_first and scoring.is_done() and not args.rescore):

@@ -12,6 +12,7 @@ import numpy as np
 import twostream
 from twostream.counts import counted
 from twostream.files import write_text
+from twostream.fusion.streams import counted_difference
 from twostream.fusion.sweep import SweepPoint, sweep
 from twostream.pages import charts
 from twostream.pages.page import escape, page, table
@@ -85,7 +86,7 @@ def _tiles(view: View) -> str:
         tiles.append(
             f'<div class="tile verdict">{escape(first.name)} against {escape(first.against)}'
             f"<b>{verdict[0].upper()}{verdict[1:]}</b><small>{100 * first.difference:+.2f} points; "
-            f"{counted(first.gained, 'video')} gained, {first.lost} lost; {escape(first.p_text)}</small></div>"
+            f"{count_videos(first.gained)} gained, {first.lost} lost; {escape(first.p_text)}</small></div>"
         )
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
@@ -110,7 +111,9 @@ def _result(view: View) -> str:
         notes.append(f"With {counted(report.num_classes, 'class', 'classes')}, top-5 is right for every scored video.")
     notes += [_ids(f"{name}: {count_videos(len(ids))} without scores, counted as wrong", ids)
               for name, ids in report.unscored.items() if ids]  # fmt: skip
-    notes += [_ids(f"left out: {len(ids):,} {sentence}", ids) for sentence, ids in report.differences.items()]
+    notes += [
+        _ids(f"left out: {counted_difference(ids, sentence)}", ids) for sentence, ids in report.differences.items()
+    ]
     intervals = []
     for row in report.rows:
         low, high = row.video_top1_interval

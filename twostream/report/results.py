@@ -20,7 +20,7 @@ from twostream.fusion.sweep import SweepPoint, sweep
 from twostream.metrics import accuracy
 from twostream.metrics.significance import Comparison, bootstrap_interval, compare
 from twostream.scores.table import ScoreTable
-from twostream.threads import map_in_threads
+from twostream.threads import Progress, map_in_threads, no_progress
 
 COLUMNS = {
     "frame_top1": "frame top-1",
@@ -176,14 +176,14 @@ def names_of_rows(
 def build_report(
     tables: list[ScoreTable], names: list[str], *, consensus: Consensus, weights: tuple[float, ...],
     fit: Sequence[str] = (), given: Sequence[GivenWeights] = (), written: str = "", intersect: bool = False,
-    swept: bool = False, unlabelled: bool = False,
+    swept: bool = False, unlabelled: bool = False, progress: Progress = no_progress,
 ) -> Report:  # fmt: skip
     """Evaluate each stream, and the fusion of several: with `weights`, with equal, with given, and with fitted weights.
 
     Clips are fused if all streams scored the same clip, videos if all streams scored the video. `fit` names methods of
     `fitting.METHODS`. `written` is the row for files with room for one; by default the first with `given` weights, else
     the fusion with `weights`, else the only stream. `intersect`: see `align_tables`. `swept` adds every rule at every
-    stride. `unlabelled` allows a split without labels, for its predictions.
+    stride. `unlabelled` allows a split without labels, for its predictions. `progress` may show what is being done.
 
     BadInputError if the tables do not belong together, or have no labels.
     """
@@ -195,7 +195,7 @@ def build_report(
             f"{names[0]}: split {first.split!r} has no labels, so accuracies cannot be computed; to write predictions "
             "only, use --write"
         )
-    streams = [consensus.video_scores(table) for table in tables]
+    streams = [consensus.video_scores(table, progress=progress) for table in tables]
     scores = dict(zip(names, streams, strict=True))
     ranks_of_clips = [clip_ranks(table) for table in tables]
     fitted: dict[str, dict[str, Any]] = {}
@@ -205,9 +205,11 @@ def build_report(
         variants = [weights, *([(1.0,) * len(tables)] if len(set(weights)) > 1 else [])]
         for name, variant in zip(fusions, variants, strict=False):
             scores[name] = fuse(streams, variant)
-            ranks_of_clips.append(fused_clip_ranks(tables, names, consensus, variant))
+            ranks_of_clips.append(fused_clip_ranks(tables, names, consensus, variant, progress=progress))
         mixed = fusions[len(variants) :]
-        for name, (video_scores, how) in zip(mixed, _mixtures(tables[0], streams, consensus, given, fit), strict=True):
+        for name, (video_scores, how) in zip(
+            mixed, _mixtures(tables[0], streams, consensus, given, fit, progress), strict=True
+        ):
             scores[name], fitted[name] = video_scores, how
             ranks_of_clips.append(np.array([], int))  # the weights are those of videos
 
@@ -218,6 +220,8 @@ def build_report(
     rows = map_in_threads(
         lambda part: _row(*part, ranks[part[0]], predictions, scored_by_all),
         zip(scores, ranks_of_clips, strict=True),
+        progress=progress,
+        name="measures",
     )
     is_correct = {name: ranks[name][scored_by_all] == 1 for name in scores}
     swept_names = [*names, *fusions[:1]]
@@ -234,7 +238,7 @@ def build_report(
         differences=differences,
         comparisons=_comparisons(is_correct, names) if scored_by_all.any() else [],
         fitted=fitted,
-        sweep=sweep(tables, swept_names, weights, consensus=consensus) if swept else [],
+        sweep=sweep(tables, swept_names, weights, consensus=consensus, progress=progress) if swept else [],
         predictions=predictions,
         tables=tables,
     )
@@ -246,6 +250,7 @@ def _mixtures(
     consensus: Consensus,
     given: Sequence[GivenWeights],
     fit: Sequence[str],
+    progress: Progress,
 ) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
     """Video scores (V, K) of the fusions with given weights, then with fitted weights; and what report.json says of each.
 
@@ -260,7 +265,7 @@ def _mixtures(
         is_same = part.split_fingerprint == first.split_fingerprint
         yield part.weights.fuse(stream_probabilities), how | {"knows_labels": is_same}
     for method in fit:
-        crossed = fitting.cross_fit(method, stream_probabilities, first.labels)
+        crossed = fitting.cross_fit(method, stream_probabilities, first.labels, progress=progress)
         yield (
             crossed.scores,
             {

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from twostream.counts import counted
+from twostream.fusion.streams import counted_difference
 from twostream.fusion.sweep import SweepPoint
 from twostream.report.results import COLUMNS, FUSION_VERDICTS, MORE_COLUMNS, Report, Row
 
@@ -30,8 +32,10 @@ def to_text(report: Report) -> str:
         lines.append(" | ".join([row.name.ljust(width), *cells]))
     lines.append(f"percent; {settings(report)}")
     for row in report.rows:
-        frames = f"{row.num_frames} frames; " if row.num_frames else ""
-        lines.append(f"{row.name}: {frames}{row.num_videos - row.num_unscored} of {row.num_videos} videos scored")
+        frames = f"{counted(row.num_frames, 'frame')}; " if row.num_frames else ""
+        lines.append(
+            f"{row.name}: {frames}{row.num_videos - row.num_unscored} of {counted(row.num_videos, 'video')} scored"
+        )
         if unscored := report.unscored[row.name]:
             lines.append(f"  counted as wrong: {_first_ids(unscored)}")
             for key, end in DENOMINATORS.items():
@@ -41,7 +45,7 @@ def to_text(report: Report) -> str:
     if report.num_classes <= 5:
         lines.append(f"with {report.num_classes} classes, top-5 is right for every scored video")
     for sentence, ids in report.differences.items():
-        lines.append(f"left out: {len(ids)} {sentence}: {_first_ids(ids)}")
+        lines.append(f"left out: {counted_difference(ids, sentence)}: {_first_ids(ids)}")
     lines += fitted_lines(report) + sentences(report)
     if report.sweep:
         lines += ["", *sweep_lines(report.sweep)]
@@ -109,7 +113,7 @@ def sentences(report: Report) -> list[str]:
         verdict = FUSION_VERDICTS[comparison.verdict] if comparison.against in streams else comparison.verdict
         lines.append(
             f"{comparison.name} against {comparison.against}: {100 * comparison.difference:+.2f} "
-            f"(95 % from {100 * low:+.2f} to {100 * high:+.2f}), {comparison.gained} videos gained, "
+            f"(95 % from {100 * low:+.2f} to {100 * high:+.2f}), {counted(comparison.gained, 'video')} gained, "
             f"{comparison.lost} lost, {comparison.p_text}: {verdict}"
         )
     return lines

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from twostream.annotations.class_names import class_difference, normalised_name
+from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.scores.foreign_formats import ForeignScores, recognise
 from twostream.scores.npz import UNREADABLE, read_scores
@@ -81,13 +82,13 @@ def apply_split(path: str | Path, table: ScoreTable, split: Split, *, intersect:
             column[differs][0] for column in (table.video_ids[ours], table.labels[ours], split.labels[theirs])
         )
         raise BadInputError(
-            f"{path}: {differs.sum()} videos have another label than in the annotations (first {str(video)!r}: {label}, "
+            f"{path}: {counted(int(differs.sum()), 'video has', 'videos have')} another label than in the annotations (first {str(video)!r}: {label}, "
             f"not {official}); run twostream test again, or give the annotations that it was scored with"
         )
     if len(ours) < len(table.video_ids) and not intersect:
         unknown = np.setdiff1d(table.video_ids, split.video_ids).tolist()
         raise BadInputError(
-            f"{path}: {len(unknown)} videos are not in the annotations (first {', '.join(map(repr, unknown[:5]))}); "
+            f"{path}: {counted(len(unknown), 'video is', 'videos are')} not in the annotations (first {', '.join(map(repr, unknown[:5]))}); "
             "give the annotations that it was scored with, or add --intersect to leave these videos out"
         )
     table = table.only(split.video_ids)
@@ -157,7 +158,7 @@ def _to_table(path: Path, found: ForeignScores, split: Split, options: ForeignOp
     unknown = [name for name, index in zip(video_names, indices, strict=True) if index < 0]
     if unknown and not options.intersect or len(unknown) == len(video_names):
         raise BadInputError(
-            f"{path}: {len(unknown)} of {len(video_names)} videos are not in split {split.name!r} "
+            f"{path}: not in split {split.name!r}: {len(unknown)} of {counted(len(video_names), 'video')} "
             f"(first {', '.join(map(repr, unknown[:5]))}); give the right list, or add --intersect to leave them out"
         )
     kept = [number for number, index in enumerate(indices) if index >= 0]
