@@ -161,7 +161,10 @@ def build_parser() -> options.Parser:
     add("--workers", type=options.not_negative, default=2, metavar="N", help="loader processes (default: 2)")
     add("--threads", type=options.integers, default=(2, 1), metavar="N,N", help="numbers of threads (default: 2,1)")
     add("--others", type=options.positive, default=3, metavar="N", help="processes of the busy machine (default: 3)")
-    add("--quota", type=float, default=1.0, metavar="N", help="cores of the quota (default: 1)")
+    add("--quota", type=options.rate, default=1.0, metavar="N", help="cores of the quota (default: 1)")
+    add(
+        "--waiting", type=options.words, default=tuple(WAITING), metavar="A,B", help="spinning, passive (default: both)"
+    )
     add("--only", type=options.words, default=SITUATIONS, metavar="A,B", help="idle, busy, quota (default: all three)")
     return parser
 
@@ -181,7 +184,8 @@ def main() -> None:
         write_images(Path(folder), num_videos=4, num_frames=40)
         for threads in args.threads:
             losses = set()
-            for waiting, variables in WAITING.items():
+            for waiting in args.waiting:
+                variables = WAITING[waiting]
                 results = [
                     measure(args, Path(folder), variables | {"OMP_NUM_THREADS": str(threads)}, situation)
                     for situation in args.only

@@ -1,12 +1,17 @@
 """Shared by all tests: small generated videos, and ways to run the programs as a user does."""
 
 import argparse
+import contextlib
 import importlib
+import io
 import os
+import re
 import runpy
+import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -55,11 +60,35 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
+COMMAND = re.compile(rf"twostream ({'|'.join(COMMANDS)})((?: (?:'[^']*'|--?[a-z][^\s;,]*))+)")
+"""a command with flags in a message; without flags, it is only the name of a program"""
+
+
+def recommended_commands(text: str) -> list[list[str]]:
+    """The commands that the messages of a program recommend, as words: ["twostream", "extract", "--root=..."]."""
+    texts = (match[0].rstrip(").:`") for match in COMMAND.finditer(text))
+    return [shlex.split(command) for command in dict.fromkeys(texts)]
+
+
+def assert_commands_work(text: str) -> None:
+    """Each command that a message recommends must be complete: its program accepts the flags as they are written."""
+    for _, command, *words in recommended_commands(text):
+        module = importlib.import_module(f"twostream.programs.{COMMANDS[command][0]}")
+        parser, complaint = module.build_parser(), io.StringIO()
+        try:
+            with contextlib.redirect_stderr(complaint):
+                args = parser.parse_args(words)
+                if command == "extract":
+                    module.check_flags(parser, args)
+        except SystemExit as end:
+            assert not end.code, f"a message recommends: {command} {words}\n{complaint.getvalue()}"
+
+
 @pytest.fixture
 def run_program():
     """Run a program of the repository in a new process: run_program("train.py", "--root=x") -> its result.
 
-    A traceback fails the test: bad input must never end in one.
+    A traceback fails the test: bad input must never end in one. So does advice that cannot be followed.
     """
 
     def run(program: str, *arguments, cwd: Path = REPOSITORY, timeout: float = 300, env: dict | None = None):
@@ -69,9 +98,15 @@ def run_program():
             command, cwd=cwd, env=environment, capture_output=True, text=True, errors="replace", timeout=timeout
         )
         assert "Traceback" not in result.stderr, result.stderr
+        assert_commands_work(without_help(arguments, result))
         return result
 
     return run
+
+
+def without_help(arguments: Sequence[object], result: subprocess.CompletedProcess) -> str:
+    """What a program has printed, unless it was asked for its help, which has examples in part."""
+    return "" if "--help" in arguments else result.stdout + result.stderr
 
 
 @pytest.fixture
@@ -106,6 +141,7 @@ def _run_in_process(words, program, monkeypatch, capsys) -> subprocess.Completed
             signal.signal(number, handler)
     result = subprocess.CompletedProcess(sys.argv, end.value.code, *capsys.readouterr())
     assert "Traceback" not in result.stderr, result.stderr
+    assert_commands_work(without_help(words, result))
     return result
 
 

@@ -18,7 +18,15 @@ from tests.conftest import REPOSITORY, noise_image
 from twostream.annotations.json_file import read_annotations, write_annotations
 from twostream.annotations.videos import Annotations, Video, VideoTable, make_annotations
 from twostream.clips.crops import CentreCrop, CornerCrop, RandomCrop, make_views
-from twostream.clips.dataset import Batch, ClipDataset, Items, eval_loader, train_loader, usable_videos
+from twostream.clips.dataset import (
+    Batch,
+    ClipDataset,
+    Items,
+    _prepare_worker,
+    eval_loader,
+    train_loader,
+    usable_videos,
+)
 from twostream.clips.sampling import TrainingOrder, clip_frames, item_random
 from twostream.errors import BadInputError
 from twostream.flow.methods import FlowSettings
@@ -352,6 +360,41 @@ def test_segments_of_a_sparse_extraction_are_stored_frames(extracted):
         if step > 1:
             with pytest.raises(BadInputError, match=f"--frame_step={step}, so not all frames at step 1 .* use a --gap"):
                 dataset(store, videos=videos, num_segments=3, clip_len=2)
+
+
+@pytest.mark.parametrize("clip_len, frame_stride", [(1, 1), (4, 1), (3, 3), (9, 1), (2, 30)])
+@pytest.mark.parametrize("choice", [{"clip_step": 1}, {"clip_step": 4}, {"num_clips": 3}, {"num_segments": 2}])
+def test_clips_that_repeat_frames_are_counted(clip_len, frame_stride, choice):
+    """Compared with the frames of every item."""
+    counts = (1, 2, 3, 6, 7, 8, 9, 10, 31)
+    videos = VideoTable.of([Video(f"v{n:02}", "train", "run", n) for n in counts], CLASSES)
+    stream = StreamConfig("rgb", "resnet18", CLASSES, 20, clip_len, frame_stride)
+    items = Items(videos, stream, crop=CentreCrop(20), **choice)
+    drawn = [items._draw(0, number) for number in range(len(items))]
+    clips = [np.reshape(item.frames, (-1, clip_len)) for item in drawn]
+    short = [
+        item for item, frames in zip(drawn, clips, strict=True) if any(len(set(clip)) < clip_len for clip in frames)
+    ]
+    text = items.short_videos()
+    if not short:
+        assert text == ""
+    else:
+        num_videos = len({item.video for item in short})
+        assert text.startswith(
+            f"{len(short)} of {len(items)} clips repeat frames: {num_videos} of {len(counts)} videos are"
+        )
+        assert f"the {(clip_len - 1) * frame_stride + 1} frames of a clip" in text
+
+
+def test_a_loader_process_reports_no_connection_that_the_program_has_closed(capsys, monkeypatch):
+    """The thread of multiprocessing that passes shared memory on calls sys.excepthook with what it has caught."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    _prepare_worker(0)
+    for error in (ConnectionResetError(104, "Connection reset by peer"), EOFError(), BrokenPipeError()):
+        sys.excepthook(type(error), error, None)
+    assert capsys.readouterr().err == ""
+    sys.excepthook(ZeroDivisionError, ZeroDivisionError("a bug"), None)
+    assert "a bug" in capsys.readouterr().err
 
 
 def test_usable_videos(store):

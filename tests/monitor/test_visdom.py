@@ -2,13 +2,23 @@
 
 import base64
 import contextlib
+import re
+import shutil
 import socket
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+import visdom
+from visdom.server.build import download_scripts
 
+from tests.conftest import REPOSITORY
 from tests.monitor.samples import CLASSES, MATRIX, picture, train_values, validation_values
 from tests.monitor.visdom_server import drawn, free_port, visdom_server, window_content
 from twostream.monitor.visdom import VisdomMonitor
@@ -164,6 +174,59 @@ def test_many_classes_are_reduced_to_the_commonest_mistakes(port):
     monitor.close()
     text = window_content(port, "many", "confusion")
     assert text.split("<br>")[1:] == ["&lt;3&gt; predicted as &lt;1&gt;: 30", "&lt;7&gt; predicted as &lt;9&gt;: 12"]
+
+
+def scripts_of_the_page(port: int) -> dict[str, int]:
+    """Address of each script and style sheet of the server's page -> status of the answer."""
+    with urllib.request.urlopen(f"http://localhost:{port}/") as answer:
+        text = re.sub(r"<!--.*?-->", "", answer.read().decode(), flags=re.DOTALL)
+    found = re.findall(r"<(?:script|link)[^>]*?(?:src|href)=[\"']?([^\"' >]+\.(?:js|css)[^\"' >]*)", text)
+    statuses = {}
+    for address in found:
+        try:
+            with urllib.request.urlopen(f"http://localhost:{port}{address}") as answer:  # no address of another server
+                statuses[address] = answer.status
+        except urllib.error.HTTPError as error:
+            statuses[address] = error.code
+    return statuses
+
+
+@pytest.mark.skipif(visdom.__version__ != "0.2.4", reason="the docs speak of Visdom 0.2.4")
+def test_a_server_without_a_network(tmp_path, monkeypatch):
+    """What docs/train.md says: what the first start downloads, how it ends without, and that a copied folder is enough."""
+    package = tmp_path / "visdom"
+    downloaded_here = shutil.ignore_patterns("mathjax", "*.min.js", "version.built")
+    shutil.copytree(visdom.__path__[0], package, ignore=downloaded_here)
+    nowhere = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")} | {"no_proxy": "localhost"}
+    environment = nowhere | {"PYTHONPATH": str(tmp_path)}
+    first_start = ("-m", "visdom.server")
+
+    with visdom_server(number := free_port(), tmp_path, **environment):
+        statuses = scripts_of_the_page(number)
+    missing = {Path(address.partition("?")[0]).name for address, status in statuses.items() if status == 404}
+    assert {"react-react.min.js", "jquery.min.js", "plotly-plotly.min.js", "MathJax.js"} <= missing
+    with pytest.raises(AssertionError, match=r"cdnjs\.cloudflare\.com"):
+        with visdom_server(free_port(), tmp_path, start=first_start, **environment):
+            pass
+
+    # A machine with a network: every download succeeds, and its address is one of those of the docs.
+    addresses = []
+
+    def download(request, **_):
+        addresses.append(getattr(request, "full_url", request))
+        return SimpleNamespace(read=lambda: b"// script", content=b"// script")
+
+    monkeypatch.setattr(urllib.request, "build_opener", lambda *_: SimpleNamespace(open=download))
+    monkeypatch.setattr(urllib.request, "install_opener", lambda _: None)
+    monkeypatch.setattr("requests.get", download)
+    download_scripts(install_dir=str(package))
+    hosts = {urllib.parse.urlsplit(address).hostname for address in addresses}
+    page = (REPOSITORY / "docs" / "train.md").read_text()
+    assert all(host in page for host in hosts) and len(hosts) == 4
+    monkeypatch.undo()
+    with visdom_server(number := free_port(), tmp_path, start=first_start, **environment):
+        statuses = scripts_of_the_page(number)
+    assert not [address for address, status in statuses.items() if status != 200 and "/../" not in address]
 
 
 def test_a_server_with_login(tmp_path, capfd):

@@ -9,6 +9,8 @@ import sys
 import time
 import urllib.request
 
+WITHOUT_DOWNLOAD = ("-c", "from visdom.server.run_server import main; main()")
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -17,10 +19,9 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def visdom_server(port: int, folder, *words: str, **environment: str):
+def visdom_server(port: int, folder, *words: str, start: tuple[str, ...] = WITHOUT_DOWNLOAD, **environment: str):
     """Start a server as docs/train.md does: without downloading the page's scripts, and for this machine only."""
-    program = "from visdom.server.run_server import main; main()"
-    command = [sys.executable, "-c", program, "-port", str(port), "-bind_local", "-env_path", str(folder), *words]
+    command = [sys.executable, *start, "-port", str(port), "-bind_local", "-env_path", str(folder), *words]
     environment = os.environ | {"HOME": str(folder)} | environment
     with open(folder / "server.log", "w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, env=environment)

@@ -235,7 +235,7 @@ def test_weights_of_one_split_on_another(run_program, tmp_path):
     [
         ({}, ["--consensus=mean"], "fitted with --consensus=softmax-mean, not mean; add --consensus=softmax-mean"),
         ({}, ["--input_types=farneback,rgb"], "its weights are for streams rgb, farneback, but these are farneback, rgb"),
-        ({"fitted": {}}, [], "no fitted weights; make them with twostream eval --fit_weights=global --report=FILE"),
+        ({"fitted": {}}, [], "no fitted weights; twostream eval makes them, by --fit_weights=global and --report=FILE"),
         ({"fitted": {"x": {"method": "global"}}}, [], "not a report with weights"),
         ({"fitted": {"x": {"method": "global", "of_all_videos": {"weights": [1, -1], "temperatures": [1, 1]}}}}, [],
          "weights that are negative"),
@@ -327,6 +327,12 @@ def test_perfect_scores_of_ucf101_in_the_order_of_classind(run_here, shared_data
         assert "classInd.txt" in result.stdout and "look exchanged" not in result.stdout
         assert {row["video_top1"] for row in rows_of(tmp_path / "r.json").values()} == {1.0}
     assert "classes look exchanged" in run_here("eval.py", *words).stdout
+
+
+def test_flags_for_other_toolkits_are_refused_for_our_own_files(run_here, save_root):
+    for flag in ("--scale=probabilities", f"--classes={save_root}/classes.txt"):
+        result = run_here("eval.py", f"--save_root={save_root}", flag)
+        assert result.returncode == 3 and "--classes and --scale are for files of other toolkits" in result.stderr
 
 
 def write_csv_list(path, tested: list[str]) -> None:

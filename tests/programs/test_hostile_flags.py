@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ALL_PROGRAMS, PROGRAMS, parser_of
+from tests.conftest import ALL_PROGRAMS, parser_of
 
 TEXTS = (
     "", " ", ",", " , ,", "=", "--", "~nosuchuser/x", "~nosuchuser", "/etc/passwd", "..", "../x", "a/b", "n" * 256, "n/" * 2048,
@@ -61,7 +61,7 @@ MUST_BE_REFUSED = [
     ("global_models_dir", ""), ("init_from", ""), ("report", ""), ("html", ""), ("json", ""), ("names", ""), ("out", ""),
     ("scores", "~nosuchuser/x.npz"), ("list", ""), ("list", "val="), ("list", "train=~nosuchuser/x"), ("write", "json=~nosuchuser/x"),
     ("input_types", ","), ("input_types", ""), ("input_types", "/etc"), ("input_types", "rgb,../x"), ("input_type", "/etc"),
-    ("input_type", ""), ("run", "../other"), ("dataset", "/etc"), ("runs", ","), ("datasubset", "../x"), ("device", ""),
+    ("input_type", ""), ("run", "../other"), ("dataset", "/etc"), ("runs", ""), ("datasubset", "../x"), ("device", ""),
     ("workers", "3000"), ("workers", str(2**64)), ("batch_size", str(2**64)), ("test_batch_size", str(2**64)), ("seed", str(2**64)),
     ("max_iterations", str(2**64)), ("test_iteration", str(2**64)), ("num_clips", "9" * 40), ("lr", "1e400"), ("lr", "-inf"),
     ("fps", "inf"), ("fps", "nan"), ("bound", "inf"), ("bound", "nan"), ("poly_sigma", "inf"), ("pyr_scale", "nan"),
@@ -74,7 +74,9 @@ MUST_BE_REFUSED = [
 @pytest.mark.parametrize("dest, text", MUST_BE_REFUSED)
 def test_values_that_every_program_with_the_flag_refuses(dest, text, capsys):
     """Not only by the parser that the flag has in one of them."""
-    with_the_flag = [(p, a) for p in PROGRAMS for a in flags_of(p) if a.dest == dest and a.type]  # others are ignored
+    with_the_flag = [
+        (p, a) for p in ALL_PROGRAMS for a in flags_of(p) if a.dest == dest and a.type
+    ]  # others are ignored
     assert with_the_flag
     for program, action in with_the_flag:
         with pytest.raises(SystemExit) as end:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 
 from tests.conftest import REPOSITORY
@@ -200,6 +201,16 @@ def test_too_little_shared_memory(error, words, last_words):
 
 @pytest.mark.parametrize("error, words", [
     (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), "pid(s) 7) exited unexpectedly; use"),
+    (RuntimeError(WRAPPED.format("RuntimeError", "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't "
+                                 "allocate memory: you tried to allocate 70 bytes. Error code 12 (Cannot allocate memory)")),
+     "error: DefaultCPUAllocator: can't allocate memory: you tried to allocate 70 bytes; use a smaller --batch_size"),
+    (MemoryError(WRAPPED.format("numpy._ArrayMemoryError", "Unable to allocate 7 TiB for an array")),
+     "Unable to allocate 7 TiB for an array; use a smaller --batch_size or fewer --workers"),
+    (MemoryError(), "error: MemoryError; use a smaller --batch_size"),
+    (cv2.error("OpenCV(5.0.0) /io/alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 9 bytes in function 'f'"),
+     "Failed to allocate 9 bytes in function 'f'; use a smaller --batch_size"),
+    (RuntimeError("received 0 items of ancdata"), "ancdata; use a smaller --batch_size or fewer --workers"),
+    (RuntimeError("can't start new thread"), "can't start new thread; use"),
     (OSError(WRAPPED.format("OSError", "[Errno 5] Input/output error: 'a.jpg'")), "Input/output error: 'a.jpg'; fix this"),
 ])  # fmt: skip
 def test_faults_in_loader_processes(error, words, last_words):

@@ -192,6 +192,45 @@ def test_a_validation_that_was_saved_but_not_logged_is_logged(train, undisturbed
     assert_same_run(tmp_path, undisturbed)
 
 
+@pytest.mark.parametrize("moment", ["saved", "logged in part"])
+def test_the_final_validation_that_was_not_logged_is_logged(here, tiny, tmp_path, moment):
+    """Killed after the last save: nothing is left to train, but the log, the page and the matrix become complete."""
+    run_dir = tmp_path / "tiny"
+    shutil.copytree(tiny / "tiny", run_dir)
+    lines = (run_dir / "log.jsonl").read_text().splitlines(keepends=True)
+    assert json.loads(lines[-1])["event"] == "validation"
+    (run_dir / "log.jsonl").write_text("".join(lines[:-1]) + (lines[-1][:20] if moment != "saved" else ""))
+    (run_dir / "curves.html").unlink()
+    before = (run_dir / "checkpoint_000006.pth").read_bytes()
+    text = here(*TINY, "--resume", "--max_iterations=6")
+    assert "Validation @ 6: Top1" in text and "nothing to do" in text
+    assert (run_dir / "log.jsonl").read_text() == "".join(lines)
+    assert (run_dir / "curves.html").exists() and (run_dir / "checkpoint_000006.pth").read_bytes() == before
+    assert "Validation" not in here(*TINY, "--resume", "--max_iterations=6"), "once is enough"
+
+
+def test_a_training_killed_in_its_last_save_has_its_confusion_matrix(here, tiny, tmp_path, monkeypatch):
+    """The checkpoint does not hold the matrix: it must be on the disk before the validation counts as saved."""
+
+    class Killed(BaseException):
+        pass
+
+    def save_and_be_killed(self, iteration, progress, *, final):
+        save(self, iteration, progress, final=final)
+        if progress["validation"]:
+            raise Killed
+
+    save = CheckpointSaver.save
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointSaver, "save", save_and_be_killed)
+        with pytest.raises(Killed):
+            here(*TINY, "--max_iterations=6", "--val_interval=6")
+    assert "nothing to do" in here(*TINY, "--max_iterations=6", "--val_interval=6", "--resume")
+    matrix = json.loads((tmp_path / "tiny" / "confusion.json").read_text())
+    assert matrix == json.loads((tiny / "tiny" / "confusion.json").read_text())
+    assert read_log(tmp_path / "tiny")[-1]["event"] == "validation"
+
+
 def test_a_full_disk_loses_only_the_iterations_since_the_last_save(toy_root, train, undisturbed, tmp_path):
     """A limit on the size of files stands for a full disk. The iterations that were not saved are repeated."""
     run_dir = copy_of(undisturbed, tmp_path, 3)
@@ -427,11 +466,74 @@ def test_a_job_that_slurm_queues_again(here, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "words, value",
-    [([], False), (["--resume"], True), (["--resume", "auto"], True), (["--resume=AUTO"], True),
+    [([], False), (["--resume"], True), (["--resume", "auto"], "auto"), (["--resume=AUTO"], "auto"),
      (["--resume=True"], True), (["--resume", "False"], False)],
 )  # fmt: skip
 def test_values_of_resume(words, value):
-    assert build_parser().parse_args(["--root=x", *words]).resume is value
+    assert build_parser().parse_args(["--root=x", *words]).resume == value
+
+
+@pytest.mark.parametrize("word", ["--batch_size=5", "--lr=0.002", "--frame_step=5", "--seq_len=2", "--dataset=other"])
+def test_a_flag_that_changes_the_name_of_the_run(train, undisturbed, tmp_path, word):
+    """--resume refuses to begin at 0 beside the run that was meant; auto says it, and begins."""
+    name, value = word.lstrip("-").split("=")
+    copy_of(undisturbed, tmp_path, 3)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "stream.json").write_text("[")
+    command = ["--max_iterations=6", word]
+    change = f"{name} = .*, now {value}" if name != "dataset" else "the same flags"
+    result = train(tmp_path, *command, "--resume")
+    assert_refused(result, 3, f"--run={RGB_RUN}", "leave out --resume", "has no checkpoint")
+    assert re.search(rf"has the same stream as {RGB_RUN} \(iteration 3; {change}\): continue", result.stderr)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged", RGB_RUN], "no run was started"
+    if word == "--lr=0.002":
+        result = train(tmp_path, word, "--max_iterations=1", "--resume=auto")
+        assert result.returncode == 0 and f"WARNING: {tmp_path}" in result.stdout
+        assert "starting a new run at iteration 0" in result.stdout
+        continued = train(tmp_path, "--max_iterations=3", "--resume", f"--run={RGB_RUN}")  # as the message says
+        assert continued.returncode == 0 and "nothing to do" in continued.stdout
+
+
+def test_another_stream_or_other_videos_are_no_run_that_was_meant(train, undisturbed, toy_root, tmp_path):
+    copy_of(undisturbed, tmp_path, 3)
+    root = tmp_path / "data"
+    root.mkdir()
+    for name in ("rgb-images", "farneback-images"):
+        (root / name).symlink_to(toy_root / name)
+    text = (toy_root / "annotations.json").read_text()
+    (root / "annotations.json").write_text(text.replace('"train"', '"test"', 1))
+    quick = ["--arch=squeezenet1_1", "--input_size=32", "--max_iterations=1", "--resume"]
+    assert train(tmp_path, *quick).returncode == 0
+    assert train(tmp_path, *quick, "--input_type=farneback").returncode == 0
+    assert train(tmp_path, *quick, "--batch_size=5", root=root).returncode == 0
+
+
+@pytest.mark.parametrize("words, span, train_clips, val_clips", [
+    (["--seq_len=40"], 40, "4 of 4", "4 of 4"),
+    (["--seq_len=12", "--gap=3"], 34, "4 of 4", "4 of 4"),
+    (["--seq_len=40", "--num_segments=2"], 40, "4 of 4", "4 of 4"),
+    (["--seq_len=3", "--gap=16"], 33, "", ""),  # as long as the videos
+])  # fmt: skip
+def test_clips_that_repeat_frames_are_counted(here, words, span, train_clips, val_clips):
+    text = here(*TINY, "--max_iterations=1", *words)
+    lines = re.findall(
+        r"WARNING: (\w+): (.*) clips repeat frames: 4 of 4 videos are shorter than the (\d+) frames", text
+    )
+    expected = [("train", train_clips, str(span)), ("val", val_clips, str(span))]
+    assert lines == (expected if train_clips else [])
+
+
+def test_one_class_only(here, toy_root, tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "rgb-images").symlink_to(toy_root / "rgb-images")
+    content = json.loads((toy_root / "annotations.json").read_text())
+    for video in content["videos"].values():
+        if video["split"] == "val":
+            video["label"] = "red_left"
+    (root / "annotations.json").write_text(json.dumps(content))
+    text = here(*TINY, "--max_iterations=1", root=root)
+    assert "WARNING: val has videos of one class only, 'red_left'" in text and "WARNING: train" not in text
 
 
 # ----------------------------------------------------------------------------------------- flow, and older trees
@@ -606,6 +708,14 @@ def test_a_loader_process_that_is_killed_costs_no_iteration(toy_root, here, tmp_
     here(*TINY, *words, "--resume=auto", f"--save_root={tmp_path / 'killed'}")
     here(*TINY, *words, f"--save_root={tmp_path / 'whole'}")
     assert losses(tmp_path / "killed" / "tiny") == losses(tmp_path / "whole" / "tiny")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_for_which_the_loader_has_no_memory(train, tmp_path, workers):
+    """300 GB, more than the kernel ever promises."""
+    result = train(tmp_path, *TINY, "--input_size=10000", "--batch_size=1000", f"--workers={workers}")
+    assert_refused(result, 4, "memory", "smaller --batch_size or fewer --workers")
+    assert "enforce fail" not in result.stderr
 
 
 def test_shared_memory_that_is_full(toy_root, tmp_path):

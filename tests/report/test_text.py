@@ -39,6 +39,14 @@ def test_top5_of_few_classes_is_explained(num_classes, is_explained):
     assert (f"with {num_classes} classes, top-5 is right for every scored video" in text) == is_explained
 
 
+def test_one_class_only_is_said():
+    text = to_text(build(make_table(classes=SIX[:1], labels=(0, 0, 0))))
+    assert (
+        "with one class, every scored video is right: the accuracies say nothing" in text
+        and "top-5 is right" not in text
+    )
+
+
 def test_markdown_has_every_row_and_measure():
     report = build(*make_streams())
     lines = to_markdown(report).splitlines()

@@ -177,6 +177,25 @@ def test_scores_of_other_settings_are_kept(tmp_path):
     assert {path.name for path in tmp_path.glob("results_*")} == set(others)
 
 
+def test_scores_are_kept_where_files_have_one_name_only(tmp_path, monkeypatch):
+    """A file system without hard links: the file is copied, and what another process has kept is not replaced."""
+
+    def link(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", link)
+    first, logits = scoring(tmp_path)
+    write(first, logits, list(range(10)))
+    first.finish()
+    before = first.target.read_bytes()
+    second, _ = scoring(tmp_path, views="ten")
+    kept = tmp_path / f"scores_val_000001-{first.key[:8]}" / first.target.name
+    assert second.keep_earlier() and kept.read_bytes() == before == first.target.read_bytes()
+    kept.write_bytes(b"kept by another process")
+    second.keep_earlier()
+    assert kept.read_bytes() == b"kept by another process"
+
+
 def test_results_without_their_score_file_are_kept_apart(tmp_path):
     work, _ = scoring(tmp_path)
     work.target.write_bytes(b"damaged")

@@ -261,7 +261,7 @@ def read_activitynet(path: Path, **_unused: object) -> Iterator[Listed]:
     content = _json(path)
     if "results" in content and "database" not in content:
         raise BadInputError(
-            f'{path}: predictions (it has "results"), expected a list with labels; twostream eval --scores reads predictions'
+            f'{path}: predictions (it has "results"), expected a list with labels; give predictions to twostream eval by --scores'
         )
     for video_id, video in _entries(path, content.get("database", content)):
         _checked_id(video_id, path)

@@ -1,7 +1,9 @@
 """Annotations + sampling + frames + crops, as a torch data set of whole batches; and its loaders."""
 
 import math
+import sys
 from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import cv2
@@ -15,6 +17,7 @@ from twostream.clips.sampling import ClipIndex, SegmentIndex, TrainingOrder, Uni
 from twostream.errors import BadInputError
 from twostream.frames.jpeg import Region
 from twostream.frames.store import FrameStore
+from twostream.frames.stores import how_to_extract
 from twostream.stream import StreamConfig
 
 T = TypeVar("T")
@@ -54,7 +57,7 @@ def usable_videos(annotations: Annotations, split: str, store: FrameStore) -> tu
     if not usable.any():
         raise BadInputError(
             f"none of the {len(videos)} videos of split {split!r} has images in {store.folder}: "
-            f"run twostream extract --input_types={store.input_type}, then twostream annotate"
+            f"{how_to_extract(store.root, store.input_type)}; then make the annotations again with twostream annotate"
         )
     return videos[usable], list(videos.ids[~usable])
 
@@ -154,6 +157,18 @@ class Items:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def short_videos(self) -> str:
+        """A line with the number of items whose video is shorter than a clip; "" if there are none."""
+        span = (self.stream.clip_len - 1) * self.stream.frame_stride + 1
+        is_short = (self.videos.num_frames < span) & (self.videos.num_frames > 0)
+        if not is_short.any():
+            return ""
+        num_clips = int(np.diff(self.index.ends, prepend=0)[is_short].sum())
+        return (
+            f"{num_clips} of {len(self)} clips repeat frames: {np.count_nonzero(is_short)} of {len(self.videos)} videos are "
+            f"shorter than the {span} frames of a clip (--seq_len={self.stream.clip_len}, --gap={self.stream.frame_stride})"
+        )
 
     def labels(self) -> np.ndarray:
         """Label index of each item, (number of items,); -1 without label."""
@@ -263,3 +278,16 @@ def _unchanged(batch: Any) -> Any:
 
 def _prepare_worker(worker_number: int) -> None:
     cv2.setNumThreads(1)
+    sys.excepthook = _report_unless_the_program_ends
+
+
+def _report_unless_the_program_ends(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """sys.excepthook of loader processes: no traceback if the program has closed the connection on which it got batches.
+
+    It does so when another loader process was killed, and says so itself, in one line. The error comes from the thread
+    of multiprocessing that passes shared memory on.
+    """
+    if not isinstance(error, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)

@@ -211,7 +211,7 @@ def _check_format(path: str | Path, content: dict[Any, Any]) -> dict[str, Any]:
     if content.get("format") != FORMAT:
         raise BadInputError(
             f"{path}: found format {content.get('format')!r}, expected a checkpoint of twostream train, format {FORMAT}; "
-            "give weights of other programs to twostream train --init_from"
+            "twostream train takes weights of other programs by --init_from"
         )
     return content
 
@@ -321,23 +321,28 @@ def changes(
     Raises BadInputError, in one line, for a difference that is not in `allowed`; `may_change` names the settings that
     can be allowed.
     """
-    before, now = content["stream"] | content["settings"], stream.to_json() | settings
-    # A setting that an older version did not have is not in its checkpoints.
-    differing = [name for name in now if name in before and before[name] != now[name]]
-    texts = {name: _difference(FLAGS.get(name, name), before.get(name), now[name]) for name in differing}
-    refused = [name for name in differing if name not in may_change]
+    texts = differences(content, stream, settings)
+    refused = [name for name in texts if name not in may_change]
     if refused:
         raise BadInputError(
             f"{path} was trained with {'; '.join(texts[name] for name in refused)}: resume with the old value, "
             "or start a new run from it with --init_from and another --save_root"
         )
-    not_allowed = [name for name in differing if name not in allowed]
+    not_allowed = [name for name in texts if name not in allowed]
     if not_allowed:
         raise BadInputError(
             f"{path} was trained with {'; '.join(texts[name] for name in not_allowed)}: resume with the old value, "
             f"or add --allow_change={','.join(not_allowed)}"
         )
     return list(texts.values())
+
+
+def differences(content: dict[str, Any], stream: StreamConfig, settings: dict[str, Any]) -> dict[str, str]:
+    """How the stream and the settings differ from those in a checkpoint or in stream.json: name -> a text with both."""
+    before, now = content["stream"] | content["settings"], stream.to_json() | settings
+    # A setting that an older version did not have is not in its checkpoints.
+    differing = [name for name in now if name in before and before[name] != now[name]]
+    return {name: _difference(FLAGS.get(name, name), before[name], now[name]) for name in differing}
 
 
 def _difference(flag: str, before: Any, now: Any) -> str:

@@ -3,6 +3,7 @@
 <save_root>/<run>/stream.json  train.log  log.jsonl  run.lock  checkpoint_025000.pth ...  scores_val_025000.npz ...
 """
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -103,6 +104,21 @@ def find_run(save_root: Path, *, input_type: str, backbone: str | None = None, n
             f"{save_root} has several runs of {wanted}: choose one of {', '.join(runs)} with --run or --runs"
         )
     return next(iter(runs.values()))
+
+
+def similar_runs(save_root: Path, stream: StreamConfig, settings: dict[str, Any]) -> dict[Path, dict[str, Any]]:
+    """The runs in a folder with the input type, network, classes and training videos of this one -> their stream.json.
+
+    A file that cannot be understood is left out: it is of another run.
+    """
+    runs = {}
+    for path in sorted(save_root.glob(f"*/{STREAM_NAME}")):
+        with contextlib.suppress(BadInputError, KeyError, TypeError, AttributeError):
+            content = read_json(path)
+            before, now = content["stream"] | content["settings"], stream.to_json() | settings
+            if all(before[name] == now[name] for name in ("input_type", "backbone", "classes", "train_split")):
+                runs[path.parent] = content
+    return runs
 
 
 def scores_path(run_dir: Path, *, split: str, iteration: int) -> Path:

@@ -100,14 +100,6 @@ class Session:
         """Batches in which all items occur once; the last one may be shared with the next epoch."""
         return -(-len(self.items) // self.batch_size)
 
-    def restore_progress(self, state: dict[str, Any], *, iteration: int, logged: Iterable[dict[str, Any]]) -> None:
-        """Continue from the progress that the checkpoint of this iteration holds; `logged`: the entries of log.jsonl."""
-        self.progress.load_state(state)
-        validation = state.get("validation")
-        validated = {entry["iteration"] for entry in logged if entry["event"] == "validation"}
-        if validation and iteration not in validated:
-            self.monitors.validation(validation)  # the run was killed after saving and before logging
-
     def steps(self, train_loader: DataLoader[Any], *, first: int) -> Iterator[Step]:
         """The steps of the training from iteration `first` + 1 on.
 
@@ -155,8 +147,10 @@ class Session:
         self.progress.best_top1 = max(self.progress.best_top1, result.top1)
         values = {"iteration": iteration, "loss": result.loss, "top1": result.top1, "top3": result.top3}
         values |= {"best_top1": self.progress.best_top1, "seconds": time.perf_counter() - start}
-        self.save(iteration, validation=values, final=iteration == self.max_iterations)
+        # The checkpoint has no confusion matrix, so that is written first: if the training is killed before it has saved,
+        # it validates again; if it is killed before it has logged, the values are logged from the checkpoint.
         self.monitors.confusion(iteration, result.confusion, self.stream.classes)
+        self.save(iteration, validation=values, final=iteration == self.max_iterations)
         self.monitors.validation(values)
         return True
 

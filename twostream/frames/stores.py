@@ -1,11 +1,13 @@
 """The table of frame stores, which input types a data root has, and copying videos between stores."""
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from twostream.errors import BadInputError
+from twostream.flow.methods import FLOW_METHODS
 from twostream.frames.folders import FrameFolders
 from twostream.frames.packed import FrameShards
 from twostream.frames.shards import INDEX_SUFFIX
@@ -45,7 +47,7 @@ def open_store(root: str | Path, input_type: str, *, kind: str | None = None) ->
     if kind not in (None, opened.store.kind):
         raise BadInputError(
             f"{folder} is a {opened.store.kind!r} store, expected {kind!r}: leave out --store={kind}, or convert it "
-            f"into another data root: twostream pack --root={root} --to=DIR --store={kind}"
+            f"into another data root: {shlex.join(['twostream', 'pack', f'--root={root}', '--to=DIR', f'--store={kind}'])}"
         )
     return opened.store
 
@@ -81,6 +83,17 @@ def image_stores(root: str | Path) -> list[FrameStore]:
     if not stores:
         raise BadInputError(f"{root} has no images (rgb-images/, farneback-images/, ...): run twostream extract first")
     return stores
+
+
+def how_to_extract(root: str | Path, input_type: str) -> str:
+    """The command that makes the images of an input type, as it can be run; or what to do, if none of ours makes them."""
+    if input_type not in (RGB, *FLOW_METHODS):
+        return f"put the images of the tool that makes {input_type} into {Path(root, f'{input_type}-images')}"
+    words = [f"--root={root}", f"--input_types={input_type}"]
+    if input_type == RGB or not open_store(root, RGB).video_ids():  # flow can be computed from stored frames
+        words.append("--videos=VIDEOS")
+    where = ", where VIDEOS is the folder of the videos" if len(words) > 2 else ""
+    return f"run {shlex.join(['twostream', 'extract', *words])}{where}"
 
 
 @dataclass(frozen=True)

@@ -203,12 +203,12 @@ def read_weights(path: Path, tables: Sequence[ScoreTable], consensus: Consensus)
         rule = str(content["consensus"])
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise BadInputError(
-            f"{path}: not a report with weights ({type(error).__name__} {error}); make it with twostream eval "
-            "--fit_weights=global --report=FILE"
+            f"{path}: not a report with weights ({type(error).__name__} {error}); twostream eval makes it, by "
+            "--fit_weights=global and --report=FILE"
         ) from None
     if not given:
         raise BadInputError(
-            f"{path} has no fitted weights; make them with twostream eval --fit_weights=global --report=FILE"
+            f"{path} has no fitted weights; twostream eval makes them, by --fit_weights=global and --report=FILE"
         )
     if rule != str(consensus):
         raise BadInputError(

@@ -38,7 +38,9 @@ class Backbone:
 IMAGENET: dict[str, tuple[float, float, float]] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
-def _torchvision(name: str, build: Callable[..., nn.Module], *, first_layer: str, head: str) -> Backbone:
+def _torchvision(
+    name: str, build: Callable[..., nn.Module], *, first_layer: str, head: str, renames: tuple[tuple[str, str], ...] = ()
+) -> Backbone:  # fmt: skip
     """A network that torchvision has under the same name, with torchvision's normalisation and names."""
     return Backbone(
         build=functools.partial(build, name),
@@ -48,9 +50,15 @@ def _torchvision(name: str, build: Callable[..., nn.Module], *, first_layer: str
         first_layer=first_layer,
         head=head,
         weight_files=(f"{name}-*.pth", f"{name}.pth"),
-        renames=(),
+        renames=renames,
         ignored=r"^$",
     )
+
+
+def _resnet(name: str) -> Backbone:
+    """A ResNet of torchvision; 2D-kinectics calls its head fc_new."""
+    build = torchvision_networks.build_resnet
+    return _torchvision(name, build, first_layer="conv1", head="fc", renames=((r"^fc_new\.", "fc."),))
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -79,9 +87,11 @@ BACKBONES: dict[str, Backbone] = {
         renames=((r"^conv_base\.conv_base\.", "conv_base."), (r"^features\.", "conv_base."), (r"^(\d+)\.", r"conv_base.\1.")),
         ignored=r"^$",
     ),
-    "resnet18": _torchvision("resnet18", torchvision_networks.build_resnet, first_layer="conv1", head="fc"),
-    "resnet50": _torchvision("resnet50", torchvision_networks.build_resnet, first_layer="conv1", head="fc"),
-    "resnet101": _torchvision("resnet101", torchvision_networks.build_resnet, first_layer="conv1", head="fc"),
+    "resnet18": _resnet("resnet18"),
+    "resnet34": _resnet("resnet34"),
+    "resnet50": _resnet("resnet50"),
+    "resnet101": _resnet("resnet101"),
+    "resnet152": _resnet("resnet152"),
     "squeezenet1_1": _torchvision("squeezenet1_1", torchvision_networks.build_squeezenet, first_layer="features.0", head="classifier.1"),
     "mobilenet_v3_large": _torchvision("mobilenet_v3_large", torchvision_networks.build, first_layer="features.0.0", head="classifier.3"),
 }  # fmt: skip

@@ -239,6 +239,11 @@ def read_tables(paths: Sequence[Path], args: argparse.Namespace) -> list[ScoreTa
     elif own:
         official = Split.from_table(own[own_paths[0]], str(own_paths[0]))
     if len(own_paths) == len(set(paths)):
+        if args.classes or set(args.scale) != {"auto"}:
+            raise BadInputError(
+                f"--classes and --scale are for files of other toolkits, but {paths[0]} names its classes and holds logits; "
+                "leave the two flags out"
+            )
         return [own[path] for path in paths]
     given = ForeignOptions(
         names=read_names(args.names) if args.names else None,

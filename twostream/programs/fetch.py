@@ -40,8 +40,10 @@ def weight_files() -> dict[str, WeightFile]:
         "inception_v3": "0cc3c7bd",
         "vgg16": "397923af",
         "resnet18": "f37072fd",
+        "resnet34": "b627a593",
         "resnet50": "0676ba61",
         "resnet101": "63fe2227",
+        "resnet152": "394f9c45",
         "squeezenet1_1": "b8a52dc0",
         "mobilenet_v3_large": "8738ca79",
     }

@@ -227,8 +227,8 @@ def add_stream_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--arch", "-a", default=None, metavar="NAME",
-        help="network: inception_v3, vgg16, vgg16_reducedfc, resnet18, resnet50, resnet101, squeezenet1_1 or "
-        "mobilenet_v3_large; inceptionV3 and vgg are accepted too",
+        help="network: inception_v3, vgg16, vgg16_reducedfc, resnet18, resnet34, resnet50, resnet101, resnet152, "
+        "squeezenet1_1 or mobilenet_v3_large; inceptionV3 and vgg are accepted too",
     )
 
 
@@ -291,8 +291,8 @@ def run(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt as error:
         print("interrupted; finished work is kept, run the command again to continue", file=sys.stderr)
         code = exit_code(error)
-    except (OSError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not MEMORY.search(str(error)):
+    except Exception as error:
+        if not isinstance(error, OSError | MemoryError) and not MEMORY.search(str(error)):
             raise
         print(f"error: {_fault_of_machine(error)}", file=sys.stderr)
         code = EXIT_ENVIRONMENT
@@ -303,15 +303,20 @@ def run(main: Callable[[], int | None]) -> None:
     sys.exit(code)
 
 
-MEMORY = re.compile(r"out of memory|DataLoader worker \(pid|unable to \w+ .*(shared memory|</torch_)")
-"""texts of RuntimeErrors that torch raises if memory is too small, or the system killed a process to get memory"""
+MEMORY = re.compile(
+    r"out of memory|can't allocate memory|not enough memory|Insufficient memory|bad_alloc|can't start new thread|ancdata|"
+    r"DataLoader worker \(pid|unable to \w+ .*(shared memory|</torch_)"
+)
+"""texts of errors that torch, OpenCV and Python raise if there is too little memory, or too few threads or files for a
+process; or the system killed a process to get memory"""
 
 
 def _fault_of_machine(error: Exception) -> str:
     """The error in one line, and what to do about it."""
-    lines = str(error).splitlines() or [type(error).__name__]
+    lines = str(error).strip().splitlines() or [type(error).__name__]
     # An error of a loader process arrives with that process's traceback, whose last line is the error itself.
-    reason = (lines[-1] if "Original Traceback" in str(error) else lines[0]).partition(". ")[0]
+    sentences = (lines[-1] if "Original Traceback" in str(error) else lines[0]).split(". ")
+    reason = next(filter(MEMORY.search, sentences), sentences[0])
     if re.search(r"shared memory|Bus error|</torch_", str(error)):
         total, _, free = shutil.disk_usage("/dev/shm") if Path("/dev/shm").is_dir() else (0, 0, 0)
         return (
@@ -319,7 +324,7 @@ def _fault_of_machine(error: Exception) -> str:
             f"{free >> 20} MiB of them free. Use fewer --workers or a smaller --batch_size, or enlarge /dev/shm (docker run "
             "--shm-size=8g), then run the command again"
         )
-    if MEMORY.search(str(error)):
+    if isinstance(error, MemoryError) or MEMORY.search(str(error)):
         return f"{reason}; use a smaller --batch_size or fewer --workers, then run the command again"
     return f"{reason}; fix this, then run the command again"
 

@@ -166,6 +166,8 @@ def score(
             f"{counted(len(ids_without_images), 'video')} of {args.split} without {store.input_type} images: "
             f"{', '.join(ids_without_images[:5])}"
         )
+    if text := items.short_videos():
+        log(f"WARNING: {text}")
     if world.broadcast_from_first(world.is_first and scoring.is_done() and not args.rescore):
         log(f"{scoring.target} exists already with these settings; --rescore scores it again")
         scoring.remove_parts()  # a second scoring at the same time may have left some

@@ -50,7 +50,7 @@ from typing import TYPE_CHECKING, Any
 from twostream.annotations.json_file import find_root, read_annotations
 from twostream.annotations.videos import fingerprint
 from twostream.clips.sampling import TrainingOrder
-from twostream.engine.run_folder import lock_run, run_name, write_stream
+from twostream.engine.run_folder import lock_run, run_name, similar_runs, write_stream
 from twostream.errors import BadInputError, Terminated
 from twostream.flow.coding import FlowCoding
 from twostream.flow.methods import FARNEBACK_PRESETS, FlowSettings
@@ -89,9 +89,9 @@ DECIDES_RESULT = (
 """settings that decide the result: they are compared when a run is resumed, as are the stream and the training videos"""
 
 
-def resume(text: str) -> bool:
-    """Value of --resume. `auto` means True, which also starts a run that has no checkpoint yet."""
-    return True if text.lower() == "auto" else options.boolean(text)
+def resume(text: str) -> bool | str:
+    """Value of --resume: "auto" is true as well, see `check_other_runs`."""
+    return text.lower() if text.lower() == "auto" else options.boolean(text)
 
 
 def kept_checkpoints(text: str) -> int:
@@ -134,7 +134,7 @@ def build_parser() -> options.Parser:
 
     group = parser.add_argument_group("clips")
     add = group.add_argument
-    add("--seq_len", type=options.integer(1, 10_000), default=1, metavar="N", help="number of frames in a clip, stacked on the channels (default: 1)")
+    add("--seq_len", type=options.integer(1, 10_000), default=1, metavar="N", help="number of frames in a clip, stacked on the channels; in a video that is too short for a clip, the last frame that fits is repeated, and the log says how many clips that concerns (default: 1)")
     add("--gap", type=options.integer(1, 1_000_000), default=1, metavar="N", help="distance between the frames of a clip (default: 1)")
     add("--frame_step", type=options.integer(1, 1_000_000), default=6, metavar="N", help="distance between the clips of a video in training; validation uses every 6th of these clips (default: 6)")
     add("--num_segments", type=options.integer(0, 10_000), default=0, metavar="S", help="in an epoch, use each video once: draw one clip from each of its S equal parts, and average their scores (TSN, ECCV 2016); 1 suits videos of unequal length; --frame_step is then for validation only. 0: use all clips, one by one (default: 0)")
@@ -181,7 +181,7 @@ def build_parser() -> options.Parser:
     options.add_boolean(group, "--pretrained", default=True, help="start from ImageNet weights (default: True)")
     add("--global_models_dir", type=options.folder, default=options.PRETRAINED, metavar="DIR", help="folder of the ImageNet weights (default: pretrained/)")
     add("--init_from", type=options.folder, default=None, metavar="FILE", help="start from these weights instead: ImageNet weights or a checkpoint; latest.pth of 2D-kinectics also brings its momentum")
-    add("--resume", type=resume, nargs="?", const=True, default=False, metavar="True|False|auto", help="continue from the run's newest checkpoint, or start the run if it has none; auto means True, for jobs that are queued again (default: False)")
+    add("--resume", type=resume, nargs="?", const=True, default=False, metavar="True|False|auto", help="continue from the run's newest checkpoint, or start the run if it has none; if --save_root has the same stream under another name, because a flag in the name has changed, True is an error and auto only says so; auto is for jobs that are queued again (default: False)")
     add("--allow_change", type=changeable, default=(), metavar="FLAG,FLAG", help="flags that may differ from the run that is resumed; their new values are used from here on (see the table above)")
     add("--run", type=options.optional_name, default="", metavar="NAME", help="name of the run's folder (default: made of the flags: <dataset>-<arch>-<input_type>-sl..-g..-fs..-<batch_size>-<lr>)")
 
@@ -190,7 +190,7 @@ def build_parser() -> options.Parser:
     add("--val_interval", type=options.positive, default=25_000, metavar="N", help="validate and save every N iterations, and at the end (default: 25000)")
     add("--save_interval", type=options.positive, default=None, metavar="N", help="save every N iterations as well (default: only at validations)")
     add("--keep_checkpoints", type=kept_checkpoints, default=0, metavar="N", help="keep only the newest N checkpoints, 2 or more. 0: keep all, 20 in a run by default, 194 MB each for inception_v3 (default: 0)")
-    add("--print_freq", "-p", type=options.positive, default=20, metavar="N", help="print every N iterations (default: 20)")
+    add("--print_freq", "-p", type=options.positive, default=20, metavar="N", help=f"print every N iterations; the numbers in brackets are means, which start again every {METER_WINDOW} iterations (default: 20)")
     options.add_boolean(group, "--visdom", default=False, help="draw on a Visdom server; if it has a login, set the variables VISDOM_USERNAME and VISDOM_PASSWORD (default: False)")
     add("--visdom_server", type=options.url, default="http://localhost", metavar="URL", help="address of the Visdom server (default: http://localhost)")
     add("--visdom_port", type=options.integer(1, 65535), default=8097, metavar="N", help="port of the Visdom server (default: 8097)")
@@ -219,7 +219,6 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
     from twostream.engine.device import choose_device
     from twostream.engine.session import Session
     from twostream.engine.signals import Stop
-    from twostream.monitor import read_log
 
     # What is trained.
     device = choose_device(args.device, num_gpus=args.ngpu, world=world)
@@ -233,13 +232,18 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
 
     # Where the run is written, and where it resumes.
     run = open_run(args, root, stream, settings, world, exit_stack)
-    if run.first >= args.max_iterations and not run.to_validate:
-        run.log(f"{run.folder} has {run.first} of {args.max_iterations} iterations already: nothing to do")
-        return 0
-    if world.is_first:
+    unlogged, is_done = run.unlogged_validation(), run.first >= args.max_iterations and not run.to_validate
+    if world.is_first and not is_done:
         frames = open_store(root, stream.stored_type).tree_settings()
         write_stream(run.folder, stream, settings, frames=frames)
+    if world.is_first and (unlogged or not is_done):
         open_monitors(args, run)
+    if unlogged:
+        run.log(f"iteration {run.first} was validated and saved, but not logged, which is done now")
+        run.monitors.validation(unlogged)
+    if is_done:
+        run.log(f"{run.folder} has {run.first} of {args.max_iterations} iterations already: nothing to do")
+        return 0
     for line in [run.folder.name, *(f"{flag}: {value}" for flag, value in sorted(vars(args).items())), *split_summary]:
         run.log(line)
 
@@ -268,9 +272,9 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
             f"{len(train_set)} training clips, {len(val_set)} validation clips; iterations {run.first} to "
             f"{args.max_iterations}, {session.batches_per_epoch} an epoch; {device}{ranks}"
         )
+        run.log(f"in brackets: means since the last iteration that is a multiple of {METER_WINDOW}")
         if run.checkpoint:
-            logged = read_log(run.folder)
-            session.restore_progress(run.checkpoint["progress"], iteration=run.first, logged=logged)
+            session.progress.load_state(run.checkpoint["progress"])
         stopped = run.to_validate and not session.validate(run.first)
         if stopped or not train_to_the_end(
             args, session, session.steps(train_loader, first=run.first), first=run.first
@@ -381,6 +385,12 @@ def open_clips(
     )  # fmt: skip
     # An unreadable image stops a validation, because its result must be that of exactly these clips.
     val_items = Items(videos["val"], stream, clip_step=args.frame_step * VAL_STEP_FACTOR, crop=CentreCrop(size))
+    for split, items in (("train", train_items), ("val", val_items)):
+        if text := items.short_videos():
+            split_summary.append(f"WARNING: {split}: {text}")
+        if len(labels := set(items.labels().tolist())) == 1:
+            name = stream.classes[labels.pop()]
+            split_summary.append(f"WARNING: {split} has videos of one class only, {name!r}: its accuracy says nothing")
     return stream, open_dataset(train_items, store), open_dataset(val_items, store), split_summary
 
 
@@ -399,6 +409,17 @@ class Run:
     """is the validation of iteration `first` still to come?"""
     weights: Path | None
     """file of the weights that a new training starts from; None for random weights"""
+
+    def unlogged_validation(self) -> dict[str, Any] | None:
+        """The values of the checkpoint's validation, if the training was killed after saving and before logging them."""
+        from twostream.monitor import read_log
+
+        validation: dict[str, Any] | None = self.checkpoint["progress"].get("validation") if self.checkpoint else None
+        if validation and all(
+            e["event"] != "validation" or e["iteration"] != self.first for e in read_log(self.folder)
+        ):
+            return validation
+        return None
 
     def log(self, text: str) -> None:
         """Print a line, and write it to train.log; other ranks than the first do nothing."""
@@ -427,12 +448,15 @@ def open_run(
     weights = checkpoints.weights_file(args.init_from) if args.init_from else None
     if args.pretrained and not weights and not saved:
         weights = find_pretrained(args.global_models_dir, stream.backbone)
+    note = check_other_runs(args, folder, stream, settings) if args.resume and not saved else ""
     monitors = monitor.Monitors([])
     if world.is_first:
         exit_stack.enter_context(lock_run(folder, print))
         monitors = monitor.Monitors([monitor.ConsoleMonitor(folder)])
         exit_stack.callback(monitors.close)
         checkpoints.remove_leftovers(folder)
+    if note:
+        monitors.message(note)
     newest = checkpoints.read_newest(folder, monitors.message, world=world)
     if newest is None:
         return Run(folder, monitors, None, args.start_iteration, False, weights)
@@ -440,6 +464,30 @@ def open_run(
     report_changes(args, path, checkpoint, stream, settings, monitors.message)
     to_validate = checkpoint["progress"].get("to_validate", False)
     return Run(folder, monitors, checkpoint, checkpoint["iteration"], to_validate, None)
+
+
+def check_other_runs(args: argparse.Namespace, folder: Path, stream: StreamConfig, settings: dict[str, Any]) -> str:
+    """A line about the runs that --resume may have meant, as `folder` has no checkpoint; "" if there are none.
+
+    With --resume=auto the new run starts; with --resume this raises BadInputError, because its user expects a run.
+    """
+    from twostream.engine.checkpoint import checkpoint_iterations, differences
+
+    others = similar_runs(folder.parent, stream, settings)
+    saved = {path: checkpoint_iterations(path) for path in others}
+    texts = []
+    for path in filter(saved.get, saved):  # `folder` itself has none
+        changed = "; ".join(differences(others[path], stream, settings).values()) or "the same flags"
+        texts.append(f"{path.name} (iteration {saved[path][-1]}; {changed})")
+    if not texts:
+        return ""
+    found = f"{folder} has no checkpoint, but {folder.parent} has the same stream as {', '.join(texts)}"
+    if args.resume == "auto":
+        return f"WARNING: {found}; starting a new run at iteration {args.start_iteration}"
+    name = next(path.name for path in saved if saved[path])
+    raise BadInputError(
+        f"{found}: continue that with --run={name} and its own flags, or leave out --resume to start a new run"
+    )
 
 
 def report_changes(

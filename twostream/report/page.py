@@ -18,7 +18,7 @@ from twostream.pages import charts
 from twostream.pages.page import escape, page, table
 from twostream.report.results import COLUMNS, FUSION_VERDICTS, MORE_COLUMNS, Report
 from twostream.report.style import SCRIPT, STYLE
-from twostream.report.text import fitted_lines, percent, sentences, settings
+from twostream.report.text import few_classes, fitted_lines, percent, sentences, settings
 from twostream.report.video_sections import confusion_section, quadrants_section
 from twostream.report.view import View, count_videos, one_digit
 
@@ -107,8 +107,8 @@ def _result(view: View) -> str:
         rates = [f"{percent(r.video_top1)}<small>of {r.num_videos:,}</small>" for r in row.denominators.values()]
         denominators.append([view.row_name(row.name), frames, scored, *rates])
     notes = [escape(line) for line in [*sentences(report), *fitted_lines(report)]]
-    if report.num_classes <= 5:
-        notes.append(f"With {counted(report.num_classes, 'class', 'classes')}, top-5 is right for every scored video.")
+    if note := few_classes(report.num_classes):
+        notes.append(f"W{note[1:]}.")
     notes += [_ids(f"{name}: {count_videos(len(ids))} without scores, counted as wrong", ids)
               for name, ids in report.unscored.items() if ids]  # fmt: skip
     notes += [

@@ -42,8 +42,8 @@ def to_text(report: Report) -> str:
                 rates = row.denominators[key]
                 accuracies = f"top-1 {percent(rates.video_top1)}, top-5 {percent(rates.video_top5)}"
                 lines.append(f"  {accuracies} of the {rates.num_videos} that {end}")
-    if report.num_classes <= 5:
-        lines.append(f"with {report.num_classes} classes, top-5 is right for every scored video")
+    if note := few_classes(report.num_classes):
+        lines.append(note)
     for sentence, ids in report.differences.items():
         lines.append(f"left out: {counted_difference(ids, sentence)}: {_first_ids(ids)}")
     lines += fitted_lines(report) + sentences(report)
@@ -60,6 +60,13 @@ def settings(report: Report) -> str:
     """Split, classes, consensus and weights in one line."""
     weights = ", ".join(f"{weight:g}" for weight in report.weights)
     return f"split {report.split!r}, {report.num_classes} classes; consensus {report.consensus}, weights {weights}"
+
+
+def few_classes(num_classes: int) -> str:
+    """What readers must know of accuracies over at most 5 classes; "" for more."""
+    if num_classes == 1:
+        return "with one class, every scored video is right: the accuracies say nothing"
+    return f"with {num_classes} classes, top-5 is right for every scored video" if num_classes <= 5 else ""
 
 
 def fitted_lines(report: Report) -> list[str]:

@@ -100,8 +100,7 @@ class Scoring:
         try:
             folder.mkdir(exist_ok=True)
             if existing is not None:
-                with contextlib.suppress(FileExistsError):  # another process has just kept it
-                    os.link(self.target, folder / self.target.name)
+                _link_or_copy(self.target, folder / self.target.name)
             for path in results:
                 with contextlib.suppress(FileNotFoundError):
                     path.replace(folder / path.name)
@@ -234,6 +233,16 @@ class Scoring:
             f"{path}: this finished part is damaged: {found}. It was removed; run the same command again, which scores its "
             "clips again and keeps the other parts"
         )
+
+
+def _link_or_copy(path: Path, target: Path) -> None:
+    """The file under another name as well; nothing happens if that name exists, because another process was first."""
+    try:
+        os.link(path, target)
+    except OSError:  # also a file system without hard links
+        if not target.exists():
+            with open(path, "rb") as source:
+                write_file(target, partial(shutil.copyfileobj, source))
 
 
 def _write_bytes(file: BinaryIO, data: bytes) -> None:
