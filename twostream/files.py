@@ -5,11 +5,11 @@ import hashlib
 import json
 import os
 import re
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from twostream.attempts import attempt_name
 from twostream.errors import BadInputError, EnvironmentFaultError
 
 
@@ -20,7 +20,7 @@ def write_file(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
     previous file is then kept.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    temporary = path.with_name(f".{path.name}.{attempt_name()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:

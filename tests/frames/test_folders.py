@@ -1,13 +1,13 @@
 """A folder for each video: folders from other tools are read, and leftovers of killed writers are removed."""
 
 import os
-import socket
 import subprocess
 import sys
 
 import pytest
 
 from tests.frames.samples import JPEG, publish
+from twostream.attempts import process_space
 from twostream.frames.folders import FrameFolders
 
 
@@ -37,13 +37,14 @@ def test_folders_of_other_tools_are_read_and_counted(folders):
 
 def test_sweep_removes_what_ended_processes_left_behind(folders):
     process = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    ended, host = process.stdout.strip(), socket.gethostname()
-    leftovers = [f".tmp-{host}-{ended}-0123abcd", f".tmp-{host}-{ended}-ffffffff"]
-    kept = [f".tmp-{host}-{os.getpid()}-0123abcd", f".tmp-{host}-1-0123abcd"]  # of running processes: this one, init
-    kept += [f".tmp-x{host}-{ended}-0123abcd", f".tmp-{host}-x-0123abcd", "video", ".hidden", ".tmp-mine"]
+    ended, space = process.stdout.strip(), process_space()
+    leftovers = [f".tmp-{space}-{ended}-0123abcd", f".tmp-{space}-{ended}-ffffffff"]
+    kept = [f".tmp-{space}-{os.getpid()}-0123abcd", f".tmp-{space}-1-0123abcd"]  # of running processes: this one, init
+    kept += [f".tmp-{space[::-1]}-{ended}-0123abcd", f".tmp-{space}-x-0123abcd", "video", ".hidden", ".tmp-mine"]
     for name in (*leftovers, *kept):
         (folders.folder / name).mkdir(parents=True)
         (folders.folder / name / "00001.jpg").write_bytes(JPEG)
-    assert folders.sweep() == 2
+    (folders.folder / f".extraction.json.{space}-{ended}-0123abcd").write_text("{}")
+    assert folders.sweep() == 3
     assert sorted(os.listdir(folders.folder)) == sorted(kept)
     assert folders.sweep() == 0

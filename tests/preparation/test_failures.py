@@ -5,11 +5,11 @@ import os
 
 import pytest
 
-from twostream.flow.methods import FlowSettings
+from twostream.preparation import failures
 from twostream.preparation.extraction import ExtractionJob
 from twostream.preparation.failures import add_failure, is_known, log_path, read_failures, rewrite_failures, token
 from twostream.preparation.settings import ExtractionSettings
-from twostream.preparation.workers import Failure
+from twostream.preparation.workers import KILLED, PROGRAM_ERROR, Failure
 
 BROKEN = Failure("moov atom not found", kind="unreadable")
 
@@ -44,12 +44,16 @@ def test_changed_file_or_settings_are_tried_again(tmp_path, change):
     assert not is_known(again, read_failures(tmp_path))
 
 
-def test_token_equals_that_of_older_lists(tmp_path):
-    """Renaming a field of the settings must not make old lists invalid."""
-    settings = ExtractionSettings(stored_step=2, flow=(FlowSettings("farneback"),))
-    (tmp_path / "a.mp4").write_bytes(b"not a video")
-    older = ExtractionJob(str(tmp_path), "a", str(tmp_path / "a.mp4"), settings, (1.0, 2.0))
-    assert token(older) == "8d71311fd3329dc5"
+def test_new_rules_try_what_failed_under_the_old_ones(tmp_path, monkeypatch):
+    add_failure(log_path(tmp_path), job(tmp_path), BROKEN)
+    monkeypatch.setattr(failures, "RULES", failures.RULES + 1)
+    assert not is_known(job(tmp_path), read_failures(tmp_path))
+
+
+@pytest.mark.parametrize("kind", [KILLED, PROGRAM_ERROR])
+def test_what_was_not_the_videos_fault_is_tried_again(tmp_path, kind):
+    add_failure(log_path(tmp_path), job(tmp_path), Failure("a reason", kind))
+    assert not is_known(job(tmp_path), read_failures(tmp_path))
 
 
 def test_times_of_the_file_do_not_matter(tmp_path):

@@ -17,7 +17,7 @@ from tests.cluster import THIS_MACHINE, DaskScheduler, wait_until
 from tests.conftest import REPOSITORY
 from twostream.errors import EnvironmentFaultError
 from twostream.preparation import workers
-from twostream.preparation.workers import Failure, run_jobs
+from twostream.preparation.workers import PROGRAM_ERROR, Failure, ProgramError, raise_program_errors, run_jobs
 
 
 class BadInputOfTestError(Exception):
@@ -42,6 +42,23 @@ def square(number: int) -> int:
 
 def divide(number: int) -> float:
     return 1 / number
+
+
+def raise_it(error: Exception) -> None:
+    raise error
+
+
+class KilledInsideError(BadInputOfTestError):
+    kind = "killed"
+
+
+def fail_inside(path: Path) -> str:
+    """Count the tries in the job's file; raise in the first one, or always."""
+    with open(path, "a") as file:
+        file.write("x")
+    if "always" in path.name or ("once" in path.name and path.read_text() == "x"):
+        raise MemoryError if "memory" in path.name else KilledInsideError("ffmpeg was ended by SIGKILL")
+    return "done"
 
 
 def count_opencv_threads(job) -> int:
@@ -96,9 +113,9 @@ def fail_and_clean_up(path: Path) -> None:
     if path.name == "first":
         while not path.with_name("second").exists():
             time.sleep(0.01)
-        raise RuntimeError
+        raise OSError
     try:
-        raise RuntimeError
+        raise OSError
     finally:
         path.write_text("")
         for _ in range(50):
@@ -171,9 +188,30 @@ def test_no_jobs_no_results(engine):
     assert list(run(square, [], **engine)) == []
 
 
-def test_bug_in_a_job_is_raised(engine):
-    with pytest.raises(ZeroDivisionError):
-        list(run(divide, [0], **engine))
+def test_bug_in_a_job_is_raised_when_the_others_are_done(engine):
+    results = dict(run(divide, [0, 1, 2, 4], **engine))
+    bug = results.pop(0)
+    assert results == {1: 1.0, 2: 0.5, 4: 0.25}
+    assert (bug.kind, bug.reason) == (PROGRAM_ERROR, "division by zero")
+    with pytest.raises(ProgramError, match=r"1 jobs .*\n.*Traceback(.|\n)*in divide(.|\n)*ZeroDivisionError"):
+        raise_program_errors([Failure("three is bad", kind="damaged"), bug])
+    raise_program_errors([Failure("three is bad", kind="damaged")])
+
+
+@pytest.mark.parametrize("error", [PermissionError("disk"), EnvironmentFaultError("disk")])
+def test_fault_of_the_machine_is_raised_at_once(error):
+    with pytest.raises(type(error), match="disk"):
+        list(run(raise_it, [error], num_workers=1))
+
+
+@pytest.mark.parametrize("how", ["killed", "memory"])
+def test_job_that_was_killed_inside_is_tried_again_alone(tmp_path, how):
+    """For example ffmpeg, killed because memory was short: with less beside it, it may succeed."""
+    jobs = [tmp_path / name for name in (f"{how} once", f"{how} always", "fine")]
+    results = {path.name: result for path, result in run(fail_inside, jobs, num_workers=2)}
+    assert results["fine"] == results[f"{how} once"] == "done"
+    assert results[f"{how} always"].kind == "killed"
+    assert len((tmp_path / f"{how} always").read_text()) == 2
 
 
 def test_bug_in_the_iterable_is_raised(engine):
@@ -304,7 +342,7 @@ def test_worker_that_does_not_end_is_killed(tmp_path, monkeypatch):
 
 
 def test_a_job_that_is_already_cleaning_up_is_not_interrupted(tmp_path, capfd):
-    with pytest.raises(RuntimeError):
+    with pytest.raises(OSError):
         list(run(fail_and_clean_up, [tmp_path / "first", tmp_path / "second"], num_workers=2))
     assert wait_until(lambda: not multiprocessing.active_children())
     assert (tmp_path / "clean").exists()

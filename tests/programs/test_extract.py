@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from tests import toy
 from tests.cluster import DaskScheduler
 from tests.conftest import REPOSITORY, noise_image
 from tests.kills import content, run_rounds
+from twostream.attempts import process_space
 from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.flow.coding import FlowCoding
 from twostream.flow.methods import FlowSettings
@@ -28,6 +28,8 @@ from twostream.frames.stores import open_store
 from twostream.preparation.extraction import ExtractionJob, extract_video
 from twostream.preparation.failures import read_failures
 from twostream.preparation.settings import ExtractionSettings, claim_tree
+from twostream.preparation.workers import PROGRAM_ERROR, Failure, ProgramError
+from twostream.programs import extract as extract_program
 from twostream.video.ffmpeg import VideoError, find_ffmpeg
 
 NUM_FRAMES = 10
@@ -267,7 +269,7 @@ def test_what_a_worker_could_not_remove_is_removed_at_the_end(started, tmp_path)
     root = tmp_path / "data"
     process = started(root)
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    left = root / "rgb-images" / f".tmp-{socket.gethostname()}-{gone.stdout.strip()}-0123abcd"
+    left = root / "rgb-images" / f".tmp-{process_space()}-{gone.stdout.strip()}-0123abcd"
     left.mkdir()
     (left / "00001.jpg").write_bytes(b"")
     process.terminate()
@@ -346,7 +348,7 @@ def test_bad_videos_are_listed_and_good_ones_extracted(extract, videos, tmp_path
     for name in ("left/empty.mp4", "left/text.mp4", "right/link.mp4"):
         (videos / name).unlink()
     result = extract("--accept_partial")
-    assert "1 damaged videos were kept in part" in result.stdout
+    assert "kept in part (--accept_partial): 1 damaged video" in result.stdout
     assert not (data / "failed_videos.jsonl").exists()
     record = FrameFolders(data, "rgb").record("cut")
     assert record["damage"] and 0 < record["num_frames"] < NUM_FRAMES
@@ -826,3 +828,111 @@ def test_times_of_files_do_not_matter(extract, videos, tmp_path):
         os.utime(path, (rng.uniform(0, 4e9),) * 2)
     assert "2 of 2 videos are already done" in extract().stdout
     assert tree(tmp_path / "data") == before
+
+
+# -------------------------------------------------------------------------------------- one video costs only itself
+
+
+def test_pictures_too_long_for_jpeg_cost_only_themselves(extract, videos, tmp_path):
+    for name, height, width in (("wide", 2, 4200), ("tall", 4200, 2), ("half", 2200, 2)):
+        toy.write_video(videos / f"{name}.mkv", np.zeros((2, height, width, 3), np.uint8))
+    result = extract("--input_types=rgb", "--short_side=32", code=5)
+    assert "2 bad videos: 2 too large" in result.stderr and "a side of a JPEG image has at most 65500" in result.stderr
+    assert open_store(tmp_path / "data", "rgb").video_ids() == ["a", "b c", "half"]
+    # Flow images have x above y, so they are twice as high.
+    result = extract("--input_types=farneback", "--no-videos", code=5)
+    assert "1 bad video: 1 too large" in result.stderr
+    assert open_store(tmp_path / "data", "farneback").video_ids() == ["a", "b c"]
+
+
+def test_a_mistake_of_the_program_is_raised_when_the_rest_is_done_and_listed(videos, tmp_path, monkeypatch, capsys):
+    def run_some(function, jobs, **_):
+        first, *rest = jobs
+        yield first, Failure("list index out of range", PROGRAM_ERROR, "Traceback ...\nIndexError")
+        for job in rest:
+            yield job, function(job)
+
+    monkeypatch.setattr(extract_program, "run_jobs", run_some)
+    root = tmp_path / "data"
+    monkeypatch.setattr(sys, "argv", ["extract", f"--videos={videos}", f"--root={root}", "--short_side=0"])
+    with pytest.raises(ProgramError, match="1 jobs failed by a mistake of this program(.|\n)*IndexError"):
+        extract_program.main()
+    assert "1 bad video" in capsys.readouterr().err
+    assert open_store(root, "rgb").video_ids() == ["b c"] and read_failures(root)["a"]["kind"] == PROGRAM_ERROR
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "argv", ["extract", f"--videos={videos}", f"--root={root}", "--short_side=0"])
+    assert extract_program.main() == 0  # it is tried again
+
+
+def test_names_cannot_control_the_terminal(extract, videos):
+    (videos / "red\x1b[31m\x9b2J.mkv").write_bytes(b"no video")
+    (videos / "two\nlines\r.mkv").write_bytes(b"no video")
+    result = extract("--input_types=rgb", code=5)
+    assert "red\\x1b[31m\\x9b2J.mkv: " in result.stderr and "two\\nlines\\r.mkv: " in result.stderr
+    assert not set("\x1b\x9b") & set(result.stderr + result.stdout)
+
+
+KILLED_FFMPEG = """#!/bin/sh
+case "$*" in
+*"file:b c.mkv"*image2pipe*)
+    printf x >> {folder}/tries
+    if [ $(wc -c < {folder}/tries) -le {kills} ]; then {ffmpeg} "$@" | head -c 20000; kill -9 $$; fi;;
+esac
+exec {ffmpeg} "$@"
+"""
+
+
+@pytest.mark.parametrize("kills", [2, 99])
+def test_ffmpeg_killed_for_memory_costs_a_try_and_never_frames(extract, tmp_path, kills):
+    """The plan decodes too, so the second kill hits the extraction; --accept_partial does not mean these frames."""
+    script = KILLED_FFMPEG.format(folder=tmp_path, kills=kills, ffmpeg=find_ffmpeg())
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "ffmpeg").write_text(script)
+    (tmp_path / "bin" / "ffmpeg").chmod(0o755)
+    env = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    flags = ("--input_types=rgb", "--accept_partial")
+    result = extract(*flags, code=0 if kills == 2 else 5, env=env)
+    assert len((tmp_path / "tries").read_text()) == 3
+    store = open_store(tmp_path / "data", "rgb")
+    if kills == 99:
+        assert "b c.mkv: ffmpeg was ended by SIGKILL" in result.stderr
+        assert not store.has("b c") and store.has("a")
+        extract(*flags)  # a passing fault: tried again, without --retry_failed
+    assert store.count("b c") == NUM_FRAMES
+
+
+# ------------------------------------------------------------------------------------------ pixels that are not square
+
+
+@pytest.fixture
+def anamorphic(videos) -> Path:
+    """A video of 64 x 48 pixels, each 3/2 as wide as high."""
+    path = videos / "wide.mkv"
+    words = ["-nostdin", "-v", "error", "-i", videos / "left" / "a.mkv", "-vf", "setsar=3/2", "-c:v", "ffv1", path]
+    subprocess.run([find_ffmpeg(), *map(str, words)], check=True)
+    return path
+
+
+def test_square_pixels_are_recorded(extract, anamorphic, tmp_path):
+    result = extract("--input_types=rgb")
+    assert "pixels of 3:2 were scaled to square" in result.stdout
+    store = open_store(tmp_path / "data", "rgb")
+    assert store.read("wide", [0]).shape == (1, 48, 96, 3) and store.read("a", [0]).shape == (1, 48, 64, 3)
+    assert store.tree_settings()["sar"] == store.record("wide")["settings"]["sar"] == "square"
+    result = extract("--input_types=rgb", "--sar=ignore", code=3)
+    assert "made with sar = square, now it is ignore" in result.stderr
+
+
+def test_a_tree_that_ignored_the_shape_of_pixels_continues_so(extract, anamorphic, tmp_path):
+    """Version 0.1 recorded no such setting; records and images stay what they were."""
+    extract("--input_types=rgb", "--sar=ignore")
+    store = open_store(tmp_path / "data", "rgb")
+    assert "sar" not in store.tree_settings() and "sar" not in store.record("wide")["settings"]
+    before = tree(tmp_path / "data" / "rgb-images")
+    store.remove("wide")
+    result = extract("--input_types=rgb,farneback")
+    assert "taken as if they were square" in result.stdout
+    assert tree(tmp_path / "data" / "rgb-images") == before
+    assert open_store(tmp_path / "data", "farneback").read("wide", [0]).shape == (1, 48, 64, 3)
+    result = extract("--input_types=rgb", "--sar=square", code=3)
+    assert "made with sar = ignore, now it is square" in result.stderr

@@ -25,7 +25,7 @@ from twostream.frames import stores
 from twostream.frames.folders import FrameFolders
 from twostream.frames.store import FrameStore, frame_name
 from twostream.frames.stores import STORES, open_store
-from twostream.preparation import verify_root
+from twostream.preparation import verify_root, verify_video
 from twostream.preparation.extraction import ExtractionJob, extract_video
 from twostream.preparation.findings import KINDS, Finding, remake, remove
 from twostream.preparation.settings import ExtractionSettings, claim_tree
@@ -328,9 +328,10 @@ def test_a_cut_image_is_found(folders, percent):
     assert_found(findings_of(folders), "damaged image", "00005.jpg: .*cut: no end marker")
 
 
-@pytest.mark.parametrize(("index", "found"), [(0, True), (3, False), (NUM_FRAMES - 1, True)])
-def test_quick_reads_the_first_and_the_last_image(root, index, found):
-    flip_bit(open_store(root, "rgb"), "left_0", index, 1000)
+@pytest.mark.parametrize(("index", "found"), [(0, True), (1, False), (NUM_FRAMES - 1, True)])
+@pytest.mark.parametrize("input_type", ["rgb", "farneback"])
+def test_quick_reads_the_first_and_the_last_image(root, input_type, index, found):
+    flip_bit(open_store(root, input_type), "left_0", index, 1000)
     assert len(findings_of(root, quick=True)) == found
 
 
@@ -438,6 +439,48 @@ def test_clipped_share_counts_both_ends_and_weighs_videos_by_their_images(tmp_pa
     assert finding.kind == "flow clipped"
     share = 3 / (2 * 48) * 30 / (30 + 3 * 10)
     assert finding.found == f"{share:.1%} at the ends of the 8 bits"
+
+
+def test_videos_shorter_than_the_usual_stack_are_counted(tmp_path):
+    for video_id, num_frames in {"a": 3, "b": 9, "c": 10, "d": 40}.items():
+        folder = tmp_path / "rgb-images" / video_id
+        folder.mkdir(parents=True)
+        for index in range(num_frames):
+            (folder / frame_name(index)).write_bytes(jpeg(np.full((8, 8, 3), 128, np.uint8)))
+    check = run_check(tmp_path)
+    check.findings()
+    expected = "2 videos shorter than 10 frames: a clip of --seq_len=10 repeats the last frame there"
+    assert expected in check.notes
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_motion_is_measured_within_the_videos(tmp_path, quick):
+    """People stand still before and after an action, so the first and the last image say nothing of the motion."""
+    still = np.full((96, 64), 128, np.uint8)
+    moving = still.copy()
+    moving[:24] = 255  # a quarter of x and y together
+    num_still = 3
+    for video_id in IDS:
+        folder = tmp_path / "farneback-images" / video_id
+        folder.mkdir(parents=True)
+        for index in range(40):
+            is_still = index < num_still or index >= 40 - num_still
+            (folder / frame_name(index)).write_bytes(jpeg(still if is_still else moving))
+    (finding,) = findings_of(tmp_path, quick=quick)
+    assert finding.kind == "flow clipped"
+    assert 12 <= float(finding.found.partition("%")[0]) <= 26  # one of two, or two of eight images may be still
+
+
+def test_a_quick_check_measures_other_parts_of_other_videos():
+    """Actions are fastest in the middle of a video, so the same two parts of all videos would say too much."""
+
+    def wanted(quick: bool) -> list[int]:
+        jobs = [VideoJob("", "farneback", f"video_{k}", None, quick=quick) for k in range(400)]
+        return [index for job in jobs for index in verify_video._Sample(job, list(range(80))).wanted]
+
+    parts, counts = np.unique(wanted(quick=True), return_counts=True)
+    assert list(parts) == sorted(set(wanted(quick=False))) == [5, 15, 25, 35, 45, 55, 65, 75]
+    assert counts.sum() == 800 and counts.min() > 70
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])

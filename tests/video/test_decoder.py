@@ -14,9 +14,9 @@ import pytest
 
 from tests import damage, toy
 from tests.video.samples import decode, numbered_pictures, numbers_of, pictures, run_ffmpeg
-from twostream.video import ffmpeg
 from twostream.video.decoder import Decoder, probe
 from twostream.video.ffmpeg import FAULT_KINDS, VideoError, find_ffmpeg
+from twostream.video.ffmpeg_log import VideoHeader
 
 # ------------------------------------------------------------------------------------------------ frames, pixels
 
@@ -225,7 +225,8 @@ def test_probe_reads_the_header_only(tmp_path):
     path = tmp_path / "v.mp4"
     toy.write_video(path, pictures(100), fps=10, codec=("mpeg4", "-movflags", "+faststart"))
     path.write_bytes(path.read_bytes()[:5_000])
-    assert probe(path) == ffmpeg.VideoHeader(10.0, 10.0, 64, 48, "mov,mp4,m4a,3gp,3g2,mj2")
+    header = VideoHeader(10.0, 10.0, 64, 48, "mov,mp4,m4a,3gp,3g2,mj2", stamps_per_second=10.0)
+    assert probe(path) == header
 
 
 # ------------------------------------------------------------------------------------------------------ damage

@@ -286,6 +286,28 @@ def test_hanging_ffmpeg_is_killed(tmp_path, monkeypatch, script, num_frames):
     assert not is_running(int((tmp_path / "pid").read_text()))
 
 
+CAUGHT = "echo '[info] Exiting normally, received signal 15.' >&2; exit 255"
+
+
+@pytest.mark.parametrize("end", ["kill -9 $$", "kill -15 $$", CAUGHT])
+@pytest.mark.parametrize("num_frames", [0, 3])
+def test_ffmpeg_that_is_killed_from_outside_says_nothing_about_the_video(tmp_path, monkeypatch, end, num_frames):
+    """The system kills processes when memory runs out: neither is the video damaged, nor are some frames the video."""
+    use_script(monkeypatch, tmp_path, "; ".join([FRAME] * num_frames + [end]))
+    decoder = Decoder(tmp_path / "v.mp4")
+    with pytest.raises(VideoError, match="ended by SIG(KILL|TERM)") as caught:
+        list(decoder)
+    assert caught.value.kind == "killed"
+    with pytest.raises(VideoError) as caught:
+        probe(tmp_path / "v.mp4")
+    assert caught.value.kind == "killed"
+
+
+def test_ffmpeg_that_crashes_on_a_video_says_that_it_is_damaged(tmp_path, monkeypatch):
+    use_script(monkeypatch, tmp_path, f"ulimit -c 0; {FRAME}; kill -SEGV $$")
+    assert decode(tmp_path / "v.mp4")[1].damage_kind == "damaged"
+
+
 def test_hanging_probe_is_killed(tmp_path, monkeypatch):
     use_script(monkeypatch, tmp_path, "exec sleep 600")
     with pytest.raises(VideoError) as caught:

@@ -4,16 +4,15 @@ import contextlib
 import os
 import re
 import shutil
-import socket
 from pathlib import Path
 
+from twostream.attempts import abandoned, attempt_name, sweep_files
 from twostream.errors import BadInputError
 from twostream.frames.store import (
     RECORD_NAME,
     TEMPORARY_PREFIX,
     FrameStore,
     FrameWriter,
-    attempt_name,
     frame_name,
     missing_message,
 )
@@ -72,32 +71,17 @@ class FrameFolders(FrameStore):
         self._remove_folder(self.video_folder(video_id))
 
     def sweep(self) -> int:
-        attempts = re.compile(re.escape(f"{TEMPORARY_PREFIX}{socket.gethostname()}-") + r"(\d+)-[0-9a-f]{8}")
-        names = os.listdir(self.folder) if self.folder.is_dir() else []
-        leftovers = [name for name in names if (match := attempts.fullmatch(name)) and not _is_running(int(match[1]))]
-        for name in leftovers:
+        folders = [path for path in abandoned(self.folder) if path.is_dir()]
+        for folder in folders:
             with contextlib.suppress(FileNotFoundError):  # another process sweeps too
-                self._remove_folder(self.folder / name)
-        return len(leftovers)
+                self._remove_folder(folder)
+        return len(folders) + sweep_files(self.folder)
 
     def _remove_folder(self, folder: Path) -> None:
         # Hidden by one rename first: a kill half way leaves no partial video, and no writer can publish one.
         hidden = self.folder / f"{TEMPORARY_PREFIX}{attempt_name()}"
         os.rename(folder, hidden)
         shutil.rmtree(hidden)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        return True
-    with contextlib.suppress(OSError):  # no /proc: not Linux
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-        return state != "Z"  # a zombie: killed, but its parent has not collected its exit code
-    return True
 
 
 class FrameFolderWriter(FrameWriter):

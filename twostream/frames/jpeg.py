@@ -12,6 +12,8 @@ import numpy as np
 from twostream.flow.coding import from_planes
 from twostream.stream import RGB
 
+MAX_SIDE = 65_500
+"""pixels; what libjpeg writes at most"""
 JPEG_END = b"\xff\xd9"
 FULL_COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 FULL_GREY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
@@ -51,8 +53,10 @@ def encode_jpeg(image: np.ndarray, *, quality: int, chroma_subsampling: bool) ->
     """RGB or flow image (H, W, 3), or a grey picture (H, W), uint8 -> JPEG file; `quality` 0 to 100.
 
     Flow images in colour are stored without chroma subsampling: x and y are mixed into the chroma planes, and halving
-    those raises the error of the flow by a third (benchmarks/flow.py).
+    those raises the error of the flow by a third (benchmarks/flow.py). ValueError if a side is longer than `MAX_SIDE`.
     """
+    if max(image.shape[:2]) > MAX_SIDE:
+        raise ValueError(f"{image.shape[1]}x{image.shape[0]} pixels, but a side of a JPEG image has at most {MAX_SIDE}")
     factor = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420 if chroma_subsampling else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     if image.ndim == 3:

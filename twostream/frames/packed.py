@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from twostream.attempts import sweep_files
 from twostream.errors import BadInputError
 from twostream.frames.shards import IMAGE_ROW, Entry, Image, Line, Shard, ShardReader, lock_shard, own_shards
 from twostream.frames.store import (
@@ -78,7 +79,7 @@ class FrameShards(FrameStore):
         self.shards.remove(check_video_id(video_id))
 
     def sweep(self) -> int:
-        num_torn = 0
+        num_torn = sweep_files(self.folder)
         for path in own_shards(self.folder):
             if shard := Shard.lock(path):
                 num_torn += shard.is_torn()

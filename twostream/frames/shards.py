@@ -16,7 +16,6 @@ import hashlib
 import io
 import json
 import os
-import socket
 import struct
 import tarfile
 import uuid
@@ -26,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from twostream.attempts import kernel_name
 from twostream.errors import BadInputError
 
 VIDEOS_PER_SHARD = 1000
@@ -117,11 +117,7 @@ def machine_id() -> str:
     A shard is written under a file lock, which holds among the processes of one kernel; on some network file systems
     it means nothing to other machines. So every machine, after each boot, has shards of its own.
     """
-    try:
-        name = Path("/proc/sys/kernel/random/boot_id").read_bytes()
-    except OSError:
-        name = os.fsencode(socket.gethostname())
-    return hashlib.blake2b(name, digest_size=4).hexdigest()
+    return hashlib.blake2b(kernel_name(), digest_size=4).hexdigest()
 
 
 def own_shards(folder: Path) -> list[Path]:

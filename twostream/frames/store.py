@@ -10,9 +10,6 @@ Files count from 1, frame indices from 0. A video becomes visible all at once, c
 import hashlib
 import json
 import math
-import os
-import socket
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -89,7 +86,7 @@ class FrameStore(ABC):
 
     @abstractmethod
     def sweep(self) -> int:
-        """Remove what killed writers on this machine left behind; returns how many writers that were."""
+        """Remove what killed writers on this machine left behind; returns how many attempts that were."""
 
     def tree_settings(self) -> dict[str, Any] | None:
         """The settings of the extraction, as recorded beside the images; None if other tools made them."""
@@ -239,8 +236,3 @@ def record_facts(record: dict[str, Any]) -> tuple[int, float, int]:
 def missing_message(where: str | Path) -> str:
     """Message about an image or a video that is not stored."""
     return f"{where} is missing; run twostream extract and twostream annotate again"
-
-
-def attempt_name() -> str:
-    """A name for this attempt only: several programs may work on the same video, also on other machines."""
-    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"

@@ -105,6 +105,7 @@ def open_frames(job: ExtractionJob) -> Frames:
         job.path,
         short_side=job.settings.short_side,
         fps=job.settings.fps,
+        square_pixels=job.settings.square_pixels,
         start_seconds=start_seconds,
         end_seconds=end_seconds,
         max_seconds=job.settings.max_seconds,
@@ -225,7 +226,10 @@ class Track:
     def _write(self, frame_index: int, image: np.ndarray) -> None:
         is_flow = self.flow_images is not None
         quality = self.settings.flow_quality if is_flow else self.settings.quality
-        jpeg = encode_jpeg(image, quality=quality, chroma_subsampling=not is_flow)
+        try:
+            jpeg = encode_jpeg(image, quality=quality, chroma_subsampling=not is_flow)
+        except ValueError as error:
+            raise VideoError(f"{error}; use a smaller --short_side, or cut the picture", "too large") from None
         self.writer.write(frame_index, jpeg)
         self.num_bytes += len(jpeg)
 

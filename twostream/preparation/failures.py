@@ -2,7 +2,7 @@
 
     <root>/failed_videos.jsonl      {"id": ..., "file": ..., "kind": "cut short", "reason": ..., "token": ...}
 
-The token changes when the file or the settings do. Until then the video is not tried again, because decoding a broken
+The token changes when the file, the settings, or the rules of judging a video do. Until then the video is not tried again, because decoding a broken
 video takes as long as decoding a good one. Runs on a part of the videos (--shard) write a file each.
 """
 
@@ -15,13 +15,16 @@ from typing import Any
 
 from twostream.files import write_text
 from twostream.preparation.extraction import ExtractionJob
-from twostream.preparation.workers import Failure
+from twostream.preparation.workers import KILLED, PROGRAM_ERROR, Failure
 
 Record = dict[str, Any]
 """one line of the file"""
 
-TEMPORARY_KINDS = frozenset({"killed", "missing", "time limit"})
+TEMPORARY_KINDS = frozenset({KILLED, PROGRAM_ERROR, "missing", "time limit"})
 """failures that the machine may have caused, so these videos are always tried again"""
+
+RULES = 2
+"""version of the rules by which a video is judged; with new rules, videos that failed before are tried once more"""
 
 SAMPLE_BYTES = 65536
 """read from the beginning and the end of a file for its token"""
@@ -51,10 +54,11 @@ def _read(path: Path) -> Iterator[Record]:
 
 
 def token(job: ExtractionJob) -> str:
-    """16 hexadecimal digits that change when the file (size, beginning or end) or the settings change, not its times."""
-    # The settings as they were written when tokens were introduced: older lists stay valid.
-    settings = repr((job.settings, job.segment)).replace("stored_step=", "frame_step=")
-    digest = hashlib.blake2b(settings.encode(), digest_size=8)
+    """16 hexadecimal digits that change when the file (size, beginning or end), the settings or RULES change.
+
+    The times of the file do not matter.
+    """
+    digest = hashlib.blake2b(repr((RULES, job.settings, job.segment)).encode(), digest_size=8)
     if job.path is not None:  # None: flow from stored frames
         try:
             with open(job.path, "rb") as file:
@@ -96,7 +100,7 @@ def rewrite_failures(root: str | Path, failures: dict[str, Record], *, tried: It
         kept |= failures if log == path else {}
         if not kept:
             log.unlink(missing_ok=True)
-        elif kept != listed:  # a log of another shard that does not change is left alone
+        elif kept != listed or log == path:  # a log of another shard that does not change is left alone
             write_text(log, "".join(_line(kept[video_id]) for video_id in sorted(kept)))
 
 

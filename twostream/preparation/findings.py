@@ -80,6 +80,8 @@ def remake(root: str, input_type: str, settings: dict[str, Any] | None, record: 
     flow = tuple(FlowSettings(method) for method in FLOW_METHODS if method == input_type)
     usual = ExtractionSettings(flow=flow).to_json(input_type)
     words += _flags(settings, usual, ("short_side", "fps", "frame_step"))
+    if settings and "sar" not in settings and not is_of_stored_frames:
+        words.append("--sar=ignore")
     if not flow:
         words += _flags(settings, usual, ("quality",))
     elif "flow" in settings:
@@ -113,7 +115,13 @@ def settings_fault(settings: Any) -> str:
     flow = settings.get("flow", {"coding": {"bound": 1}, "parameters": {}})
     if not isinstance(flow, dict) or not all(isinstance(flow.get(name), dict) for name in ("coding", "parameters")):
         return "no coding and parameters of flow"
-    numbers = {name: value for name, value in settings.items() if name != "flow"} | flow["parameters"] | flow["coding"]
+    if settings.get("sar", "square") != "square":
+        return f"sar is {settings['sar']!r}, not 'square'"
+    numbers = (
+        {name: value for name, value in settings.items() if name not in ("flow", "sar")}
+        | flow["parameters"]
+        | flow["coding"]
+    )
     for name, value in numbers.items():
         if not isinstance(value, int | float):
             return f"{name} is not a number"

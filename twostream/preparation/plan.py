@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from twostream.errors import BadInputError
 from twostream.flow.methods import FlowFunction
 from twostream.frames.folders import FrameFolders
 from twostream.frames.store import FrameWriter
@@ -20,7 +19,6 @@ from twostream.frames.stores import open_store
 from twostream.preparation.extraction import ExtractionJob, Track, missing_input_types, open_frames
 from twostream.stream import RGB
 from twostream.video.decoder import probe
-from twostream.video.ffmpeg import VideoError
 
 NUM_PROBED = 16
 """videos whose header is read for their length"""
@@ -80,7 +78,7 @@ def make_plan(jobs: Sequence[ExtractionJob], *, num_workers: int, seed: int = 0)
     lengths: list[float] = []
     costs: list[tuple[float, float, float, float]] = []
     for job in random.Random(seed).sample(jobs, min(NUM_PROBED, len(jobs))):
-        with suppress(VideoError, BadInputError):
+        with suppress(Exception):  # extraction will meet it again, and report it
             lengths.append(_num_frames(job))
             if len(costs) < NUM_MEASURED:
                 costs.append(_measure(job))

@@ -12,8 +12,12 @@ from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.files import write_text
 from twostream.flow.methods import FlowSettings
 from twostream.frames.store import SETTINGS_NAME
+from twostream.frames.stores import input_types as recorded_input_types
 from twostream.frames.stores import open_store
 from twostream.stream import RGB
+
+OLD_SETTINGS = {"sar": "ignore"}
+"""what it means if a recorded setting is missing: version 0.1 took pixels as they were stored"""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class ExtractionSettings:
     """one for each flow method to compute"""
     rgb: bool = True
     """store RGB frames"""
+    square_pixels: bool = True
+    """scale pictures whose pixels are not square until they are; False: take the pixels as they are stored"""
     accept_partial: bool = False
     """keep what can be read of a damaged video"""
     max_seconds: float = 0
@@ -60,7 +66,9 @@ class ExtractionSettings:
 
     def to_json(self, input_type: str) -> dict[str, Any]:
         """The settings that decide the images of one input type, as recorded on disk."""
-        common = {"short_side": self.short_side, "fps": self.fps, "frame_step": self.stored_step}
+        common: dict[str, Any] = {"short_side": self.short_side, "fps": self.fps, "frame_step": self.stored_step}
+        if self.square_pixels:
+            common |= {"sar": "square"}
         flow = [
             {"quality": self.flow_quality, "flow": flow.to_json()} for flow in self.flow if flow.method == input_type
         ]
@@ -80,7 +88,8 @@ def claim_tree(root: str | Path, settings: ExtractionSettings, *, store: str | N
         if recorded is None:
             unclaimed.append(tree)
             continue
-        for name, before, now in _differences(recorded, settings.to_json(tree.input_type)):
+        given = settings.to_json(tree.input_type)
+        for name, before, now in _differences(OLD_SETTINGS | recorded, OLD_SETTINGS | given):
             raise BadInputError(
                 f"{tree.folder / SETTINGS_NAME}: these images were made with {name} = {before}, now it is {now}; "
                 "use the old setting, use another --root, or delete that folder"
@@ -95,10 +104,21 @@ def claim_tree(root: str | Path, settings: ExtractionSettings, *, store: str | N
             raise disk_fault(tree.folder, error) from None
 
 
+def takes_square_pixels(root: str | Path) -> bool | None:
+    """How the images of a data root treat pixels that are not square (`square_pixels`); None if there are none yet."""
+    recorded = [open_store(root, input_type).tree_settings() for input_type in recorded_input_types(root)]
+    return next((settings.get("sar") == "square" for settings in recorded if settings is not None), None)
+
+
 def settings_for_stored_frames(root: str | Path, settings: ExtractionSettings) -> ExtractionSettings:
     """The settings for flow from the stored RGB frames: size and rate are the ones of these frames, whatever is given."""
     recorded = open_store(root, RGB).tree_settings() or {}
-    return replace(settings, short_side=recorded.get("short_side", 0), fps=recorded.get("fps", 0))
+    return replace(
+        settings,
+        short_side=recorded.get("short_side", 0),
+        fps=recorded.get("fps", 0),
+        square_pixels=recorded.get("sar") == "square",
+    )
 
 
 def _differences(

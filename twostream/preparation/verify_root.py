@@ -11,7 +11,6 @@ Nothing is changed here.
 import importlib.metadata
 import math
 import os
-import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ import numpy as np
 
 from twostream.annotations.json_file import FILE_NAME, read_annotations
 from twostream.annotations.videos import SPLITS, Annotations, Video, annotate_command
+from twostream.attempts import UNFINISHED_FILE
 from twostream.counts import counted
 from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.flow.coding import ZERO
@@ -44,7 +44,7 @@ from twostream.stream import RGB
 from twostream.video.ffmpeg import ffmpeg_version, find_ffmpeg
 
 MAX_CLIPPED = 0.01
-"""share of flow values at the bound; above it, the flow is worth making again"""
+"""share of flow values at the bound; above it, the flow is worth making again. docs/prepare.md has the measurement"""
 TARGET_CLIPPED = 0.001
 """share that the suggested bound would clip"""
 CLIPPED_LEVELS = 2
@@ -53,14 +53,15 @@ values had levels up to 2 or from 253 on, as colours and as planes; levels 0 and
 FAR_FROM_ZERO = 8
 """grey levels between the median of the flow and `ZERO` that no camera motion explains"""
 
+STACK_LENGTH = 10
+"""flow images that the temporal stream of Simonyan and Zisserman (2014) stacks, and the recipes' --seq_len"""
+
 OPENCV_PACKAGES = (
     "opencv-contrib-python",
     "opencv-contrib-python-headless",
     "opencv-python",
     "opencv-python-headless",
 )
-ATOMIC_TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}")
-"""names of temporary files of files.write_file"""
 
 
 class RootCheck:
@@ -148,6 +149,7 @@ class RootCheck:
             )
             if input_type in self.levels:
                 self._check_flow(input_type)
+        self._note_short_videos()
         self._check_streams()
         self._check_leftovers()
         self._check_failures()
@@ -220,6 +222,14 @@ class RootCheck:
     def _all_video_ids(self) -> set[str]:
         return set().union(*self.facts.values())
 
+    def _note_short_videos(self) -> None:
+        lengths = {v: facts.num_frames for of_type in self.facts.values() for v, facts in of_type.items() if facts}
+        if num_short := sum(length < STACK_LENGTH for length in lengths.values()):
+            self.notes.append(
+                f"{counted(num_short, 'video')} shorter than {STACK_LENGTH} frames: a clip of --seq_len={STACK_LENGTH} repeats "
+                "the last frame there"
+            )
+
     def _check_streams(self) -> None:
         num_shorter = 0
         for video_id in sorted(self._all_video_ids()):
@@ -279,7 +289,7 @@ class RootCheck:
                 # The shell must expand the pattern, so it is not quoted.
                 fix = f"{delete_command(folder)}/{TEMPORARY_PREFIX}*  # when no extraction is running"
                 self._find("leftovers", str(folder), f"{len(hidden)} unfinished, such as {hidden[0]}", "none", fix)
-            for name in filter(ATOMIC_TEMPORARY.fullmatch, names):
+            for name in filter(UNFINISHED_FILE.fullmatch, names):
                 self._find("leftovers", str(folder / name), "an unfinished file", "none", delete_command(folder / name))
 
     def _check_failures(self) -> None:

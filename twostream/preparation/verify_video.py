@@ -6,6 +6,7 @@ checksums: only cut and unreadable ones are found, because OpenCV fills damage i
 
 import os
 import re
+import zlib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,8 +25,8 @@ from twostream.frames.stores import open_store
 from twostream.preparation.findings import OTHER_TOOL, Finding, delete_command, remake, remove_command, settings_fault
 from twostream.stream import RGB
 
-SAMPLES_PER_VIDEO = 8
-"""flow images that are measured, evenly spaced"""
+SAMPLES_PER_VIDEO, QUICK_SAMPLES = 8, 2
+"""flow images that are measured: one in the middle of each of that many equal parts, because videos begin and end still"""
 
 Sizes = dict[tuple[int, int] | None, list[int]]
 """width and height of images (None: unknown) -> their frame indices"""
@@ -41,7 +42,7 @@ class VideoJob:
     settings: dict[str, Any] | None
     """of its input type, as recorded beside the images; None where another tool made them"""
     quick: bool
-    """read only the first and the last image"""
+    """read only the first and the last image, and QUICK_SAMPLES flow images between them"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class VideoReport:
 
 
 def check_video(job: VideoJob) -> VideoReport:
-    """Compare the images of one video with its record: all of them, or if `quick` the first and the last."""
+    """Compare the images of one video with its record: all of them, or if `quick` a few (see VideoJob)."""
     store = open_store(job.root, job.input_type)
     try:
         record = store.record(job.video_id)
@@ -162,7 +163,7 @@ def _check_images(
 ) -> Sizes:
     """Compare images with their checksums and measure the sample; the frame indices of each size."""
     sizes: Sizes = defaultdict(list)
-    for index in _to_read(job, listed):
+    for index in _to_read(job, listed, sample):
         where = store.where(job.video_id, index)
         expected = checksums[frame_name(index)]
         try:
@@ -232,7 +233,7 @@ def _check_foreign(job: VideoJob, store: FrameStore, indices: list[int]) -> Vide
         find("missing images", folder, _missing_text(len(indices), frame_name(gap)), f"{indices[-1] + 1}")
     sizes: Sizes = defaultdict(list)
     sample = _Sample(job, indices)
-    for index in _to_read(job, indices):
+    for index in _to_read(job, indices, sample):
         where = store.where(job.video_id, index)
         try:
             data = store.read_bytes(job.video_id, index)
@@ -258,8 +259,8 @@ def _decoded(data: bytes) -> np.ndarray | None:
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if is_complete else None
 
 
-def _to_read(job: VideoJob, indices: list[int]) -> list[int]:
-    return sorted({*indices[:1], *indices[-1:]}) if job.quick else indices
+def _to_read(job: VideoJob, indices: list[int], sample: "_Sample") -> list[int]:
+    return sorted({*indices[:1], *indices[-1:], *sample.wanted}) if job.quick else indices
 
 
 def _size_text(sizes: Sizes) -> str:
@@ -279,8 +280,11 @@ class _Sample:
     """Grey levels of some flow images of a video; for RGB frames, nothing."""
 
     def __init__(self, job: VideoJob, indices: list[int]):
-        spread = np.linspace(0, len(indices) - 1, 2 if job.quick else SAMPLES_PER_VIDEO).round().astype(int)
-        self.wanted = {indices[k] for k in spread} if indices and job.input_type != RGB else set()
+        middles = [(2 * k + 1) * len(indices) // (2 * SAMPLES_PER_VIDEO) for k in range(SAMPLES_PER_VIDEO)]
+        if job.quick:  # other parts of other videos: actions are fastest in the middle
+            step = SAMPLES_PER_VIDEO // QUICK_SAMPLES
+            middles = middles[zlib.crc32(os.fsencode(job.video_id)) % step :: step]
+        self.wanted = {indices[k] for k in middles} if indices and job.input_type != RGB else set()
         self.num_images, self.num_measured = len(indices), 0
         self.counts = np.zeros((2, 256), np.int64)
 

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
@@ -25,7 +26,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, Protocol
 
-from twostream.errors import EnvironmentFaultError
+from twostream.errors import EnvironmentFaultError, UserError, one_line
 
 END_SECONDS = 4  # in which workers remove their temporary files; then they are killed
 AGAIN_SECONDS = 0.05  # until it is checked again whether a job has handled its exception
@@ -48,10 +49,29 @@ class Failure:
 
     reason: str
     kind: str = ""
-    """`kind` of the expected exception, if it has one; "killed" when the worker process died"""
+    """`kind` of the expected exception, if it has one; KILLED, or PROGRAM_ERROR"""
+    traceback: str = ""
+    """of a program error"""
 
 
-_KILLED = Failure("its worker process died twice (killed, out of memory, or a crash in a library)", kind="killed")
+KILLED = "killed"
+"""kind of failure: the worker, or a program that it uses, was killed, or had too little memory"""
+PROGRAM_ERROR = "program error"
+"""kind of failure: an exception that nobody expected"""
+_KILLED = Failure("its worker process died twice (killed, out of memory, or a crash in a library)", kind=KILLED)
+
+
+class ProgramError(Exception):
+    """A mistake of this program, with the traceback of the job in which it showed."""
+
+
+def raise_program_errors(failures: Iterable[Failure]) -> None:
+    """Raise ProgramError if there is a program error among the failures; call it when everything else is done."""
+    errors = [failure for failure in failures if failure.kind == PROGRAM_ERROR]
+    if errors:
+        raise ProgramError(
+            f"{len(errors)} jobs failed by a mistake of this program; the first one:\n{errors[0].traceback}"
+        )
 
 
 def run_jobs(
@@ -64,10 +84,12 @@ def run_jobs(
 ) -> Generator[tuple[Any, Any], None, None]:
     """Yield (job, result) as jobs end, in any order, each job once; an `expected` exception becomes a Failure.
 
-    A job whose worker process dies is tried once more, alone; if it dies again, that is a Failure too. Any other
-    exception is a bug or a fault of the machine and is raised here. `function` and the jobs must be picklable. Jobs are
-    taken from the iterable a few at a time, so it may be long. When this generator is closed, or left by an exception
-    such as Ctrl-C, its workers clean up and end within seconds.
+    A job whose worker process dies, that has too little memory, or whose exception is of kind KILLED is tried once
+    more, alone; if it fails again, that is a Failure too. A fault of the machine (UserError, OSError) is raised here.
+    Any other exception is a mistake of this program: a Failure, so that the other jobs are done, for
+    `raise_program_errors` at the end. `function` and the jobs must be picklable. Jobs are taken from the iterable a few
+    at a time, so it may be long. When this generator is closed, or left by an exception such as Ctrl-C, its workers
+    clean up and end within seconds.
 
     `scheduler`, like "tcp://host:8786", runs the jobs on all worker threads of that Dask cluster, instead of in
     `num_workers` processes; jobs that run there when the generator is closed run to their end.
@@ -90,6 +112,12 @@ class _Task:
             return self.function(job)
         except self.expected as error:
             return Failure(str(error), getattr(error, "kind", ""))
+        except MemoryError:
+            return Failure("too little memory", KILLED)
+        except (UserError, OSError):
+            raise
+        except Exception as error:
+            return Failure(one_line(error), PROGRAM_ERROR, traceback.format_exc())
 
 
 class _Engine(Protocol):
@@ -117,8 +145,8 @@ class _WorkerDiedError(Exception):
 
 
 def _supervise(engine: _Engine, jobs: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """A job whose worker died runs again when all others have ended: alone, it has all the memory, and if its worker
-    dies again, no other job can be the reason."""
+    """A job that was killed runs again when all others have ended: alone, it has all the memory, and if it is killed
+    again, no other job can be the reason."""
     waiting = iter(jobs)
     suspects: deque[Any] = deque()
     running: dict[Future[Any], Any] = {}
@@ -140,7 +168,11 @@ def _supervise(engine: _Engine, jobs: Iterable[Any]) -> Iterator[tuple[Any, Any]
         for future in ended:
             job = running.pop(future)
             try:
-                results.append((job, engine.result(future)))
+                result = engine.result(future)
+                if isinstance(result, Failure) and result.kind == KILLED and not alone:
+                    suspects.append(job)
+                else:
+                    results.append((job, result))
             except _WorkerDiedError as death:
                 if not alone:
                     suspects.append(job)

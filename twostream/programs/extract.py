@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from twostream.annotations.lists import READERS, read_lists
+from twostream.attempts import sweep_files
+from twostream.counts import counted
 from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError, EnvironmentFaultError
 from twostream.flow.coding import FlowCoding
 from twostream.flow.methods import FARNEBACK_PRESETS, FLOW_METHODS, FarnebackParameters, FlowSettings
@@ -35,11 +37,17 @@ from twostream.frames.stores import STORES, open_store
 from twostream.preparation.extraction import Extracted, ExtractionJob, extract_video
 from twostream.preparation.failures import add_failure, is_known, log_path, read_failures, rewrite_failures
 from twostream.preparation.plan import make_plan
-from twostream.preparation.settings import ExtractionSettings, claim_tree, settings_for_stored_frames
-from twostream.preparation.workers import Failure, run_jobs
+from twostream.preparation.settings import (
+    ExtractionSettings,
+    claim_tree,
+    settings_for_stored_frames,
+    takes_square_pixels,
+)
+from twostream.preparation.workers import PROGRAM_ERROR, Failure, raise_program_errors, run_jobs
 from twostream.programs import options
 from twostream.programs.options import list_file
 from twostream.stream import RGB
+from twostream.terminal import printable
 from twostream.threads import available_cpus
 from twostream.video.ffmpeg import VideoError, find_ffmpeg
 from twostream.video.ids import check_video_id, find_videos
@@ -91,6 +99,8 @@ def build_parser() -> options.Parser:
     group.add_argument("--fps", type=options.rate, default=0, metavar="N", help="resample to this rate; 0: every frame of the file, once (default: 0)")
     group.add_argument("--frame_step", type=options.integer(1, 1_000_000), default=1, metavar="N", help="store only every Nth frame and its flow (default: 1)")
     group.add_argument("--quality", type=options.not_negative, default=90, metavar="Q", help="JPEG quality of frames (default: 90)")
+    group.add_argument("--sar", choices=("square", "ignore"), default=None,
+                       help="pixels that are not square: scale the width until they are, or ignore it, as version 0.1 did (default: what --root has, else square)")
     options.add_boolean(group, "--accept_partial", default=False, help="keep the readable frames of a damaged video (default: list it as bad)")
 
     group = parser.add_argument_group("flow")
@@ -139,6 +149,7 @@ def build_settings(args: argparse.Namespace) -> ExtractionSettings:
         flow_quality=default_quality if args.flow_quality is None else args.flow_quality,
         flow=tuple(FlowSettings(method, coding=coding, farneback=farneback) for method in methods),
         rgb=RGB in args.input_types,
+        square_pixels=args.sar != "ignore",
         accept_partial=args.accept_partial,
         max_seconds=args.max_seconds,
         time_limit=args.time_limit,
@@ -171,7 +182,7 @@ def find_sources(args: argparse.Namespace) -> dict[str, tuple[Path | None, Segme
     files, num_others = find_videos(args.videos, id_from=args.ids)
     if not files:
         raise BadInputError(f"--videos {args.videos} holds no video files ({num_others} other files)")
-    print(f"{args.videos}: {len(files)} videos, {num_others} other files")
+    print(f"{args.videos}: {counted(len(files), 'video')}, {counted(num_others, 'other file')}")
     if not args.list:
         return {video_id: (path, None) for video_id, path in files.items()}
     sources: dict[str, tuple[Path | None, Segment | None]] = {}
@@ -226,6 +237,7 @@ class ExtractionSummary:
         self.failures_path = failures_path
         self.num_images = self.num_bytes = self.num_partial = 0
         self.notes: Counter[str] = Counter()
+        self.program_errors: list[Failure] = []
         self.seconds = 0.0
         self.flow_report = ""
         """what the flow device has done; "" without one"""
@@ -234,6 +246,7 @@ class ExtractionSummary:
         """Take the result of one job."""
         if isinstance(result, Failure):
             self.failures[job.video_id] = add_failure(self.failures_path, job, result)
+            self.program_errors += [result] if result.kind == PROGRAM_ERROR else []
         else:
             self.num_images += result.num_images
             self.num_bytes += result.num_bytes
@@ -249,17 +262,17 @@ class ExtractionSummary:
         if self.flow_report:
             print(self.flow_report)
         if self.num_partial:
-            print(f"{self.num_partial} damaged videos were kept in part (--accept_partial)")
+            print(f"kept in part (--accept_partial): {counted(self.num_partial, 'damaged video')}")
         for note, count in self.notes.most_common():
-            print(f"{count} videos: {note}")
+            print(f"{counted(count, 'video')}: {printable(note)}")
 
     def print_failures(self, *, max_seconds: float) -> None:
         """Print the bad videos to stderr, and what to do about them."""
         kinds = Counter(failure["kind"] for failure in self.failures.values())
         counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        print(f"{len(self.failures)} bad videos: {counts}", file=sys.stderr)
+        print(f"{counted(len(self.failures), 'bad video')}: {counts}", file=sys.stderr)
         for _, failure in sorted(self.failures.items())[:NUM_SHOWN]:
-            print(f"  {failure['file'] or failure['id']}: {failure['reason']}", file=sys.stderr)
+            print(f"  {printable(failure['file'] or failure['id'])}: {printable(failure['reason'])}", file=sys.stderr)
         if kinds["too long"]:
             print(f"videos over {max_seconds:g} s were not decoded: --max_seconds=0 allows any length", file=sys.stderr)
         print(f"all are listed in {self.failures_path}; run this command again after fixing files", file=sys.stderr)
@@ -348,6 +361,8 @@ def main() -> int:
     settings = check_flags(parser, args)
     if args.videos:
         find_ffmpeg()
+        if args.sar is None and (square_pixels := takes_square_pixels(args.root)) is not None:
+            settings = replace(settings, square_pixels=square_pixels)
     else:
         settings = settings_for_stored_frames(args.root, settings)
     jobs = list_jobs(args, settings)
@@ -356,6 +371,7 @@ def main() -> int:
 
     stores = [open_store(args.root, input_type, kind=args.store) for input_type in settings.input_types]
     if not args.plan:
+        sweep_files(args.root)
         for store in stores:
             store.sweep()
     open_jobs, failures = find_open_jobs(args, jobs, stores)
@@ -369,5 +385,6 @@ def main() -> int:
     summary.print_results(args.root, settings.input_types, num_videos=len(jobs))
     if summary.failures:
         summary.print_failures(max_seconds=args.max_seconds)
+        raise_program_errors(summary.program_errors)
         return EXIT_SOME_BAD
     return EXIT_DONE

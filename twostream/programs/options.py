@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from twostream.annotations.videos import SPLITS
 from twostream.errors import EXIT_ENVIRONMENT, EXIT_USAGE, Terminated, UserError, exit_code
+from twostream.terminal import Terminal
 from twostream.threads import share_the_machine
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -275,11 +276,8 @@ def progress_bar(items: Iterable[Any] | None = None, **keywords: Any) -> Any:
 
 def run(main: Callable[[], int | None]) -> None:
     """Run a program and exit with its documented code; an error that a user can fix is one line, without a traceback."""
+    sys.stdout, sys.stderr = _terminal(sys.stdout), _terminal(sys.stderr)
     share_the_machine(os.environ)  # before `main` imports torch
-    # Names of files may have characters that the terminal cannot show.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # under `nohup`, SIGHUP is ignored, and stays so
             signal.signal(number, _terminate)
@@ -301,6 +299,13 @@ def run(main: Callable[[], int | None]) -> None:
         if signal.getsignal(number) is _terminate:
             signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
+
+
+def _terminal(stream: Any) -> Any:
+    """The stream, safe for names of files: what could control the terminal, or what it cannot show, is escaped."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    return stream if isinstance(stream, Terminal) else Terminal(stream)
 
 
 MEMORY = re.compile(

@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from twostream.annotations.json_file import FILE_NAME
+from twostream.counts import counted
 from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError
 from twostream.files import write_file
 from twostream.frames.store import SETTINGS_NAME
 from twostream.frames.stores import STORES, CopyJob, copy_video, input_types, open_store
-from twostream.preparation.workers import Failure, run_jobs
+from twostream.preparation.workers import Failure, raise_program_errors, run_jobs
 from twostream.programs import options
+from twostream.terminal import printable
 from twostream.threads import available_cpus
 
 ANNOTATIONS = (FILE_NAME, "hfiles/*.json")
@@ -94,19 +96,21 @@ def main() -> int:
     jobs = list_jobs(args, types)
     copy_files(settings)
 
-    reasons: list[str] = []
+    failures: list[Failure] = []
     num_bytes = 0
     with options.progress_bar(total=len(jobs), unit="video", desc="pack") as bar:
         for _, result in run_jobs(copy_video, jobs, num_workers=args.workers, expected=BadInputError):
             bar.update()
             if isinstance(result, Failure):
-                reasons.append(result.reason)
-                bar.set_postfix(bad=len(reasons))
+                failures.append(result)
+                bar.set_postfix(bad=len(failures))
             else:
                 num_bytes += result
     copy_files(annotations)  # last, so that no training starts on half of the videos by mistake
-    print(f"{len(jobs) - len(reasons)} videos, {num_bytes / 1e6:.1f} MB, copied to {args.to}: {', '.join(types)}")
-    if reasons:
-        print(f"{len(reasons)} bad videos:", *sorted(reasons), sep="\n  ", file=sys.stderr)
+    print(f"{len(jobs) - len(failures)} videos, {num_bytes / 1e6:.1f} MB, copied to {args.to}: {', '.join(types)}")
+    if failures:
+        reasons = sorted(printable(failure.reason) for failure in failures)
+        print(f"{counted(len(reasons), 'bad video')}:", *reasons, sep="\n  ", file=sys.stderr)
+        raise_program_errors(failures)
         return EXIT_SOME_BAD
     return EXIT_DONE

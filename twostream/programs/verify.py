@@ -1,8 +1,9 @@
 """Check a data root: find what is damaged, missing or inconsistent, and name the command that fixes it.
 
 Compares every image with the checksum in its video's record, and the records, the settings, the input types of each
-video and the annotations with each other. --quick reads only the first and the last image of each video. Changes
-nothing, except with --remove, which removes damaged videos that extraction can make again.
+video and the annotations with each other. --quick reads only the first and the last image of each video, and two
+flow images between them. Changes nothing, except with --remove, which removes damaged videos that extraction can make
+again.
 
 Exit codes: 0 nothing found; 2 wrong command line; 3 no data root; 4 disk or memory; 5 something was found;
 130 Ctrl-C; 143 SIGTERM.
@@ -19,8 +20,9 @@ from twostream.files import write_text
 from twostream.preparation.findings import KINDS, Finding, remove
 from twostream.preparation.verify_root import RootCheck
 from twostream.preparation.verify_video import check_video, unusable
-from twostream.preparation.workers import Failure, run_jobs
+from twostream.preparation.workers import Failure, raise_program_errors, run_jobs
 from twostream.programs import options
+from twostream.terminal import printable
 from twostream.threads import available_cpus
 
 NUM_SHOWN = 20
@@ -34,7 +36,7 @@ def build_parser() -> options.Parser:
     add = parser.add_argument
     add("--root", type=options.folder, required=True, metavar="DIR", help="data root that twostream extract or another tool wrote")
     add("--input_types", type=options.names, default=(), metavar="A,B", help="such as rgb,farneback (default: all that exist)")
-    options.add_boolean(parser, "--quick", default=False, help="read only the first and the last image of each video")
+    options.add_boolean(parser, "--quick", default=False, help="read only the first and the last image of each video, and two flow images between them")
     options.add_boolean(parser, "--remove", default=False, help="remove damaged videos that extraction can make again")
     add("--json", type=options.folder, metavar="FILE", help="write all findings to this file too (default: only print)")
     add("--workers", "-j", type=options.integer(1, options.MAX_PROCESSES), default=available_cpus(), metavar="N", help="processes (default: all CPUs that may be used, %(default)s here)")
@@ -42,14 +44,18 @@ def build_parser() -> options.Parser:
 # fmt: on
 
 
-def run_check(check: RootCheck, *, num_workers: int) -> list[Finding]:
-    """All findings; the videos are checked in worker processes."""
+def run_check(check: RootCheck, *, num_workers: int) -> tuple[list[Finding], list[Failure]]:
+    """All findings, and the jobs that could not be done; the videos are checked in worker processes."""
     jobs = check.jobs()
+    failures = []
     with options.progress_bar(total=len(jobs), unit="video", desc="verify") as bar:
         for job, result in run_jobs(check_video, jobs, num_workers=num_workers, expected=OSError):
             bar.update()
-            check.add(unusable(job, result.reason) if isinstance(result, Failure) else result)
-    return check.findings()
+            if isinstance(result, Failure):
+                failures.append(result)
+                result = unusable(job, result.reason)
+            check.add(result)
+    return check.findings(), failures
 
 
 def print_findings(findings: list[Finding]) -> None:
@@ -63,11 +69,6 @@ def print_findings(findings: list[Finding]) -> None:
             print(f"  ... and {len(of_kind) - NUM_SHOWN} more (--json=FILE has all)")
         for commands in dict.fromkeys(finding.fix for finding in of_kind[:NUM_SHOWN]):
             print(f"  fix: {printable('; '.join(commands))}")
-
-
-def printable(text: object) -> str:
-    """The text as one line, whatever characters file names have."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 def remove_damaged(root: Path, findings: list[Finding]) -> None:
@@ -84,7 +85,7 @@ def main() -> int:
     """Run the program; returns its exit code."""
     args = build_parser().parse_args()
     check = RootCheck(args.root, args.input_types, quick=args.quick)
-    findings = run_check(check, num_workers=args.workers)
+    findings, failures = run_check(check, num_workers=args.workers)
 
     for note in check.notes:
         print(printable(note))
@@ -101,4 +102,5 @@ def main() -> int:
         print("VIDEOS stands for your folder of videos; add --ids and the lists as in the first extraction")
     if any("--format=FORMAT" in command for command in commands):
         print("FORMAT and LIST stand for the flags that made the annotations; annotations.json does not say them")
+    raise_program_errors(failures)
     return EXIT_SOME_BAD if findings else EXIT_DONE

@@ -7,25 +7,22 @@ from pathlib import Path
 
 import numpy as np
 
-from twostream.video.ffmpeg import (
-    TIME_LIMIT_SECONDS,
-    Ffmpeg,
-    VideoError,
-    VideoHeader,
-    first_complaint,
-    no_frames_error,
-    read_header,
-    read_seconds,
-    size_changes,
-)
+from twostream.video.ffmpeg import TIME_LIMIT_SECONDS, Ffmpeg, VideoError
+from twostream.video.ffmpeg_log import Log, VideoHeader
 
 UNDECLARED_CONTAINERS = ("mpeg", "ogg")  # ffmpeg takes their duration from their last time stamps
 INDEXED_CONTAINERS = ("mov", "matroska")  # seeking in them finds the key frame before a time
 SEEK_MARGIN_SECONDS = 1.0  # decoded before a segment; its first frame is then chosen by time stamp, not by the seek
 STAMP_SECONDS = 0.0005  # Matroska rounds time stamps to milliseconds
 
-# A container's duration may exceed the end of its last frame by rounding, a trailing frame or a longer sound track.
+# A container's duration may exceed the end of its last frame by rounding, or a trailing frame.
 MISSING_SECONDS, MISSING_FRACTION = 1.0, 0.05
+
+MAX_RATE = 1000
+"""frames per second of video; a file that has more is made to fill disks"""
+
+PICTURE_ONLY = ("-an", "-sn", "-dn", "-map_metadata", "-1", "-map_chapters", "-1")
+"""ffmpeg chooses the video stream, and prints no texts of the file after its header"""
 
 
 @dataclass(frozen=True)
@@ -47,12 +44,13 @@ class Decoded:
 
 def probe(path: str | Path, *, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> VideoHeader:
     """Read the header of a video without decoding it; raises VideoError if there is no video stream."""
-    with Ffmpeg(Path(path), time_limit_seconds=time_limit_seconds) as ffmpeg:
-        ffmpeg.wait()  # the exit code is 1, because there is no output
-        log = ffmpeg.log()
-    header = read_header(log)
+    options = (*PICTURE_ONLY, "-c", "copy", "-t", "0", "-f", "null", "-")
+    with Ffmpeg(Path(path), output_options=options, time_limit_seconds=time_limit_seconds) as ffmpeg:
+        ffmpeg.wait()
+        log = Log(ffmpeg.log())
+    header = log.read_header()
     if header is None:
-        raise no_frames_error(log, "its header has no picture size")
+        raise log.no_frames_error("its header has no picture size")
     return header
 
 
@@ -61,15 +59,18 @@ class Decoder:
 
     `short_side`: frames are scaled until their shorter side has this many pixels, and the longer side follows the
     aspect ratio, rounded to an even number; 0 keeps the size. `fps`: the video is resampled to this rate; 0 yields
-    every frame of the file exactly once, as variable-rate videos need.
+    every frame of the file exactly once, as variable-rate videos need. `square_pixels`: a picture whose pixels are not
+    square is scaled in width until they are; False takes the pixels as they are stored. Of several video streams, the
+    one that ffmpeg takes is decoded: the default one, else the largest.
 
     Only frames at a time t with `start_seconds <= t < end_seconds` are decoded, in seconds from the start of the file;
     None is the end. Half a millisecond is allowed for the rounding of time stamps.
 
     Iterating yields uint8 (H, W, 3) arrays, all of one size. It raises VideoError if not a single frame can be decoded;
-    if the video or segment is longer than `max_seconds` (0: no limit); and if waiting for ffmpeg took longer than
-    `time_limit_seconds` plus 30 s for each second of video. The last two may come after some frames. Time that the
-    caller spends between frames does not count. Damage raises nothing: `.result.damage` describes it.
+    if the video or segment is longer than `max_seconds` (0: no limit), or has more than 1,000 frames for each of its
+    seconds; if waiting for ffmpeg took longer than `time_limit_seconds` plus 30 s for each second of video; and if
+    ffmpeg was killed. Most of them may come after some frames. Time that the caller spends between frames does not
+    count. Damage raises nothing: `.result.damage` describes it.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Decoder:
         *,
         short_side: int = 0,
         fps: float = 0,
+        square_pixels: bool = True,
         start_seconds: float = 0.0,
         end_seconds: float | None = None,
         max_seconds: float = 0,
@@ -86,6 +88,7 @@ class Decoder:
         self.path = Path(path)
         self.short_side = short_side
         self.fps = fps
+        self.square_pixels = square_pixels
         self.start_seconds = start_seconds
         self.end_seconds = math.inf if end_seconds is None else end_seconds
         if not 0 <= self.start_seconds < self.end_seconds:
@@ -128,25 +131,32 @@ class Decoder:
         ) as ffmpeg:
             ffmpeg.seconds = self._seconds_to_decode(header, seek_seconds)
             num_frames = 0
+            max_frames = math.inf
             for frame in ffmpeg.pictures():
                 if num_frames == 0:
-                    if seek_seconds and first_complaint(ffmpeg.log()):
+                    log = Log(ffmpeg.log())
+                    if seek_seconds and log.complaint():
                         raise _SeekFailed
+                    if log.is_open and not log.video_streams():
+                        raise log.no_frames_error("no video stream")  # but cover art
                     if header is None:
-                        header = read_header(ffmpeg.log())
+                        header = log.read_header()
                         self._check_length(header)
                         ffmpeg.seconds = self._seconds_to_decode(header, seek_seconds)
+                    max_frames = MAX_RATE * (MISSING_SECONDS + (self._declared_seconds(header) or self.max_seconds))
                 num_frames += 1
+                if num_frames > max_frames:
+                    raise VideoError(f"more than {max_frames:g} frames, {MAX_RATE} for each second", "too long")
                 ffmpeg.seconds = max(ffmpeg.seconds, num_frames / 60)  # the header may declare no duration
                 yield frame
             exit_code = ffmpeg.wait()
-            log = ffmpeg.log()
+            log = Log(ffmpeg.log())
         if num_frames == 0 and seek_seconds:
             raise _SeekFailed
         if num_frames == 0:
             what = self.segment or "the video"
-            raise no_frames_error(log, f"no frame of {what} could be decoded (ffmpeg's exit code {exit_code})")
-        if (read_seconds(log) or 0) > self.max_seconds + MISSING_SECONDS:
+            raise log.no_frames_error(f"no frame of {what} could be decoded (ffmpeg's exit code {exit_code})")
+        if (log.end_seconds() or 0) > self.max_seconds + MISSING_SECONDS:
             raise VideoError(f"continues after {self.max_seconds:g} s, the longest duration allowed", "too long")
         self._result = self._assess(num_frames, exit_code, log, header)
 
@@ -164,17 +174,29 @@ class Decoder:
             filters.append(f"settb=AVTB,trim={':'.join(bounds)},setpts=PTS-{start:.6f}/TB")
         if self.fps:
             filters.append(f"fps={self.fps:g}")
-        if self.short_side:
-            side = self.short_side
-            filters.append(f"scale='if(gt(iw,ih),-2,{side})':'if(gt(iw,ih),{side},-2)':flags=area")
-            filters.append("scale")  # a separate conversion to RGB is faster than one together with the scaling
+        filters += self._scaling()
         return [
-            *("-map", "0:V:0", "-an", "-sn", "-dn"),  # V: a video stream that is not cover art
+            *PICTURE_ONLY,
             *(["-vf", ",".join(filters)] if filters else []),
             *("-fps_mode", "passthrough"),  # the default repeats and drops frames of variable-rate videos
             *("-enc_time_base", "1:1000000"),  # the default rounds time stamps to the declared rate
+            # The muxer drops frames whose time stamps go back.
+            *("-bsf:v", r"setts=ts=if(N\,max(TS\,PREV_OUTPTS+1)\,TS)"),
             *("-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "pipe:1"),
         ]
+
+    def _scaling(self) -> list[str]:
+        """Filters to the short side and to square pixels; they leave a picture that has both as it is."""
+        width = "iw*sar" if self.square_pixels else "iw"
+        if side := self.short_side:
+            long_width, long_height = f"max(2,2*round({side}*{width}/ih/2))", f"max(2,2*round({side}*ih/({width})/2))"
+            is_wide = f"gt({width},ih)"
+            scale = f"scale='if({is_wide},{long_width},{side})':'if({is_wide},{side},{long_height})':flags=area"
+        elif self.square_pixels:
+            scale = "scale='if(eq(sar,1),iw,max(2,2*round(iw*sar/2)))':ih:flags=area"
+        else:
+            return []
+        return [scale, "scale"]  # a separate conversion to RGB is faster than one together with the scaling
 
     def _check_length(self, header: VideoHeader | None) -> None:
         """Raises VideoError if the header says that there is nothing or too much to decode."""
@@ -195,20 +217,57 @@ class Decoder:
     def _seconds_to_decode(self, header: VideoHeader | None, seek_seconds: float) -> float:
         return (self._declared_seconds(header) or 0.0) + self.start_seconds - seek_seconds
 
-    def _assess(self, num_frames: int, exit_code: int, log: str, header: VideoHeader | None) -> Decoded:
+    def _assess(self, num_frames: int, exit_code: int, log: Log, header: VideoHeader | None) -> Decoded:
         """Decide from ffmpeg's log whether the frames are the whole video or segment."""
-        seconds = read_seconds(log)
+        seconds = log.end_seconds()
         rate = self.fps or (header.fps if header else 0) or (num_frames / seconds if seconds else 0)
-        damage = first_complaint(log) or (f"ffmpeg's exit code {exit_code}" if exit_code else "")
+        notes = self._notes(log, header)
+        damage = log.complaint() or (f"ffmpeg's exit code {exit_code}" if exit_code else "")
+        damage = damage or self._lost_frames(num_frames, log, header)
+        if not damage and (complaint := log.complaint_of_the_file()):
+            if self._has_all_frames(num_frames, log, header):
+                notes.append(f"complete, though ffmpeg said of the file: {complaint}")
+            else:
+                damage = complaint
         kind = "damaged" if damage else ""
-        if missing_end := self._missing_end(header, seconds, rate):
-            damage = f"{missing_end}: {damage}" if damage else missing_end
-            kind = "cut short"
+        if missing_end := self._missing_end(log, header, rate):
+            if self._is_shorter_than_others(header):
+                notes.append("another stream, such as sound, goes on after the picture")
+            else:
+                damage = f"{missing_end}: {damage}" if damage else missing_end
+                kind = "cut short"
         declared = self._declared_seconds(header)
-        return Decoded(num_frames, round(rate, 3), declared, damage, kind, self._notes(log, header))
+        return Decoded(num_frames, round(rate, 3), declared, damage, kind, tuple(notes))
 
-    def _missing_end(self, header: VideoHeader | None, seconds: float | None, rate: float) -> str:
-        """A text if the frames, which last for `seconds`, end too early; empty if they do not, or if it is unknown."""
+    def _lost_frames(self, num_frames: int, log: Log, header: VideoHeader | None) -> str:
+        """A text if frames were not decoded, or were lost between the decoder and here; else empty."""
+        num_decoded = log.num_decoded()
+        if num_decoded is not None and num_decoded != num_frames and not (self.segment or self.fps):
+            return f"{num_decoded} frames decoded, but {num_frames} received"
+        if errors := log.num_decode_errors():
+            return f"{errors} packets could not be decoded"
+        if header and header.fps and header.declared_seconds and header.fps * header.declared_seconds < 0.5:
+            apart = f"{1 / header.fps:.0f} s apart in a video of {header.declared_seconds:g} s"
+            return f"its time stamps are wrong, frames are {apart}, so most of them are missing"
+        return ""
+
+    def _has_all_frames(self, num_frames: int, log: Log, header: VideoHeader | None) -> bool:
+        """Whether there are as many frames as rate and duration declare; a tenth of a second may be the sound's."""
+        expected = self._num_declared(header)
+        count = log.num_decoded() if self.fps and not self.segment else num_frames
+        if expected is None or count is None or (self.fps and self.segment) or header is None:
+            return False
+        return abs(count - expected) <= 1 + 0.1 * header.fps + 0.001 * expected
+
+    def _num_declared(self, header: VideoHeader | None) -> float | None:
+        """Frames of the video or segment by the rate and duration that its header declares; None if it does not."""
+        seconds = self._declared_seconds(header)
+        rate = (header.fps or header.stamps_per_second) if header else 0.0
+        return rate * seconds if seconds and rate else None
+
+    def _missing_end(self, log: Log, header: VideoHeader | None, rate: float) -> str:
+        """A text if the frames end too early; empty if they do not, or if it is unknown."""
+        seconds = log.end_seconds()
         end = header.declared_seconds if header else None
         declared = self._declared_seconds(header)
         if end is None or declared is None or seconds is None:
@@ -221,14 +280,47 @@ class Decoder:
             return ""
         return f"ends after {seconds:.1f} s of the declared {declared:.1f} s"
 
-    def _notes(self, log: str, header: VideoHeader | None) -> tuple[str, ...]:
-        notes = size_changes(log, header)
+    def _is_shorter_than_others(self, header: VideoHeader | None) -> bool:
+        """Whether the declared end is that of another stream: the file is complete, but its picture ends earlier."""
+        if header is None or header.is_own_duration or header.declared_seconds is None:
+            return False
+        others = ("-map", "0", "-map", f"-0:{header.stream_index}", "-ignore_unknown")
+        options = (*others, "-map_metadata", "-1", "-map_chapters", "-1", "-c", "copy", "-f", "null", "-")
+        with Ffmpeg(self.path, output_options=options, time_limit_seconds=self.time_limit_seconds) as ffmpeg:
+            ffmpeg.seconds = header.declared_seconds
+            ffmpeg.wait()
+            log = Log(ffmpeg.log())
+        end = log.end_seconds()
+        tolerance = max(MISSING_SECONDS, MISSING_FRACTION * header.declared_seconds)
+        return end is not None and header.declared_seconds - end <= tolerance
+
+    def _notes(self, log: Log, header: VideoHeader | None) -> list[str]:
+        notes = log.size_changes(header)
         end = header.declared_seconds if header else None
         if header is None or end is None or header.container.startswith(UNDECLARED_CONTAINERS):
             notes.append("declares no duration of its own, so a missing end cannot be detected")
+        if header and header.num_streams > 1:
+            notes.append(f"{header.num_streams} video streams, of which the default one was taken")
+        if header and header.pixel_aspect not in ("1:1", "0:1"):
+            treatment = "scaled to square ones" if self.square_pixels else "taken as if they were square"
+            notes.append(f"pixels of {header.pixel_aspect} were {treatment}")
+        if log.jumps_back():
+            notes.append("time stamps begin again, as where files were joined")
+        notes += [] if self.segment else self._count_notes(log, header)
         if end is not None and end + MISSING_SECONDS < self.end_seconds < math.inf:
             notes.append(f"{self.segment}, but the video ends at {end:.1f} s")
-        return tuple(notes)
+        return notes
+
+    def _count_notes(self, log: Log, header: VideoHeader | None) -> list[str]:
+        """What the numbers of frames say: those of the declared duration, and those of the time that passed."""
+        num_decoded, declared, seconds = log.num_decoded(), self._num_declared(header), log.end_seconds()
+        if header is None or not (num_decoded and declared and seconds and header.declared_seconds):
+            return []
+        if num_decoded > 1.05 * declared + MISSING_SECONDS * (declared / header.declared_seconds):
+            return ["more frames than its rate and duration declare, as where files were joined"]
+        if num_decoded < 0.98 * declared * min(seconds / header.declared_seconds, 1) - 1:
+            return ["fewer frames than its rate and duration declare: a variable rate, or lost frames"]
+        return []
 
 
 class _SeekFailed(Exception):

@@ -1,4 +1,4 @@
-"""Find ffmpeg, run it within limits of time and memory, and read what it prints."""
+"""Find ffmpeg, and run it on a file within limits of time and memory."""
 
 import contextlib
 import fcntl
@@ -10,12 +10,12 @@ import re
 import resource
 import select
 import shutil
+import signal
 import stat
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,9 @@ MAX_PIXELS = 8192 * 4608  # 8K (7680 x 4320 or 8192 x 4320), and what codecs add
 MAX_BLOCK_BYTES = 16 * MAX_PIXELS  # 604 MB: such a picture in the largest pixel format, four channels of float32
 MAX_MEMORY_BYTES = 6 * 2**30  # of address space; 8K HEVC with 10 bits takes less than 2 GiB
 MAX_LOG_BYTES = 16 * 2**20
+OUTSIDE_SIGNALS = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
+"""signals that say nothing about the video; others, such as SIGSEGV, are its doing"""
+FFMPEG_INTERRUPTED = 255  # its exit code after a signal that it handles
 PIPE_BYTES = 2**18  # Linux allows 64 MiB for all pipes of a user
 
 FAULT_KINDS = {
@@ -46,9 +49,10 @@ FAULT_KINDS = {
     "cut short": "the frames end well before the declared duration",
     "beyond the end": "the requested segment starts after the end of the video",
     "bad segment": "the requested segment has no length",
-    "too long": "longer than the caller allows",
-    "too large": "frames of more than MAX_PIXELS, or more memory than MAX_MEMORY_BYTES",
+    "too long": "longer than the caller allows, or more frames than its seconds can have",
+    "too large": "frames of more than MAX_PIXELS, more memory than MAX_MEMORY_BYTES, or a side too long for JPEG",
     "time limit": "waiting for ffmpeg took too long, and it was killed",
+    "killed": "ffmpeg was ended from outside, as the system does when memory runs out",
     "no flow": "a flow method cannot process the frames",
 }
 """kind of fault -> what it means"""
@@ -63,21 +67,6 @@ class VideoError(Exception):
     def __init__(self, reason: str, kind: str = "damaged"):
         super().__init__(reason)
         self.kind = kind
-
-
-@dataclass(frozen=True)
-class VideoHeader:
-    """What a video's header says."""
-
-    declared_seconds: float | None
-    """duration; None if the header does not say"""
-    fps: float
-    """frames per second; 0 if the header does not say"""
-    width: int
-    """pixels, of the upright picture"""
-    height: int
-    container: str
-    """ffmpeg's names for it, e.g. "mov,mp4,m4a,3gp,3g2,mj2" """
 
 
 @functools.cache
@@ -117,7 +106,7 @@ def _version_tuple(version: str) -> tuple[int, ...]:
 
 
 class Ffmpeg:
-    """One run of ffmpeg on one file, as a context manager; without `output_options` it only reads the header.
+    """One run of ffmpeg on one file, as a context manager.
 
     Entering raises VideoError if the path is not a regular file with content; every method that waits for ffmpeg
     raises VideoError if all waiting together took longer than `time_limit_seconds` plus 30 s per second of video.
@@ -129,7 +118,7 @@ class Ffmpeg:
         path: Path,
         *,
         input_options: list[str] | tuple[str, ...] = (),
-        output_options: list[str] | tuple[str, ...] = (),
+        output_options: list[str] | tuple[str, ...],
         time_limit_seconds: float,
     ):
         self.path = path
@@ -168,7 +157,7 @@ class Ffmpeg:
 
     def _command(self, ffmpeg: str) -> list[str]:
         return [
-            *(ffmpeg, "-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info"),
+            *(ffmpeg, "-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+verbose"),
             *("-progress", "pipe:2", "-stats_period", "60"),
             *("-max_alloc", str(MAX_BLOCK_BYTES), "-filter_threads", "1"),
             *("-threads", "1", "-max_pixels", str(MAX_PIXELS)),
@@ -224,11 +213,20 @@ class Ffmpeg:
         self.waited_seconds += time.monotonic() - before
 
     def wait(self) -> int:
-        """Wait until ffmpeg has ended; returns its exit code."""
-        while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                return self.process.wait(self._seconds_left())
-            self.waited_seconds = math.inf
+        """Wait until ffmpeg has ended; returns its exit code. VideoError if a signal from outside ended it."""
+        while self.process.poll() is None:
+            try:
+                self.process.wait(self._seconds_left())
+            except subprocess.TimeoutExpired:
+                self.waited_seconds = math.inf
+        exit_code = self.process.returncode
+        number = -exit_code if -exit_code in OUTSIDE_SIGNALS else 0
+        if exit_code == FFMPEG_INTERRUPTED:  # it handles these signals: it ends early, as if the video ended there
+            caught = re.findall(r"received signal (\d+)", self.log())
+            number = int(caught[-1]) if caught else 0
+        if number:
+            raise VideoError(f"ffmpeg was ended by {signal.Signals(number).name} (is memory short?)", "killed")
+        return exit_code
 
     def _seconds_left(self) -> float:
         """Time left for waiting, at most a day; raises VideoError if it is used up."""
@@ -267,77 +265,3 @@ def _limit_process(process: subprocess.Popen[bytes]) -> None:
         _, hard = resource.prlimit(process.pid, kind)
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.prlimit(process.pid, kind, (limit, limit))
-
-
-def first_complaint(log: str) -> str:
-    """The first line in which ffmpeg reports damage of its input, without memory addresses; "" if there is none.
-
-    The exit code alone is not enough: for most damaged files it is 0.
-    """
-    for line in log.splitlines():
-        if line.startswith(("[vost#", "[out#", "[image2pipe")):
-            continue  # about the output: two frames with the same time stamp, which do no harm in a picture sequence
-        match = re.search(r"\[(error|fatal|warning)\] (.*)", line)
-        if match and (match.group(1) != "warning" or "corrupt" in match.group(2)):
-            if not match.group(2).startswith("At least one output file"):  # a probe has no output
-                return match.group(2).strip()
-    return ""
-
-
-def no_frames_error(log: str, default_reason: str) -> VideoError:
-    """The error that says why there is not a single frame; `default_reason` if ffmpeg gave none."""
-    too_large = re.search(r"\[error\] (.*(?:exceeds specified max pixel count|Picture size \S+ is invalid).*)", log)
-    if too_large:
-        return VideoError(f"{too_large.group(1)}; at most {MAX_PIXELS} pixels are allowed", "too large")
-    if "Cannot allocate memory" in log:
-        return VideoError(f"needs more than {MAX_MEMORY_BYTES / 2**30:g} GiB of memory", "too large")
-    was_opened = re.search(r"^\[info\] Input #0, ", log, re.MULTILINE)
-    if was_opened and not _video_streams(log):
-        return VideoError("no video stream", "no video")
-    complaint = first_complaint(log)
-    if was_opened and not complaint:
-        return VideoError(default_reason, "cut short")
-    return VideoError(complaint or default_reason, "damaged" if was_opened else "unreadable")
-
-
-def _video_streams(log: str) -> list[str]:
-    """The video streams of the input except cover art, each as the lines that ffmpeg prints about it."""
-    about_input = re.split(r"^\[info\] (?:Stream mapping|Output #0)", log, maxsplit=1, flags=re.MULTILINE)[0]
-    streams = re.split(r"^\[info\]   (?=Stream #)", about_input, flags=re.MULTILINE)[1:]
-    return [stream for stream in streams if ": Video: " in stream and "(attached pic)" not in stream.partition("\n")[0]]
-
-
-def read_header(log: str) -> VideoHeader | None:
-    """What ffmpeg printed about the input and its first video stream; None if no stream has a picture size."""
-    container = re.search(r"^\[info\] Input #0, (\S+), from", log, re.MULTILINE)
-    streams = _video_streams(log)
-    size = re.search(r", (\d+)x(\d+)\b", streams[0].partition("\n")[0]) if streams else None
-    if not (container and size):
-        return None
-    width, height = map(int, size.groups())
-    if re.search(r"rotation of -?(90|270)\.", streams[0]):
-        width, height = height, width
-    duration = re.search(r"^\[info\]   Duration: (\d+):(\d+):(\d+\.\d+)", log, re.MULTILINE)
-    hours, minutes, seconds = map(float, duration.groups()) if duration else (0, 0, 0)
-    declared = hours * 3600 + minutes * 60 + seconds or None
-    rate = re.search(r", ([\d.]+)(k?) fps,", streams[0])
-    fps = float(rate.group(1)) * (1000 if rate.group(2) else 1) if rate else 0.0
-    return VideoHeader(declared, fps, width, height, container.group(1))
-
-
-def read_seconds(log: str) -> float | None:
-    """Time at which the last decoded frame ends, in ffmpeg 7 starts, by its time stamp; None if there was no frame."""
-    stamps = re.findall(r"^out_time_us=(-?\d+)", log, re.MULTILINE)
-    return int(stamps[-1]) / 1e6 if stamps else None
-
-
-def size_changes(log: str, header: VideoHeader | None) -> list[str]:
-    """A note if the decoded pictures of a video differ in size; else nothing."""
-    sizes = re.findall(r"video parameters changed to .*?, (\d+x\d+)", log)
-    if header:
-        declared = (f"{header.width}x{header.height}", f"{header.height}x{header.width}")  # upright or as stored
-        sizes = [size for size in sizes if size not in declared]
-    if not sizes:
-        return []
-    first_sizes = ", ".join(list(dict.fromkeys(sizes))[:5])
-    return [f"frame size changes in mid-video, to {first_sizes}: all frames are scaled to the size of the first"]
