@@ -337,7 +337,9 @@ def test_a_dot_in_an_id_is_not_a_suffix(tmp_path):
 
 
 def test_activitynet_predictions_are_named(tmp_path):
-    with pytest.raises(BadInputError, match="predictions .*expected a list with labels; give predictions to twostream eval"):
+    with pytest.raises(
+        BadInputError, match="predictions .*expected a list with labels; give predictions to twostream eval"
+    ):
         read_text(
             tmp_path, "activitynet", json.dumps({"version": "1.3", "results": {"abc": [{"label": "jump", "score": 1}]}})
         )
