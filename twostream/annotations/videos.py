@@ -14,6 +14,7 @@ from typing import overload
 
 import numpy as np
 
+from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.frames.store import MAX_FRAMES
 
@@ -237,7 +238,7 @@ def collect(
     classes = table.classes if classes is None else tuple(classes)
     if len(set(classes)) < len(classes) or not classes:
         raise BadInputError(
-            f"{path}: {len(classes)} classes, {len(set(classes))} of them distinct; expected distinct ones"
+            f"{path}: {counted(len(classes), 'class', 'classes')}, {len(set(classes))} of them distinct; expected distinct ones"
         )
     if any(before >= after for before, after in pairwise(table.ids)):
         order = sorted(range(len(table)), key=list(table.ids).__getitem__)
@@ -262,7 +263,7 @@ def _checked(videos: Iterable[Video], classes: Sequence[str] | None, where: Call
             0 <= video.num_frames <= MAX_FRAMES and 1 <= video.stored_step <= MAX_STEP and 0 <= video.fps < math.inf
         ):
             problem = (
-                f"has {video.num_frames} frames, step {video.stored_step}, {video.fps} fps; expected counts, of at most "
+                f"has {counted(video.num_frames, 'frame')}, step {video.stored_step}, {video.fps} fps; expected counts, of at most "
                 f"{MAX_FRAMES} frames, and a rate: run twostream annotate again"
             )
         if problem:
