@@ -26,6 +26,8 @@ from twostream.stream import StreamConfig
 NAMES = {
     "inception_v3": {"Conv2d_1a_3x3.conv": "conv", "Conv2d_1a_3x3.bn": "bn", "fc": "linear"},
     "vgg16": {"features.0": "conv", "classifier.3": "linear", "classifier.6": "linear"},
+    "resnet34": {"conv1": "conv", "bn1": "bn", "fc": "linear"},
+    "resnet152": {"conv1": "conv", "layer1.0.bn3": "bn", "fc": "linear"},
     "vgg16_reducedfc": {"conv_base.0": "conv", "conv_base.33": "conv1", "classifier.1": "linear", "classifier.4": "linear"},
 }  # fmt: skip
 
@@ -73,6 +75,8 @@ PREFIXES = [
     *[(backbone, "", "module.module.") for backbone in NAMES],
     ("inception_v3", "fc.", "fc_kin."),
     ("inception_v3", "fc.", "module.fc_kin."),
+    ("resnet34", "fc.", "fc_new."),
+    ("resnet152", "fc.", "module.fc_new."),
     ("vgg16_reducedfc", "conv_base.", "conv_base.conv_base."),
     ("vgg16_reducedfc", "conv_base.", "module.conv_base.conv_base."),
     ("vgg16_reducedfc", "conv_base.", ""),
@@ -420,3 +424,16 @@ def test_flow_stream_averages_rgb_weights_only(tmp_path, trained_on, averaged):
     weight = source.state_dict()["features.0.weight"]
     expected = weight.mean(1, keepdim=True).expand_as(weight) if averaged else weight
     assert torch.allclose(target.state_dict()["features.0.weight"], expected)
+
+
+@pytest.mark.parametrize(
+    "backbone, head", [("resnet34", "fc_new."), ("resnet152", "module.fc_new."), ("inception_v3", "fc_kin.")]
+)
+def test_flow_weights_of_2d_kinectics_are_kept_as_they_are(tmp_path, backbone, head):
+    """Its files do not say whether they are of RGB or of flow, but they are of a trained stream, not of ImageNet."""
+    source, target = stub(backbone), stub(backbone)
+    state = {
+        name.replace("fc.", head) if name.startswith("fc.") else name: t for name, t in source.state_dict().items()
+    }
+    load_weights(target, saved(tmp_path / "w.pth", state), stream(backbone, input_type="farneback"))
+    assert_same(target, source.state_dict())

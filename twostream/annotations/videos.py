@@ -14,6 +14,7 @@ from typing import overload
 
 import numpy as np
 
+from twostream.counts import counted
 from twostream.errors import BadInputError
 
 SPLITS = ("train", "val", "test")
@@ -236,7 +237,7 @@ def collect(
     classes = table.classes if classes is None else tuple(classes)
     if len(set(classes)) < len(classes) or not classes:
         raise BadInputError(
-            f"{path}: {len(classes)} classes, {len(set(classes))} of them distinct; expected distinct ones"
+            f"{path}: {counted(len(classes), 'class', 'classes')}, {len(set(classes))} of them distinct; expected distinct ones"
         )
     if any(before >= after for before, after in pairwise(table.ids)):
         order = sorted(range(len(table)), key=list(table.ids).__getitem__)
@@ -260,9 +261,7 @@ def _checked(videos: Iterable[Video], classes: Sequence[str] | None, where: Call
         elif not (
             0 <= video.num_frames <= MAX_COUNT and 1 <= video.stored_step <= MAX_COUNT and 0 <= video.fps < math.inf
         ):
-            problem = (
-                f"has {video.num_frames} frames, step {video.stored_step}, {video.fps} fps; expected counts and a rate"
-            )
+            problem = f"has {counted(video.num_frames, 'frame')}, step {video.stored_step}, {video.fps} fps; expected counts and a rate"
         if problem:
             raise BadInputError(f"{where(position)}: video {video.id!r} {problem}")
         yield video

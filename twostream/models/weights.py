@@ -188,7 +188,7 @@ def _reads_rgb(content: dict[Any, Any]) -> bool:
     stream = content.get("stream")
     if isinstance(stream, dict):
         return bool(stream.get("input_type") == RGB)
-    return not any("fc_kin." in str(name) or "extra_layers." in str(name) for name in content)
+    return not any(part in str(name) for name in content for part in ("fc_kin.", "fc_new.", "extra_layers."))
 
 
 def _named_tensors(content: dict[Any, Any], backbone: Backbone) -> dict[str, torch.Tensor]:
