@@ -59,6 +59,9 @@ class StreamContract:
     """pixels of the frames' shorter side in the training data; 0: as in the video"""
     fps: float
     """frames per second of the training data, if videos were resampled to a rate; 0: all frames of the video"""
+    quality: int
+    """JPEG quality of the images it was trained on, 1 to 100, or 0 if they were not JPEG; of a stream whose flow was
+    computed while training, the quality of the RGB frames"""
     sampling: Sampling
     sha256: str = ""
     """of the file of weights"""
@@ -68,6 +71,8 @@ class StreamContract:
     def __post_init__(self) -> None:
         if not (self.short_side >= 0 and 0 <= self.fps < math.inf):
             raise ValueError(f"frames of {self.short_side} pixels at {self.fps} a second, expected 0 or more of both")
+        if not 0 <= self.quality <= 100:
+            raise ValueError(f"JPEG quality {self.quality}, expected 0 to 100")
         self.flow_settings()
 
     @property
@@ -202,8 +207,8 @@ def read_contract(folder: Path) -> Contract:
     path = folder / CONTRACT_NAME
     if not path.is_file():
         raise BadInputError(
-            f"{folder} has no {CONTRACT_NAME}, expected a recognizer or the folder of a run: make one with "
-            f"twostream export --runs RUN RUN --out {folder}"
+            f"{folder} has no {CONTRACT_NAME}, expected a recognizer, which twostream export makes from runs, or the folder of "
+            "a run with a checkpoint"
         )
     try:
         return Contract.from_json(read_json(path))

@@ -31,6 +31,8 @@ class Source(ABC):
     """frames per second of what `frames` yielded last; 0: unknown. Set when all of them have been read"""
     notes: tuple[str, ...]
     """what is wrong or unusual with the frames that were read last"""
+    is_stored = False
+    """frames of a data root, as an extraction stored them"""
 
     @abstractmethod
     def frames(self, *, short_side: int, fps: float) -> Generator[np.ndarray, None, None]:
@@ -139,7 +141,9 @@ class _StoredFrames(Sequence[np.ndarray]):
 def stored_video(store: FrameStore, video_id: str) -> Source:
     """A video of a data root: its stored RGB frames. Raises BadInputError if not all frames are stored."""
     frames = _StoredFrames(store, video_id)
-    return Pictures(video_id, frames, fps=frames.fps)
+    source = Pictures(video_id, frames, fps=frames.fps)
+    source.is_stored = True
+    return source
 
 
 def find_sources(text: str, *, fps: float = 0.0, split: str = "") -> list[Source]:
@@ -165,6 +169,18 @@ def find_sources(text: str, *, fps: float = 0.0, split: str = "") -> list[Source
             f"{text}: no such file, folder or pattern; expected videos, or a folder of videos or of frames"
         )
     return [source for match in matches for source in find_sources(match, fps=fps, split=split)]
+
+
+def find_all_sources(texts: Sequence[str], *, fps: float, split: str) -> tuple[list[Source], list[str]]:
+    """The sources that all arguments name, and a line for each argument that names none."""
+    sources: list[Source] = []
+    failures = []
+    for text in texts:
+        try:
+            sources += find_sources(text, fps=fps, split=split)
+        except BadInputError as error:
+            failures.append(str(error))
+    return sources, failures
 
 
 def _in_folder(folder: Path, *, fps: float) -> list[Source]:

@@ -69,7 +69,7 @@ def take_pictures(source: Source, contract: Contract, num_frames: int) -> list[P
         )
         if index in needed
     }
-    footage = Footage({"0": (frames, num_frames)}, flow)
+    footage = Footage({"0": (frames, num_frames)}, flow=flow)
     pictures = []
     for index in wanted:
         colours = flow_colours(footage.flow_image("0", index)) if flow else None
