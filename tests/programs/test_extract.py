@@ -391,10 +391,10 @@ def test_video_that_changed_since_its_frames_were_stored_is_refused(videos, tmp_
     [
         (["--input_types=rgb,brox"], "brox"),
         (["--bound=0"], "--bound is 0"),
-        (["--bound=nan"], "--bound is nan"),
+        (["--bound=nan"], "--bound: 'nan'"),
         (["--quality=101"], "--quality is 101"),
-        (["--short_side=-1"], "--short_side is -1"),
-        (["--fps=-2"], "--fps is -2"),
+        (["--short_side=-1"], "--short_side: '-1'"),
+        (["--fps=-2"], "--fps: '-2'"),
         (["--frame_step=0"], "frame_step"),
         (["--workers=0"], "workers"),
         (["--poly_n=4"], "--poly_n is 4"),
