@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from twostream.counts import counted
 from twostream.errors import BadInputError, one_line
 from twostream.files import write_file, write_text
 from twostream.scores.table import ROWS_AT_ONCE, ScoreTable, is_ascending
@@ -66,7 +67,7 @@ def write_scores(path: str | Path, table: ScoreTable, logits: Iterable[np.ndarra
                         part.write(np.ascontiguousarray(chunk, "<f4").data)
                     rows += len(piece)
                 if rows != shape[0]:
-                    raise ValueError(f"{rows} rows of logits for a table of {shape[0]}")
+                    raise ValueError(f"{counted(rows, 'row')} of logits for a table of {shape[0]}")
 
     write_file(path, fill)
 
@@ -131,7 +132,9 @@ def _map_array(path: Path, part: zipfile.ZipInfo) -> np.ndarray:
         read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
         shape, fortran_order, dtype = read_header(file)
         if dtype.hasobject or math.prod(shape) * dtype.itemsize != part.file_size - (file.tell() - start):
-            raise ValueError(f"{part.filename}: {part.file_size} bytes are not an array of {dtype} and shape {shape}")
+            raise ValueError(
+                f"{part.filename}: {counted(part.file_size, 'byte is', 'bytes are')} not an array of {dtype} and shape {shape}"
+            )
         if not math.prod(shape):
             return np.empty(shape, dtype)
         return np.asarray(np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran_order else "C"))
@@ -146,9 +149,14 @@ def _check_arrays(path: Path, table: ScoreTable, num_classes: int) -> None:
             raise _bad_file(path, f"{name} has type {array.dtype} and shape {array.shape}, expected {expected}")
     num_rows, num_videos = len(table.logits), len(table.video_ids)
     if {len(table.video_index), len(table.start), len(table.view)} != {num_rows} or len(table.labels) != num_videos:
-        raise _bad_file(path, f"lengths of its arrays differ from {num_rows} rows and {num_videos} videos")
+        raise _bad_file(
+            path, f"lengths of its arrays differ from {counted(num_rows, 'row')} and {counted(num_videos, 'video')}"
+        )
     if num_rows == 0 or table.logits.shape[1] != num_classes or num_classes == 0:
-        raise _bad_file(path, f"logits have shape {table.logits.shape}, expected rows for {num_classes} classes")
+        raise _bad_file(
+            path,
+            f"logits have shape {table.logits.shape}, expected rows for {counted(num_classes, 'class', 'classes')}",
+        )
 
 
 def _check_values(path: Path, table: ScoreTable, num_classes: int) -> None:
