@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from twostream.clips.crops import VIEWS
+from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.files import read_json, write_text
 from twostream.flow.methods import FlowSettings
@@ -42,7 +43,7 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.num_clips < 0 or self.clip_step < 1 or self.views not in VIEWS:
             raise ValueError(
-                f"{self.num_clips} clips, step {self.clip_step}, views {self.views!r}; expected 0 or more clips, a step of "
+                f"{counted(self.num_clips, 'clip')}, step {self.clip_step}, views {self.views!r}; expected 0 or more clips, a step of "
                 f"1 or more, and one of {', '.join(VIEWS)}"
             )
 
@@ -132,9 +133,11 @@ class Contract:
             raise ValueError("the streams have different classes, expected the same in the same order")
         shape = np.array(self.fusion.weights).shape
         if shape not in ((len(names),), (len(names), len(self.classes))):
-            raise ValueError(f"fusion weights of shape {shape}, expected a number for each of the {len(names)} streams")
+            raise ValueError(
+                f"fusion weights of shape {shape}, expected a number for each of the {counted(len(names), 'stream')}"
+            )
         if len(self.fusion.temperatures) not in (0, len(names)):
-            raise ValueError(f"{len(self.fusion.temperatures)} temperatures for {len(names)} streams")
+            raise ValueError(f"{len(self.fusion.temperatures)} temperatures for {counted(len(names), 'stream')}")
 
     @property
     def classes(self) -> tuple[str, ...]:

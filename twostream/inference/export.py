@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 import twostream
+from twostream.counts import counted
 from twostream.engine.checkpoint import (
     checkpoint_iterations,
     checkpoint_network,
@@ -188,7 +189,7 @@ def card(contract: Contract) -> str:
     """README.md of a recognizer, with the header that model hubs read."""
     lines = [
         "---", "library_name: twostream", "pipeline_tag: video-classification", "---", "",
-        f"# Action recognizer: {len(contract.classes)} classes, {' + '.join(s.name for s in contract.streams)}", "",
+        f"# Action recognizer: {counted(len(contract.classes), 'class', 'classes')}, {' + '.join(s.name for s in contract.streams)}", "",
         "```bash", "pip install twostream-video", "twostream predict VIDEO --model .", "```", "",
         "| stream | network | clip | frames | clips tested | weight |", "|---|---|---|---|---|---|",
     ]  # fmt: skip

@@ -12,6 +12,7 @@ from typing import IO, BinaryIO, Literal
 
 import numpy as np
 
+from twostream.counts import counted
 from twostream.errors import BadInputError, one_line
 from twostream.files import check_regular, check_zip, write_file, write_text
 from twostream.scores.table import ROWS_AT_ONCE, ScoreTable, is_ascending
@@ -69,7 +70,7 @@ def write_scores(path: str | Path, table: ScoreTable, logits: Iterable[np.ndarra
                         part.write(np.ascontiguousarray(chunk, "<f4").data)
                     rows += len(piece)
                 if rows != shape[0]:
-                    raise ValueError(f"{rows} rows of logits for a table of {shape[0]}")
+                    raise ValueError(f"{counted(rows, 'row')} of logits for a table of {shape[0]}")
 
     write_file(path, fill)
 
@@ -132,7 +133,7 @@ def read_header(file: IO[bytes], num_bytes: int) -> tuple[tuple[int, ...], Liter
     shape, fortran_order, dtype = read(file)
     found, expected = math.prod(shape) * dtype.itemsize, num_bytes - (file.tell() - start)
     if not dtype.hasobject and (found != expected or max(shape, default=0) > max(found, MAX_EMPTY)):
-        raise ValueError(f"{expected} bytes are not an array of {dtype} and shape {shape}")
+        raise ValueError(f"{counted(expected, 'byte is', 'bytes are')} not an array of {dtype} and shape {shape}")
     return shape, "F" if fortran_order else "C", dtype
 
 
@@ -171,9 +172,14 @@ def _check_arrays(path: Path, table: ScoreTable, num_classes: int) -> None:
             raise _bad_file(path, f"{name} has type {array.dtype} and shape {array.shape}, expected {expected}")
     num_rows, num_videos = len(table.logits), len(table.video_ids)
     if {len(table.video_index), len(table.start), len(table.view)} != {num_rows} or len(table.labels) != num_videos:
-        raise _bad_file(path, f"lengths of its arrays differ from {num_rows} rows and {num_videos} videos")
+        raise _bad_file(
+            path, f"lengths of its arrays differ from {counted(num_rows, 'row')} and {counted(num_videos, 'video')}"
+        )
     if num_rows == 0 or table.logits.shape[1] != num_classes or num_classes == 0:
-        raise _bad_file(path, f"logits have shape {table.logits.shape}, expected rows for {num_classes} classes")
+        raise _bad_file(
+            path,
+            f"logits have shape {table.logits.shape}, expected rows for {counted(num_classes, 'class', 'classes')}",
+        )
 
 
 def _check_values(path: Path, table: ScoreTable, num_classes: int) -> None:
