@@ -915,7 +915,7 @@ def anamorphic(videos) -> Path:
 
 def test_square_pixels_are_recorded(extract, anamorphic, tmp_path):
     result = extract("--input_types=rgb")
-    assert "pixels of 3:2 were scaled to square" in result.stdout
+    assert "1 video: its pixels are not square: scaled until they are" in result.stdout
     store = open_store(tmp_path / "data", "rgb")
     assert store.read("wide", [0]).shape == (1, 48, 96, 3) and store.read("a", [0]).shape == (1, 48, 64, 3)
     assert store.tree_settings()["sar"] == store.record("wide")["settings"]["sar"] == "square"
@@ -931,7 +931,7 @@ def test_a_tree_that_ignored_the_shape_of_pixels_continues_so(extract, anamorphi
     before = tree(tmp_path / "data" / "rgb-images")
     store.remove("wide")
     result = extract("--input_types=rgb,farneback")
-    assert "taken as if they were square" in result.stdout
+    assert "its pixels are not square: taken as if they were" in result.stdout
     assert tree(tmp_path / "data" / "rgb-images") == before
     assert open_store(tmp_path / "data", "farneback").read("wide", [0]).shape == (1, 48, 64, 3)
     result = extract("--input_types=rgb", "--sar=square", code=3)
