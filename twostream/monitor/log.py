@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from twostream.counts import counted
 from twostream.errors import BadInputError, one_line
 from twostream.files import check_regular, write_text
 from twostream.monitor.contract import Monitor
@@ -91,7 +92,9 @@ def read_confusion(run_dir: Path, *, last: int) -> tuple[int, np.ndarray, tuple[
         iteration, matrix = content["iteration"], np.array(content["true_by_predicted"])
         classes = tuple(map(str, content["classes"]))
         if type(iteration) is not int or matrix.dtype.kind not in "iu" or matrix.shape != (len(classes), len(classes)):
-            raise ValueError(f"a matrix of {matrix.dtype} and shape {matrix.shape} for {len(classes)} classes")
+            raise ValueError(
+                f"a matrix of {matrix.dtype} and shape {matrix.shape} for {counted(len(classes), 'class', 'classes')}"
+            )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInputError(f"{path} is damaged ({one_line(error)}); delete it, then resume") from None
     return (iteration, matrix, classes) if iteration <= last else None
