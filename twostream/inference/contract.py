@@ -21,6 +21,7 @@ from twostream.flow.methods import FlowSettings
 from twostream.fusion.consensus import Consensus, probabilities
 from twostream.fusion.fitting import FittedWeights
 from twostream.fusion.streams import fuse
+from twostream.inference.sources import Geometry
 from twostream.stream import StreamConfig
 
 CONTRACT_NAME = "recognizer.json"
@@ -59,6 +60,8 @@ class StreamContract:
     """pixels of the frames' shorter side in the training data; 0: as in the video"""
     fps: float
     """frames per second of the training data, if videos were resampled to a rate; 0: all frames of the video"""
+    square_pixels: bool
+    """were videos whose pixels are not square scaled?"""
     quality: int
     """JPEG quality of the images it was trained on, 1 to 100, or 0 if they were not JPEG; of a stream whose flow was
     computed while training, the quality of the RGB frames"""
@@ -71,9 +74,16 @@ class StreamContract:
     def __post_init__(self) -> None:
         if not (self.short_side >= 0 and 0 <= self.fps < math.inf):
             raise ValueError(f"frames of {self.short_side} pixels at {self.fps} a second, expected 0 or more of both")
+        if not isinstance(self.square_pixels, bool):
+            raise ValueError(f"square_pixels {self.square_pixels!r}, expected true or false")
         if not 0 <= self.quality <= 100:
             raise ValueError(f"JPEG quality {self.quality}, expected 0 to 100")
         self.flow_settings()
+
+    @property
+    def geometry(self) -> Geometry:
+        """How frames are taken from a video."""
+        return Geometry(self.short_side, self.fps, self.square_pixels)
 
     @property
     def file_name(self) -> str:

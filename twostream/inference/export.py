@@ -121,9 +121,10 @@ def _images_of_training(path: Path, config: StreamConfig, root: Path | None) -> 
         return {
             "short_side": int(recorded["short_side"]),
             "fps": float(recorded["fps"]),
+            "square_pixels": recorded.get("sar") == "square",
             "quality": int(recorded["quality"]),
         }
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise BadInputError(
             f"{path}: found no record of the size, rate and quality of the images it was trained on; name its data root, which "
             "twostream extract made, with --root"

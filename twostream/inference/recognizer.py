@@ -26,7 +26,7 @@ from twostream.errors import BadInputError, one_line
 from twostream.inference.contract import Contract, StreamContract
 from twostream.inference.footage import Footage
 from twostream.inference.prediction import Prediction, stream_prediction
-from twostream.inference.sources import Pictures, Source, VideoFile
+from twostream.inference.sources import Geometry, Pictures, Source, VideoFile
 from twostream.inference.timeline import Timeline, clip_step, window_probabilities
 from twostream.scores.table import ScoreTable
 from twostream.threads import map_in_threads
@@ -37,9 +37,6 @@ FRAMES_BYTES = 512 << 20
 BATCH_SIZE = 32
 """pictures or clips that a network sees at once"""
 VIDEOS_AT_ONCE = {"cpu": 2, "cuda": 8}
-
-Geometry = tuple[int, float]
-"""short side and rate of frames, as `Decoder` takes them"""
 
 
 @dataclass(frozen=True)
@@ -119,17 +116,17 @@ class Recognizer:
                 sampling=replace(
                     stream.sampling,
                     num_clips=0,
-                    clip_step=clip_step(found[_geometry(stream)].fps, stride_seconds),
+                    clip_step=clip_step(found[stream.geometry].fps, stride_seconds),
                 ),
             )
             for stream in self.contract.streams
         )
         dense = Recognizer(replace(self.contract, streams=streams), self.networks, device=self.device)
         tables = dense._score_decoded(source, found)
-        first = found[_geometry(streams[0])]
+        first = found[streams[0].geometry]
         seconds = first.num_frames / first.fps
         probabilities = window_probabilities(
-            tables, self.contract.fusion, rates=[found[_geometry(stream)].fps for stream in streams], seconds=seconds,
+            tables, self.contract.fusion, rates=[found[stream.geometry].fps for stream in streams], seconds=seconds,
             window_seconds=window_seconds, stride_seconds=stride_seconds,
         )  # fmt: skip
         return Timeline(
@@ -142,7 +139,7 @@ class Recognizer:
         Raises BadInputError if no frame of it can be read.
         """
         found = self._decode_or_raise(source)
-        return self._score_decoded(source, found), [found[_geometry(stream)] for stream in self.contract.streams]
+        return self._score_decoded(source, found), [found[stream.geometry] for stream in self.contract.streams]
 
     def predict_all(self, sources: Iterable[Source]) -> Iterator[Prediction | Failure]:
         """A result for each source, in their order; a source that cannot be used is a Failure, and the others continue."""
@@ -184,7 +181,9 @@ class Recognizer:
 
     def _decode(self, source: Source) -> dict[Geometry, Decoded] | Failure:
         try:
-            return {geometry: decode(source, geometry) for geometry in map(_geometry, self.contract.streams)}
+            return {
+                geometry: decode(source, geometry) for geometry in {stream.geometry for stream in self.contract.streams}
+            }
         except (VideoError, BadInputError) as error:
             return Failure(source.name, one_line(error))
 
@@ -202,7 +201,7 @@ class Recognizer:
         """The score tables of each video, one for each stream; the videos share the batches of the networks."""
         by_stream = []
         for stream, network in zip(self.contract.streams, self.networks, strict=True):
-            parts = [video[_geometry(stream)] for video in videos]
+            parts = [video[stream.geometry] for video in videos]
             scoring = _Scoring(stream, network, parts, self.device)
             scoring.add({str(k): part.frames for k, part in enumerate(parts)}, range(scoring.num_items))
             by_stream.append([scoring.table(video) for video in range(len(videos))])
@@ -211,15 +210,15 @@ class Recognizer:
     def _predict_in_pieces(self, source: Source, found: Mapping[Geometry, Decoded]) -> list[ScoreTable]:
         """The same for one long video, which is decoded again; its clips are predicted as soon as their frames are there."""
         scorings = [
-            _Scoring(stream, network, [found[_geometry(stream)]], self.device)
+            _Scoring(stream, network, [found[stream.geometry]], self.device)
             for stream, network in zip(self.contract.streams, self.networks, strict=True)
         ]
         for geometry in found:
-            parts = [s for s in scorings if _geometry(s.stream) == geometry]
+            parts = [s for s in scorings if s.stream.geometry == geometry]
             needed = np.any([s.needed_frames() for s in parts], axis=0)
             last = int(np.flatnonzero(needed)[-1])
             frames: dict[int, np.ndarray] = {}
-            with contextlib.closing(source.frames(short_side=geometry[0], fps=geometry[1])) as decoding:
+            with contextlib.closing(source.frames(geometry)) as decoding:
                 for index, frame in enumerate(islice(decoding, last + 1)):
                     if needed[index]:
                         frames[index] = frame
@@ -233,7 +232,7 @@ class Recognizer:
     def _prediction(self, source: Source, found: Mapping[Geometry, Decoded], tables: list[ScoreTable]) -> Prediction:
         fusion, streams = self.contract.fusion, self.contract.streams
         scores = [fusion.consensus.video_scores(table) for table in tables]
-        first = found[_geometry(streams[0])]
+        first = found[streams[0].geometry]
         return Prediction(
             source.name,
             self.classes,
@@ -252,16 +251,11 @@ def _is_in_memory(decoded: Mapping[Geometry, Decoded]) -> bool:
     return all(part.frames for part in decoded.values())
 
 
-def _geometry(stream: StreamContract) -> Geometry:
-    return stream.short_side, stream.fps
-
-
 def decode(source: Source, geometry: Geometry) -> Decoded:
     """The frames of a source, or only their number if all of them need more memory than FRAMES_BYTES."""
-    short_side, fps = geometry
     frames: dict[int, np.ndarray] = {}
     num_frames = num_bytes = 0
-    for frame in source.frames(short_side=short_side, fps=fps):
+    for frame in source.frames(geometry):
         num_bytes += frame.nbytes
         if num_bytes <= FRAMES_BYTES:
             frames[num_frames] = frame

@@ -5,7 +5,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,6 +19,17 @@ from twostream.video.decoder import Decoder
 from twostream.video.ids import VIDEO_SUFFIXES
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
+
+
+class Geometry(NamedTuple):
+    """How frames are taken from a video: what `Decoder` calls them."""
+
+    short_side: int = 0
+    """pixels; 0 keeps the size"""
+    fps: float = 0.0
+    """frames per second; 0: all frames"""
+    square_pixels: bool = True
+    """scale pictures whose pixels are not square"""
 
 
 class Source(ABC):
@@ -35,8 +46,8 @@ class Source(ABC):
     """frames of a data root, as an extraction stored them"""
 
     @abstractmethod
-    def frames(self, *, short_side: int, fps: float) -> Generator[np.ndarray, None, None]:
-        """Its frames in order, uint8 (H, W, 3) RGB, all of one size; `short_side` and `fps` as of `Decoder`.
+    def frames(self, geometry: Geometry) -> Generator[np.ndarray, None, None]:
+        """Its frames in order, uint8 (H, W, 3) RGB, all of one size.
 
         Raises VideoError or BadInputError if there are none, or one of them cannot be read.
         """
@@ -49,8 +60,8 @@ class VideoFile(Source):
         self.path, self.name = Path(path), str(path)
         self.fps, self.notes = 0.0, ()
 
-    def frames(self, *, short_side: int, fps: float) -> Generator[np.ndarray, None, None]:
-        decoder = Decoder(self.path, short_side=short_side, fps=fps)
+    def frames(self, geometry: Geometry) -> Generator[np.ndarray, None, None]:
+        decoder = Decoder(self.path, **geometry._asdict())
         yield from decoder
         result = decoder.result
         self.fps = result.fps
@@ -65,7 +76,8 @@ class Pictures(Source):
         self.name, self.pictures, self.recorded_fps = name, pictures, fps
         self.fps, self.notes = fps, ()
 
-    def frames(self, *, short_side: int, fps: float) -> Generator[np.ndarray, None, None]:
+    def frames(self, geometry: Geometry) -> Generator[np.ndarray, None, None]:
+        short_side, fps, _ = geometry
         if not len(self.pictures):
             raise BadInputError(f"{self.name}: no frames")
         indices: Iterable[int] = range(len(self.pictures))
