@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import PROGRAMS, REPOSITORY, parser_of
 from twostream.programs import options, train
 
 
@@ -215,3 +215,11 @@ def test_too_little_shared_memory(error, words, last_words):
 ])  # fmt: skip
 def test_faults_in_loader_processes(error, words, last_words):
     assert words in last_words(error)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_two_dashes_are_no_value(program, capsys):
+    flag = next(a.option_strings[0] for a in parser_of(program)._actions if a.option_strings and a.nargs is None)
+    with pytest.raises(SystemExit) as end:
+        parser_of(program).parse_args([f"{flag}=--"])
+    assert end.value.code == 2 and f"argument {flag}: '--', expected a value" in capsys.readouterr().err

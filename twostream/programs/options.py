@@ -65,6 +65,8 @@ class Parser(argparse.ArgumentParser):
         dashes, name, value = match.groups()
         flag = "--" + name.replace("-", "_")
         if flag in self._option_string_actions and (dashes or value):
+            if value == "=--":  # argparse would take it for an empty list of values
+                self.error(f"argument {flag}: '--', expected a value")
             return flag + (value or "")
         return word
 

@@ -35,7 +35,7 @@ MAX_EMPTY = 1_000_000
 
 UNREADABLE = (
     zipfile.BadZipFile, zlib.error, tokenize.TokenError, OSError, EOFError, LookupError,
-    ValueError, TypeError, AttributeError, RuntimeError, MemoryError, struct.error,
+    ValueError, TypeError, AttributeError, RuntimeError, MemoryError, ArithmeticError, struct.error,
 )  # fmt: skip
 """what zipfile, NumPy and json raise for damaged or foreign content"""
 
