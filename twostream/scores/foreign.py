@@ -5,6 +5,7 @@ do not name their classes: their columns are in the order of a class list, which
 given. The labels in a file are compared with the split, so that a wrong list is noticed.
 """
 
+import os
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from twostream.scores.foreign_formats import ForeignScores, recognise
 from twostream.scores.npz import UNREADABLE, read_scores
 from twostream.scores.scale import AUTO, LOGITS, PROBABILITIES, to_logits
 from twostream.scores.table import ScoreTable
-from twostream.video.ids import video_id_of
+from twostream.video.ids import VIDEO_SUFFIXES
 
 BELOW_LISTED = 10.0
 """a class that a file does not list scores this much less than the last class that it lists"""
@@ -305,8 +306,9 @@ def _possible_ids(name: str) -> Iterator[str]:
     yield path
     last = path.rstrip("/").rpartition("/")[2]
     for text in (path, last):
-        stem = video_id_of(text, id_from="path")
-        yield from (text, stem, re.sub(r"_\d{6}_\d{6}$", "", stem), f"v_{stem}")
+        stem, suffix = os.path.splitext(text)
+        stem = stem if suffix.lower() in VIDEO_SUFFIXES else text
+        yield from (text, stem, stem.replace("/", "__"), re.sub(r"_\d{6}_\d{6}$", "", stem), f"v_{stem}")
 
 
 def _rows_of_entries(
