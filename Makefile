@@ -4,6 +4,7 @@
 # make test-slow             the tests that take minutes each
 # make record-prep           kill extraction 1,000 times and write docs/record_prep.md; half an hour
 # make record-resume         kill 200 trainings at random and write docs/record_resume.md; half an hour
+# make fuzz                  10,000 hostile inputs for all programs; ten minutes; writes docs/record_fuzz.md
 # make lock                  record the newest versions that fit in constraints.txt
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ STAMP   = $(VENV)/.installed
 DEMO   ?= demo
 JOBS   ?= 2
 
-.PHONY: setup demo test test-slow record-prep record-resume lint lock clean clean-setup
+.PHONY: setup demo test test-slow record-prep record-resume fuzz lint lock clean clean-setup
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -95,6 +96,9 @@ record-prep: setup
 
 record-resume: setup
 	$(BIN)/python tests/training_kills.py --trials=200 --out=docs/record_resume.md
+
+fuzz: setup
+	$(BIN)/python tests/fuzz.py --inputs=10000 --out=docs/record_fuzz.md
 
 lock: setup
 	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --all-extras --no-header --no-annotate pyproject.toml -o constraints.txt

@@ -40,6 +40,7 @@ from twostream.programs import options
 from twostream.stream import StreamConfig
 
 NUM_CLASSES, SHORT_SIDE = 400, 256
+QUALITY = {True: 90, False: 75}  # of RGB frames and of flow images, as extraction stores them
 
 
 def make_recognizer(arch: str, flow: str, device: torch.device) -> Recognizer:
@@ -49,7 +50,9 @@ def make_recognizer(arch: str, flow: str, device: torch.device) -> Recognizer:
     for input_type in ("rgb", flow):
         coding = None if input_type == "rgb" else FlowSettings(input_type).to_json()
         config = StreamConfig(input_type, arch, classes, BACKBONES[arch].input_size, flow_coding=coding)
-        streams.append(StreamContract(input_type, config, SHORT_SIDE, 0.0, Sampling()))
+        streams.append(
+            StreamContract(input_type, config, SHORT_SIDE, 0.0, True, QUALITY[input_type == "rgb"], Sampling())
+        )
         networks.append(build_model(config).to(device).eval())
     fusion = Fusion(Consensus.parse("softmax-mean"), (1.0, 1.0))
     return Recognizer(Contract(tuple(streams), fusion), networks, device=device)

@@ -71,13 +71,16 @@ def recommended_commands(text: str) -> list[list[str]]:
 
 
 def assert_commands_work(text: str) -> None:
-    """Each command that a message recommends must be complete: its program accepts the flags as they are written."""
+    """Each command that a message recommends must be complete: its program accepts the flags as they are written.
+
+    Words in capitals (VIDEOS, LIST) stand for what is not recorded; only FORMAT would not pass as a path.
+    """
     for _, command, *words in recommended_commands(text):
         module = importlib.import_module(f"twostream.programs.{COMMANDS[command][0]}")
         parser, complaint = module.build_parser(), io.StringIO()
         try:
             with contextlib.redirect_stderr(complaint):
-                args = parser.parse_args(words)
+                args = parser.parse_args([word.replace("--format=FORMAT", "--format=csv") for word in words])
                 if command == "extract":
                     module.check_flags(parser, args)
         except SystemExit as end:

@@ -72,6 +72,27 @@ def _lose(data: bytearray, rng: np.random.Generator) -> str:
     return f"{length} bytes lost at {start}"
 
 
+def _spread(data: bytearray, rng: np.random.Generator) -> str:
+    start, length = _block(data, rng)
+    value = int(rng.choice([0x00, 0x7F, 0x80, 0xFF]))
+    data[start : start + min(length, 8)] = bytes([value]) * min(length, 8)
+    return f"{min(length, 8)} bytes set to {value:#x} at {start}, as a number out of range"
+
+
+def damage_bytes(data: bytearray, rng: np.random.Generator) -> str:
+    """Damage any content in place: bits flipped, bytes zeroed, doubled, lost or set, or the end cut; says what was done."""
+    if len(data) < 8:
+        data += bytes(8)
+    damage = (_flip, _flip, _zero, _double, _lose, _spread, _cut)[int(rng.integers(7))]
+    return damage(data, rng)
+
+
+def _cut(data: bytearray, rng: np.random.Generator) -> str:
+    length = int(rng.integers(len(data)))
+    del data[length:]
+    return f"cut after {length} bytes"
+
+
 def _block(data: bytearray, rng: np.random.Generator) -> tuple[int, int]:
     """Start and length of a random disk block, or of a random network packet."""
     if rng.random() < 0.5:

@@ -132,7 +132,7 @@ def run_rounds(
             stored = content(open_store(root, input_type))
             video_ids = truth[input_type].keys() | stored.keys()
             tally.differing += sum(stored.get(v) != truth[input_type].get(v) for v in video_ids)
-        for _ in range(100):  # a killed program's ffmpeg ends at its next write, its flow server once it has started
+        for _ in range(100):  # a killed program's ffmpeg ends at its next write
             if not count_leftovers(videos):
                 break
             time.sleep(0.1)

@@ -443,3 +443,18 @@ def test_watching_measures_every_kind_of_monitor(monkeypatch, capsys):
     for _, mean, longest, _ in rows:
         assert 0 <= float(mean) <= float(longest) + 0.005
     assert float(rows[0][3]) == 0
+
+
+# ---------------------------------------------------------------------------------------------------------- busy CPU
+
+
+def test_busy_measures_a_training_under_a_quota(run_program):
+    words = ["--arch=squeezenet1_1", "--input_size=32", "--batch_size=2", "--iterations=2", "--skip=1", "--workers=0"]
+    result = run_program(
+        "benchmarks/busy.py", *words, "--threads=1", "--waiting=passive", "--only=quota", "--quota=1.5"
+    )
+    assert result.returncode == 0, result.stderr
+    (rows,) = tables(result.stdout)
+    assert "quota of 1.5 cores" in result.stdout
+    assert rows[0][0] == "1, passive" and float(rows[0][1]) > 0
+    assert "\n| | same losses |\n" in result.stdout

@@ -21,6 +21,16 @@ def test_missing_and_unknown_fields_are_named():
 
 
 @pytest.mark.parametrize(
+    "change",
+    [{"clip_len": 1.0}, {"input_size": "224"}, {"classes": [1]}, {"classes": "ab"}, {"flow_coding": []}, {"backbone": None},
+     {"frame_stride": True}],
+)  # fmt: skip
+def test_settings_of_another_type_are_named(change):
+    with pytest.raises(ValueError, match=f"{next(iter(change))} of a stream"):
+        StreamConfig.from_json(STREAM.to_json() | change)
+
+
+@pytest.mark.parametrize(
     "input_type, modality", [("rgb", "rgb"), ("farneback", "flow"), ("dis", "flow"), ("brox", "flow")]
 )
 def test_modality(input_type, modality):

@@ -22,6 +22,7 @@ COMMANDS = {
     "eval": ("evaluate", "fuse the scores of streams, and report"),
     "export": ("export", "runs -> a recognizer: a folder with all that prediction needs"),
     "predict": ("predict", "name the classes of videos with a recognizer"),
+    "features": ("features", "write features of videos, for other models to learn from"),
     "fetch": ("fetch", "download ImageNet weights and check them"),
 }
 """command -> its module in twostream.programs, and what it does"""

@@ -1,10 +1,12 @@
-"""Files that are replaced completely or not at all, strict JSON, SHA-256, cells of CSV."""
+"""Files: replaced completely or not at all, read only if they are files; strict JSON, zip archives, SHA-256, CSV."""
 
 import contextlib
 import hashlib
 import json
 import os
 import re
+import stat
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,14 +14,23 @@ from typing import Any, BinaryIO
 from twostream.attempts import attempt_name
 from twostream.errors import BadInputError, EnvironmentFaultError
 
+ZIP_ROOM = 256 << 20
+"""bytes that the parts of any zip archive may have together"""
+ZIP_RATIO = 4
+"""of the bytes of its parts to its own, beyond ZIP_ROOM; numbers compress by less"""
+
 
 def write_file(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
     """Call `fill(file)` on a temporary file beside `path`, flush it to the disk, then rename it to `path`.
 
-    Missing folders are created. Raises EnvironmentFaultError naming the path if the disk is full or not writable; the
-    previous file is then kept.
+    Missing folders are created, and a link stays a link: the file that it names is replaced. A pipe, a terminal or
+    /dev/null cannot be replaced, so it is written into; other things that are no files are refused. Raises
+    EnvironmentFaultError naming the path if the disk is full or not writable; the previous file is then kept.
     """
     path = Path(path)
+    if _is_stream(path):
+        return _write_into(path, fill)
+    path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{attempt_name()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,6 +52,64 @@ def write_file(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
             temporary.unlink()
 
 
+def _is_stream(path: Path) -> bool:
+    """Does the path name something that takes bytes and is not replaced: a pipe, a device, what a program prints to?
+
+    EnvironmentFaultError if nothing can be written there: a folder, a socket, a disk.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:  # there is nothing, or no way to it, which `write_file` finds out
+        return False
+    if stat.S_ISCHR(found.st_mode) or stat.S_ISFIFO(found.st_mode):
+        return True
+    if not stat.S_ISREG(found.st_mode):
+        raise EnvironmentFaultError(f"cannot write {path}: it is {_kind(found.st_mode)}; choose another file name")
+    for descriptor in (1, 2):  # /dev/stdout is a link to the file that the output was redirected to
+        with contextlib.suppress(OSError):
+            if os.path.samestat(found, os.fstat(descriptor)):
+                return True
+    return False
+
+
+def _write_into(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    try:
+        with open(path, "ab") as file:
+            fill(file)
+    except OSError as error:
+        raise EnvironmentFaultError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _kind(mode: int) -> str:
+    """What a path is that is no regular file."""
+    kinds = {
+        stat.S_IFDIR: "a folder", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFIFO: "a pipe",
+        stat.S_IFSOCK: "a socket",
+    }  # fmt: skip
+    return kinds.get(stat.S_IFMT(mode), "something else")
+
+
+def check_regular(path: str | Path, *, allow_pipe: bool = False) -> None:
+    """Raise BadInputError where a path names something else than a file: /dev/zero never ends, a pipe never begins.
+
+    A list of lines may come from a pipe, as the shell's `<(grep ...)` makes one. A path that names nothing passes;
+    opening it raises the system's own error.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not (allow_pipe and stat.S_ISFIFO(mode)):
+            raise BadInputError(f"{path}: found {_kind(mode)}, expected a file")
+
+
+def check_zip(parts: zipfile.ZipFile) -> None:
+    """Raise BadZipFile where the parts of an archive have far more bytes than the archive, before any is unpacked."""
+    file = parts.fp
+    num_bytes = 0 if file is None else file.seek(0, os.SEEK_END)
+    unpacked = sum(part.file_size for part in parts.infolist())
+    if unpacked > max(ZIP_ROOM, ZIP_RATIO * num_bytes):
+        raise zipfile.BadZipFile(f"{num_bytes} bytes that unpack to {unpacked}")
+
+
 def write_text(path: str | Path, text: str) -> None:
     """`write_file` with text in UTF-8; undecodable bytes of file names are written unchanged."""
     write_file(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
@@ -48,6 +117,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; BadInputError names the file, and the line and column of an error in it."""
+    check_regular(path)
     try:
         content = DECODER.decode(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:

@@ -1,9 +1,15 @@
 """What makes a stream: its input, its network and the geometry of its clips."""
 
+import reprlib
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 RGB = "rgb"
+_KINDS: dict[str, Any] = {
+    "input_type": str, "backbone": str, "classes": list | tuple, "input_size": int, "clip_len": int, "frame_stride": int,
+    "flow_coding": dict | None,
+}  # fmt: skip
+"""type of each setting of a stream, as JSON holds it"""
 
 
 @dataclass(frozen=True)
@@ -74,8 +80,13 @@ class StreamConfig:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "StreamConfig":
-        """The reverse of `to_json`; ValueError names the fields that are missing or unknown."""
+        """The reverse of `to_json`; ValueError names the fields that are missing or unknown, or not of their type."""
         names = {field.name for field in fields(cls)}
         if names != content.keys():
             raise ValueError(f"missing or unknown stream settings: {', '.join(sorted(names ^ content.keys()))}")
+        for name, kind in _KINDS.items():
+            if not isinstance(content[name], kind) or isinstance(content[name], bool):
+                raise ValueError(f"{name} of a stream is {reprlib.repr(content[name])}")
+        if not all(isinstance(name, str) for name in content["classes"]):
+            raise ValueError(f"classes of a stream are {reprlib.repr(content['classes'])}")
         return cls(**(content | {"classes": tuple(content["classes"])}))

@@ -8,6 +8,7 @@ from pathlib import Path
 from twostream.annotations.class_names import read_classes
 from twostream.annotations.lists import READERS, Listed, read_lists
 from twostream.annotations.videos import Annotations, Video
+from twostream.frames.store import MAX_FRAMES
 from twostream.programs.options import list_file
 
 EXAMPLE = Annotations(
@@ -30,7 +31,7 @@ def some_videos(count: int, *, seed: int = 0) -> list[Video]:
     ids = [f"{video_id}{k}" for k in range(count) for video_id in [rng.choice(["", *STRANGE_IDS])]]
     return [
         Video(video_id, split, None if split == "test" and rng.random() < 0.5 else rng.choice("xzy"),
-              rng.choice([0, 1, 2**31 - 1]), rng.random() * 100, rng.randint(1, 9))
+              rng.choice([0, 1, MAX_FRAMES]), rng.random() * 100, rng.randint(1, 9))
         for video_id in ids for split in [rng.choice(["train", "val", "test"])]
     ]  # fmt: skip
 

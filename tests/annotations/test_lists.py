@@ -1,7 +1,9 @@
 """Readers of data sets' lists: the same meaning whatever the format, and one clear line for a broken list."""
 
+import contextlib
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,7 +23,7 @@ from tests.annotations.samples import (
     write,
 )
 from twostream.annotations.class_names import read_classes
-from twostream.annotations.lists import READERS, Listed, read_csv, read_folder, segment_id
+from twostream.annotations.lists import READERS, Listed, read_class_order, read_csv, read_folder, segment_id
 from twostream.errors import BadInputError
 from twostream.programs.options import list_file
 from twostream.video.ids import check_video_id
@@ -272,6 +274,77 @@ def test_broken_mmaction2_is_refused(tmp_path, name, line, word):
         read_text(tmp_path, name, f"{sound}\n{line}\n", classes=CLASSES)
 
 
+@pytest.mark.parametrize(
+    "name, text, line",
+    [
+        # several labels, in all forms
+        ("mmaction2_videos", "a/abc.mp4 1\na/def.mp4 0 1", 2),
+        ("mmaction2_videos", "a b/c d.mkv 0 1 0", 1),
+        ("mmaction2_videos", "a/abc.mp4 jump run", 1),
+        ("mmaction2_videos", "dir/abc.mp4,0,1", 1),
+        ("mmaction2_videos", "some/abc 0 1", 1),
+        ("mmaction2_frames", "some/abc 50 1 0 1", 1),
+        ("mmaction2_frames", "some/abc 50 1\nsome/def 50 1 0", 2),
+        ("mmaction2_frames", "some/abc 50 1 0\nsome/def 50 1", 2),
+        ("mmaction2_frames", "some/abc 0 1", 1),  # no frames
+        ("mmaction2_frames", "some/abc 50 0 1", 1),
+        ("hmdb51", "v.avi 1\nw.avi 1 2", 2),
+        ("ucf101", "jump/a.avi 2\njump/b.avi 7 2", 2),
+        ("ucf101", "jump/a.avi two", 1),
+    ],
+)
+def test_what_is_left_of_a_line_is_no_path(tmp_path, name, text, line):
+    path = tmp_path / "list"
+    if name in ("hmdb51", "ucf101"):
+        LISTS[name](tmp_path)
+        path = tmp_path / {"hmdb51": "jump_test_split1.txt", "ucf101": "trainlist01.txt"}[name]
+    write(path, text)
+    with pytest.raises(BadInputError, match=f"{path.name}, line {line}: ") as caught:
+        keywords = {"classes": CLASSES} if name.startswith("mmaction2") else {}
+        list(READERS[name](tmp_path if path.parent == tmp_path and path.name != "list" else path, **keywords))
+    assert "expected" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line, video_id, label",
+    [
+        ("dir one/abc.mp4,0", "abc", "air drumming"),
+        ("dir one/abc.mp4, 1", "abc", "jump"),
+        ("a 1 2/take 7.webm 1", "take 7", "jump"),
+        ("a/v1.0.mp4 clips/b.avi 0", "b", "air drumming"),
+        ("a, b/c,d.MP4\t1", "c,d", "jump"),
+        ("plain,1", "plain", "jump"),
+        ("a/clip.2 1", "clip.2", "jump"),
+    ],
+)
+def test_paths_with_blanks_commas_numbers_and_dots(tmp_path, line, video_id, label):
+    (entry,) = read_text(tmp_path, "mmaction2_videos", line, classes=CLASSES)
+    assert (entry.ids, entry.label) == ((video_id,), label)
+
+
+def test_long_lines_are_read_in_time_that_grows_with_their_length(tmp_path):
+    """Tens of seconds where time grows with the square of the length."""
+    for name in ("mmaction2_frames", "mmaction2_videos"):
+        for text in ("1 " * 100_000 + "x y", "1 " * 200_000, "a.mp4 " * 50_000 + "x y"):
+            with contextlib.suppress(BadInputError):
+                read_text(tmp_path, name, text)
+
+
+def test_a_dot_in_an_id_is_not_a_suffix(tmp_path):
+    """`clip.2` and `clip` are two videos."""
+    text = "video,label\nclip.2,run\nclip.mp4,jump\nx/clip.2.5.MKV,run\n"
+    assert [e.ids for e in read_text(tmp_path, "csv", text)] == [("clip.2",), ("clip",), ("clip.2.5",)]
+
+
+def test_activitynet_predictions_are_named(tmp_path):
+    with pytest.raises(
+        BadInputError, match="predictions .*expected a list with labels; give predictions to twostream eval"
+    ):
+        read_text(
+            tmp_path, "activitynet", json.dumps({"version": "1.3", "results": {"abc": [{"label": "jump", "score": 1}]}})
+        )
+
+
 def test_activitynet_has_an_entry_for_each_label_and_part(tmp_path):
     videos = {
         "many": {"subset": "training", "annotations": [
@@ -316,6 +389,7 @@ def test_broken_json_entry_is_refused_with_file_and_video(tmp_path, name, change
     with pytest.raises(BadInputError, match="list, video 'abc': ") as caught:
         read_text(tmp_path, name, json.dumps({"database": {"abc": change}, "classes": {"jump": 1}}))
     assert "\n" not in str(caught.value)
+    assert not re.search("Error|indices must be|object is not|has no attribute|unpack", str(caught.value))
 
 
 def test_split_of_a_file_is_given_with_it(tmp_path):
@@ -332,6 +406,70 @@ def test_groups_come_from_the_named_column(tmp_path):
     assert [entry.group for entry in read_csv(path, group_by="actor")] == ["x", "y"]
     with pytest.raises(BadInputError, match="lacks scene"):
         list(read_csv(path, group_by="scene"))
+
+
+# ------------------------------------------------------------------------------------------ orders of classes, groups
+
+
+@pytest.mark.parametrize("name", ["ucf101", "hmdb51", "2d-kinectics"])
+def test_a_list_brings_its_order_of_classes(tmp_path, name):
+    """Not alphabetical, as in UCF101, where HandstandPushups comes before HandStandWalking."""
+    words = LISTS[name](tmp_path)
+    if name == "ucf101":
+        write(tmp_path / "classInd.txt", "1 jump\n2 Archery\n3 air drumming\n")
+        write(tmp_path / "trainlist01.txt", "jump/clip_000001_000011.avi 1\n")
+    elif name == "hmdb51":
+        write(tmp_path / "class_list.txt", "jump\nArchery  \nair drumming\n")
+    else:
+        content = json.loads(Path(words[0]).read_text())
+        content["classes"] = {"air drumming": 3, "jump": 1, "Archery": 2}
+        write(Path(words[0]), json.dumps(content))
+    order = read_class_order(name, map(Path, words))
+    source = {"ucf101": "classInd.txt", "hmdb51": "class_list.txt", "2d-kinectics": "list.json"}[name]
+    assert order == (("jump", "Archery", "air drumming"), source)
+    assert {entry.label for entry in read(name, words)} == {"jump", "air drumming"}
+
+
+def test_other_lists_bring_none(tmp_path):
+    for name in READERS:
+        words = LISTS[name](tmp_path / name)
+        if name not in ("ucf101", "2d-kinectics"):
+            assert read_class_order(name, [Path(word.partition("=")[2] or word) for word in words]) is None
+
+
+def test_two_lists_of_other_orders_are_refused(tmp_path):
+    for folder, text in (("a", "1 jump\n2 run"), ("b", "1 run\n2 jump")):
+        write(tmp_path / folder / "classInd.txt", text)
+    with pytest.raises(BadInputError, match="b: 2 and 2 classes that differ, first 'run' and 'jump'.*--classes FILE"):
+        read_class_order("ucf101", [tmp_path / "a", tmp_path / "b"])
+
+
+@pytest.mark.parametrize(
+    "numbers, word",
+    [
+        ({"jump": 1, "run": 3}, "class 'run' has number 3"),
+        ({"jump": "1"}, "no class numbers"),
+        (["jump"], "no class numbers"),
+    ],
+)
+def test_class_numbers_with_gaps_are_refused(tmp_path, numbers, word):
+    path = write(tmp_path / "list.json", json.dumps({"database": {}, "classes": numbers}))
+    with pytest.raises(BadInputError, match=f"list.json: {word}"):
+        read_class_order("2d-kinectics", [path])
+
+
+@pytest.mark.parametrize("test_split", ["val", "test"])
+def test_groups_are_the_videos_that_clips_were_cut_from(tmp_path, test_split):
+    as_ucf101(tmp_path)
+    write(tmp_path / "trainlist01.txt", "jump/v_jump_g08_c01.avi 2\njump/v_jump_g08_c02.avi 2\njump/x_g1.avi 2\n")
+    listed = read("ucf101", [str(tmp_path)], test_split=test_split)
+    assert [e.group for e in listed] == ["jump_g08", "jump_g08", "", ""] and listed[-1].split == test_split
+    write(
+        tmp_path / "jump_test_split1.txt",
+        "My_jump_at_home_jump_f_cm_np1_fr_med_0.avi 1\nMy_jump_at_home_jump_f_cm_np1_fr_med_12.avi 2\n",
+    )
+    listed = read("hmdb51", [str(tmp_path)], test_split=test_split)
+    assert [(e.group, e.split) for e in listed] == [("My_jump_at_home", "train"), ("My_jump_at_home", test_split)]
 
 
 # --------------------------------------------------------------------------------------------------------- real lists
@@ -362,8 +500,17 @@ def test_real_class_lists(shared_data, number):
 
 @pytest.mark.parametrize("split_number, train, test", [(1, 9537, 3783), (2, 9586, 3734), (3, 9624, 3696)])
 def test_real_ucf101(shared_data, split_number, train, test):
-    counts, labels = labels_and_splits(READERS["ucf101"](shared_data / "annotations/ucf101", split_number=split_number))
+    folder = shared_data / "annotations/ucf101"
+    listed = list(READERS["ucf101"](folder, split_number=split_number))
+    counts, labels = labels_and_splits(listed)
     assert counts == {"train": train, "val": test} and len(labels) == 101  # as published
+    groups = {split: {e.group for e in listed if e.split == split} for split in counts}
+    assert not groups["train"] & groups["val"] and len(groups["train"] | groups["val"]) == 101 * 25  # as published
+    order = read_class_order("ucf101", [folder])
+    assert order and list(order.names) == [
+        line.split()[1] for line in (folder / "classInd.txt").read_text().split("\n")[:101]
+    ]
+    assert list(order.names) != sorted(order.names)  # so that this test means something
 
 
 @pytest.mark.parametrize("split_number", [1, 2, 3])
@@ -371,4 +518,5 @@ def test_real_hmdb51(shared_data, split_number):
     listed = list(READERS["hmdb51"](shared_data / "annotations/hmdb51", split_number=split_number))
     counts = Counter((entry.label, entry.split) for entry in listed)
     assert len(counts) == 2 * 51 and set(counts.values()) == {70, 30}  # 70 and 30 videos of each class, as published
+    assert all(entry.group for entry in listed)
     labels_and_splits(listed)

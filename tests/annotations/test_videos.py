@@ -70,7 +70,7 @@ def test_annotations_are_made_of_videos_in_any_order():
         ([Video("a", "val", None, 1)], ["walk"], "'a' has no label"),
         ([Video("a", "later", "run", 1)], None, "'a' is in split 'later', expected train, val, test"),
         ([Video("a", "val", "run", -1)], None, "'a' has -1 frames"),
-        ([Video("a", "val", "run", 2**31)], None, "'a' has 2147483648 frames"),
+        ([Video("a", "val", "run", 10**9)], None, "'a' has 1000000000 frames.*at most 10000000 frames"),
         ([Video("a", "val", "run", 1, float("nan"))], None, "'a' has .* nan fps"),
         ([Video("a", "val", "run", 1, 25.0, 0)], None, "'a' has .* step 0"),
     ],

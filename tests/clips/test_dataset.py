@@ -404,7 +404,7 @@ def test_usable_videos(store):
     )
     (store.folder / "e").mkdir()
     assert usable_videos(annotations, "train", store) == (VIDEOS, ["c", "e"])
-    with pytest.raises(BadInputError, match="none of the 1 videos of split 'val' has images.*run twostream extract"):
+    with pytest.raises(BadInputError, match="none of the 1 video of split 'val' has images.*run twostream extract"):
         usable_videos(annotations, "val", store)
 
 

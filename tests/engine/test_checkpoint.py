@@ -345,7 +345,7 @@ def test_optimizer_of_another_network(tmp_path):
     network = nn.Sequential(nn.Linear(2, 2))
     optimizer = build_optimizer(network, learning_rate=0.1, momentum=0.5, weight_decay=0.02)
     content["weights"] = network.state_dict()
-    with pytest.raises(BadInputError, match="optimizer state is of another network"):
+    with pytest.raises(BadInputError, match="optimizer state cannot be used.*another network"):
         restore(content, network, optimizer)
 
 

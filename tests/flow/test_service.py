@@ -3,6 +3,8 @@
 import os
 import secrets
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import closing
@@ -15,7 +17,7 @@ import pytest
 import torch
 
 from tests import toy
-from tests.conftest import noise_image
+from tests.conftest import REPOSITORY, noise_image
 from twostream.errors import EnvironmentFaultError
 from twostream.flow import server as server_module
 from twostream.flow import service
@@ -323,3 +325,20 @@ def test_plan_does_not_count_flow_of_a_device(tmp_path):
     assert by_device.seconds < 0.7 * by_workers.seconds
     assert (by_device.num_images, by_device.num_bytes) == (by_workers.num_images, by_workers.num_bytes)
     assert "or more, if flow on cuda:0 takes longer" in by_device.to_text() and "cuda" not in by_workers.to_text()
+
+
+def test_the_process_ends_with_the_program_while_it_loads_torch(tmp_path):
+    """In place of torch stands a module that takes an hour to load."""
+    (tmp_path / "torch.py").write_text("import time; print('loading', flush=True); time.sleep(3600)")
+    program, server_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])}
+    with server_end:
+        command = [sys.executable, "-P", "-m", "twostream.flow.server_process"]
+        process = subprocess.Popen(command, stdin=server_end.fileno(), stdout=subprocess.PIPE, env=environment)
+    with process, program:
+        assert process.stdout.readline() == b"loading\n"
+        program.close()
+        try:
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()

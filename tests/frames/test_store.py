@@ -216,7 +216,8 @@ def test_odd_names_are_fine(store):
 
 @pytest.mark.parametrize(
     "text", ["", '{"num_frames": 3', "[]", "{}", '{"num_frames": "three"}', '{"num_frames": -1}',
-             '{"num_frames": 3, "settings": []}', '{"num_frames": 3, "checksums": 1}', '{"num_frames": 3, "fps": "x"}'],
+             '{"num_frames": 3, "settings": []}', '{"num_frames": 3, "checksums": 1}', '{"num_frames": 3, "fps": "x"}', '{"num_frames": 1000000000}',
+             '{"num_frames": 3, "settings": {"frame_step": 1e999}}', '{"num_frames": 3, "source": "x"}', "[" * 99_999],
 )  # fmt: skip
 def test_broken_record_is_named(store, text):
     publish(store, "v", [JPEG])

@@ -58,6 +58,25 @@ def test_common_rows_of_different_clip_steps():
         report_of(rgb, flow)
 
 
+def test_evenly_spaced_clips_of_different_lengths_are_fused_by_video():
+    """As the papers test: 25 frames for RGB, 25 stacks for flow. They begin at other frames, so no frame is fused."""
+    rgb = make_table(frames=3, clip_step=9)
+    flow = make_table(frames=3, clip_step=8, input_type="farneback")
+    with_clips = [
+        dataclasses.replace(table, provenance=table.provenance | {"num_clips": 3, "views": "centre"})
+        for table in (rgb, flow)
+    ]
+    report = report_of(*with_clips)
+    assert report.differences == {} and report.rows[-1].num_frames == 0 and report.rows[-1].num_videos == 3
+    scores = [Consensus.parse("softmax-mean").video_scores(table) for table in (rgb, flow)]
+    np.testing.assert_allclose(report.predictions.scores["RGB+Flow"], (scores[0] + scores[1]) / 2)
+    with pytest.raises(BadInputError, match="scored different frames"):
+        report_of(with_clips[0], flow)
+    other_views = dataclasses.replace(with_clips[1], view=with_clips[1].view + 5)
+    with pytest.raises(BadInputError, match="scored different frames"):
+        report_of(with_clips[0], other_views)
+
+
 def test_streams_without_a_common_frame_are_refused():
     rgb = make_table(frames=1)
     flow = make_table(video_index=[0, 1, 2], start=[1, 1, 1])

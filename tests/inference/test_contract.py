@@ -27,8 +27,8 @@ FLOW = StreamConfig("dis", "vgg16", CLASSES, 96, clip_len=5, frame_stride=2, flo
 
 def contract(weights=(1.0, 1.5), temperatures=(), consensus="softmax-mean"):
     streams = (
-        StreamContract("rgb", RGB, 256, 0.0, Sampling(), "0" * 64, {"run": "a", "iteration": 3}),
-        StreamContract("dis", FLOW, 96, 12.5, Sampling(0, 4, "ten"), "1" * 64),
+        StreamContract("rgb", RGB, 256, 0.0, True, 90, Sampling(), "0" * 64, {"run": "a", "iteration": 3}),
+        StreamContract("dis", FLOW, 96, 12.5, False, 0, Sampling(0, 4, "ten"), "1" * 64),
     )
     fusion = Fusion(Consensus.parse(consensus), weights, temperatures)
     return Contract(streams, fusion, {"top1": 0.5, "videos": 2}, {"twostream": "1"})
@@ -109,7 +109,7 @@ def test_a_fault_is_named(change, says, tmp_path):
 
 
 def test_a_folder_without_one_says_how_to_make_it(tmp_path):
-    with pytest.raises(BadInputError, match="twostream export --runs"):
+    with pytest.raises(BadInputError, match="twostream export makes"):
         read_contract(tmp_path)
 
 

@@ -70,13 +70,13 @@ def test_runs_that_do_not_record_their_frames_need_the_data_root(runs, toy_root,
     with pytest.raises(BadInputError, match="--root"):
         recognizer_of_runs([run])
     (stream,) = recognizer_of_runs([run], root=toy_root).contract.streams
-    assert (stream.short_side, stream.fps) == (96, 0)
+    assert (stream.short_side, stream.fps, stream.quality) == (96, 0, 90)
 
 
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
-        (lambda f: (f / CONTRACT_NAME).unlink(), "twostream export"),
+        (lambda f: (f / CONTRACT_NAME).unlink(), "twostream export makes"),
         (lambda f: (f / "rgb.safetensors").unlink(), "rgb.safetensors: no such file"),
         (lambda f: (f / "rgb.safetensors").write_bytes(b"x" * 100), "is not the file"),
         (lambda f: shutil.copy(f / "farneback.safetensors", f / "rgb.safetensors"), "is not the file"),

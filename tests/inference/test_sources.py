@@ -10,11 +10,11 @@ from tests import toy
 from twostream.annotations.json_file import read_annotations
 from twostream.errors import BadInputError
 from twostream.frames.stores import open_store
-from twostream.inference.sources import Pictures, find_sources
+from twostream.inference.sources import Geometry, Pictures, find_sources
 
 
 def read(source, short_side=0, fps=0.0):
-    return np.stack(list(source.frames(short_side=short_side, fps=fps)))
+    return np.stack(list(source.frames(Geometry(short_side, fps))))
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import torch
 import torchvision
 from torch import nn
 
+from tests import hostile
 from twostream.errors import BadInputError
 from twostream.models.backbones import BACKBONES
 from twostream.models.network import build_model, fit_first_layer
@@ -424,6 +425,49 @@ def test_flow_stream_averages_rgb_weights_only(tmp_path, trained_on, averaged):
     weight = source.state_dict()["features.0.weight"]
     expected = weight.mean(1, keepdim=True).expand_as(weight) if averaged else weight
     assert torch.allclose(target.state_dict()["features.0.weight"], expected)
+
+
+def repeated(path, state):
+    """One number that stands for three thousand million."""
+    state["classifier.3.weight"] = torch.zeros(1).expand(3 * 10**9)
+    torch.save(state, path)
+
+
+def compressed(path, state):
+    torch.save(state, path)
+    hostile.rewrite_archive(path, lambda name, data: data, zipfile.ZIP_DEFLATED)
+
+
+def bomb(path, state):
+    torch.save(state, path)
+    hostile.rewrite_archive(
+        path, lambda name, data: bytes(300 << 20) if name.endswith("data/0") else data, zipfile.ZIP_DEFLATED
+    )
+
+
+def hostile_pickle(path, state):
+    torch.save(state, path)
+    keys = hostile.BOMBS["doubled tuples as a key"]()
+    hostile.rewrite_archive(path, lambda name, data: keys if name.endswith("data.pkl") else data)
+
+
+def hostile_pickle_of_old_form(path, state):
+    path.write_bytes(hostile.BOMBS["doubled tuples as a key"]())
+
+
+@pytest.mark.parametrize("write", [repeated, compressed, bomb, hostile_pickle, hostile_pickle_of_old_form])
+def test_small_files_that_stand_for_large_ones(tmp_path, write):
+    write(tmp_path / "w.pth", stub().state_dict())
+    refusal(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("layer", ["features.0.weight", "classifier.3.weight"])
+def test_shapes_are_compared_before_numbers_are_read(tmp_path, layer):
+    """A tensor of 400 MB that repeats one number is small enough to pass, but its shape is not the network's."""
+    state = stub().state_dict()
+    state[layer] = torch.full((1,), torch.nan).expand(10**5, 3, 18, 18)
+    with pytest.raises(BadInputError, match=f"{layer} has shape .*100000, 3, 18, 18"):
+        load_weights(stub(), saved(tmp_path / "w.pth", state), stream())
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """log.jsonl and confusion.json."""
 
+import json
+
 import pytest
 
 from tests.monitor.samples import CLASSES, MATRIX, train_values
@@ -24,11 +26,14 @@ def test_entries_after_the_resumed_iteration_are_dropped(tmp_path):
 
 
 def test_damaged_line_of_a_log_is_named(tmp_path):
-    (tmp_path / "log.jsonl").write_text('{"iteration": 1}\n{"itera\n')
-    with pytest.raises(BadInputError, match="line 2"):
-        read_log(tmp_path)
-    (tmp_path / "log.jsonl").write_text('{"iteration": 1}\n{"itera')  # a killed run
-    assert read_log(tmp_path) == [{"iteration": 1}]
+    good = {"event": "train", "iteration": 1, "loss": 0.5}
+    for bad in (b'{"itera', b"{}", b"[]", b"[" * 9999, b'{"event": "train", "iteration": 2, "loss": "\xff"}', b"",
+                b'{"event": "train", "iteration": 2.5}', b'{"event": "train", "iteration": 2, "loss": [1]}'):  # fmt: skip
+        (tmp_path / "log.jsonl").write_bytes(json.dumps(good).encode() + b"\n" + bad + b"\n")
+        with pytest.raises(BadInputError, match="line 2 is damaged .*delete that line"):
+            read_log(tmp_path)
+    (tmp_path / "log.jsonl").write_text(json.dumps(good) + '\n{"itera')  # a killed run
+    assert read_log(tmp_path) == [good]
 
 
 def test_the_newest_confusion_matrix_is_kept_beside_the_log(tmp_path):
@@ -45,7 +50,19 @@ def test_the_newest_confusion_matrix_is_kept_beside_the_log(tmp_path):
     assert read_confusion(tmp_path, last=40) is None
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"iteration": 3}', "[]"])
+DAMAGED = (
+    "",
+    "{",
+    '{"iteration": 3}',
+    "[]",
+    "[" * 9999,
+    '{"iteration": 3, "classes": ["a"], "true_by_predicted": [[1, 2]]}',
+    '{"iteration": 3, "classes": ["a"], "true_by_predicted": [["1"]]}',
+    '{"iteration": "3", "classes": [], "true_by_predicted": []}',
+)
+
+
+@pytest.mark.parametrize("text", DAMAGED)
 def test_damaged_confusion_matrix_is_named(tmp_path, text):
     (tmp_path / "confusion.json").write_text(text)
     with pytest.raises(BadInputError, match="confusion.json.*delete it"):

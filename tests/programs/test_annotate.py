@@ -1,6 +1,8 @@
 """twostream annotate as a user runs it: lists and extracted videos become annotations.json."""
 
 import random
+import shlex
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -116,6 +118,194 @@ def test_warnings_and_the_next_command_are_printed(run_program, tmp_path, root):
     assert result.stdout.splitlines()[-1] == (
         "next: use the tool that made the other images for 1 video without frames, then this command again"
     )
+
+
+# ------------------------------------------------------------------------------------------------ val held out of train
+
+
+def csv_list(path: Path, *, splits: dict[str, int], groups: int = 0) -> Path:
+    """A list of so many videos of each of two classes in each split, perhaps with groups of several videos."""
+    lines = ["video,label,split,group"]
+    for split, count in splits.items():
+        for label in ("jump", "run"):
+            lines += [
+                f"{split}_{label}{k}.mp4,{label},{split},{f'{split}{k % groups}' if groups else ''}"
+                for k in range(count)
+            ]
+    return write(path, "\n".join(lines))
+
+
+def split_ids(root: Path) -> dict[str, set[str]]:
+    videos = read_annotations(root).videos
+    return {split: {v.id for v in videos if v.split == split} for split in ("train", "val", "test")}
+
+
+@pytest.mark.parametrize("groups", [0, 5])
+def test_val_is_held_out_of_train_and_never_out_of_test(run_program, tmp_path, root, groups):
+    path = csv_list(tmp_path / "list.csv", splits={"train": 20, "test": 9}, groups=groups)
+    words = ["prep/build_annotations.py", "--root", root, "--format=csv", "--list", path]
+    result = run_program(*words)
+    assert result.returncode == 0, result.stderr
+    kept_together = " in 1 of 5 groups" if groups else ""
+    assert (
+        f"no val in the lists: 8 of 40 train videos{kept_together} are held out as val (--val_fraction=0.2"
+        in result.stdout
+    )
+    ids = split_ids(root)
+    assert {len(ids["train"]), len(ids["val"]), len(ids["test"])} == {32, 8, 18}
+    assert all(v.startswith("train_") for v in ids["train"] | ids["val"]) and all(
+        v.startswith("test_") for v in ids["test"]
+    )
+    assert run_program(*words, "--val_fraction=0").returncode == 0
+    assert split_ids(root)["val"] == set()
+
+
+def test_lists_that_have_val_keep_it(run_program, tmp_path, root):
+    path = csv_list(tmp_path / "list.csv", splits={"train": 5, "val": 3})
+    result = run_program(
+        "prep/build_annotations.py", "--root", root, "--format=csv", "--list", path, "--val_fraction=0.5"
+    )
+    assert result.returncode == 0 and "--val_fraction is not used" in result.stdout
+    assert len(split_ids(root)["val"]) == 6
+
+
+def test_videos_without_a_split_beside_others(run_program, tmp_path, root):
+    train = csv_list(tmp_path / "all.csv", splits={"": 10})
+    val = csv_list(tmp_path / "val.csv", splits={"val": 2})
+    test = csv_list(tmp_path / "test.csv", splits={"test": 2})
+    words = ["prep/build_annotations.py", "--root", root, "--format=csv", "--list", train]
+    assert run_program(*words, test).returncode == 0
+    assert [len(ids) for ids in split_ids(root).values()] == [16, 4, 4]
+    result = run_program(*words, val)
+    assert result.returncode == 3 and f"{train}, line 2: no split, but {val}, line 2 has one" in result.stderr
+
+
+def ucf101_lists(folder: Path) -> Path:
+    """Two classes in an order of their own; train groups g08 to g17, test groups g01 and g02, three clips in each."""
+    write(folder / "classInd.txt", "1 run\n2 Jump\n")
+    for name, groups in (("trainlist01.txt", range(8, 18)), ("testlist01.txt", range(1, 3))):
+        clips = [(label, g, c) for label in ("run", "Jump") for g in groups for c in range(1, 4)]
+        write(folder / name, "\n".join(f"{label}/v_{label}_g{g:02d}_c{c:02d}.avi" for label, g, c in clips))
+    return folder
+
+
+def test_ucf101_validates_on_its_test_list_unless_asked_for_more(run_program, tmp_path, root):
+    words = ["prep/build_annotations.py", "--root", root, "--format=ucf101", "--list", ucf101_lists(tmp_path / "lists")]
+    assert run_program(*words).returncode == 0
+    assert {split: len(ids) for split, ids in split_ids(root).items()} == {"train": 60, "val": 12, "test": 0}
+    result = run_program(*words, "--val_fraction=0.3")
+    assert "18 of 60 train videos in 6 of 20 groups are held out as val" in result.stdout
+    ids = split_ids(root)
+    assert {split: len(names) for split, names in ids.items()} == {"train": 42, "val": 18, "test": 12}
+    groups = {split: {name[:-4] for name in names} for split, names in ids.items()}
+    assert not groups["train"] & groups["val"]
+    assert Counter(name.split("_")[1] for name in groups["val"]) == {"run": 3, "Jump": 3}
+
+
+def test_annotations_say_where_their_order_is_from_and_how_they_were_made(run_program, tmp_path, root):
+    """The flags make the same file again, from another folder, and verify repeats them."""
+    lists = ucf101_lists(tmp_path / "my lists")
+    words = ["--format=ucf101", "--list", "my lists", "--val_fraction=0.25", "--seed=7"]
+    program = [sys.executable, str(REPOSITORY / "prep/build_annotations.py"), "--root", str(root)]
+    subprocess.run([*program, *words], cwd=tmp_path, check=True, capture_output=True)
+    annotations = read_annotations(root)
+    assert (annotations.classes, annotations.class_order) == (("run", "Jump"), "classInd.txt")
+    assert annotations.annotate_flags == ("--format=ucf101", "--list", str(lists), "--val_fraction=0.25", "--seed=7")
+    before = (root / "annotations.json").read_bytes()
+    command = shlex.split(annotations.annotate_command())
+    assert command[:2] == ["twostream", "annotate"]
+    (root / "annotations.json").unlink()
+    assert run_program("prep/build_annotations.py", *command[2:]).returncode == 0
+    assert (root / "annotations.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "flags, order",
+    [
+        ([], "alphabetical"),
+        (["--classes=classes.txt"], "classes.txt"),
+        (["--format=mmaction2_videos", "--list", "train=numbers.txt"], "class numbers of the lists"),
+    ],
+)
+def test_each_order_is_named(tmp_path, root, flags, order):
+    for label in ("run", "Jump"):
+        write(tmp_path / "videos" / label / f"{label}.mp4", "")
+    write(tmp_path / "classes.txt", "run\nJump")
+    write(tmp_path / "numbers.txt", "a.mp4 0\nb.mp4 2")
+    flags = flags if "--list" in flags else ["--videos=videos", *flags]
+    program = [sys.executable, str(REPOSITORY / "prep/build_annotations.py"), "--root", str(root), *flags]
+    result = subprocess.run(program, cwd=tmp_path, check=True, capture_output=True, text=True)
+    annotations = read_annotations(root)
+    assert annotations.class_order == order and f"; order: {order}\n" in result.stdout
+    assert annotations.classes == {"alphabetical": ("Jump", "run"), "classes.txt": ("run", "Jump")}.get(
+        order, ("0", "1", "2")
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- what is next
+
+
+def next_line(result: subprocess.CompletedProcess) -> str:
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()[-1].removeprefix("next: ")
+
+
+def test_the_next_commands_work_as_written(run_program, toy_root, toy_videos, tmp_path):
+    """Videos are missing: extraction with the settings of the tree, then training."""
+    root = Path(shutil.copytree(toy_root, tmp_path / "a root"))
+    lost = sorted((root / "rgb-images").iterdir())[0].name
+    for input_type in ("rgb", "farneback"):
+        shutil.rmtree(root / f"{input_type}-images" / lost)
+    annotate = ["prep/build_annotations.py", "--root", root, "--videos", toy_videos]
+    train, extract, *more = next_line(run_program(*annotate)).split("; or ")
+    assert shlex.split(train) == ["twostream", "train", f"--root={root}"] and not more
+    commands, _, rest = extract.partition(" for 1 video")
+    assert rest == " without frames, then this command again"
+    for command in commands.split("; "):
+        words = shlex.split(command)
+        assert words[:2] == ["twostream", "extract"]
+        assert run_program("prep/extract.py", *words[2:]).returncode == 0
+    assert next_line(run_program(*annotate)) == train
+
+
+@pytest.mark.parametrize(
+    "splits, absent",
+    [({"train": 1}, "val"), ({"val": 2}, "train"), ({"test": 2}, "train and val")],
+)
+def test_training_is_not_recommended_where_it_cannot_start(run_program, tmp_path, splits, absent):
+    path = csv_list(tmp_path / "list.csv", splits=splits)
+    (split,) = splits
+    for label in ("jump", "run"):
+        for k in range(splits[split]):
+            add_frames(tmp_path / "data", f"{split}_{label}{k}", 3)
+    result = run_program("prep/build_annotations.py", "--root", tmp_path / "data", "--format=csv", "--list", path)
+    assert (
+        next_line(result) == f"add lists of {absent} videos to train on this root; without them, it can only be scored"
+    )
+
+
+def test_an_id_of_another_spelling_is_named(run_program, tmp_path, root):
+    """ActivityNet's lists lack the "v_" of its files; mirrors of UCF101 spell HandstandPushups in two ways."""
+    for video_id in ("v_abc", "v_HandStandPushups_g01_c01"):
+        add_frames(root, video_id, 2)
+    text = "video,label,split\nabc,jump,train\nv_HandstandPushups_g01_c01,push,train\nelse,push,val\n"
+    path = write(tmp_path / "list.csv", text)
+    result = run_program("prep/build_annotations.py", "--root", root, "--format=csv", "--list", path)
+    assert "2 listed videos are extracted under an id of another spelling" in result.stdout
+    assert f"{path}, line 2: 'abc', extracted as 'v_abc'" in result.stdout
+    assert "line 3: 'v_HandstandPushups_g01_c01', extracted as 'v_HandStandPushups_g01_c01'" in result.stdout
+    assert "no listed video is extracted" not in result.stdout
+
+
+def test_one_class_folder_is_refused(run_program, tmp_path, root):
+    for k in range(3):
+        write(tmp_path / "videos" / "jump" / f"v{k}.mp4", "")
+    words = ["prep/build_annotations.py", "--root", root, "--videos", tmp_path / "videos"]
+    result = run_program(*words)
+    assert result.returncode == 3 and "has one class folder, 'jump', expected" in result.stderr
+    assert len(result.stderr.splitlines()) == 1 and not (root / "annotations.json").exists()
+    result = run_program(*words, "--classes", write(tmp_path / "classes.txt", "jump\n"))
+    assert result.returncode == 0 and "warning: 'jump' is the only class" in result.stdout
 
 
 # --------------------------------------------------------------------------------------------------- a million videos

@@ -391,10 +391,10 @@ def test_video_that_changed_since_its_frames_were_stored_is_refused(videos, tmp_
     [
         (["--input_types=rgb,brox"], "brox"),
         (["--bound=0"], "--bound is 0"),
-        (["--bound=nan"], "--bound is nan"),
+        (["--bound=nan"], "--bound: 'nan'"),
         (["--quality=101"], "--quality is 101"),
-        (["--short_side=-1"], "--short_side is -1"),
-        (["--fps=-2"], "--fps is -2"),
+        (["--short_side=-1"], "--short_side: '-1'"),
+        (["--fps=-2"], "--fps: '-2'"),
         (["--frame_step=0"], "frame_step"),
         (["--workers=0"], "workers"),
         (["--poly_n=4"], "--poly_n is 4"),
@@ -695,7 +695,7 @@ def started_with_device(started):
     def start(root: Path) -> tuple[subprocess.Popen, int, int]:
         process = started(root, "--flow_device=torch-cpu")
         running = children(process.pid)
-        (server,) = [pid for pid, command in running.items() if "twostream.flow.server" in command]
+        (server,) = [pid for pid, command in running.items() if "twostream.flow.server_process" in command]
         return process, server, next(pid for pid, command in running.items() if "spawn_main" in command)
 
     return start
@@ -915,7 +915,7 @@ def anamorphic(videos) -> Path:
 
 def test_square_pixels_are_recorded(extract, anamorphic, tmp_path):
     result = extract("--input_types=rgb")
-    assert "pixels of 3:2 were scaled to square" in result.stdout
+    assert "1 video: its pixels are not square: scaled until they are" in result.stdout
     store = open_store(tmp_path / "data", "rgb")
     assert store.read("wide", [0]).shape == (1, 48, 96, 3) and store.read("a", [0]).shape == (1, 48, 64, 3)
     assert store.tree_settings()["sar"] == store.record("wide")["settings"]["sar"] == "square"
@@ -931,7 +931,7 @@ def test_a_tree_that_ignored_the_shape_of_pixels_continues_so(extract, anamorphi
     before = tree(tmp_path / "data" / "rgb-images")
     store.remove("wide")
     result = extract("--input_types=rgb,farneback")
-    assert "taken as if they were square" in result.stdout
+    assert "its pixels are not square: taken as if they were" in result.stdout
     assert tree(tmp_path / "data" / "rgb-images") == before
     assert open_store(tmp_path / "data", "farneback").read("wide", [0]).shape == (1, 48, 64, 3)
     result = extract("--input_types=rgb", "--sar=square", code=3)

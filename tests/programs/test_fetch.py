@@ -1,9 +1,14 @@
 """twostream fetch, without a network: the URLs are those of local files."""
 
+import contextlib
+import socket
+import threading
+
 import pytest
 import torch
 
 from tests.conftest import REPOSITORY
+from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.models.backbones import BACKBONES
 from twostream.models.network import build_model
 from twostream.models.weights import find_pretrained
@@ -23,7 +28,7 @@ def test_another_file_is_refused_and_not_kept(run_program, tmp_path):
     wrong.write_text("<html>not found</html>")
     folder = tmp_path / "weights"
     result = run_program("pretrained/fetch.py", "inception_v3", "--folder", folder, f"--url={wrong.as_uri()}")
-    assert result.returncode == 3 and "invalid hash" in result.stderr
+    assert result.returncode == 3 and "expected 0cc3c7bd...; the file was not kept" in result.stderr
     assert not list(folder.iterdir())
 
 
@@ -73,3 +78,47 @@ def test_a_damaged_file_is_named(run_program, tmp_path):
     (tmp_path / "vgg16_reducedfc.pth").write_text("<html>not found</html>")
     result = run_program("pretrained/fetch.py", "vgg16_reducedfc", "--folder", tmp_path)
     assert result.returncode == 3 and "vgg16_reducedfc.pth" in result.stderr
+
+
+@contextlib.contextmanager
+def answering(answer: bytes, *, endless: bool = False):
+    """The URL of a server that sends this as its answer, and then is silent, or sends zeros for ever."""
+    over = threading.Event()
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+                while endless:
+                    connection.sendall(bytes(65536))
+                over.wait(60)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/vgg16.pth"
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf"])
+def test_a_silent_server_is_not_waited_for(answer, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "TIMEOUT_SECONDS", 0.3)
+    with (
+        answering(answer) as url,
+        pytest.raises(EnvironmentFaultError, match=r"cannot download .*timed out; download it"),
+    ):
+        fetch.download(url, tmp_path / "vgg16.pth", "397923af")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "MAX_BYTES", 5 << 20)
+    with (
+        answering(b"HTTP/1.1 200 OK\r\n\r\n", endless=True) as url,
+        pytest.raises(BadInputError, match="more than 5242880 bytes"),
+    ):
+        fetch.download(url, tmp_path / "vgg16.pth", "397923af")
+    assert not list(tmp_path.iterdir())

@@ -595,6 +595,50 @@ def test_the_command_of_a_finding_fixes_it(root, videos, run_program, fault):
     assert read_annotations(root).videos[0].num_frames == NUM_FRAMES
 
 
+def annotate_from_list(root: Path, run_program, splits: str, *flags: str) -> None:
+    """Annotations as the program makes them, from a list of the four videos with these splits."""
+    lines = [f"{v}.mkv,{v.split('_')[0]},{split}" for v, split in zip(IDS, splits.split(), strict=True)]
+    path = root.parent / "my list.csv"
+    path.write_text("\n".join(["video,label,split", *lines]))
+    result = run_program("prep/build_annotations.py", "--root", root, "--format=csv", "--list", path, *flags)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_command_that_holds_val_out_fixes_it(folders, videos, run_program):
+    annotate_from_list(folders, run_program, "train train train train", "--val_fraction=0")
+    (finding,) = findings_of(folders)
+    assert_found([finding], "class without videos", "no videos with frames in split val")
+    fix(finding, videos, run_program)
+    assert findings_of(folders) == []
+    assert sorted(video.split for video in read_annotations(folders).videos) == ["train", "train", "val", "val"]
+
+
+def test_annotations_that_are_made_again_keep_the_splits_of_their_list(folders, videos, run_program):
+    """A random split would mix videos of test into train."""
+    annotate_from_list(folders, run_program, "train test train val")
+    before = read_annotations(folders)
+    video = replace(before.videos[0], num_frames=3)
+    write_annotations(folders / "annotations.json", replace(before, videos=(video, *before.videos[1:])))
+    finding = next(f for f in findings_of(folders) if f.kind == "frame count")
+    fix(finding, videos, run_program)
+    assert read_annotations(folders) == before
+
+
+def test_flags_that_are_not_recorded_are_not_invented(folders, run_program):
+    annotate(folders, [replace(video, split="train") for video in good_videos()])
+    result = run_program("prep/verify.py", "--root", folders, "--workers=1")
+    assert f"fix: twostream annotate --root={folders} --format=FORMAT --list=LIST --val_fraction=0.2\n" in result.stdout
+    assert "FORMAT and LIST stand for the flags that made the annotations" in result.stdout
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_a_root_for_scoring_is_not_faulty(folders, split):
+    annotate(folders, [replace(video, split=split) for video in good_videos()])
+    check = run_check(folders)
+    assert check.findings() == []
+    assert any("can be scored, but not trained on" in note for note in check.notes)
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from tests.hostile import rewrite_archive
 from tests.tables import CLASSES, assert_same_table, make_table
 from twostream.errors import BadInputError
 from twostream.fusion.consensus import Consensus
@@ -115,7 +116,7 @@ def test_foreign_file_is_refused(path, content):
 
 
 def test_folder_instead_of_a_file_is_refused(tmp_path):
-    assert "not a score file" in refused(tmp_path)
+    assert "found a folder, expected a file" in refused(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["header", *ARRAYS])
@@ -301,3 +302,30 @@ def test_challenge_json_with_fewer_than_five_classes(tmp_path):
     for entries in results.values():
         assert {entry["label"] for entry in entries} == set(CLASSES)
         assert [e["score"] for e in entries] == sorted((e["score"] for e in entries), reverse=True)
+
+
+def test_compressed_files_are_read(path):
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    np.savez_compressed(path, **arrays)
+    assert_same_table(read_scores(path), make_table())
+
+
+def test_an_archive_that_unpacks_to_gigabytes_is_refused(path):
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    np.savez_compressed(path, **arrays | {"logits": np.zeros((75_000_000, 1), np.float32)})
+    assert "bytes that unpack to 3000" in refused(path)
+
+
+@pytest.mark.parametrize("name", [*ARRAYS, "header"])
+def test_an_array_that_is_larger_than_its_bytes_is_refused(path, name):
+    """Its reader would take 3 TB before it notices."""
+    shape = b"(999999999999,"
+    rewrite_archive(path, lambda part, data: data.replace(b"(", shape, 1) if part == f"{name}.npy" else data)
+    assert "bytes are not an array of" in refused(path)
+
+
+def test_a_device_is_refused():
+    with pytest.raises(BadInputError, match="/dev/zero: found a device"):
+        read_scores("/dev/zero")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from twostream.annotations.lines import location, read_lines
+from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.files import DECODER
 
@@ -43,7 +44,7 @@ def class_difference(first: Sequence[str], second: Sequence[str]) -> str:
     """How two lists of classes differ, for messages: their lengths and the first pair of names that differs."""
     pairs = zip(first, second, strict=False)
     where = next((f", first {a!r} and {b!r}" for a, b in pairs if a != b), "")
-    return f"{len(first)} and {len(second)} classes that differ{where}"
+    return f"{len(first)} and {counted(len(second), 'class', 'classes')} that differ{where}"
 
 
 # --------------------------------------------------------------------------------------------------------- class lists
@@ -107,7 +108,9 @@ def _numbered(entries: list[Entry], path: Path) -> list[Entry]:
         are_names = form is _NUMBER_LAST and len({normalised_name(name) for _, (_, name) in pairs}) < len(pairs)
         if pairs and len(pairs) == len(rows) and not are_names:
             if has_header and len(header) != 2:
-                raise BadInputError(f"{location(path, 1)}: {len(header)} columns, expected a number and a name")
+                raise BadInputError(
+                    f"{location(path, 1)}: {counted(len(header), 'column')}, expected a number and a name"
+                )
             return _in_order(pairs, path)
         # "50 m dash" is a name, unless it is class 50.
         if form is _NUMBER_FIRST and any(m and int(m["number"]) in (k, k + 1) for k, m in enumerate(matches)):

@@ -183,10 +183,10 @@ class ListedTable:
         held_out = candidates[np.isin(self.group[candidates], np.array(list(chosen), np.int64))]
         self.split[held_out] = 1
         num_groups = len({group for _, _, group in videos})
-        kept_together = f" in {len(chosen)} of {num_groups} groups" if num_groups < len(videos) else ""
+        kept_together = f" in {len(chosen)} of {counted(num_groups, 'group')}" if num_groups < len(videos) else ""
         yield (
             f"no {'splits' if has_none.any() else 'val'} in the lists: {len(held_out)} of "
-            f"{len(candidates)} train videos{kept_together} are held out as val "
+            f"{counted(len(candidates), 'train video')}{kept_together} are held out as val "
             f"(--val_fraction={fraction:g} --seed={seed})"
         )
 
@@ -257,7 +257,7 @@ class ListedTable:
             yield f"{classes[0]!r} is the only class: every prediction will be right"
         if names := [name for name in classes if name not in self.label_rows]:
             texts = _first(names, repr, shown=5)
-            yield f"{len(names)} of {len(classes)} classes without videos in the lists: {', '.join(texts)}"
+            yield f"{len(names)} of {counted(len(classes), 'class', 'classes')} without videos in the lists: {', '.join(texts)}"
 
     def one_sided_classes(self) -> Iterator[str]:
         """Warnings about classes that are only in the train split, or not in it."""

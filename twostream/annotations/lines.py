@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from twostream.errors import BadInputError
+from twostream.files import check_regular
 
 
 def location(path: str | Path, line: int = 0) -> str:
@@ -16,6 +17,7 @@ def read_lines(path: Path) -> Iterator[str]:
 
     Raises BadInputError naming the file, and the line that is not UTF-8.
     """
+    check_regular(path, allow_pipe=True)
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             for line, text in enumerate(file, start=1):

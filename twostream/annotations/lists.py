@@ -24,6 +24,7 @@ from twostream.annotations.class_names import (
 from twostream.annotations.folders import ClassFolders
 from twostream.annotations.lines import filled_lines, location, read_lines
 from twostream.annotations.videos import SPLIT_NAMES, SPLITS
+from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.files import read_cell, read_json
 from twostream.video.ids import VIDEO_SUFFIXES, check_video_id, find_videos, video_id_of
@@ -204,7 +205,7 @@ def read_mmaction2_frames(
             )
         if len(fields) != (num_fields := num_fields or len(fields)):
             raise BadInputError(
-                f"{location(path, line)}: {text!r} has {len(fields)} numbers, the lines before have {num_fields}; expected a "
+                f"{location(path, line)}: {text!r} has {counted(len(fields), 'number')}, the lines before have {num_fields}; expected a "
                 "folder, its number of frames and one label: several labels for a video are not read"
             )
         source = "__".join(Path(folder).parts) if id_from == "path" else Path(folder).name
@@ -223,7 +224,7 @@ def read_mmaction2_videos(
     for line, text in filled_lines(path):
         video, labels = _video_and_rest(text)
         if len(labels) != 1:
-            problem = f"{len(labels)} labels, but several for a video are not read" if labels else "no label"
+            problem = f"{counted(len(labels), 'label')}, but several for a video are not read" if labels else "no label"
             raise BadInputError(f"{location(path, line)}: {text!r}: {problem}; expected a video and a label")
         video_id = _checked_id(video_id_of(Path(video), id_from=id_from), path, line)
         yield Listed((video_id,), _numbered_label(labels[0], classes, path, line), None, str(path), line)
@@ -356,7 +357,9 @@ def _csv_rows(
         for row in filter(None, reader):  # without blank lines
             if len(row) != len(header):
                 where = location(path, reader.line_num)
-                raise BadInputError(f"{where}: {len(row)} columns, expected {len(header)} columns as in the header")
+                raise BadInputError(
+                    f"{where}: {counted(len(row), 'column')}, expected {counted(len(header), 'column')} as in the header"
+                )
             row.append("")
             yield reader.line_num, values(row)
     except csv.Error as error:

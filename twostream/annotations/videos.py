@@ -14,15 +14,17 @@ from typing import overload
 
 import numpy as np
 
+from twostream.counts import counted
 from twostream.errors import BadInputError
+from twostream.frames.store import MAX_FRAMES
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val"}
 SPLIT_NAMES |= {"validate": "val", "test": "test", "testing": "test"}
 """what lists call the splits -> one of SPLITS"""
 
-MAX_COUNT = 2**31 - 1
-"""largest number of frames, as wide as a column"""
+MAX_STEP = 2**31 - 1
+"""largest stored step, as wide as a column"""
 NO_LABEL = -1
 """label index of a video without a label"""
 
@@ -236,7 +238,7 @@ def collect(
     classes = table.classes if classes is None else tuple(classes)
     if len(set(classes)) < len(classes) or not classes:
         raise BadInputError(
-            f"{path}: {len(classes)} classes, {len(set(classes))} of them distinct; expected distinct ones"
+            f"{path}: {counted(len(classes), 'class', 'classes')}, {len(set(classes))} of them distinct; expected distinct ones"
         )
     if any(before >= after for before, after in pairwise(table.ids)):
         order = sorted(range(len(table)), key=list(table.ids).__getitem__)
@@ -258,10 +260,11 @@ def _checked(videos: Iterable[Video], classes: Sequence[str] | None, where: Call
         elif video.label is not None and classes is not None and video.label not in known_classes:
             problem = f"has label {video.label!r}, which is not in the class list"
         elif not (
-            0 <= video.num_frames <= MAX_COUNT and 1 <= video.stored_step <= MAX_COUNT and 0 <= video.fps < math.inf
+            0 <= video.num_frames <= MAX_FRAMES and 1 <= video.stored_step <= MAX_STEP and 0 <= video.fps < math.inf
         ):
             problem = (
-                f"has {video.num_frames} frames, step {video.stored_step}, {video.fps} fps; expected counts and a rate"
+                f"has {counted(video.num_frames, 'frame')}, step {video.stored_step}, {video.fps} fps; expected counts, of at most "
+                f"{MAX_FRAMES} frames, and a rate: run twostream annotate again"
             )
         if problem:
             raise BadInputError(f"{where(position)}: video {video.id!r} {problem}")

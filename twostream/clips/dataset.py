@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from twostream.annotations.videos import Annotations, VideoTable
 from twostream.clips.crops import Crop, View
 from twostream.clips.sampling import ClipIndex, SegmentIndex, TrainingOrder, UniformIndex, clip_frames, item_random
+from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.frames.jpeg import Region
 from twostream.frames.store import FrameStore
@@ -56,7 +57,7 @@ def usable_videos(annotations: Annotations, split: str, store: FrameStore) -> tu
     usable = np.fromiter((video_id in stored for video_id in videos.ids), bool, len(videos)) & (videos.num_frames > 0)
     if not usable.any():
         raise BadInputError(
-            f"none of the {len(videos)} videos of split {split!r} has images in {store.folder}: "
+            f"none of the {counted(len(videos), 'video')} of split {split!r} has images in {store.folder}: "
             f"{how_to_extract(store.root, store.input_type)}; then make the annotations again with twostream annotate"
         )
     return videos[usable], list(videos.ids[~usable])
@@ -166,8 +167,8 @@ class Items:
             return ""
         num_clips = int(np.diff(self.index.ends, prepend=0)[is_short].sum())
         return (
-            f"{num_clips} of {len(self)} clips repeat frames: {np.count_nonzero(is_short)} of {len(self.videos)} videos are "
-            f"shorter than the {span} frames of a clip (--seq_len={self.stream.clip_len}, --gap={self.stream.frame_stride})"
+            f"{num_clips} of {counted(len(self), 'clip')} repeat frames: {np.count_nonzero(is_short)} of {counted(len(self.videos), 'video is', 'videos are')} "
+            f"shorter than the {counted(span, 'frame')} of a clip (--seq_len={self.stream.clip_len}, --gap={self.stream.frame_stride})"
         )
 
     def labels(self) -> np.ndarray:

@@ -6,6 +6,8 @@ from random import Random
 
 import numpy as np
 
+from twostream.counts import counted
+
 
 def clip_starts(num_frames: int, *, clip_len: int, frame_stride: int, clip_step: int) -> range:
     """First frames of the clips of a video.
@@ -154,7 +156,9 @@ class TrainingOrder:
         self.first, self.last = first, last
         rank, world_size = part
         if batch_size % world_size:
-            raise ValueError(f"batches of {batch_size} cannot be divided equally among {world_size} processes")
+            raise ValueError(
+                f"batches of {batch_size} cannot be divided equally among {counted(world_size, 'process', 'processes')}"
+            )
         self.begin, self.end = (r * batch_size // world_size for r in (rank, rank + 1))  # in a batch
         self.items_by_class = None if classes is None else _items_by_class(classes)
         self._epoch, self._items = -1, np.empty(0, np.int64)  # of the epoch that was used last

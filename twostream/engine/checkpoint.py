@@ -7,7 +7,9 @@ If the newest one is damaged, it is renamed to `.bad`, and the one before it is 
 
 import functools
 import re
-from collections.abc import Callable, Collection
+import reprlib
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +29,8 @@ from twostream.models.weights import read_torch_file
 from twostream.stream import StreamConfig
 
 FORMAT = 1
+PARTS = {"iteration": int, "stream": dict, "settings": dict, "progress": dict}
+"""of a checkpoint, that are looked up before their values are used"""
 
 
 def checkpoint_path(run_dir: str | Path, iteration: int) -> Path:
@@ -210,9 +214,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def _check_format(path: str | Path, content: dict[Any, Any]) -> dict[str, Any]:
     if content.get("format") != FORMAT:
         raise BadInputError(
-            f"{path}: found format {content.get('format')!r}, expected a checkpoint of twostream train, format {FORMAT}; "
+            f"{path}: found format {reprlib.repr(content.get('format'))}, expected a checkpoint of twostream train, format {FORMAT}; "
             "twostream train takes weights of other programs by --init_from"
         )
+    for name, kind in PARTS.items():
+        if type(content.get(name)) is not kind:
+            raise BadInputError(
+                f"{path}: its {name} is {reprlib.repr(content.get(name))}, expected a {kind.__name__}; use another checkpoint"
+            )
     return content
 
 
@@ -254,6 +263,20 @@ def load_stream(path: str | Path, *, device: str = "cpu") -> tuple[StreamConfig,
 # --------------------------------------------------------------------------------------------------------- restoring
 
 
+@contextmanager
+def restoring(part: str) -> Iterator[None]:
+    """While a part of a checkpoint is put back: if it has another form, that is a BadInputError which names the part."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise BadInputError(
+            f"the checkpoint's {part} cannot be used, as if it were of another network or version: {one_line(error)}; "
+            "use another checkpoint, or start again without --resume in another --save_root"
+        ) from None
+
+
 def restore_weights(backbone: nn.Module, content: dict[str, Any], *, name: str = "weights") -> None:
     """Load a checkpoint's weights into its backbone; BadInputError if they belong to another network.
 
@@ -277,21 +300,24 @@ def restore(
     restore_weights(backbone, content)
     if average is not None:
         restore_weights(_averaged_backbone(average), content, name="average")
-        average.n_averaged.copy_(content["averaged"])
+        with restoring("average"):
+            average.n_averaged.copy_(content["averaged"])
     if scaler is not None and "scaler" in content:
-        scaler.load_state_dict(content["scaler"])
+        with restoring("loss scale"):
+            scaler.load_state_dict(content["scaler"])
     own_settings = [
         {key: value for key, value in group.items() if key not in ("params", "lr")} for group in optimizer.param_groups
     ]
-    try:
+    with restoring("optimizer state"):
         optimizer.load_state_dict(content["optimizer"])
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInputError(
-            f"the checkpoint's optimizer state is of another network or version: {one_line(error)}"
-        ) from None
+        for parameter, state in optimizer.state.items():
+            momentum = state.get("momentum_buffer")
+            if momentum is not None and momentum.shape != parameter.shape:
+                raise ValueError(f"momentum of shape {tuple(momentum.shape)} for {tuple(parameter.shape)}")
     for group, values in zip(optimizer.param_groups, own_settings, strict=True):
         group.update(values)
-    _restore_random_state(content, world)
+    with restoring("random state"):
+        _restore_random_state(content, world)
 
 
 def _restore_random_state(content: dict[str, Any], world: World) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from twostream.clips.dataset import Batch
+from twostream.counts import counted
 from twostream.engine.distributed import ALONE, World
 from twostream.errors import BadInputError, EnvironmentFaultError, one_line
 
@@ -22,7 +23,7 @@ def choose_device(name: str, *, num_gpus: int = 1, world: World = ALONE) -> torc
     if world.size > 1:
         if num_gpus > 1:
             raise BadInputError(
-                f"--ngpu={num_gpus} splits batches within one process, but {world.size} processes run; leave it out"
+                f"--ngpu={num_gpus} splits batches within one process, but {world.size} of them run; leave it out"
             )
         if name == "cuda" or (name == "auto" and available):
             name = f"cuda:{world.local_rank}"
@@ -95,7 +96,7 @@ def readable_memory_errors(network: nn.Module, batch: Batch, *, more_parts: int 
             half = max(len(batch.labels) // 2, 1)
             parts = f"--accumulate={more_parts} (the same batch in parts), --amp=bf16, or " if more_parts else ""
             raise OutOfMemoryError(
-                f"out of memory: {name}, {len(batch.labels)} clips of {' x '.join(map(str, batch.clips.shape[1:]))} in a "
+                f"out of memory: {name}, {counted(len(batch.labels), 'clip')} of {' x '.join(map(str, batch.clips.shape[1:]))} in a "
                 f"batch on {batch.clips.device}; use {parts}a smaller --batch_size, such as {half} here. Checkpoints are kept"
             ) from None
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
@@ -107,7 +108,7 @@ def readable_memory_errors(network: nn.Module, batch: Batch, *, more_parts: int 
         if "more than 1 value per channel" not in str(error):
             raise
         raise BadInputError(
-            f"batch norm cannot learn from one value: {len(batch.labels)} clips of "
+            f"batch norm cannot learn from one value: {counted(len(batch.labels), 'clip')} of "
             f"{' x '.join(map(str, batch.clips.shape[1:]))}, computed one at a time; use a larger --batch_size or "
             "--input_size, a smaller --accumulate, or --batch_norm=frozen"
         ) from None

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from twostream.clips.dataset import Batch
+from twostream.counts import counted
 from twostream.engine.device import AMP, CUDA_GRAPHS, OutOfMemoryError, on_device, readable_memory_errors
 from twostream.engine.distributed import ALONE, World
 from twostream.engine.optimizer import Schedule, choose_sgd
@@ -137,7 +138,7 @@ def fit(
                 average.update_parameters(network)
         if skipped.are_too_many(finite, iteration):
             raise BadInputError(
-                f"iteration {iteration}: loss or gradient was not finite in {options.max_skipped} batches in a row; the "
+                f"iteration {iteration}: loss or gradient was not finite in {counted(options.max_skipped, 'batch', 'batches')} in a row; the "
                 "last good checkpoint is kept: lower --lr, set --clip_norm, or check the images"
             )
         batch_size = world.size * len(batch.labels)
@@ -250,7 +251,9 @@ def predict(
                     if at_once == 1:
                         raise
                 halvings += 1
-                log(f"memory of {device} is too small for {at_once} clips at once: continuing with half as many")
+                log(
+                    f"memory of {device} is too small for {counted(at_once, 'clip')} at once: continuing with half as many"
+                )
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
             yield result

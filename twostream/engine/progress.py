@@ -72,7 +72,7 @@ class Meter:
 
     def load_state(self, state: dict[str, float]) -> None:
         """Continue from what `state` returned."""
-        self.last, self.sum, self.count = state["last"], state["sum"], int(state["count"])
+        self.last, self.sum, self.count = float(state["last"]), float(state["sum"]), int(state["count"])
 
 
 class Progress:
@@ -115,6 +115,6 @@ class Progress:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from what `state` returned, perhaps in an older version."""
-        self.best_top1, self.unreadable = state["best_top1"], state.get("unreadable", 0)
+        self.best_top1, self.unreadable = float(state["best_top1"]), int(state.get("unreadable", 0))
         for name, meter in self.meters.items():
             meter.load_state(state["meters"][name])

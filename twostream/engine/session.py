@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from twostream.clips.dataset import Batch, Items
 from twostream.clips.online_flow import network_inputs
+from twostream.counts import counted
 from twostream.engine import checkpoint as checkpoints
 from twostream.engine.checkpoint import CheckpointSaver
 from twostream.engine.distributed import World
@@ -213,7 +214,7 @@ class Session:
             warn(f"WARNING: iteration {step.iteration}: {reason}; another clip replaces it")
         if self.progress.unreadable > max_unreadable:
             raise BadInputError(
-                f"{self.progress.unreadable} images could not be read, but --max_unreadable allows {max_unreadable}; "
+                f"{counted(self.progress.unreadable, 'image')} could not be read, but --max_unreadable allows {max_unreadable}; "
                 "twostream verify finds such images and says how to fix them"
             )
         return bool(stopping)

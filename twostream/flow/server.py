@@ -296,11 +296,10 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def main() -> None:
-    """Run the server; standard input is the socket of the program that started it."""
+def main(control: socket.socket) -> None:
+    """Run the server; `control` is the socket of the program that started it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the program handles them, and its end ends this
         signal.signal(number, signal.SIG_IGN)
-    control = socket.socket(fileno=0)
     settings = receive(control)
     try:
         device = find_device(name := settings.pop("name"))
@@ -326,8 +325,3 @@ def main() -> None:
         Server(control, listener, flow_images).run()
     except RuntimeError as error:  # of the device: memory, driver, hardware; the workers notice that this has ended
         sys.exit(f"flow on {name}: {one_line(error)}")
-
-
-if __name__ == "__main__":
-    with suppress(ConnectionError):  # the program has ended
-        main()

@@ -259,7 +259,7 @@ class FlowService:
         path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         with server_end:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "twostream.flow.server"],
+                [sys.executable, "-P", "-m", "twostream.flow.server_process"],
                 stdin=server_end.fileno(),
                 stdout=subprocess.DEVNULL,
                 env=os.environ | {"PYTHONPATH": path},

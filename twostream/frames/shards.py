@@ -97,7 +97,7 @@ def _index_errors(path: Path) -> Iterator[None]:
     """Turn errors on malformed content into a BadInputError that names the index."""
     try:
         yield
-    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise BadInputError(
             f"{path}: {error}; expected the index of a shard: restore it and its tar from a copy, or delete both and "
             "run twostream extract again"

@@ -10,6 +10,7 @@ Files count from 1, frame indices from 0. A video becomes visible all at once, c
 import hashlib
 import json
 import math
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,13 +19,16 @@ from typing import Any
 import cv2
 import numpy as np
 
-from twostream.errors import BadInputError
+from twostream.errors import BadInputError, one_line
 from twostream.files import read_json
 from twostream.frames.jpeg import Header, Region, decode_jpeg, decode_regions, read_complete_header
 
 RECORD_NAME = "video.json"
 SETTINGS_NAME = "extraction.json"
+RESTORE_SETTINGS = "extract these videos again to another --root, or copy the file from a tree with the same settings"
 TEMPORARY_PREFIX = ".tmp-"
+MAX_FRAMES = 10_000_000
+"""of a video, 92 hours at 30 fps; its clips are numbered in memory"""
 
 
 def frame_name(frame_index: int) -> str:
@@ -91,7 +95,18 @@ class FrameStore(ABC):
     def tree_settings(self) -> dict[str, Any] | None:
         """The settings of the extraction, as recorded beside the images; None if other tools made them."""
         path = self.folder / SETTINGS_NAME
-        return read_json(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        settings = read_json(path)
+        numbers = {name: settings.get(name, 0) for name in ("short_side", "fps", "frame_step", "quality")}
+        for name, value in numbers.items():
+            if type(value) not in (int, float) or not 0 <= value < 2**31:
+                raise BadInputError(f"{path}: {name} is {reprlib.repr(value)}, expected a number; {RESTORE_SETTINGS}")
+        if not isinstance(settings.get("flow", {}), dict):
+            raise BadInputError(
+                f"{path}: flow is {reprlib.repr(settings['flow'])}, expected its settings; {RESTORE_SETTINGS}"
+            )
+        return settings
 
     def tree_flow_coding(self) -> dict[str, Any] | None:
         """How the flow images were made, as recorded beside them; None for RGB, and if other tools made them."""
@@ -217,14 +232,15 @@ def parse_record(text: str | bytes, where: str) -> dict[str, Any]:
         if not isinstance(record, dict) or not isinstance(record.get("num_frames"), int):
             raise ValueError("num_frames is missing or not a whole number")
         num_frames, fps, stored_step = record_facts(record)
-        if not (0 <= num_frames < 2**31 and 0 <= fps < math.inf and 1 <= stored_step < 2**31):
+        if not (0 <= num_frames <= MAX_FRAMES and 0 <= fps < math.inf and 1 <= stored_step < 2**31):
             raise ValueError(f"{num_frames} frames, {fps} fps, step {stored_step}")
-        if not isinstance(record.get("checksums", {}), dict):
-            raise ValueError("checksums are not listed by file name")
+        for name in ("checksums", "settings", "source"):
+            if not isinstance(record.get(name, {}), dict):
+                raise ValueError(f"{name} are {reprlib.repr(record[name])}, not listed by name")
         return record
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise BadInputError(
-            f"{where}: {error}, expected the JSON record of an extraction; remove this video, then extract it again"
+            f"{where}: {one_line(error)}, expected the JSON record of an extraction; remove this video, then extract it again"
         ) from None
 
 

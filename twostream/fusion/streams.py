@@ -26,7 +26,7 @@ def align_tables(
     """The tables restricted to the videos that all of them list; and the ids that differ, by a sentence that says how.
 
     BadInputError if splits, classes or labels differ. The same if only some of the tables list a video or a clip,
-    unless `intersect` says to leave those out. A listed video without clips is no difference: it stays, without a score.
+    unless `intersect` says to leave those out. Clips that are spread alike, see `are_spread_alike`, are no difference. A listed video without clips is no difference: it stays, without a score.
     """
     _check_same_annotations(tables, names)
     differences = {}
@@ -41,6 +41,8 @@ def align_tables(
     with_frames = [(table, name) for table, name in zip(tables, names, strict=True) if table.level == "frames"]
     for table, name in with_frames[1:]:
         first_table, first_name = with_frames[0]
+        if are_spread_alike([first_table, table]):
+            continue
         videos = _videos_with_other_clips(first_table, table)
         if len(videos):
             sentence = f"videos of which {first_name} and {name} scored different frames"
@@ -106,6 +108,15 @@ def _videos_with_other_clips(first: ScoreTable, second: ScoreTable) -> np.ndarra
             is_alone &= table.start < last_start[table.video_index]
         differs[table.video_index[is_alone]] = True
     return np.flatnonzero(differs)
+
+
+def are_spread_alike(tables: Sequence[ScoreTable]) -> bool:
+    """Do the tables have the same number of evenly spaced clips of each video (--num_clips), and the same views?
+
+    Where the streams' clips differ in length, they then begin at other frames, but are the same parts of the video.
+    """
+    choices = {(table.provenance.get("num_clips"), *np.unique(table.view).tolist()) for table in tables}
+    return len(choices) == 1 and None not in next(iter(choices))
 
 
 def common_rows(tables: list[ScoreTable]) -> list[np.ndarray]:

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from twostream.clips.crops import VIEWS
+from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.files import read_json, write_text
 from twostream.flow.methods import FlowSettings
 from twostream.fusion.consensus import Consensus, probabilities
 from twostream.fusion.fitting import FittedWeights
 from twostream.fusion.streams import fuse
+from twostream.inference.sources import Geometry
 from twostream.stream import StreamConfig
 
 CONTRACT_NAME = "recognizer.json"
@@ -42,7 +44,7 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.num_clips < 0 or self.clip_step < 1 or self.views not in VIEWS:
             raise ValueError(
-                f"{self.num_clips} clips, step {self.clip_step}, views {self.views!r}; expected 0 or more clips, a step of "
+                f"{counted(self.num_clips, 'clip')}, step {self.clip_step}, views {self.views!r}; expected 0 or more clips, a step of "
                 f"1 or more, and one of {', '.join(VIEWS)}"
             )
 
@@ -58,6 +60,11 @@ class StreamContract:
     """pixels of the frames' shorter side in the training data; 0: as in the video"""
     fps: float
     """frames per second of the training data, if videos were resampled to a rate; 0: all frames of the video"""
+    square_pixels: bool
+    """were videos whose pixels are not square scaled?"""
+    quality: int
+    """JPEG quality of the images it was trained on, 1 to 100, or 0 if they were not JPEG; of a stream whose flow was
+    computed while training, the quality of the RGB frames"""
     sampling: Sampling
     sha256: str = ""
     """of the file of weights"""
@@ -67,7 +74,16 @@ class StreamContract:
     def __post_init__(self) -> None:
         if not (self.short_side >= 0 and 0 <= self.fps < math.inf):
             raise ValueError(f"frames of {self.short_side} pixels at {self.fps} a second, expected 0 or more of both")
+        if not isinstance(self.square_pixels, bool):
+            raise ValueError(f"square_pixels {self.square_pixels!r}, expected true or false")
+        if not 0 <= self.quality <= 100:
+            raise ValueError(f"JPEG quality {self.quality}, expected 0 to 100")
         self.flow_settings()
+
+    @property
+    def geometry(self) -> Geometry:
+        """How frames are taken from a video."""
+        return Geometry(self.short_side, self.fps, self.square_pixels)
 
     @property
     def file_name(self) -> str:
@@ -127,9 +143,11 @@ class Contract:
             raise ValueError("the streams have different classes, expected the same in the same order")
         shape = np.array(self.fusion.weights).shape
         if shape not in ((len(names),), (len(names), len(self.classes))):
-            raise ValueError(f"fusion weights of shape {shape}, expected a number for each of the {len(names)} streams")
+            raise ValueError(
+                f"fusion weights of shape {shape}, expected a number for each of the {counted(len(names), 'stream')}"
+            )
         if len(self.fusion.temperatures) not in (0, len(names)):
-            raise ValueError(f"{len(self.fusion.temperatures)} temperatures for {len(names)} streams")
+            raise ValueError(f"{len(self.fusion.temperatures)} temperatures for {counted(len(names), 'stream')}")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -199,8 +217,8 @@ def read_contract(folder: Path) -> Contract:
     path = folder / CONTRACT_NAME
     if not path.is_file():
         raise BadInputError(
-            f"{folder} has no {CONTRACT_NAME}, expected a recognizer or the folder of a run: make one with "
-            f"twostream export --runs RUN RUN --out {folder}"
+            f"{folder} has no {CONTRACT_NAME}, expected a recognizer, which twostream export makes from runs, or the folder of "
+            "a run with a checkpoint"
         )
     try:
         return Contract.from_json(read_json(path))

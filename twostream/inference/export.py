@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 import twostream
+from twostream.counts import counted
 from twostream.engine.checkpoint import (
     checkpoint_iterations,
     checkpoint_network,
@@ -100,27 +101,32 @@ def _read_run(
         path = checkpoint_path(run, iterations[-1])
     content = read_checkpoint(path)
     config = checkpoint_stream(path, content)
-    short_side, fps = _frames_of_training(path, config, root)
+    images = _images_of_training(path, config, root)
     source = {"run": path.resolve().parent.name, "iteration": content["iteration"], "checkpoint": sha256(path)}
     try:
-        stream = StreamContract(config.input_type, config, short_side, fps, sampling, source=source)
+        stream = StreamContract(config.input_type, config, **images, sampling=sampling, source=source)
     except ValueError as error:
         raise BadInputError(f"{path}: {error}; train it on flow that twostream extract made") from None
     return stream, checkpoint_network(config, content, device=device)
 
 
-def _frames_of_training(path: Path, config: StreamConfig, root: Path | None) -> tuple[int, float]:
-    """Short side and rate of the frames that a run was trained on."""
+def _images_of_training(path: Path, config: StreamConfig, root: Path | None) -> dict[str, Any]:
+    """Short side, rate and JPEG quality of the images that a run was trained on."""
     recorded: Any = None
     if root is not None:
         recorded = open_store(root, config.stored_type).tree_settings()
     elif (path.parent / STREAM_NAME).is_file():
         recorded = read_json(path.parent / STREAM_NAME).get("frames")
     try:
-        return int(recorded["short_side"]), float(recorded["fps"])
-    except (KeyError, TypeError, ValueError):
+        return {
+            "short_side": int(recorded["short_side"]),
+            "fps": float(recorded["fps"]),
+            "square_pixels": recorded.get("sar") == "square",
+            "quality": int(recorded["quality"]),
+        }
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise BadInputError(
-            f"{path}: found no record of the size and rate of the frames it was trained on; name its data root, which "
+            f"{path}: found no record of the size, rate and quality of the images it was trained on; name its data root, which "
             "twostream extract made, with --root"
         ) from None
 
@@ -142,7 +148,9 @@ def write_recognizer(recognizer: Recognizer, folder: Path) -> None:
     """Write a recognizer's folder: weights first, recognizer.json last, so that a folder with that file is complete."""
     streams = []
     for stream, network in zip(recognizer.contract.streams, recognizer.networks, strict=True):
-        weights = {name: tensor.contiguous().cpu() for name, tensor in network.backbone.state_dict().items()}
+        weights = {
+            name: tensor.contiguous().cpu() for name, tensor in network.get_submodule("backbone").state_dict().items()
+        }
         content = safetensors.torch.save(weights)
         path = folder / stream.file_name
         write_file(path, functools.partial(_write, content))
@@ -182,7 +190,7 @@ def card(contract: Contract) -> str:
     """README.md of a recognizer, with the header that model hubs read."""
     lines = [
         "---", "library_name: twostream", "pipeline_tag: video-classification", "---", "",
-        f"# Action recognizer: {len(contract.classes)} classes, {' + '.join(s.name for s in contract.streams)}", "",
+        f"# Action recognizer: {counted(len(contract.classes), 'class', 'classes')}, {' + '.join(s.name for s in contract.streams)}", "",
         "```bash", "pip install twostream-video", "twostream predict VIDEO --model .", "```", "",
         "| stream | network | clip | frames | clips tested | weight |", "|---|---|---|---|---|---|",
     ]  # fmt: skip

@@ -9,7 +9,8 @@ import numpy as np
 from twostream.errors import one_line
 from twostream.flow.coding import from_planes
 from twostream.flow.methods import FlowFunction, FlowSettings
-from twostream.frames.jpeg import Header, Region, cut_regions
+from twostream.frames.jpeg import Header, Region, cut_regions, decode_jpeg, decode_regions, encode_jpeg
+from twostream.stream import RGB
 from twostream.threads import map_in_threads
 from twostream.video.ffmpeg import VideoError
 
@@ -18,15 +19,24 @@ Frames = Mapping[int, np.ndarray]
 
 
 class Footage:
-    """The frames of several videos, for one stream.
+    """The frames of several videos, for one stream, as that stream's training saw its images.
 
-    With `flow`, it reads as the flow images that extraction would make of these frames, before JPEG: each frame's flow to
-    the next one, and for the last frame that of the pair before it.
+    With `flow`, it reads as the flow images that extraction would make of these frames: each frame's flow to the next
+    one, and for the last frame that of the pair before it. Images that were stored as JPEG lose here what they lost
+    there: with the same quality, the pixels are the same.
     """
 
-    def __init__(self, videos: Mapping[str, tuple[Frames, int]], flow: FlowSettings | None = None):
-        """`videos`: video id -> its frames and how many frames the video has, the missing ones included."""
+    def __init__(
+        self, videos: Mapping[str, tuple[Frames, int]], *, flow: FlowSettings | None = None, frame_quality: int = 0,
+        flow_quality: int = 0,
+    ):  # fmt: skip
+        """`videos`: video id -> its frames and how many frames the video has, the missing ones included.
+
+        The qualities are those of JPEG, for RGB frames (before flow is computed from them, too) and for flow images; 0
+        leaves them as they are.
+        """
         self.videos, self.flow = videos, flow
+        self.frame_quality, self.flow_quality = frame_quality, flow_quality
         self._planes: dict[tuple[str, int], np.ndarray] = {}
         self._thread = threading.local()
 
@@ -48,9 +58,17 @@ class Footage:
         """As `FrameStore.read_regions`."""
         height, width = next(iter(self.videos[video_id][0].values())).shape[:2]
         regions = choose(height, width)
+        header = Header(height, width, self.flow is not None)
+        quality = self.flow_quality if self.flow else self.frame_quality
         for position, index in enumerate(frame_indices):
             picture = self._flow_planes(video_id, index) if self.flow else self.videos[video_id][0][index]
-            cut_regions(picture, Header(height, width, self.flow is not None), regions, list(out[:, position]))
+            targets = list(out[:, position])
+            if not quality:
+                cut_regions(picture, header, regions, targets)
+            else:
+                jpeg = encode_jpeg(picture, quality=quality, chroma_subsampling=self.flow is None)
+                is_readable = decode_regions(jpeg, header, regions, targets)
+                assert is_readable, "encoded a line above"
 
     def read_grey(self, video_id: str, frame_indices: list[int]) -> np.ndarray:
         """As `FrameStore.read_grey`."""
@@ -61,7 +79,13 @@ class Footage:
         return from_planes(self._flow_planes(video_id, index))
 
     def _grey(self, video_id: str, index: int) -> np.ndarray:
-        return cv2.cvtColor(self.videos[video_id][0][index], cv2.COLOR_RGB2GRAY)
+        frame = self.videos[video_id][0][index]
+        if self.frame_quality:
+            jpeg = encode_jpeg(frame, quality=self.frame_quality, chroma_subsampling=True)
+            decoded = decode_jpeg(jpeg, RGB)
+            assert decoded is not None, "encoded a line above"
+            frame = decoded
+        return cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
 
     def _first(self, video_id: str, index: int) -> int:
         """The first frame of the pair whose flow belongs to a frame."""

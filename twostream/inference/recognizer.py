@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from twostream.annotations.videos import Video, VideoTable
 from twostream.clips.crops import make_views
@@ -25,9 +26,8 @@ from twostream.errors import BadInputError, one_line
 from twostream.inference.contract import Contract, StreamContract
 from twostream.inference.footage import Footage
 from twostream.inference.prediction import Prediction, stream_prediction
-from twostream.inference.sources import Pictures, Source, VideoFile
+from twostream.inference.sources import Geometry, Pictures, Source, VideoFile
 from twostream.inference.timeline import Timeline, clip_step, window_probabilities
-from twostream.models.network import StreamNetwork
 from twostream.scores.table import ScoreTable
 from twostream.threads import map_in_threads
 from twostream.video.ffmpeg import VideoError
@@ -37,9 +37,6 @@ FRAMES_BYTES = 512 << 20
 BATCH_SIZE = 32
 """pictures or clips that a network sees at once"""
 VIDEOS_AT_ONCE = {"cpu": 2, "cuda": 8}
-
-Geometry = tuple[int, float]
-"""short side and rate of frames, as `Decoder` takes them"""
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,8 @@ class Decoded:
     num_frames: int
     fps: float
     notes: tuple[str, ...]
+    is_stored: bool
+    """frames of a data root, which were JPEG already"""
 
 
 class Recognizer:
@@ -68,7 +67,7 @@ class Recognizer:
     >>> recognizer.predict("clip.mp4").top(5)            # doctest: +SKIP
     """
 
-    def __init__(self, contract: Contract, networks: Sequence[StreamNetwork], *, device: torch.device):
+    def __init__(self, contract: Contract, networks: Sequence[nn.Module], *, device: torch.device):
         """`networks` belong to the contract's streams, in their order; they are in eval mode and on the device."""
         # Channels last: convolutions take two thirds of the time, also on CPUs (benchmarks/predict.py).
         self.networks = tuple(network.to(memory_format=torch.channels_last) for network in networks)
@@ -108,9 +107,7 @@ class Recognizer:
         can be read, or the rate of the frames is unknown.
         """
         source = as_source(video, fps=fps)
-        found = self._decode(source)
-        if isinstance(found, Failure):
-            raise BadInputError(f"{found.source}: {found.reason}")
+        found = self._decode_or_raise(source)
         if not all(part.fps for part in found.values()):
             raise BadInputError(f"{source.name}: its rate is unknown, expected frames per second; give them with --fps")
         streams = tuple(
@@ -119,29 +116,30 @@ class Recognizer:
                 sampling=replace(
                     stream.sampling,
                     num_clips=0,
-                    clip_step=clip_step(found[_geometry(stream)].fps, stride_seconds),
+                    clip_step=clip_step(found[stream.geometry].fps, stride_seconds),
                 ),
             )
             for stream in self.contract.streams
         )
         dense = Recognizer(replace(self.contract, streams=streams), self.networks, device=self.device)
-        try:
-            tables = (
-                dense._predict_in_memory([found])[0]
-                if _is_in_memory(found)
-                else dense._predict_in_pieces(source, found)
-            )
-        except VideoError as error:
-            raise BadInputError(f"{source.name}: {one_line(error)}") from None
-        first = found[_geometry(streams[0])]
+        tables = dense._score_decoded(source, found)
+        first = found[streams[0].geometry]
         seconds = first.num_frames / first.fps
         probabilities = window_probabilities(
-            tables, self.contract.fusion, rates=[found[_geometry(stream)].fps for stream in streams], seconds=seconds,
+            tables, self.contract.fusion, rates=[found[stream.geometry].fps for stream in streams], seconds=seconds,
             window_seconds=window_seconds, stride_seconds=stride_seconds,
         )  # fmt: skip
         return Timeline(
             source.name, self.classes, stride_seconds, probabilities, seconds, first.num_frames, first.notes
         )  # fmt: skip
+
+    def score(self, source: Source) -> tuple[list[ScoreTable], list[Decoded]]:
+        """For each stream: the network's outputs of all clips of a video, and what was decoded.
+
+        Raises BadInputError if no frame of it can be read.
+        """
+        found = self._decode_or_raise(source)
+        return self._score_decoded(source, found), [found[stream.geometry] for stream in self.contract.streams]
 
     def predict_all(self, sources: Iterable[Source]) -> Iterator[Prediction | Failure]:
         """A result for each source, in their order; a source that cannot be used is a Failure, and the others continue."""
@@ -175,20 +173,36 @@ class Recognizer:
 
     # ------------------------------------------------------------------------------------------------------ decoding
 
+    def _decode_or_raise(self, source: Source) -> dict[Geometry, Decoded]:
+        found = self._decode(source)
+        if isinstance(found, Failure):
+            raise BadInputError(f"{found.source}: {found.reason}")
+        return found
+
     def _decode(self, source: Source) -> dict[Geometry, Decoded] | Failure:
         try:
-            return {geometry: decode(source, geometry) for geometry in map(_geometry, self.contract.streams)}
+            return {
+                geometry: decode(source, geometry) for geometry in {stream.geometry for stream in self.contract.streams}
+            }
         except (VideoError, BadInputError) as error:
             return Failure(source.name, one_line(error))
 
     # ------------------------------------------------------------------------------------------------------- scoring
 
+    def _score_decoded(self, source: Source, found: dict[Geometry, Decoded]) -> list[ScoreTable]:
+        try:
+            return (
+                self._predict_in_memory([found])[0] if _is_in_memory(found) else self._predict_in_pieces(source, found)
+            )
+        except VideoError as error:
+            raise BadInputError(f"{source.name}: {one_line(error)}") from None
+
     def _predict_in_memory(self, videos: Sequence[dict[Geometry, Decoded]]) -> list[list[ScoreTable]]:
         """The score tables of each video, one for each stream; the videos share the batches of the networks."""
         by_stream = []
         for stream, network in zip(self.contract.streams, self.networks, strict=True):
-            parts = [video[_geometry(stream)] for video in videos]
-            scoring = _Scoring(stream, network, [part.num_frames for part in parts], self.device)
+            parts = [video[stream.geometry] for video in videos]
+            scoring = _Scoring(stream, network, parts, self.device)
             scoring.add({str(k): part.frames for k, part in enumerate(parts)}, range(scoring.num_items))
             by_stream.append([scoring.table(video) for video in range(len(videos))])
         return [list(tables) for tables in zip(*by_stream, strict=True)]
@@ -196,15 +210,15 @@ class Recognizer:
     def _predict_in_pieces(self, source: Source, found: Mapping[Geometry, Decoded]) -> list[ScoreTable]:
         """The same for one long video, which is decoded again; its clips are predicted as soon as their frames are there."""
         scorings = [
-            _Scoring(stream, network, [found[_geometry(stream)].num_frames], self.device)
+            _Scoring(stream, network, [found[stream.geometry]], self.device)
             for stream, network in zip(self.contract.streams, self.networks, strict=True)
         ]
         for geometry in found:
-            parts = [s for s in scorings if _geometry(s.stream) == geometry]
+            parts = [s for s in scorings if s.stream.geometry == geometry]
             needed = np.any([s.needed_frames() for s in parts], axis=0)
             last = int(np.flatnonzero(needed)[-1])
             frames: dict[int, np.ndarray] = {}
-            with contextlib.closing(source.frames(short_side=geometry[0], fps=geometry[1])) as decoding:
+            with contextlib.closing(source.frames(geometry)) as decoding:
                 for index, frame in enumerate(islice(decoding, last + 1)):
                     if needed[index]:
                         frames[index] = frame
@@ -218,7 +232,7 @@ class Recognizer:
     def _prediction(self, source: Source, found: Mapping[Geometry, Decoded], tables: list[ScoreTable]) -> Prediction:
         fusion, streams = self.contract.fusion, self.contract.streams
         scores = [fusion.consensus.video_scores(table) for table in tables]
-        first = found[_geometry(streams[0])]
+        first = found[streams[0].geometry]
         return Prediction(
             source.name,
             self.classes,
@@ -237,23 +251,18 @@ def _is_in_memory(decoded: Mapping[Geometry, Decoded]) -> bool:
     return all(part.frames for part in decoded.values())
 
 
-def _geometry(stream: StreamContract) -> Geometry:
-    return stream.short_side, stream.fps
-
-
 def decode(source: Source, geometry: Geometry) -> Decoded:
     """The frames of a source, or only their number if all of them need more memory than FRAMES_BYTES."""
-    short_side, fps = geometry
     frames: dict[int, np.ndarray] = {}
     num_frames = num_bytes = 0
-    for frame in source.frames(short_side=short_side, fps=fps):
+    for frame in source.frames(geometry):
         num_bytes += frame.nbytes
         if num_bytes <= FRAMES_BYTES:
             frames[num_frames] = frame
         else:
             frames.clear()
         num_frames += 1
-    return Decoded(frames, num_frames, source.fps, source.notes)
+    return Decoded(frames, num_frames, source.fps, source.notes, source.is_stored)
 
 
 def as_source(video: "str | Path | np.ndarray | Sequence[np.ndarray] | Source", *, fps: float = 0.0) -> Source:
@@ -266,16 +275,17 @@ def as_source(video: "str | Path | np.ndarray | Sequence[np.ndarray] | Source", 
 class _Scoring:
     """The clips of some videos for one stream, and the logits of those that were computed."""
 
-    def __init__(self, stream: StreamContract, network: StreamNetwork, num_frames: Sequence[int], device: torch.device):
+    def __init__(self, stream: StreamContract, network: nn.Module, videos: Sequence[Decoded], device: torch.device):
         self.stream, self.network, self.device = stream, network, device
         self.flow = stream.flow_settings()
         config = stream.config.with_flow("stored") if self.flow else stream.config
         if self.flow and self.flow.method == "farneback" and device.type == "cuda":
             config = config.with_flow("online")  # the GPU computes it
+        self.is_stored = any(video.is_stored for video in videos)
         sampling = stream.sampling
-        videos = VideoTable.of([Video(str(k), "test", None, n) for k, n in enumerate(num_frames)], config.classes)
+        rows = [Video(str(k), "test", None, video.num_frames) for k, video in enumerate(videos)]
         self.items = Items(
-            videos, config, views=make_views(sampling.views, config.input_size),
+            VideoTable.of(rows, config.classes), config, views=make_views(sampling.views, config.input_size),
             num_clips=sampling.num_clips, clip_step=sampling.clip_step,
         )  # fmt: skip
         self.video, self.start = self.items.index.locate(np.arange(len(self.items)))
@@ -293,7 +303,8 @@ class _Scoring:
         config = self.items.stream
         footage = Footage(
             {video_id: (pictures, int(num_frames[int(video_id)])) for video_id, pictures in frames.items()},
-            None if config.is_online else self.flow,
+            flow=None if config.is_online else self.flow,
+            **self._qualities(),
         )
         dataset = open_dataset(self.items, footage)
         clips_at_once = max(BATCH_SIZE // len(self.items.views), 1)
@@ -308,6 +319,12 @@ class _Scoring:
         inputs = network_inputs(batches(), config, self.device)
         self.logits += [logits.numpy() for _, _, logits in predict(self.network, inputs, device=self.device)]
         self.num_done += len(numbers)
+
+    def _qualities(self) -> dict[str, int]:
+        """What JPEG has to take from the images, so that they are those of the training."""
+        if self.flow and not self.stream.config.is_online:
+            return {"flow_quality": self.stream.quality}
+        return {"frame_quality": 0 if self.is_stored else self.stream.quality}
 
     def _frames_of(self, number: int) -> list[int]:
         return clip_frames(

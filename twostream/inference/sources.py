@@ -5,7 +5,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -21,6 +21,17 @@ from twostream.video.ids import VIDEO_SUFFIXES
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
 
 
+class Geometry(NamedTuple):
+    """How frames are taken from a video: what `Decoder` calls them."""
+
+    short_side: int = 0
+    """pixels; 0 keeps the size"""
+    fps: float = 0.0
+    """frames per second; 0: all frames"""
+    square_pixels: bool = True
+    """scale pictures whose pixels are not square"""
+
+
 class Source(ABC):
     """A video that can be read several times."""
 
@@ -31,10 +42,12 @@ class Source(ABC):
     """frames per second of what `frames` yielded last; 0: unknown. Set when all of them have been read"""
     notes: tuple[str, ...]
     """what is wrong or unusual with the frames that were read last"""
+    is_stored = False
+    """frames of a data root, as an extraction stored them"""
 
     @abstractmethod
-    def frames(self, *, short_side: int, fps: float) -> Generator[np.ndarray, None, None]:
-        """Its frames in order, uint8 (H, W, 3) RGB, all of one size; `short_side` and `fps` as of `Decoder`.
+    def frames(self, geometry: Geometry) -> Generator[np.ndarray, None, None]:
+        """Its frames in order, uint8 (H, W, 3) RGB, all of one size.
 
         Raises VideoError or BadInputError if there are none, or one of them cannot be read.
         """
@@ -47,8 +60,8 @@ class VideoFile(Source):
         self.path, self.name = Path(path), str(path)
         self.fps, self.notes = 0.0, ()
 
-    def frames(self, *, short_side: int, fps: float) -> Generator[np.ndarray, None, None]:
-        decoder = Decoder(self.path, short_side=short_side, fps=fps)
+    def frames(self, geometry: Geometry) -> Generator[np.ndarray, None, None]:
+        decoder = Decoder(self.path, **geometry._asdict())
         yield from decoder
         result = decoder.result
         self.fps = result.fps
@@ -63,7 +76,8 @@ class Pictures(Source):
         self.name, self.pictures, self.recorded_fps = name, pictures, fps
         self.fps, self.notes = fps, ()
 
-    def frames(self, *, short_side: int, fps: float) -> Generator[np.ndarray, None, None]:
+    def frames(self, geometry: Geometry) -> Generator[np.ndarray, None, None]:
+        short_side, fps, _ = geometry
         if not len(self.pictures):
             raise BadInputError(f"{self.name}: no frames")
         indices: Iterable[int] = range(len(self.pictures))
@@ -139,7 +153,9 @@ class _StoredFrames(Sequence[np.ndarray]):
 def stored_video(store: FrameStore, video_id: str) -> Source:
     """A video of a data root: its stored RGB frames. Raises BadInputError if not all frames are stored."""
     frames = _StoredFrames(store, video_id)
-    return Pictures(video_id, frames, fps=frames.fps)
+    source = Pictures(video_id, frames, fps=frames.fps)
+    source.is_stored = True
+    return source
 
 
 def find_sources(text: str, *, fps: float = 0.0, split: str = "") -> list[Source]:
@@ -165,6 +181,18 @@ def find_sources(text: str, *, fps: float = 0.0, split: str = "") -> list[Source
             f"{text}: no such file, folder or pattern; expected videos, or a folder of videos or of frames"
         )
     return [source for match in matches for source in find_sources(match, fps=fps, split=split)]
+
+
+def find_all_sources(texts: Sequence[str], *, fps: float, split: str) -> tuple[list[Source], list[str]]:
+    """The sources that all arguments name, and a line for each argument that names none."""
+    sources: list[Source] = []
+    failures = []
+    for text in texts:
+        try:
+            sources += find_sources(text, fps=fps, split=split)
+        except BadInputError as error:
+            failures.append(str(error))
+    return sources, failures
 
 
 def _in_folder(folder: Path, *, fps: float) -> list[Source]:

@@ -1,5 +1,6 @@
 """Weight files: found by name, read without running code, fitted to a stream's network; and a report of what was used."""
 
+import mmap
 import pickle
 import re
 import struct
@@ -14,12 +15,16 @@ import torch
 from torch import nn
 
 from twostream.errors import BadInputError, one_line
+from twostream.files import check_regular, check_zip
 from twostream.models.backbones import BACKBONES, Backbone
 from twostream.models.network import fit_first_layer
+from twostream.safe_pickle import check_pickle
 from twostream.stream import RGB, StreamConfig
 
 ZIP_FOLDER_BIT = 0x10
 """in the attributes of a zip entry, from MS-DOS"""
+MAX_REPEATED_BYTES = 512 << 20
+"""of a tensor that repeats numbers; the largest of vgg16 has 411 million"""
 SHOWN_LAYERS = 6
 """at most, in a line of the report"""
 
@@ -69,19 +74,18 @@ def find_pretrained(folder: Path, backbone: str) -> Path:
 def read_torch_file(path: str | Path) -> dict[Any, Any]:
     """Read a torch file of tensors and plain values. All torch files are opened here.
 
-    Raises BadInputError for anything else: other files, damaged files (the checksums of their parts are compared), and
-    pickles that would run code.
+    Raises BadInputError for anything else: other files, damaged files (the checksums of their parts are compared),
+    pickles that would run code, and small files that stand for large ones.
     """
     path = Path(path)
+    check_regular(path)
     try:
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as parts:
-                # A part that is marked as a folder passes Python's check, and torch leaves its tensor unfilled.
-                folders = [part.filename for part in parts.infolist() if part.external_attr & ZIP_FOLDER_BIT]
-                damaged = parts.testzip() or next(iter(folders), None)
-            if damaged:
-                raise BadInputError(f"{path}: {damaged} does not match its checksum; take another copy of the file")
+            _check_archive(path)
+        else:
+            _check_old_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+        _check_tensors(content)
     except FileNotFoundError:
         raise BadInputError(f"{path}: no such file") from None
     except (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError, ValueError,
@@ -95,6 +99,48 @@ def read_torch_file(path: str | Path) -> dict[Any, Any]:
     if not isinstance(content, dict):
         raise BadInputError(f"{path}: found a {type(content).__name__}, expected named tensors")
     return content
+
+
+def _check_archive(path: Path) -> None:
+    """A torch file since 2020, a zip archive: its parts have their checksums, and no part unpacks to more than it is."""
+    with zipfile.ZipFile(path) as parts:
+        check_zip(parts)
+        for part in parts.infolist():
+            if part.compress_type != zipfile.ZIP_STORED:
+                raise zipfile.BadZipFile(f"{part.filename} is compressed, which torch never does")
+        # A part that is marked as a folder passes Python's check, and torch leaves its tensor unfilled.
+        folders = [part.filename for part in parts.infolist() if part.external_attr & ZIP_FOLDER_BIT]
+        if damaged := parts.testzip() or next(iter(folders), None):
+            raise BadInputError(f"{path}: {damaged} does not match its checksum; take another copy of the file")
+        for part in parts.infolist():
+            if part.filename.endswith(".pkl"):
+                with parts.open(part) as file:
+                    check_pickle(file, part.file_size)
+
+
+def _check_old_file(path: Path) -> None:
+    """A torch file before 2020: five pickles, and behind them the numbers."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for _ in range(5):
+            check_pickle(data, len(data))
+
+
+def _check_tensors(content: Any) -> None:
+    """Raise ValueError where a tensor has far more numbers than the file: with a stride of 0, one stands for 10**9."""
+    waiting, seen = [content], {id(content)}
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, torch.Tensor):
+            if part.layout is not torch.strided or part.device.type != "cpu":
+                raise ValueError(f"a tensor of layout {part.layout} on {part.device}")
+            num_bytes, stored_bytes = part.numel() * part.element_size(), part.untyped_storage().nbytes()
+            if num_bytes > max(stored_bytes, MAX_REPEATED_BYTES):
+                raise ValueError(f"a tensor of shape {tuple(part.shape)} in {stored_bytes} bytes")
+        inner = part.values() if isinstance(part, dict) else part if isinstance(part, list | tuple) else ()
+        for value in inner:
+            if id(value) not in seen and isinstance(value, dict | list | tuple | torch.Tensor):
+                seen.add(id(value))
+                waiting.append(value)
 
 
 def load_weights(module: nn.Module, path: str | Path, stream: StreamConfig) -> WeightReport:
@@ -118,14 +164,15 @@ def load_weights(module: nn.Module, path: str | Path, stream: StreamConfig) -> W
     own = module.state_dict()
     for name, tensor in own.items():
         new = source.pop(name, None)
-        if new is not None and name == f"{backbone.first_layer}.weight":
+        if new is not None and name == f"{backbone.first_layer}.weight" and _differ_in_channels(new, tensor):
             new = fit_first_layer(new, num_channels=tensor.shape[1], modality=target_modality)
         is_head = name.startswith(f"{backbone.head}.")
-        if new is None or not bool(torch.isfinite(new).all()) or (is_head and new.shape != tensor.shape):
+        fits = new is not None and new.shape == tensor.shape
+        if new is None or (is_head and not fits) or (fits and not bool(torch.isfinite(new).all())):
             # Old files have no num_batches_tracked, and training does not need it.
             if not name.endswith("num_batches_tracked"):
                 report.random.append(name)
-        elif new.shape != tensor.shape:
+        elif not fits:
             raise BadInputError(
                 f"{path}: {name} has shape {tuple(new.shape)}, expected {tuple(tensor.shape)} for {stream.backbone} at "
                 f"{stream.input_size} pixels with {stream.clip_len} frames; give the file's own --arch and --input_size, or "
@@ -137,6 +184,11 @@ def load_weights(module: nn.Module, path: str | Path, stream: StreamConfig) -> W
     report.skipped = [name for name in source if not re.match(backbone.ignored, name)]
     _check_fit(report, own, given, stream.backbone)
     return report
+
+
+def _differ_in_channels(weight: torch.Tensor, own: torch.Tensor) -> bool:
+    """Are these weights of convolutions (O, C, k, k) that differ at most in C?"""
+    return weight.ndim == own.ndim == 4 and weight[:, :1].shape == own[:, :1].shape
 
 
 def _check_kind(path: Path, content: dict[Any, Any], source: dict[str, torch.Tensor], stream: StreamConfig) -> None:

@@ -5,13 +5,15 @@ the matrices of earlier validations, score their checkpoints.
 """
 
 import json
+import reprlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from twostream.errors import BadInputError
-from twostream.files import write_text
+from twostream.counts import counted
+from twostream.errors import BadInputError, one_line
+from twostream.files import check_regular, write_text
 from twostream.monitor.contract import Monitor
 
 LOG_NAME, CONFUSION_NAME = "log.jsonl", "confusion.json"
@@ -48,17 +50,32 @@ class JsonMonitor(Monitor):
 def read_log(run_dir: Path) -> list[dict[str, Any]]:
     """The complete lines of log.jsonl; empty if there is no log. Raises BadInputError that names a damaged line."""
     path = run_dir / LOG_NAME
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    check_regular(path)
+    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
     entries = []
-    for number, line in enumerate(lines, 1):
-        if line.endswith("\n"):  # a killed run may leave an incomplete line
-            try:
-                entries.append(json.loads(line))
-            except ValueError as error:
-                raise BadInputError(
-                    f"{path}, line {number} is damaged ({error}); delete that line, then resume"
-                ) from None
+    for number, line in enumerate(lines[:-1], 1):  # a killed run may leave an incomplete line
+        try:
+            entries.append(_entry(line))
+        except (ValueError, RecursionError) as error:
+            raise BadInputError(
+                f"{path}, line {number} is damaged ({one_line(error)}); delete that line, then resume"
+            ) from None
     return entries
+
+
+def _entry(line: bytes) -> dict[str, Any]:
+    """A line of log.jsonl; ValueError if it is not one: each has an event, an iteration, and numbers by name."""
+    entry = json.loads(line.decode())
+    if (
+        not isinstance(entry, dict)
+        or not isinstance(entry.get("event"), str)
+        or type(entry.get("iteration")) is not int
+    ):
+        raise ValueError('expected an object with "event" and "iteration"')
+    for name, value in entry.items():
+        if name != "event" and type(value) not in (int, float):
+            raise ValueError(f"{name[:40]!r} is {reprlib.repr(value)}, expected a number")
+    return entry
 
 
 def read_confusion(run_dir: Path, *, last: int) -> tuple[int, np.ndarray, tuple[str, ...]] | None:
@@ -67,11 +84,17 @@ def read_confusion(run_dir: Path, *, last: int) -> tuple[int, np.ndarray, tuple[
     Raises BadInputError if the file is damaged.
     """
     path = run_dir / CONFUSION_NAME
+    check_regular(path)
     if not path.exists():
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        found = content["iteration"], np.array(content["true_by_predicted"]), tuple(content["classes"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInputError(f"{path} is damaged ({error}); delete it, then resume") from None
-    return found if found[0] <= last else None
+        iteration, matrix = content["iteration"], np.array(content["true_by_predicted"])
+        classes = tuple(map(str, content["classes"]))
+        if type(iteration) is not int or matrix.dtype.kind not in "iu" or matrix.shape != (len(classes), len(classes)):
+            raise ValueError(
+                f"a matrix of {matrix.dtype} and shape {matrix.shape} for {counted(len(classes), 'class', 'classes')}"
+            )
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadInputError(f"{path} is damaged ({one_line(error)}); delete it, then resume") from None
+    return (iteration, matrix, classes) if iteration <= last else None

@@ -4,7 +4,9 @@ import html
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,8 @@ class VisdomMonitor(Monitor):
     """longest wait for an answer"""
     PAUSE_SECONDS = 1.0
     """between two updates; doubled after each one that fails"""
+    MAX_ANSWER_BYTES = 1 << 20
+    """Visdom answers with names of windows"""
     MAX_PAUSE_SECONDS = 60.0
 
     def __init__(
@@ -107,28 +111,52 @@ class VisdomMonitor(Monitor):
             self.closing.wait(pause)  # not for news, which would wake the thread at each iteration
 
     def _connect(self) -> Any:
+        import requests
         import visdom
 
         base: Any = visdom.Visdom  # its stub lacks parameters and attributes
 
+        class Session(requests.Session):
+            """Follows no redirection: that would read all of an answer, however long it is, and Visdom has none."""
+
+            def get_redirect_target(self, resp: requests.Response) -> None:
+                return None
+
         class Client(base):
-            """Visdom's client, except that it does not wait for ever for a server that accepts and is silent."""
+            """Visdom's client, except that no server can make it wait for ever, or fill the memory with its answer."""
+
+            @cached_property
+            def session(client) -> requests.Session:
+                session = Session()
+                if client.username:
+                    login = {"username": client.username, "password": client.password}
+                    self._post(session, f"{client.server}:{client.port}{client.base_url}", json=login)
+                return session
 
             def _handle_post(client, url: str, data: Any = None) -> str:
-                answer = client.session.post(url, data=data or {}, timeout=self.TIMEOUT_SECONDS)
-                if answer.status_code in (400, 401, 403):  # Visdom's client would treat these as an empty answer
-                    raise PermissionError(
-                        f"it answers with status {answer.status_code}; if it has a login (-enable_login), set "
-                        "VISDOM_USERNAME and VISDOM_PASSWORD"
-                    )
-                answer.raise_for_status()
-                return str(answer.text)
+                return self._post(client.session, url, data=data or {})
 
         logging.getLogger("visdom").setLevel(logging.ERROR)  # without this, each connection prints two warnings
         return Client(
             server=self.server, port=self.port, env=self.env, raise_exceptions=True, use_incoming_socket=False,
             username=self.username, password=self.password,
         )  # fmt: skip
+
+    def _post(self, session: Any, url: str, **content: Any) -> str:
+        """Post something in a session of `requests`; returns the text of the answer."""
+        text, deadline = b"", time.monotonic() + self.TIMEOUT_SECONDS
+        with session.post(url, **content, timeout=self.TIMEOUT_SECONDS, stream=True) as answer:
+            if answer.status_code in (400, 401, 403):  # Visdom's client would treat these as an empty answer
+                raise PermissionError(
+                    f"it answers with status {answer.status_code}; if it has a login (-enable_login), set "
+                    "VISDOM_USERNAME and VISDOM_PASSWORD"
+                )
+            answer.raise_for_status()
+            for piece in answer.iter_content(4096):
+                text += piece
+                if len(text) > self.MAX_ANSWER_BYTES or time.monotonic() > deadline:
+                    raise TimeoutError(f"its answer does not end: {len(text)} bytes so far")
+        return text.decode(errors="replace")
 
     def _send(self, client: Any, curves: dict[str, list[Point]], pictures: dict[str, tuple[Any, ...]]) -> None:
         for window, figure in FIGURES.items():
@@ -171,7 +199,9 @@ class VisdomMonitor(Monitor):
             client.text(text, win="confusion", opts={"title": "Confusion"})
 
     def _warn(self, error: Exception) -> None:
-        if not self.warned:
+        with self.news:  # both threads may warn; the second one waits until the first has printed
+            if self.warned:
+                return
             self.warned = True
             tqdm.write(
                 f"warning: no Visdom at {self.server}:{self.port} ({one_line(error)}); training goes on, and log.jsonl has "

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from twostream.counts import counted
 from twostream.pages.page import escape
 
 # All lengths are in the units of a chart's viewBox, which are pixels on a telephone.
@@ -168,7 +169,9 @@ def reliability(title: str, bins: Sequence[tuple[int, float, float]], style: str
         if not number:
             continue
         x, bar_height, count_height = left + index * step, side * accuracy, max(1.0, counts_height * number / largest)
-        label = f"{number:,} videos: {100 * confidence:.1f} % confidence, {100 * accuracy:.1f} % right"
+        label = (
+            f"{counted(number, 'video', spec=',')}: {100 * confidence:.1f} % confidence, {100 * accuracy:.1f} % right"
+        )
         elements.append(
             f'<g><title>{label}</title><rect class="{style}" x="{x + 0.5:.1f}" y="{top + side - bar_height:.1f}" '
             f'width="{step - 1:.1f}" height="{max(bar_height, 1):.1f}"/>'

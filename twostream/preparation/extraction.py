@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from twostream.counts import counted
 from twostream.errors import BadInputError, one_line
 from twostream.flow.methods import FlowFunction, FlowSettings
 from twostream.flow.service import FlowDevice, ServedFlow
@@ -120,7 +121,7 @@ def _fill(job: ExtractionJob, frames: Frames, tracks: list["Track"]) -> Extracte
     result = frames.result
     assert result is not None, "set when the last frame has been read"
     if result.damage and job.path and not job.settings.accept_partial:
-        raise VideoError(f"{result.damage} ({result.num_frames} frames could be read)", result.damage_kind)
+        raise VideoError(f"{result.damage} ({counted(result.num_frames, 'frame')} could be read)", result.damage_kind)
     rgb_store = open_store(job.root, RGB, kind=job.store)
     if not any(track.input_type == RGB for track in tracks) and rgb_store.has(job.video_id):
         _check_same_frames(rgb_store, job.video_id, result.num_frames)
@@ -142,7 +143,7 @@ def _check_same_frames(store: FrameStore, video_id: str, num_frames: int) -> Non
     num_stored = store.count(video_id)
     if num_stored != num_frames:
         raise VideoError(
-            f"{num_frames} frames decoded, but {store.where(video_id)} has {num_stored}: leave out --videos "
+            f"{counted(num_frames, 'frame')} decoded, but {store.where(video_id)} has {num_stored}: leave out --videos "
             "to compute flow from the stored frames"
         )
 

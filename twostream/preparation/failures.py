@@ -48,8 +48,16 @@ def _read(path: Path) -> Iterator[Record]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             failure = json.loads(line)
-            yield failure | {name: str(failure[name]) for name in ("id", "kind", "reason")}
-        except (ValueError, LookupError, TypeError):  # cut by a kill; its video is tried again
+            file = failure.get("file")
+            texts = {name: str(failure[name]) for name in ("id", "kind", "reason")}
+            yield failure | texts | {"file": file if isinstance(file, str) else None}
+        except (
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ):  # cut by a kill; its video is tried again
             continue
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from twostream.counts import counted
 from twostream.flow.methods import FlowFunction
 from twostream.frames.folders import FrameFolders
 from twostream.frames.store import FrameWriter
@@ -63,7 +64,7 @@ class Plan:
         files = "" if self.free_files is None else f" and {_count(self.free_files)} files"
         device = f" or more, if flow on {self.flow_device} takes longer" if self.flow_device else ""
         return (
-            f"plan: {self.num_videos} videos, about {_count(self.num_frames)} frames, {_count(self.num_images)} images, "
+            f"plan: {counted(self.num_videos, 'video')}, about {_count(self.num_frames)} frames, {_count(self.num_images)} images, "
             f"{_time(self.seconds)}{device}\n"
             f"plan: about {_bytes(self.num_bytes)} in {_count(self.num_files)} files; "
             f"{_bytes(self.free_bytes)}{files} free"

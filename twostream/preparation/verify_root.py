@@ -226,7 +226,7 @@ class RootCheck:
         lengths = {v: facts.num_frames for of_type in self.facts.values() for v, facts in of_type.items() if facts}
         if num_short := sum(length < STACK_LENGTH for length in lengths.values()):
             self.notes.append(
-                f"{counted(num_short, 'video')} shorter than {STACK_LENGTH} frames: a clip of --seq_len={STACK_LENGTH} repeats "
+                f"{counted(num_short, 'video')} shorter than {counted(STACK_LENGTH, 'frame')}: a clip of --seq_len={STACK_LENGTH} repeats "
                 "the last frame there"
             )
 
@@ -319,7 +319,7 @@ class RootCheck:
             if present:
                 self._check_frame_count(annotations, video, present[0])
             elif video.num_frames:
-                expected = f"{video.num_frames} frames, as in {annotations.path}"
+                expected = f"{counted(video.num_frames, 'frame')}, as in {annotations.path}"
                 where, fix = f"video {video.id}", self._remake_all()
                 self._find("not extracted", where, "no images", expected, *fix, video_id=video.id)
             else:
@@ -421,7 +421,7 @@ def check_installation() -> tuple[list[Finding], list[str]]:
             f"python -m pip uninstall -y {' '.join(installed)}",
             f"python -m pip install {package}=={installed[package]}",
         )
-        found = f"{len(installed)} packages that overwrite each other: {', '.join(installed)}"
+        found = f"{counted(len(installed), 'package')} that overwrite each other: {', '.join(installed)}"
         findings.append(Finding("installation", "cv2", found, "one of them", fix))
     elif "contrib" in package and installed and not has_contrib:
         fix = (f"python -m pip install --force-reinstall --no-deps {package}=={installed[package]}",)

@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.frames.folders import FrameFolders
 from twostream.frames.jpeg import JPEG_END, read_header
@@ -173,7 +174,9 @@ def _check_images(
             continue
         if (found := checksum(data)) != expected:
             cut = "" if JPEG_END in data[-32:] else ", cut: no end marker"
-            find("damaged image", where, f"{len(data)} bytes of checksum {found}{cut}", f"checksum {expected}")
+            find(
+                "damaged image", where, f"{counted(len(data), 'byte')} of checksum {found}{cut}", f"checksum {expected}"
+            )
             continue
         sizes[_size(data)].append(index)
         if sample.wants(index):
@@ -182,7 +185,7 @@ def _check_images(
 
 
 def _missing_text(num_images: int, first: str) -> str:
-    return f"{num_images} images, the first missing one is {first}"
+    return f"{counted(num_images, 'image')}, the first missing one is {first}"
 
 
 def _settings_text(settings: dict[str, Any], reference: dict[str, Any]) -> str:
@@ -203,7 +206,7 @@ def _record_fault(record: dict[str, Any]) -> str:
     checksums, num_frames, step = record["checksums"], record["num_frames"], max(int(_stored_step(record)), 1)
     indices = range(0, num_frames, step)  # may be very long in a damaged record
     if not indices or len(checksums) != len(indices) or any(frame_name(index) not in checksums for index in indices):
-        return f"checksums of {len(checksums)} images in a record of {count_text(num_frames, step)}"
+        return f"checksums of {counted(len(checksums), 'image')} in a record of {count_text(num_frames, step)}"
     return ""
 
 
@@ -241,7 +244,7 @@ def _check_foreign(job: VideoJob, store: FrameStore, indices: list[int]) -> Vide
             find("damaged image", where, plain(error, where), "a complete image")
             continue
         if (image := _decoded(data)) is None:
-            find("damaged image", where, f"{len(data)} bytes, not a complete JPEG image", "a complete image")
+            find("damaged image", where, f"{counted(len(data), 'byte')}, not a complete JPEG image", "a complete image")
             continue
         sizes[image.shape[1], image.shape[0]].append(index)
         if sample.wants(index):
@@ -306,4 +309,4 @@ class _Sample:
 
 def count_text(num_frames: int, stored_step: int) -> str:
     """A number of frames, and which of them are stored, for messages."""
-    return f"{num_frames} frames" + (f", every {stored_step} stored" if stored_step != 1 else "")
+    return f"{counted(num_frames, 'frame')}" + (f", every {stored_step} stored" if stored_step != 1 else "")

@@ -25,6 +25,7 @@ import numpy as np
 from twostream.annotations.class_names import read_classes
 from twostream.annotations.json_file import find_root, read_annotations
 from twostream.annotations.videos import SPLITS
+from twostream.counts import counted
 from twostream.engine.run_folder import STREAM_NAME, find_run, find_scores
 from twostream.errors import BadInputError
 from twostream.fusion.consensus import Consensus
@@ -183,7 +184,9 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, runs_
     if not args.scores and not runs_folder:
         parser.error("give the score files with --scores FILE FILE, or the folder of the runs with --save_root DIR")
     if args.runs and len(args.runs) != len(args.input_types):
-        parser.error(f"--runs has {len(args.runs)} runs for {len(args.input_types)} input types, expected one for each")
+        parser.error(
+            f"--runs has {counted(len(args.runs), 'run')} for {len(args.input_types)} input types, expected one for each"
+        )
     for method in args.fit_weights:
         if method not in METHODS:
             parser.error(f"--fit_weights {method!r}, expected {', '.join(METHODS)}")
@@ -201,10 +204,10 @@ def check_numbers(
         if getattr(args, flag) and num_streams == 1:
             parser.error(f"--{flag} needs several streams, but there is only one")
     if len(weights) != num_streams or min(weights) < 0 or not 0 < sum(weights) < math.inf:
-        parser.error(f"--fusion_weights {weights}, expected {num_streams} numbers, none negative, not all 0")
+        parser.error(f"--fusion_weights {weights}, expected {counted(num_streams, 'number')}, none negative, not all 0")
     if len(args.scale) not in (1, num_streams):
         parser.error(
-            f"--scale has {len(args.scale)} values for {num_streams} score files, expected one, or one for each"
+            f"--scale has {len(args.scale)} values for {counted(num_streams, 'score file')}, expected one, or one for each"
         )
 
 

@@ -12,6 +12,7 @@ cannot be written.
 import argparse
 import math
 
+from twostream.counts import counted
 from twostream.errors import EXIT_DONE, BadInputError
 from twostream.fusion.consensus import Consensus
 from twostream.inference.contract import CONTRACT_NAME, Sampling
@@ -39,7 +40,9 @@ def main() -> int:
     sampling = Sampling(**options.chosen_sampling(parser, args))
     weights = args.fusion_weights
     if weights and (len(weights) != len(args.runs) or min(weights) < 0 or not 0 < sum(weights) < math.inf):
-        parser.error(f"--fusion_weights {weights}, expected {len(args.runs)} numbers, none negative, not all 0")
+        parser.error(
+            f"--fusion_weights {weights}, expected {counted(len(args.runs), 'number')}, none negative, not all 0"
+        )
     try:
         consensus = Consensus.parse(args.consensus)
     except ValueError as error:
@@ -54,6 +57,6 @@ def main() -> int:
     )  # fmt: skip
     write_recognizer(recognizer, args.out)
     names = " + ".join(stream.name for stream in recognizer.contract.streams)
-    print(f"wrote {args.out / CONTRACT_NAME}: {names}, {len(recognizer.classes)} classes")
+    print(f"wrote {args.out / CONTRACT_NAME}: {names}, {counted(len(recognizer.classes), 'class', 'classes')}")
     print(f"next: twostream predict VIDEO --model {args.out}")
     return EXIT_DONE

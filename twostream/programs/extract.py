@@ -181,7 +181,7 @@ def find_sources(args: argparse.Namespace) -> dict[str, tuple[Path | None, Segme
         raise BadInputError(f"--videos {args.videos} is not a folder")
     files, num_others = find_videos(args.videos, id_from=args.ids)
     if not files:
-        raise BadInputError(f"--videos {args.videos} holds no video files ({num_others} other files)")
+        raise BadInputError(f"--videos {args.videos} holds no video files ({counted(num_others, 'other file')})")
     print(f"{args.videos}: {counted(len(files), 'video')}, {counted(num_others, 'other file')}")
     if not args.list:
         return {video_id: (path, None) for video_id, path in files.items()}
@@ -196,7 +196,7 @@ def find_sources(args: argparse.Namespace) -> dict[str, tuple[Path | None, Segme
         else:  # a file named after its segment is already cut
             sources[found] = files[found], None
     examples = missing[:5] + (["..."] if len(missing) > 5 else [])
-    print(f"{len(sources)} of {len(sources) + len(missing)} listed videos exist", end="")
+    print(f"{len(sources)} of {counted(len(sources) + len(missing), 'listed video')} exist", end="")
     print(f"; missing: {', '.join(examples)}" if missing else "")
     if not sources:
         raise BadInputError(f"none of the videos listed in {args.list[0][1]} is in {args.videos}")
@@ -256,9 +256,13 @@ class ExtractionSummary:
     def print_results(self, root: Path, input_types: Sequence[str], *, num_videos: int) -> None:
         """Print what was written; `num_videos` counts all videos that were asked for."""
         rate = self.num_images / max(self.seconds, 1e-9)
-        print(f"{self.num_images} images, {self.num_bytes / 1e6:.1f} MB in {self.seconds:.1f} s ({rate:.0f} images/s)")
+        print(
+            f"{counted(self.num_images, 'image')}, {self.num_bytes / 1e6:.1f} MB in {self.seconds:.1f} s ({rate:.0f} images/s)"
+        )
         folders = ", ".join(f"{input_type}-images" for input_type in input_types)
-        print(f"{num_videos - len(self.failures)} of {num_videos} videos are in {root}: {folders}")
+        print(
+            f"{num_videos - len(self.failures)} of {counted(num_videos, 'video is', 'videos are')} in {root}: {folders}"
+        )
         if self.flow_report:
             print(self.flow_report)
         if self.num_partial:
@@ -305,7 +309,7 @@ def find_open_jobs(
     num_done = len(jobs) - len(open_jobs)
     known = {} if args.retry_failed else read_failures(args.root)
     failures = {job.video_id: known[job.video_id] for job in open_jobs if is_known(job, known)}
-    print(f"{num_done} of {len(jobs)} videos are already done", end="")
+    print(f"{num_done} of {counted(len(jobs), 'video is', 'videos are')} already done", end="")
     print(f", {len(failures)} failed before and have not changed (--retry_failed tries them)" if failures else "")
     return [job for job in open_jobs if job.video_id not in failures], failures
 

@@ -8,11 +8,24 @@ Exit codes: 0 the file exists and is right; 2 wrong command line; 3 the file is 
 """
 
 import argparse
+import hashlib
+import http.client
+import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from twostream.errors import BadInputError, EnvironmentFaultError
+from twostream.errors import BadInputError, EnvironmentFaultError, one_line
+from twostream.files import sha256, write_file
 from twostream.programs import options
+
+TIMEOUT_SECONDS = 30.0
+"""longest silence of a server"""
+MAX_BYTES = 2 << 30
+"""of a file; the largest one, of vgg16, has 553 million"""
+PIECE_BYTES = 1 << 20
+"""read at a time"""
 
 
 @dataclass(frozen=True)
@@ -77,8 +90,6 @@ def main() -> int:
     """Download and check the file that the command line names; returns the exit code."""
     args = build_parser().parse_args()
 
-    from torch.hub import download_url_to_file
-
     from twostream.models.backbones import backbone_name
 
     args.network = backbone_name(args.network)
@@ -87,23 +98,54 @@ def main() -> int:
     if target.exists():
         print(f"{target} exists already")
     else:
-        url = args.url or file.url
-        args.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            download_url_to_file(url, str(target), hash_prefix=file.sha256_prefix or None)
-        except RuntimeError as error:  # what torch raises for a wrong checksum
-            raise BadInputError(f"{url}: {error}; the file was not kept, try again or use another --url") from None
-        except (OSError, ValueError) as error:
-            raise EnvironmentFaultError(
-                f"cannot download {url}: {error}; download it on another machine and copy it to {target}"
-            ) from None
+        download(args.url or file.url, target, file.sha256_prefix)
     check(target, args.network, file.sha256_prefix)
     return 0
 
 
+def download(url: str, target: Path, sha256_prefix: str) -> None:
+    """Download a file with a progress bar; it is kept only if it is complete and has the checksum.
+
+    Raises BadInputError where the server sends another file or more than MAX_BYTES, and EnvironmentFaultError where it
+    cannot be reached, is silent for TIMEOUT_SECONDS, or ends too early.
+    """
+
+    def fill(file: BinaryIO) -> None:
+        digest, received = hashlib.sha256(), 0
+        for piece in _pieces(url, target):
+            received += len(piece)
+            if received > MAX_BYTES:
+                raise BadInputError(f"{url}: more than {MAX_BYTES} bytes, expected weights; use another --url")
+            digest.update(piece)
+            file.write(piece)
+        if not digest.hexdigest().startswith(sha256_prefix):
+            raise BadInputError(
+                f"{url}: {received} bytes with SHA-256 {digest.hexdigest()[:8]}..., expected {sha256_prefix}...; the file "
+                "was not kept, try again or use another --url"
+            )
+
+    write_file(target, fill)
+
+
+def _pieces(url: str, target: Path) -> Iterator[bytes]:
+    """The content of a URL, with a progress bar."""
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
+            length = int(answer.headers.get("Content-Length") or 0)
+            with options.progress_bar(total=length or None, unit="B", unit_scale=True, desc=target.name) as bar:
+                while piece := answer.read(PIECE_BYTES):
+                    yield piece
+                    bar.update(len(piece))
+                if bar.n < length:
+                    raise EOFError(f"{bar.n} of {length} bytes arrived")
+    except (OSError, ValueError, EOFError, http.client.HTTPException) as error:  # ValueError: not a URL
+        raise EnvironmentFaultError(
+            f"cannot download {url}: {one_line(error)}; download it on another machine and copy it to {target}"
+        ) from None
+
+
 def check(path: Path, network: str, sha256_prefix: str) -> None:
     """Print what a weight file holds; raises BadInputError unless it has the checksum and fits the network."""
-    from twostream.files import sha256
     from twostream.models.backbones import BACKBONES
     from twostream.models.network import build_model
     from twostream.models.weights import load_weights

@@ -233,6 +233,15 @@ def add_stream_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_source_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the videos that a recognizer is asked about, and the flags that choose the recognizer and its device."""
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="video file, folder of videos or of images, data root, or pattern")
+    parser.add_argument("--model", "-m", type=folder, nargs="+", required=True, metavar="DIR", help="recognizer, or runs or checkpoints, one for each stream")
+    parser.add_argument("--device", type=device, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1; auto uses a GPU if there is one (default: auto)")
+    parser.add_argument("--fps", type=rate, default=0.0, metavar="RATE", help="frames per second of folders of images (default: unknown)")
+    parser.add_argument("--split", choices=SPLITS, default="", help="of a data root: only the videos of this split (default: all)")
+
+
 def add_sampling_flags(parser: argparse.ArgumentParser, *, default: str) -> None:
     """Add flags that choose the clips of each video; `default` says what holds without them."""
     from twostream.clips.crops import VIEWS  # late: it loads OpenCV, which not every program needs

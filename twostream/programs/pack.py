@@ -77,7 +77,9 @@ def list_jobs(args: argparse.Namespace, types: Iterable[str]) -> list[CopyJob]:
         target.sweep()
         done = set(target.video_ids())
         missing = [video_id for video_id in video_ids if video_id not in done]
-        print(f"{source.folder}: {len(video_ids)} videos, {len(video_ids) - len(missing)} of them are already copied")
+        print(
+            f"{source.folder}: {counted(len(video_ids), 'video')}, {len(video_ids) - len(missing)} of them are already copied"
+        )
         jobs += [CopyJob(str(args.root), str(args.to), input_type, video_id, args.store) for video_id in missing]
     return jobs
 
@@ -107,7 +109,9 @@ def main() -> int:
             else:
                 num_bytes += result
     copy_files(annotations)  # last, so that no training starts on half of the videos by mistake
-    print(f"{len(jobs) - len(failures)} videos, {num_bytes / 1e6:.1f} MB, copied to {args.to}: {', '.join(types)}")
+    print(
+        f"{counted(len(jobs) - len(failures), 'video')}, {num_bytes / 1e6:.1f} MB, copied to {args.to}: {', '.join(types)}"
+    )
     if failures:
         reasons = sorted(printable(failure.reason) for failure in failures)
         print(f"{counted(len(reasons), 'bad video')}:", *reasons, sep="\n  ", file=sys.stderr)

@@ -22,13 +22,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from twostream.annotations.videos import SPLITS
+from twostream.display.annotated_video import write_annotated
+from twostream.display.page import Shown, take_pictures, write_page
 from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError
 from twostream.files import write_text
-from twostream.inference.annotated_video import write_annotated
-from twostream.inference.page import Shown, take_pictures, write_page
 from twostream.inference.prediction import Prediction
-from twostream.inference.sources import Source, find_sources
+from twostream.inference.sources import Source, find_all_sources
 from twostream.inference.timeline import Timeline, to_srt
 from twostream.programs import options
 
@@ -44,12 +43,8 @@ TIMELINE_COLUMNS = ("source", "start_seconds", "end_seconds", "class", "confiden
 def build_parser() -> options.Parser:
     """The flags of this program."""
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="video file, folder of videos or of images, data root, or pattern")
-    parser.add_argument("--model", "-m", type=options.folder, nargs="+", required=True, metavar="DIR", help="recognizer, or runs or checkpoints, one for each stream")
+    options.add_source_flags(parser)
     parser.add_argument("--top", "-k", type=options.positive, default=5, metavar="K", help="classes to name for each video (default: 5)")
-    parser.add_argument("--device", type=options.device, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1; auto uses a GPU if there is one (default: auto)")
-    parser.add_argument("--fps", type=options.rate, default=0.0, metavar="RATE", help="frames per second of folders of images (default: unknown)")
-    parser.add_argument("--split", choices=SPLITS, default="", help="of a data root: only the videos of this split (default: all)")
     options.add_sampling_flags(parser, default="as the recognizer says")
     group = parser.add_argument_group("timeline")
     options.add_boolean(group, "--timeline", default=False, help="say what happens from when to when, instead of one answer for the video")
@@ -73,7 +68,7 @@ def main() -> int:
     parser = build_parser()
     args = parser.parse_args()
     sampling = options.chosen_sampling(parser, args)
-    sources, failures = find_all(args.sources, fps=args.fps, split=args.split)
+    sources, failures = find_all_sources(args.sources, fps=args.fps, split=args.split)
     if not sources:
         raise BadInputError("; ".join(failures))
     check_flags(parser, args, len(sources))
@@ -174,18 +169,6 @@ def write_files(args: argparse.Namespace, answers: Sequence[Answer]) -> None:
         write_text(args.csv, text.getvalue())
     if args.srt and answers:
         write_text(args.srt, answers[0].subtitles)
-
-
-def find_all(texts: Sequence[str], *, fps: float, split: str) -> tuple[list[Source], list[str]]:
-    """The sources that the arguments name, and a line for each argument that names none."""
-    sources: list[Source] = []
-    failures = []
-    for text in texts:
-        try:
-            sources += find_sources(text, fps=fps, split=split)
-        except BadInputError as error:
-            failures.append(str(error))
-    return sources, failures
 
 
 def prediction_answer(prediction: Prediction, *, k: int) -> Answer:

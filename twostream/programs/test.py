@@ -177,7 +177,7 @@ def score(
     own_parts = [p for p in scoring.missing() if p % (num_shards * world.size) == shard * world.size + world.rank]
     world.wait()  # no process writes a part before all have looked which are missing
     if num_done := scoring.num_parts - len(scoring.missing()):
-        log(f"{num_done} of {scoring.num_parts} parts are scored already")
+        log(f"{num_done} of {counted(scoring.num_parts, 'part is', 'parts are')} scored already")
 
     forward = split_over_gpus(checkpoint_network(stream, content, device=device), args.ngpu)
     loader = eval_loader(
@@ -200,7 +200,9 @@ def score(
             )
         return scoring.target
     num_missing = len(scoring.missing())
-    log(f"{num_missing} of {scoring.num_parts} parts are not scored yet; other shards write them to {scoring.folder}")
+    log(
+        f"{num_missing} of {counted(scoring.num_parts, 'part is', 'parts are')} not scored yet; other shards write them to {scoring.folder}"
+    )
     return None
 
 

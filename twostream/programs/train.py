@@ -50,6 +50,7 @@ from typing import TYPE_CHECKING, Any
 from twostream.annotations.json_file import find_root, read_annotations
 from twostream.annotations.videos import fingerprint
 from twostream.clips.sampling import TrainingOrder
+from twostream.counts import counted
 from twostream.engine.run_folder import lock_run, run_name, similar_runs, write_stream
 from twostream.errors import BadInputError, Terminated
 from twostream.flow.coding import FlowCoding
@@ -215,7 +216,7 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
 
     `exit_stack` closes what was opened, however the training ends. Raises Terminated if a signal stopped it.
     """
-    from twostream.engine.checkpoint import CheckpointSaver
+    from twostream.engine.checkpoint import CheckpointSaver, restoring
     from twostream.engine.device import choose_device
     from twostream.engine.session import Session
     from twostream.engine.signals import Stop
@@ -242,7 +243,7 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
         run.log(f"iteration {run.first} was validated and saved, but not logged, which is done now")
         run.monitors.validation(unlogged)
     if is_done:
-        run.log(f"{run.folder} has {run.first} of {args.max_iterations} iterations already: nothing to do")
+        run.log(f"{run.folder} has {run.first} of {counted(args.max_iterations, 'iteration')} already: nothing to do")
         return 0
     for line in [run.folder.name, *(f"{flag}: {value}" for flag, value in sorted(vars(args).items())), *split_summary]:
         run.log(line)
@@ -267,14 +268,15 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
             max_iterations=args.max_iterations,
             show_progress=functools.partial(options.progress_bar, disable=None if world.is_first else True),
         )  # fmt: skip
-        ranks = f", {world.size} ranks with {part_size} clips each" if world.size > 1 else ""
+        ranks = f", {world.size} ranks with {counted(part_size, 'clip')} each" if world.size > 1 else ""
         run.log(
-            f"{len(train_set)} training clips, {len(val_set)} validation clips; iterations {run.first} to "
+            f"{counted(len(train_set), 'training clip')}, {counted(len(val_set), 'validation clip')}; iterations {run.first} to "
             f"{args.max_iterations}, {session.batches_per_epoch} an epoch; {device}{ranks}"
         )
         run.log(f"in brackets: means since the last iteration that is a multiple of {METER_WINDOW}")
         if run.checkpoint:
-            session.progress.load_state(run.checkpoint["progress"])
+            with restoring("progress"):
+                session.progress.load_state(run.checkpoint["progress"])
         stopped = run.to_validate and not session.validate(run.first)
         if stopped or not train_to_the_end(
             args, session, session.steps(train_loader, first=run.first), first=run.first
@@ -373,7 +375,7 @@ def open_clips(
     videos, split_summary = {}, []
     for split in ("train", "val"):
         videos[split], missing = usable_videos(annotations, split, store)
-        line = f"{split}: {len(videos[split])} videos"
+        line = f"{split}: {counted(len(videos[split]), 'video')}"
         if missing:
             line += f", {len(missing)} more without {store.input_type} images: {', '.join(missing[:5])}"
         split_summary.append(line)

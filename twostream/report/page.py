@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import twostream
+from twostream.counts import counted
 from twostream.files import write_text
 from twostream.fusion.streams import counted_difference
 from twostream.fusion.sweep import SweepPoint, sweep
@@ -284,7 +285,12 @@ def _provenance(view: View, command: str, files: Sequence[Path]) -> str:
         ["command", f"<pre>{escape(command)}</pre>"],
         ["written", f"{datetime.now().astimezone():%Y-%m-%d %H:%M %z}"],
         ["versions", f"twostream {twostream.__version__}, NumPy {np.__version__}, Python {platform.python_version()}"],
-        ["split", escape(f"{report.split}: {len(view.labels):,} videos, {view.num_labelled:,} of them with a label")],
+        [
+            "split",
+            escape(
+                f"{report.split}: {counted(len(view.labels), 'video', spec=',')}, {view.num_labelled:,} of them with a label"
+            ),
+        ],
     ]
     heads = ["", *map(view.row_name, view.streams)]
     return (

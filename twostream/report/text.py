@@ -59,14 +59,18 @@ def _first_ids(ids: Sequence[str]) -> str:
 def settings(report: Report) -> str:
     """Split, classes, consensus and weights in one line."""
     weights = ", ".join(f"{weight:g}" for weight in report.weights)
-    return f"split {report.split!r}, {report.num_classes} classes; consensus {report.consensus}, weights {weights}"
+    return f"split {report.split!r}, {counted(report.num_classes, 'class', 'classes')}; consensus {report.consensus}, weights {weights}"
 
 
 def few_classes(num_classes: int) -> str:
     """What readers must know of accuracies over at most 5 classes; "" for more."""
     if num_classes == 1:
         return "with one class, every scored video is right: the accuracies say nothing"
-    return f"with {num_classes} classes, top-5 is right for every scored video" if num_classes <= 5 else ""
+    return (
+        f"with {counted(num_classes, 'class', 'classes')}, top-5 is right for every scored video"
+        if num_classes <= 5
+        else ""
+    )
 
 
 def fitted_lines(report: Report) -> list[str]:

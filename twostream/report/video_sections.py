@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from twostream.counts import counted
 from twostream.metrics.confusion import confusion_order, row_shares
 from twostream.pages import charts
 from twostream.pages.page import data_url, escape, table
@@ -30,7 +31,7 @@ def quadrants_section(view: View, shown: ShownVideos) -> str:
         summary += f"; {count_videos(num_left_out)} without such scores left out"
     if len(view.streams) > 2:
         summary += (
-            f". With {len(view.streams)} streams, the first two that were given make the quadrants, because all "
+            f". With {counted(len(view.streams), 'stream')}, the first two that were given make the quadrants, because all "
             "combinations would leave few videos in each; give other streams first to see theirs"
         )
     counts = _quadrant_table(view, [quadrant for quadrant, _ in shown.quadrants], total)

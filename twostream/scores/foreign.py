@@ -16,6 +16,7 @@ import numpy as np
 from twostream.annotations.class_names import class_difference, normalised_name
 from twostream.counts import counted
 from twostream.errors import BadInputError
+from twostream.files import check_regular
 from twostream.scores.foreign_formats import ForeignScores, recognise
 from twostream.scores.npz import UNREADABLE, read_scores
 from twostream.scores.scale import AUTO, LOGITS, PROBABILITIES, to_logits
@@ -120,6 +121,7 @@ def read_result(
 
 def read_names(path: str | Path) -> list[str]:
     """Lines of the list that was tested: a path or an id, perhaps followed by a number of frames and a label."""
+    check_regular(path, allow_pipe=True)
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
@@ -268,7 +270,7 @@ def _video_names(path: Path, found: ForeignScores, names: Sequence[str] | None) 
     num_needed = max(indices, default=-1) + 1
     if num_needed > len(names) or (found.list_indices is None and num_needed < len(names)):
         raise BadInputError(
-            f"{path}: {num_needed} videos, but --names lists {len(names)}; give the list that was tested"
+            f"{path}: {counted(num_needed, 'video')}, but --names lists {len(names)}; give the list that was tested"
         )
     return [names[index] for index in indices]
 
@@ -340,7 +342,7 @@ def _scale_of_entries(path: Path, entries: dict[str, dict[str, float]]) -> str:
         return LOGITS
     raise BadInputError(
         f"{path}: the scores of video {others[0]!r} are no probabilities, but those of {len(entries) - len(others)} of "
-        f"{len(entries)} videos are; export it again, or say what they are: --scale=probabilities or --scale=logits"
+        f"{counted(len(entries), 'video is', 'videos are')}; export it again, or say what they are: --scale=probabilities or --scale=logits"
     )
 
 
@@ -353,7 +355,7 @@ def _rows_of_videos(
         scores = found.videos[number]
         if scores.shape[1] != num_classes:
             raise BadInputError(
-                f"{path}: row {row}, video {names[number]!r}: {scores.shape[1]} classes, the split has {num_classes}; "
+                f"{path}: row {row}, video {names[number]!r}: {counted(scores.shape[1], 'class', 'classes')}, the split has {num_classes}; "
                 "export it again, or give the annotations that it was scored with"
             )
         is_finite = np.isfinite(scores.astype(np.float32, copy=False)).all(axis=1)

@@ -12,10 +12,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from twostream.counts import counted
 from twostream.errors import BadInputError, one_line
-from twostream.files import distinct_names
+from twostream.files import check_regular, check_zip, distinct_names
 from twostream.safe_pickle import read_pickle
-from twostream.scores.npz import UNREADABLE
+from twostream.scores.npz import UNREADABLE, read_header
 from twostream.scores.scale import AUTO, LOGITS, PROBABILITIES, SUM_OF_SOFTMAX, sum_of
 
 JEFFREYYIHUANG_VIEWS = 19
@@ -50,6 +51,7 @@ class ForeignScores:
 
 def recognise(path: Path) -> ForeignScores:
     """Read a file of any supported toolkit; BadInputError if it is not one, or is damaged."""
+    check_regular(path)
     data = path.read_bytes()
     content: Any
     if data[:2] == b"PK":
@@ -77,15 +79,14 @@ def _read_arrays(path: Path) -> dict[str, Any]:
     with zipfile.ZipFile(path) as parts:
         for name in ("scores.npy", "labels.npy"):
             try:
+                check_zip(parts)
                 with parts.open(name) as file:
-                    major, _ = np.lib.format.read_magic(file)
-                    read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-                    _, _, dtype = read(file)
+                    shape, order, dtype = read_header(file, parts.getinfo(name).file_size)
+                    data = file.read()
                     if dtype.hasobject:
-                        content[name] = read_pickle(path, file.read())
-                        continue
-                with parts.open(name) as file:
-                    content[name] = np.lib.format.read_array(file, allow_pickle=False)
+                        content[name] = read_pickle(path, data)
+                    else:
+                        content[name] = np.frombuffer(data, dtype).reshape(shape, order=order)
             except UNREADABLE as error:
                 raise BadInputError(f"{path}: {name} cannot be read ({one_line(error)}); export it again") from None
     return content
@@ -131,7 +132,9 @@ def _2d_kinectics(content: Any) -> ForeignScores | None:
         scores, frames = _rows(entry["scores"], name), np.asarray(entry["fids"])
         count = int(entry["count"])
         if count > min(len(scores), len(frames)) or (frames[:count] < 1).any():
-            raise ValueError(f"video {name!r} has {count} frames, {len(scores)} rows and frame numbers {frames[:5]}")
+            raise ValueError(
+                f"video {name!r} has {counted(count, 'frame')}, {counted(len(scores), 'row')} and frame numbers {frames[:5]}"
+            )
         videos.append(scores[:count])
         starts.append(frames[:count].astype(np.int64) - 1)
     return ForeignScores("2D-kinectics", "frames", videos, names=list(content), starts=starts, scale=LOGITS)
@@ -144,7 +147,7 @@ def _vmz(content: Any) -> ForeignScores | None:
     scores, indices = _rows(content["softmax"], "softmax"), np.asarray(content["video_id"]).ravel()
     labels = np.asarray(content.get("label", np.full(len(indices), -1))).ravel()
     if not len(scores) == len(indices) == len(labels):
-        raise ValueError(f"{len(scores)} rows of softmax, {len(indices)} video_id, {len(labels)} label")
+        raise ValueError(f"{counted(len(scores), 'row')} of softmax, {len(indices)} video_id, {len(labels)} label")
     if not len(indices) or (indices < 0).any() or (indices != indices.astype(int)).any():
         raise ValueError("video_id are not positions in a list")
     order = np.argsort(indices, kind="stable")
@@ -187,7 +190,7 @@ def _pyslowfast(content: Any) -> ForeignScores | None:
         return None
     scores, labels = content
     if len(scores) != len(labels):
-        raise ValueError(f"{len(scores)} rows and {len(labels)} labels")
+        raise ValueError(f"{counted(len(scores), 'row')} and {counted(len(labels), 'label')}")
     videos = [_one_row(row, index) for index, row in enumerate(scores)]
     return ForeignScores("PySlowFast", "video", videos, labels=labels.astype(int).tolist(), scale=SUM_OF_SOFTMAX)
 
@@ -215,7 +218,7 @@ def _tsn(content: Any) -> ForeignScores | None:
         labels.append(label)
     saved = np.ravel(content["labels.npy"])
     if len(saved) != len(videos):
-        raise ValueError(f"it has {len(videos)} videos and {len(saved)} labels")
+        raise ValueError(f"it has {counted(len(videos), 'video')} and {counted(len(saved), 'label')}")
     if any(label is not None and label != saved_label for label, saved_label in zip(labels, saved, strict=True)):
         raise ValueError("the labels of its videos differ from its list of labels")
     # tsn-pytorch takes the mean over the crops and sorts the list before it saves; TSN does neither.

@@ -8,12 +8,13 @@ import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO, Literal
 
 import numpy as np
 
+from twostream.counts import counted
 from twostream.errors import BadInputError, one_line
-from twostream.files import write_file, write_text
+from twostream.files import check_regular, check_zip, write_file, write_text
 from twostream.scores.table import ROWS_AT_ONCE, ScoreTable, is_ascending
 from twostream.stream import StreamConfig
 
@@ -28,6 +29,9 @@ ARRAYS: dict[str, tuple[type[np.generic], int]] = {
     "logits": (np.float32, 2),
 }
 """type and number of dimensions of each array in a file"""
+
+MAX_EMPTY = 1_000_000
+"""rows of an array without numbers"""
 
 UNREADABLE = (
     zipfile.BadZipFile, zlib.error, tokenize.TokenError, OSError, EOFError, LookupError,
@@ -66,7 +70,7 @@ def write_scores(path: str | Path, table: ScoreTable, logits: Iterable[np.ndarra
                         part.write(np.ascontiguousarray(chunk, "<f4").data)
                     rows += len(piece)
                 if rows != shape[0]:
-                    raise ValueError(f"{rows} rows of logits for a table of {shape[0]}")
+                    raise ValueError(f"{counted(rows, 'row')} of logits for a table of {shape[0]}")
 
     write_file(path, fill)
 
@@ -77,16 +81,16 @@ def read_scores(path: str | Path) -> ScoreTable:
     BadInputError names what is wrong: the array, or the video and the row.
     """
     path = Path(path)
+    check_regular(path)
     try:
         with zipfile.ZipFile(path) as parts:
+            check_zip(parts)
             if damaged := parts.testzip():
                 raise _bad_file(path, f"{damaged} does not match its checksum")
-            logits = _map_array(path, parts.getinfo("logits.npy"))
-        with np.load(path, allow_pickle=False) as file:
-            # For content that is no array NumPy returns bytes.
-            small = {name: np.asarray(file[name]) for name in ("header", *ARRAYS) if name != "logits"}
-        arrays = small | {"logits": logits}
+            arrays = {n: _read_array(parts, f"{n}.npy") for n in ("header", *ARRAYS) if n != "logits"}
+            arrays["logits"] = _map_array(path, parts)
         header = json.loads(str(arrays.pop("header")))
+        json.dumps(header, allow_nan=False)  # infinities, which a report could not hold
         if header["format"] != FORMAT:
             raise BadInputError(
                 f"{path}: format {header['format']!r}, expected {FORMAT}; run twostream test again with this version"
@@ -117,24 +121,46 @@ def _bad_file(path: Path, found: str) -> BadInputError:
     return BadInputError(f"{path}: {found}; run twostream test again")
 
 
-def _map_array(path: Path, part: zipfile.ZipInfo) -> np.ndarray:
-    """An array of an archive, mapped into memory; ValueError if its header does not fit its size."""
+def read_header(file: IO[bytes], num_bytes: int) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype]:
+    """Shape, order and type of an array in the format .npy of `num_bytes`; the file is then at its numbers.
+
+    Raises ValueError where the array has another size than the file, which only its reader would notice, after it has
+    taken the memory. Arrays of objects, which are pickles, are not compared.
+    """
+    start = file.tell()
+    major, _ = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+    shape, fortran_order, dtype = read(file)
+    found, expected = math.prod(shape) * dtype.itemsize, num_bytes - (file.tell() - start)
+    if not dtype.hasobject and (found != expected or max(shape, default=0) > max(found, MAX_EMPTY)):
+        raise ValueError(f"{counted(expected, 'byte is', 'bytes are')} not an array of {dtype} and shape {shape}")
+    return shape, "F" if fortran_order else "C", dtype
+
+
+def _read_array(parts: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of an archive."""
+    with parts.open(name) as file:
+        shape, order, dtype = read_header(file, parts.getinfo(name).file_size)
+        if dtype.hasobject:
+            raise ValueError(f"{name} holds objects, expected numbers or text")
+        return np.frombuffer(file.read(), dtype).reshape(shape, order=order)
+
+
+def _map_array(path: Path, parts: zipfile.ZipFile) -> np.ndarray:
+    """The logits of an archive, mapped into memory."""
+    part = parts.getinfo("logits.npy")
     if part.compress_type != zipfile.ZIP_STORED:
-        with np.load(path, allow_pickle=False) as archive:
-            return np.asarray(archive[part.filename.removesuffix(".npy")])
+        return _read_array(parts, part.filename)
     with open(path, "rb") as file:
         file.seek(part.header_offset)
         # The last two numbers of a local header are the lengths of the name and of the extra field behind it.
         file.seek(sum(struct.unpack("<26x2H", file.read(30))), 1)
-        start = file.tell()
-        major, _ = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-        shape, fortran_order, dtype = read_header(file)
-        if dtype.hasobject or math.prod(shape) * dtype.itemsize != part.file_size - (file.tell() - start):
-            raise ValueError(f"{part.filename}: {part.file_size} bytes are not an array of {dtype} and shape {shape}")
+        shape, order, dtype = read_header(file, part.file_size)
+        if dtype.hasobject:
+            raise ValueError(f"{part.filename} holds objects, expected numbers")
         if not math.prod(shape):
             return np.empty(shape, dtype)
-        return np.asarray(np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran_order else "C"))
+        return np.asarray(np.memmap(path, dtype, "r", file.tell(), shape, order))
 
 
 def _check_arrays(path: Path, table: ScoreTable, num_classes: int) -> None:
@@ -146,9 +172,14 @@ def _check_arrays(path: Path, table: ScoreTable, num_classes: int) -> None:
             raise _bad_file(path, f"{name} has type {array.dtype} and shape {array.shape}, expected {expected}")
     num_rows, num_videos = len(table.logits), len(table.video_ids)
     if {len(table.video_index), len(table.start), len(table.view)} != {num_rows} or len(table.labels) != num_videos:
-        raise _bad_file(path, f"lengths of its arrays differ from {num_rows} rows and {num_videos} videos")
+        raise _bad_file(
+            path, f"lengths of its arrays differ from {counted(num_rows, 'row')} and {counted(num_videos, 'video')}"
+        )
     if num_rows == 0 or table.logits.shape[1] != num_classes or num_classes == 0:
-        raise _bad_file(path, f"logits have shape {table.logits.shape}, expected rows for {num_classes} classes")
+        raise _bad_file(
+            path,
+            f"logits have shape {table.logits.shape}, expected rows for {counted(num_classes, 'class', 'classes')}",
+        )
 
 
 def _check_values(path: Path, table: ScoreTable, num_classes: int) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from twostream.counts import counted
+
 AUTO, LOGITS, PROBABILITIES = "auto", "logits", "probabilities"
 SUM_OF_SOFTMAX = "sum of softmax"
 """scale of a format whose rows are sums of probabilities, over as many views as the row says"""
@@ -63,7 +65,7 @@ def to_logits(rows: np.ndarray, scale: str, where: Callable[[int], str]) -> tupl
         return (rows / max(num_views, 1)).astype(np.float32), _sum_text(num_views, num_views) if num_views else LOGITS
     row = int(np.argmin(is_sum))
     raise ValueError(
-        f"{where(row)}: its scores sum to {sums[row]:.4g}, but {is_sum.sum()} of {len(rows)} rows are probabilities; export "
+        f"{where(row)}: its scores sum to {sums[row]:.4g}, but {is_sum.sum()} of {counted(len(rows), 'row is', 'rows are')} probabilities; export "
         f"it again, or say what the scores are: --scale=probabilities or --scale=logits"
     )
 
@@ -76,7 +78,7 @@ def _is_one_sum(rows: np.ndarray, counts: np.ndarray) -> bool:
 def _sum_text(fewest: int, most: int) -> str:
     if most == 1:
         return PROBABILITIES
-    return f"sum of {most} views" if fewest == most else f"sum of {fewest} to {most} views"
+    return f"sum of {counted(most, 'view')}" if fewest == most else f"sum of {fewest} to {counted(most, 'view')}"
 
 
 def _logarithms(rows: np.ndarray, sums: np.ndarray) -> np.ndarray:

@@ -21,6 +21,9 @@ MISSING_SECONDS, MISSING_FRACTION = 1.0, 0.05
 MAX_RATE = 1000
 """frames per second of video; a file that has more is made to fill disks"""
 
+NEARLY_SQUARE = 0.02
+"""deviation of a pixel's width from its height that comes from rounding sizes to even numbers"""
+
 PICTURE_ONLY = ("-an", "-sn", "-dn", "-map_metadata", "-1", "-map_chapters", "-1")
 """ffmpeg chooses the video stream, and prints no texts of the file after its header"""
 
@@ -187,13 +190,14 @@ class Decoder:
 
     def _scaling(self) -> list[str]:
         """Filters to the short side and to square pixels; they leave a picture that has both as it is."""
-        width = "iw*sar" if self.square_pixels else "iw"
+        aspect = f"if(lt(abs(sar-1),{NEARLY_SQUARE}),1,sar)"
+        width = f"iw*{aspect}" if self.square_pixels else "iw"
         if side := self.short_side:
             long_width, long_height = f"max(2,2*round({side}*{width}/ih/2))", f"max(2,2*round({side}*ih/({width})/2))"
             is_wide = f"gt({width},ih)"
             scale = f"scale='if({is_wide},{long_width},{side})':'if({is_wide},{side},{long_height})':flags=area"
         elif self.square_pixels:
-            scale = "scale='if(eq(sar,1),iw,max(2,2*round(iw*sar/2)))':ih:flags=area"
+            scale = f"scale='if(eq({aspect},1),iw,max(2,2*round({width}/2)))':ih:flags=area"
         else:
             return []
         return [scale, "scale"]  # a separate conversion to RGB is faster than one together with the scaling
@@ -301,9 +305,9 @@ class Decoder:
             notes.append("declares no duration of its own, so a missing end cannot be detected")
         if header and header.num_streams > 1:
             notes.append(f"{header.num_streams} video streams, of which the default one was taken")
-        if header and header.pixel_aspect not in ("1:1", "0:1"):
-            treatment = "scaled to square ones" if self.square_pixels else "taken as if they were square"
-            notes.append(f"pixels of {header.pixel_aspect} were {treatment}")
+        if header and abs(header.pixel_aspect - 1) >= NEARLY_SQUARE:
+            treatment = "scaled until they are" if self.square_pixels else "taken as if they were"
+            notes.append(f"its pixels are not square: {treatment}")
         if log.jumps_back():
             notes.append("time stamps begin again, as where files were joined")
         notes += [] if self.segment else self._count_notes(log, header)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from twostream.attempts import attempt_name
 from twostream.errors import EnvironmentFaultError
 from twostream.video.ffmpeg import find_ffmpeg
 
@@ -26,7 +27,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], *, fps: float) -
     if first is None:
         raise ValueError("no frames to encode")
     height, width = first.shape[:2]
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    temporary = path.with_name(f".{attempt_name()}-{path.name}")  # the suffix chooses the format
     command = [
         *(find_ffmpeg(), "-nostdin", "-hide_banner", "-loglevel", "error", "-y"),
         *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "pipe:0"),

@@ -33,8 +33,8 @@ class VideoHeader:
     """ffmpeg's names for it, e.g. "mov,mp4,m4a,3gp,3g2,mj2" """
     is_own_duration: bool = False
     """the duration is that of the picture, not of the whole file, in which sound may go on longer"""
-    pixel_aspect: str = "1:1"
-    """width : height of a pixel of the picture as it is stored"""
+    pixel_aspect: float = 1.0
+    """width / height of a pixel of the picture as it is stored"""
     num_streams: int = 1
     """video streams, without cover art"""
     stream_index: int = 0
@@ -142,11 +142,11 @@ class Log:
         width, height = map(int, size.groups())
         if re.search(r"rotation of -?(90|270)\.", text):
             width, height = height, width
-        aspect = re.search(r"\bSAR (\d+:\d+)", line)
+        aspect = re.search(r"\bSAR ([1-9]\d*):([1-9]\d*)", line)
         declared, is_own = self._duration(container[0], text)
         return VideoHeader(
             declared, _rate(line, "fps"), width, height, container[0],
-            is_own_duration=is_own, pixel_aspect=aspect[1] if aspect else "1:1", num_streams=len(streams),
+            is_own_duration=is_own, pixel_aspect=int(aspect[1]) / int(aspect[2]) if aspect else 1.0, num_streams=len(streams),
             stream_index=index, stamps_per_second=_rate(line, "tbr"),
         )  # fmt: skip
 

@@ -5,8 +5,8 @@ import pytest
 
 from tests import toy
 from tests.inference.samples import make_run
+from twostream.display.annotated_video import draw, write_annotated
 from twostream.errors import BadInputError
-from twostream.inference.annotated_video import draw, write_annotated
 from twostream.inference.export import recognizer_of_runs
 from twostream.inference.sources import Pictures, VideoFile
 from twostream.video.decoder import Decoder

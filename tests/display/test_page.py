@@ -10,8 +10,8 @@ from tests import toy
 from tests.browser import browse, photograph  # noqa: F401 (fixtures)
 from tests.inference.samples import make_run
 from tests.report.test_browser import run_script
+from twostream.display.page import Shown, take_pictures, to_html
 from twostream.inference.export import recognizer_of_runs
-from twostream.inference.page import Shown, take_pictures, to_html
 from twostream.inference.sources import Pictures
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from twostream.errors import BadInputError
 from twostream.inference.prediction import Prediction
-from twostream.inference.sources import Source
+from twostream.inference.sources import Geometry, Source
 from twostream.inference.timeline import Timeline
 from twostream.video.encoder import write_video
 
@@ -40,7 +40,7 @@ def write_annotated(
 
 
 def _drawn(source: Source, labels: Callable[[float], list[str]], rate: float) -> Iterator[np.ndarray]:
-    for index, frame in enumerate(source.frames(short_side=0, fps=rate)):
+    for index, frame in enumerate(source.frames(Geometry(fps=rate))):
         yield draw(frame, labels(index / rate))
 
 

@@ -64,12 +64,10 @@ def take_pictures(source: Source, contract: Contract, num_frames: int) -> list[P
     needed = {index for frame in wanted for index in (max(frame - 1, 0), frame, frame + 1)}
     frames = {
         index: frame
-        for index, frame in enumerate(
-            islice(source.frames(short_side=first.short_side, fps=first.fps), max(needed) + 1)
-        )
+        for index, frame in enumerate(islice(source.frames(first.geometry), max(needed) + 1))
         if index in needed
     }
-    footage = Footage({"0": (frames, num_frames)}, flow)
+    footage = Footage({"0": (frames, num_frames)}, flow=flow)
     pictures = []
     for index in wanted:
         colours = flow_colours(footage.flow_image("0", index)) if flow else None

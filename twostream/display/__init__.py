@@ -1,0 +1,1 @@
+"""What a recognizer said of a video, shown to people: a page, a video with labels."""

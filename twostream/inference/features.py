@@ -1,0 +1,93 @@
+"""Features of clips: what a network computes before its last layer, for other models to learn from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from twostream.fusion.consensus import softmax
+from twostream.inference.recognizer import Recognizer
+from twostream.inference.sources import Source
+from twostream.models.backbones import BACKBONES
+
+LAYERS = {"pool": "pool", "final_avg": "pool", "softmax": "softmax"}
+"""name of a layer, also as VMZ's extract_features calls it -> what it is here"""
+
+
+@dataclass(frozen=True)
+class StreamFeatures:
+    """Features of a video's M clips (and views) by one stream."""
+
+    name: str
+    pool: np.ndarray
+    """(M, D) float32: what the last layer is given; of a convolution, the mean over its positions"""
+    softmax: np.ndarray
+    """(M, K) float32: class probabilities"""
+    starts: np.ndarray
+    """(M,) first frame of each clip"""
+    seconds: np.ndarray
+    """(M,) time of that frame; NaN if the rate is unknown"""
+    views: np.ndarray
+    """(M,) number of each row's view, see clips.crops.VIEWS"""
+
+    def layer(self, name: str) -> np.ndarray:
+        """The features of a name in LAYERS."""
+        return self.pool if LAYERS[name] == "pool" else self.softmax
+
+
+class FeatureExtractor:
+    """The networks of a recognizer, asked for features."""
+
+    def __init__(self, recognizer: Recognizer):
+        networks = [
+            _WithFeatures(network, BACKBONES[stream.config.backbone].head)
+            for network, stream in zip(recognizer.networks, recognizer.contract.streams, strict=True)
+        ]
+        self.recognizer = Recognizer(recognizer.contract, networks, device=recognizer.device)
+
+    def extract(self, source: Source) -> list[StreamFeatures]:
+        """The features of one video by each stream. Raises BadInputError if no frame of it can be read."""
+        tables, decoded = self.recognizer.score(source)
+        found = []
+        for stream, table, part in zip(self.recognizer.contract.streams, tables, decoded, strict=True):
+            num_classes = len(stream.config.classes)
+            pool, logits = table.logits[:, :-num_classes], table.logits[:, -num_classes:]
+            seconds = table.start / part.fps if part.fps else np.full(len(table.start), np.nan)
+            found.append(
+                StreamFeatures(
+                    stream.name, pool, softmax(logits).astype(np.float32), table.start, seconds.astype(np.float32),
+                    table.view,
+                )
+            )  # fmt: skip
+        return found
+
+
+class _WithFeatures(nn.Module):
+    """A network whose output (N, D + K) is the input of its head, then the logits."""
+
+    def __init__(self, network: nn.Module, head: str):
+        super().__init__()
+        self.network = network
+        self._given: list[torch.Tensor] = []
+        network.get_submodule(f"backbone.{head}").register_forward_pre_hook(self._keep)
+
+    def _keep(self, head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        self._given.append(inputs[0])
+
+    def forward(self, clips: torch.Tensor, mirrored: torch.Tensor | None = None) -> torch.Tensor:
+        self._given.clear()
+        logits = self.network.forward(clips, mirrored)
+        (given,) = self._given
+        pool = given.flatten(2).mean(dim=2) if given.ndim == 4 else given
+        return torch.cat([pool.float(), logits], dim=1)
+
+
+def columns(features: Sequence[StreamFeatures], layers: Sequence[str]) -> dict[str, np.ndarray]:
+    """Arrays by name, as a file holds them: <stream>_<layer>, <stream>_starts, <stream>_seconds, <stream>_views."""
+    arrays: dict[str, np.ndarray] = {}
+    for part in features:
+        arrays |= {f"{part.name}_{layer}": part.layer(layer) for layer in layers}
+        arrays |= {f"{part.name}_{name}": getattr(part, name) for name in ("starts", "seconds", "views")}
+    return arrays
