@@ -187,3 +187,12 @@ def test_training_reads_the_packed_frames_without_a_flag(root, pack, tmp_path):
         loader = eval_loader(clips, batch_size=4, num_workers=2, pin_memory=False)
         batches.append(torch.cat([batch[0] for batch in loader]))
     assert len(batches[0]) == len(clips) > len(IDS) and torch.equal(*batches)
+
+
+def test_a_device_in_place_of_a_file_is_refused(run_here, toy_root, tmp_path):
+    """It would be read until the memory is full."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "rgb-images").symlink_to(toy_root / "rgb-images")
+    (tmp_path / "data" / "annotations.json").symlink_to("/dev/zero")
+    result = run_here("prep/pack.py", f"--root={tmp_path / 'data'}", f"--to={tmp_path / 'copy'}", "--store=packed")
+    assert result.returncode == 3 and "annotations.json: found a device, expected a file" in result.stderr

@@ -21,7 +21,7 @@ from typing import BinaryIO
 from twostream.annotations.json_file import FILE_NAME
 from twostream.counts import counted
 from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError
-from twostream.files import write_file
+from twostream.files import check_regular, write_file
 from twostream.frames.store import SETTINGS_NAME
 from twostream.frames.stores import STORES, CopyJob, copy_video, input_types, open_store
 from twostream.preparation.workers import Failure, raise_program_errors, run_jobs
@@ -50,6 +50,7 @@ def files_to_copy(source: Path, target: Path, patterns: Iterable[str]) -> dict[P
     """File -> its copy, for each file that has no copy yet. BadInputError where a copy has other content."""
     pairs = {path: target / path.relative_to(source) for pattern in patterns for path in sorted(source.glob(pattern))}
     for path, copy in pairs.items():
+        check_regular(path)
         if copy.exists() and copy.read_bytes() != path.read_bytes():
             raise BadInputError(f"{copy} differs from {path}: use another --to, or delete the wrong one")
     return {path: copy for path, copy in pairs.items() if not copy.exists()}
