@@ -244,7 +244,7 @@ def test_the_tables_to_extend_exist():
 def test_every_fault_has_tests_that_exist():
     text = (REPOSITORY / "docs" / "faults.md").read_text()
     rows = re.findall(r"^\| (\d+) \|.*\| ([^|]*) \|$", text, re.MULTILINE)
-    assert [int(number) for number, _ in rows] == list(range(1, 66))
+    assert [int(number) for number, _ in rows] == list(range(1, len(rows) + 1)) and len(rows) > 100
     for number, tests in rows:
         named = re.findall(r"`([\w/]+\.py)::(\w+)`", tests)
         assert named, number

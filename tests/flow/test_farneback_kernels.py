@@ -63,8 +63,8 @@ def test_boxes_of_any_size_are_summed_by_any_number_of_programs(monkeypatch, win
     equations = torch.randn(2, 5, 13, 10, generator=generator).to(DEVICE)
     window = build_window(win_size, gaussian=False, device=DEVICE)
     flows = []
-    for programs in (1, 100):
-        monkeypatch.setattr(kernels, "PROGRAMS", programs)
+    for threads in (1, 10_000):
+        monkeypatch.setattr(kernels, "THREADS", threads)
         flows.append(torch.full((2, 13, 10, 2), torch.nan, device=DEVICE))
         kernels.solve(equations, window, flows[-1].permute(0, 3, 1, 2))
         assert torch.equal(flows[-1], flows[0])

@@ -15,7 +15,7 @@ from twostream.errors import BadInputError
 from twostream.fusion.consensus import Consensus
 from twostream.report.results import build_report
 from twostream.report.writers import WRITERS
-from twostream.scores.foreign import ForeignOptions, Split, apply_split, read_names, read_result
+from twostream.scores.foreign import ForeignOptions, Split, _possible_ids, apply_split, read_names, read_result
 from twostream.scores.npz import write_scores
 
 IDS = ("v_Jump_g01", "-dash", "with blank", "zebra")
@@ -611,3 +611,9 @@ def test_annotations_that_are_not_those_of_the_file():
         apply_split("x.npz", table, Split("val", CLASSES[::-1], SPLIT.video_ids, SPLIT.labels))
     with pytest.raises(BadInputError, match="it has scores of split 'val', expected 'test'"):
         apply_split("x.npz", table, Split("test", CLASSES, SPLIT.video_ids, SPLIT.labels))
+
+
+@pytest.mark.parametrize("name", ["clip.2", "clip.2.avi 7", "run/clip.2.mp4 3"])
+def test_a_name_with_a_dot_is_no_other_video(name):
+    assert {"clip.2"} <= set(_possible_ids(name)) and "clip" not in set(_possible_ids(name))
+    assert "clip" in set(_possible_ids(name.replace("clip.2", "clip")))

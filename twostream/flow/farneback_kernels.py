@@ -22,8 +22,8 @@ from twostream.flow.farneback_tables import Basis, Level, Taps, Window
 
 TILE_HEIGHT, TILE_WIDTH = 16, 32
 """pixels; the fastest of 7 shapes, from 1x512 to 16x32, in nearly all kernels on an H200"""
-PROGRAMS, SMALLEST_STRIP = 512, 32
-"""programs that keep a GPU busy: where there are fewer images, a program solves a strip of one, of so many rows or more"""
+THREADS, SMALLEST_STRIP = 1 << 16, 32
+"""threads that keep a GPU busy, one a column: where that needs it, a program solves a strip of so many rows or more"""
 GROUP = 3
 """neighbours whose sums are shared by windows: of 15, a thread adds 3 and 5 values instead of 15"""
 ROWS_AT_ONCE = 4
@@ -536,7 +536,7 @@ def solve_weighted_kernel(
 
 def num_strips(num: int, height: int, block: int) -> int:
     """How many programs share an image."""
-    return min(triton.cdiv(PROGRAMS, max(num, 1)), max(height // SMALLEST_STRIP, 1))
+    return min(triton.cdiv(THREADS, max(num, 1) * block), max(height // SMALLEST_STRIP, 1))
 
 
 def solve_box(equations: Tensor, window: Window, flow: Tensor) -> None:

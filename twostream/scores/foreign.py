@@ -5,6 +5,7 @@ do not name their classes: their columns are in the order of a class list, which
 given. The labels in a file are compared with the split, so that a wrong list is noticed.
 """
 
+import os
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from twostream.scores.foreign_formats import ForeignScores, recognise
 from twostream.scores.npz import UNREADABLE, read_scores
 from twostream.scores.scale import AUTO, LOGITS, PROBABILITIES, to_logits
 from twostream.scores.table import ScoreTable
+from twostream.video.ids import VIDEO_SUFFIXES
 
 BELOW_LISTED = 10.0
 """a class that a file does not list scores this much less than the last class that it lists"""
@@ -297,14 +299,16 @@ def video_indices(path: Path, names: Sequence[str], video_ids: np.ndarray) -> li
 
 def _possible_ids(name: str) -> Iterator[str]:
     """Ids that a line of a list may stand for: the line itself; its path; the last part of the path, which is a file or
-    a folder of frames; both without suffix, without the times of a Kinetics segment, and with the "v_" of UCF101."""
+    a folder of frames; both as ids (without a video's suffix, "__" for "/"), without the times of a Kinetics segment, and
+    with the "v_" of UCF101."""
     yield name
     path = re.sub(r"([ ,]+-?\d+)+$", "", name)
     yield path
     last = path.rstrip("/").rpartition("/")[2]
     for text in (path, last):
-        stem = re.sub(r"\.\w{1,5}$", "", text)
-        yield from (text, stem, re.sub(r"_\d{6}_\d{6}$", "", stem), f"v_{stem}")
+        stem, suffix = os.path.splitext(text)
+        stem = stem if suffix.lower() in VIDEO_SUFFIXES else text
+        yield from (text, stem, stem.replace("/", "__"), re.sub(r"_\d{6}_\d{6}$", "", stem), f"v_{stem}")
 
 
 def _rows_of_entries(
