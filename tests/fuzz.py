@@ -80,10 +80,10 @@ class Tally:
 
 def run_here(program: str, words: list[str]) -> tuple[int | None, str, str]:
     """Run a program in this process: its exit code (None: it raised an exception), its output, and its traceback."""
-    from tests.conftest import PROGRAMS
+    from tests.conftest import ALL_PROGRAMS
     from twostream.programs import options
 
-    module = importlib.import_module(f"twostream.programs.{PROGRAMS[program]}")
+    module = importlib.import_module(f"twostream.programs.{ALL_PROGRAMS[program]}")
     output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)}
     argv, sys.argv = sys.argv, [program, *words]
@@ -116,9 +116,9 @@ def in_this_process(function: Any, jobs: Any, *, expected: type[Exception], **_p
 def prepare() -> None:
     """Import what the programs need, and keep them within this process."""
     from tests import hostile  # noqa: F401  imports torch and most of the package
-    from tests.conftest import PROGRAMS
+    from tests.conftest import ALL_PROGRAMS
 
-    for name in PROGRAMS.values():
+    for name in ALL_PROGRAMS.values():
         module = importlib.import_module(f"twostream.programs.{name}")
         if hasattr(module, "run_jobs"):
             module.run_jobs = in_this_process

@@ -21,7 +21,7 @@ import torch
 
 from tests import damage
 from tests.annotations.samples import LISTS
-from tests.conftest import PROGRAMS, noise_image, parser_of
+from tests.conftest import ALL_PROGRAMS, noise_image, parser_of
 from tests.frames.samples import publish
 from tests.scores.test_foreign import FORMATS, LIST, own_table
 from twostream.annotations.json_file import write_annotations
@@ -46,7 +46,7 @@ class Case:
 
     kind: str
     program: str
-    """script of the repository"""
+    """script of the repository, or command without one"""
     words: list[str]
     """of the command line"""
     what: str
@@ -98,6 +98,10 @@ def build_world(folder: Path, run: Callable[[str, list[str]], int]) -> None:
         ("train.py", [f"--root={folder / 'data'}", runs]),
         ("test.py", [f"--root={folder / 'data'}", runs]),
         ("eval.py", [runs, "--input_types=rgb"]),
+        (
+            "twostream export",
+            ["--runs", str(folder / "runs" / "run"), f"--out={folder / 'recognizer'}", "--num_clips=2"],
+        ),
     ):
         assert run(program, words + QUICK.get(program, [])) == 0, f"{program} {words}"
     torch.save(torch.load(_checkpoint(folder), weights_only=True)["weights"], folder / "weights.pth")
@@ -520,8 +524,16 @@ def _state_of_root(world: Path, rng: Rng) -> Case:
     return Case("state of a data root", program, words, what)
 
 
+def _recognizers(world: Path, rng: Rng) -> Case:
+    path = _pick(rng, sorted(path for path in (world / "recognizer").iterdir() if path.suffix != ".md"))
+    what = f"{path.name}: {damage_file(path, rng)}"
+    program = _pick(rng, ("twostream predict", "twostream features"))
+    words = [str(world / "data"), "--split=val", f"--model={world / 'recognizer'}", "--device=cpu"]
+    return Case("recognizers", program, [*words, *([f"--out={world / 'out'}"] * program.endswith("features"))], what)
+
+
 def _command_lines(world: Path, rng: Rng) -> Case:
-    program = _pick(rng, list(PROGRAMS))
+    program = _pick(rng, list(ALL_PROGRAMS))
     words = {
         "train.py": [f"--root={world / 'data'}", *TRAIN, f"--save_root={world / 'new'}"],
         "test.py": [f"--root={world / 'data'}", f"--save_root={world / 'runs'}", *QUICK["test.py"]],
@@ -532,6 +544,9 @@ def _command_lines(world: Path, rng: Rng) -> Case:
         "prep/build_annotations.py": [f"--root={world / 'data'}", f"--videos={world / 'lists' / 'folder'}"],
         "pretrained/fetch.py": [_pick(rng, ("vgg16", "nosuch", "inception_v3")), f"--folder={world / 'weights'}",
                                 f"--url=file://{world / 'weights.pth'}"],
+        "twostream export": ["--runs", str(world / "runs" / "run"), f"--out={world / 'new'}"],
+        "twostream predict": [str(world / "data"), f"--model={world / 'recognizer'}", "--device=cpu"],
+        "twostream features": [str(world / "data"), f"--model={world / 'recognizer'}", f"--out={world / 'out'}", "--device=cpu"],
     }[program]  # fmt: skip
     flags = [
         action.option_strings[0] for action in parser_of(program)._actions
@@ -554,6 +569,7 @@ CASES: dict[str, tuple[Callable[[Path, Rng], Case], int]] = {
     "checkpoints": (_checkpoints, 6),
     "state of a run": (_state_of_run, 6),
     "state of a data root": (_state_of_root, 8),
+    "recognizers": (_recognizers, 6),
     "command lines": (_command_lines, 18),
 }
 """kind -> the function that makes a case in a copy of the world, and how often of a hundred or so"""
