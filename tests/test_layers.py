@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "monitor": "flow metrics pages",
     "annotations": "frames video",
     "clips": "annotations flow frames",
-    "scores": "annotations video",
+    "scores": "annotations metrics video",
     "preparation": "annotations flow frames video",
     "engine": "annotations clips metrics models monitor",
     "fusion": "annotations metrics scores",

@@ -117,14 +117,19 @@ def write_text(path: str | Path, text: str) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; BadInputError names the file, and the line and column of an error in it."""
-    check_regular(path)
-    try:
-        content = DECODER.decode(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise BadInputError(f"{path}: {error}; expected JSON, create the file again") from None
+    content = read_json_value(path)
     if not isinstance(content, dict):
         raise BadInputError(f"{path}: found a {type(content).__name__}, expected a JSON object")
     return content
+
+
+def read_json_value(path: Path) -> Any:
+    """The value in a JSON file, of any type; errors as `read_json`."""
+    check_regular(path)
+    try:
+        return DECODER.decode(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise BadInputError(f"{path}: {error}; expected JSON, create the file again") from None
 
 
 def distinct_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from twostream.annotations.class_names import read_classes
 from twostream.annotations.lists import READERS, Listed, read_lists
 from twostream.annotations.videos import Annotations, Video
-from twostream.frames.store import MAX_FRAMES
 from twostream.programs.options import list_file
+from twostream.video.ffmpeg import MAX_FRAMES
 
 EXAMPLE = Annotations(
     ("run", "jump"),

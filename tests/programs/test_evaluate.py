@@ -553,3 +553,20 @@ def test_command_line_of_2d_kinectics(run_program, save_root):
     result = run_program("eval.py", *words)
     assert result.returncode == 0, result.stderr
     assert rows_of(save_root.parent / "kinetics" / "report.json")
+
+
+def test_timelines_are_judged(run_here, tmp_path):
+    truth = {"database": {"a": {"subset": "validation", "annotations": [{"label": "run", "segment": [0, 2]}]}}}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    segments = [{"label": "run", "segment": [0, 1.5], "score": 0.9}]
+    (tmp_path / "p.json").write_text(json.dumps([{"source": "a.mp4", "segments": segments}]))
+    words = [f"--timelines={tmp_path / 'p.json'}", f"--ground_truth={tmp_path / 'truth.json'}"]
+    result = run_here("eval.py", *words, f"--report={tmp_path / 'r.json'}")
+    assert result.returncode == 0 and "mAP at tIoU 0.75: 100.00" in result.stdout
+    assert "mAP at tIoU 0.80:   0.00" in result.stdout and "average mAP:          60.00" in result.stdout
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["average_mean_average_precision"] == 0.6 and report["average_recall"]["100"] == 0.6
+    result = run_here("eval.py", words[0])
+    assert result.returncode == 2 and "--ground_truth" in result.stderr
+    result = run_here("eval.py", words[0], f"--ground_truth={tmp_path / 'none.json'}")
+    assert result.returncode == 3 and "none.json" in result.stderr

@@ -16,7 +16,7 @@ import numpy as np
 
 from twostream.counts import counted
 from twostream.errors import BadInputError
-from twostream.frames.store import MAX_FRAMES
+from twostream.video.ffmpeg import MAX_FRAMES
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val"}

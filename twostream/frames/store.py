@@ -22,13 +22,12 @@ import numpy as np
 from twostream.errors import BadInputError, one_line
 from twostream.files import read_json
 from twostream.frames.jpeg import Header, Region, decode_jpeg, decode_regions, read_complete_header
+from twostream.video.ffmpeg import MAX_FRAMES
 
 RECORD_NAME = "video.json"
 SETTINGS_NAME = "extraction.json"
 RESTORE_SETTINGS = "extract these videos again to another --root, or copy the file from a tree with the same settings"
 TEMPORARY_PREFIX = ".tmp-"
-MAX_FRAMES = 10_000_000
-"""of a video, 92 hours at 30 fps; its clips are numbered in memory"""
 
 
 def frame_name(frame_index: int) -> str:

@@ -6,10 +6,12 @@ tIoU: the length of what they share, divided by the length of what they cover to
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 TIOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
+RECALL_AT = (1, 5, 10, 100)
 RECALL_POINTS = 100
 """numbers of segments a video at which recall is measured, evenly spaced up to the largest"""
 
@@ -77,6 +79,52 @@ def _interpolated(is_right: np.ndarray, num_true: int) -> float:
     best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
     gains = np.diff(num_right, prepend=0) / num_true
     return float((gains * best_from_here).sum())
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How well segments were found, over all classes of the truth."""
+
+    mean_average_precision: tuple[float, ...]
+    """at each of TIOU_THRESHOLDS, 0 ... 1; the mean of these is the challenge's measure"""
+    recall_at: dict[int, float]
+    """AR@AN: mean over the thresholds, with so many segments of each video on average, whatever their class"""
+    num_classes: int
+    num_true: int
+    num_predicted: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The measures, as JSON can hold them."""
+        return {
+            "tiou": list(TIOU_THRESHOLDS),
+            "mean_average_precision": list(self.mean_average_precision),
+            "average_mean_average_precision": float(np.mean(self.mean_average_precision)),
+            "average_recall": {str(number): value for number, value in self.recall_at.items()},
+            "num_classes": self.num_classes,
+            "num_true": self.num_true,
+            "num_predicted": self.num_predicted,
+        }
+
+
+def judge(truth: dict[str, Segments], predicted: dict[str, Segments]) -> Detection:
+    """Segments by class, compared with the truth; classes without a true segment do not count for precision."""
+    nothing = Segments(np.array([], str), np.empty((0, 2)), np.array([]))
+    precisions = [average_precision(parts, predicted.get(label, nothing)) for label, parts in truth.items()]
+    all_true, all_predicted = (_together([nothing, *parts.values()]) for parts in (truth, predicted))
+    recall_at = {}
+    for number in RECALL_AT:
+        _, recalls = average_recall(all_true, all_predicted, per_video=number)
+        recall_at[number] = float(recalls[-1])
+    means = tuple(np.mean(precisions, axis=0).tolist())
+    return Detection(means, recall_at, len(truth), len(all_true.scores), len(all_predicted.scores))
+
+
+def _together(parts: Sequence[Segments]) -> Segments:
+    return Segments(
+        np.concatenate([part.video_ids for part in parts]),
+        np.concatenate([part.times for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+    )
 
 
 def average_recall(

@@ -3,6 +3,7 @@
   twostream eval --save_root=runs --input_types=rgb,farneback
   twostream eval --scores rgb.npz flow.npz --fusion_weights=1,1.5 --report=report.json
   twostream eval --save_root=runs --root=data --html=report.html
+  twostream eval --timelines=timelines.json --ground_truth=activity_net.v1-3.min.json
   twostream eval --scores rgb.npz theirs.pkl --names=val_list.txt --fit_weights=global --write markdown=table.md
   twostream eval --save_root=runs --split=test --weights_from=val.json --report=test.json --write challenge=test_results.json
 
@@ -12,6 +13,7 @@ written.
 """
 
 import argparse
+import json
 import math
 import shlex
 import sys
@@ -28,9 +30,11 @@ from twostream.annotations.videos import SPLITS
 from twostream.counts import counted
 from twostream.engine.run_folder import STREAM_NAME, find_run, find_scores
 from twostream.errors import BadInputError
+from twostream.files import write_text
 from twostream.fusion.consensus import Consensus
 from twostream.fusion.fitting import METHODS, read_weights
 from twostream.metrics.confusion import confusion_matrix, exchanged_classes
+from twostream.metrics.detection import TIOU_THRESHOLDS, judge
 from twostream.programs import options
 from twostream.report import results
 from twostream.report.text import row_text, to_text
@@ -38,6 +42,7 @@ from twostream.report.writers import ONE_ROW, WRITERS
 from twostream.scores.foreign import ForeignOptions, Split, apply_split, is_own_file, read_names, read_result
 from twostream.scores.scale import parse_scale
 from twostream.scores.table import ScoreTable
+from twostream.scores.timelines import read_timelines, read_truth
 from twostream.stream import RGB
 from twostream.threads import map_in_threads
 
@@ -77,6 +82,11 @@ def build_parser() -> options.Parser:
     add("--runs", type=options.names, default=(), metavar="A,B", help="folder names of these runs, if there are several of an input type")
     add("--split", choices=SPLITS, default="val", help="split whose scores to use (default: val)")
     add("--test_iteration", "--test_iterations", type=options.integers, default=(), metavar="N,N", help="iterations whose scores to use; several make a report each, report_<iteration>.json (default: the latest scored one)")
+
+    group = parser.add_argument_group("timelines")
+    add = group.add_argument
+    add("--timelines", type=options.folder, default=None, metavar="FILE", help="instead of scores: what twostream predict --timeline --json wrote, or ActivityNet's results")
+    add("--ground_truth", type=options.folder, default=None, metavar="FILE", help="true segments of --split, as ActivityNet has them")
 
     group = parser.add_argument_group("fusion")
     add = group.add_argument
@@ -125,6 +135,11 @@ def main() -> int:
         consensus = Consensus.parse(args.consensus)
     except ValueError as error:
         parser.error(f"--consensus: {error}")
+    if args.timelines or args.ground_truth:
+        if not (args.timelines and args.ground_truth):
+            parser.error("timelines are judged by the truth; give both --timelines and --ground_truth")
+        judge_timelines(args)
+        return 0
     runs_folder = find_runs_folder(args)
     check_flags(parser, args, runs_folder)
     report_path = args.report or (runs_folder / "report.json" if runs_folder else Path("report.json"))
@@ -138,6 +153,23 @@ def main() -> int:
             numbered = report_path.with_stem(f"{report_path.stem}_{iteration:06d}")
             evaluate(parser, args, runs_folder, consensus, numbered, iteration=iteration)
     return 0
+
+
+def judge_timelines(args: argparse.Namespace) -> None:
+    """Compare timelines with the true segments, print the measures, and write them with --report."""
+    found = judge(read_truth(args.ground_truth, args.split), read_timelines(args.timelines))
+    print(
+        f"{counted(found.num_true, 'true segment')} of {counted(found.num_classes, 'class', 'classes')}, "
+        f"{found.num_predicted} predicted"
+    )
+    for tiou, value in zip(TIOU_THRESHOLDS, found.mean_average_precision, strict=True):
+        print(f"mAP at tIoU {tiou:.2f}: {100 * value:6.2f}")
+    print(f"average mAP:         {100 * float(np.mean(found.mean_average_precision)):6.2f}")
+    for number, value in found.recall_at.items():
+        print(f"AR@{number}:{' ' * (17 - len(str(number)))}{100 * value:6.2f}")
+    if args.report:
+        write_text(args.report, json.dumps(found.to_json(), indent=1) + "\n")
+        print(f"wrote {args.report}")
 
 
 def evaluate(

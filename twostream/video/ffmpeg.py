@@ -31,6 +31,8 @@ CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,ivf,gi
 TIME_LIMIT_SECONDS = 120.0  # of waiting for ffmpeg, plus, for each second of video:
 WAIT_PER_SECOND = 30.0
 
+MAX_FRAMES = 10_000_000
+"""of a video, 92 hours at 30 fps; its clips are numbered in memory"""
 MAX_PIXELS = 8192 * 4608  # 8K (7680 x 4320 or 8192 x 4320), and what codecs add to fill their blocks
 MAX_BLOCK_BYTES = 16 * MAX_PIXELS  # 604 MB: such a picture in the largest pixel format, four channels of float32
 MAX_MEMORY_BYTES = 6 * 2**30  # of address space; 8K HEVC with 10 bits takes less than 2 GiB
