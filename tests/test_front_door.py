@@ -109,6 +109,7 @@ DEPENDENCIES = {
     "tqdm": "tqdm",
     "safetensors": "safetensors",
     "visdom": "visdom",
+    "requests": "visdom",
     "imageio_ffmpeg": "imageio-ffmpeg",
     "triton": "torch",  # comes with torch where there can be a GPU, and is done without elsewhere
     "distributed": "distributed",

@@ -19,6 +19,7 @@ from torch import nn
 from tests.conftest import REPOSITORY
 from tests.training_kills import exact, write_world
 from twostream.clips.dataset import Batch
+from twostream.counts import counted
 from twostream.engine import distributed, loops
 from twostream.engine.checkpoint import checkpoint_iterations, read_checkpoint, write_checkpoint
 from twostream.engine.device import choose_device
@@ -168,7 +169,7 @@ def test_several_ranks_train_like_one(root, alone, tmp_path, size, more):
     matrices = [read_confusion(folder, last=6)[1] for folder in (run_dir, tmp_path / "ranks" / "run")]
     assert (matrices[0] == matrices[1]).all() and matrices[0].sum() == 3
     assert len((tmp_path / "ranks" / "run" / "train.log").read_text().split("iterations 0 to 6")) == 2
-    assert f"{size} ranks with {4 // size} clips each" in (tmp_path / "ranks" / "output0").read_text()
+    assert f"{size} ranks with {counted(4 // size, 'clip')} each" in (tmp_path / "ranks" / "output0").read_text()
     assert (tmp_path / "ranks" / "output1").read_text() == "", "only rank 0 prints"
 
 
