@@ -124,7 +124,7 @@ def test_warnings_and_the_next_command_are_printed(run_program, tmp_path, root):
 
 
 def csv_list(path: Path, *, splits: dict[str, int], groups: int = 0) -> Path:
-    """A list of so many videos of each of two classes in each split, perhaps with groups of several videos."""
+    """A list of this many videos of each of two classes in each split, perhaps with groups of several videos."""
     lines = ["video,label,split,group"]
     for split, count in splits.items():
         for label in ("jump", "run"):

@@ -240,6 +240,19 @@ def checkpoint_network(stream: StreamConfig, content: dict[str, Any], *, device:
     return network.eval()
 
 
+def newest_checkpoint(path: Path) -> Path:
+    """The newest checkpoint in the folder of a run; a path that is no folder is the checkpoint itself.
+
+    Raises BadInputError for a folder without one.
+    """
+    if not path.is_dir():
+        return path
+    iterations = checkpoint_iterations(path)
+    if not iterations:
+        raise BadInputError(f"{path} has no checkpoint: expected the folder of a run of twostream train")
+    return checkpoint_path(path, iterations[-1])
+
+
 def load_stream(path: str | Path, *, device: str = "cpu") -> tuple[StreamConfig, StreamNetwork]:
     """A trained stream and its network, from the folder of a run (its newest checkpoint) or from a checkpoint file.
 
@@ -249,12 +262,8 @@ def load_stream(path: str | Path, *, device: str = "cpu") -> tuple[StreamConfig,
 
         stream, network = load_stream("runs/kinetics-inception_v3-rgb-sl01-g1-fs6-64-000500")
     """
-    path, target = Path(path), choose_device(device)
-    if path.is_dir():
-        iterations = checkpoint_iterations(path)
-        if not iterations:
-            raise BadInputError(f"{path} has no checkpoint: expected the folder of a run of twostream train")
-        path = checkpoint_path(path, iterations[-1])
+    target = choose_device(device)
+    path = newest_checkpoint(Path(path))
     content = read_checkpoint(path)
     stream = checkpoint_stream(path, content)
     return stream, checkpoint_network(stream, content, device=target)

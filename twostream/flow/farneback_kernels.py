@@ -23,7 +23,7 @@ from twostream.flow.farneback_tables import Basis, Level, Taps, Window
 TILE_HEIGHT, TILE_WIDTH = 16, 32
 """pixels; the fastest of 7 shapes, from 1x512 to 16x32, in nearly all kernels on an H200"""
 THREADS, SMALLEST_STRIP = 1 << 16, 32
-"""threads that keep a GPU busy, one a column: where that needs it, a program solves a strip of so many rows or more"""
+"""threads that keep a GPU busy, one a column: where that needs it, a program solves a strip of this many rows or more"""
 GROUP = 3
 """neighbours whose sums are shared by windows: of 15, a thread adds 3 and 5 values instead of 15"""
 ROWS_AT_ONCE = 4
@@ -50,7 +50,7 @@ def launch(
 
 
 def run(kernel: Any, programs: int, *inputs: Any, **constants: Any) -> None:
-    """Run so many programs of a kernel, with products and sums rounded separately, as in the plain operations."""
+    """Run this many programs of a kernel, with products and sums rounded separately, as in the plain operations."""
     if programs:
         with torch.cuda.device_of(inputs[0]):
             kernel[(programs,)](*inputs, **constants, enable_fp_fusion=False)

@@ -16,8 +16,8 @@ from twostream.counts import counted
 from twostream.engine.checkpoint import (
     checkpoint_iterations,
     checkpoint_network,
-    checkpoint_path,
     checkpoint_stream,
+    newest_checkpoint,
     read_checkpoint,
 )
 from twostream.engine.device import choose_device
@@ -93,12 +93,7 @@ def recognizer_of_runs(
 def _read_run(
     run: Path, device: torch.device, sampling: Sampling, root: Path | None
 ) -> tuple[StreamContract, StreamNetwork]:
-    path = run
-    if run.is_dir():
-        iterations = checkpoint_iterations(run)
-        if not iterations:
-            raise BadInputError(f"{run} has no checkpoint, expected the folder of a run of twostream train")
-        path = checkpoint_path(run, iterations[-1])
+    path = newest_checkpoint(run)
     content = read_checkpoint(path)
     config = checkpoint_stream(path, content)
     images = _images_of_training(path, config, root)

@@ -88,7 +88,7 @@ class Detection:
     mean_average_precision: tuple[float, ...]
     """at each of TIOU_THRESHOLDS, 0 ... 1; the mean of these is the challenge's measure"""
     recall_at: dict[int, float]
-    """AR@AN: mean over the thresholds, with so many segments of each video on average, whatever their class"""
+    """AR@AN: mean over the thresholds, with this many segments of each video on average, whatever their class"""
     num_classes: int
     num_true: int
     num_predicted: int
