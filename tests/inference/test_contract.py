@@ -56,7 +56,7 @@ def test_every_other_content_is_refused_by_name_or_read(tmp_path):
     """Each value of the file replaced by each kind of wrong value, or left out: one line, never another exception."""
     original = contract().to_json()
     for place in _places(original):
-        for wrong in (None, -1, 1e999, "../x", "", [], {}, True, [[]], "DELETE"):
+        for wrong in (None, -1, 2.5, 10**9, 1e999, "../x", "", [], {}, True, [[]], "DELETE"):
             content = json.loads(json.dumps(original))
             parent = content
             for key in place[:-1]:

@@ -5,7 +5,6 @@ one runs no code from it: JSON and safetensors hold values only.
 """
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -23,9 +22,12 @@ from twostream.fusion.fitting import FittedWeights
 from twostream.fusion.streams import fuse
 from twostream.inference.sources import Geometry
 from twostream.stream import StreamConfig
+from twostream.video.ffmpeg import MAX_FRAMES
 
 CONTRACT_NAME = "recognizer.json"
 FORMAT = 1
+MAX_SIDE, MAX_FPS, MAX_WEIGHT = 8192, 1000, 1e9
+"""largest values; the first two are also those of an extraction"""
 DEFAULT_NUM_CLIPS = 25
 """clips of a video, evenly spaced: TSN's choice for testing (ECCV 2016)"""
 
@@ -42,11 +44,21 @@ class Sampling:
     """a key of VIEWS: the crops of each clip"""
 
     def __post_init__(self) -> None:
-        if self.num_clips < 0 or self.clip_step < 1 or self.views not in VIEWS:
+        if not (_is_count(self.num_clips, 0) and _is_count(self.clip_step, 1) and self.views in tuple(VIEWS)):
             raise ValueError(
-                f"{counted(self.num_clips, 'clip')}, step {self.clip_step}, views {self.views!r}; expected 0 or more clips, a step of "
+                f"num_clips {self.num_clips!r}, clip_step {self.clip_step!r}, views {self.views!r}; expected 0 or more, "
                 f"1 or more, and one of {', '.join(VIEWS)}"
             )
+
+
+def _is_count(value: object, lowest: int, highest: int = MAX_FRAMES) -> bool:
+    """Is it an integer from `lowest` to `highest`? A file may hold any type."""
+    return isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= highest
+
+
+def _is_number(value: object, highest: float) -> bool:
+    """Is it a number from 0 to `highest`?"""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= highest
 
 
 @dataclass(frozen=True)
@@ -72,12 +84,14 @@ class StreamContract:
     """where the weights come from: run, iteration, accuracies of its score file"""
 
     def __post_init__(self) -> None:
-        if not (self.short_side >= 0 and 0 <= self.fps < math.inf):
-            raise ValueError(f"frames of {self.short_side} pixels at {self.fps} a second, expected 0 or more of both")
+        if not (_is_count(self.short_side, 0, MAX_SIDE) and _is_number(self.fps, MAX_FPS)):
+            raise ValueError(
+                f"short_side {self.short_side!r}, fps {self.fps!r}; expected 0 to {MAX_SIDE} pixels, and 0 to {MAX_FPS}"
+            )
         if not isinstance(self.square_pixels, bool):
             raise ValueError(f"square_pixels {self.square_pixels!r}, expected true or false")
-        if not 0 <= self.quality <= 100:
-            raise ValueError(f"JPEG quality {self.quality}, expected 0 to 100")
+        if not _is_count(self.quality, 0, 100):
+            raise ValueError(f"JPEG quality {self.quality!r}, expected 0 to 100")
         self.flow_settings()
 
     @property
@@ -141,6 +155,9 @@ class Contract:
             raise ValueError(f"streams {names}, expected one or more, with different names")
         if len({stream.config.classes for stream in self.streams}) > 1:
             raise ValueError("the streams have different classes, expected the same in the same order")
+        for weight in (*np.ravel(self.fusion.weights).tolist(), *self.fusion.temperatures):
+            if not _is_number(weight, MAX_WEIGHT):
+                raise ValueError(f"weight or temperature {weight!r}, expected a number, 0 or more")
         shape = np.array(self.fusion.weights).shape
         if shape not in ((len(names),), (len(names), len(self.classes))):
             raise ValueError(
