@@ -39,7 +39,7 @@ MAX_PARTS = 10_000_000
 """that a pickle may stand for; as many as PARTS_PER_BYTE allows if that is more"""
 PARTS_PER_BYTE = 4
 BYTES_PER_PART = 16
-"""so many bytes of a long text count as one part"""
+"""this many bytes of a long text count as one part"""
 HASH_MODULUS = 2**61 - 1
 """from here on, different integers have the same hash: many of them in one dictionary take quadratic time"""
 MAX_LARGE_INTEGERS = 1000
