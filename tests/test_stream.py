@@ -46,3 +46,12 @@ def test_channels():
 def test_empty_clips_are_refused(geometry):
     with pytest.raises(ValueError, match="--seq_len"):
         StreamConfig("rgb", "vgg16", ("a",), 224, **geometry)
+
+
+@pytest.mark.parametrize("name", ["clip_len", "frame_stride", "input_size"])
+@pytest.mark.parametrize("value", [0, -1, 10**7, 2**63])
+def test_files_do_not_decide_how_much_memory_is_taken(name, value):
+    content = StreamConfig("rgb", "resnet18", ("a", "b"), 224).to_json()
+    assert StreamConfig.from_json(content).to_json() == content
+    with pytest.raises(ValueError, match=name):
+        StreamConfig.from_json(content | {name: value})

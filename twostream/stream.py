@@ -11,6 +11,9 @@ _KINDS: dict[str, Any] = {
 }  # fmt: skip
 """type of each setting of a stream, as JSON holds it"""
 
+_LARGEST = {"clip_len": 1000, "frame_stride": 1_000_000, "input_size": 2048}
+"""of settings that a file may have: they decide how much memory its network takes"""
+
 
 @dataclass(frozen=True)
 class StreamConfig:
@@ -87,6 +90,9 @@ class StreamConfig:
         for name, kind in _KINDS.items():
             if not isinstance(content[name], kind) or isinstance(content[name], bool):
                 raise ValueError(f"{name} of a stream is {reprlib.repr(content[name])}")
+        for name, largest in _LARGEST.items():
+            if not 1 <= content[name] <= largest:
+                raise ValueError(f"{name} of a stream is {reprlib.repr(content[name])}, expected 1 to {largest}")
         if not all(isinstance(name, str) for name in content["classes"]):
             raise ValueError(f"classes of a stream are {reprlib.repr(content['classes'])}")
         return cls(**(content | {"classes": tuple(content["classes"])}))
