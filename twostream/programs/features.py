@@ -51,8 +51,8 @@ def main() -> int:
     if not sources:
         raise BadInputError("; ".join(failures))
 
-    from twostream.inference.export import load
     from twostream.inference.features import FeatureExtractor, columns
+    from twostream.inference.loading import load
 
     extractor = FeatureExtractor(load(args.model, device=args.device).with_sampling(**sampling))
     shard, num_shards = args.shard

@@ -73,7 +73,7 @@ def main() -> int:
         raise BadInputError("; ".join(failures))
     check_flags(parser, args, len(sources))
 
-    from twostream.inference.export import load
+    from twostream.inference.loading import load
 
     recognizer = load(args.model, device=args.device).with_sampling(**sampling)
     if args.background not in (None, *recognizer.classes):

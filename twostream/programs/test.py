@@ -44,7 +44,7 @@ from twostream.stream import StreamConfig
 if TYPE_CHECKING:
     import torch
 
-    from twostream.clips.dataset import Items
+    from twostream.clips.items import Items
     from twostream.engine.distributed import World
 
 
@@ -129,7 +129,8 @@ def score(
 ) -> Path | None:
     """Score one checkpoint, or this process's share; returns the score file, None while parts of it are missing."""
     from twostream.clips.crops import make_views
-    from twostream.clips.dataset import Items, eval_loader, usable_videos
+    from twostream.clips.dataset import eval_loader, usable_videos
+    from twostream.clips.items import Items
     from twostream.clips.online_flow import network_inputs, open_dataset
     from twostream.engine.checkpoint import checkpoint_network, checkpoint_path, checkpoint_stream, read_checkpoint
     from twostream.engine.device import split_over_gpus
