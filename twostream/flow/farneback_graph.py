@@ -25,7 +25,9 @@ class FarnebackGraph(nn.Module):
     def __init__(self, height: int, width: int, parameters: FarnebackParameters):
         super().__init__()
         if min(height, width) < SMALLEST_FRAME:
-            raise ValueError(f"frames of {width}x{height} pixels, expected {SMALLEST_FRAME} or more in height and width")
+            raise ValueError(
+                f"frames of {width}x{height} pixels, expected {SMALLEST_FRAME} or more in height and width"
+            )
         p, cpu = parameters, torch.device("cpu")
         levels = build_levels(height, width, pyr_scale=p.pyr_scale, levels=p.levels, device=cpu)
         window = build_window(p.win_size, gaussian=False, device=cpu)
