@@ -28,14 +28,16 @@ from twostream.inference.footage import Footage
 from twostream.inference.prediction import Prediction, stream_prediction
 from twostream.inference.sources import Geometry, Pictures, Source, VideoFile
 from twostream.inference.timeline import Timeline, clip_step, window_probabilities
+from twostream.models.backbones import BACKBONES
+from twostream.models.network import use_channels_last
 from twostream.scores.table import ScoreTable
 from twostream.threads import map_in_threads
 from twostream.video.ffmpeg import VideoError
 
 FRAMES_BYTES = 512 << 20
 """frames of a video that are kept in memory at once"""
-BATCH_SIZE = 32
-"""pictures or clips that a network sees at once"""
+BATCH_SIZE, CLIP_BATCH_SIZE = 32, 8
+"""pictures that a network sees at once, one for each clip and view; and clips that a network of clips does"""
 VIDEOS_AT_ONCE = {"cpu": 2, "cuda": 8}
 
 
@@ -69,9 +71,12 @@ class Recognizer:
 
     def __init__(self, contract: Contract, networks: Sequence[nn.Module], *, device: torch.device):
         """`networks` belong to the contract's streams, in their order; they are in eval mode and on the device."""
-        # Channels last: convolutions take two thirds of the time, also on CPUs (benchmarks/predict.py).
-        self.networks = tuple(network.to(memory_format=torch.channels_last) for network in networks)
-        self.contract, self.device = contract, device
+        # Convolutions of pictures take two thirds of the time in this order, also on CPUs (benchmarks/predict.py); those
+        # of clips take up to a third more on CPUs.
+        for stream, network in zip(contract.streams, networks, strict=True):
+            if device.type == "cuda" or not _sees_time(stream):
+                use_channels_last(network)
+        self.contract, self.networks, self.device = contract, tuple(networks), device
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -247,6 +252,11 @@ class Recognizer:
         )
 
 
+def _sees_time(stream: StreamContract) -> bool:
+    """Is its network one of clips?"""
+    return BACKBONES[stream.config.backbone].layout == "3d"
+
+
 def _is_in_memory(decoded: Mapping[Geometry, Decoded]) -> bool:
     return all(part.frames for part in decoded.values())
 
@@ -307,7 +317,8 @@ class _Scoring:
             **self._qualities(),
         )
         dataset = open_dataset(self.items, footage)
-        clips_at_once = max(BATCH_SIZE // len(self.items.views), 1)
+        batch_size = CLIP_BATCH_SIZE if _sees_time(self.stream) else BATCH_SIZE
+        clips_at_once = max(batch_size // len(self.items.views), 1)
 
         def batches() -> Iterator[object]:
             for first in range(0, len(numbers), clips_at_once):
