@@ -388,8 +388,15 @@ def test_names_of_files(tmp_path, backbone, name):
 
 
 def test_no_pretrained_file(tmp_path):
-    with pytest.raises(BadInputError, match=r"no ImageNet weights of vgg16 in .*twostream fetch vgg16.*False"):
+    with pytest.raises(BadInputError, match=r"no weights of vgg16 in .*twostream fetch vgg16.*False"):
         find_pretrained(tmp_path, "vgg16")
+
+
+def test_networks_without_a_file_of_their_own(tmp_path):
+    with pytest.raises(
+        BadInputError, match="vmz_r3d_18 has no weights under its own name: give .* or use --pretrained=False"
+    ):
+        find_pretrained(tmp_path, "vmz_r3d_18")
 
 
 def test_several_pretrained_files(tmp_path):

@@ -30,7 +30,8 @@ class Backbone:
     head: str
     """name of the layer whose output are the logits"""
     weight_files: tuple[str, ...]
-    """patterns for the names of its published weight files: of ImageNet or, for torchvision's networks of clips, Kinetics"""
+    """patterns for the names of its weight files: of ImageNet or, for torchvision's networks of clips, of Kinetics; empty for
+    VMZ's, of which several are published for each"""
     renames: tuple[tuple[str, str], ...]
     """(pattern, replacement): names of tensors in these files -> names in the module"""
     ignored: str
@@ -101,9 +102,9 @@ def _vmz(name: str, depth: int) -> Backbone:
     if name == "r2d":
         build = functools.partial(video_resnets.build_r2d, depth)
         record = _clips(f"vmz_r2d_{depth}", build, input_size=size, clip_len=frames)
-        return replace(record, layout="2d", first_layer="conv1")
+        return replace(record, weight_files=(), layout="2d", first_layer="conv1")
     build = functools.partial(video_resnets.build_vmz, name, depth)
-    return _clips(f"vmz_{name}_{depth}", build, input_size=size, clip_len=frames)
+    return replace(_clips(f"vmz_{name}_{depth}", build, input_size=size, clip_len=frames), weight_files=())
 
 
 def _i3d(build: Callable[..., nn.Module]) -> Backbone:

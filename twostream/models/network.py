@@ -165,12 +165,12 @@ def normalisation(backbone: Backbone, stream: StreamConfig) -> tuple[tuple[float
     return (ZERO / 255,) * 2, tuple(pixels * coding.scale / 255 for pixels in FLOW_STD)
 
 
-def use_channels_last(network: nn.Module) -> None:
-    """Store all weights of convolutions in the memory order in which the channels of a position are neighbours.
+def use_channels_last(network: nn.Module, *, clips: bool = True) -> None:
+    """Store the weights of convolutions in the memory order in which the channels of a position are neighbours.
 
-    `Module.to(memory_format=...)` refuses networks that convolve both pictures and clips.
+    `clips`: those of clips, too. `Module.to(memory_format=...)` refuses networks that convolve both pictures and clips.
     """
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    formats = {4: torch.channels_last} | ({5: torch.channels_last_3d} if clips else {})
     for tensor in (*network.parameters(), *network.buffers()):
         if tensor.ndim in formats:
             tensor.data = tensor.data.to(memory_format=formats[tensor.ndim])

@@ -59,10 +59,15 @@ class WeightReport:
 def find_pretrained(folder: Path, backbone: str) -> Path:
     """The published weights of a backbone in a folder; raises BadInputError when there is no such file, or several."""
     patterns = BACKBONES[backbone].weight_files
+    if not patterns:
+        raise BadInputError(
+            f"{backbone} has no weights under its own name: give a file with --init_from (pretrained/README.md lists some), or use "
+            "--pretrained=False"
+        )
     found = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     if not found:
         raise BadInputError(
-            f"no ImageNet weights of {backbone} in {folder} (looked for {', '.join(patterns)}): "
+            f"no weights of {backbone} in {folder} (looked for {', '.join(patterns)}): "
             f"run twostream fetch {backbone}, give their folder with --global_models_dir, or use --pretrained=False"
         )
     if len(found) > 1:
