@@ -27,7 +27,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recognizer(runs):
-    return recognizer_of_runs(list(runs.values()), weights=(1, 1.5), sampling=Sampling(num_clips=5, views="flip"))
+    return recognizer_of_runs(list(runs.values()), weights=(1, 1.5)).with_sampling(num_clips=5, views="flip")
 
 
 @pytest.mark.parametrize("flow", ["stored", "online"])
