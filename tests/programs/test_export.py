@@ -57,7 +57,9 @@ def test_the_recognizer_repeats_the_row(row, report, runs, toy_root, run_command
     for run, weight, temperature in zip(runs, weights, fitted["temperatures"] if fitted else (1, 1), strict=True):
         table = read_scores(run / "scores_val_000001.npz")
         of_clips = softmax(table.logits)
-        of_video = [np.sort(of_clips[table.video_index == v], axis=0)[-2:].mean(axis=0) for v in range(len(predictions))]
+        of_video = [
+            np.sort(of_clips[table.video_index == v], axis=0)[-2:].mean(axis=0) for v in range(len(predictions))
+        ]
         tempered = (np.array(of_video) / np.sum(of_video, axis=1, keepdims=True)) ** (1 / temperature)
         total += weight * (tempered / tempered.sum(axis=1, keepdims=True) if fitted else np.array(of_video))
     expected = total / total.sum(axis=1, keepdims=True)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.files import read_json
 from twostream.fusion.consensus import Consensus

@@ -103,7 +103,9 @@ def recognizer_of_report(
         run = runs[number] if runs else report.parent / Path(folder).name
         path = run if run.is_file() else run / Path(name).name
         if not path.is_file():
-            raise BadInputError(f"{path}: no such checkpoint, but {report} was made with it; say with --runs where it is")
+            raise BadInputError(
+                f"{path}: no such checkpoint, but {report} was made with it; say with --runs where it is"
+            )
         if sha256(path) != digest:
             raise BadInputError(
                 f"{path} is not the checkpoint that {report} was made with, {name} of {folder}; give that one with --runs, "
