@@ -361,5 +361,5 @@ def read_pickle(path: str | Path, data: bytes, *, content: str = "scores") -> An
         return _plain(_Reader(io.BytesIO(data)).load(), {})
     except FAULTS as error:
         raise BadInputError(
-            f"{path}: not a pickle of {content} that can be read safely ({one_line(error)}); export it again"
+            f"{path}: not a pickle of {content} that can be read safely ({one_line(error)}); export it again, or take another copy"
         ) from None

@@ -39,11 +39,13 @@ class Conversion:
     """tensors of the network that follow from others -> how"""
 
     def lines(self) -> list[str]:
-        """The report for people: a line for each tensor."""
+        """The report for people: a line for each tensor, or one if all keep their names."""
         width = max([0, *map(len, self.names.values())])
         lines = [
             f"{source:{width}} -> {name}  {tuple(self.tensors[name].shape)}" for name, source in self.names.items()
         ]
+        if not self.backbone:
+            lines = ["all tensors keep their names"]
         lines += [f"made: {name}, {how}" for name, how in self.made.items()]
         lines += [f"left out: {name}, {reason}" for name, reason in self.left_out.items()]
         return lines + [f"missing: {name}" for name in self.missing]
@@ -130,7 +132,9 @@ def _as_own(file: WeightFile, backbone: str) -> Conversion:
                     f"{file.path}: {source} has shape {tuple(file.tensors[source].shape)}, expected "
                     f"{tuple(expected.shape)} for {name} of {backbone}; give the file's own --arch"
                 )
-            result.tensors[name], result.names[name] = _in_float32(tensor), source
+            if not tensor.is_floating_point() and not name.endswith("num_batches_tracked"):
+                raise BadInputError(f"{file.path}: {source} has numbers of type {tensor.dtype}, expected weights")
+            result.tensors[name], result.names[name] = tensor, source
     _make_statistics(result, network)
     used = set(result.names.values())
     result.left_out |= {name: _reason(name, record.ignored) for name in file.tensors if name not in used}
@@ -156,10 +160,6 @@ def _reshaped(tensor: torch.Tensor, num_dimensions: int) -> torch.Tensor:
     if tensor.ndim == 5 and num_dimensions == 4:  # R2D: (O, C, T, k, k) -> (O, TC, k, k), all channels of frame 0 first
         return tensor.transpose(1, 2).flatten(1, 2)
     return tensor
-
-
-def _in_float32(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _make_statistics(result: Conversion, network: nn.Module) -> None:

@@ -276,8 +276,10 @@ def _tensor(name: str, code: int, shape: tuple[int, ...], first: int, numbers: n
         data = numbers.tobytes()
     else:
         data = _encode_varints(numbers.view(np.uint16) if numbers.dtype == np.float16 else numbers)
-    parts = [(1, size) for size in shape] + [(2, code)] + ([(field_number, data)] if data else [])
-    parts += [(7, name), (8, _encode(1, 0)), (11, _encode(1, first) + _encode(2, first + len(numbers)))]
+    parts: list[tuple[int, int | bytes | str]] = [(1, size) for size in shape]
+    parts += [(2, code), (7, name), (8, _encode(1, 0)), (11, _encode(1, first) + _encode(2, first + len(numbers)))]
+    if data:
+        parts.append((field_number, data))
     return b"".join(_encode(number, value) for number, value in sorted(parts, key=lambda part: part[0]))
 
 

@@ -48,13 +48,6 @@ class WeightFile:
         return self.kind in CAFFE2
 
 
-def kind_to_write(path: Path) -> str:
-    """The kind that the suffix of a new file chooses; BadInputError if it chooses none."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise BadInputError(f"{path}: suffix {path.suffix!r}, expected one that says the kind: {', '.join(SUFFIXES)}")
-    return SUFFIXES[path.suffix.lower()]
-
-
 def kind_of(path: Path) -> str:
     """The kind of a file, by its first bytes."""
     check_regular(path)
@@ -113,12 +106,12 @@ def _tensors(path: Path, arrays: dict[str, np.ndarray], left_out: dict[str, str]
 
 
 def write(path: Path, tensors: dict[str, torch.Tensor], *, stream: StreamConfig | None = None) -> None:
-    """Write tensors as the kind that the suffix of `path` says: whole, or not at all.
+    """Write tensors as the kind that the suffix of `path` says, one of SUFFIXES: whole, or not at all.
 
     A .pth file is a dict of tensors, as `load_state_dict` takes it; with a `stream`, it is {"stream", "weights"}. For
     Caffe2, numbers of 16 bits become 32, in which it computes.
     """
-    kind = kind_to_write(path)
+    kind = SUFFIXES[path.suffix.lower()]
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
     def fill(file: BinaryIO) -> None:
