@@ -4,6 +4,7 @@ import json
 import mmap
 import pickle
 import re
+import shlex
 import struct
 import zipfile
 import zlib
@@ -23,6 +24,8 @@ from twostream.models.network import fit_first_layer
 from twostream.safe_pickle import check_pickle
 from twostream.stream import RGB, StreamConfig
 
+CAFFE2_SUFFIXES = (".pkl", ".minidb", ".mdl")
+"""of files that twostream convert turns into torch files"""
 ZIP_FOLDER_BIT = 0x10
 """in the attributes of a zip entry, from MS-DOS"""
 MAX_REPEATED_BYTES = 512 << 20
@@ -111,7 +114,13 @@ def read_weight_file(path: str | Path) -> dict[Any, Any]:
     path = Path(path)
     check_regular(path)
     if not path.is_file() or not is_safetensors(path):
-        return read_torch_file(path)
+        try:
+            return read_torch_file(path)
+        except BadInputError as error:
+            if path.suffix.lower() not in CAFFE2_SUFFIXES or not path.is_file():
+                raise
+            words = shlex.join(["twostream", "convert", str(path), str(path.with_suffix(".pth"))])
+            raise BadInputError(f"{error}; if it is a file of Caffe2, convert it first: {words}") from None
     try:
         with safe_open(path, framework="pt") as file:
             content: dict[str, Any] = {"weights": {name: file.get_tensor(name) for name in file.keys()}}
