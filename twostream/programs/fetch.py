@@ -103,10 +103,10 @@ def main() -> int:
     """Download and check the file that the command line names; returns the exit code."""
     parser = build_parser()
     args = parser.parse_args()
-    if args.list or not args.name:
-        if not args.list:
-            parser.error("NAME: expected a network or a file of --list")
+    if args.list:
         print_list()
+    elif not args.name:
+        parser.error("NAME: expected a network or a file of --list")
     elif args.name in PUBLISHED:
         fetch_published(args.name, PUBLISHED[args.name], args.folder, args.url)
     else:
