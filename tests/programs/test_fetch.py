@@ -117,8 +117,8 @@ def test_networks_without_weights_of_their_own_name(run_command, tmp_path):
     assert run_command("fetch").returncode == 2
 
 
-def test_unknown_network(run_program, tmp_path):
-    result = run_program("pretrained/fetch.py", "alexnet", "--folder", tmp_path)
+def test_unknown_network(run_here, tmp_path):
+    result = run_here("pretrained/fetch.py", "alexnet", "--folder", tmp_path)
     assert result.returncode == 3 and "'alexnet', expected inception_v3" in result.stderr
 
 
@@ -131,16 +131,16 @@ def reducedfc(tmp_path_factory):
     return path
 
 
-def test_file_without_published_checksum_is_checked_by_its_tensors(run_program, tmp_path, reducedfc):
-    result = run_program("pretrained/fetch.py", "vgg16_reducedfc", "--folder", tmp_path, f"--url={reducedfc.as_uri()}")
+def test_file_without_published_checksum_is_checked_by_its_tensors(run_here, tmp_path, reducedfc):
+    result = run_here("pretrained/fetch.py", "vgg16_reducedfc", "--folder", tmp_path, f"--url={reducedfc.as_uri()}")
     assert result.returncode == 0, result.stderr
     assert "loaded 30 tensors" in result.stdout
     assert (tmp_path / "vgg16_reducedfc.pth").exists()
 
 
-def test_a_damaged_file_is_named(run_program, tmp_path):
+def test_a_damaged_file_is_named(run_here, tmp_path):
     (tmp_path / "vgg16_reducedfc.pth").write_text("<html>not found</html>")
-    result = run_program("pretrained/fetch.py", "vgg16_reducedfc", "--folder", tmp_path)
+    result = run_here("pretrained/fetch.py", "vgg16_reducedfc", "--folder", tmp_path)
     assert result.returncode == 3 and "vgg16_reducedfc.pth" in result.stderr
 
 
