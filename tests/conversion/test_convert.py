@@ -175,6 +175,12 @@ def test_between_files_of_caffe2_everything_is_kept(kind):
     assert result.tensors == tensors and result.lines() == ["all tensors keep their names"]
 
 
+def test_between_files_of_caffe2_a_named_network_is_checked_and_cleaned(blobs):
+    result = convert(caffe2_file(blobs | {"lr": torch.tensor(0.1)}), "minidb", backbone="vmz_r2plus1d_10")
+    assert result.tensors == blobs and result.left_out.keys() == {"lr"}
+    assert all(name == source for name, source in result.names.items())
+
+
 # ---------------------------------------------------------------------------------------------------------- refused
 
 
@@ -231,6 +237,13 @@ def test_networks_that_caffe2_does_not_have():
         tensors = BACKBONES["squeezenet1_1"].build(3, 96, 0.5).state_dict()
     message = refusal(WeightFile(Path("x.pth"), "torch file", tensors), "minidb", backbone="squeezenet1_1")
     assert "is of squeezenet1_1, which no program of Caffe2 has; write a .pth or .safetensors file" in message
+
+
+def test_a_first_layer_of_other_frames_has_no_form_in_caffe2():
+    blobs, _ = caffe2_networks.vmz("r2d", 10, clip(8), num_classes=2)
+    own = convert(caffe2_file(blobs), "torch file").tensors | {"conv1.weight": torch.ones(64, 10, 7, 7)}
+    file = WeightFile(Path("x.pth"), "torch file", own)
+    assert "conv1.weight reads 10 channels, expected 3 of each frame" in refusal(file, "minidb")
 
 
 def test_torchvisions_network_is_another_one():

@@ -78,7 +78,10 @@ def convert(file: WeightFile, kind: str, *, backbone: str = "") -> Conversion:
         )
     result = _as_own(file, backbone)
     _check_values(file.path, result)
-    return _as_blobs(result) if to_caffe2 else result
+    if to_caffe2 and file.is_caffe2:
+        blobs = {name: file.tensors[name] for name in result.names.values()}
+        return Conversion(blobs, backbone, {name: name for name in blobs}, result.left_out)
+    return _as_blobs(file.path, result) if to_caffe2 else result
 
 
 def find_backbone(file: WeightFile) -> str:
@@ -208,25 +211,31 @@ def _check_values(path: Path, result: Conversion) -> None:
             )
 
 
-def _as_blobs(result: Conversion) -> Conversion:
+def _as_blobs(path: Path, result: Conversion) -> Conversion:
     """The same tensors as Caffe2 names and shapes them."""
     record = BACKBONES[result.backbone]
     num_classes = len(result.tensors.get(f"{record.head}.weight", ())) or NUM_CLASSES
     names = blob_names(result.backbone, result.tensors, num_classes=num_classes)
-    blobs, sources = {}, {}
+    blobs = {}
     for name, blob in names.items():
         tensor = result.tensors[name]
-        if tensor.ndim == 4:  # R2D
-            frames = (
-                tensor.unflatten(1, (-1, FRAME_CHANNELS))
-                if name == f"{record.first_layer}.weight"
-                else tensor.unsqueeze(1)
-            )
-            tensor = frames.transpose(1, 2)
-        blobs[blob], sources[blob] = tensor, result.names.get(name, name)
+        if tensor.ndim == 4:  # R2D, see `_reshaped`
+            is_first = name == f"{record.first_layer}.weight"
+            if is_first and tensor.shape[1] % FRAME_CHANNELS:
+                raise BadInputError(
+                    f"{path}: {name} reads {tensor.shape[1]} channels, expected {FRAME_CHANNELS} of each frame"
+                )
+            frames = (-1, FRAME_CHANNELS) if is_first else (1, -1)
+            tensor = tensor.unflatten(1, frames).transpose(1, 2)
+        blobs[blob] = tensor
     result.left_out |= {
-        result.names[name]: "Caffe2 does not count batches" for name in result.names if name not in names
+        source: "Caffe2 does not count batches" for name, source in result.names.items() if name not in names
     }
-    made = {names[name]: how for name, how in result.made.items()}
-    missing = list(blob_names(result.backbone, result.missing, num_classes=num_classes).values())
-    return Conversion(blobs, result.backbone, sources, result.left_out, missing, made)
+    return Conversion(
+        blobs,
+        result.backbone,
+        names={names[name]: source for name, source in result.names.items() if name in names},
+        left_out=result.left_out,
+        missing=list(blob_names(result.backbone, result.missing, num_classes=num_classes).values()),
+        made={names[name]: how for name, how in result.made.items()},
+    )
