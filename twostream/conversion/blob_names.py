@@ -3,10 +3,10 @@
 VMZ numbers its residual blocks through all stages (facebookresearch/VMZ, c2/lib/models/r3d_model.py and builder/video_model.py);
 video-nonlocal-net, whose weights pytorch-resnet3d uses, names stage and block (lib/models/resnet_video.py).
 
-Batch norm is scale `_s`, shift `_b`, running mean `_rm` and running variance `_riv`. The name of the last one is from
-the time before Caffe2's first release, when it was the inverse of the deviation; since then SpatialBN adds epsilon to it and
-takes the root (caffe2/operators/spatial_batch_norm_op.cc), so it is PyTorch's running_var. Filters are (O, C, T, H, W) in
-both. Epsilon is in neither file: it is .001 in VMZ and .00001 in video-nonlocal-net, and so in our networks.
+Batch norm is scale `_s`, shift `_b`, running mean `_rm` and running variance `_riv`. The last one is named after an inverse,
+which it was in the earliest versions of Caffe2; the SpatialBN of these networks adds epsilon to it and takes the root
+(caffe2/operators/spatial_batch_norm_op.cc), so it is PyTorch's running_var. Filters are (O, C, T, H, W) in both. Epsilon
+is in neither file: it is .001 in VMZ and .00001 in video-nonlocal-net, and so in our networks.
 """
 
 import re
