@@ -36,7 +36,7 @@ PIECE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class WeightFile:
-    """Where the ImageNet weights of a network come from."""
+    """Where the weights of a network come from."""
 
     url: str
     sha256_prefix: str
@@ -49,7 +49,7 @@ class WeightFile:
 
 
 def weight_files() -> dict[str, WeightFile]:
-    """Name of a network -> its file. The URLs of torchvision's networks are read from torchvision.
+    """Name of a network -> the file that training looks for. The URLs of torchvision's networks are read from torchvision.
 
     Their file names end in the first digits of the SHA-256.
     """
@@ -69,6 +69,9 @@ def weight_files() -> dict[str, WeightFile]:
     files = {
         name: WeightFile(get_model_weights(name).IMAGENET1K_V1.url, prefix) for name, prefix in sha256_prefixes.items()
     }
+    kinetics = {"r3d_18": "b3b3357e", "mc3_18": "a90a0ba3", "r2plus1d_18": "91a641e6"}
+    files |= {name: WeightFile(get_model_weights(name).KINETICS400_V1.url, prefix) for name, prefix in kinetics.items()}
+    files |= dict.fromkeys(("i3d_r50", "i3d_nl_r50"), files["resnet50"])
     return files | {"vgg16_reducedfc": WeightFile("https://s3.amazonaws.com/amdegroot-models/vgg16_reducedfc.pth", "")}
 
 
@@ -222,7 +225,8 @@ def check(path: Path, network: str, sha256_prefix: str) -> None:
 
     digest = check_digest(path, sha256_prefix)
     classes = tuple(map(str, range(1000)))
-    stream = StreamConfig("rgb", network, classes, BACKBONES[network].input_size)
+    record = BACKBONES[network]
+    stream = StreamConfig("rgb", network, classes, record.input_size, record.clip_len)
     print(load_weights(build_model(stream).backbone, path, stream))
     print(f"{path}: SHA-256 {digest}")
 
