@@ -40,8 +40,8 @@ NEED_TORCH = {"models", "engine"} | {
     f"twostream/{name}.py"
     for name in (
         "flow/farneback", "flow/farneback_kernels", "flow/farneback_tables", "flow/server", "clips/dataset",
-        "clips/online_flow", "conversion/convert", "conversion/weight_files",
-        "runtimes/torch_network", "flow/farneback_graph", "onnx/conversion", "onnx/graphs", "onnx/export", "inference/export", "inference/features",
+        "clips/online_flow", "conversion/convert", "conversion/weight_files", "runtimes/torch_network", "flow/farneback_graph",
+        "onnx/conversion", "onnx/graphs", "onnx/export", "inference/export", "inference/features",
     )
 }  # fmt: skip
 NO_TORCH_YET = {"twostream/engine/run_folder.py", "twostream/engine/signals.py", "twostream/models/__init__.py"}

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -156,7 +157,7 @@ def test_forms_that_caffe2_also_writes(tmp_path):
     data = b"".join([
         record("gpu_0/a#%1", proto("gpu_0/a", [5], begin=3, end=5, float_data=[3, 4])),
         record("gpu_0/a#%0", proto("gpu_0/a", [5], begin=0, end=3, float_data=[0, 1, 2])),
-        record("b", proto("b", [2], float_data=[7, 8])),
+        record("b", proto("b", [2], float_data=[7, 8], data_format=0)),
         record("c", proto("c", [2], data_type=12, byte_data=half.tobytes())),
         record("d", proto("d", [3], data_type=3, byte_data=b"\x01\x02\xff")),
         record("e", proto("e", [1], float_data=[1], device_detail=PROTO["DeviceOption"](device_type=1, device_id=3))),
@@ -190,14 +191,28 @@ BAD = {
     "an integer that does not end": record("a", PROTO["BlobProto"](type="Tensor").SerializeToString() + b"\x1a\x04\x10\x0a\x52\x80"),
     "a field longer than the message": record("a", b"\x12\x06Tensor\x1a\x7f\x08"),
     "a kind of field that does not exist": record("a", b"\x0f"),
+    "a type that is a number": record("a", b"\x10\xff\xff\xff\xff\x07"),
+    "a tensor that is a number": record("a", b"\x12\x06Tensor\x18\xff\xff\xff\xff\x07"),
+    "a segment that is a number": record("a", b"\x12\x06Tensor\x1a\x04\x10\x01\x58\x05"),
+    "a segment that begins with bytes": record("a", b"\x12\x06Tensor\x1a\x07\x10\x01\x5a\x03\x0a\x01x"),
+    "numbers that are not packed": record("a", b"\x12\x06Tensor\x1a\x04\x10\x0a\x50\x05"),
+    "a type of numbers that is bytes": record("a", b"\x12\x06Tensor\x1a\x03\x12\x01x"),
+    "ten million dimensions": record("a", b"\x12\x06Tensor" + b"\x1a\x88\xad\xe2\x04\x0a\x80\xad\xe2\x04" + b"\x01" * 10_000_000),
     "a name that is no text": record("a", b"\x12\x06\xff\xff\xff\xff\xff\xff"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", BAD)
 def test_damaged_files_are_refused_in_one_line(tmp_path, fault):
-    with pytest.raises(BadInputError, match=r"model_30\.mdl: not a minidb of Caffe2 that can be read \(") as caught:
-        read_minidb(in_file(tmp_path, BAD[fault]))
+    """And before anything is allocated: with little more than the bytes of the file."""
+    path = in_file(tmp_path, BAD[fault])
+    tracemalloc.start(1)
+    try:
+        with pytest.raises(BadInputError, match=r"model_30\.mdl: not a minidb of Caffe2 that can be read \(") as caught:
+            read_minidb(path)
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(BAD[fault]) + 100_000
+    finally:
+        tracemalloc.stop()
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 

@@ -25,8 +25,8 @@ MAX_KEY_BYTES = 4096
 CHUNK_SEPARATOR = "#%"
 CHUNK_NUMBERS = 1_000_000
 """of a tensor in a record, as Caffe2 writes them"""
-MAX_VARINT_BYTES = 64 << 20
-"""of the integers of a record; they take 30 times as much while they are decoded"""
+MAX_VARINT_BYTES = 16 << 20
+"""of the integers of a record, of which Caffe2 writes 10 MB at most; they take 30 times as much while they are decoded"""
 MAX_DIMENSIONS = 32
 
 SCOPE = "gpu_0/"
@@ -85,6 +85,22 @@ def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
             raise ValueError(f"a field of {length} bytes, of which {len(data) - place} are there")
         yield number, data[place : place + length]
         place += length
+
+
+def _message(fields: dict[int, Any], number: int) -> memoryview:
+    """The bytes of a field, none if it is not there."""
+    value = fields.get(number, memoryview(b""))
+    if not isinstance(value, memoryview):
+        raise ValueError(f"field {number} is a number, expected bytes")
+    return value
+
+
+def _integer(fields: dict[int, Any], number: int) -> int:
+    """The integer of a field, 0 if it is not there."""
+    value = fields.get(number, 0)
+    if not isinstance(value, int):
+        raise ValueError(f"field {number} has bytes, expected a number")
+    return value
 
 
 def _varints(data: memoryview) -> np.ndarray:
@@ -193,36 +209,34 @@ def _records(data: memoryview) -> Iterator[tuple[str, memoryview]]:
 def _add_record(blobs: dict[str, _Blob], name: str, value: memoryview) -> str:
     """Add a record to its blob; returns "", or why it is left out."""
     blob = dict(_fields(value))
-    kind = bytes(blob.get(2, b"")).decode()
+    kind = bytes(_message(blob, 2)).decode()
     if kind != TENSOR:
         return f"of type {kind}, not a tensor"
-    dims: list[int] = []
-    content: dict[int, Any] = {}
-    for number, part in _fields(blob[3] if isinstance(blob.get(3), memoryview) else memoryview(b"")):
+    shape: list[int] = []
+    tensor: dict[int, Any] = {}
+    for number, part in _fields(_message(blob, 3)):
         if number == 1:
-            dims += [part] if isinstance(part, int) else _varints(part).tolist()
+            shape += [part] if isinstance(part, int) else _varints(part[: 10 * MAX_DIMENSIONS]).tolist()
+            if len(shape) > MAX_DIMENSIONS or not 0 <= min(shape, default=0) <= max(shape, default=0) < 2**31:
+                raise ValueError(f"{name} has shape {tuple(shape[:MAX_DIMENSIONS])}")
         else:
-            content[number] = part
-    data_type = content.get(2)
-    if data_type not in DATA_TYPES or 15 in content:  # 15: another coding, such as bfloat16
+            tensor[number] = part
+    data_type = _integer(tensor, 2)
+    if data_type not in DATA_TYPES or _integer(tensor, 15):  # 15: another coding, such as bfloat16
         return f"numbers of Caffe2's type {data_type}, which are not read"
-    if len(dims) > MAX_DIMENSIONS or any(not 0 <= size < 2**31 for size in dims):
-        raise ValueError(f"{name} has shape {tuple(dims[:MAX_DIMENSIONS])}")
-    known = blobs.setdefault(name, _Blob(data_type, tuple(dims)))
-    first = dict(_fields(content[11])).get(1, 0) if isinstance(content.get(11), memoryview) else 0
-    if (known.data_type, known.shape) != (data_type, tuple(dims)) or first in known.pieces:
+    known = blobs.setdefault(name, _Blob(data_type, tuple(shape)))
+    first = _integer(dict(_fields(_message(tensor, 11))), 1)
+    if (known.data_type, known.shape) != (data_type, tuple(shape)) or first in known.pieces:
         raise ValueError(f"{name} is there twice")
-    known.pieces[first] = _numbers(data_type, content)
+    known.pieces[first] = _numbers(data_type, tensor)
     return ""
 
 
-def _numbers(data_type: int, content: dict[int, Any]) -> np.ndarray:
+def _numbers(data_type: int, tensor: dict[int, Any]) -> np.ndarray:
     """The numbers of a record, flat."""
-    dtype, number = np.dtype(DATA_TYPES[data_type][0]), DATA_TYPES[data_type][1]
-    number = BYTES if BYTES in content else number
-    data = content.get(number, memoryview(b""))
-    if not isinstance(data, memoryview):
-        raise ValueError("numbers that are not packed")
+    name, number = DATA_TYPES[data_type]
+    dtype, number = np.dtype(name), BYTES if BYTES in tensor else number
+    data = _message(tensor, number)
     if number in (FLOATS, DOUBLES, BYTES):
         return np.frombuffer(data, dtype)
     if dtype == np.float16:

@@ -76,9 +76,9 @@ def read(path: Path) -> WeightFile:
         file = WeightFile(path, kind, _tensors(path, arrays, left_out), left_out)
     else:
         content = read_weight_file(path)
-        if isinstance(content.get("average"), dict):
-            content["weights"] = content["average"]
         stream = content.get("stream")
+        if isinstance(stream, dict) and isinstance(content.get("average"), dict):
+            content["weights"] = content["average"]
         try:
             config = StreamConfig.from_json(stream) if isinstance(stream, dict) else None
         except ValueError as error:

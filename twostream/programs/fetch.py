@@ -111,7 +111,7 @@ def main() -> int:
     elif not args.name:
         parser.error("NAME: expected a network or a file of --list")
     elif args.name in PUBLISHED:
-        fetch_published(args.name, PUBLISHED[args.name], args.folder, args.url)
+        fetch_published(PUBLISHED[args.name], args.folder, args.url)
     else:
         fetch_network(args.name, args.folder, args.url)
     return EXIT_DONE
@@ -146,7 +146,7 @@ def fetch_network(name: str, folder: Path, url: str | None) -> None:
     check(target, network, file.sha256_prefix)
 
 
-def fetch_published(name: str, weights: PublishedWeights, folder: Path, url: str | None) -> None:
+def fetch_published(weights: PublishedWeights, folder: Path, url: str | None) -> None:
     """Download a published file, check it, and convert it if it is Caffe2's."""
     from twostream.conversion import weight_files as files
     from twostream.conversion.convert import convert
@@ -160,12 +160,12 @@ def fetch_published(name: str, weights: PublishedWeights, folder: Path, url: str
         target = source.with_suffix(".pth")
         files.write(target, result.tensors)
         print(f"wrote {target}")
+    tensors = counted(len(result.names), "tensor")
     print(
-        f"{source}: {counted(len(result.names), 'tensor')} of {weights.backbone}, trained on {weights.trained_on}, clips of {weights.clip_len} frames"
+        f"{source}: {tensors} of {weights.backbone}, trained on {weights.trained_on}, {weights.clip_len} frames a clip"
     )
-    print(
-        f"next: twostream train --root=ROOT --arch={weights.backbone} --seq_len={weights.clip_len} --init_from={shlex.quote(str(target))}"
-    )
+    flags = f"--arch={weights.backbone} --seq_len={weights.clip_len} --init_from={shlex.quote(str(target))}"
+    print(f"next: twostream train --root=ROOT {flags}")
 
 
 def _download_unless_there(url: str, target: Path, sha256_prefix: str) -> None:
