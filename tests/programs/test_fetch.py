@@ -16,18 +16,18 @@ from twostream.programs import fetch
 from twostream.stream import StreamConfig
 
 
-def test_without_a_network_one_line_says_where_to_put_the_file(run_program, tmp_path):
-    result = run_program("pretrained/fetch.py", "vgg16", "--folder", tmp_path, "--url=http://localhost:1/vgg16.pth")
+def test_without_a_network_one_line_says_where_to_put_the_file(run_here, tmp_path):
+    result = run_here("pretrained/fetch.py", "vgg16", "--folder", tmp_path, "--url=http://localhost:1/vgg16.pth")
     assert result.returncode == 4
     assert "vgg16-397923af.pth" in result.stderr and str(tmp_path) in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_another_file_is_refused_and_not_kept(run_program, tmp_path):
+def test_another_file_is_refused_and_not_kept(run_here, tmp_path):
     wrong = tmp_path / "page.html"
     wrong.write_text("<html>not found</html>")
     folder = tmp_path / "weights"
-    result = run_program("pretrained/fetch.py", "inception_v3", "--folder", folder, f"--url={wrong.as_uri()}")
+    result = run_here("pretrained/fetch.py", "inception_v3", "--folder", folder, f"--url={wrong.as_uri()}")
     assert result.returncode == 3 and "expected 0cc3c7bd...; the file was not kept" in result.stderr
     assert not list(folder.iterdir())
 
@@ -53,8 +53,8 @@ def test_readme_names_every_file():
         assert f"`{network}`" in row.split("|")[1] and f"`{file.sha256_prefix}`" in row.replace("none", "``")
 
 
-def test_unknown_network(run_program, tmp_path):
-    result = run_program("pretrained/fetch.py", "alexnet", "--folder", tmp_path)
+def test_unknown_network(run_here, tmp_path):
+    result = run_here("pretrained/fetch.py", "alexnet", "--folder", tmp_path)
     assert result.returncode == 3 and "'alexnet', expected inception_v3" in result.stderr
 
 
@@ -67,16 +67,16 @@ def reducedfc(tmp_path_factory):
     return path
 
 
-def test_file_without_published_checksum_is_checked_by_its_tensors(run_program, tmp_path, reducedfc):
-    result = run_program("pretrained/fetch.py", "vgg16_reducedfc", "--folder", tmp_path, f"--url={reducedfc.as_uri()}")
+def test_file_without_published_checksum_is_checked_by_its_tensors(run_here, tmp_path, reducedfc):
+    result = run_here("pretrained/fetch.py", "vgg16_reducedfc", "--folder", tmp_path, f"--url={reducedfc.as_uri()}")
     assert result.returncode == 0, result.stderr
     assert "loaded 30 tensors" in result.stdout
     assert (tmp_path / "vgg16_reducedfc.pth").exists()
 
 
-def test_a_damaged_file_is_named(run_program, tmp_path):
+def test_a_damaged_file_is_named(run_here, tmp_path):
     (tmp_path / "vgg16_reducedfc.pth").write_text("<html>not found</html>")
-    result = run_program("pretrained/fetch.py", "vgg16_reducedfc", "--folder", tmp_path)
+    result = run_here("pretrained/fetch.py", "vgg16_reducedfc", "--folder", tmp_path)
     assert result.returncode == 3 and "vgg16_reducedfc.pth" in result.stderr
 
 
