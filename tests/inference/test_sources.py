@@ -99,7 +99,7 @@ def test_what_does_not_exist_is_named(tmp_path):
     (tmp_path / "broken" / "1.png").write_bytes(b"x")
     for text, says in [
         (str(tmp_path / "none.mp4"), "no such file"), (str(tmp_path / "empty"), "no videos and no image files"),
-        ("https://host/v.mp4", "download"), (f"{tmp_path}/*.mkv", "no such file, folder or pattern"),
+        ("https://host/v.mp4", "only with --network"), (f"{tmp_path}/*.mkv", "no such file, folder or pattern"),
     ]:  # fmt: skip
         with pytest.raises(BadInputError, match=says):
             find_sources(text)

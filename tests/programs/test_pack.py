@@ -173,7 +173,8 @@ def test_training_reads_the_packed_frames_without_a_flag(root, pack, tmp_path):
     import torch
 
     from twostream.clips.crops import CentreCrop
-    from twostream.clips.dataset import ClipDataset, Items, eval_loader, usable_videos
+    from twostream.clips.dataset import ClipDataset, eval_loader, usable_videos
+    from twostream.clips.items import Items
     from twostream.stream import StreamConfig
 
     pack(root, tmp_path / "packed", "packed")

@@ -100,7 +100,11 @@ def test_a_timeline_in_all_formats(command, recognizer, videos, tmp_path):
         (["{videos}", "--model", "{recognizer}", "--timeline", "--srt=x.srt"], 2, "one source"),
         (["{videos}", "--model", "{recognizer}", "--timeline", "--stride=9"], 2, "--stride=9 is longer"),
         (["{videos}", "--model", "{recognizer}", "--timeline", "--background=x"], 3, "blue_left"),
-        (["rtsp://camera", "--model", "{recognizer}"], 3, "rtsp://camera: expected a file"),
+        (
+            ["rtsp://camera", "--model", "{recognizer}"],
+            3,
+            "rtsp://camera: addresses of the network are opened only with --network",
+        ),
     ],
 )
 def test_bad_input_is_one_line(words, code, says, command, recognizer, videos):

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from twostream.clips.dataset import Batch, ClipDataset, Columns, Images, Item, Items, Key
+from twostream.clips.dataset import Batch, ClipDataset, tensors
+from twostream.clips.items import Columns, Images, Item, Items, Key
 from twostream.flow.farneback import Farneback
 from twostream.flow.methods import FarnebackParameters, FlowSettings
 from twostream.frames.jpeg import Header, Region, averages_area, choose_reduction, reduce_region
@@ -154,7 +155,7 @@ def _pack(items: list[ItemFrames], columns: Columns, *, size: int) -> FrameBatch
         pictures += [picture for _, picture in found]
         kinds = tuple((*scaling, len(list(same))) for scaling, same in groupby(found, lambda entry: entry[0]))
         groups.append(SameSizeFrames(height, width, num_frames, len(pairs) - first_pair, kinds))
-    return FrameBatch(frames, torch.tensor(pairs), torch.tensor(pictures), tuple(groups), *columns)
+    return FrameBatch(frames, torch.tensor(pairs), torch.tensor(pictures), tuple(groups), *tensors(columns))
 
 
 def open_dataset(items: Items, store: Images) -> ClipDataset | FrameDataset:

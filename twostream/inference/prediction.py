@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from twostream.clips.crops import VIEWS
+from twostream.inference.contract import StreamContract
 from twostream.pages.page import escape, table
 from twostream.scores.table import ScoreTable
 
@@ -92,6 +94,22 @@ class Prediction:
 
 def _to_json(answers: list[Answer]) -> list[dict[str, Any]]:
     return [{"label": answer.label, "probability": round(answer.probability, 6)} for answer in answers]
+
+
+def clips_table(stream: StreamContract, starts: np.ndarray, logits: np.ndarray) -> ScoreTable:
+    """The scores of the clips of one video, (n, views, K), as a table; `starts` are their first frames, (n,)."""
+    num_clips, num_views, num_classes = logits.shape
+    return ScoreTable(
+        stream=stream.config.to_json(),
+        split="test",
+        video_ids=np.array(["video"]),
+        labels=np.array([-1], np.int32),
+        video_index=np.zeros(num_clips * num_views, np.int32),
+        start=np.repeat(starts, num_views).astype(np.int32),
+        view=np.tile(VIEWS[stream.sampling.views], num_clips).astype(np.int16),
+        logits=logits.reshape(-1, num_classes),
+        provenance={},
+    )
 
 
 def stream_prediction(name: str, table: ScoreTable, probabilities: np.ndarray) -> StreamPrediction:

@@ -6,26 +6,23 @@ need more memory than FRAMES_BYTES is decoded twice, first to count its frames, 
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch import nn
 
 from twostream.annotations.videos import Video, VideoTable
 from twostream.clips.crops import make_views
-from twostream.clips.dataset import Items
-from twostream.clips.online_flow import network_inputs, open_dataset
+from twostream.clips.footage import Footage
+from twostream.clips.items import Images, Items
 from twostream.clips.sampling import clip_frames
-from twostream.engine.loops import predict
 from twostream.errors import BadInputError, one_line
 from twostream.inference.contract import Contract, StreamContract
-from twostream.inference.footage import Footage
-from twostream.inference.prediction import Prediction, stream_prediction
+from twostream.inference.live import LiveAnswer, open_feed, watch
+from twostream.inference.prediction import Prediction, clips_table, stream_prediction
 from twostream.inference.sources import Geometry, Pictures, Source, VideoFile
 from twostream.inference.timeline import Timeline, clip_step, window_probabilities
 from twostream.scores.table import ScoreTable
@@ -36,7 +33,18 @@ FRAMES_BYTES = 512 << 20
 """frames of a video that are kept in memory at once"""
 BATCH_SIZE = 32
 """pictures or clips that a network sees at once"""
-VIDEOS_AT_ONCE = {"cpu": 2, "cuda": 8}
+
+
+class Network(Protocol):
+    """A stream's network, however it is run: twostream/runtimes has the ways."""
+
+    computes_flow: bool
+    """does it compute Farneback's flow itself? Otherwise OpenCV does, before the network is asked"""
+    videos_at_once: int
+    """how many videos share its batches"""
+
+    def logits(self, items: Items, images: Images, batches: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
+        """For each batch, which are numbers of items: logits float32 (N, K), a row for each item and view."""
 
 
 @dataclass(frozen=True)
@@ -61,17 +69,15 @@ class Decoded:
 
 
 class Recognizer:
-    """The networks of a recognizer on a device, and how their scores become an answer.
+    """The networks of a recognizer, and how their scores become an answer.
 
     >>> recognizer = twostream.load("recognizer")        # doctest: +SKIP
     >>> recognizer.predict("clip.mp4").top(5)            # doctest: +SKIP
     """
 
-    def __init__(self, contract: Contract, networks: Sequence[nn.Module], *, device: torch.device):
-        """`networks` belong to the contract's streams, in their order; they are in eval mode and on the device."""
-        # Channels last: convolutions take two thirds of the time, also on CPUs (benchmarks/predict.py).
-        self.networks = tuple(network.to(memory_format=torch.channels_last) for network in networks)
-        self.contract, self.device = contract, device
+    def __init__(self, contract: Contract, networks: Sequence[Network]):
+        """`networks` belong to the contract's streams, in their order."""
+        self.contract, self.networks = contract, tuple(networks)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -83,7 +89,7 @@ class Recognizer:
         streams = tuple(
             replace(stream, sampling=replace(stream.sampling, **changes)) for stream in self.contract.streams
         )
-        return Recognizer(replace(self.contract, streams=streams), self.networks, device=self.device)
+        return Recognizer(replace(self.contract, streams=streams), self.networks)
 
     def predict(
         self, video: "str | Path | np.ndarray | Sequence[np.ndarray] | Source", *, fps: float = 0.0
@@ -121,7 +127,7 @@ class Recognizer:
             )
             for stream in self.contract.streams
         )
-        dense = Recognizer(replace(self.contract, streams=streams), self.networks, device=self.device)
+        dense = Recognizer(replace(self.contract, streams=streams), self.networks)
         tables = dense._score_decoded(source, found)
         first = found[streams[0].geometry]
         seconds = first.num_frames / first.fps
@@ -131,6 +137,29 @@ class Recognizer:
         )  # fmt: skip
         return Timeline(
             source.name, self.classes, stride_seconds, probabilities, seconds, first.num_frames, first.notes
+        )  # fmt: skip
+
+    def stream(
+        self, source: "str | Path | Iterable[np.ndarray]", *, fps: float = 0.0, window_seconds: float = 2.0,
+        stride_seconds: float = 0.0, max_seconds: float = 0.0, paced: bool = False, network: bool = False,
+        log: Callable[[str], object] = lambda line: None,
+    ) -> Generator[LiveAnswer, None, None]:  # fmt: skip
+        """Answers about a source while it is going on: each from its newest frames and the `window_seconds` before them.
+
+        `source` is a file, a camera ("0" or "/dev/video0"), "-" for standard input, an address such as "rtsp://host/1",
+        which is opened only with `network`, or frames as they come, uint8 (H, W, 3) RGB. Of a file, and of frames with
+        `fps`, no frame is dropped, unless the file is `paced`: played at its own speed. All others go on by themselves:
+        what there is no time for is dropped, and a camera or a stream that is lost is opened again, which `log` is given
+        a line about. Answers are `stride_seconds` apart at least, and end with the source, or `max_seconds` after its
+        first frame (0: no limit). Close the iterator to end it earlier.
+
+        Raises BadInputError if the source cannot be opened or read, or is shorter than a clip.
+        """
+        feed = open_feed(source, [s.geometry for s in self.contract.streams], fps=fps, paced=paced, network=network)
+        scorers = [_NewestClip(s, network_) for s, network_ in zip(self.contract.streams, self.networks, strict=True)]
+        return watch(
+            feed, self.contract, scorers, window_seconds=window_seconds, stride_seconds=stride_seconds,
+            max_seconds=max_seconds, log=log,
         )  # fmt: skip
 
     def score(self, source: Source) -> tuple[list[ScoreTable], list[Decoded]]:
@@ -144,7 +173,7 @@ class Recognizer:
     def predict_all(self, sources: Iterable[Source]) -> Iterator[Prediction | Failure]:
         """A result for each source, in their order; a source that cannot be used is a Failure, and the others continue."""
         remaining = iter(sources)
-        while group := list(islice(remaining, VIDEOS_AT_ONCE[self.device.type])):
+        while group := list(islice(remaining, self.networks[0].videos_at_once)):
             yield from self._predict_group(group, map_in_threads(self._decode, group))
 
     def _predict_group(
@@ -202,15 +231,16 @@ class Recognizer:
         by_stream = []
         for stream, network in zip(self.contract.streams, self.networks, strict=True):
             parts = [video[stream.geometry] for video in videos]
-            scoring = _Scoring(stream, network, parts, self.device)
-            scoring.add({str(k): part.frames for k, part in enumerate(parts)}, range(scoring.num_items))
+            scoring = _Scoring(stream, network, parts)
+            footage = scoring.footage({str(k): part.frames for k, part in enumerate(parts)})
+            scoring.add(footage, range(scoring.num_items))
             by_stream.append([scoring.table(video) for video in range(len(videos))])
         return [list(tables) for tables in zip(*by_stream, strict=True)]
 
     def _predict_in_pieces(self, source: Source, found: Mapping[Geometry, Decoded]) -> list[ScoreTable]:
         """The same for one long video, which is decoded again; its clips are predicted as soon as their frames are there."""
         scorings = [
-            _Scoring(stream, network, [found[stream.geometry]], self.device)
+            _Scoring(stream, network, [found[stream.geometry]])
             for stream, network in zip(self.contract.streams, self.networks, strict=True)
         ]
         for geometry in found:
@@ -224,7 +254,7 @@ class Recognizer:
                         frames[index] = frame
                     if len(frames) * frame.nbytes > FRAMES_BYTES or index == last:
                         for scoring in parts:
-                            scoring.add({"0": frames}, scoring.ready(index, is_last=index == last))
+                            scoring.add(scoring.footage({"0": frames}), scoring.ready(index, is_last=index == last))
                         first = min(scoring.first_needed() for scoring in parts)
                         frames = {kept: picture for kept, picture in frames.items() if kept >= first}
         return [scoring.table(0) for scoring in scorings]
@@ -272,15 +302,41 @@ def as_source(video: "str | Path | np.ndarray | Sequence[np.ndarray] | Source", 
     return VideoFile(video) if isinstance(video, str | Path) else Pictures("frames", video, fps=fps)
 
 
+class _NewestClip:
+    """The last clip of frames that go on, for one stream; see `ClipScorer`."""
+
+    def __init__(self, stream: StreamContract, network: Network):
+        config = stream.config
+        extent = (config.clip_len - 1) * config.frame_stride + 1
+        self.num_frames = extent + (config.modality == "flow")
+        """frames of a clip, and the one after them to which flow points"""
+        # A video with a frame more than the clip, which has one clip.
+        dense = replace(stream, sampling=replace(stream.sampling, num_clips=0, clip_step=1))
+        self._scoring = _Scoring(dense, network, [Decoded({}, extent + 1, 0.0, (), is_stored=False)])
+        self._footage: Footage | None = None
+        self._first = 0
+
+    def __call__(self, frames: Sequence[np.ndarray], first: int) -> np.ndarray:
+        numbered = dict(enumerate(frames))
+        if self._footage is None:
+            self._footage = self._scoring.footage({"0": numbered})
+        else:
+            self._footage.move_on("0", numbered, by=first - self._first)
+        self._first = first
+        self._scoring.logits.clear()
+        self._scoring.add(self._footage, range(1))
+        return self._scoring.logits[0]
+
+
 class _Scoring:
     """The clips of some videos for one stream, and the logits of those that were computed."""
 
-    def __init__(self, stream: StreamContract, network: nn.Module, videos: Sequence[Decoded], device: torch.device):
-        self.stream, self.network, self.device = stream, network, device
+    def __init__(self, stream: StreamContract, network: Network, videos: Sequence[Decoded]):
+        self.stream, self.network = stream, network
         self.flow = stream.flow_settings()
         config = stream.config.with_flow("stored") if self.flow else stream.config
-        if self.flow and self.flow.method == "farneback" and device.type == "cuda":
-            config = config.with_flow("online")  # the GPU computes it
+        if self.flow and self.flow.method == "farneback" and network.computes_flow:
+            config = config.with_flow("online")
         self.is_stored = any(video.is_stored for video in videos)
         sampling = stream.sampling
         rows = [Video(str(k), "test", None, video.num_frames) for k, video in enumerate(videos)]
@@ -297,27 +353,27 @@ class _Scoring:
         """Clips of all videos."""
         return len(self.items)
 
-    def add(self, frames: Mapping[str, Mapping[int, np.ndarray]], numbers: range) -> None:
-        """Compute the clips with these numbers, which follow those that were computed before."""
+    def footage(self, frames: Mapping[str, Mapping[int, np.ndarray]]) -> Footage:
+        """Frames of the videos, as this stream sees them; the ids are the numbers of the videos."""
         num_frames = self.items.videos.num_frames
-        config = self.items.stream
-        footage = Footage(
+        return Footage(
             {video_id: (pictures, int(num_frames[int(video_id)])) for video_id, pictures in frames.items()},
-            flow=None if config.is_online else self.flow,
+            flow=None if self.items.stream.is_online else self.flow,
             **self._qualities(),
         )
-        dataset = open_dataset(self.items, footage)
+
+    def add(self, footage: Footage, numbers: range) -> None:
+        """Compute the clips with these numbers, which follow those that were computed before."""
         clips_at_once = max(BATCH_SIZE // len(self.items.views), 1)
 
-        def batches() -> Iterator[object]:
+        def batches() -> Iterator[range]:
             for first in range(0, len(numbers), clips_at_once):
                 batch = numbers[first : first + clips_at_once]
                 if footage.flow:
                     footage.compute_flow((str(self.video[n]), index) for n in batch for index in self._frames_of(n))
-                yield dataset.__getitems__(batch)
+                yield batch
 
-        inputs = network_inputs(batches(), config, self.device)
-        self.logits += [logits.numpy() for _, _, logits in predict(self.network, inputs, device=self.device)]
+        self.logits += self.network.logits(self.items, footage, batches())
         self.num_done += len(numbers)
 
     def _qualities(self) -> dict[str, int]:
@@ -354,17 +410,5 @@ class _Scoring:
 
     def table(self, video: int) -> ScoreTable:
         """The scores of one of the videos."""
-        logits = np.concatenate(self.logits).reshape(self.num_items, len(self.items.views), -1)[self.video == video]
-        num_views = len(self.items.views)
-        start = np.repeat(self.start[self.video == video], num_views).astype(np.int32)
-        return ScoreTable(
-            stream=self.stream.config.to_json(),
-            split="test",
-            video_ids=np.array(["video"]),
-            labels=np.array([-1], np.int32),
-            video_index=np.zeros(len(start), np.int32),
-            start=start,
-            view=np.tile([view.number for view in self.items.views], len(start) // num_views).astype(np.int16),
-            logits=logits.reshape(len(start), -1),
-            provenance={},
-        )
+        logits = np.concatenate(self.logits).reshape(self.num_items, len(self.items.views), -1)
+        return clips_table(self.stream, self.start[self.video == video], logits[self.video == video])

@@ -1,11 +1,13 @@
-"""What can be asked about: video files, folders of frames, arrays."""
+"""What can be asked about: video files, folders of frames, arrays, addresses, cameras."""
 
+import functools
 import glob
 import re
+import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,8 +17,19 @@ from twostream.errors import BadInputError
 from twostream.frames.store import FrameStore
 from twostream.frames.stores import input_types, open_store
 from twostream.stream import RGB
+from twostream.video.addresses import (
+    STDIN,
+    camera_address,
+    is_camera,
+    is_download,
+    is_url,
+    network_address,
+    stdin_address,
+)
 from twostream.video.decoder import Decoder
+from twostream.video.ffmpeg import Address
 from twostream.video.ids import VIDEO_SUFFIXES
+from twostream.video.recording import copy_stdin, download, record, stream_advice
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
 
@@ -68,6 +81,30 @@ class VideoFile(Source):
         self.notes = (*((result.damage,) if result.damage else ()), *result.notes)
 
 
+class Recording(Source):
+    """What can be read only once: standard input, a download, some seconds of a camera or a stream.
+
+    It is kept in a temporary file when it is read for the first time.
+    """
+
+    def __init__(self, name: str, fill: Callable[[IO[bytes]], str]):
+        """`fill` writes a video into a file, and returns what is unusual about it, or ""."""
+        self.name, self._fill = name, fill
+        self.fps, self.notes = 0.0, ()
+        self._file: Any = None
+        self._complaint = ""
+
+    def frames(self, geometry: Geometry) -> Generator[np.ndarray, None, None]:
+        if self._file is None:
+            file = tempfile.NamedTemporaryFile(prefix="twostream-")  # removed with this object
+            self._complaint = self._fill(file.file)
+            file.flush()
+            self._file = file
+        video = VideoFile(self._file.name)
+        yield from video.frames(geometry)
+        self.fps, self.notes = video.fps, (self._complaint,) if self._complaint else video.notes
+
+
 class Pictures(Source):
     """Pictures in memory, or image files."""
 
@@ -93,7 +130,7 @@ class Pictures(Source):
             self.fps = fps
         shape = None
         for index in indices:
-            picture = _scaled(self._read(index), short_side)
+            picture = scaled(self._read(index), short_side)
             shape = shape or picture.shape
             if picture.shape != shape:
                 raise BadInputError(
@@ -122,7 +159,7 @@ class Pictures(Source):
         return array
 
 
-def _scaled(picture: np.ndarray, short_side: int) -> np.ndarray:
+def scaled(picture: np.ndarray, short_side: int) -> np.ndarray:
     """The picture as `Decoder` scales a video: by areas, the longer side rounded to an even number."""
     height, width = picture.shape[:2]
     if not short_side or min(height, width) == short_side:
@@ -158,12 +195,18 @@ def stored_video(store: FrameStore, video_id: str) -> Source:
     return source
 
 
-def find_sources(text: str, *, fps: float = 0.0, split: str = "") -> list[Source]:
-    """The videos that a command-line argument names: a file, a folder of videos or of frames, a data root, or a pattern.
+def find_sources(
+    text: str, *, fps: float = 0.0, split: str = "", network: bool = False, seconds: float = 0.0
+) -> list[Source]:
+    """The videos that a command-line argument names: a file, a folder of videos or of frames, a data root, or a pattern;
+    "-" for standard input, a camera, or an address of the network.
 
-    `fps` is the rate of folders of frames; `split` is one of a data root, "" takes all of its videos. Raises
+    `fps` is the rate of folders of frames; `split` is one of a data root, "" takes all of its videos. Addresses are
+    opened only with `network`. `seconds` is how much of a camera or a stream is looked at, which both have no end. Raises
     BadInputError if there is no such file, or no video in a folder.
     """
+    if (address := find_address(text, network=network)) is not None:
+        return [_recording(text, address, seconds)]
     path = Path(text).expanduser()
     if path.is_dir() and RGB in input_types(path):
         store = open_store(path, RGB)
@@ -173,8 +216,6 @@ def find_sources(text: str, *, fps: float = 0.0, split: str = "") -> list[Source
         return _in_folder(path, fps=fps)
     if path.exists():
         return [VideoFile(path)]
-    if re.match(r"[a-z][a-z0-9+]*://", text):
-        raise BadInputError(f"{text}: expected a file or a folder; download the video first")
     matches = sorted(glob.glob(str(path), recursive=True))
     if not matches:
         raise BadInputError(
@@ -183,13 +224,52 @@ def find_sources(text: str, *, fps: float = 0.0, split: str = "") -> list[Source
     return [source for match in matches for source in find_sources(match, fps=fps, split=split)]
 
 
-def find_all_sources(texts: Sequence[str], *, fps: float, split: str) -> tuple[list[Source], list[str]]:
-    """The sources that all arguments name, and a line for each argument that names none."""
+def find_address(text: str, *, network: bool) -> Address | None:
+    """Standard input, the camera or the address that a text names; None if it names files.
+
+    Raises BadInputError if there is no such camera, or if an address is of a kind that cannot be opened, or is not to be.
+    """
+    if text == STDIN:
+        return stdin_address()
+    if is_camera(text):
+        return camera_address(text)
+    if not is_url(text):
+        return None
+    address = network_address(text)
+    if not network:
+        raise BadInputError(f"{address.name}: addresses of the network are opened only with --network")
+    return address
+
+
+def live_input(text: str, *, network: bool) -> Path | Address:
+    """What a text names, as one source that is going on. Raises BadInputError as `find_sources` does."""
+    if (address := find_address(text, network=network)) is not None:
+        return address
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise BadInputError(f"{text}: expected one video file, a camera, an address, or {STDIN} for standard input")
+    return path
+
+
+def _recording(text: str, address: Address, seconds: float) -> Recording:
+    if seconds:
+        return Recording(address.name, functools.partial(record, address, seconds=seconds))
+    if text == STDIN:
+        return Recording(address.name, copy_stdin)
+    if is_download(text):
+        return Recording(address.name, functools.partial(download, text))
+    raise BadInputError(f"{address.name}: {stream_advice()}")
+
+
+def find_all_sources(
+    texts: Sequence[str], *, fps: float, split: str, network: bool = False, seconds: float = 0.0
+) -> tuple[list[Source], list[str]]:
+    """The sources that all arguments name, and a line for each argument that names none; see `find_sources`."""
     sources: list[Source] = []
     failures = []
     for text in texts:
         try:
-            sources += find_sources(text, fps=fps, split=split)
+            sources += find_sources(text, fps=fps, split=split, network=network, seconds=seconds)
         except BadInputError as error:
             failures.append(str(error))
     return sources, failures

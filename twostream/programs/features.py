@@ -21,7 +21,7 @@ import numpy as np
 
 from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError
 from twostream.files import write_file
-from twostream.inference.sources import Source, find_all_sources
+from twostream.inference.sources import Source
 from twostream.programs import options
 
 LAYERS = ("pool", "final_avg", "softmax")
@@ -47,12 +47,10 @@ def main() -> int:
     sampling = options.chosen_sampling(parser, args)
     if not args.layers or set(args.layers) - set(LAYERS):
         parser.error(f"--layers={','.join(args.layers)}, expected {', '.join(LAYERS)} with commas between them")
-    sources, failures = find_all_sources(args.sources, fps=args.fps, split=args.split)
-    if not sources:
-        raise BadInputError("; ".join(failures))
+    sources, failures = options.chosen_sources(parser, args)
 
-    from twostream.inference.export import load
     from twostream.inference.features import FeatureExtractor, columns
+    from twostream.inference.loading import load
 
     extractor = FeatureExtractor(load(args.model, device=args.device).with_sampling(**sampling))
     shard, num_shards = args.shard

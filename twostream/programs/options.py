@@ -14,14 +14,17 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tqdm import tqdm
 
 from twostream.annotations.videos import SPLITS
-from twostream.errors import EXIT_ENVIRONMENT, EXIT_USAGE, Terminated, UserError, exit_code
+from twostream.errors import EXIT_ENVIRONMENT, EXIT_USAGE, BadInputError, Terminated, UserError, exit_code
 from twostream.terminal import Terminal
 from twostream.threads import share_the_machine
+
+if TYPE_CHECKING:
+    from twostream.inference.sources import Source
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 PRETRAINED = _REPOSITORY / "pretrained" if (_REPOSITORY / "pretrained").is_dir() else Path("pretrained")
@@ -237,11 +240,13 @@ def add_stream_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_source_flags(parser: argparse.ArgumentParser) -> None:
     """Add the videos that a recognizer is asked about, and the flags that choose the recognizer and its device."""
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="video file, folder of videos or of images, data root, or pattern")
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="video file, folder of videos or of images, data root, pattern, camera (0 or /dev/video0), address, or - for standard input")
     parser.add_argument("--model", "-m", type=folder, nargs="+", required=True, metavar="DIR", help="recognizer, or runs or checkpoints, one for each stream")
     parser.add_argument("--device", type=device, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1; auto uses a GPU if there is one (default: auto)")
     parser.add_argument("--fps", type=rate, default=0.0, metavar="RATE", help="frames per second of folders of images (default: unknown)")
     parser.add_argument("--split", choices=SPLITS, default="", help="of a data root: only the videos of this split (default: all)")
+    add_boolean(parser, "--network", default=False, help="open addresses such as https:// and rtsp://; without it, nothing is read from the network")
+    parser.add_argument("--seconds", type=number(0, 1e9), default=0.0, metavar="N", help="of cameras and streams: look at the next N seconds (default: no limit, which only --live allows)")
 
 
 def add_sampling_flags(parser: argparse.ArgumentParser, *, default: str) -> None:
@@ -261,6 +266,20 @@ def add_loading_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", type=device, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1; auto uses a GPU if there is one (default: auto)")
     group.add_argument("--ngpu", type=integer(1, 1024), default=1, metavar="N", help="number of GPUs that share each batch in one process; torchrun, with a process per GPU, is faster (default: 1)")
 # fmt: on
+
+
+def chosen_sources(parser: argparse.ArgumentParser, args: argparse.Namespace) -> "tuple[list[Source], list[str]]":
+    """The sources that the command line names, and a line for each word that names none; BadInputError if all are bad."""
+    from twostream.inference.sources import Recording, find_all_sources
+
+    sources, failures = find_all_sources(
+        args.sources, fps=args.fps, split=args.split, network=args.network, seconds=args.seconds
+    )
+    if not sources:
+        raise BadInputError("; ".join(failures))
+    if args.seconds and not any(isinstance(source, Recording) for source in sources):
+        parser.error("--seconds is for cameras, streams and standard input, but the sources are files")
+    return sources, failures
 
 
 def chosen_sampling(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, Any]:

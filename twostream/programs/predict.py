@@ -5,11 +5,16 @@
   twostream predict frames/ --fps 25 --model recognizer
   twostream predict videos/ --model recognizer --html page.html
   twostream predict match.mp4 --model recognizer --timeline --background=other --srt match.srt
+  twostream predict https://host/clip.mp4 --network --model recognizer
+  twostream predict 0 --live --model recognizer --jsonl answers.jsonl
+  twostream predict rtsp://host/1 --network --live --model recognizer --jsonl=-
 
-SOURCE is a video file, a folder of videos (at any depth), a folder of images in order, a data root, or a pattern. --model is a folder
-that twostream export wrote, or runs or checkpoints of twostream train, one for each stream.
+SOURCE is a video file, a folder of videos (at any depth), a folder of images in order, a data root, or a pattern; a camera
+(0, /dev/video0), an address (--network), or - for a video that is piped in. --model is a folder that twostream export wrote,
+or runs or checkpoints of twostream train, one for each stream.
+With --live, one source is answered about while it is going on, until it ends, --seconds are over, or Ctrl-C.
 Exit codes: 0 done; 2 wrong command line; 3 the recognizer is missing or damaged, or no source exists; 4 a file cannot be
-written, memory; 5 some sources could not be read, and are listed; 130 interrupted, what was predicted is kept.
+written, memory; 5 some sources could not be read, and are listed; 130 Ctrl-C and 143 SIGTERM, what was predicted is kept.
 """
 
 import argparse
@@ -18,16 +23,18 @@ import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twostream.display.annotated_video import write_annotated
 from twostream.display.page import Shown, take_pictures, write_page
-from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError
+from twostream.display.status_line import StatusLine
+from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError, exit_code
 from twostream.files import write_text
 from twostream.inference.prediction import Prediction
-from twostream.inference.sources import Source, find_all_sources
+from twostream.inference.sources import Source
 from twostream.inference.timeline import Timeline, to_srt
 from twostream.programs import options
 
@@ -35,6 +42,10 @@ if TYPE_CHECKING:
     from twostream.inference.recognizer import Recognizer
 
 FUSED = "fused"
+STDOUT = Path("-")
+"""as a file to write: standard output"""
+DEFAULT_STRIDE_SECONDS = 0.5
+"""of a timeline"""
 COLUMNS = ("source", "stream", "rank", "class", "probability")
 TIMELINE_COLUMNS = ("source", "start_seconds", "end_seconds", "class", "confidence")
 
@@ -48,14 +59,17 @@ def build_parser() -> options.Parser:
     options.add_sampling_flags(parser, default="as the recognizer says")
     group = parser.add_argument_group("timeline")
     options.add_boolean(group, "--timeline", default=False, help="say what happens from when to when, instead of one answer for the video")
-    group.add_argument("--window", type=options.number(0.1, 3600), default=2.0, metavar="SECONDS", help="length of the windows that are looked at (default: 2)")
-    group.add_argument("--stride", type=options.number(0.04, 3600), default=0.5, metavar="SECONDS", help="time from the start of a window to the start of the next one (default: 0.5)")
+    group.add_argument("--window", type=options.number(0.1, 3600), default=2.0, metavar="SECONDS", help="length of the windows that are looked at, also with --live (default: 2)")
+    group.add_argument("--stride", type=options.number(0.04, 3600), default=None, metavar="SECONDS", help="time from the start of a window to the start of the next one, and with --live from an answer to the next one (default: 0.5, and with --live as short as the machine allows)")
     group.add_argument("--threshold", type=options.share, default=0.5, metavar="P", help="probability from which a class makes a segment (default: 0.5)")
     group.add_argument("--background", default=None, metavar="CLASS", help="class that stands for nothing of interest, and makes no segments")
+    group = parser.add_argument_group("live")
+    options.add_boolean(group, "--live", default=False, help="answer while the source is going on; what there is no time for is dropped and counted")
+    options.add_boolean(group, "--pace", default=False, help="play a file at its own speed, as if it were live; without it, every frame of a file is looked at")
     group = parser.add_argument_group("output")
     group.add_argument("--json", type=options.folder, default=None, metavar="FILE", help="also write all predictions as one JSON file")
-    group.add_argument("--jsonl", type=options.folder, default=None, metavar="FILE", help="also write a line of JSON for each video, as soon as it is predicted")
-    group.add_argument("--csv", type=options.folder, default=None, metavar="FILE", help="also write a table with a line for each class named, or for each segment")
+    group.add_argument("--jsonl", type=options.folder, default=None, metavar="FILE", help="also write a line of JSON for each video, as soon as it is predicted; with --live for each answer, and - is standard output")
+    group.add_argument("--csv", type=options.folder, default=None, metavar="FILE", help="also write a table with a line for each class named, or for each segment; not with --live")
     group.add_argument("--html", type=options.folder, default=None, metavar="FILE", help="also write a page to look at: frames and flow of each video, its classes over time, or its timeline")
     group.add_argument("--annotate", type=options.folder, default=None, metavar="FILE", help="also write one video again, without sound, with its classes drawn in")
     group.add_argument("--srt", type=options.folder, default=None, metavar="FILE", help="also write the segments of one video as subtitles")
@@ -68,12 +82,13 @@ def main() -> int:
     parser = build_parser()
     args = parser.parse_args()
     sampling = options.chosen_sampling(parser, args)
-    sources, failures = find_all_sources(args.sources, fps=args.fps, split=args.split)
-    if not sources:
-        raise BadInputError("; ".join(failures))
+    if args.live:
+        check_live_flags(parser, args)
+        return watch(args, sampling)
+    sources, failures = options.chosen_sources(parser, args)
     check_flags(parser, args, len(sources))
 
-    from twostream.inference.export import load
+    from twostream.inference.loading import load
 
     recognizer = load(args.model, device=args.device).with_sampling(**sampling)
     if args.background not in (None, *recognizer.classes):
@@ -111,13 +126,65 @@ def main() -> int:
 
 def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, num_sources: int) -> None:
     """Leave with exit code 2 if flags do not fit together."""
-    if args.timeline and args.stride > args.window:
-        parser.error(f"--stride={args.stride:g} is longer than --window={args.window:g}; parts would not be looked at")
+    if args.timeline and stride_of_timeline(args) > args.window:
+        parser.error(
+            f"--stride={stride_of_timeline(args):g} is longer than --window={args.window:g}; parts would not be looked at"
+        )
+    if args.pace:
+        parser.error("--pace plays a file as if it were live; add --live")
     if args.srt and not args.timeline:
         parser.error("--srt writes the segments of a timeline; add --timeline")
     for flag in ("srt", "annotate"):
         if getattr(args, flag) and num_sources > 1:
             parser.error(f"--{flag} needs one source, found {num_sources}; for several videos write --json or --csv")
+
+
+def stride_of_timeline(args: argparse.Namespace) -> float:
+    """--stride, whose default depends on what is asked for."""
+    return DEFAULT_STRIDE_SECONDS if args.stride is None else float(args.stride)
+
+
+NOT_LIVE = ("timeline", "json", "csv", "html", "annotate", "srt", "num_clips", "frame_step", "background")
+
+
+def check_live_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Leave with exit code 2 if flags do not fit to --live."""
+    if len(args.sources) > 1:
+        parser.error(f"--live answers about one source, found {len(args.sources)}")
+    for flag in NOT_LIVE:
+        if getattr(args, flag):
+            parser.error(
+                f"--{flag} is not for --live, which looks at the newest frames and has no end; it writes --jsonl"
+            )
+
+
+def watch(args: argparse.Namespace, sampling: dict[str, Any]) -> int:
+    """--live: answers about one source until it ends; returns the exit code."""
+    from twostream.inference.loading import load
+
+    recognizer = load(args.model, device=args.device).with_sampling(**sampling)
+    to_stdout = args.jsonl == STDOUT
+    status = StatusLine(sys.stderr if to_stdout else sys.stdout, top=args.top, shows_answers=not to_stdout)
+    with ExitStack() as stack:
+        file = stack.enter_context(open(args.jsonl, "w", encoding="utf-8")) if args.jsonl and not to_stdout else None
+        lines = sys.stdout if to_stdout else file
+        answers = recognizer.stream(
+            args.sources[0], window_seconds=args.window, stride_seconds=args.stride or 0.0, max_seconds=args.seconds,
+            paced=args.pace, network=args.network, log=status.say,
+        )  # fmt: skip
+        stack.enter_context(closing(answers))
+        try:
+            for answer in answers:
+                if lines:
+                    print(json.dumps(answer.to_json(k=args.top)), file=lines, flush=True)
+                status.show(answer)
+        except KeyboardInterrupt as interrupt:  # the usual end
+            return exit_code(interrupt)
+        finally:
+            status.finish()
+            if file:
+                status.say(f"wrote {args.jsonl}")
+    return EXIT_DONE
 
 
 @dataclass(frozen=True)
@@ -139,7 +206,10 @@ def ask(
     if args.timeline:
         for source in sources:
             try:
-                yield source, recognizer.timeline(source, window_seconds=args.window, stride_seconds=args.stride)
+                yield (
+                    source,
+                    recognizer.timeline(source, window_seconds=args.window, stride_seconds=stride_of_timeline(args)),
+                )
             except BadInputError as error:
                 failures.append(str(error))
         return

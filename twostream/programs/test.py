@@ -25,7 +25,7 @@ import twostream
 from twostream.annotations.class_names import class_difference
 from twostream.annotations.json_file import find_root, read_annotations
 from twostream.annotations.videos import SPLITS, VideoTable
-from twostream.clips.crops import VIEWS
+from twostream.clips.crops import VIEWS, make_views
 from twostream.counts import counted
 from twostream.engine.run_folder import find_run, scores_path
 from twostream.errors import BadInputError
@@ -44,7 +44,7 @@ from twostream.stream import StreamConfig
 if TYPE_CHECKING:
     import torch
 
-    from twostream.clips.dataset import Items
+    from twostream.clips.items import Items
     from twostream.engine.distributed import World
 
 
@@ -128,8 +128,8 @@ def score(
     args: argparse.Namespace, run_dir: Path, root: Path, iteration: int, device: "torch.device", world: "World"
 ) -> Path | None:
     """Score one checkpoint, or this process's share; returns the score file, None while parts of it are missing."""
-    from twostream.clips.crops import make_views
-    from twostream.clips.dataset import Items, eval_loader, usable_videos
+    from twostream.clips.dataset import eval_loader, usable_videos
+    from twostream.clips.items import Items
     from twostream.clips.online_flow import network_inputs, open_dataset
     from twostream.engine.checkpoint import checkpoint_network, checkpoint_path, checkpoint_stream, read_checkpoint
     from twostream.engine.device import split_over_gpus

@@ -355,7 +355,8 @@ def open_clips(
 ) -> tuple[StreamConfig, "ClipDataset | FrameDataset", "ClipDataset | FrameDataset", list[str]]:
     """The stream, the clips that it is trained and validated on, and a line for each split about its videos."""
     from twostream.clips.crops import CentreCrop, CornerCrop, RandomCrop
-    from twostream.clips.dataset import Items, usable_videos
+    from twostream.clips.dataset import usable_videos
+    from twostream.clips.items import Items
     from twostream.clips.online_flow import open_dataset
     from twostream.models.backbones import BACKBONES, backbone_name
 

@@ -1,7 +1,7 @@
 """Decode a video, or a segment of it, to upright RGB frames, and tell complete videos from damaged ones."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,36 @@ NEARLY_SQUARE = 0.02
 
 PICTURE_ONLY = ("-an", "-sn", "-dn", "-map_metadata", "-1", "-map_chapters", "-1")
 """ffmpeg chooses the video stream, and prints no texts of the file after its header"""
+
+
+def picture_output(filters: Sequence[str] = (), *, fps: float, short_side: int, square_pixels: bool) -> list[str]:
+    """ffmpeg's options of an output of PPM pictures at the rate and size that `Decoder` describes, after other filters."""
+    rate = [f"fps={fps:g}"] if fps else []
+    chain = [*filters, *rate, *_scaling(short_side, square_pixels)]
+    return [
+        *PICTURE_ONLY,
+        *(["-vf", ",".join(chain)] if chain else []),
+        *("-fps_mode", "passthrough"),  # the default repeats and drops frames of variable-rate videos
+        *("-enc_time_base", "1:1000000"),  # the default rounds time stamps to the declared rate
+        # The muxer drops frames whose time stamps go back.
+        *("-bsf:v", r"setts=ts=if(N\,max(TS\,PREV_OUTPTS+1)\,TS)"),
+        *("-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24"),
+    ]
+
+
+def _scaling(short_side: int, square_pixels: bool) -> list[str]:
+    """Filters to the short side and to square pixels; they leave a picture that has both as it is."""
+    aspect = f"if(lt(abs(sar-1),{NEARLY_SQUARE}),1,sar)"
+    width = f"iw*{aspect}" if square_pixels else "iw"
+    if side := short_side:
+        long_width, long_height = f"max(2,2*round({side}*{width}/ih/2))", f"max(2,2*round({side}*ih/({width})/2))"
+        is_wide = f"gt({width},ih)"
+        scale = f"scale='if({is_wide},{long_width},{side})':'if({is_wide},{side},{long_height})':flags=area"
+    elif square_pixels:
+        scale = f"scale='if(eq({aspect},1),iw,max(2,2*round({width}/2)))':ih:flags=area"
+    else:
+        return []
+    return [scale, "scale"]  # a separate conversion to RGB is faster than one together with the scaling
 
 
 @dataclass(frozen=True)
@@ -175,32 +205,9 @@ class Decoder:
             bounds.append(f"end={end - STAMP_SECONDS:.6f}")
         if bounds:
             filters.append(f"settb=AVTB,trim={':'.join(bounds)},setpts=PTS-{start:.6f}/TB")
-        if self.fps:
-            filters.append(f"fps={self.fps:g}")
-        filters += self._scaling()
-        return [
-            *PICTURE_ONLY,
-            *(["-vf", ",".join(filters)] if filters else []),
-            *("-fps_mode", "passthrough"),  # the default repeats and drops frames of variable-rate videos
-            *("-enc_time_base", "1:1000000"),  # the default rounds time stamps to the declared rate
-            # The muxer drops frames whose time stamps go back.
-            *("-bsf:v", r"setts=ts=if(N\,max(TS\,PREV_OUTPTS+1)\,TS)"),
-            *("-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "pipe:1"),
+        return picture_output(filters, fps=self.fps, short_side=self.short_side, square_pixels=self.square_pixels) + [
+            "pipe:1"
         ]
-
-    def _scaling(self) -> list[str]:
-        """Filters to the short side and to square pixels; they leave a picture that has both as it is."""
-        aspect = f"if(lt(abs(sar-1),{NEARLY_SQUARE}),1,sar)"
-        width = f"iw*{aspect}" if self.square_pixels else "iw"
-        if side := self.short_side:
-            long_width, long_height = f"max(2,2*round({side}*{width}/ih/2))", f"max(2,2*round({side}*ih/({width})/2))"
-            is_wide = f"gt({width},ih)"
-            scale = f"scale='if({is_wide},{long_width},{side})':'if({is_wide},{side},{long_height})':flags=area"
-        elif self.square_pixels:
-            scale = f"scale='if(eq({aspect},1),iw,max(2,2*round({width}/2)))':ih:flags=area"
-        else:
-            return []
-        return [scale, "scale"]  # a separate conversion to RGB is faster than one together with the scaling
 
     def _check_length(self, header: VideoHeader | None) -> None:
         """Raises VideoError if the header says that there is nothing or too much to decode."""

@@ -1,4 +1,4 @@
-"""Find ffmpeg, and run it on a file within limits of time and memory."""
+"""Find ffmpeg, and run it on a file or a stream within limits of time and memory."""
 
 import contextlib
 import fcntl
@@ -15,7 +15,8 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,9 @@ CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,ivf,gi
 
 TIME_LIMIT_SECONDS = 120.0  # of waiting for ffmpeg, plus, for each second of video:
 WAIT_PER_SECOND = 30.0
+
+LONGEST_WAIT_SECONDS = 86_400
+"""of one call of the system"""
 
 MAX_FRAMES = 10_000_000
 """of a video, 92 hours at 30 fps; its clips are numbered in memory"""
@@ -107,79 +111,119 @@ def _version_tuple(version: str) -> tuple[int, ...]:
     return (0, 0) if version == UNKNOWN_VERSION else (99, 0)
 
 
-class Ffmpeg:
-    """One run of ffmpeg on one file, as a context manager.
+@dataclass(frozen=True)
+class Address:
+    """Something that ffmpeg opens and that is no file: see video/addresses.py."""
 
-    Entering raises VideoError if the path is not a regular file with content; every method that waits for ffmpeg
-    raises VideoError if all waiting together took longer than `time_limit_seconds` plus 30 s per second of video.
-    Leaving kills ffmpeg; no file or process stays behind.
+    name: str
+    """as messages and results name it"""
+    options: tuple[str, ...]
+    """of ffmpeg: which protocols and formats are allowed"""
+    target: str
+    """what follows -i"""
+    can_open_again: bool = True
+    """after it was lost"""
+
+
+class Ffmpeg:
+    """One run of ffmpeg on one file or address, as a context manager.
+
+    Entering raises VideoError if a path is not a regular file with content; every method that waits for ffmpeg
+    raises VideoError if all waiting together took longer than `time_limit_seconds` plus 30 s per second of video. With
+    `silence_seconds`, waiting for a picture may take that long instead, each time. `more_outputs` are the options of
+    further outputs of PPM pictures beside the first. Leaving kills ffmpeg; no file or process stays behind.
     """
 
     def __init__(
         self,
-        path: Path,
+        source: Path | Address,
         *,
-        input_options: list[str] | tuple[str, ...] = (),
-        output_options: list[str] | tuple[str, ...],
+        input_options: Sequence[str] = (),
+        output_options: Sequence[str],
+        more_outputs: Sequence[Sequence[str]] = (),
         time_limit_seconds: float,
+        silence_seconds: float = 0,
     ):
-        self.path = path
+        self.source = source
         self.input_options = input_options
         self.output_options = output_options
+        self.more_outputs = more_outputs
         self.time_limit_seconds = time_limit_seconds
+        self.silence_seconds = silence_seconds
         self.seconds = 0.0
         """duration of what is decoded, to be set once it is known; the time limit grows with it"""
         self.waited_seconds = 0.0
         """time spent waiting for ffmpeg so far"""
-        self._poll = select.poll()
 
     def __enter__(self) -> "Ffmpeg":
-        _check_file(self.path)
+        if isinstance(self.source, Path):
+            _check_file(self.source)
         ffmpeg = find_ffmpeg()
         # The file has no name, so it vanishes even if this process is killed; ffmpeg ends once its pipe has no reader.
         self._log_file = tempfile.TemporaryFile(buffering=0)
-        self.process = subprocess.Popen(
-            self._command(ffmpeg),
-            bufsize=0,
-            stdout=subprocess.PIPE,
-            stderr=self._log_file,
-            cwd=self.path.parent,
-            process_group=0,  # a terminal's Ctrl-C must not reach ffmpeg: the video would look damaged
-        )
+        fcntl.fcntl(self._log_file, fcntl.F_SETFL, os.O_APPEND)  # so that `shorten_log` works
+        pipes = [os.pipe() for _ in self.more_outputs]
+        try:
+            self.process = subprocess.Popen(
+                self._command(ffmpeg, [write for _, write in pipes]),
+                bufsize=0,
+                stdout=subprocess.PIPE,
+                stderr=self._log_file,
+                cwd=self.source.parent if isinstance(self.source, Path) else None,
+                pass_fds=[write for _, write in pipes],
+                process_group=0,  # a terminal's Ctrl-C must not reach ffmpeg: the video would look damaged
+            )
+        finally:
+            for _, write in pipes:
+                os.close(write)
         assert isinstance(self.process.stdout, io.FileIO), "bufsize=0"
-        self._pipe = self.process.stdout
+        self._pipes = [self.process.stdout, *(io.FileIO(read) for read, _ in pipes)]
         _limit_process(self.process)
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.process.kill()
-        self._pipe.close()
+        for pipe in self._pipes:
+            pipe.close()
         self.process.wait()
         self._log_file.close()
 
-    def _command(self, ffmpeg: str) -> list[str]:
+    def _command(self, ffmpeg: str, further_pipes: Sequence[int]) -> list[str]:
         return [
             *(ffmpeg, "-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+verbose"),
             *("-progress", "pipe:2", "-stats_period", "60"),
             *("-max_alloc", str(MAX_BLOCK_BYTES), "-filter_threads", "1"),
             *("-threads", "1", "-max_pixels", str(MAX_PIXELS)),
-            *("-protocol_whitelist", "file", "-format_whitelist", CONTAINERS),
-            # ffmpeg runs in the file's folder and gets the bare name, which has at most 255 bytes: it cuts the lines of
-            # its log at 1,023 bytes.
-            *(*self.input_options, "-i", f"file:{self.path.name}"),
+            *self._input_words(),
             *self.output_options,
+            *(
+                word
+                for options, pipe in zip(self.more_outputs, further_pipes, strict=True)
+                for word in (*options, f"pipe:{pipe}")
+            ),
         ]
 
-    def pictures(self) -> Iterator[np.ndarray]:
-        """The PPM pictures that ffmpeg writes, all of one size, as uint8 (H, W, 3); stops at an incomplete one."""
-        os.set_blocking(self._pipe.fileno(), False)
-        self._poll.register(self._pipe, select.POLLIN)
+    def _input_words(self) -> list[str]:
+        if isinstance(self.source, Address):
+            return [*self.source.options, *self.input_options, "-i", self.source.target]
+        # ffmpeg runs in the file's folder and gets the bare name, which has at most 255 bytes: it cuts the lines of
+        # its log at 1,023 bytes.
+        limits = ("-protocol_whitelist", "file", "-format_whitelist", CONTAINERS)
+        return [*limits, *self.input_options, "-i", f"file:{self.source.name}"]
+
+    def pictures(self, output: int = 0) -> Iterator[np.ndarray]:
+        """The PPM pictures that ffmpeg writes, all of one size, as uint8 (H, W, 3); stops at an incomplete one.
+
+        `output` counts the outputs; each can be read by a thread of its own.
+        """
+        pipe = self._pipes[output]
+        os.set_blocking(pipe.fileno(), False)
         with contextlib.suppress(OSError):  # the user's pipes may have reached their limit
-            fcntl.fcntl(self._pipe, getattr(fcntl, "F_SETPIPE_SZ", -1), PIPE_BYTES)
+            fcntl.fcntl(pipe, getattr(fcntl, "F_SETPIPE_SZ", -1), PIPE_BYTES)
         header = bytearray()
         while header.count(b"\n") < 3:
             byte = bytearray(1)
-            if not self._fill(memoryview(byte)):
+            if not self._fill(memoryview(byte), pipe):
                 return
             header += byte
         match = re.fullmatch(rb"P6\n(\d+) (\d+)\n255\n", header)
@@ -187,31 +231,47 @@ class Ffmpeg:
         width, height = map(int, match.groups())
         while True:
             picture = np.empty(height * width * 3, np.uint8)
-            if self._fill(picture.data) < picture.size:
+            if self._fill(picture.data, pipe) < picture.size:
                 return
             yield picture.reshape(height, width, 3)
             next_header = bytearray(len(header))
-            if self._fill(memoryview(next_header)) < len(header):
+            if self._fill(memoryview(next_header), pipe) < len(header):
                 return
             if next_header != header:
                 raise VideoError(f"ffmpeg changed the size of its pictures from {width}x{height} in mid-video")
 
-    def _fill(self, buffer: memoryview) -> int:
+    def pieces(self) -> Iterator[bytes]:
+        """What ffmpeg writes to its first output, until it ends."""
+        (pipe,) = self._pipes
+        os.set_blocking(pipe.fileno(), False)
+        while (piece := pipe.read(PIPE_BYTES)) != b"":
+            if piece is None:
+                self._wait_for_bytes(pipe)
+            else:
+                yield piece
+
+    def _fill(self, buffer: memoryview, pipe: io.FileIO) -> int:
         """Read until the buffer is full or ffmpeg has closed the pipe; returns the number of bytes."""
         start = 0
         while start < len(buffer):
-            num_bytes = self._pipe.readinto(buffer[start:])
+            num_bytes = pipe.readinto(buffer[start:])
             if num_bytes is None:
-                self._wait_for_bytes()
+                self._wait_for_bytes(pipe)
             elif num_bytes == 0:
                 break
             else:
                 start += num_bytes
         return start
 
-    def _wait_for_bytes(self) -> None:
+    def _wait_for_bytes(self, pipe: io.FileIO) -> None:
         before = time.monotonic()
-        self._poll.poll(1000 * self._seconds_left())
+        poll = select.poll()
+        poll.register(pipe, select.POLLIN)
+        if self.silence_seconds:
+            if not poll.poll(1000 * min(self.silence_seconds, LONGEST_WAIT_SECONDS)):
+                raise VideoError(f"no picture for {self.silence_seconds:g} s", "time limit")
+            return
+        poll.poll(1000 * self._seconds_left())
         self.waited_seconds += time.monotonic() - before
 
     def wait(self) -> int:
@@ -235,14 +295,23 @@ class Ffmpeg:
         limit = self.time_limit_seconds + WAIT_PER_SECOND * self.seconds
         if self.waited_seconds >= limit:
             raise VideoError(f"killed after {limit:g} s of waiting for ffmpeg", "time limit")
-        return min(limit - self.waited_seconds, 86_400)
+        return min(limit - self.waited_seconds, LONGEST_WAIT_SECONDS)
 
     def log(self) -> str:
-        """What ffmpeg has printed so far, with "file" in place of the file's name, which could imitate a line of it."""
-        name = re.sub(rb"[\x01-\x07\x0e-\x1f]", b"?", os.fsencode(self.path.name))  # as ffmpeg prints it
+        """What ffmpeg has printed so far, with "file" in place of the file's name, which could imitate a line of it.
+
+        An address, which may have a password, is replaced too.
+        """
+        target = self.source.target if isinstance(self.source, Address) else f"file:{self.source.name}"
+        name = re.sub(rb"[\x01-\x07\x0e-\x1f]", b"?", os.fsencode(target))  # as ffmpeg prints it
         # read() would move the position at which ffmpeg writes.
         log = os.pread(self._log_file.fileno(), MAX_LOG_BYTES, 0)
-        return log.replace(b"file:" + name, b"file").decode(errors="replace")
+        return log.replace(name, b"file").decode(errors="replace")
+
+    def shorten_log(self) -> None:
+        """Forget what ffmpeg has printed, if that is much: a stream without an end may be damaged without an end."""
+        if os.fstat(self._log_file.fileno()).st_size > MAX_LOG_BYTES // 16:
+            os.ftruncate(self._log_file.fileno(), 0)
 
 
 def _check_file(path: Path) -> None:

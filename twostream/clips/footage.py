@@ -52,6 +52,15 @@ class Footage:
         kept = {pair: planes for pair, planes in self._planes.items() if pair in pairs}
         self._planes = kept | dict(zip(missing, map_in_threads(self._compute, missing), strict=True))
 
+    def move_on(self, video_id: str, frames: Frames, *, by: int) -> None:
+        """Replace the frames of a video by as many that begin `by` frames later; the flow of pairs in both is kept."""
+        self.videos = {**self.videos, video_id: (frames, self.videos[video_id][1])}
+        self._planes = {
+            (name, index - by if name == video_id else index): planes
+            for (name, index), planes in self._planes.items()
+            if name != video_id or index >= by
+        }
+
     def read_regions(
         self, video_id: str, frame_indices: list[int], choose: Callable[[int, int], Sequence[Region]], out: np.ndarray
     ) -> None:

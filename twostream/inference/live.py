@@ -1,0 +1,222 @@
+"""Answers about a source while it is going on: from its newest frames, and the seconds before them."""
+
+import contextlib
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from twostream.counts import counted
+from twostream.errors import BadInputError, one_line
+from twostream.inference.contract import Contract
+from twostream.inference.prediction import Prediction, clips_table, stream_prediction
+from twostream.inference.sources import Geometry, live_input, scaled
+from twostream.video.decoder import picture_output
+from twostream.video.ffmpeg import VideoError
+from twostream.video.live_reader import Feed, FfmpegFeed, Frame, LiveReader, Parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveAnswer(Prediction):
+    """What a recognizer says of the last seconds of a source that is going on.
+
+    As in every prediction, `num_frames` counts the frames of the source up to now; `fps` is measured.
+    """
+
+    frame_index: int
+    """of the newest frame that was looked at, counted from 0 over all that arrived"""
+    at_seconds: float
+    """time of that frame: since the first one arrived; in a recording, by its rate"""
+    captured: float
+    """when that frame arrived here, seconds since 1970"""
+    latency_seconds: float
+    """from then to this answer"""
+    num_dropped: int
+    """frames so far for which there was no time"""
+    num_losses: int
+    """how often the source was lost so far, and opened again"""
+    picture: np.ndarray = field(repr=False, compare=False)
+    """that frame as it was decoded, uint8 (H, W, 3) RGB"""
+
+    def to_json(self, *, k: int = 5) -> dict[str, Any]:
+        """The best k classes, fused and by stream, as JSON can hold them."""
+        content = super().to_json(k=k)
+        return {
+            "source": self.source,
+            "frame": self.frame_index,
+            "at_seconds": round(self.at_seconds, 3),
+            "captured": round(self.captured, 4),
+            "latency_seconds": round(self.latency_seconds, 4),
+            "num_frames": self.num_frames,
+            "num_dropped": self.num_dropped,
+            "num_losses": self.num_losses,
+            "top": content["top"],
+            "streams": content["streams"],
+        }
+
+
+class ClipScorer(Protocol):
+    """The network of a stream, asked about one clip after the other."""
+
+    num_frames: int
+    """neighbouring frames that it needs"""
+
+    def __call__(self, frames: Sequence[np.ndarray], first: int) -> np.ndarray:
+        """Logits (views, K) of these `num_frames` frames, of which `first` is the index of the first one."""
+
+
+class PictureFeed:
+    """Frames in memory, as they come: a `Feed`. With their rate they are a recording, which waits; else they are live."""
+
+    can_open_again = False
+
+    def __init__(self, frames: Iterable[np.ndarray], geometries: Sequence[Geometry], *, fps: float):
+        self.name, self.waits = "frames", fps > 0
+        self._frames, self._geometries, self._fps = frames, geometries, fps
+        if any(geometry.fps for geometry in geometries) and not fps:
+            raise BadInputError(
+                f"the recognizer was trained at {max(g.fps for g in geometries):g} frames a second, but the rate of these "
+                "frames is unknown; give it as fps"
+            )
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[tuple[Parts, Callable[[], object]]]:
+        """See `Feed`."""
+        yield [self._pictures()], lambda: None
+
+    def rate(self, output: int) -> float:
+        """See `Feed`."""
+        return self._geometries[output].fps or self._fps
+
+    def _pictures(self) -> Iterator[tuple[int, np.ndarray]]:
+        num_made = [0] * len(self._geometries)
+        for index, frame in enumerate(self._frames):
+            if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+                found = (
+                    f"{frame.dtype} of shape {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+                )
+                raise BadInputError(f"frame {index + 1} is {found}; expected uint8 (H, W, 3), RGB")
+            for output, (short_side, fps, _) in enumerate(self._geometries):
+                # A picture is shown until the next one comes.
+                while not fps or num_made[output] * self._fps / fps < index + 1:
+                    num_made[output] += 1
+                    yield output, scaled(frame, short_side)
+                    if not fps:
+                        break
+
+
+def open_feed(
+    source: str | Path | Iterable[np.ndarray], geometries: Sequence[Geometry], *, fps: float, paced: bool, network: bool
+) -> Feed:
+    """What `Recognizer.stream` accepts, with an output for each different geometry."""
+    different = list(dict.fromkeys(geometries))
+    if not isinstance(source, str | Path):
+        if isinstance(source, Sequence | np.ndarray) and not fps:
+            raise BadInputError("the rate of these frames is unknown; give it as fps, in frames per second")
+        return PictureFeed(source, different, fps=fps)
+    outputs = [picture_output(**geometry._asdict()) for geometry in different]
+    return FfmpegFeed(
+        live_input(str(source), network=network), outputs, fps=[geometry.fps for geometry in different], paced=paced
+    )
+
+
+class _Scored(NamedTuple):
+    """A clip and its scores."""
+
+    seconds: float
+    """time of its last frame"""
+    start: int
+    """index of its first frame"""
+    logits: np.ndarray
+    """(views, K)"""
+
+
+def watch(
+    feed: Feed, contract: Contract, scorers: Sequence[ClipScorer], *, window_seconds: float, stride_seconds: float = 0.0,
+    max_seconds: float = 0.0, clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], object] | None = None, log: Callable[[str], object] = lambda line: None,
+) -> Generator[LiveAnswer, None, None]:  # fmt: skip
+    """The answers of `Recognizer.stream`; `scorers` belong to the streams of the contract.
+
+    Each answer has the newest clip of each stream; the clips whose last frame is in the last `window_seconds` are
+    reduced and fused as those of a whole video.
+    """
+    outputs = list(dict.fromkeys(stream.geometry for stream in contract.streams))
+    of_stream = [outputs.index(stream.geometry) for stream in contract.streams]
+    capacities = [
+        max(scorer.num_frames for scorer, number in zip(scorers, of_stream, strict=True) if number == output)
+        for output in range(len(outputs))
+    ]
+    clips: list[deque[_Scored]] = [deque() for _ in scorers]
+    arrivals: deque[tuple[float, int]] = deque()
+    reader = LiveReader(feed, capacities, stride_seconds=stride_seconds, clock=clock, sleep=sleep, log=log)
+    with reader:
+        for number in itertools.count():
+            taken = _take(reader, capacities, is_first=number == 0, max_seconds=max_seconds)
+            if not taken:
+                return
+            for scorer, output, scored in zip(scorers, of_stream, clips, strict=True):
+                frames = taken[output][-scorer.num_frames :]
+                logits = scorer([frame.picture for frame in frames], frames[0].number)
+                scored.append(_Scored(frames[-1].seconds, frames[0].number, logits))
+                while scored[0].seconds <= frames[-1].seconds - window_seconds:
+                    scored.popleft()
+            newest = taken[0][-1]
+            arrivals.append((newest.seconds, newest.number))
+            while len(arrivals) > 2 and arrivals[0][0] < newest.seconds - window_seconds:
+                arrivals.popleft()
+            yield _answer(contract, clips, newest, reader, fps=_rate(arrivals))
+
+
+def _take(
+    reader: LiveReader, capacities: Sequence[int], *, is_first: bool, max_seconds: float
+) -> list[list[Frame]]:  # fmt: skip
+    """The newest frames; [] at the end."""
+    # A source may take its time until its first frame.
+    is_limited = max_seconds and not is_first and not reader.feed.waits
+    left = max_seconds - reader.elapsed_seconds if is_limited else None
+    try:
+        taken = reader.take(timeout=left)
+    except VideoError as error:
+        raise BadInputError(f"{reader.feed.name}: {one_line(error)}") from None
+    if not taken and is_first and reader.is_over:
+        raise BadInputError(
+            f"{reader.feed.name} ended after {counted(reader.num_frames, 'frame')}; expected {max(capacities)} at least, which a "
+            "clip of this recognizer needs"
+        )
+    if taken and max_seconds and taken[0][-1].seconds > max_seconds:
+        return []
+    return taken
+
+
+def _rate(arrivals: Sequence[tuple[float, int]]) -> float:
+    """Frames per second, from the times and indices of some frames."""
+    (first, start), (last, end) = arrivals[0], arrivals[-1]
+    return round((end - start) / (last - first), 3) if last > first else 0.0
+
+
+def _answer(
+    contract: Contract, clips: Sequence[Sequence[_Scored]], newest: Frame, reader: LiveReader, *, fps: float
+) -> LiveAnswer:
+    fusion = contract.fusion
+    tables = [
+        clips_table(stream, np.array([clip.start for clip in scored]), np.stack([clip.logits for clip in scored]))
+        for stream, scored in zip(contract.streams, clips, strict=True)
+    ]
+    scores = [fusion.consensus.video_scores(table) for table in tables]
+    parts = tuple(
+        stream_prediction(stream.name, table, fusion.probabilities(part)[0])
+        for stream, table, part in zip(contract.streams, tables, scores, strict=True)
+    )
+    probabilities = fusion.fuse(scores)[0]
+    latency = reader.clock() - newest.arrived
+    return LiveAnswer(
+        reader.feed.name, contract.classes, probabilities, parts, reader.num_frames, fps,
+        frame_index=newest.number, at_seconds=newest.seconds, captured=time.time() - latency, latency_seconds=latency,
+        num_dropped=reader.num_dropped, num_losses=reader.num_losses, picture=newest.picture,
+    )  # fmt: skip
