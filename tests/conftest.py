@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 
 from tests import toy
-from twostream.__main__ import COMMANDS
+from twostream.__main__ import COMMANDS, main
 from twostream.preparation import workers
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -141,45 +142,38 @@ class JobsHere:
 def call(
     program: str, *arguments: object, cwd: Path | None = None, env: dict | None = None
 ) -> subprocess.CompletedProcess:
-    """Run a program of the repository as `run_program` does, but within this process, which has imported torch already.
+    """Run a script of the repository, or "twostream", as `run_program` does, but within this process, which has torch.
 
     That takes a tenth of the time of a new process. It has one thread, as in `make test`: results are promised bit for bit for
     the same number of threads. What child processes print is not captured.
     """
-    return _call_main(
-        [program, *arguments], lambda: runpy.run_path(str(REPOSITORY / program), run_name="__main__"), cwd=cwd, env=env
-    )
-
-
-def _call_main(
-    words: Sequence[object], main: Callable, *, cwd: Path | None = None, env: dict | None = None
-) -> subprocess.CompletedProcess:
-    # At its end a program ignores signals; processes that later tests start would inherit that.
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)}
+    words = list(map(str, [program, *arguments]))
     torch = sys.modules.get("torch")
     num_threads = torch.get_num_threads() if torch else 1
+    # At its end a program ignores signals; processes that later tests start would inherit that.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)}
     output, errors = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    code = 0
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
-        patch.setattr(sys, "argv", list(map(str, words)))
+        patch.setattr(sys, "argv", words)
         patch.setattr(workers, "_Processes", JobsHere)
-        patch.setenv("CUDA_VISIBLE_DEVICES", "")
-        patch.setenv("OMP_NUM_THREADS", "1")
-        for name, value in (env or {}).items():
+        for name, value in ({"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} | (env or {})).items():
             patch.setenv(name, value)
         if cwd:
             patch.chdir(cwd)
         if torch:
             torch.set_num_threads(1)
         try:
-            with pytest.raises(SystemExit) as end:
-                main()
+            main() if program == "twostream" else runpy.run_path(str(REPOSITORY / program), run_name="__main__")
+        except SystemExit as end:
+            code = end.code or 0
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             if torch:
                 torch.set_num_threads(num_threads)
     texts = (stream.buffer.getvalue().decode(errors="replace") for stream in (output, errors))
-    result = subprocess.CompletedProcess(list(map(str, words)), end.value.code, *texts)
+    result = subprocess.CompletedProcess(words, code, *texts)
     assert "Traceback" not in result.stderr, result.stderr
     assert_commands_work(without_help(words, result))
     return result
@@ -194,9 +188,7 @@ def run_here():
 @pytest.fixture
 def run_command():
     """The same for the command `twostream`: run_command("predict", "video.mp4", ...)."""
-    from twostream.__main__ import main
-
-    return lambda *arguments: _call_main(["twostream", *arguments], main)
+    return partial(call, "twostream")
 
 
 @pytest.fixture(scope="session")
