@@ -81,7 +81,7 @@ class _WithFeatures(nn.Module):
         self._given.clear()
         logits = self.network.forward(clips, mirrored)
         (given,) = self._given
-        pool = given.flatten(2).mean(dim=2) if given.ndim == 4 else given
+        pool = given.flatten(2).mean(dim=2) if given.ndim > 2 else given
         return torch.cat([pool.float(), logits], dim=1)
 
 

@@ -31,8 +31,9 @@ from twostream.video.ffmpeg import VideoError
 
 FRAMES_BYTES = 512 << 20
 """frames of a video that are kept in memory at once"""
-BATCH_SIZE = 32
-"""pictures or clips that a network sees at once"""
+BATCH_SIZE, BATCH_FRAMES = 32, 128
+"""pictures or clips that a network sees at once, and at most how many frames these clips have: networks of clips take memory
+for each frame"""
 
 
 class Network(Protocol):
@@ -364,7 +365,8 @@ class _Scoring:
 
     def add(self, footage: Footage, numbers: range) -> None:
         """Compute the clips with these numbers, which follow those that were computed before."""
-        clips_at_once = max(BATCH_SIZE // len(self.items.views), 1)
+        batch_size = min(BATCH_SIZE, BATCH_FRAMES // self.stream.config.clip_len)
+        clips_at_once = max(batch_size // len(self.items.views), 1)
 
         def batches() -> Iterator[range]:
             for first in range(0, len(numbers), clips_at_once):

@@ -17,7 +17,7 @@ from torch import nn
 from twostream.errors import BadInputError, one_line
 from twostream.files import check_regular, check_zip
 from twostream.models.backbones import BACKBONES, Backbone
-from twostream.models.network import fit_first_layer
+from twostream.models.network import fit_weight
 from twostream.safe_pickle import check_pickle
 from twostream.stream import RGB, StreamConfig
 
@@ -57,12 +57,17 @@ class WeightReport:
 
 
 def find_pretrained(folder: Path, backbone: str) -> Path:
-    """The ImageNet weights of a backbone in a folder; raises BadInputError when there is no such file, or several."""
+    """The published weights of a backbone in a folder; raises BadInputError when there is no such file, or several."""
     patterns = BACKBONES[backbone].weight_files
+    if not patterns:
+        raise BadInputError(
+            f"{backbone} has no weights under its own name: give a file with --init_from (pretrained/README.md lists some), or use "
+            "--pretrained=False"
+        )
     found = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     if not found:
         raise BadInputError(
-            f"no ImageNet weights of {backbone} in {folder} (looked for {', '.join(patterns)}): "
+            f"no weights of {backbone} in {folder} (looked for {', '.join(patterns)}): "
             f"run twostream fetch {backbone}, give their folder with --global_models_dir, or use --pretrained=False"
         )
     if len(found) > 1:
@@ -147,9 +152,9 @@ def load_weights(module: nn.Module, path: str | Path, stream: StreamConfig) -> W
     """Load the weights of a file into a backbone; returns which tensors were used.
 
     Files: ImageNet weights of torchvision and 2D-kinectics, `model_*.pth` of 2D-kinectics, our checkpoints; with or
-    without DataParallel's prefix. The first layer is fitted to the stream's channels, see `fit_first_layer`, unless the
-    file's network was trained on flow already. A head for other classes, and all layers behind the last one of the
-    file, are left random.
+    without DataParallel's prefix. The first layer is fitted to the stream's channels, unless the file's network was trained
+    on flow already; and convolutions of a network of pictures are inflated for a network of clips: see `fit_weight`. A
+    head for other classes, and all layers behind the last one of the file, are left random.
 
     Raises BadInputError when the file is of another network: a layer has another shape, there are gaps, or nothing
     fits. The backbone may be partly filled then.
@@ -164,8 +169,9 @@ def load_weights(module: nn.Module, path: str | Path, stream: StreamConfig) -> W
     own = module.state_dict()
     for name, tensor in own.items():
         new = source.pop(name, None)
-        if new is not None and name == f"{backbone.first_layer}.weight" and _differ_in_channels(new, tensor):
-            new = fit_first_layer(new, num_channels=tensor.shape[1], modality=target_modality)
+        if new is not None and tensor.ndim >= 4:
+            is_first = name == f"{backbone.first_layer}.weight"
+            new = fit_weight(new, tensor.shape, modality=target_modality if is_first else "rgb")
         is_head = name.startswith(f"{backbone.head}.")
         fits = new is not None and new.shape == tensor.shape
         if new is None or (is_head and not fits) or (fits and not bool(torch.isfinite(new).all())):
@@ -182,13 +188,9 @@ def load_weights(module: nn.Module, path: str | Path, stream: StreamConfig) -> W
             tensor.copy_(new)
             report.loaded.append(name)
     report.skipped = [name for name in source if not re.match(backbone.ignored, name)]
-    _check_fit(report, own, given, stream.backbone)
+    expected = [name for name in own if not re.search(backbone.added, name)]
+    _check_fit(report, expected, given, stream.backbone)
     return report
-
-
-def _differ_in_channels(weight: torch.Tensor, own: torch.Tensor) -> bool:
-    """Are these weights of convolutions (O, C, k, k) that differ at most in C?"""
-    return weight.ndim == own.ndim == 4 and weight[:, :1].shape == own[:, :1].shape
 
 
 def _check_kind(path: Path, content: dict[Any, Any], source: dict[str, torch.Tensor], stream: StreamConfig) -> None:
@@ -209,7 +211,7 @@ def _check_kind(path: Path, content: dict[Any, Any], source: dict[str, torch.Ten
 def _check_fit(report: WeightReport, own: Iterable[str], given: list[str], backbone: str) -> None:
     """Raise BadInputError where the tensors that were loaded show that a file is of another network.
 
-    own: the names in the network; given: the names in the file, both in order. A file may be the beginning of the
+    own: the names that the file should have; given: the names that it has, both in order. A file may be the beginning of the
     network, or have a few more tensors; a file with gaps, or one that is mostly unused, is of another network.
     """
     first_layer = BACKBONES[backbone].first_layer

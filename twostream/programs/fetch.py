@@ -30,7 +30,7 @@ PIECE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class WeightFile:
-    """Where the ImageNet weights of a network come from."""
+    """Where the weights of a network come from."""
 
     url: str
     sha256_prefix: str
@@ -43,7 +43,7 @@ class WeightFile:
 
 
 def weight_files() -> dict[str, WeightFile]:
-    """Name of a network -> its file. The URLs of torchvision's networks are read from torchvision.
+    """Name of a network -> the file that training looks for. The URLs of torchvision's networks are read from torchvision.
 
     Their file names end in the first digits of the SHA-256.
     """
@@ -63,6 +63,9 @@ def weight_files() -> dict[str, WeightFile]:
     files = {
         name: WeightFile(get_model_weights(name).IMAGENET1K_V1.url, prefix) for name, prefix in sha256_prefixes.items()
     }
+    kinetics = {"r3d_18": "b3b3357e", "mc3_18": "a90a0ba3", "r2plus1d_18": "91a641e6"}
+    files |= {name: WeightFile(get_model_weights(name).KINETICS400_V1.url, prefix) for name, prefix in kinetics.items()}
+    files |= dict.fromkeys(("i3d_r50", "i3d_nl_r50"), files["resnet50"])
     return files | {"vgg16_reducedfc": WeightFile("https://s3.amazonaws.com/amdegroot-models/vgg16_reducedfc.pth", "")}
 
 
@@ -93,7 +96,9 @@ def main() -> int:
     from twostream.models.backbones import backbone_name
 
     args.network = backbone_name(args.network)
-    file = weight_files()[args.network]
+    file = weight_files().get(args.network)
+    if file is None:
+        raise BadInputError(f"{args.network} has no weights under its own name; see pretrained/README.md")
     target = args.folder / file.name
     if target.exists():
         print(f"{target} exists already")
@@ -157,6 +162,7 @@ def check(path: Path, network: str, sha256_prefix: str) -> None:
             f"{path} has SHA-256 {digest[:8]}..., expected {sha256_prefix}...; delete it and download it again"
         )
     classes = tuple(map(str, range(1000)))
-    stream = StreamConfig("rgb", network, classes, BACKBONES[network].input_size)
+    record = BACKBONES[network]
+    stream = StreamConfig("rgb", network, classes, record.input_size, record.clip_len)
     print(load_weights(build_model(stream).backbone, path, stream))
     print(f"{path}: SHA-256 {digest}")
