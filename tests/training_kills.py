@@ -46,7 +46,7 @@ FLAGS = [
 
 SETTINGS = {
     "plain": ["--arch=mobilenet_v3_large", "--input_size=32", "--max_unreadable=9"],
-    "state": ["--arch=mobilenet_v3_large", "--input_size=48", "--ema=0.5", "--schedule=cosine", "--warm_up=3", "--amp=bf16",
+    "state": ["--arch=mobilenet_v3_large", "--input_size=64", "--ema=0.5", "--schedule=cosine", "--warm_up=3", "--amp=bf16",
               "--accumulate=2", "--clip_norm=5", "--label_smoothing=0.1"],
     "fp16": ["--arch=squeezenet1_1", "--input_size=32", "--amp=fp16", "--seq_len=2", "--max_unreadable=99"],
     "segments": ["--arch=squeezenet1_1", "--input_size=32", "--num_segments=2", "--class_balance", "--crop=corners"],
