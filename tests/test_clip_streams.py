@@ -75,7 +75,15 @@ def test_a_resumed_training_is_the_same_bit_for_bit(run, tmp_path):
 
 def test_a_clip_is_as_long_as_its_network_is_used_to(run, tmp_path):
     """Unless --seq_len says otherwise; and a clip that is too short is refused in a line."""
-    run("train.py", "--run=r2d", "--arch=vmz_r2d_10", "--input_size=32", "--pretrained=False", *QUICK, "--max_iterations=1")
+    run(
+        "train.py",
+        "--run=r2d",
+        "--arch=vmz_r2d_10",
+        "--input_size=32",
+        "--pretrained=False",
+        *QUICK,
+        "--max_iterations=1",
+    )
     stream = read_checkpoint(tmp_path / "runs" / "r2d" / "checkpoint_000001.pth")["stream"]
     assert stream["clip_len"] == 8
 

@@ -546,10 +546,16 @@ def test_images_of_different_sizes_are_no_clip(folders):
         with pytest.raises(BadInputError, match="a/00002.jpg is 44x30, but other images of this video are 40x30"):
             dataset(folders, videos=THREE, clip_len=2).__getitems__(keys)
     path.unlink()
-    path.with_name("00003.jpg").write_bytes(encode_jpeg(noise_image(height=30, width=44), quality=90, chroma_subsampling=True))
-    folders.video_folder("a").joinpath("00002.jpg").write_bytes(folders.video_folder("a").joinpath("00001.jpg").read_bytes())
+    path.with_name("00003.jpg").write_bytes(
+        encode_jpeg(noise_image(height=30, width=44), quality=90, chroma_subsampling=True)
+    )
+    folders.video_folder("a").joinpath("00002.jpg").write_bytes(
+        folders.video_folder("a").joinpath("00001.jpg").read_bytes()
+    )
     with pytest.raises(BadInputError, match="a/00003.jpg is 44x30, but other images of this video are 40x30"):
-        dataset(folders, videos=THREE, clip_len=2).__getitems__([0, 1])  # the only image that the second clip has to read
+        dataset(folders, videos=THREE, clip_len=2).__getitems__(
+            [0, 1]
+        )  # the only image that the second clip has to read
 
 
 # ------------------------------------------------------------------------------------------------ a million videos
