@@ -72,8 +72,8 @@ def as_seen(clips: torch.Tensor, mirrored: torch.Tensor | None, modality: str) -
     """
     clips = mirrored_where(clips, mirrored, modality)
     if modality == "flow":
-        motion = clips.float().sub_(ZERO)
-        magnitude = torch.hypot(*motion.unbind(-1)).add_(ZERO).round_().clamp_(max=255)
+        x, y = clips.float().sub_(ZERO).unbind(-1)
+        magnitude = (x * x + y * y).sqrt_().add_(ZERO).round_().clamp_(max=255)
         clips = torch.cat([clips, magnitude.to(torch.uint8).unsqueeze(-1)], dim=-1)
     return clips
 
@@ -93,7 +93,7 @@ def mirror(clips: torch.Tensor, modality: str) -> torch.Tensor:
     mirrored = clips.flip(-2)
     if modality == "flow":
         x = mirrored[..., 0]
-        x.copy_(-x.clamp(min=1))  # modulo 256
+        x.copy_(256 - x.clamp(min=1).int())
     return mirrored
 
 

@@ -181,7 +181,7 @@ def build_parser() -> options.Parser:
     add = group.add_argument
     options.add_boolean(group, "--pretrained", default=True, help="start from published weights, of ImageNet or of Kinetics (pretrained/README.md) (default: True)")
     add("--global_models_dir", type=options.folder, default=options.PRETRAINED, metavar="DIR", help="folder of these weights (default: pretrained/)")
-    add("--init_from", type=options.folder, default=None, metavar="FILE", help="start from these weights instead: ImageNet weights or a checkpoint; latest.pth of 2D-kinectics also brings its momentum")
+    add("--init_from", type=options.folder, default=None, metavar="FILE", help="start from these weights instead: a torch file, safetensors or a checkpoint; latest.pth of 2D-kinectics also brings its momentum")
     add("--resume", type=resume, nargs="?", const=True, default=False, metavar="True|False|auto", help="continue from the run's newest checkpoint, or start the run if it has none; if --save_root has the same stream under another name, because a flag in the name has changed, True is an error and auto only says so; auto is for jobs that are queued again (default: False)")
     add("--allow_change", type=changeable, default=(), metavar="FLAG,FLAG", help="flags that may differ from the run that is resumed; their new values are used from here on (see the table above)")
     add("--run", type=options.optional_name, default="", metavar="NAME", help="name of the run's folder (default: made of the flags: <dataset>-<arch>-<input_type>-sl..-g..-fs..-<batch_size>-<lr>)")

@@ -11,6 +11,7 @@ from twostream.clips.online_flow import network_inputs, open_dataset
 from twostream.engine.loops import predict
 from twostream.errors import BadInputError
 from twostream.models.network import use_channels_last
+from twostream.runtimes.onnx_network import OnnxNetwork
 
 VIDEOS_AT_ONCE = {"cpu": 2, "cuda": 8}
 
@@ -43,3 +44,14 @@ def run_by_torch(networks: Sequence[object]) -> list[TorchNetwork]:
             "this needs the weights of the networks, which an ONNX file hides; give the recognizer's folder, or the runs"
         )
     return found
+
+
+class OnnxModule(nn.Module):
+    """A network of an ONNX file among those of torch, on the CPU."""
+
+    def __init__(self, network: OnnxNetwork):
+        super().__init__()
+        self.network = network
+
+    def forward(self, clips: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(self.network.run(clips.numpy(), mirrored.numpy()))
