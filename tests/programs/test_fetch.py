@@ -21,18 +21,18 @@ from twostream.stream import StreamConfig
 IG65M = "r2plus1d_34_clip8_ig65m_from_scratch-9bae36ae"
 
 
-def test_without_a_network_one_line_says_where_to_put_the_file(run_program, tmp_path):
-    result = run_program("pretrained/fetch.py", "vgg16", "--folder", tmp_path, "--url=http://localhost:1/vgg16.pth")
+def test_without_a_network_one_line_says_where_to_put_the_file(run_here, tmp_path):
+    result = run_here("pretrained/fetch.py", "vgg16", "--folder", tmp_path, "--url=http://localhost:1/vgg16.pth")
     assert result.returncode == 4
     assert "vgg16-397923af.pth" in result.stderr and str(tmp_path) in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_another_file_is_refused_and_not_kept(run_program, tmp_path):
+def test_another_file_is_refused_and_not_kept(run_here, tmp_path):
     wrong = tmp_path / "page.html"
     wrong.write_text("<html>not found</html>")
     folder = tmp_path / "weights"
-    result = run_program("pretrained/fetch.py", "inception_v3", "--folder", folder, f"--url={wrong.as_uri()}")
+    result = run_here("pretrained/fetch.py", "inception_v3", "--folder", folder, f"--url={wrong.as_uri()}")
     assert result.returncode == 3 and "expected 0cc3c7bd...; the file was not kept" in result.stderr
     assert not list(folder.iterdir())
 
