@@ -44,7 +44,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from twostream.annotations.videos import Video, VideoTable
 from twostream.clips.crops import RandomCrop
-from twostream.clips.dataset import ClipDataset, Items, eval_loader
+from twostream.clips.dataset import ClipDataset, eval_loader
+from twostream.clips.items import Items
 from twostream.errors import BadInputError
 from twostream.frames.jpeg import encode_jpeg
 from twostream.frames.store import FrameStore

@@ -37,6 +37,7 @@ from twostream.inference.sources import VideoFile
 from twostream.models.backbones import BACKBONES, backbone_name
 from twostream.models.network import build_model
 from twostream.programs import options
+from twostream.runtimes.torch_network import TorchNetwork
 from twostream.stream import StreamConfig
 
 NUM_CLASSES, SHORT_SIDE = 400, 256
@@ -53,9 +54,9 @@ def make_recognizer(arch: str, flow: str, device: torch.device) -> Recognizer:
         streams.append(
             StreamContract(input_type, config, SHORT_SIDE, 0.0, True, QUALITY[input_type == "rgb"], Sampling())
         )
-        networks.append(build_model(config).to(device).eval())
+        networks.append(TorchNetwork(build_model(config).to(device).eval(), device))
     fusion = Fusion(Consensus.parse("softmax-mean"), (1.0, 1.0))
-    return Recognizer(Contract(tuple(streams), fusion), networks, device=device)
+    return Recognizer(Contract(tuple(streams), fusion), networks)
 
 
 @torch.no_grad()
@@ -79,7 +80,7 @@ def usual_way(recognizer: Recognizer, path: Path) -> np.ndarray:
         y, x = (height - side) // 2, (width - side) // 2
         crops = [cv2.resize(images[k][y : y + side, x : x + side], (size, size)) for k in starts]
         clips = torch.from_numpy(np.stack(crops))[:, None, None, ..., : 3 if images is frames else 2]
-        probabilities.append(network(clips.to(recognizer.device)).softmax(dim=1).mean(dim=0).cpu().numpy())
+        probabilities.append(network.module(clips.to(network.device)).softmax(dim=1).mean(dim=0).cpu().numpy())
     return np.mean(probabilities, axis=0)
 
 

@@ -37,7 +37,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from twostream.annotations.json_file import read_annotations
 from twostream.clips.crops import RandomCrop
-from twostream.clips.dataset import Batch, Items, train_loader, usable_videos
+from twostream.clips.dataset import Batch, train_loader, usable_videos
+from twostream.clips.items import Items
 from twostream.clips.online_flow import network_inputs, open_dataset
 from twostream.clips.sampling import TrainingOrder
 from twostream.engine.device import AMP, choose_device

@@ -21,15 +21,18 @@ MAY_IMPORT = {
     "models": "flow",
     "monitor": "flow metrics pages",
     "annotations": "frames video",
-    "clips": "annotations flow frames",
+    "clips": "annotations flow frames video",
     "scores": "annotations metrics video",
     "preparation": "annotations flow frames video",
     "engine": "annotations clips metrics models monitor",
+    "conversion": "models",
     "fusion": "annotations metrics scores",
+    "runtimes": "annotations clips engine flow frames models",
     "report": "flow frames fusion metrics pages scores",
-    "inference": "annotations clips engine flow frames fusion models pages scores video",
-    "display": "flow frames fusion inference pages video",
-    "programs": "annotations clips display engine flow frames fusion inference metrics models monitor pages preparation report scores video",
+    "inference": "annotations clips engine flow frames fusion models pages runtimes scores video",
+    "display": "clips flow frames fusion inference pages video",
+    "onnx": "annotations clips flow frames fusion inference runtimes",
+    "programs": "annotations clips conversion display engine flow frames fusion inference metrics models monitor onnx pages preparation report runtimes scores video",
 }
 """package -> the packages below it that it may import; the modules beside them are open to all"""
 
@@ -37,7 +40,8 @@ NEED_TORCH = {"models", "engine"} | {
     f"twostream/{name}.py"
     for name in (
         "flow/farneback", "flow/farneback_kernels", "flow/farneback_tables", "flow/server", "clips/dataset",
-        "clips/online_flow", "inference/recognizer", "inference/export", "inference/features",
+        "clips/online_flow", "conversion/convert", "conversion/weight_files", "runtimes/torch_network", "flow/farneback_graph",
+        "onnx/conversion", "onnx/graphs", "onnx/export", "inference/export", "inference/features",
     )
 }  # fmt: skip
 NO_TORCH_YET = {"twostream/engine/run_folder.py", "twostream/engine/signals.py", "twostream/models/__init__.py"}

@@ -37,11 +37,6 @@ def test_modality(input_type, modality):
     assert StreamConfig(input_type, "vgg16", ("a",), 224).modality == modality
 
 
-def test_channels():
-    assert STREAM.num_channels == 15
-    assert StreamConfig("rgb", "vgg16", ("a",), 224).num_channels == 3
-
-
 @pytest.mark.parametrize("geometry", [{"clip_len": 0}, {"frame_stride": 0}, {"clip_len": -1}])
 def test_empty_clips_are_refused(geometry):
     with pytest.raises(ValueError, match="--seq_len"):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from twostream.frames.stores import open_store as open_store
     from twostream.fusion.consensus import Consensus as Consensus
     from twostream.fusion.streams import fuse as fuse
-    from twostream.inference.export import load as load
+    from twostream.inference.loading import load as load
     from twostream.models.network import build_model as build_model
     from twostream.report.results import build_report as build_report
     from twostream.scores.npz import read_scores as read_scores
@@ -40,7 +40,7 @@ _HOMES = {
     "decode": ("twostream.video.decoder", "Decoder"),
     "farneback": ("twostream.flow.farneback", "farneback"),
     "fuse": ("twostream.fusion.streams", "fuse"),
-    "load": ("twostream.inference.export", "load"),
+    "load": ("twostream.inference.loading", "load"),
     "load_stream": ("twostream.engine.checkpoint", "load_stream"),
     "open_store": ("twostream.frames.stores", "open_store"),
     "read_annotations": ("twostream.annotations.json_file", "read_annotations"),

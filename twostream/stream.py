@@ -31,7 +31,7 @@ class StreamConfig:
     input_size: int
     """side of the square crops, pixels"""
     clip_len: int = 1
-    """frames per clip, stacked on the channels"""
+    """frames per clip; networks of pictures see them stacked on the channels, networks of clips along a time axis"""
     frame_stride: int = 1
     """distance between neighbouring frames of a clip, in frames"""
     flow_coding: dict[str, Any] | None = None
@@ -71,11 +71,6 @@ class StreamConfig:
             )
         record = {name: value for name, value in (self.flow_coding or {}).items() if name != "online"}
         return replace(self, flow_coding=(record | ({"online": True} if kind == "online" else {})) or None)
-
-    @property
-    def num_channels(self) -> int:
-        """Channels of the network's input: 3 per frame."""
-        return 3 * self.clip_len
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name, as JSON can hold them."""

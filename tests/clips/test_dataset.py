@@ -21,12 +21,12 @@ from twostream.clips.crops import CentreCrop, CornerCrop, RandomCrop, make_views
 from twostream.clips.dataset import (
     Batch,
     ClipDataset,
-    Items,
     _prepare_worker,
     eval_loader,
     train_loader,
     usable_videos,
 )
+from twostream.clips.items import Items
 from twostream.clips.sampling import TrainingOrder, clip_frames, item_random
 from twostream.errors import BadInputError
 from twostream.flow.methods import FlowSettings

@@ -15,7 +15,8 @@ from tests import toy
 from tests.conftest import noise_image
 from twostream.annotations.videos import Video, VideoTable
 from twostream.clips.crops import CentreCrop, CornerCrop, RandomCrop, make_views
-from twostream.clips.dataset import Batch, ClipDataset, Items, eval_loader, train_loader
+from twostream.clips.dataset import Batch, ClipDataset, eval_loader, train_loader
+from twostream.clips.items import Items
 from twostream.clips.online_flow import Cut, FrameDataset, OnlineFlow, cut_out, reduce
 from twostream.clips.sampling import TrainingOrder, clip_frames, item_random
 from twostream.errors import BadInputError

@@ -13,7 +13,8 @@ from tests.inference.samples import make_run
 from twostream.engine.checkpoint import checkpoint_path
 from twostream.errors import BadInputError
 from twostream.inference.contract import CONTRACT_NAME
-from twostream.inference.export import load, recognizer_of_runs, write_recognizer
+from twostream.inference.export import recognizer_of_runs, write_recognizer
+from twostream.inference.loading import load
 
 
 @pytest.fixture(scope="module")

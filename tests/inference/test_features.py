@@ -26,7 +26,7 @@ def test_the_last_layer_gives_the_logits_again(backbone, size, tmp_path):
     p = np.exp(expected.streams[0].logits)
     np.testing.assert_allclose(found.softmax, p / p.sum(axis=1, keepdims=True), rtol=1e-4)
     if backbone == "resnet18":  # a linear layer at the end
-        head = recognizer.networks[0].backbone.fc
+        head = recognizer.networks[0].module.backbone.fc
         np.testing.assert_allclose(head(torch.from_numpy(found.pool)).detach(), expected.streams[0].logits, atol=1e-4)
 
 

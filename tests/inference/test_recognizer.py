@@ -64,7 +64,7 @@ def test_scores_are_those_of_extraction_and_the_test_program(
             replace(s, quality=90, config=s.config.with_flow("online")) if s.name != "rgb" else s
             for s in contract.streams
         )
-        recognizer = Recognizer(replace(contract, streams=streams), recognizer.networks, device=recognizer.device)
+        recognizer = Recognizer(replace(contract, streams=streams), recognizer.networks)
         sources = find_sources(str(toy_root), split="val")
     found = list(recognizer.predict_all(sources))
     for video, prediction in enumerate(found):
@@ -107,7 +107,7 @@ def test_a_video_file_and_its_frames_have_the_same_answer(recognizer, tmp_path):
 def test_flow_points_where_things_move(runs, monkeypatch):
     """What the network is given: x of the flow to the right and forwards in time, about the level of no motion."""
     recognizer = recognizer_of_runs([runs["farneback"]])
-    network, seen = recognizer.networks[0], []
+    network, seen = recognizer.networks[0].module, []
     forward = network.forward
     monkeypatch.setattr(
         network, "forward", lambda clips, mirrored: seen.append(clips.float()) or forward(clips, mirrored)

@@ -21,6 +21,17 @@ from twostream.models.weights import find_pretrained, load_weights
 from twostream.stream import StreamConfig
 
 NUM_CLASSES = 5
+QUICK_CLIPS = {"r2plus1d_18", "i3d_nl_r50", "vmz_r2d_10", "vmz_rmc4_10", "vmz_ip_csn_26"}
+"""networks of clips with each kind of block, and VMZ's of pictures"""
+SLOW = {n for n, record in BACKBONES.items() if record.layout == "3d" or n.startswith("vmz_")} - QUICK_CLIPS | {
+    "resnet101"
+}
+"""of the others there are too many; and ResNet-101 is ResNet-50 with more of the same blocks"""
+
+
+def frames(backbone, number=3) -> int:
+    """As many frames as its clips need, or `number` if that is more."""
+    return max(BACKBONES[backbone].min_clip_len, number)
 
 
 def stream(backbone, *, clip_len=1, input_type="rgb", input_size=None, num_classes=NUM_CLASSES) -> StreamConfig:
@@ -34,10 +45,8 @@ def pictures(size: int, *, count=2, clip_len=1) -> torch.Tensor:
     return torch.randint(0, 256, (count, 1, clip_len, size, size, 3), generator=generator, dtype=torch.uint8)
 
 
-# ResNet-101 is ResNet-50 with more of the same blocks, and takes as long as all the other networks.
 @pytest.fixture(
-    scope="module",
-    params=[pytest.param(name, marks=[pytest.mark.slow] if name == "resnet101" else []) for name in BACKBONES],
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in BACKBONES]
 )
 def backbone(request):
     return request.param
@@ -45,14 +54,14 @@ def backbone(request):
 
 @pytest.fixture(scope="module")
 def network(backbone):
-    """With dropout off, for clips of three frames, at the smallest size. Tests run in order; the last one trains it."""
+    """With dropout off, for short clips, at the smallest size. Tests run in order; the last one trains it."""
     torch.manual_seed(0)
-    return build_model(stream(backbone, clip_len=3), dropout=0.0)
+    return build_model(stream(backbone, clip_len=frames(backbone)), dropout=0.0)
 
 
 def test_logits_of_clips(backbone, network):
     with torch.no_grad():
-        logits = network(pictures(BACKBONES[backbone].min_input_size, clip_len=3))
+        logits = network(pictures(BACKBONES[backbone].min_input_size, clip_len=frames(backbone)))
     assert logits.shape == (2, NUM_CLASSES) and logits.dtype == torch.float32
     # A new head gives all classes nearly the same score: features are of order 1, and its weights of order HEAD_STD.
     assert logits.abs().max() < 1
@@ -60,7 +69,7 @@ def test_logits_of_clips(backbone, network):
 
 def test_a_head_below_zero_still_learns(backbone, network):
     head = network.backbone.get_submodule(BACKBONES[backbone].head)
-    clips = pictures(BACKBONES[backbone].min_input_size, clip_len=3)
+    clips = pictures(BACKBONES[backbone].min_input_size, clip_len=frames(backbone))
     try:
         nn.init.constant_(head.bias, -9.0)
         logits = network(clips)
@@ -72,16 +81,22 @@ def test_a_head_below_zero_still_learns(backbone, network):
 
 
 def test_only_the_first_layer_is_widened(backbone, network):
-    first = BACKBONES[backbone].first_layer
+    """A network of pictures sees the channels of three frames; a network of clips sees x and y of flow."""
+    record, first = BACKBONES[backbone], BACKBONES[backbone].first_layer
+    clip_len = frames(backbone)
     with torch.device("meta"):
-        single = build_model(stream(backbone)).backbone
-    shapes = {name: tuple(tensor.shape) for name, tensor in network.backbone.state_dict().items()}
+        single = build_model(stream(backbone, clip_len=record.min_clip_len)).backbone
+        flow = build_model(stream(backbone, clip_len=clip_len, input_type="farneback")).backbone
     expected = {name: tuple(tensor.shape) for name, tensor in single.state_dict().items()}
     assert expected[f"{first}.weight"][1] == 3
-    expected[f"{first}.weight"] = (shapes[f"{first}.weight"][0], 9, *expected[f"{first}.weight"][2:])
-    assert shapes == expected
-    old, new = single.get_submodule(first), network.backbone.get_submodule(first)
-    assert (old.stride, old.padding, old.bias is None) == (new.stride, new.padding, new.bias is None)
+    for module, channels in (
+        ((network.backbone, 9), (flow, 9)) if record.layout == "2d" else ((network.backbone, 3), (flow, 2))
+    ):
+        shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+        changed = (shapes[f"{first}.weight"][0], channels, *expected[f"{first}.weight"][2:])
+        assert shapes == expected | {f"{first}.weight": changed}
+        old, new = single.get_submodule(first), module.get_submodule(first)
+        assert (old.stride, old.padding, old.bias is None) == (new.stride, new.padding, new.bias is None)
 
 
 def test_head_is_the_last_layer(backbone, network):
@@ -91,35 +106,46 @@ def test_head_is_the_last_layer(backbone, network):
 
 
 def test_default_size_fits(backbone):
-    size = BACKBONES[backbone].input_size
+    size, clip_len = BACKBONES[backbone].input_size, BACKBONES[backbone].clip_len
     with torch.device("meta"):
-        network = build_model(stream(backbone, input_size=size)).eval()
-        assert network(torch.empty(1, 1, 1, size, size, 3, dtype=torch.uint8)).shape == (1, NUM_CLASSES)
+        network = build_model(stream(backbone, input_size=size, clip_len=clip_len)).eval()
+        clips = torch.empty(1, 1, clip_len, size, size, 3, dtype=torch.uint8)
+        assert network(clips).shape == (1, NUM_CLASSES)
 
 
 def test_too_small_pictures_are_refused(backbone):
     least = BACKBONES[backbone].min_input_size
     with pytest.raises(BadInputError, match=f"--input_size {least - 1}, expected {least} or more for {backbone}"):
-        build_model(stream(backbone, input_size=least - 1))
+        build_model(stream(backbone, input_size=least - 1, clip_len=frames(backbone)))
+
+
+def test_too_short_clips_are_refused(backbone):
+    least = BACKBONES[backbone].min_clip_len
+    if least > 1:
+        with pytest.raises(
+            BadInputError, match=f"--seq_len {least - 1}, expected {least} or more frames for {backbone}"
+        ):
+            build_model(stream(backbone, clip_len=least - 1))
 
 
 def test_dropout_reaches_the_network(backbone):
     with torch.device("meta"):
-        module = build_model(stream(backbone), dropout=0.37)
+        module = build_model(stream(backbone, clip_len=frames(backbone)), dropout=0.37)
     assert {m.p for m in module.modules() if isinstance(m, nn.Dropout)} == {0.37}
 
 
 @pytest.mark.parametrize("kind, learning", [("train", None), ("partial", 1), ("frozen", 0)])
 def test_which_batch_norms_learn(backbone, kind, learning):
     """Only the first `learning` ones (None: all), also after switching between training and evaluation."""
+    config = stream(backbone, clip_len=frames(backbone))
     with torch.device("meta"):
-        reference = build_model(stream(backbone))
-        names = [name for name, m in reference.named_modules() if isinstance(m, nn.BatchNorm2d)]
+        reference = build_model(config)
+        names = [name for name, m in reference.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         if not names and learning is not None:
             with pytest.raises(BadInputError, match=f"--batch_norm={kind}, but .* no batch norm"):
-                build_model(stream(backbone), batch_norm=kind)
+                build_model(config, batch_norm=kind)
             return
-        network = build_model(stream(backbone), batch_norm=kind)
+        network = build_model(config, batch_norm=kind)
     nn.Sequential(network).eval().train()
     frozen = set() if learning is None else set(names[learning:])
     assert {name for name, m in network.named_modules() if not m.training} == frozen
@@ -135,7 +161,7 @@ def test_weights_are_those_of_the_backbone_only(backbone, network):
 def test_saved_weights_come_back(backbone, network, tmp_path):
     if backbone == "vgg16":
         pytest.skip("half a gigabyte; see test_vgg16_gives_what_torchvision_gives")
-    config = stream(backbone, clip_len=3)
+    config = stream(backbone, clip_len=frames(backbone))
     torch.save({"stream": config.to_json(), "weights": network.backbone.state_dict()}, tmp_path / "w.pth")
     loaded = build_model(config).backbone
     report = load_weights(loaded, tmp_path / "w.pth", config)
@@ -145,7 +171,10 @@ def test_saved_weights_come_back(backbone, network, tmp_path):
 
 
 def test_one_step_lowers_the_loss(backbone, network):
-    clips, labels = pictures(BACKBONES[backbone].min_input_size, count=4, clip_len=3), torch.tensor([0, 1, 2, 3])
+    clips, labels = (
+        pictures(BACKBONES[backbone].min_input_size, count=4, clip_len=frames(backbone)),
+        torch.tensor([0, 1, 2, 3]),
+    )
     network.train()
     before = functional.cross_entropy(network(clips), labels)
     before.backward()

@@ -47,9 +47,9 @@ def root(tmp_path) -> Path:
 
 
 @pytest.fixture
-def pack(run_program):
+def pack(run_here):
     def run(root: Path, to: Path, store: str, *flags, code: int = 0):
-        result = run_program("prep/pack.py", f"--root={root}", f"--to={to}", f"--store={store}", "--workers=2", *flags)
+        result = run_here("prep/pack.py", f"--root={root}", f"--to={to}", f"--store={store}", "--workers=2", *flags)
         assert result.returncode == code, result.stdout + result.stderr
         return result
 
@@ -173,7 +173,8 @@ def test_training_reads_the_packed_frames_without_a_flag(root, pack, tmp_path):
     import torch
 
     from twostream.clips.crops import CentreCrop
-    from twostream.clips.dataset import ClipDataset, Items, eval_loader, usable_videos
+    from twostream.clips.dataset import ClipDataset, eval_loader, usable_videos
+    from twostream.clips.items import Items
     from twostream.stream import StreamConfig
 
     pack(root, tmp_path / "packed", "packed")

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from twostream.clips.dataset import Batch, ClipDataset, Columns, Images, Item, Items, Key
+from twostream.clips.dataset import Batch, ClipDataset, tensors
+from twostream.clips.items import Columns, Images, Item, Items, Key
 from twostream.flow.farneback import Farneback
 from twostream.flow.methods import FarnebackParameters, FlowSettings
 from twostream.frames.jpeg import Header, Region, averages_area, choose_reduction, reduce_region
@@ -86,9 +87,11 @@ class Cut(NamedTuple):
     """in the reduced picture"""
 
     @classmethod
-    def choose(cls, height: int, width: int, regions: Sequence[Region], size: int) -> "list[Cut]":
-        """One for each region of a picture, as for flow that is stored as planes."""
-        reduction = choose_reduction(Header(height, width, is_planes=True), regions, size)
+    def choose(
+        cls, height: int, width: int, regions: Sequence[Region], size: int, *, is_planes: bool = True
+    ) -> "list[Cut]":
+        """One for each region of a picture, as for a stored image: flow in planes, or RGB."""
+        reduction = choose_reduction(Header(height, width, is_planes), regions, size)
         parts = [reduce_region(region, reduction) for region in regions]
         return [
             cls(reduction, -(-max(part.height, part.width) // size) + 1 if averages_area(part, size) else 2, part)
@@ -154,7 +157,7 @@ def _pack(items: list[ItemFrames], columns: Columns, *, size: int) -> FrameBatch
         pictures += [picture for _, picture in found]
         kinds = tuple((*scaling, len(list(same))) for scaling, same in groupby(found, lambda entry: entry[0]))
         groups.append(SameSizeFrames(height, width, num_frames, len(pairs) - first_pair, kinds))
-    return FrameBatch(frames, torch.tensor(pairs), torch.tensor(pictures), tuple(groups), *columns)
+    return FrameBatch(frames, torch.tensor(pairs), torch.tensor(pictures), tuple(groups), *tensors(columns))
 
 
 def open_dataset(items: Items, store: Images) -> ClipDataset | FrameDataset:
@@ -241,7 +244,7 @@ def cut_out(pictures: Tensor, regions: Tensor, size: int, *, taps: int) -> Tenso
     for dim, start, length in ((2, y, height), (3, x, width)):
         total: Tensor | None = None
         for index, weight in zip(*_shares(start, length, size, taps), strict=True):
-            shape = [len(index), 1, 1, 1]
+            shape = [index.shape[0], 1, 1, 1]  # len() would fix the number in an exported graph
             shape[dim] = size
             index = index.view(shape).expand(*pictures.shape[:dim], size, *pictures.shape[dim + 1 :])
             part = pictures.gather(dim, index) * weight.view(shape)

@@ -8,12 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from twostream.clips.footage import Footage
 from twostream.files import write_text
 from twostream.flow.coding import flow_colours
 from twostream.frames.jpeg import encode_jpeg
 from twostream.fusion.consensus import softmax
 from twostream.inference.contract import Contract
-from twostream.inference.footage import Footage
 from twostream.inference.prediction import Prediction, StreamPrediction
 from twostream.inference.sources import Source
 from twostream.inference.timeline import Timeline

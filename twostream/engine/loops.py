@@ -22,6 +22,7 @@ from twostream.engine.progress import Step
 from twostream.errors import BadInputError
 from twostream.metrics import accuracy
 from twostream.metrics.confusion import confusion_matrix
+from twostream.models.network import use_channels_last
 
 RUNS_AHEAD = ("cuda",)
 """device types that compute while Python runs ahead: reading a value from them means waiting until they have caught up"""
@@ -102,7 +103,7 @@ def fit(
     # SGD changes nothing where `found_inf` is 1, and torch.where chooses the statistics.
     runs_ahead = device.type in RUNS_AHEAD
     if options.channels_last:
-        network.to(memory_format=torch.channels_last)
+        use_channels_last(network)
     choose_sgd(optimizer, fused=runs_ahead)
     scaler = scaler or options.scaler(device)
     statistics = _Buffers(network)

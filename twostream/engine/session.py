@@ -13,7 +13,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from twostream.clips.dataset import Batch, Items
+from twostream.clips.dataset import Batch
+from twostream.clips.items import Items
 from twostream.clips.online_flow import network_inputs
 from twostream.counts import counted
 from twostream.engine import checkpoint as checkpoints

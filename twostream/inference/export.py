@@ -14,7 +14,6 @@ from safetensors import SafetensorError
 import twostream
 from twostream.counts import counted
 from twostream.engine.checkpoint import (
-    checkpoint_iterations,
     checkpoint_network,
     checkpoint_stream,
     newest_checkpoint,
@@ -37,27 +36,8 @@ from twostream.inference.contract import (
 )
 from twostream.inference.recognizer import Recognizer
 from twostream.models.network import StreamNetwork, build_model
+from twostream.runtimes.torch_network import TorchNetwork, run_by_torch
 from twostream.stream import StreamConfig
-
-
-def load(path: str | Path | Sequence[str | Path], *, device: str = "auto") -> Recognizer:
-    """A recognizer from its folder; or from the folders or checkpoints of runs, one for each stream, fused 1:1.
-
-    `device` is "cpu", "cuda", "cuda:1", or "auto" for a GPU if there is one. Raises BadInputError naming the file if
-    something is missing, damaged or does not fit together, and EnvironmentFaultError if there is no such device.
-
-        recognizer = twostream.load("recognizer")
-        recognizer.predict("clip.mp4").top(5)
-    """
-    paths = [Path(path)] if isinstance(path, str | Path) else [Path(part) for part in path]
-    if len(paths) == 1 and not _is_run(paths[0]):
-        return read_recognizer(paths[0], device=device)
-    return recognizer_of_runs(paths, device=device)
-
-
-def _is_run(path: Path) -> bool:
-    return path.is_file() or (path.is_dir() and bool(checkpoint_iterations(path)))
-
 
 # ---------------------------------------------------------------------------------------------------------- from runs
 
@@ -87,7 +67,7 @@ def recognizer_of_runs(
         )
     except ValueError as error:
         raise BadInputError(f"{' and '.join(map(str, runs))}: {error}") from None
-    return Recognizer(contract, networks, device=target)
+    return Recognizer(contract, [TorchNetwork(network, target) for network in networks])
 
 
 def _read_run(
@@ -142,10 +122,9 @@ def _distinct_names(configs: Sequence[StreamConfig]) -> list[str]:
 def write_recognizer(recognizer: Recognizer, folder: Path) -> None:
     """Write a recognizer's folder: weights first, recognizer.json last, so that a folder with that file is complete."""
     streams = []
-    for stream, network in zip(recognizer.contract.streams, recognizer.networks, strict=True):
-        weights = {
-            name: tensor.contiguous().cpu() for name, tensor in network.get_submodule("backbone").state_dict().items()
-        }
+    for stream, network in zip(recognizer.contract.streams, run_by_torch(recognizer.networks), strict=True):
+        state = network.module.get_submodule("backbone").state_dict()
+        weights = {name: tensor.contiguous().cpu() for name, tensor in state.items()}
         content = safetensors.torch.save(weights)
         path = folder / stream.file_name
         write_file(path, functools.partial(_write, content))
@@ -160,10 +139,11 @@ def _write(content: bytes, file: BinaryIO) -> None:
 
 
 def read_recognizer(folder: Path, *, device: str = "auto") -> Recognizer:
-    """Read a recognizer's folder; see `load`."""
+    """Read a recognizer's folder; see `loading.load`."""
     contract = read_contract(folder)
     target = choose_device(device)
-    return Recognizer(contract, [_read_network(folder, stream, target) for stream in contract.streams], device=target)
+    networks = [TorchNetwork(_read_network(folder, stream, target), target) for stream in contract.streams]
+    return Recognizer(contract, networks)
 
 
 def _read_network(folder: Path, stream: StreamContract, device: torch.device) -> StreamNetwork:

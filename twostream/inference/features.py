@@ -11,6 +11,7 @@ from twostream.fusion.consensus import softmax
 from twostream.inference.recognizer import Recognizer
 from twostream.inference.sources import Source
 from twostream.models.backbones import BACKBONES
+from twostream.runtimes.torch_network import TorchNetwork, run_by_torch
 
 LAYERS = {"pool": "pool", "final_avg": "pool", "softmax": "softmax"}
 """name of a layer, also as VMZ's extract_features calls it -> what it is here"""
@@ -42,10 +43,10 @@ class FeatureExtractor:
 
     def __init__(self, recognizer: Recognizer):
         networks = [
-            _WithFeatures(network, BACKBONES[stream.config.backbone].head)
-            for network, stream in zip(recognizer.networks, recognizer.contract.streams, strict=True)
+            TorchNetwork(_WithFeatures(network.module, BACKBONES[stream.config.backbone].head), network.device)
+            for network, stream in zip(run_by_torch(recognizer.networks), recognizer.contract.streams, strict=True)
         ]
-        self.recognizer = Recognizer(recognizer.contract, networks, device=recognizer.device)
+        self.recognizer = Recognizer(recognizer.contract, networks)
 
     def extract(self, source: Source) -> list[StreamFeatures]:
         """The features of one video by each stream. Raises BadInputError if no frame of it can be read."""
@@ -80,7 +81,7 @@ class _WithFeatures(nn.Module):
         self._given.clear()
         logits = self.network.forward(clips, mirrored)
         (given,) = self._given
-        pool = given.flatten(2).mean(dim=2) if given.ndim == 4 else given
+        pool = given.flatten(2).mean(dim=2) if given.ndim > 2 else given
         return torch.cat([pool.float(), logits], dim=1)
 
 

@@ -10,21 +10,17 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch import nn
 
 from twostream.annotations.videos import Video, VideoTable
 from twostream.clips.crops import make_views
-from twostream.clips.dataset import Items
-from twostream.clips.online_flow import network_inputs, open_dataset
+from twostream.clips.footage import Footage
+from twostream.clips.items import Images, Items
 from twostream.clips.sampling import clip_frames
-from twostream.engine.loops import predict
 from twostream.errors import BadInputError, one_line
 from twostream.inference.contract import Contract, StreamContract
-from twostream.inference.footage import Footage
 from twostream.inference.live import LiveAnswer, open_feed, watch
 from twostream.inference.prediction import Prediction, clips_table, stream_prediction
 from twostream.inference.sources import Geometry, Pictures, Source, VideoFile
@@ -35,9 +31,21 @@ from twostream.video.ffmpeg import VideoError
 
 FRAMES_BYTES = 512 << 20
 """frames of a video that are kept in memory at once"""
-BATCH_SIZE = 32
-"""pictures or clips that a network sees at once"""
-VIDEOS_AT_ONCE = {"cpu": 2, "cuda": 8}
+BATCH_SIZE, BATCH_FRAMES = 32, 128
+"""pictures or clips that a network sees at once, and at most how many frames these clips have: networks of clips take memory
+for each frame"""
+
+
+class Network(Protocol):
+    """A stream's network, however it is run: twostream/runtimes has the ways."""
+
+    computes_flow: bool
+    """does it compute Farneback's flow itself? Otherwise OpenCV does, before the network is asked"""
+    videos_at_once: int
+    """how many videos share its batches"""
+
+    def logits(self, items: Items, images: Images, batches: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
+        """For each batch, which are numbers of items: logits float32 (N, K), a row for each item and view."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +70,15 @@ class Decoded:
 
 
 class Recognizer:
-    """The networks of a recognizer on a device, and how their scores become an answer.
+    """The networks of a recognizer, and how their scores become an answer.
 
     >>> recognizer = twostream.load("recognizer")        # doctest: +SKIP
     >>> recognizer.predict("clip.mp4").top(5)            # doctest: +SKIP
     """
 
-    def __init__(self, contract: Contract, networks: Sequence[nn.Module], *, device: torch.device):
-        """`networks` belong to the contract's streams, in their order; they are in eval mode and on the device."""
-        # Channels last: convolutions take two thirds of the time, also on CPUs (benchmarks/predict.py).
-        self.networks = tuple(network.to(memory_format=torch.channels_last) for network in networks)
-        self.contract, self.device = contract, device
+    def __init__(self, contract: Contract, networks: Sequence[Network]):
+        """`networks` belong to the contract's streams, in their order."""
+        self.contract, self.networks = contract, tuple(networks)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -84,7 +90,7 @@ class Recognizer:
         streams = tuple(
             replace(stream, sampling=replace(stream.sampling, **changes)) for stream in self.contract.streams
         )
-        return Recognizer(replace(self.contract, streams=streams), self.networks, device=self.device)
+        return Recognizer(replace(self.contract, streams=streams), self.networks)
 
     def predict(
         self, video: "str | Path | np.ndarray | Sequence[np.ndarray] | Source", *, fps: float = 0.0
@@ -122,7 +128,7 @@ class Recognizer:
             )
             for stream in self.contract.streams
         )
-        dense = Recognizer(replace(self.contract, streams=streams), self.networks, device=self.device)
+        dense = Recognizer(replace(self.contract, streams=streams), self.networks)
         tables = dense._score_decoded(source, found)
         first = found[streams[0].geometry]
         seconds = first.num_frames / first.fps
@@ -151,10 +157,7 @@ class Recognizer:
         Raises BadInputError if the source cannot be opened or read, or is shorter than a clip.
         """
         feed = open_feed(source, [s.geometry for s in self.contract.streams], fps=fps, paced=paced, network=network)
-        scorers = [
-            _NewestClip(s, network_, self.device)
-            for s, network_ in zip(self.contract.streams, self.networks, strict=True)
-        ]
+        scorers = [_NewestClip(s, network_) for s, network_ in zip(self.contract.streams, self.networks, strict=True)]
         return watch(
             feed, self.contract, scorers, window_seconds=window_seconds, stride_seconds=stride_seconds,
             max_seconds=max_seconds, log=log,
@@ -171,7 +174,7 @@ class Recognizer:
     def predict_all(self, sources: Iterable[Source]) -> Iterator[Prediction | Failure]:
         """A result for each source, in their order; a source that cannot be used is a Failure, and the others continue."""
         remaining = iter(sources)
-        while group := list(islice(remaining, VIDEOS_AT_ONCE[self.device.type])):
+        while group := list(islice(remaining, self.networks[0].videos_at_once)):
             yield from self._predict_group(group, map_in_threads(self._decode, group))
 
     def _predict_group(
@@ -229,7 +232,7 @@ class Recognizer:
         by_stream = []
         for stream, network in zip(self.contract.streams, self.networks, strict=True):
             parts = [video[stream.geometry] for video in videos]
-            scoring = _Scoring(stream, network, parts, self.device)
+            scoring = _Scoring(stream, network, parts)
             footage = scoring.footage({str(k): part.frames for k, part in enumerate(parts)})
             scoring.add(footage, range(scoring.num_items))
             by_stream.append([scoring.table(video) for video in range(len(videos))])
@@ -238,7 +241,7 @@ class Recognizer:
     def _predict_in_pieces(self, source: Source, found: Mapping[Geometry, Decoded]) -> list[ScoreTable]:
         """The same for one long video, which is decoded again; its clips are predicted as soon as their frames are there."""
         scorings = [
-            _Scoring(stream, network, [found[stream.geometry]], self.device)
+            _Scoring(stream, network, [found[stream.geometry]])
             for stream, network in zip(self.contract.streams, self.networks, strict=True)
         ]
         for geometry in found:
@@ -303,14 +306,14 @@ def as_source(video: "str | Path | np.ndarray | Sequence[np.ndarray] | Source", 
 class _NewestClip:
     """The last clip of frames that go on, for one stream; see `ClipScorer`."""
 
-    def __init__(self, stream: StreamContract, network: nn.Module, device: torch.device):
+    def __init__(self, stream: StreamContract, network: Network):
         config = stream.config
         extent = (config.clip_len - 1) * config.frame_stride + 1
         self.num_frames = extent + (config.modality == "flow")
         """frames of a clip, and the one after them to which flow points"""
         # A video with a frame more than the clip, which has one clip.
         dense = replace(stream, sampling=replace(stream.sampling, num_clips=0, clip_step=1))
-        self._scoring = _Scoring(dense, network, [Decoded({}, extent + 1, 0.0, (), is_stored=False)], device)
+        self._scoring = _Scoring(dense, network, [Decoded({}, extent + 1, 0.0, (), is_stored=False)])
         self._footage: Footage | None = None
         self._first = 0
 
@@ -329,12 +332,12 @@ class _NewestClip:
 class _Scoring:
     """The clips of some videos for one stream, and the logits of those that were computed."""
 
-    def __init__(self, stream: StreamContract, network: nn.Module, videos: Sequence[Decoded], device: torch.device):
-        self.stream, self.network, self.device = stream, network, device
+    def __init__(self, stream: StreamContract, network: Network, videos: Sequence[Decoded]):
+        self.stream, self.network = stream, network
         self.flow = stream.flow_settings()
         config = stream.config.with_flow("stored") if self.flow else stream.config
-        if self.flow and self.flow.method == "farneback" and device.type == "cuda":
-            config = config.with_flow("online")  # the GPU computes it
+        if self.flow and self.flow.method == "farneback" and network.computes_flow:
+            config = config.with_flow("online")
         self.is_stored = any(video.is_stored for video in videos)
         sampling = stream.sampling
         rows = [Video(str(k), "test", None, video.num_frames) for k, video in enumerate(videos)]
@@ -362,18 +365,17 @@ class _Scoring:
 
     def add(self, footage: Footage, numbers: range) -> None:
         """Compute the clips with these numbers, which follow those that were computed before."""
-        dataset = open_dataset(self.items, footage)
-        clips_at_once = max(BATCH_SIZE // len(self.items.views), 1)
+        batch_size = min(BATCH_SIZE, BATCH_FRAMES // self.stream.config.clip_len)
+        clips_at_once = max(batch_size // len(self.items.views), 1)
 
-        def batches() -> Iterator[object]:
+        def batches() -> Iterator[range]:
             for first in range(0, len(numbers), clips_at_once):
                 batch = numbers[first : first + clips_at_once]
                 if footage.flow:
                     footage.compute_flow((str(self.video[n]), index) for n in batch for index in self._frames_of(n))
-                yield dataset.__getitems__(batch)
+                yield batch
 
-        inputs = network_inputs(batches(), self.items.stream, self.device)
-        self.logits += [logits.numpy() for _, _, logits in predict(self.network, inputs, device=self.device)]
+        self.logits += self.network.logits(self.items, footage, batches())
         self.num_done += len(numbers)
 
     def _qualities(self) -> dict[str, int]:

@@ -1,21 +1,23 @@
-"""The backbones by name: how each one is built, which pictures it expects, and which weight files fit it."""
+"""The backbones by name: how each one is built, which pictures or clips it expects, and which weight files fit it."""
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 
 from twostream.errors import BadInputError
-from twostream.models import torchvision_networks, vgg
+from twostream.models import i3d, torchvision_networks, vgg, video_resnets
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """An architecture: how to build it, which pictures it expects, and how its ImageNet weights are found and named."""
+    """An architecture: how to build it, which input it expects, and how its published weights are found and named."""
 
     build: Callable[..., nn.Module]
-    """(num_classes, input_size, dropout) -> a module: normalised pictures (N, 3, S, S) float32 -> logits (N, K) float32"""
+    """(num_classes, input_size, dropout) -> a module: normalised pictures (N, 3, S, S), or clips (N, 3, T, S, S) where the
+    layout is 3d, float32 -> logits (N, K) float32"""
     input_size: int
     """default side of its pictures, pixels"""
     min_input_size: int
@@ -28,14 +30,30 @@ class Backbone:
     head: str
     """name of the layer whose output are the logits"""
     weight_files: tuple[str, ...]
-    """patterns for the names of its ImageNet weight files"""
+    """patterns for the names of its weight files: of ImageNet or, for torchvision's networks of clips, of Kinetics; empty for
+    VMZ's, of which several are published for each"""
     renames: tuple[tuple[str, str], ...]
     """(pattern, replacement): names of tensors in these files -> names in the module"""
     ignored: str
     """pattern for the names of tensors in these files that the module leaves out by design"""
+    added: str = r"^$"
+    """pattern for the names of tensors in the module that these files do not have by design"""
+    layout: str = "2d"
+    """how it reads a clip: "2d", its frames stacked on the channels, or "3d", along a time axis"""
+    clip_len: int = 1
+    """default number of frames of a clip"""
+    min_clip_len: int = 1
+    """smallest number of frames of a clip"""
 
 
-IMAGENET: dict[str, tuple[float, float, float]] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+KINETICS: dict[str, Any] = {
+    "mean": (0.43216, 0.394666, 0.37645),
+    "std": (0.22803, 0.22145, 0.216989),
+}
+"""of torchvision's networks of clips, and in 0 ... 255 of VMZ's"""
+I3D: dict[str, Any] = {"mean": (0.45,) * 3, "std": (0.225,) * 3}
 
 
 def _torchvision(
@@ -59,6 +77,40 @@ def _resnet(name: str) -> Backbone:
     """A ResNet of torchvision; 2D-kinectics calls its head fc_new."""
     build = torchvision_networks.build_resnet
     return _torchvision(name, build, first_layer="conv1", head="fc", renames=((r"^fc_new\.", "fc."),))
+
+
+def _clips(name: str, build: Callable[..., nn.Module], *, input_size: int = 112, clip_len: int = 16) -> Backbone:
+    """A residual network for clips, with torchvision's names."""
+    return Backbone(
+        build=build,
+        input_size=input_size,
+        min_input_size=32,
+        **KINETICS,
+        first_layer="stem.0",
+        head="fc",
+        weight_files=(f"{name}-*.pth", f"{name}.pth"),
+        renames=(),
+        ignored=r"^$",
+        layout="3d",
+        clip_len=clip_len,
+    )
+
+
+def _vmz(name: str, depth: int) -> Backbone:
+    """A network of VMZ. R2D reads its clip in the first layer, so it is a network of pictures here."""
+    size, frames = (224, 32) if "csn" in name else (112, 8)
+    if name == "r2d":
+        build = functools.partial(video_resnets.build_r2d, depth)
+        record = _clips(f"vmz_r2d_{depth}", build, input_size=size, clip_len=frames)
+        return replace(record, weight_files=(), layout="2d", first_layer="conv1")
+    build = functools.partial(video_resnets.build_vmz, name, depth)
+    return replace(_clips(f"vmz_{name}_{depth}", build, input_size=size, clip_len=frames), weight_files=())
+
+
+def _i3d(build: Callable[..., nn.Module]) -> Backbone:
+    """I3D-ResNet-50; its published weights began with those of ImageNet, inflated."""
+    record = _clips("resnet50", build, input_size=224, clip_len=32)
+    return replace(record, **I3D, first_layer="conv1", min_clip_len=7, added=r"\.nl\.")
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -94,6 +146,10 @@ BACKBONES: dict[str, Backbone] = {
     "resnet152": _resnet("resnet152"),
     "squeezenet1_1": _torchvision("squeezenet1_1", torchvision_networks.build_squeezenet, first_layer="features.0", head="classifier.1"),
     "mobilenet_v3_large": _torchvision("mobilenet_v3_large", torchvision_networks.build, first_layer="features.0.0", head="classifier.3"),
+    **{name: _clips(name, functools.partial(video_resnets.build_torchvision, name)) for name in ("r3d_18", "mc3_18", "r2plus1d_18")},
+    "i3d_r50": _i3d(i3d.build),
+    "i3d_nl_r50": _i3d(i3d.build_non_local),
+    **{f"vmz_{name}_{depth}": _vmz(name, depth) for name, depths in video_resnets.DEPTHS.items() for depth in depths},
 }  # fmt: skip
 
 ALIASES = {
@@ -111,5 +167,15 @@ def backbone_name(name: str) -> str:
     """
     name = ALIASES.get(name.lower(), name.lower())
     if name not in BACKBONES:
-        raise BadInputError(f"network {name!r}, expected {', '.join(BACKBONES)}")
+        raise BadInputError(f"network {name!r}, expected {known_names()}")
     return name
+
+
+def known_names() -> str:
+    """The names in BACKBONES for people, in a line; those of VMZ are grouped by their depths."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name, depths in video_resnets.DEPTHS.items():
+        groups.setdefault(depths, []).append(name)
+    names = [name for name in BACKBONES if not name.startswith("vmz_")]
+    names += [f"vmz_{{{','.join(group)}}}_{{{','.join(map(str, depths))}}}" for depths, group in groups.items()]
+    return ", ".join(names)

@@ -1,15 +1,22 @@
 """The network of a stream: mirroring, normalisation and a backbone."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
 from twostream.errors import BadInputError
-from twostream.flow.coding import ZERO
-from twostream.models.backbones import BACKBONES, backbone_name
+from twostream.flow.coding import ZERO, FlowCoding
+from twostream.flow.methods import FlowSettings
+from twostream.models.backbones import BACKBONES, Backbone, backbone_name
 from twostream.stream import StreamConfig
 
 HEAD_STD = 0.01
 """standard deviation of the random weights of a new head; small, so that training starts from nearly equal scores"""
+
+FLOW_STD = (0.972347, 0.755146)
+"""standard deviation of x and y of flow, pixels, by which networks of clips see it: of the data set that VMZ's flow networks
+were trained on (facebookresearch/VMZ, ops/av_input_op.h)"""
 
 
 class StreamNetwork(nn.Module):
@@ -20,27 +27,35 @@ class StreamNetwork(nn.Module):
     """
 
     scale: torch.Tensor
-    """(1, 3T, 1, 1): a pixel in 0 ... 255 is normalised as scale * pixel + shift"""
+    """(1, 3T, 1, 1), or (1, C, 1, 1, 1) for the layout 3d: a pixel in 0 ... 255 is normalised as scale * pixel + shift"""
     shift: torch.Tensor
     frozen_norms: tuple[nn.Module, ...] = ()
     """batch norms that keep their statistics in training too, see `freeze_batch_norm`"""
 
     def __init__(
-        self, backbone: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], clip_len: int, modality: str
-    ):
+        self, backbone: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], clip_len: int, modality: str,
+        layout: str = "2d",
+    ):  # fmt: skip
+        """`mean` and `std` are those of the C channels of a frame, for pixels in 0 ... 1."""
         super().__init__()
-        self.backbone, self.modality = backbone, modality
-        means, stds = (255 * torch.tensor(values * clip_len).view(1, -1, 1, 1) for values in (mean, std))
+        self.backbone, self.modality, self.layout = backbone, modality, layout
+        shape, times = ((1, -1, 1, 1, 1), 1) if layout == "3d" else ((1, -1, 1, 1), clip_len)
+        means, stds = (255 * torch.tensor(values * times).view(shape) for values in (mean, std))
         self.register_buffer("scale", 1 / stds, persistent=False)
         self.register_buffer("shift", -means / stds, persistent=False)
 
     def forward(self, clips: torch.Tensor, mirrored: torch.Tensor | None = None) -> torch.Tensor:
         """`mirrored` is bool (N,). The logits are the mean over the S segments (TSN's consensus; ECCV 2016)."""
-        # (N S, T, H, W, 3) -> (N S, 3T, H, W): all channels of frame 0, then all of frame 1 ...; rearranged as bytes and
-        # turned into normalised floats in one pass.
-        seen = as_seen(clips, mirrored, self.modality).flatten(0, 1)
-        pictures = seen.permute(0, 1, 4, 2, 3).flatten(1, 2).contiguous()
-        logits: torch.Tensor = self.backbone(torch.addcmul(self.shift, pictures, self.scale))
+        # Rearranged as bytes and turned into normalised floats in one pass.
+        if self.layout == "3d":
+            # (N S, T, H, W, C) -> (N S, C, T, H, W); of flow, x and y
+            seen = mirrored_where(clips, mirrored, self.modality).flatten(0, 1)
+            frames = seen.permute(0, 4, 1, 2, 3).contiguous()
+        else:
+            # (N S, T, H, W, 3) -> (N S, 3T, H, W): all channels of frame 0, then all of frame 1 ...
+            seen = as_seen(clips, mirrored, self.modality).flatten(0, 1)
+            frames = seen.permute(0, 1, 4, 2, 3).flatten(1, 2).contiguous()
+        logits: torch.Tensor = self.backbone(torch.addcmul(self.shift, frames, self.scale))
         return logits.float().unflatten(0, clips.shape[:2]).mean(dim=1)
 
     def train(self, mode: bool = True) -> "StreamNetwork":
@@ -55,13 +70,19 @@ def as_seen(clips: torch.Tensor, mirrored: torch.Tensor | None, modality: str) -
 
     Flow gets its magnitude as the third channel, from the grey levels of x and y as in flow.coding.from_planes.
     """
-    if mirrored is not None:
-        clips = torch.where(mirrored.view(-1, 1, 1, 1, 1, 1), mirror(clips, modality), clips)
+    clips = mirrored_where(clips, mirrored, modality)
     if modality == "flow":
-        motion = clips.float().sub_(ZERO)
-        magnitude = torch.hypot(*motion.unbind(-1)).add_(ZERO).round_().clamp_(max=255)
+        x, y = clips.float().sub_(ZERO).unbind(-1)
+        magnitude = (x * x + y * y).sqrt_().add_(ZERO).round_().clamp_(max=255)
         clips = torch.cat([clips, magnitude.to(torch.uint8).unsqueeze(-1)], dim=-1)
     return clips
+
+
+def mirrored_where(clips: torch.Tensor, mirrored: torch.Tensor | None, modality: str) -> torch.Tensor:
+    """Clips as loaders yield them, those mirrored where `mirrored`, bool (N,), is true."""
+    if mirrored is None:
+        return clips
+    return torch.where(mirrored.view(-1, 1, 1, 1, 1, 1), mirror(clips, modality), clips)
 
 
 def mirror(clips: torch.Tensor, modality: str) -> torch.Tensor:
@@ -72,7 +93,7 @@ def mirror(clips: torch.Tensor, modality: str) -> torch.Tensor:
     mirrored = clips.flip(-2)
     if modality == "flow":
         x = mirrored[..., 0]
-        x.copy_(-x.clamp(min=1))  # modulo 256
+        x.copy_(256 - x.clamp(min=1).int())
     return mirrored
 
 
@@ -101,48 +122,95 @@ def freeze_batch_norm(network: StreamNetwork, kind: str) -> None:
 def build_model(stream: StreamConfig, *, dropout: float = 0.6, batch_norm: str = "train") -> StreamNetwork:
     """The network of a stream, with random weights drawn from torch's generator; `batch_norm`: see `freeze_batch_norm`.
 
-    Raises BadInputError when there is no such network, when it does not take pictures of that size, or when it has no
-    batch norm to freeze.
+    Raises BadInputError when there is no such network, when it does not take pictures of that size or clips of that
+    length, or when it has no batch norm to freeze.
     """
     backbone = BACKBONES[backbone_name(stream.backbone)]
     if stream.input_size < backbone.min_input_size:
         raise BadInputError(
             f"--input_size {stream.input_size}, expected {backbone.min_input_size} or more for {stream.backbone}"
         )
+    if stream.clip_len < backbone.min_clip_len:
+        raise BadInputError(
+            f"--seq_len {stream.clip_len}, expected {backbone.min_clip_len} or more frames for {stream.backbone}"
+        )
     module = backbone.build(len(stream.classes), stream.input_size, dropout)
     head = module.get_submodule(backbone.head)
     nn.init.normal_(head.get_parameter("weight"), std=HEAD_STD)
     nn.init.zeros_(head.get_parameter("bias"))
-    if stream.clip_len > 1:
-        _widen(module, backbone.first_layer, stream.num_channels)
+    mean, std = normalisation(backbone, stream)
+    _widen(module, backbone.first_layer, len(mean) * (1 if backbone.layout == "3d" else stream.clip_len))
     network = StreamNetwork(
-        module, mean=backbone.mean, std=backbone.std, clip_len=stream.clip_len, modality=stream.modality
+        module, mean=mean, std=std, clip_len=stream.clip_len, modality=stream.modality, layout=backbone.layout
     )
     freeze_batch_norm(network, batch_norm)
     return network
 
 
+def normalisation(backbone: Backbone, stream: StreamConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the C channels of a frame, as the backbone sees it, for pixels in 0 ... 1.
+
+    A network of pictures sees x, y and magnitude of flow as it sees R, G and B, as in 2D-kinectics. A network of clips
+    sees x and y only, in units of FLOW_STD, as VMZ's flow networks do; flow whose coding is unknown is read as if it had
+    the default coding.
+    """
+    if backbone.layout == "2d" or stream.modality == "rgb":
+        return backbone.mean, backbone.std
+    coding = FlowCoding()
+    if stream.flow_coding:
+        try:
+            coding = FlowSettings.from_json(stream.with_flow("stored").flow_coding or {}).coding
+        except ValueError as error:
+            raise BadInputError(str(error)) from None
+    return (ZERO / 255,) * 2, tuple(pixels * coding.scale / 255 for pixels in FLOW_STD)
+
+
+def use_channels_last(network: nn.Module, *, clips: bool = True) -> None:
+    """Store the weights of convolutions in the memory order in which the channels of a position are neighbours.
+
+    `clips`: those of clips, too. `Module.to(memory_format=...)` refuses networks that convolve both pictures and clips.
+    """
+    formats = {4: torch.channels_last} | ({5: torch.channels_last_3d} if clips else {})
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.ndim in formats:
+            tensor.data = tensor.data.to(memory_format=formats[tensor.ndim])
+
+
 def _widen(module: nn.Module, name: str, num_channels: int) -> None:
-    """Replace the first convolution by one for more channels, whose output for a still clip is that for its frame."""
+    """Replace the first convolution by one for other channels, unless it has them; see `fit_weight`."""
     parent_name, _, child = name.rpartition(".")
     parent = module.get_submodule(parent_name)
     old = getattr(parent, child)
-    new = nn.Conv2d(num_channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)
-    state = old.state_dict()
-    new.load_state_dict(state | {"weight": fit_first_layer(state["weight"], num_channels=num_channels, modality="rgb")})
+    if old.in_channels == num_channels:
+        return
+    new = type(old)(
+        num_channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None
+    )  # fmt: skip
+    weight = old.weight.data[:, :num_channels]  # random in any case, so for x and y of flow two of its channels will do
+    new.load_state_dict(old.state_dict() | {"weight": fit_weight(weight, new.weight.shape, modality="rgb")})
     setattr(parent, child, new)
 
 
-def fit_first_layer(weight: torch.Tensor, *, num_channels: int, modality: str) -> torch.Tensor:
-    """The weight of an RGB network's first convolution, fitted to C = `num_channels` channels: (O, 3, k, k) -> (O, C, k, k).
+def fit_weight(weight: torch.Tensor, shape: Sequence[int], *, modality: str) -> torch.Tensor:
+    """The weight of a convolution that reads R, G, B, or of a later one ("rgb"), fitted to `shape`, if it can be.
 
-    rgb: repeated for each frame of the clip and divided by their number, so that a still clip and its frame have the
-    same output. flow: the mean over R, G, B in each channel (cross-modality initialisation; Wang et al., Temporal
-    Segment Networks, ECCV 2016), on the same scale. A weight that does not have three channels is returned unchanged.
+    Other channels, (O, 3, ...) to (O, C, ...): for T frames, 3T, it is repeated and divided by T, so that a still clip and
+    its frame have the same output. For flow each channel gets the mean over R, G, B (cross-modality initialisation; Wang
+    et al., Temporal Segment Networks, ECCV 2016), on the same scale: the sum over the channels stays the same.
+
+    A time axis, (O, C, k, k) to (O, C, t, k, k): it is repeated and divided by t, so that a still clip and its frame have
+    the same output (inflation; Carreira and Zisserman, CVPR 2017). A weight that differs from `shape` in another way is
+    returned unchanged.
     """
-    if weight.ndim != 4 or weight.shape[1] != 3:
+    flat = (*shape[:2], *shape[3:]) if len(shape) == 5 and weight.ndim == 4 else tuple(shape)
+    if len(flat) not in (4, 5) or (*weight.shape[:1], *weight.shape[2:]) != (flat[0], *flat[2:]):
         return weight
-    frames = num_channels // 3
-    if modality == "flow":
-        weight = weight.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
-    return weight.repeat(1, frames, 1, 1) / frames
+    channels = weight.shape[1]
+    if channels == 3 and modality == "flow":
+        weight = weight.mean(dim=1, keepdim=True).expand(-1, flat[1], *flat[2:]) * (3 / flat[1])
+    elif channels == 3 and flat[1] % 3 == 0:
+        frames = flat[1] // 3
+        weight = weight.repeat(1, frames, *(1,) * (len(flat) - 2)) / frames
+    if len(shape) > len(flat) and weight.shape[1] == shape[1]:
+        weight = weight.unsqueeze(2).expand(*shape) / shape[2]
+    return weight

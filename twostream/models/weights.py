@@ -1,8 +1,10 @@
 """Weight files: found by name, read without running code, fitted to a stream's network; and a report of what was used."""
 
+import json
 import mmap
 import pickle
 import re
+import shlex
 import struct
 import zipfile
 import zlib
@@ -12,15 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from twostream.errors import BadInputError, one_line
 from twostream.files import check_regular, check_zip
 from twostream.models.backbones import BACKBONES, Backbone
-from twostream.models.network import fit_first_layer
+from twostream.models.network import fit_weight
 from twostream.safe_pickle import check_pickle
 from twostream.stream import RGB, StreamConfig
 
+CAFFE2_SUFFIXES = (".pkl", ".minidb", ".mdl")
+"""of files that twostream convert turns into torch files"""
 ZIP_FOLDER_BIT = 0x10
 """in the attributes of a zip entry, from MS-DOS"""
 MAX_REPEATED_BYTES = 512 << 20
@@ -57,12 +62,17 @@ class WeightReport:
 
 
 def find_pretrained(folder: Path, backbone: str) -> Path:
-    """The ImageNet weights of a backbone in a folder; raises BadInputError when there is no such file, or several."""
+    """The published weights of a backbone in a folder; raises BadInputError when there is no such file, or several."""
     patterns = BACKBONES[backbone].weight_files
+    if not patterns:
+        raise BadInputError(
+            f"{backbone} has no weights under its own name: give a file with --init_from (pretrained/README.md lists some), or use "
+            "--pretrained=False"
+        )
     found = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     if not found:
         raise BadInputError(
-            f"no ImageNet weights of {backbone} in {folder} (looked for {', '.join(patterns)}): "
+            f"no weights of {backbone} in {folder} (looked for {', '.join(patterns)}): "
             f"run twostream fetch {backbone}, give their folder with --global_models_dir, or use --pretrained=False"
         )
     if len(found) > 1:
@@ -99,6 +109,39 @@ def read_torch_file(path: str | Path) -> dict[Any, Any]:
     if not isinstance(content, dict):
         raise BadInputError(f"{path}: found a {type(content).__name__}, expected named tensors")
     return content
+
+
+def read_weight_file(path: str | Path) -> dict[Any, Any]:
+    """The content of a torch file, or of a .safetensors file: {"weights": tensors}, and its "stream" if it says one.
+
+    Raises BadInputError as `read_torch_file` does. Safetensors hold no code, and no tensor is larger than its file.
+    """
+    path = Path(path)
+    check_regular(path)
+    if not path.is_file() or not is_safetensors(path):
+        try:
+            return read_torch_file(path)
+        except BadInputError as error:
+            if path.suffix.lower() not in CAFFE2_SUFFIXES or not path.is_file():
+                raise
+            words = shlex.join(["twostream", "convert", str(path), str(path.with_suffix(".pth"))])
+            raise BadInputError(f"{error}; if it is a file of Caffe2, convert it first: {words}") from None
+    try:
+        with safe_open(path, framework="pt") as file:
+            content: dict[str, Any] = {"weights": {name: file.get_tensor(name) for name in file.keys()}}
+            stream = json.loads((file.metadata() or {}).get("stream", "null"))
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise BadInputError(
+            f"{path}: not a file of safetensors that can be read ({one_line(error)}); take another copy of the file"
+        ) from None
+    return content | ({"stream": stream} if isinstance(stream, dict) else {})
+
+
+def is_safetensors(path: Path) -> bool:
+    """Does a file begin like safetensors: the length of a JSON header in eight bytes, then the header?"""
+    with open(path, "rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
 
 
 def _check_archive(path: Path) -> None:
@@ -147,25 +190,26 @@ def load_weights(module: nn.Module, path: str | Path, stream: StreamConfig) -> W
     """Load the weights of a file into a backbone; returns which tensors were used.
 
     Files: ImageNet weights of torchvision and 2D-kinectics, `model_*.pth` of 2D-kinectics, our checkpoints; with or
-    without DataParallel's prefix. The first layer is fitted to the stream's channels, see `fit_first_layer`, unless the
-    file's network was trained on flow already. A head for other classes, and all layers behind the last one of the
-    file, are left random.
+    without DataParallel's prefix. The first layer is fitted to the stream's channels, unless the file's network was trained
+    on flow already; and convolutions of a network of pictures are inflated for a network of clips: see `fit_weight`. A
+    head for other classes, and all layers behind the last one of the file, are left random.
 
     Raises BadInputError when the file is of another network: a layer has another shape, there are gaps, or nothing
     fits. The backbone may be partly filled then.
     """
     path = Path(path)
     backbone = BACKBONES[stream.backbone]
-    content = read_torch_file(path)
-    source = _named_tensors(content, backbone)
+    content = read_weight_file(path)
+    source = _renamed(named_tensors(content), backbone)
     _check_kind(path, content, source, stream)
     target_modality = stream.modality if _reads_rgb(content) else "rgb"
     report, given = WeightReport(path), list(source)
     own = module.state_dict()
     for name, tensor in own.items():
         new = source.pop(name, None)
-        if new is not None and name == f"{backbone.first_layer}.weight" and _differ_in_channels(new, tensor):
-            new = fit_first_layer(new, num_channels=tensor.shape[1], modality=target_modality)
+        if new is not None and tensor.ndim >= 4:
+            is_first = name == f"{backbone.first_layer}.weight"
+            new = fit_weight(new, tensor.shape, modality=target_modality if is_first else "rgb")
         is_head = name.startswith(f"{backbone.head}.")
         fits = new is not None and new.shape == tensor.shape
         if new is None or (is_head and not fits) or (fits and not bool(torch.isfinite(new).all())):
@@ -182,13 +226,9 @@ def load_weights(module: nn.Module, path: str | Path, stream: StreamConfig) -> W
             tensor.copy_(new)
             report.loaded.append(name)
     report.skipped = [name for name in source if not re.match(backbone.ignored, name)]
-    _check_fit(report, own, given, stream.backbone)
+    expected = [name for name in own if not re.search(backbone.added, name)]
+    _check_fit(report, expected, given, stream.backbone)
     return report
-
-
-def _differ_in_channels(weight: torch.Tensor, own: torch.Tensor) -> bool:
-    """Are these weights of convolutions (O, C, k, k) that differ at most in C?"""
-    return weight.ndim == own.ndim == 4 and weight[:, :1].shape == own[:, :1].shape
 
 
 def _check_kind(path: Path, content: dict[Any, Any], source: dict[str, torch.Tensor], stream: StreamConfig) -> None:
@@ -209,7 +249,7 @@ def _check_kind(path: Path, content: dict[Any, Any], source: dict[str, torch.Ten
 def _check_fit(report: WeightReport, own: Iterable[str], given: list[str], backbone: str) -> None:
     """Raise BadInputError where the tensors that were loaded show that a file is of another network.
 
-    own: the names in the network; given: the names in the file, both in order. A file may be the beginning of the
+    own: the names that the file should have; given: the names that it has, both in order. A file may be the beginning of the
     network, or have a few more tensors; a file with gaps, or one that is mostly unused, is of another network.
     """
     first_layer = BACKBONES[backbone].first_layer
@@ -243,16 +283,25 @@ def _reads_rgb(content: dict[Any, Any]) -> bool:
     return not any(part in str(name) for name in content for part in ("fc_kin.", "fc_new.", "extra_layers."))
 
 
-def _named_tensors(content: dict[Any, Any], backbone: Backbone) -> dict[str, torch.Tensor]:
-    """The tensors of a weight file under the module's names."""
-    for wrapper in ("weights", "state_dict"):
+def named_tensors(content: dict[Any, Any]) -> dict[str, torch.Tensor]:
+    """The tensors of a weight file, without the prefix of DataParallel; "model" is around those of torchvision's trainings."""
+    for wrapper in ("weights", "state_dict", "model"):
         if isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    tensors = {}
-    for name, value in content.items():
-        if isinstance(name, str) and isinstance(value, torch.Tensor):
-            name = re.sub(r"^(module\.)+", "", name)
-            for pattern, replacement in backbone.renames:
-                name = re.sub(pattern, replacement, name)
-            tensors[name] = value
-    return tensors
+    return {
+        re.sub(r"^(module\.)+", "", name): value
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, torch.Tensor)
+    }
+
+
+def _renamed(tensors: dict[str, torch.Tensor], backbone: Backbone) -> dict[str, torch.Tensor]:
+    """The tensors under the names of the network."""
+    return {own_name(name, backbone): tensor for name, tensor in tensors.items()}
+
+
+def own_name(name: str, backbone: Backbone) -> str:
+    """The name in the network of a tensor of a published file."""
+    for pattern, replacement in backbone.renames:
+        name = re.sub(pattern, replacement, name)
+    return name

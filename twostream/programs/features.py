@@ -49,8 +49,8 @@ def main() -> int:
         parser.error(f"--layers={','.join(args.layers)}, expected {', '.join(LAYERS)} with commas between them")
     sources, failures = options.chosen_sources(parser, args)
 
-    from twostream.inference.export import load
     from twostream.inference.features import FeatureExtractor, columns
+    from twostream.inference.loading import load
 
     extractor = FeatureExtractor(load(args.model, device=args.device).with_sampling(**sampling))
     shard, num_shards = args.shard

@@ -88,7 +88,7 @@ def main() -> int:
     sources, failures = options.chosen_sources(parser, args)
     check_flags(parser, args, len(sources))
 
-    from twostream.inference.export import load
+    from twostream.inference.loading import load
 
     recognizer = load(args.model, device=args.device).with_sampling(**sampling)
     if args.background not in (None, *recognizer.classes):
@@ -160,7 +160,7 @@ def check_live_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) 
 
 def watch(args: argparse.Namespace, sampling: dict[str, Any]) -> int:
     """--live: answers about one source until it ends; returns the exit code."""
-    from twostream.inference.export import load
+    from twostream.inference.loading import load
 
     recognizer = load(args.model, device=args.device).with_sampling(**sampling)
     to_stdout = args.jsonl == STDOUT

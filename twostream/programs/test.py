@@ -2,8 +2,12 @@
 
   CUDA_VISIBLE_DEVICES=0 twostream test --root=data --save_root=runs --input_type=rgb --test-iteration=500000
 
+  twostream test --root=data --onnx=recognizer/rgb.onnx
+
 Writes <save_root>/<run>/scores_<split>_<iteration>.npz and, for each consensus, the best five classes of each video as
 results_<split>_<iteration>-<consensus>.json in the format of the Kinetics challenge. Prints frame and video accuracies.
+With --onnx, a network in a file of twostream export --onnx is scored by onnxruntime; the file's name stands for the iteration, and
+the scores are written beside it.
 
 The network is rebuilt from the checkpoint; a flag that disagrees with it is an error. Finished parts are kept in a hidden
 folder beside the score file until it is complete: after a kill, the same command continues. An existing score file with the
@@ -15,9 +19,9 @@ import argparse
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,7 +29,7 @@ import twostream
 from twostream.annotations.class_names import class_difference
 from twostream.annotations.json_file import find_root, read_annotations
 from twostream.annotations.videos import SPLITS, VideoTable
-from twostream.clips.crops import VIEWS
+from twostream.clips.crops import VIEWS, make_views
 from twostream.counts import counted
 from twostream.engine.run_folder import find_run, scores_path
 from twostream.errors import BadInputError
@@ -44,7 +48,7 @@ from twostream.stream import StreamConfig
 if TYPE_CHECKING:
     import torch
 
-    from twostream.clips.dataset import Items
+    from twostream.clips.items import Items
     from twostream.engine.distributed import World
 
 
@@ -58,6 +62,7 @@ def build_parser() -> options.Parser:
     group = parser.add_argument_group("what to score")
     add = group.add_argument
     add("--run", type=options.optional_name, default="", metavar="NAME", help="the run's folder name, if --save_root has several runs of the input type")
+    add("--onnx", type=options.folder, default=None, metavar="FILE", help="score a network of this file, which twostream export --onnx wrote, instead of a checkpoint; of several streams in it, that of --input_type")
     add("--test_iteration", "--test_iterations", type=options.integers, default=(), metavar="N,N", help="iterations to score (default: the latest)")
     add("--split", choices=SPLITS, default="val", metavar="NAME", help="split of the annotations (default: val)")
     add("--frame_step", type=options.integer(1, 1_000_000), default=None, metavar="N", help="score every Nth frame (default: 2)")
@@ -91,6 +96,8 @@ def main() -> int:
     if args.num_clips and args.frame_step:
         parser.error("--num_clips and --frame_step are two ways to choose clips; give only one")
     args.frame_step = args.frame_step or 2
+    if args.onnx and (args.amp != "off" or args.ngpu > 1 or args.test_iteration or args.run):
+        parser.error("--onnx names a file with one network; leave out --amp, --ngpu, --run and --test_iteration")
 
     from twostream.engine import distributed
 
@@ -99,14 +106,66 @@ def main() -> int:
 
 
 def test(args: argparse.Namespace, rules: list[Consensus], world: "World") -> int:
-    """Score the checkpoints of `args`, and report on each complete score file; returns the exit code."""
-    from twostream.engine.checkpoint import checkpoint_iterations
+    """Score the networks that `args` name, and report on each complete score file; returns the exit code."""
     from twostream.engine.device import choose_device
+
+    root = find_root(args.root, args.dataset)
+    device = choose_device("cpu" if args.onnx else args.device, num_gpus=args.ngpu, world=world)
+    for trained in [onnx_network(args)] if args.onnx else checkpoints(args, root, device):
+        path = score(args, trained, root, device, world)
+        if path and world.is_first:
+            report(path, rules)
+    return 0
+
+
+class Trained(NamedTuple):
+    """A network to score."""
+
+    path: Path
+    """its checkpoint or ONNX file"""
+    stream: StreamConfig
+    scores: Path
+    """the score file to write"""
+    provenance: dict[str, Any]
+    """what the score file says about it, beside `path`"""
+    load: Callable[[], "torch.nn.Module"]
+
+
+def onnx_network(args: argparse.Namespace) -> Trained:
+    """The network of --onnx, which the CPU's side of torch sees as one of its own."""
+    from twostream.inference.loading import read_onnx
+    from twostream.runtimes.onnx_network import OnnxNetwork, import_package
+    from twostream.runtimes.torch_network import OnnxModule
+
+    recognizer = read_onnx([args.onnx], device=args.device)
+    pairs = list(zip(recognizer.contract.streams, recognizer.networks, strict=True))
+    chosen = [pair for pair in pairs if pair[0].config.input_type == args.input_type] if len(pairs) > 1 else pairs
+    if len(chosen) != 1:
+        raise BadInputError(
+            f"{args.onnx} has {len(chosen)} streams of --input_type={args.input_type}, expected one; its streams are "
+            f"{', '.join(stream.name for stream, _ in pairs)}, and each has a file of its own"
+        )
+    ((stream, network),) = chosen
+    assert isinstance(network, OnnxNetwork)  # what read_onnx makes
+    runtime = {"onnxruntime": import_package("onnxruntime").__version__}
+    name = args.onnx.stem if len(pairs) == 1 else f"{args.onnx.stem}_{stream.name}"
+    scores = args.onnx.parent / f"scores_{args.split}_{name}.npz"
+    return Trained(args.onnx, stream.config, scores, runtime, lambda: OnnxModule(network))
+
+
+def checkpoints(args: argparse.Namespace, root: Path, device: "torch.device") -> Iterator[Trained]:
+    """The checkpoints that `args` name. BadInputError if there are none of these."""
+    from twostream.engine.checkpoint import (
+        checkpoint_iterations,
+        checkpoint_network,
+        checkpoint_path,
+        checkpoint_stream,
+        read_checkpoint,
+    )
+    from twostream.engine.device import split_over_gpus
     from twostream.models.backbones import backbone_name
 
-    device = choose_device(args.device, num_gpus=args.ngpu, world=world)
     backbone = backbone_name(args.arch) if args.arch else None
-    root = find_root(args.root, args.dataset)
     run_dir = find_run(args.save_root or root, input_type=args.input_type, backbone=backbone, name=args.run)
     saved = checkpoint_iterations(run_dir)
     if not saved:
@@ -118,26 +177,27 @@ def test(args: argparse.Namespace, rules: list[Consensus], world: "World") -> in
                 f"{run_dir} has no checkpoint of iteration {iteration}; choose from {', '.join(map(str, saved))}"
             )
     for iteration in iterations:
-        path = score(args, run_dir, root, iteration, device, world)
-        if path and world.is_first:
-            report(path, run_dir, iteration, rules)
-    return 0
+        path = checkpoint_path(run_dir, iteration)
+        content = read_checkpoint(path)
+        stream = checkpoint_stream(path, content)
+        scores = scores_path(run_dir, split=args.split, iteration=iteration)
+
+        def load(stream: StreamConfig = stream, content: dict[str, Any] = content) -> "torch.nn.Module":
+            return split_over_gpus(checkpoint_network(stream, content, device=device), args.ngpu)
+
+        yield Trained(path, stream, scores, {"iteration": iteration}, load)
 
 
 def score(
-    args: argparse.Namespace, run_dir: Path, root: Path, iteration: int, device: "torch.device", world: "World"
+    args: argparse.Namespace, trained: Trained, root: Path, device: "torch.device", world: "World"
 ) -> Path | None:
-    """Score one checkpoint, or this process's share; returns the score file, None while parts of it are missing."""
-    from twostream.clips.crops import make_views
-    from twostream.clips.dataset import Items, eval_loader, usable_videos
+    """Score one network, or this process's share; returns the score file, None while parts of it are missing."""
+    from twostream.clips.dataset import eval_loader, usable_videos
+    from twostream.clips.items import Items
     from twostream.clips.online_flow import network_inputs, open_dataset
-    from twostream.engine.checkpoint import checkpoint_network, checkpoint_path, checkpoint_stream, read_checkpoint
-    from twostream.engine.device import split_over_gpus
     from twostream.engine.loops import predict
 
-    path = checkpoint_path(run_dir, iteration)
-    content = read_checkpoint(path)
-    stream = checkpoint_stream(path, content)
+    path, stream = trained.path, trained.stream
     if args.flow:
         try:
             stream = stream.with_flow(args.flow)
@@ -153,8 +213,8 @@ def score(
     items = Items(videos, stream, views=views, clip_step=args.frame_step, num_clips=args.num_clips or 0)
     clips = open_dataset(items, store)
     scoring = Scoring(
-        scores_path(run_dir, split=args.split, iteration=iteration),
-        table_to_fill(args, path, iteration, stream, annotations.split(args.split), items),
+        trained.scores,
+        table_to_fill(args, trained._replace(stream=stream), annotations.split(args.split), items),
         len(views),
     )
     log: Callable[[str], object] = print if world.is_first else lambda _: None
@@ -179,14 +239,15 @@ def score(
     if num_done := scoring.num_parts - len(scoring.missing()):
         log(f"{num_done} of {counted(scoring.num_parts, 'part is', 'parts are')} scored already")
 
-    forward = split_over_gpus(checkpoint_network(stream, content, device=device), args.ngpu)
     loader = eval_loader(
         clips, num_workers=args.workers, pin_memory=device.type == "cuda",
         batch_sampler=list(scoring.batches(own_parts, num_clips=max(args.test_batch_size // len(views), 1))),
     )  # fmt: skip
     bar = options.progress_bar(loader, desc=f"score {stream.input_type}", disable=not world.is_first or None)
     inputs = network_inputs(bar, stream, device)
-    pieces = (logits.numpy() for _, _, logits in predict(forward, inputs, device=device, amp=args.amp, log=bar.write))
+    pieces = (
+        logits.numpy() for _, _, logits in predict(trained.load(), inputs, device=device, amp=args.amp, log=bar.write)
+    )
     for _ in scoring.write_parts(own_parts, pieces):
         pass
     world.wait()
@@ -211,12 +272,11 @@ def sorting_order(ids: Sequence[str]) -> np.ndarray:
     return np.argsort(np.array(list(ids)), kind="stable")
 
 
-def table_to_fill(
-    args: argparse.Namespace, path: Path, iteration: int, stream: StreamConfig, split: VideoTable, items: "Items"
-) -> ScoreTable:
+def table_to_fill(args: argparse.Namespace, trained: Trained, split: VideoTable, items: "Items") -> ScoreTable:
     """All rows to score, without logits: each clip's views, in order of video, start and view."""
     import torch
 
+    path, stream = trained.path, trained.stream
     order = sorting_order(split.ids)
     video_ids = np.array(list(split.ids))[order]
     video, start = items.index.locate(np.arange(len(items)))
@@ -233,14 +293,15 @@ def table_to_fill(
         start=np.repeat(start, len(items.views)).astype(np.int32),
         view=np.tile([view.number for view in items.views], len(start)).astype(np.int16),
         logits=np.empty((0, len(stream.classes)), np.float32),
-        provenance={"checkpoint": path.name, "sha256": sha256(path), "run": path.parent.name, "iteration": iteration}
+        provenance={"checkpoint": path.name, "sha256": sha256(path), "run": path.parent.name}
+        | trained.provenance
         | clip_choice
         | {"views": args.views, "amp": args.amp, "twostream": twostream.__version__, "torch": torch.__version__}
         | {"command": command},
     )  # fmt: skip
 
 
-def report(path: Path, run_dir: Path, iteration: int, rules: list[Consensus]) -> None:
+def report(path: Path, rules: list[Consensus]) -> None:
     """Print the accuracies of a score file, and write the best classes of each video by each rule."""
     table = read_scores(path)
     has_label = table.labels >= 0
@@ -255,10 +316,10 @@ def report(path: Path, run_dir: Path, iteration: int, rules: list[Consensus]) ->
             num_unscored = len(table.unscored_ids)
             note = f", {num_unscored} without scores counted as wrong" if num_unscored else ""
             print(f"videos by {rule}: Top1 {top1:.2f} Top5 {top5:.2f} of {has_label.sum()}{note}")
-        name = f"results_{table.split}_{iteration:06d}-{rule}.json"
+        results = path.with_name(f"results_{path.stem.removeprefix('scores_')}-{rule}.json")
         details = f"{table.stream['backbone']}, {table.stream['input_type']}"
-        write_challenge_json(run_dir / name, table.video_ids, scores, table.classes, details=details)
-        print(f"wrote {run_dir / name}")
+        write_challenge_json(results, table.video_ids, scores, table.classes, details=details)
+        print(f"wrote {results}")
 
 
 def _check_flags(

@@ -181,7 +181,7 @@ def build_parser() -> options.Parser:
     add = group.add_argument
     options.add_boolean(group, "--pretrained", default=True, help="start from ImageNet weights (default: True)")
     add("--global_models_dir", type=options.folder, default=options.PRETRAINED, metavar="DIR", help="folder of the ImageNet weights (default: pretrained/)")
-    add("--init_from", type=options.folder, default=None, metavar="FILE", help="start from these weights instead: ImageNet weights or a checkpoint; latest.pth of 2D-kinectics also brings its momentum")
+    add("--init_from", type=options.folder, default=None, metavar="FILE", help="start from these weights instead: a torch file, safetensors or a checkpoint; latest.pth of 2D-kinectics also brings its momentum")
     add("--resume", type=resume, nargs="?", const=True, default=False, metavar="True|False|auto", help="continue from the run's newest checkpoint, or start the run if it has none; if --save_root has the same stream under another name, because a flag in the name has changed, True is an error and auto only says so; auto is for jobs that are queued again (default: False)")
     add("--allow_change", type=changeable, default=(), metavar="FLAG,FLAG", help="flags that may differ from the run that is resumed; their new values are used from here on (see the table above)")
     add("--run", type=options.optional_name, default="", metavar="NAME", help="name of the run's folder (default: made of the flags: <dataset>-<arch>-<input_type>-sl..-g..-fs..-<batch_size>-<lr>)")
@@ -355,7 +355,8 @@ def open_clips(
 ) -> tuple[StreamConfig, "ClipDataset | FrameDataset", "ClipDataset | FrameDataset", list[str]]:
     """The stream, the clips that it is trained and validated on, and a line for each split about its videos."""
     from twostream.clips.crops import CentreCrop, CornerCrop, RandomCrop
-    from twostream.clips.dataset import Items, usable_videos
+    from twostream.clips.dataset import usable_videos
+    from twostream.clips.items import Items
     from twostream.clips.online_flow import open_dataset
     from twostream.models.backbones import BACKBONES, backbone_name
 

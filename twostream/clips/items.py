@@ -1,0 +1,201 @@
+"""The items of a data set: which frames and regions of the videos they are, and their images, as NumPy arrays."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from twostream.annotations.videos import VideoTable
+from twostream.clips.crops import Crop, View
+from twostream.clips.sampling import ClipIndex, SegmentIndex, UniformIndex, clip_frames, item_random
+from twostream.counts import counted
+from twostream.errors import BadInputError
+from twostream.frames.jpeg import Region
+from twostream.stream import StreamConfig
+
+T = TypeVar("T")
+
+Key = int | tuple[int, int]
+"""of an item: its number or, in training, (epoch, number)"""
+
+
+class Columns(NamedTuple):
+    """What a batch of N rows has beside its images; as in clips.dataset.Batch."""
+
+    mirrored: np.ndarray
+    """bool (N,)"""
+    labels: np.ndarray
+    """int64 (N,)"""
+    numbers: np.ndarray
+    """int64 (N,)"""
+    unreadable: tuple[str, ...]
+
+
+class Images(Protocol):
+    """What data sets read from: a FrameStore, or frames in memory."""
+
+    def read_regions(
+        self, video_id: str, frame_indices: list[int], choose: Callable[[int, int], Sequence[Region]], out: np.ndarray
+    ) -> None:
+        """See `FrameStore.read_regions`."""
+
+    def read_grey(self, video_id: str, frame_indices: list[int]) -> np.ndarray:
+        """See `FrameStore.read_grey`."""
+
+
+class Item(NamedTuple):
+    """What was drawn for one item."""
+
+    number: int
+    video: int
+    """index of its video"""
+    frames: list[int]
+    """frame indices of its S x T images"""
+    choose: Callable[[int, int], list[Region]]
+    """height and width of an image -> its regions, one for each view; the same for all images of the item"""
+    mirrored: bool
+
+
+class Items:
+    """The items of a data set, for one stream and phase: which frames and regions each has, and its label.
+
+    The items are all clips, `clip_step` frames apart; or `num_clips` clips of each video, evenly spaced; or, with
+    `num_segments` S, the videos, from each of which S clips are drawn. The key of an item is its number or, in
+    training, (epoch, number): key and `seed` decide segments, crop and mirroring, so they are the same in any process.
+
+    Either `crop` or `views` is given. With V views, item n fills V rows of its batch, one for each view; in
+    `Batch.numbers` these rows are V n ... V n + V - 1.
+
+    An unreadable image is an error. With `max_unreadable`, the next item is read in place of its item, at most that
+    often for one item, and the batch says why.
+
+    The videos are columns of a table, which loader processes share without copying them.
+
+    Raises BadInputError where the clips need frames that the extraction left out.
+    """
+
+    def __init__(
+        self, videos: VideoTable, stream: StreamConfig, *, crop: Crop | None = None, views: Sequence[View] = (),
+        clip_step: int = 1, num_clips: int = 0, num_segments: int = 0, mirror: bool = False, seed: int = 0,
+        max_unreadable: int = 0,
+    ):  # fmt: skip
+        if (crop is None) == (len(views) == 0):
+            raise ValueError("expected either a crop or views")
+        self.videos, self.stream, self.mirror = videos, stream, mirror
+        self.views = tuple(views) if crop is None else (View(0, crop, mirrored=False),)
+        self.crop_size = self.views[0].crop.size
+        self.seed, self.max_unreadable = seed, max_unreadable
+        self.num_segments = num_segments or 1
+        self.geometry = {"clip_len": stream.clip_len, "frame_stride": stream.frame_stride}
+        self._check_stored_steps(None if num_segments or num_clips else clip_step)
+        self.index: ClipIndex | UniformIndex | SegmentIndex
+        if num_segments:
+            self.index = SegmentIndex(
+                videos.num_frames, videos.stored_step, **self.geometry, num_segments=num_segments
+            )  # fmt: skip
+        elif num_clips:
+            self.index = UniformIndex(videos.num_frames, videos.stored_step, **self.geometry, num_clips=num_clips)
+        else:
+            self.index = ClipIndex(videos.num_frames, **self.geometry, clip_step=clip_step)
+
+    def _check_stored_steps(self, clip_step: int | None) -> None:
+        """Raise BadInputError where clips need frames that were not stored.
+
+        clip_step: None where the clips of each video begin at its stored frames only.
+        """
+        stored_step = self.videos.stored_step
+        if self.stream.is_online:
+            for index in np.flatnonzero(stored_step != 1)[:1]:
+                raise BadInputError(
+                    f"video {self.videos.ids[index]!r} was extracted with --frame_step={stored_step[index]}, but "
+                    "--flow=online needs the frame after each stored one: extract again with --frame_step=1, or "
+                    "extract flow too, and leave out --flow"
+                )
+        # A clip of one frame needs that frame only; a longer one needs its neighbours too.
+        steps = [clip_step] if clip_step is not None else []
+        if self.stream.clip_len > 1:
+            steps.append(self.stream.frame_stride)
+        needed = math.gcd(*steps)
+        for index in np.flatnonzero(needed % stored_step)[:1]:
+            step = stored_step[index]
+            raise BadInputError(
+                f"video {self.videos.ids[index]!r} was extracted with --frame_step={step}, so not all frames at "
+                f"step {needed} are stored; use a {'--gap' if clip_step is None else '--frame_step'} that is a multiple "
+                f"of {step}, or extract again"
+            )
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def short_videos(self) -> str:
+        """A line with the number of items whose video is shorter than a clip; "" if there are none."""
+        span = (self.stream.clip_len - 1) * self.stream.frame_stride + 1
+        is_short = (self.videos.num_frames < span) & (self.videos.num_frames > 0)
+        if not is_short.any():
+            return ""
+        num_clips = int(np.diff(self.index.ends, prepend=0)[is_short].sum())
+        return (
+            f"{num_clips} of {counted(len(self), 'clip')} repeat frames: {np.count_nonzero(is_short)} of {counted(len(self.videos), 'video is', 'videos are')} "
+            f"shorter than the {counted(span, 'frame')} of a clip (--seq_len={self.stream.clip_len}, --gap={self.stream.frame_stride})"
+        )
+
+    def labels(self) -> np.ndarray:
+        """Label index of each item, (number of items,); -1 without label."""
+        return np.repeat(self.videos.label_index, np.diff(self.index.ends, prepend=0))
+
+    def read(self, keys: Sequence[Key], read_item: Callable[[int, Item], T]) -> tuple[list[T], Columns]:
+        """Read a batch: what `read_item` returns for each item, and the columns of the batch beside the images.
+
+        `read_item` is called with the item's row in the batch and the item; where it raises BadInputError or OSError,
+        it may be called again with the next item for the same row.
+        """
+        contents: list[T] = []
+        items: list[Item] = []
+        unreadable: list[str] = []
+        for row, key in enumerate(keys):
+            epoch, number = key if isinstance(key, tuple) else (0, key)
+            for attempt in range(self.max_unreadable + 1):
+                item = self._draw(epoch, number)
+                try:
+                    contents.append(read_item(row, item))
+                    items.append(item)
+                    break
+                except (BadInputError, OSError) as error:
+                    if attempt == self.max_unreadable:
+                        raise
+                    unreadable.append(str(error))
+                    number = (number + 1) % len(self)
+        num_views = len(self.views)
+        mirrored = np.array([[item.mirrored or view.mirrored for view in self.views] for item in items], bool)
+        labels = np.array([int(self.videos.label_index[item.video]) for item in items], np.int64)
+        numbers = np.array([item.number for item in items], np.int64)[:, None] * num_views + np.arange(num_views)
+        return contents, Columns(mirrored.ravel(), labels.repeat(num_views), numbers.ravel(), tuple(unreadable))
+
+    def clips_shape(self, num_items: int) -> tuple[int, ...]:
+        """Shape of the clips of so many items, (N, S, T, H, W, C), with a row for each view; see `Batch.clips`."""
+        channels = 3 if self.stream.modality == "rgb" else 2
+        size = self.crop_size
+        return num_items * len(self.views), self.num_segments, self.stream.clip_len, size, size, channels
+
+    def read_clips(self, keys: Sequence[Key], images: Images, out: np.ndarray) -> Columns:
+        """Read the clips of a batch from stored images into `out`, uint8 of `clips_shape`, and its columns."""
+        num_views, (*_, size, _, channels) = len(self.views), out.shape
+        rows = out.reshape(len(keys), num_views, -1, size, size, channels)  # (N, V, S x T, H, W, C), the same memory
+
+        def read_item(row: int, item: Item) -> None:
+            images.read_regions(self.videos.ids[item.video], item.frames, item.choose, rows[row])
+
+        return self.read(keys, read_item)[1]
+
+    def _draw(self, epoch: int, number: int) -> Item:
+        rng = item_random(self.seed, epoch, number)
+        video, starts = self.index.draw(number, rng)
+        num_frames = int(self.videos.num_frames[video])
+        frames = [frame for start in starts for frame in clip_frames(start, num_frames, **self.geometry)]
+        mirrored = self.mirror and rng.random() < 0.5
+
+        def choose(height: int, width: int) -> list[Region]:
+            return [view.crop(height, width, rng) for view in self.views]
+
+        return Item(number, video, frames, choose, mirrored)

@@ -1,0 +1,93 @@
+"""I3D with a ResNet-50: a network of pictures whose filters get a time axis (Carreira and Zisserman, CVPR 2017).
+
+Clips (N, C, T, S, S) float32 -> logits (N, K) float32. This is the network of Wang et al., Non-local Neural Networks,
+CVPR 2018, as in facebookresearch/video-nonlocal-net and Tushar-N/pytorch-resnet3d, whose names the tensors have: those of
+torchvision's ResNet-50, with a time axis, so that its ImageNet weights can be inflated (models/weights.py).
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models import resnet
+
+FRAMES = {"layer1": (3, 3, 3), "layer2": (3, 1, 3, 1), "layer3": (3, 1, 3, 1, 3, 1), "layer4": (1, 3, 1)}
+"""stage -> over how many frames the first convolution of each of its blocks goes"""
+NON_LOCAL = {"layer2": (1, 3), "layer3": (1, 3, 5)}
+"""stage -> its blocks that are followed by a non-local block"""
+WIDTH = {"layer2": 512, "layer3": 1024}
+"""channels of these stages"""
+
+
+def build(num_classes: int, input_size: int, dropout: float) -> nn.Module:
+    """I3D-ResNet-50, for clips of 7 frames or more: the first layers have a stride of 8 in time."""
+    module = resnet.ResNet(Block, [3, 4, 6, 3], num_classes, norm_layer=nn.BatchNorm3d, zero_init_residual=True)
+    module.conv1 = _conv(module.conv1, 5, stride=2)
+    module.maxpool = nn.MaxPool3d((2, 3, 3), stride=2)
+    for stage, frames in FRAMES.items():
+        for block, number in zip(module.get_submodule(stage).children(), frames, strict=True):
+            assert isinstance(block, Block)
+            block.conv1, block.conv2, block.conv3 = (
+                _conv(old, number if old is block.conv1 else 1) for old in (block.conv1, block.conv2, block.conv3)
+            )
+            if block.downsample:
+                block.downsample[0] = _conv(block.downsample[0], 1)
+            block.nl = nn.Identity()
+    # A pooling has no tensors, so the names of the stage's blocks stay as they are.
+    module.layer1.append(nn.MaxPool3d((2, 1, 1), stride=(2, 1, 1)))
+    module.avgpool = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Dropout(dropout))
+    return module
+
+
+def build_non_local(num_classes: int, input_size: int, dropout: float) -> nn.Module:
+    """The same with five non-local blocks, each of which starts as the identity."""
+    module = build(num_classes, input_size, dropout)
+    for stage, numbers in NON_LOCAL.items():
+        for number in numbers:
+            module.get_submodule(stage)[number].nl = NonLocal(WIDTH[stage])  # type: ignore[index]
+    return module
+
+
+def _conv(old: nn.Conv2d, frames: int, stride: int = 1) -> nn.Conv3d:
+    """A convolution of pictures as one over `frames` frames, with random weights."""
+    (height, width), (y_stride, x_stride) = old.kernel_size, old.stride
+    new = nn.Conv3d(
+        old.in_channels, old.out_channels, (frames, height, width), (stride, y_stride, x_stride),
+        (frames // 2, height // 2, width // 2), bias=False,
+    )  # fmt: skip
+    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    return new
+
+
+class Block(resnet.Bottleneck):
+    """torchvision's bottleneck, followed by a non-local block where there is one."""
+
+    nl: nn.Module
+    """the non-local block, or the identity"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.nl(super().forward(x))
+        return features
+
+
+class NonLocal(nn.Module):
+    """Each position of a clip is given a mean over all its positions, weighted by likeness (embedded Gaussian).
+
+    Features (N, D, T, H, W) -> the same shape; H and W are at least 2.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        inner = width // 2
+        self.theta, self.phi, self.g = (nn.Conv3d(width, inner, 1) for _ in range(3))
+        self.out, self.bn = nn.Conv3d(inner, width, 1), nn.BatchNorm3d(width)
+        for conv in (self.theta, self.phi, self.g, self.out):
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.zeros_(conv.get_parameter("bias"))
+        nn.init.zeros_(self.bn.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        pooled = functional.max_pool3d(features, (1, 2, 2))
+        theta, phi, g = (
+            part.flatten(2).transpose(1, 2) for part in (self.theta(features), self.phi(pooled), self.g(pooled))
+        )  # (N, positions, D / 2)
+        means = functional.scaled_dot_product_attention(theta, phi, g).transpose(1, 2).unflatten(2, features.shape[2:])
+        return features + self.bn(self.out(means))

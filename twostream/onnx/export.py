@@ -1,0 +1,162 @@
+"""A recognizer -> ONNX files, each compared with torch before it is written."""
+
+import json
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from twostream.annotations.videos import Video, VideoTable
+from twostream.clips.crops import make_views
+from twostream.clips.footage import Footage
+from twostream.clips.items import Items
+from twostream.counts import counted
+from twostream.errors import BadInputError
+from twostream.files import write_file
+from twostream.fusion.consensus import Clips, softmax
+from twostream.inference.contract import Contract
+from twostream.inference.recognizer import Recognizer
+from twostream.inference.sources import Source
+from twostream.onnx.conversion import answer_graph, frames_graph, network_graph, whole_graph
+from twostream.onnx.graphs import frame_offsets, reason_against
+from twostream.runtimes.onnx_network import (
+    FRAMES,
+    FRAMES_KEY,
+    MAX_BYTES,
+    RECOGNIZER_KEY,
+    STREAMS_KEY,
+    OnnxNetwork,
+    import_package,
+    open_session,
+    run_session,
+)
+from twostream.runtimes.torch_network import run_by_torch
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+WHOLE_NAME = "recognizer.onnx"
+"""the file of all streams"""
+MAX_DIFFERENCE = 1e-3
+"""of a probability, from torch's"""
+MIN_SAME_FLOW = 0.999
+"""share of the bytes of flow that are those of the usual way, OpenCV's"""
+MAX_FRAMES, NUM_CLIPS = 300, 8
+"""of the video with which the file of all streams is compared"""
+
+
+def write_onnx(recognizer: Recognizer, folder: Path, source: Source) -> list[str]:
+    """Write <stream>.onnx for each stream and, if it can be one graph, recognizer.onnx; returns a line about each file.
+
+    All are compared with torch on the frames of `source` before they are written; the size of these frames is that of
+    recognizer.onnx. Raises BadInputError if the source cannot be read, a network cannot be exported, or a result
+    differs, and EnvironmentFaultError if a package is missing.
+    """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        import_package(package)
+    contract = recognizer.contract
+    models = {
+        stream.name: network_graph(network, stream.config)
+        for stream, network in zip(contract.streams, run_by_torch(recognizer.networks), strict=True)
+    }
+    paths = [folder / f"{name}.onnx" for name in models]
+    networks = [OnnxNetwork(model, str(path)) for model, path in zip(models.values(), paths, strict=True)]
+    tables = zip(recognizer.score(source)[0], Recognizer(contract, networks).score(source)[0], strict=True)
+    lines = []
+    for path, (name, model), (expected, found) in zip(paths, models.items(), tables, strict=True):
+        agreement = _compare(softmax(expected.logits), softmax(found.logits), path)
+        _write(model, path, {RECOGNIZER_KEY: contract.to_json(), STREAMS_KEY: [name]})
+        lines.append(f"wrote {path}: {agreement}")
+    if not (reason := reason_against(contract)) and sum(model.ByteSize() for model in models.values()) > MAX_BYTES // 2:
+        reason = "its networks have more than 1 GB, and an ONNX file has at most 2 GB"
+    path = folder / WHOLE_NAME
+    if reason:
+        return [*lines, f"no {path}: {reason}; each stream has its own file"]
+    return [*lines, _write_whole(recognizer, models, path, source)]
+
+
+def _write_whole(recognizer: Recognizer, models: dict[str, "ModelProto"], path: Path, source: Source) -> str:
+    """Write the file of all streams; returns a line about it."""
+    contract = recognizer.contract
+    with closing(source.frames(contract.streams[0].geometry)) as decoding:
+        frames = list(islice(decoding, MAX_FRAMES))
+    offsets = frame_offsets(contract)
+    last_start = len(frames) - offsets[-1] - 2
+    if last_start < 0:
+        raise BadInputError(
+            f"{source.name} has {counted(len(frames), 'frame')}, but comparing a clip needs {offsets[-1] + 2}; choose another "
+            "video with --check"
+        )
+    starts = sorted(set(np.linspace(0, last_start, NUM_CLIPS).astype(int).tolist()))
+    clips = np.stack([[frames[start + offset] for offset in offsets] for start in starts])
+    expected, expected_flow = _usual_answers(recognizer, frames, starts)
+
+    front = frames_graph(contract, *clips.shape[2:4])
+    found_flow = run_session(open_session(front, str(path)), {FRAMES: clips}, str(path))[2 * len(models) :]
+    same_flow = np.mean([np.mean(a == b) for a, b in zip(expected_flow, found_flow, strict=True)]) if found_flow else 1
+    if same_flow < MIN_SAME_FLOW:
+        raise BadInputError(
+            f"{path} is not written: {same_flow:.2%} of its bytes of flow are OpenCV's, expected {MIN_SAME_FLOW:.1%}; where "
+            "pictures are still or flat, rounding decides: compare with real footage by --check VIDEO"
+        )
+    whole = whole_graph(front, models, answer_graph(contract))
+    session = open_session(whole, str(path))
+    parts = [clips, *np.split(clips, len(clips))]  # all clips at once, and each alone
+    found = np.stack([run_session(session, {FRAMES: part}, str(path))[0] for part in parts])
+    agreement = _compare(expected, found, path)
+    _write(whole, path, {RECOGNIZER_KEY: contract.to_json(), STREAMS_KEY: [*models], FRAMES_KEY: offsets})
+    flow = f", {same_flow:.3%} of the bytes of flow are OpenCV's" if found_flow else ""
+    return f"wrote {path}: {clips.shape[3]}x{clips.shape[2]} frames, {agreement}{flow}"
+
+
+def _usual_answers(
+    recognizer: Recognizer, frames: list[np.ndarray], starts: list[int]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Fused probabilities of the clips that begin at these frames, all together and each alone, (1 + M, K), as prediction
+    makes them without JPEG; and for each flow stream the grey levels of its flow, uint8 (M T, 2, H, W)."""
+    contract, num_frames = recognizer.contract, len(frames)
+    scores: list[list[np.ndarray]] = []
+    flow: list[np.ndarray] = []
+    for stream, network in zip(contract.streams, recognizer.networks, strict=True):
+        settings, config = stream.flow_settings(), stream.config
+        footage = Footage({"0": (dict(enumerate(frames)), num_frames)}, flow=settings)
+        if settings:
+            config = config.with_flow("stored")
+            needed = [start + k * config.frame_stride for start in starts for k in range(config.clip_len)]
+            footage.compute_flow(("0", frame) for frame in needed)
+            images = np.stack([footage.flow_image("0", frame)[..., :2] for frame in needed])
+            flow.append(images.transpose(0, 3, 1, 2))
+        views = make_views(stream.sampling.views, config.input_size)
+        videos = VideoTable.of([Video("0", "test", None, num_frames)], config.classes)
+        items = Items(videos, config, views=views, clip_step=1)  # so the number of an item is its first frame
+        (logits,) = network.logits(items, footage, [starts])
+        by_clip = contract.fusion.consensus.clip_scores(logits).reshape(len(starts), len(views), -1)
+        scores.append([_reduce(contract, part) for part in (by_clip, *np.split(by_clip, len(by_clip)))])
+    fused = [contract.fusion.fuse([part[None] for part in parts])[0] for parts in zip(*scores, strict=True)]
+    return np.stack(fused), flow
+
+
+def _reduce(contract: Contract, scores: np.ndarray) -> np.ndarray:
+    """Scores of clips and views, (M, V, K), by the consensus -> (K,)."""
+    num_clips, num_views, num_classes = scores.shape
+    clips = Clips(scores.reshape(1, -1, num_classes), np.repeat(np.arange(num_clips), num_views))
+    return contract.fusion.consensus.reduce(clips)[0]
+
+
+def _compare(expected: np.ndarray, found: np.ndarray, path: Path) -> str:
+    """How far probabilities (n, K) agree with torch's, in words; BadInputError if not far enough."""
+    num_same = int((expected.argmax(axis=1) == found.argmax(axis=1)).sum())
+    difference = float(np.abs(expected - found).max())
+    agreement = f"the same class as torch {num_same} of {counted(len(expected), 'time')}, probabilities differ by {difference:.0e} at most"
+    if num_same < len(expected) or not difference <= MAX_DIFFERENCE:
+        raise BadInputError(f"{path} is not written: {agreement}; expected the same, and {MAX_DIFFERENCE:g}")
+    return agreement
+
+
+def _write(model: "ModelProto", path: Path, metadata: dict[str, object]) -> None:
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=json.dumps(value))
+    content = model.SerializeToString()
+    write_file(path, lambda file: file.write(content))

@@ -1,0 +1,156 @@
+"""What the file of all streams computes around the networks: clips from frames, and the answer from logits.
+
+Frames become clips as in prediction on a GPU (clips/online_flow.py), without JPEG; flow is that of FarnebackGraph. What
+cannot be computed in a graph is refused with the reason.
+
+Letters: M clips of one video, F frames of a clip, V views, T S as in the network's clips.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from twostream.clips.crops import make_views
+from twostream.clips.online_flow import Cut, cut_out, reduce
+from twostream.errors import BadInputError
+from twostream.flow.farneback import encode
+from twostream.flow.farneback_graph import FarnebackGraph
+from twostream.flow.methods import FlowSettings
+from twostream.fusion.fitting import SMALLEST
+from twostream.inference.contract import Contract, Fusion, StreamContract
+
+GREY_WEIGHTS = (9798.0, 19235.0, 3735.0)
+"""of red, green and blue, in 1/32768: OpenCV's integers; their sums are exact in float32"""
+SORTED_RULES = ("max", "clstk", "trimmed")
+
+
+def frame_offsets(contract: Contract) -> list[int]:
+    """The frames that a clip needs, counted from its first one: those of all streams, and what flow points to."""
+    return sorted({offset for stream in contract.streams for offset in _offsets(stream)})
+
+
+def _offsets(stream: StreamContract) -> set[int]:
+    config = stream.config
+    own = range(0, config.clip_len * config.frame_stride, config.frame_stride)
+    return {*own} | ({offset + 1 for offset in own} if config.modality == "flow" else set())
+
+
+def reason_against(contract: Contract) -> str:
+    """Why a recognizer cannot be one graph, as the end of a sentence; "" if it can."""
+    for stream in contract.streams:
+        flow = stream.flow_settings()
+        if flow and flow.method != "farneback":
+            return f"the flow of stream {stream.name} is {flow.method}, and only farneback can be computed in a graph"
+    if len({stream.geometry for stream in contract.streams}) > 1:
+        return "its streams were trained on frames of different sizes or rates"
+    if contract.fusion.consensus.rule == "segment":
+        return f"the consensus {contract.fusion.consensus} depends on where in the video the clips are"
+    return ""
+
+
+class FramesToClips(nn.Module):
+    """Frames of clips, uint8 (M, F, H, W, 3) RGB -> for each stream clips and mirrored, as its network takes them.
+
+    For flow streams, the flow of whole frames follows, uint8 (M T, 2, H, W) as FlowCoding has it, so that it can be compared.
+    """
+
+    def __init__(self, contract: Contract, height: int, width: int):
+        super().__init__()
+        offsets = frame_offsets(contract)
+        self.streams = nn.ModuleList(_StreamClips(stream, offsets, height, width) for stream in contract.streams)
+
+    def forward(self, frames: Tensor) -> list[Tensor]:
+        parts = [stream(frames) for stream in self.streams]
+        return [part for clips, mirrored, _ in parts for part in (clips, mirrored)] + [
+            levels for stream, (_, _, levels) in zip(self.streams, parts, strict=True) if stream.flow
+        ]
+
+
+class _StreamClips(nn.Module):
+    """One stream's part of FramesToClips."""
+
+    def __init__(self, stream: StreamContract, offsets: list[int], height: int, width: int):
+        super().__init__()
+        config, settings = stream.config, stream.flow_settings()
+        self.clip_len, self.size = config.clip_len, config.input_size
+        positions = [offsets.index(k * config.frame_stride) for k in range(config.clip_len)]
+        self.flow = _Flow(settings, positions, height, width) if settings else None
+        self.positions = positions
+        views = make_views(stream.sampling.views, config.input_size)
+        regions = [view.crop(height, width, None) for view in views]  # type: ignore[arg-type]  # of testing: nothing is drawn
+        self.cuts = Cut.choose(height, width, regions, self.size, is_planes=settings is not None)
+        self.mirrored = [view.mirrored for view in views]
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # (M T, C, H, W)
+        levels = self.flow(frames) if self.flow else frames[:, self.positions].flatten(0, 1).permute(0, 3, 1, 2)
+        views = []
+        for cut in self.cuts:
+            region = torch.tensor([cut.region]).expand(levels.shape[0], -1)
+            views.append(cut_out(reduce(levels, cut.reduction), region, self.size, taps=cut.taps))
+        clips = torch.stack(views, dim=1).unflatten(0, (-1, self.clip_len)).transpose(1, 2).flatten(0, 1)
+        return clips[:, None], torch.tensor(self.mirrored).repeat(frames.shape[0]), levels
+
+
+class _Flow(nn.Module):
+    """Frames -> the grey levels of the flow from some of them to the next."""
+
+    def __init__(self, settings: FlowSettings, positions: list[int], height: int, width: int):
+        super().__init__()
+        self.method = FarnebackGraph(height, width, settings.farneback)
+        self.scale = settings.coding.scale
+        self.needed = sorted({k for position in positions for k in (position, position + 1)})
+        """positions of frames; the one after a frame of the clip is the next frame of the video"""
+        self.first = [self.needed.index(position) for position in positions]
+
+    def forward(self, frames: Tensor) -> Tensor:
+        red, green, blue = frames[:, self.needed].float().unbind(dim=-1)
+        weights = GREY_WEIGHTS
+        grey = ((red * weights[0] + green * weights[1] + blue * weights[2] + (1 << 14)) / (1 << 15)).floor()
+        of_frames = [part.unflatten(0, (-1, len(self.needed))) for part in self.method.expand(grey.flatten(0, 1))]
+        first = [part[:, self.first].flatten(0, 1) for part in of_frames]
+        second = [part[:, [k + 1 for k in self.first]].flatten(0, 1) for part in of_frames]
+        flow = self.method.flow(first, second)
+        return encode(flow.permute(0, 2, 3, 1), self.scale, True).view_as(flow)
+
+
+class LogitsToAnswer(nn.Module):
+    """Logits of each stream's clips and views, float32 (M V, K) -> fused probabilities of the video, float32 (K,)."""
+
+    def __init__(self, fusion: Fusion):
+        super().__init__()
+        self.fusion = fusion
+
+    def forward(self, logits: list[Tensor]) -> Tensor:
+        fusion = self.fusion
+        scores = [self._reduce(part.softmax(dim=1) if fusion.consensus.on_softmax else part) for part in logits]
+        weights = [torch.tensor(weight) for weight in fusion.weights]
+        if fusion.temperatures:
+            tempered = [self._temper(part, t) for part, t in zip(scores, fusion.temperatures, strict=True)]
+            return torch.stack([w * part for w, part in zip(weights, tempered, strict=True)]).sum(dim=0)
+        total = sum(fusion.weights)
+        return self._probabilities(
+            torch.stack([w / total * part for w, part in zip(weights, scores, strict=True)]).sum(dim=0)
+        )
+
+    def _reduce(self, scores: Tensor) -> Tensor:
+        """The rules of fusion.consensus: (T, K) -> (K,)."""
+        rule, number, count = self.fusion.consensus.rule, self.fusion.consensus.number, scores.shape[0]
+        if rule == "mean":
+            return scores.mean(dim=0)
+        if rule not in SORTED_RULES:
+            raise BadInputError(f"consensus {self.fusion.consensus} cannot be computed in a graph")
+        position = torch.arange(count)
+        if rule == "trimmed":
+            num_cut = count * number // 100
+            is_used = (position >= num_cut) & (position < count - num_cut)
+        else:
+            is_used = position < (1 if rule == "max" else number)
+        weights = is_used.float()[:, None]
+        return (scores.sort(dim=0, descending=True).values * weights).sum(dim=0) / weights.sum()
+
+    def _probabilities(self, scores: Tensor) -> Tensor:
+        return scores / scores.sum() if self.fusion.consensus.on_softmax else scores.softmax(dim=0)
+
+    def _temper(self, scores: Tensor, temperature: float) -> Tensor:
+        powers = self._probabilities(scores).clamp(min=SMALLEST) ** (1 / temperature)
+        return powers / powers.sum()

@@ -1,0 +1,57 @@
+"""A stream's network, run by torch."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from twostream.clips.items import Images, Items
+from twostream.clips.online_flow import network_inputs, open_dataset
+from twostream.engine.loops import predict
+from twostream.errors import BadInputError
+from twostream.models.network import use_channels_last
+from twostream.runtimes.onnx_network import OnnxNetwork
+
+VIDEOS_AT_ONCE = {"cpu": 2, "cuda": 8}
+
+
+class TorchNetwork:
+    """A network on a device, as `Recognizer` asks it; see inference.recognizer.Network."""
+
+    def __init__(self, module: nn.Module, device: torch.device):
+        """`module` takes what `StreamNetwork` takes; it is in eval mode and on the device."""
+        # Convolutions of pictures take two thirds of the time in this order, also on CPUs (benchmarks/predict.py). Those
+        # of clips take a sixth to a third more on CPUs.
+        use_channels_last(module, clips=device.type != "cpu")
+        self.module, self.device = module, device
+        self.computes_flow = device.type == "cuda"
+        self.videos_at_once = VIDEOS_AT_ONCE[device.type]
+
+    def logits(self, items: Items, images: Images, batches: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
+        """See `Network.logits`."""
+        dataset = open_dataset(items, images)
+        inputs = network_inputs((dataset.__getitems__(numbers) for numbers in batches), items.stream, self.device)
+        for _, _, logits in predict(self.module, inputs, device=self.device):
+            yield logits.numpy()
+
+
+def run_by_torch(networks: Sequence[object]) -> list[TorchNetwork]:
+    """The networks of a recognizer; BadInputError if they are not torch's, but those of an ONNX file."""
+    found = [network for network in networks if isinstance(network, TorchNetwork)]
+    if len(found) < len(networks):
+        raise BadInputError(
+            "this needs the weights of the networks, which an ONNX file hides; give the recognizer's folder, or the runs"
+        )
+    return found
+
+
+class OnnxModule(nn.Module):
+    """A network of an ONNX file among those of torch, on the CPU."""
+
+    def __init__(self, network: OnnxNetwork):
+        super().__init__()
+        self.network = network
+
+    def forward(self, clips: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(self.network.run(clips.numpy(), mirrored.numpy()))
