@@ -218,7 +218,7 @@ class Recognizer:
                 geometry: decode(source, geometry) for geometry in {stream.geometry for stream in self.contract.streams}
             }
         except (VideoError, BadInputError) as error:
-            return Failure(source.name, one_line(error))
+            return Failure(source.name, one_line(error).removeprefix(f"{source.name}: "))
 
     # ------------------------------------------------------------------------------------------------------- scoring
 
