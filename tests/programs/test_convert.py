@@ -8,6 +8,7 @@ import torch
 from tests.conversion import caffe2_networks
 from twostream.conversion import weight_files
 from twostream.engine.checkpoint import write_checkpoint
+from twostream.errors import BadInputError
 from twostream.models.network import build_model
 from twostream.models.weights import load_weights
 from twostream.stream import StreamConfig
@@ -90,6 +91,7 @@ def test_networks_that_are_no_clip_networks_keep_their_names(run_command, tmp_pa
     result = run_command("convert", tmp_path / "in.pth", tmp_path / "out.safetensors", "--arch=squeezenet1_1")
     assert result.returncode == 0, result.stderr
     assert weight_files.read(tmp_path / "out.safetensors").tensors.keys() == module.state_dict().keys()
+    assert "next: twostream train --root=ROOT --arch=squeezenet1_1 --seq_len=1 --init_from=" in result.stdout
     result = run_command("convert", tmp_path / "in.pth", tmp_path / "out.pkl")
     assert result.returncode == 3 and "no network of VMZ" in result.stderr
 
@@ -113,10 +115,10 @@ def test_what_is_refused(run_command, tmp_path, monkeypatch, published, words, c
     assert not list(tmp_path.iterdir()) and published.stat().st_size > 1_000_000, "nothing was written or lost"
 
 
-def test_training_names_the_command_for_files_of_caffe2(run_here, tmp_path, toy_root, published):
-    result = run_here(
-        "train.py", f"--root={toy_root}", f"--save_root={tmp_path}", "--arch=squeezenet1_1", "--input_size=32", "--workers=0",
-        "--batch_size=2", "--device=cpu", f"--init_from={published}",
-    )  # fmt: skip
-    assert result.returncode == 3
-    assert f"convert it first: twostream convert {published} {published.with_suffix('.pth')}" in result.stderr
+def test_training_names_the_command_for_files_of_caffe2(published):
+    with torch.device("meta"):
+        module = build_model(stream()).backbone
+    with pytest.raises(BadInputError) as caught:
+        load_weights(module, published, stream())
+    command = f"convert it first: twostream convert {published} {published.with_suffix('.pth')}"
+    assert str(caught.value).endswith(command)

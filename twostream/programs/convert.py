@@ -55,7 +55,7 @@ def main() -> int:
     from twostream.conversion import weight_files
     from twostream.conversion.convert import convert
     from twostream.engine.checkpoint import newest_checkpoint
-    from twostream.models.backbones import backbone_name
+    from twostream.models.backbones import BACKBONES, backbone_name
 
     kind = weight_files.SUFFIXES.get(args.target.suffix.lower())
     if kind is None:
@@ -76,6 +76,10 @@ def main() -> int:
         write_text(key_map, json.dumps({"source": file.path.name} | result.to_json(), indent=1) + "\n")
         print(f"wrote {key_map}")
     if result.backbone and kind not in weight_files.CAFFE2:
+        record = BACKBONES[result.backbone]
+        # A network of pictures reads three channels of each frame; one of clips takes clips of any length.
+        num_channels = result.tensors[f"{record.first_layer}.weight"].shape[1]
+        frames = f" --seq_len={num_channels // 3}" if record.layout == "2d" else ""
         target = shlex.quote(str(args.target))
-        print(f"next: twostream train --root=ROOT --arch={result.backbone} --init_from={target}")
+        print(f"next: twostream train --root=ROOT --arch={result.backbone}{frames} --init_from={target}")
     return EXIT_DONE
