@@ -1,7 +1,6 @@
 """Shared by all tests: small generated videos, and ways to run the programs as a user does."""
 
 import argparse
-import contextlib
 import importlib
 import io
 import os
@@ -11,7 +10,10 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -19,7 +21,8 @@ import numpy as np
 import pytest
 
 from tests import toy
-from twostream.__main__ import COMMANDS
+from twostream.__main__ import COMMANDS, main
+from twostream.preparation import workers
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
@@ -79,7 +82,7 @@ def assert_commands_work(text: str) -> None:
         module = importlib.import_module(f"twostream.programs.{COMMANDS[command][0]}")
         parser, complaint = module.build_parser(), io.StringIO()
         try:
-            with contextlib.redirect_stderr(complaint):
+            with redirect_stderr(complaint):
                 args = parser.parse_args([word.replace("--format=FORMAT", "--format=csv") for word in words])
                 if command == "extract":
                     module.check_flags(parser, args)
@@ -112,40 +115,80 @@ def without_help(arguments: Sequence[object], result: subprocess.CompletedProces
     return "" if "--help" in arguments else result.stdout + result.stderr
 
 
-@pytest.fixture
-def run_here(monkeypatch, capsys):
-    """The same within this process, which has already imported torch: an eighth of the time of a new process."""
+class JobsHere:
+    """In place of the worker processes of `run_jobs`, which take half a second each to start: does the jobs itself."""
 
-    return lambda program, *arguments: _run_in_process(
-        [program, *arguments],
-        lambda: runpy.run_path(str(REPOSITORY / program), run_name="__main__"),
-        monkeypatch,
-        capsys,
-    )
+    def __init__(self, num_workers: int, task: Callable):
+        self.task = task
+
+    def capacity(self) -> int:
+        return 1
+
+    def submit(self, job: object) -> Future:
+        future: Future = Future()
+        try:
+            future.set_result(self.task(job))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def result(self, future: Future) -> object:
+        return future.result()
+
+    def close(self) -> None:
+        pass
 
 
-@pytest.fixture
-def run_command(monkeypatch, capsys):
-    """The same for the command `twostream`: run_command("predict", "video.mp4", ...)."""
-    from twostream.__main__ import main
+def call(
+    program: str, *arguments: object, cwd: Path | None = None, env: dict | None = None
+) -> subprocess.CompletedProcess:
+    """Run a script of the repository, or "twostream", as `run_program` does, but within this process, which has torch.
 
-    return lambda *arguments: _run_in_process(["twostream", *arguments], main, monkeypatch, capsys)
-
-
-def _run_in_process(words, program, monkeypatch, capsys) -> subprocess.CompletedProcess:
-    monkeypatch.setattr(sys, "argv", list(map(str, words)))
+    That takes a tenth of the time of a new process. It has one thread, as in `make test`: results are promised bit for bit for
+    the same number of threads. What child processes print is not captured.
+    """
+    words = list(map(str, [program, *arguments]))
+    torch = sys.modules.get("torch")
+    num_threads = torch.get_num_threads() if torch else 1
     # At its end a program ignores signals; processes that later tests start would inherit that.
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)}
-    try:
-        with pytest.raises(SystemExit) as end:
-            program()
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    result = subprocess.CompletedProcess(sys.argv, end.value.code, *capsys.readouterr())
+    output, errors = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    code = 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
+        patch.setattr(sys, "argv", words)
+        patch.setattr(workers, "_Processes", JobsHere)
+        for name, value in ({"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} | (env or {})).items():
+            patch.setenv(name, value)
+        if cwd:
+            patch.chdir(cwd)
+        if torch:
+            torch.set_num_threads(1)
+        try:
+            main() if program == "twostream" else runpy.run_path(str(REPOSITORY / program), run_name="__main__")
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            if torch:
+                torch.set_num_threads(num_threads)
+    texts = (stream.buffer.getvalue().decode(errors="replace") for stream in (output, errors))
+    result = subprocess.CompletedProcess(words, code, *texts)
     assert "Traceback" not in result.stderr, result.stderr
     assert_commands_work(without_help(words, result))
     return result
+
+
+@pytest.fixture
+def run_here():
+    """The same within this process, see `call`: run_here("train.py", "--root=x") -> its result."""
+    return call
+
+
+@pytest.fixture
+def run_command():
+    """The same for the command `twostream`: run_command("predict", "video.mp4", ...)."""
+    return partial(call, "twostream")
 
 
 @pytest.fixture(scope="session")
@@ -160,11 +203,8 @@ def toy_videos(tmp_path_factory) -> Path:
 def toy_root(toy_videos) -> Path:
     """Data root with frames, Farneback flow and annotations of the toy videos."""
     root = toy_videos.parent / "data"
-    for command in (
-        ["prep/extract.py", "--videos", toy_videos, "--root", root, "--short_side=96", "--workers=2"],
-        ["prep/build_annotations.py", "--root", root, "--videos", toy_videos],
-    ):
-        subprocess.run([sys.executable, *map(str, command)], cwd=REPOSITORY, check=True, capture_output=True)
+    call("prep/extract.py", "--videos", toy_videos, "--root", root, "--short_side=96")
+    call("prep/build_annotations.py", "--root", root, "--videos", toy_videos)
     return root
 
 

@@ -26,11 +26,9 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
@@ -102,26 +100,15 @@ def run_here(program: str, words: list[str]) -> tuple[int | None, str, str]:
     return code, output.buffer.getvalue().decode(errors="replace"), trace  # type: ignore[attr-defined]
 
 
-def in_this_process(function: Any, jobs: Any, *, expected: type[Exception], **_processes: object) -> Iterator[Any]:
-    """In place of `run_jobs`, which would start processes for each input."""
-    from twostream.preparation.workers import Failure
-
-    for job in jobs:
-        try:
-            yield job, function(job)
-        except expected as error:
-            yield job, Failure(str(error), getattr(error, "kind", ""))
-
-
 def prepare() -> None:
     """Import what the programs need, and keep them within this process."""
     from tests import hostile  # noqa: F401  imports torch and most of the package
-    from tests.conftest import ALL_PROGRAMS
+    from tests.conftest import ALL_PROGRAMS, JobsHere
+    from twostream.preparation import workers
 
     for name in ALL_PROGRAMS.values():
-        module = importlib.import_module(f"twostream.programs.{name}")
-        if hasattr(module, "run_jobs"):
-            module.run_jobs = in_this_process
+        importlib.import_module(f"twostream.programs.{name}")
+    workers._Processes = JobsHere  # type: ignore[misc,assignment]
 
 
 def judge(outcome: Outcome, code: int | None, output: str, trace: str) -> None:

@@ -26,6 +26,7 @@ from tests.frames.samples import publish
 from tests.scores.test_foreign import FORMATS, LIST, own_table
 from twostream.annotations.json_file import write_annotations
 from twostream.annotations.videos import Annotations, Video
+from twostream.conversion.weight_files import write as write_weights
 from twostream.frames.jpeg import encode_jpeg
 from twostream.frames.stores import open_store
 from twostream.scores.npz import write_scores
@@ -105,6 +106,8 @@ def build_world(folder: Path, run: Callable[[str, list[str]], int]) -> None:
     ):
         assert run(program, words + QUICK.get(program, [])) == 0, f"{program} {words}"
     torch.save(torch.load(_checkpoint(folder), weights_only=True)["weights"], folder / "weights.pth")
+    for name in BLOBS:
+        write_weights(folder / name, {"conv1_w": torch.ones(2, 3, 1, 2, 2), "conv1_spatbn_relu_riv": torch.ones(2)})
 
 
 def _videos() -> list[Video]:
@@ -131,6 +134,8 @@ WORDS = [
     "nosuch/x", "x" * 300, "a\nb", "\udcff", "True", "auto", "none", "rgb", "farneback", "/abs", "0/0", "1/0", "0/1", "val",
     "val=", "=x", "*", "$(id)", "'", "\x1b[31m", "é", "cpu", "cuda:99", "softmax-mean", "clstk-0", "trimmed-50", "markdown=",
 ]  # fmt: skip
+BLOBS = ("blobs.pkl", "blobs.mdl", "blobs.safetensors")
+"""weight files of other kinds"""
 LONG_RUNS = ("--max_iterations", "--workers", "--ngpu", "--url", "--scheduler", "--val_interval", "--save_interval")
 """flags that are left alone: with a large number they ask for hours of work, or for many processes"""
 
@@ -492,6 +497,16 @@ def _weights(world: Path, rng: Rng) -> Case:
     return Case("weights", "train.py", [*words, "--max_iterations=1", "--val_interval=1"], what)
 
 
+def _conversions(world: Path, rng: Rng) -> Case:
+    name = _pick(rng, (*BLOBS, "weights.pth"))
+    path = world / f"{name}.x"  # only its bytes are damaged, for which its suffix does not matter
+    shutil.copyfile(world / name, path)
+    what = f"{name}: {damage_file(path, rng)}"
+    target = world / _pick(rng, ("new.pkl", "new.minidb", "new.pth", "new.safetensors"))
+    arch = _pick(rng, ([], [], ["--arch=vmz_mc2_10"], ["--arch=squeezenet1_1"]))
+    return Case("conversions", "twostream convert", [str(path), str(target), *arch], what)
+
+
 def _checkpoints(world: Path, rng: Rng) -> Case:
     what = damage_file(_checkpoint(world), rng)
     words = [f"--root={world / 'data'}", f"--save_root={world / 'runs'}"]
@@ -544,6 +559,7 @@ def _command_lines(world: Path, rng: Rng) -> Case:
         "prep/build_annotations.py": [f"--root={world / 'data'}", f"--videos={world / 'lists' / 'folder'}"],
         "pretrained/fetch.py": [_pick(rng, ("vgg16", "nosuch", "inception_v3")), f"--folder={world / 'weights'}",
                                 f"--url=file://{world / 'weights.pth'}"],
+        "twostream convert": [str(world / _pick(rng, BLOBS)), str(world / "new.minidb")],
         "twostream export": ["--runs", str(world / "runs" / "run"), f"--out={world / 'new'}"],
         "twostream predict": [str(world / "data"), f"--model={world / 'recognizer'}", "--device=cpu"],
         "twostream features": [str(world / "data"), f"--model={world / 'recognizer'}", f"--out={world / 'out'}", "--device=cpu"],
@@ -570,6 +586,7 @@ CASES: dict[str, tuple[Callable[[Path, Rng], Case], int]] = {
     "state of a run": (_state_of_run, 6),
     "state of a data root": (_state_of_root, 8),
     "recognizers": (_recognizers, 6),
+    "conversions": (_conversions, 8),
     "command lines": (_command_lines, 18),
 }
 """kind -> the function that makes a case in a copy of the world, and how often of a hundred or so"""

@@ -17,6 +17,7 @@ from benchmarks import train as training
 from tests.conftest import REPOSITORY, noise_image
 from tests.toy import write_video
 from twostream.flow.farneback_tables import build_basis
+from twostream.stream import StreamConfig
 
 NUM_FRAMES = 7
 
@@ -37,8 +38,8 @@ def tables(text: str) -> list[list[list[str]]]:
 # ------------------------------------------------------------------------------------------------------- preparation
 
 
-def test_prep_measures_every_row_on_the_same_frames(clip, run_program):
-    result = run_program("benchmarks/prep.py", "--video", clip, "--repeats=1", "--copies=1")
+def test_prep_measures_every_row_on_the_same_frames(clip, run_here):
+    result = run_here("benchmarks/prep.py", "--video", clip, "--repeats=1", "--copies=1")
     assert result.returncode == 0, result.stderr
     assert f"{NUM_FRAMES} frames of 384x256, in the file 96x64; medians of 1;" in result.stdout
     costs, goals = tables(result.stdout)
@@ -54,21 +55,21 @@ def test_prep_measures_every_row_on_the_same_frames(clip, run_program):
     assert ms["farneback-parts"] == pytest.approx(parts, abs=0.01)
 
 
-def test_prep_measures_only_the_given_rows(clip, run_program):
-    result = run_program("benchmarks/prep.py", "--video", clip, "--repeats=2", "--only=ffmpeg,rgb")
+def test_prep_measures_only_the_given_rows(clip, run_here):
+    result = run_here("benchmarks/prep.py", "--video", clip, "--repeats=2", "--only=ffmpeg,rgb")
     costs, goals = tables(result.stdout)
     assert [row[0] for row in costs] == ["rgb", "ffmpeg"]
     assert [row[0] for row in goals] == ["RGB: ffmpeg's command / ours"]
     assert "--only=rgb,ffmpeg" in result.stdout.splitlines()[0]
-    assert "expected names of rgb, " in run_program("benchmarks/prep.py", "--video", clip, "--only=rbg").stderr
+    assert "expected names of rgb, " in run_here("benchmarks/prep.py", "--video", clip, "--only=rbg").stderr
 
 
 @pytest.mark.parametrize("program", ["benchmarks/prep.py", "benchmarks/flow.py"])
-def test_videos_that_cannot_be_used_are_named(program, tmp_path, run_program):
+def test_videos_that_cannot_be_used_are_named(program, tmp_path, run_here):
     write_video(tmp_path / "one.mkv", noise_image()[None])
     (tmp_path / "none.mp4").write_text("no video")
     for name, reason in (("one.mkv", "has one frame"), ("none.mp4", "")):
-        result = run_program(program, "--video", tmp_path / name)
+        result = run_here(program, "--video", tmp_path / name)
         assert result.returncode == 3
         assert f"--video {tmp_path / name}" in result.stderr
         assert reason in result.stderr
@@ -118,9 +119,9 @@ def ground_truth(tmp_path):
     return folder.parent
 
 
-def test_flow_prints_every_row(clip, ground_truth, run_program):
+def test_flow_prints_every_row(clip, ground_truth, run_here):
     words = ["--pairs=2", "--repeats=1", "--ground_truth", ground_truth]
-    result = run_program("benchmarks/flow.py", "--video", clip, *words)
+    result = run_here("benchmarks/flow.py", "--video", clip, *words)
     assert result.returncode == 0, result.stderr
     assert "2 pairs of 384x256" in result.stdout
     costs, codings, accuracy = tables(result.stdout)
@@ -140,10 +141,12 @@ def test_flow_prints_every_row(clip, ground_truth, run_program):
         assert float(far) == float(coded_far) == 0
 
 
-def test_flow_measures_tensor_operations_beside_opencv(clip, run_program):
-    result = run_program("benchmarks/flow.py", "--video", clip, "--pairs=2", "--repeats=1", "--device=cpu", "--batch=3")
-    assert result.returncode == 0, result.stderr
-    *_, rows = tables(result.stdout)
+def test_flow_measures_tensor_operations_beside_opencv(monkeypatch, capsys):
+    small = [frame[:64, :96].copy() for frame in flow.moving_texture(4)]
+    monkeypatch.setattr(flow, "moving_texture", lambda num_frames: small[:num_frames])
+    monkeypatch.setattr(sys, "argv", ["flow.py", "--pairs=2", "--repeats=1", "--device=cpu", "--batch=3"])
+    flow.main()
+    *_, rows = tables(capsys.readouterr().out)
     ways = ["OpenCV, all cores", "plain operations, pairs", "plain operations, a sequence"]
     assert [row[0] for row in rows] == [f"{preset}: {way}" for preset in ("default", "2d-kinectics") for way in ways]
     for opencv, pairs, sequence in (rows[:3], rows[3:]):
@@ -155,8 +158,8 @@ def test_flow_measures_tensor_operations_beside_opencv(clip, run_program):
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda"])
-def test_flow_names_a_missing_device(clip, run_program, device):
-    result = run_program("benchmarks/flow.py", "--video", clip, "--pairs=1", "--repeats=1", "--device", device)
+def test_flow_names_a_missing_device(clip, run_here, device):
+    result = run_here("benchmarks/flow.py", "--video", clip, "--pairs=1", "--repeats=1", "--device", device)
     assert result.returncode == 3
     assert f"--device {device} cannot be used" in result.stderr
 
@@ -196,11 +199,11 @@ def test_bytes_that_kernels_read_and_write(monkeypatch):
     assert 4 * images.numel() * (1 + 3 + 3 + 5) < moved < 4 * images.numel() * 12 + 500
 
 
-def test_flow_refuses_a_folder_without_truth(tmp_path, ground_truth, run_program):
+def test_flow_refuses_a_folder_without_truth(tmp_path, ground_truth, run_here):
     (tmp_path / "empty").mkdir()
     (ground_truth / "texture" / "frame11.png").unlink()
     for folder, reason in ((tmp_path / "empty", "no .flo file"), (ground_truth, "has 1 images beside flow10.flo")):
-        result = run_program("benchmarks/flow.py", "--pairs=1", "--repeats=1", "--ground_truth", folder)
+        result = run_here("benchmarks/flow.py", "--pairs=1", "--repeats=1", "--ground_truth", folder)
         assert (result.returncode, reason in result.stderr) == (3, True), result.stderr
 
 
@@ -254,10 +257,10 @@ def number(cell: str) -> float:
     return float(cell.replace(",", ""))
 
 
-def test_training_prints_every_row(run_program):
+def test_training_prints_every_row(run_here):
     words = [*SMALL_TRAINING, "--batch_size=2,3", "--workers=1", "--amp=bf16", "--channels_last"]
     words.append(f"--data={','.join(training.DATA)}")
-    result = run_program("benchmarks/train.py", *words, env={"OMP_NUM_THREADS": "1"})
+    result = run_here("benchmarks/train.py", *words)
     assert result.returncode == 0, result.stderr
     assert "benchmarks/train.py --arch=squeezenet1_1" in result.stdout.splitlines()[0]
     (rows,) = tables(result.stdout)  # and no hours of a schedule with another batch size
@@ -271,9 +274,9 @@ def test_training_prints_every_row(run_program):
     assert ratio == pytest.approx(best["online"] / best["flow"], abs=0.01)
 
 
-def test_training_without_real_images(run_program):
+def test_training_without_real_images(run_here):
     words = [*SMALL_TRAINING, "--batch_size=8,64", "--data=synthetic"]
-    result = run_program("benchmarks/train.py", *words, env={"OMP_NUM_THREADS": "1"})
+    result = run_here("benchmarks/train.py", *words)
     rows, hours = tables(result.stdout)
     assert [row[:2] for row in rows] == [["8", "synthetic"], ["64", "synthetic"]] and result.returncode == 0
     assert hours == [["synthetic", rows[1][2], hours[0][2]]]
@@ -291,7 +294,7 @@ def test_operations_are_counted():
     network = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3, bias=False), torch.nn.Flatten(), torch.nn.Linear(144, 5, bias=False)
     )
-    batch = training.synthetic_batch(2, 8, torch.device("cpu"))
+    batch = training.synthetic_batch(2, StreamConfig("rgb", "vgg16", ("a",), 8), torch.device("cpu"))
     network.forward = lambda clips, forward=network.forward: forward(clips[:, 0, 0].permute(0, 3, 1, 2).float())
     convolution, linear = 2 * 4 * 36 * 27, 2 * 5 * 144
     assert training.operations_per_image(network, batch) == 2 * convolution + 3 * linear
@@ -313,8 +316,8 @@ SMALL_LOADING = ["--videos=2", "--images=6", "--batch_size=4", "--repeats=1", "-
 WAYS = ["ours, folders", "ours, packed", "bare", *loader.OTHER_WAYS]
 
 
-def test_loading_prints_every_row(run_program):
-    result = run_program("benchmarks/loader.py", *SMALL_LOADING, "--workers=1")
+def test_loading_prints_every_row(run_here):
+    result = run_here("benchmarks/loader.py", *SMALL_LOADING, "--workers=1")
     assert result.returncode == 0, result.stderr
     costs, ratios, loaders = tables(result.stdout)
     cases = ["RGB 24", "RGB 16", "flow 24", "flow 16"]
@@ -330,13 +333,13 @@ def test_loading_prints_every_row(run_program):
     assert [row[:2] for row in loaders] == [["RGB 24", way] for way in WAYS if way != "bare"]
 
 
-def test_loading_from_a_data_root_without_flow(run_program, toy_root, tmp_path):
+def test_loading_from_a_data_root_without_flow(run_here, toy_root, tmp_path):
     (tmp_path / "rgb-images").symlink_to(toy_root / "rgb-images")
-    result = run_program("benchmarks/loader.py", f"--root={tmp_path}", *SMALL_LOADING[:-1], "--sizes=24")
+    result = run_here("benchmarks/loader.py", f"--root={tmp_path}", *SMALL_LOADING[:-1], "--sizes=24")
     assert result.returncode == 0, result.stderr
     assert {row[0] for row in tables(result.stdout)[0]} == {"RGB 24"}
     (tmp_path / "rgb-images").unlink()
-    result = run_program("benchmarks/loader.py", f"--root={tmp_path}")
+    result = run_here("benchmarks/loader.py", f"--root={tmp_path}")
     assert result.returncode == 3 and "neither rgb-images nor farneback-images" in result.stderr
 
 
@@ -413,16 +416,16 @@ def test_measurements_on_a_gpu_need_a_number_of_seconds(tmp_path):
 # -------------------------------------------------------------------------------------------------------- evaluation
 
 
-def test_eval_measures_only_the_given_rows(run_program, tmp_path):
+def test_eval_measures_only_the_given_rows(run_here, tmp_path):
     words = ["--videos=30", "--frames=3", "--classes=7", f"--folder={tmp_path}"]
-    result = run_program("benchmarks/eval.py", *words, "--only=help,all")
+    result = run_here("benchmarks/eval.py", *words, "--only=help,all")
     assert result.returncode == 0, result.stderr
     (rows,) = tables(result.stdout)
     assert "2 x 90 rows x 7 classes" in result.stdout
     assert [row[0] for row in rows] == ["--help", " ".join(eval_benchmark.ROWS["all"])]
     assert all(float(cell.replace(",", "")) > 0 for row in rows for cell in row[1:])
     assert not list(tmp_path.iterdir())
-    assert run_program("benchmarks/eval.py", "--only=speed").returncode == 2
+    assert run_here("benchmarks/eval.py", "--only=speed").returncode == 2
 
 
 # ----------------------------------------------------------------------------------------------------------- watching
@@ -448,11 +451,9 @@ def test_watching_measures_every_kind_of_monitor(monkeypatch, capsys):
 # ---------------------------------------------------------------------------------------------------------- busy CPU
 
 
-def test_busy_measures_a_training_under_a_quota(run_program):
+def test_busy_measures_a_training_under_a_quota(run_here):
     words = ["--arch=squeezenet1_1", "--input_size=32", "--batch_size=2", "--iterations=2", "--skip=1", "--workers=0"]
-    result = run_program(
-        "benchmarks/busy.py", *words, "--threads=1", "--waiting=passive", "--only=quota", "--quota=1.5"
-    )
+    result = run_here("benchmarks/busy.py", *words, "--threads=1", "--waiting=passive", "--only=quota", "--quota=1.5")
     assert result.returncode == 0, result.stderr
     (rows,) = tables(result.stdout)
     assert "quota of 1.5 cores" in result.stdout

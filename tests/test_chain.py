@@ -1,6 +1,7 @@
 """All programs one after the other, as a user runs them, with odd names and without a network."""
 
 import json
+import socket
 
 from tests import toy
 from twostream.annotations.json_file import read_annotations
@@ -10,29 +11,24 @@ ODD_NAMES = [
     "new\nline", "öäü 測試", "e\u0301", "\u00e9", "file:x", "a&b|c", "trailing.", "CON", "*?", "x" * 251,
 ]  # fmt: skip
 
-NO_NETWORK = """
-import socket
-connect = socket.socket.connect
-def local_only(self, address):
-    if self.family != socket.AF_UNIX:
-        open({marker!r}, "w").write(repr(address))
-        raise OSError("no network here")
-    return connect(self, address)
-socket.socket.connect = local_only
-"""
 
+def test_odd_names_from_the_videos_to_the_report(run_here, tmp_path, monkeypatch):
+    connected, connect = [], socket.socket.connect
 
-def test_odd_names_from_the_videos_to_the_report(run_program, tmp_path):
+    def connect_locally(self, address):
+        if self.family != socket.AF_UNIX:
+            connected.append(address)
+            raise OSError("no network here")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_locally)
     videos, root, runs = tmp_path / "my videos", tmp_path / "data root", tmp_path / "runs"
     for k, name in enumerate(ODD_NAMES):
         split, label = ("train", "val")[k % 2], "ab"[k // 2 % 2]
         toy.write_video(videos / split / f"class '{label}'" / f"{name}.mkv", toy.frames(k, "red", "left")[:6, :32, :32])
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(NO_NETWORK.format(marker=str(tmp_path / "connected")))
-    env = {"PYTHONPATH": str(tmp_path / "site"), "OMP_NUM_THREADS": "1"}
 
     def run(program, *words):
-        result = run_program(program, *words, cwd=tmp_path, env=env)
+        result = run_here(program, *words, cwd=tmp_path)
         assert result.returncode == 0, result.stdout + result.stderr
 
     where = ("--root", root, "--save_root", runs)
@@ -55,4 +51,4 @@ def test_odd_names_from_the_videos_to_the_report(run_program, tmp_path):
     assert {video.id for video in read_annotations(root).videos} == set(ODD_NAMES)
     (report,) = runs.rglob("report.json")
     assert json.loads(report.read_text())["rows"][0]["num_videos"] == len(ODD_NAMES) // 2
-    assert not list(tmp_path.rglob("MARKER")) and not (tmp_path / "connected").exists()
+    assert not list(tmp_path.rglob("MARKER")) and not connected

@@ -1,13 +1,12 @@
 """A piece of what `make fuzz` does: hostile inputs of all kinds, each read or refused in one line."""
 
-import importlib
-
 import pytest
 
 from tests import fuzz, hostile
-from tests.conftest import PROGRAMS
+from tests.conftest import JobsHere
+from twostream.preparation import workers
 
-INPUTS = 120
+INPUTS = 60
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +19,7 @@ def world(tmp_path_factory):
 
 
 def test_no_input_ends_in_a_traceback(world, monkeypatch):
-    for name in PROGRAMS.values():
-        monkeypatch.setattr(
-            importlib.import_module(f"twostream.programs.{name}"), "run_jobs", fuzz.in_this_process, raising=False
-        )
+    monkeypatch.setattr(workers, "_Processes", JobsHere)
     outcomes = [fuzz.try_input(world, seed=1, number=number) for number in range(INPUTS)]
     # The memory of this process is also that of all tests before; in `make fuzz` it is the programs' own.
     faults = [outcome for outcome in outcomes if outcome.fault and not outcome.fault.startswith("memory: ")]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, call
 from tests.test_docs import README, commands, section, shell_blocks
 
 
@@ -19,24 +19,13 @@ def walk_through() -> list[str]:
 
 QUICK = {
     "tests/toy.py": ["--num_train=1", "--num_val=1"],
-    "train.py": ["--max_iterations=2", "--val_interval=2"],
+    "train.py": ["--max_iterations=1", "--val_interval=1"],
+    "test.py": ["--num_clips=2"],
 }
 """flags that make a command short; the last value of a flag counts"""
 
 
-def report_of_walk_through(folder: Path, *, quick: bool) -> dict:
-    """The report after the walk-through, run in an empty folder with the repository's files in it."""
-    for name in ("train.py", "test.py", "eval.py", "prep", "tests"):
-        (folder / name).symlink_to(REPOSITORY / name)
-    environment = os.environ | {
-        "CUDA_VISIBLE_DEVICES": "",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-    for command in walk_through():
-        words = shlex.split(command)
-        words += QUICK.get(words[1], []) if quick else []
-        result = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
-        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+def report_of(folder: Path) -> dict:
     return json.loads((folder / "demo" / "runs" / "report.json").read_text())
 
 
@@ -49,22 +38,33 @@ def assert_only_fusion_names_all_classes(report: dict) -> None:
 
 
 def test_the_commands_run(tmp_path):
-    """On fewer videos and for fewer iterations than `make demo`, which runs them as they stand."""
-    report = report_of_walk_through(tmp_path, quick=True)
-    assert [row["name"] for row in report["rows"]] == ["RGB", "Flow", "RGB+Flow"]
+    """On fewer videos and for fewer iterations than `make demo`, which runs them as they stand; within this process."""
+    for command in walk_through():
+        words = shlex.split(command)
+        words = words if words[0] == "twostream" else words[1:]
+        result = call(*words, *QUICK.get(words[0], []), cwd=tmp_path)
+        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    assert [row["name"] for row in report_of(tmp_path)["rows"]] == ["RGB", "Flow", "RGB+Flow"]
 
 
 def test_only_fusion_names_all_classes_of_the_demo():
     """What `make demo` has left, as .ci/run calls it before the tests."""
-    path = REPOSITORY / "demo" / "runs" / "report.json"
-    if not path.exists() or not any(path.parent.glob("toy-*")):
+    if not any((REPOSITORY / "demo" / "runs").glob("toy-*")):
         pytest.skip("make demo has not run here")
-    assert_only_fusion_names_all_classes(json.loads(path.read_text()))
+    assert_only_fusion_names_all_classes(report_of(REPOSITORY))
 
 
 @pytest.mark.slow
 def test_only_fusion_names_all_classes(tmp_path):
-    assert_only_fusion_names_all_classes(report_of_walk_through(tmp_path, quick=False))
+    """The commands as they stand, in an empty folder with the repository's files in it."""
+    for name in ("train.py", "test.py", "eval.py", "prep", "tests"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    for command in walk_through():
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PATH": path}
+        result = subprocess.run(shlex.split(command), cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    assert_only_fusion_names_all_classes(report_of(tmp_path))
 
 
 def test_the_demo_is_the_walk_through():

@@ -6,8 +6,8 @@ random moment, or when a random share of a checkpoint is written, or asked to en
 again with --resume=auto, until it is done. Then the values of log.jsonl (as hexadecimal floats) and all bits of the last
 checkpoint must be those of the undisturbed run. Trials alternate between 0 and 2 loader processes.
 
-The undisturbed runs, and one trial in twenty, are `python train.py`, as a user starts it. The other trials run the same
-file in a fork of a process that has imported torch, because that import takes most of the time of a start.
+The undisturbed run of the first setting, and one trial in twenty, are `python train.py`, as a user starts it. The others
+run the same file in a fork of a process that has imported torch, because that import takes most of the time of a start.
 """
 
 import argparse
@@ -233,11 +233,12 @@ def run_trials(folder: Path, *, trials: int, seed: int) -> Tally:
     roots = dict(zip(SETTINGS, itertools.cycle([images, packed])))
     expected = {}
     for setting in list(SETTINGS)[:trials]:
-        expected[setting] = Trial(roots[setting], folder / setting, setting, workers=0, how="program").finish()
+        how = "fork" if expected else "program"
+        expected[setting] = Trial(roots[setting], folder / setting, setting, workers=0, how=how).finish()
     for number in range(trials):
         setting = list(SETTINGS)[number % len(SETTINGS)]
         how = "program" if number % 20 == len(SETTINGS) else "fork"
-        workers = 2 * (number // len(SETTINGS) % 2)
+        workers = 2 * ((number + number // len(SETTINGS)) % 2)  # each setting has both in turn
         trial = Trial(roots[setting], folder / f"trial{number}", setting, workers=workers, how=how)
         tally.trials += 1
         tally.programs += how == "program"

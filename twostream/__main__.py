@@ -23,7 +23,8 @@ COMMANDS = {
     "export": ("export", "runs -> a recognizer: a folder with all that prediction needs"),
     "predict": ("predict", "name the classes of videos with a recognizer"),
     "features": ("features", "write features of videos, for other models to learn from"),
-    "fetch": ("fetch", "download ImageNet weights and check them"),
+    "fetch": ("fetch", "download published weights and check them"),
+    "convert": ("convert", "convert weight files: Caffe2's, PyTorch's, safetensors, checkpoints"),
 }
 """command -> its module in twostream.programs, and what it does"""
 

@@ -314,7 +314,7 @@ class _Reader(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> _Callable:
         if (module, name) not in NAMES:
-            raise pickle.UnpicklingError(f"it uses {module!r:.60} {name!r:.60}, which a score file does not need")
+            raise pickle.UnpicklingError(f"it uses {module!r:.60} {name!r:.60}, which arrays do not need")
         function = _Callable(NAMES[module, name])
         if module == "torch":
             self.storage_dtypes[id(function)] = STORAGES.get(name, "")
@@ -351,14 +351,15 @@ def _plain(value: Any, done: dict[int, Any]) -> Any:
     return result
 
 
-def read_pickle(path: str | Path, data: bytes) -> Any:
+def read_pickle(path: str | Path, data: bytes, *, content: str = "scores") -> Any:
     """The containers, arrays, numbers and text in a pickle; tuples become lists, tensors become arrays.
 
-    Raises BadInputError, with `path` in its message, if the pickle is damaged or holds anything else.
+    Raises BadInputError if the pickle is damaged or holds anything else; its message names `path`, and what the pickle
+    should have held (`content`).
     """
     try:
         return _plain(_Reader(io.BytesIO(data)).load(), {})
     except FAULTS as error:
         raise BadInputError(
-            f"{path}: not a pickle of scores that can be read safely ({one_line(error)}); export it again"
+            f"{path}: not a pickle of {content} that can be read safely ({one_line(error)}); export it again, or take another copy"
         ) from None

@@ -30,14 +30,14 @@ def many(tmp_path):
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_written_lists_are_read_back(run_program, tmp_path, many, kind):
+def test_written_lists_are_read_back(run_here, tmp_path, many, kind):
     words = ["prep/build_annotations.py", "--root", many]
     lists = ["--format=csv", "--list", tmp_path / "list.csv", "--classes", tmp_path / "classes.txt"]
-    assert run_program(*words, *lists).returncode == 0
+    assert run_here(*words, *lists).returncode == 0
     before = read_annotations(many)
     assert len(before.videos) == 12 and before.classes == ("walk", "jump", "a b")
     prefix = tmp_path / "out" / "mm"
-    result = run_program(*words, f"--write={kind}", "--out", prefix)
+    result = run_here(*words, f"--write={kind}", "--out", prefix)
     assert result.returncode == 0, result.stderr
     assert "left out: 1 video without frames or without a label" in result.stdout and "next" in result.stdout
     assert {path.name for path in prefix.parent.iterdir()} == {
@@ -46,7 +46,7 @@ def test_written_lists_are_read_back(run_program, tmp_path, many, kind):
     frames = {"mmaction2_frames": "v0 1 0\nv1 2 2\n", "mmaction2_videos": "v0.avi 0\nv1.avi 2\n"}
     assert Path(f"{prefix}_train.txt").read_text().startswith(frames[kind])  # `dir frames label`, `file label`
     lists = [f"--format={kind}", "--list", *(f"{split}={prefix}_{split}.txt" for split in ("train", "val", "test"))]
-    result = run_program(*words, *lists, "--classes", f"{prefix}_classes.txt")
+    result = run_here(*words, *lists, "--classes", f"{prefix}_classes.txt")
     assert result.returncode == 0, result.stderr
     after = read_annotations(many)
     assert after.classes == before.classes
@@ -68,28 +68,28 @@ def test_written_lists_are_read_back(run_program, tmp_path, many, kind):
         ("mmaction2_videos", "a", {"source": {"name": "a b.avi", "bytes": 1}}, "'a b.avi' has a blank"),
     ],
 )
-def test_what_the_lists_cannot_hold_is_refused(run_program, tmp_path, kind, video_id, record, word):
+def test_what_the_lists_cannot_hold_is_refused(run_here, tmp_path, kind, video_id, record, word):
     root = tmp_path / "data"
     write(root / "rgb-images" / video_id / "video.json", json.dumps({"num_frames": 3} | record))
     write(tmp_path / "list.csv", f"video,label,split\n{video_id}.mp4,jump,train\n")
     words = ["prep/build_annotations.py", "--root", root]
-    assert run_program(*words, "--format=csv", "--list", tmp_path / "list.csv").returncode == 0
-    result = run_program(*words, f"--write={kind}", "--out", tmp_path / "out" / "x")
+    assert run_here(*words, "--format=csv", "--list", tmp_path / "list.csv").returncode == 0
+    result = run_here(*words, f"--write={kind}", "--out", tmp_path / "out" / "x")
     assert result.returncode == 3 and word in result.stderr and len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_frames_in_tar_files_are_refused(run_program, tmp_path, toy_root):
+def test_frames_in_tar_files_are_refused(run_here, tmp_path, toy_root):
     """And the command that the message names makes a root whose lists can be written."""
     packed, unpacked = tmp_path / "packed", tmp_path / "unpacked"
     pack = ["prep/pack.py", "--input_types=rgb"]
-    assert run_program(*pack, "--root", toy_root, "--to", packed, "--store=packed").returncode == 0
+    assert run_here(*pack, "--root", toy_root, "--to", packed, "--store=packed").returncode == 0
     words = ["--write=mmaction2_frames", "--out", tmp_path / "lists" / "toy"]
-    result = run_program("prep/build_annotations.py", "--root", packed, *words)
+    result = run_here("prep/build_annotations.py", "--root", packed, *words)
     assert result.returncode == 3 and not (tmp_path / "lists").exists()
     advice = re.search(r"unpack them with twostream pack (--root=\S+) --to=DIR (--store=\S+),", result.stderr)
-    assert run_program("prep/pack.py", advice[1], f"--to={unpacked}", advice[2]).returncode == 0
-    result = run_program("prep/build_annotations.py", "--root", unpacked, *words)
+    assert run_here("prep/pack.py", advice[1], f"--to={unpacked}", advice[2]).returncode == 0
+    result = run_here("prep/build_annotations.py", "--root", unpacked, *words)
     assert result.returncode == 0, result.stderr
     for line in (tmp_path / "lists" / "toy_train.txt").read_text().splitlines():
         video_id, num_frames, _ = line.split()
@@ -109,7 +109,7 @@ def classes_of_videos(tmp_path):
     return tmp_path
 
 
-def test_lists_of_videos_keep_the_class_folders(run_program, classes_of_videos):
+def test_lists_of_videos_keep_the_class_folders(run_here, classes_of_videos):
     folder = classes_of_videos
     annotate = ["prep/build_annotations.py", "--root", folder / "data"]
     words = ["--write=mmaction2_videos", "--out", folder / "x"]
@@ -119,20 +119,20 @@ def test_lists_of_videos_keep_the_class_folders(run_program, classes_of_videos):
         return {line for part in ("train", "val") for line in Path(f"{folder}/x_{part}.txt").read_text().splitlines()}
 
     # Annotations of class folders know the folder.
-    assert run_program(*annotate, "--videos", folder / "videos", "--val_fraction=0.4").returncode == 0
-    result = run_program(*annotate, *words)
+    assert run_here(*annotate, "--videos", folder / "videos", "--val_fraction=0.4").returncode == 0
+    result = run_here(*annotate, *words)
     assert result.returncode == 0 and written() == expected
     assert all((folder / "videos" / line.split()[0]).is_file() for line in written())
     assert f"data_prefix={folder}/videos" in result.stdout
     # Those of a list do not: --videos names it, and without it the output says what is missing.
     write(folder / "list.csv", "video,label,split\na,run,train\nb,walk,val\nc,walk,train\n")
-    assert run_program(*annotate, "--format=csv", "--list", folder / "list.csv").returncode == 0
-    result = run_program(*annotate, *words)
+    assert run_here(*annotate, "--format=csv", "--list", folder / "list.csv").returncode == 0
+    result = run_here(*annotate, *words)
     assert written() == {"a.mp4 0", "b.mp4 1", "c.webm 1"} and "run this again with --videos DIR" in result.stdout
-    assert run_program(*annotate, *words, "--videos", folder / "videos").returncode == 0 and written() == expected
+    assert run_here(*annotate, *words, "--videos", folder / "videos").returncode == 0 and written() == expected
     # The wrong folder.
     (folder / "videos/walk/c.webm").rename(folder / "videos/walk/c.avi")
-    result = run_program(*annotate, *words, "--videos", folder / "videos")
+    result = run_here(*annotate, *words, "--videos", folder / "videos")
     assert result.returncode == 3 and "video 'c': found walk/c.avi in the folder of --videos" in result.stderr
-    result = run_program(*annotate, "--write=mmaction2_frames", "--out", folder / "x", "--videos", folder / "videos")
+    result = run_here(*annotate, "--write=mmaction2_frames", "--out", folder / "x", "--videos", folder / "videos")
     assert result.returncode == 2

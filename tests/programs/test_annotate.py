@@ -24,10 +24,10 @@ def root(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_list_is_joined_with_what_is_extracted(run_program, tmp_path, root, name):
+def test_list_is_joined_with_what_is_extracted(run_here, tmp_path, root, name):
     flag = "--videos" if name == "folder" else "--list"
     words = LISTS[name](tmp_path / "list")
-    result = run_program("prep/build_annotations.py", "--root", root, "--format", name, flag, *words)
+    result = run_here("prep/build_annotations.py", "--root", root, "--format", name, flag, *words)
     assert result.returncode == 0, result.stderr
     assert "1 of them is not extracted: öl_000002_000012" in result.stdout
     annotations = read_annotations(root)
@@ -53,15 +53,15 @@ def test_annotations_of_the_toy_world(toy_root):
         ("video,label,split\n", "lists no videos"),
     ],
 )
-def test_bad_list_is_refused_in_one_line(run_program, tmp_path, root, text, word):
+def test_bad_list_is_refused_in_one_line(run_here, tmp_path, root, text, word):
     path = write(tmp_path / "list.csv", text)
-    result = run_program("prep/build_annotations.py", "--root", root, "--format=csv", "--list", path)
+    result = run_here("prep/build_annotations.py", "--root", root, "--format=csv", "--list", path)
     assert result.returncode == 3 and word in result.stderr and len(result.stderr.splitlines()) == 1
     assert not (root / "annotations.json").exists()
 
 
-def test_without_images_the_message_says_what_to_run_first(run_program, tmp_path):
-    result = run_program("prep/build_annotations.py", "--root", tmp_path, "--videos", *as_folder(tmp_path / "videos"))
+def test_without_images_the_message_says_what_to_run_first(run_here, tmp_path):
+    result = run_here("prep/build_annotations.py", "--root", tmp_path, "--videos", *as_folder(tmp_path / "videos"))
     assert result.returncode == 3 and "twostream extract first" in result.stderr
 
 
@@ -70,27 +70,27 @@ def test_without_images_the_message_says_what_to_run_first(run_program, tmp_path
     [["--format=csv"], [], ["--videos=x", "--val_fraction=1"], ["--format=xml"], ["--format=ucf101", "--list=x", "--split=4"],
      ["--write=mmaction2_frames"], ["--write=mmaction2_frames", "--out=x", "--videos=x"], ["--write=csv", "--out=x"]],
 )  # fmt: skip
-def test_wrong_flags_end_with_2(run_program, tmp_path, flags):
-    assert run_program("prep/build_annotations.py", "--root", tmp_path, *flags).returncode == 2
+def test_wrong_flags_end_with_2(run_here, tmp_path, flags):
+    assert run_here("prep/build_annotations.py", "--root", tmp_path, *flags).returncode == 2
 
 
-def test_chosen_split_is_reported_and_repeatable(run_program, tmp_path, root):
+def test_chosen_split_is_reported_and_repeatable(run_here, tmp_path, root):
     for k in range(20):
         write(tmp_path / "videos" / ("jump" if k % 2 else "run") / f"v{k}.mp4", "")
     words = ["--root", root, "--videos", tmp_path / "videos", "--val_fraction=0.3", "--seed=5"]
-    result = run_program("prep/build_annotations.py", *words)
+    result = run_here("prep/build_annotations.py", *words)
     assert "--val_fraction=0.3 --seed=5" in result.stdout
     first = (root / "annotations.json").read_bytes()
     assert len(read_annotations(root).split("val")) == 6
-    run_program("prep/build_annotations.py", *words)
+    run_here("prep/build_annotations.py", *words)
     assert (root / "annotations.json").read_bytes() == first
 
 
-def test_list_may_name_a_folder_for_each_split(run_program, tmp_path, root):
+def test_list_may_name_a_folder_for_each_split(run_here, tmp_path, root):
     for split, label, video_id in (("train", "jump", TRUTH[0][0]), ("train", "run", "a"), ("val", "jump", "b")):
         write(tmp_path / f"my {split}" / label / f"{video_id}.mp4", "")
     words = [f"{split}={tmp_path}/my {split}" for split in ("train", "val")]
-    result = run_program("prep/build_annotations.py", "--root", root, "--list", *words)
+    result = run_here("prep/build_annotations.py", "--root", root, "--list", *words)
     assert result.returncode == 0, result.stderr
     assert [(video.id, video.split) for video in read_annotations(root).videos] == [
         ("a", "train"),
@@ -99,19 +99,19 @@ def test_list_may_name_a_folder_for_each_split(run_program, tmp_path, root):
     ]
 
 
-def test_faults_leave_the_old_annotations(run_program, tmp_path, root):
+def test_faults_leave_the_old_annotations(run_here, tmp_path, root):
     (root / "annotations.json").write_text("old")
     path = write(tmp_path / "list.csv", "video,label,split\na.mp4,jump,train\na.mp4,jump,val\nb.mp4,Jump,val\n")
-    result = run_program("prep/build_annotations.py", "--root", root, "--format=csv", "--list", path)
+    result = run_here("prep/build_annotations.py", "--root", root, "--format=csv", "--list", path)
     assert result.returncode == 3
     assert [line.partition(": ")[0] for line in result.stderr.splitlines()] == [
         "error", f"  {path}, line 4", f"  {path}, line 3"]  # fmt: skip
     assert (root / "annotations.json").read_text() == "old"
 
 
-def test_warnings_and_the_next_command_are_printed(run_program, tmp_path, root):
+def test_warnings_and_the_next_command_are_printed(run_here, tmp_path, root):
     path = write(tmp_path / "list.csv", f"video,label,split\n{TRUTH[0][0]}.mp4,jump,train\nb.mp4,run,val\n")
-    result = run_program("prep/build_annotations.py", "--root", root, "--format=csv", "--list", path)
+    result = run_here("prep/build_annotations.py", "--root", root, "--format=csv", "--list", path)
     assert result.returncode == 0 and "warning: 1 class has no train videos" in result.stdout
     assert "train: 1 video, 5 frames, 1 class\nval: 1 video, 0 frames, 1 class\n  1 of them is not" in result.stdout
     assert "classes: jump, run; order: alphabetical\n" in result.stdout
@@ -141,10 +141,10 @@ def split_ids(root: Path) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("groups", [0, 5])
-def test_val_is_held_out_of_train_and_never_out_of_test(run_program, tmp_path, root, groups):
+def test_val_is_held_out_of_train_and_never_out_of_test(run_here, tmp_path, root, groups):
     path = csv_list(tmp_path / "list.csv", splits={"train": 20, "test": 9}, groups=groups)
     words = ["prep/build_annotations.py", "--root", root, "--format=csv", "--list", path]
-    result = run_program(*words)
+    result = run_here(*words)
     assert result.returncode == 0, result.stderr
     kept_together = " in 1 of 5 groups" if groups else ""
     assert (
@@ -156,27 +156,25 @@ def test_val_is_held_out_of_train_and_never_out_of_test(run_program, tmp_path, r
     assert all(v.startswith("train_") for v in ids["train"] | ids["val"]) and all(
         v.startswith("test_") for v in ids["test"]
     )
-    assert run_program(*words, "--val_fraction=0").returncode == 0
+    assert run_here(*words, "--val_fraction=0").returncode == 0
     assert split_ids(root)["val"] == set()
 
 
-def test_lists_that_have_val_keep_it(run_program, tmp_path, root):
+def test_lists_that_have_val_keep_it(run_here, tmp_path, root):
     path = csv_list(tmp_path / "list.csv", splits={"train": 5, "val": 3})
-    result = run_program(
-        "prep/build_annotations.py", "--root", root, "--format=csv", "--list", path, "--val_fraction=0.5"
-    )
+    result = run_here("prep/build_annotations.py", "--root", root, "--format=csv", "--list", path, "--val_fraction=0.5")
     assert result.returncode == 0 and "--val_fraction is not used" in result.stdout
     assert len(split_ids(root)["val"]) == 6
 
 
-def test_videos_without_a_split_beside_others(run_program, tmp_path, root):
+def test_videos_without_a_split_beside_others(run_here, tmp_path, root):
     train = csv_list(tmp_path / "all.csv", splits={"": 10})
     val = csv_list(tmp_path / "val.csv", splits={"val": 2})
     test = csv_list(tmp_path / "test.csv", splits={"test": 2})
     words = ["prep/build_annotations.py", "--root", root, "--format=csv", "--list", train]
-    assert run_program(*words, test).returncode == 0
+    assert run_here(*words, test).returncode == 0
     assert [len(ids) for ids in split_ids(root).values()] == [16, 4, 4]
-    result = run_program(*words, val)
+    result = run_here(*words, val)
     assert result.returncode == 3 and f"{train}, line 2: no split, but {val}, line 2 has one" in result.stderr
 
 
@@ -189,11 +187,11 @@ def ucf101_lists(folder: Path) -> Path:
     return folder
 
 
-def test_ucf101_validates_on_its_test_list_unless_asked_for_more(run_program, tmp_path, root):
+def test_ucf101_validates_on_its_test_list_unless_asked_for_more(run_here, tmp_path, root):
     words = ["prep/build_annotations.py", "--root", root, "--format=ucf101", "--list", ucf101_lists(tmp_path / "lists")]
-    assert run_program(*words).returncode == 0
+    assert run_here(*words).returncode == 0
     assert {split: len(ids) for split, ids in split_ids(root).items()} == {"train": 60, "val": 12, "test": 0}
-    result = run_program(*words, "--val_fraction=0.3")
+    result = run_here(*words, "--val_fraction=0.3")
     assert "18 of 60 train videos in 6 of 20 groups are held out as val" in result.stdout
     ids = split_ids(root)
     assert {split: len(names) for split, names in ids.items()} == {"train": 42, "val": 18, "test": 12}
@@ -202,7 +200,7 @@ def test_ucf101_validates_on_its_test_list_unless_asked_for_more(run_program, tm
     assert Counter(name.split("_")[1] for name in groups["val"]) == {"run": 3, "Jump": 3}
 
 
-def test_annotations_say_where_their_order_is_from_and_how_they_were_made(run_program, tmp_path, root):
+def test_annotations_say_where_their_order_is_from_and_how_they_were_made(run_here, tmp_path, root):
     """The flags make the same file again, from another folder, and verify repeats them."""
     lists = ucf101_lists(tmp_path / "my lists")
     words = ["--format=ucf101", "--list", "my lists", "--val_fraction=0.25", "--seed=7"]
@@ -215,7 +213,7 @@ def test_annotations_say_where_their_order_is_from_and_how_they_were_made(run_pr
     command = shlex.split(annotations.annotate_command())
     assert command[:2] == ["twostream", "annotate"]
     (root / "annotations.json").unlink()
-    assert run_program("prep/build_annotations.py", *command[2:]).returncode == 0
+    assert run_here("prep/build_annotations.py", *command[2:]).returncode == 0
     assert (root / "annotations.json").read_bytes() == before
 
 
@@ -250,61 +248,61 @@ def next_line(result: subprocess.CompletedProcess) -> str:
     return result.stdout.splitlines()[-1].removeprefix("next: ")
 
 
-def test_the_next_commands_work_as_written(run_program, toy_root, toy_videos, tmp_path):
+def test_the_next_commands_work_as_written(run_here, toy_root, toy_videos, tmp_path):
     """Videos are missing: extraction with the settings of the tree, then training."""
     root = Path(shutil.copytree(toy_root, tmp_path / "a root"))
     lost = sorted((root / "rgb-images").iterdir())[0].name
     for input_type in ("rgb", "farneback"):
         shutil.rmtree(root / f"{input_type}-images" / lost)
     annotate = ["prep/build_annotations.py", "--root", root, "--videos", toy_videos]
-    train, extract, *more = next_line(run_program(*annotate)).split("; or ")
+    train, extract, *more = next_line(run_here(*annotate)).split("; or ")
     assert shlex.split(train) == ["twostream", "train", f"--root={root}"] and not more
     commands, _, rest = extract.partition(" for 1 video")
     assert rest == " without frames, then this command again"
     for command in commands.split("; "):
         words = shlex.split(command)
         assert words[:2] == ["twostream", "extract"]
-        assert run_program("prep/extract.py", *words[2:]).returncode == 0
-    assert next_line(run_program(*annotate)) == train
+        assert run_here("prep/extract.py", *words[2:]).returncode == 0
+    assert next_line(run_here(*annotate)) == train
 
 
 @pytest.mark.parametrize(
     "splits, absent",
     [({"train": 1}, "val"), ({"val": 2}, "train"), ({"test": 2}, "train and val")],
 )
-def test_training_is_not_recommended_where_it_cannot_start(run_program, tmp_path, splits, absent):
+def test_training_is_not_recommended_where_it_cannot_start(run_here, tmp_path, splits, absent):
     path = csv_list(tmp_path / "list.csv", splits=splits)
     (split,) = splits
     for label in ("jump", "run"):
         for k in range(splits[split]):
             add_frames(tmp_path / "data", f"{split}_{label}{k}", 3)
-    result = run_program("prep/build_annotations.py", "--root", tmp_path / "data", "--format=csv", "--list", path)
+    result = run_here("prep/build_annotations.py", "--root", tmp_path / "data", "--format=csv", "--list", path)
     assert (
         next_line(result) == f"add lists of {absent} videos to train on this root; without them, it can only be scored"
     )
 
 
-def test_an_id_of_another_spelling_is_named(run_program, tmp_path, root):
+def test_an_id_of_another_spelling_is_named(run_here, tmp_path, root):
     """ActivityNet's lists lack the "v_" of its files; mirrors of UCF101 spell HandstandPushups in two ways."""
     for video_id in ("v_abc", "v_HandStandPushups_g01_c01"):
         add_frames(root, video_id, 2)
     text = "video,label,split\nabc,jump,train\nv_HandstandPushups_g01_c01,push,train\nelse,push,val\n"
     path = write(tmp_path / "list.csv", text)
-    result = run_program("prep/build_annotations.py", "--root", root, "--format=csv", "--list", path)
+    result = run_here("prep/build_annotations.py", "--root", root, "--format=csv", "--list", path)
     assert "2 listed videos are extracted under an id of another spelling" in result.stdout
     assert f"{path}, line 2: 'abc', extracted as 'v_abc'" in result.stdout
     assert "line 3: 'v_HandstandPushups_g01_c01', extracted as 'v_HandStandPushups_g01_c01'" in result.stdout
     assert "no listed video is extracted" not in result.stdout
 
 
-def test_one_class_folder_is_refused(run_program, tmp_path, root):
+def test_one_class_folder_is_refused(run_here, tmp_path, root):
     for k in range(3):
         write(tmp_path / "videos" / "jump" / f"v{k}.mp4", "")
     words = ["prep/build_annotations.py", "--root", root, "--videos", tmp_path / "videos"]
-    result = run_program(*words)
+    result = run_here(*words)
     assert result.returncode == 3 and "has one class folder, 'jump', expected" in result.stderr
     assert len(result.stderr.splitlines()) == 1 and not (root / "annotations.json").exists()
-    result = run_program(*words, "--classes", write(tmp_path / "classes.txt", "jump\n"))
+    result = run_here(*words, "--classes", write(tmp_path / "classes.txt", "jump\n"))
     assert result.returncode == 0 and "warning: 'jump' is the only class" in result.stdout
 
 

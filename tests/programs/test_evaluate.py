@@ -46,8 +46,8 @@ def rows_of(path):
     return {row["name"]: row for row in json.loads(path.read_text())["rows"]}
 
 
-def test_streams_are_found_by_run(run_program, save_root):
-    result = run_program("eval.py", f"--save_root={save_root}")
+def test_streams_are_found_by_run(run_here, save_root):
+    result = run_here("eval.py", f"--save_root={save_root}")
     assert result.returncode == 0, result.stderr
     assert f"wrote {save_root}/report.json" in result.stdout
     assert f"scores: {save_root}/two/scores_val_1000000.npz" in result.stdout
@@ -58,8 +58,8 @@ def test_streams_are_found_by_run(run_program, save_root):
         assert title in result.stdout
 
 
-def test_iteration_weights_consensus_and_old_spellings(run_program, save_root):
-    result = run_program(
+def test_iteration_weights_consensus_and_old_spellings(run_here, save_root):
+    result = run_here(
         "eval.py", f"--root={save_root}", "--input=rgb,farneback", "--test-iteration=100",
         "--fusion-weights=0,1", "--consensus=clstk-2", f"--report={save_root}/deep/er/table.json",
     )  # fmt: skip
@@ -70,9 +70,9 @@ def test_iteration_weights_consensus_and_old_spellings(run_program, save_root):
     assert not (save_root / "report.json").exists()
 
 
-def test_fitted_weights_sweep_and_written_files(run_program, save_root, tmp_path):
+def test_fitted_weights_sweep_and_written_files(run_here, save_root, tmp_path):
     outputs = {"csv": "videos.csv", "markdown": "t.md", "latex": "t.tex", "challenge": "c.json", "mmaction2": "m.pkl"}
-    result = run_program(
+    result = run_here(
         "eval.py", f"--save_root={save_root}", "--fit_weights=global,temperature", "--sweep",
         "--write", *(f"{kind}={tmp_path / name}" for kind, name in outputs.items()),
     )  # fmt: skip
@@ -87,7 +87,7 @@ def test_fitted_weights_sweep_and_written_files(run_program, save_root, tmp_path
     assert results.keys() == {"a", "b", "c"}
 
 
-def test_page_with_pictures_of_the_data_root(run_program, save_root, tmp_path):
+def test_page_with_pictures_of_the_data_root(run_here, save_root, tmp_path):
     """Pictures come from --root or from its sub-folder of the data set; report.json is the same as without a page."""
     image = encode_jpeg(noise_image(), quality=80, chroma_subsampling=True)
     data = tmp_path / "data" / "kinetics"
@@ -95,11 +95,11 @@ def test_page_with_pictures_of_the_data_root(run_program, save_root, tmp_path):
         (data / "rgb-images" / video_id).mkdir(parents=True)
         for k in range(1, 6):
             (data / "rgb-images" / video_id / f"{k:05d}.jpg").write_bytes(image)
-    assert run_program("eval.py", f"--save_root={save_root}").returncode == 0
+    assert run_here("eval.py", f"--save_root={save_root}").returncode == 0
     before = (save_root / "report.json").read_text()
     pages = {"with": [f"--root={data}"], "nested": [f"--root={data.parent}"], "without": []}
     for name, words in pages.items():
-        result = run_program("eval.py", f"--save_root={save_root}", f"--html={tmp_path}/deep/{name}.html", *words)
+        result = run_here("eval.py", f"--save_root={save_root}", f"--html={tmp_path}/deep/{name}.html", *words)
         assert result.returncode == 0 and f"wrote {tmp_path}/deep/{name}.html" in result.stdout, result.stderr
         text = (tmp_path / "deep" / f"{name}.html").read_text()
         assert ("data:image/jpeg" in text) == (name != "without")
@@ -107,18 +107,18 @@ def test_page_with_pictures_of_the_data_root(run_program, save_root, tmp_path):
     assert (save_root / "report.json").read_text() == before
 
 
-def test_page_that_cannot_be_written_exits_4(run_program, save_root, tmp_path):
+def test_page_that_cannot_be_written_exits_4(run_here, save_root, tmp_path):
     """With one line; report.json is written."""
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.html").mkdir()
     for path in (tmp_path / "file" / "report.html", tmp_path / "folder.html"):
         (save_root / "report.json").unlink(missing_ok=True)
-        result = run_program("eval.py", f"--save_root={save_root}", f"--html={path}")
+        result = run_here("eval.py", f"--save_root={save_root}", f"--html={path}")
         assert result.returncode == 4 and result.stderr.count("\n") == 1 and str(path) in result.stderr
         assert (save_root / "report.json").is_file()
 
 
-def test_submission_for_a_split_without_labels(run_program, tmp_path):
+def test_submission_for_a_split_without_labels(run_here, tmp_path):
     """Without labels there are no accuracies, but --write makes the file for the challenge."""
     tables = [
         make_table(labels=(-1, -1, -1), split="test", seed=seed, input_type=t) for seed, t in enumerate(("rgb", "dis"))
@@ -126,9 +126,9 @@ def test_submission_for_a_split_without_labels(run_program, tmp_path):
     for table in tables:
         write_scores(tmp_path / f"{table.stream['input_type']}.npz", table)
     words = ["eval.py", "--scores", tmp_path / "rgb.npz", tmp_path / "dis.npz", f"--report={tmp_path}/r.json"]
-    result = run_program(*words)
+    result = run_here(*words)
     assert result.returncode == 3 and "has no labels" in result.stderr
-    result = run_program(*words, "--sweep", "--write", f"challenge={tmp_path}/c.json", f"csv={tmp_path}/v.csv")
+    result = run_here(*words, "--sweep", "--write", f"challenge={tmp_path}/c.json", f"csv={tmp_path}/v.csv")
     assert result.returncode == 0, result.stderr
     best = {i: entries[0]["label"] for i, entries in json.loads((tmp_path / "c.json").read_text())["results"].items()}
     fused = sum(Consensus.parse("softmax-mean").video_scores(table) for table in tables)
@@ -152,7 +152,7 @@ def fused_by_hand(tables, weights) -> np.ndarray:
     return result
 
 
-def test_the_row_that_was_asked_for_is_written(run_program, tmp_path):
+def test_the_row_that_was_asked_for_is_written(run_here, tmp_path):
     """With unequal weights not the fusion 1:1, and with fitted weights not the last of them."""
     tables = [make_table(seed=seed, input_type=t) for seed, t in ((11, "rgb"), (12, "dis"))]
     for table in tables:
@@ -169,19 +169,19 @@ def test_the_row_that_was_asked_for_is_written(run_program, tmp_path):
     for weights in ((1, 9), (9, 1)):
         text = ",".join(map(str, weights))
         for more in ([], ["--fit_weights=global,class"]):
-            result = run_program(*words, f"--fusion_weights={text}", *more, "--write", f"challenge={target}")
+            result = run_here(*words, f"--fusion_weights={text}", *more, "--write", f"challenge={target}")
             assert result.returncode == 0, result.stderr
             assert best_classes(target) == expected[weights]
             row = f"row 'RGB+Flow', weights {weights[0]}, {weights[1]}"
             assert f"wrote {target}: {row}\n" in result.stdout
             assert row in json.loads(target.read_text())["external_data"]["details"]
-    result = run_program(*words, "--fusion_weights=1,9", "--write_row=RGB+Flow 1:1", "--write", f"challenge={target}")
+    result = run_here(*words, "--fusion_weights=1,9", "--write_row=RGB+Flow 1:1", "--write", f"challenge={target}")
     assert "row 'RGB+Flow 1:1', weights 1, 1" in result.stdout and best_classes(target) == expected[1, 1]
-    result = run_program(
+    result = run_here(
         *words, "--fit_weights=global", "--write_row=RGB+Flow fitted: global", "--write", f"challenge={target}"
     )
     assert "whose weights were fitted on the labels of split 'val', which it predicts" in result.stdout
-    result = run_program(*words, "--write_row=Flow+RGB", "--write", f"challenge={target}")
+    result = run_here(*words, "--write_row=Flow+RGB", "--write", f"challenge={target}")
     assert result.returncode == 2 and "'RGB', 'Flow', 'RGB+Flow'" in result.stderr
 
 
@@ -197,16 +197,16 @@ def split_tables(split: str, seed: int, num_videos: int) -> list:
     return tables
 
 
-def test_weights_of_one_split_on_another(run_program, tmp_path):
+def test_weights_of_one_split_on_another(run_here, tmp_path):
     for split, num_videos in (("val", 60), ("test", 40)):
         for name, table in zip(("one", "two"), split_tables(split, num_videos, num_videos), strict=True):
             make_run(tmp_path, name, table)
     words = ["eval.py", f"--save_root={tmp_path}"]
-    assert run_program(*words, "--fit_weights=global,temperature", f"--report={tmp_path}/val.json").returncode == 0
+    assert run_here(*words, "--fit_weights=global,temperature", f"--report={tmp_path}/val.json").returncode == 0
     fitted = json.loads((tmp_path / "val.json").read_text())["fitted"]
     target = tmp_path / "c.json"
     on_test = [*words, "--split=test", f"--weights_from={tmp_path}/val.json", f"--report={tmp_path}/test.json"]
-    result = run_program(*on_test, "--write_row=RGB+Flow weights of val.json: global", "--write", f"challenge={target}")
+    result = run_here(*on_test, "--write_row=RGB+Flow weights of val.json: global", "--write", f"challenge={target}")
     assert result.returncode == 0, result.stderr
     row = "row 'RGB+Flow weights of val.json: global', weights fitted on split 'val' by val.json"
     assert f"wrote {target}: {row}\n" in result.stdout and "same videos" not in result.stdout
@@ -221,12 +221,12 @@ def test_weights_of_one_split_on_another(run_program, tmp_path):
     assert list(best_classes(target).values()) == [CLASSES[k] for k in mixed.argmax(axis=1)]
     # A report with given weights has them too. On the videos of the fit, a word says so.
     chained = [f"--weights_from={tmp_path}/test.json", f"--report={tmp_path}/again.json"]
-    result = run_program(*words, "--split=test", *chained)
+    result = run_here(*words, "--split=test", *chained)
     assert result.returncode == 0 and "by val.json; the weights are" in result.stdout
-    result = run_program(*words, f"--weights_from={tmp_path}/val.json")
+    result = run_here(*words, f"--weights_from={tmp_path}/val.json")
     assert "weights fitted on split 'val' by val.json, that is on the labels of these same videos" in result.stdout
     # Several kinds of weights: the row for a file with one row has to be chosen.
-    result = run_program(*on_test, "--write", f"mmaction2={tmp_path}/m.pkl")
+    result = run_here(*on_test, "--write", f"mmaction2={tmp_path}/m.pkl")
     assert result.returncode == 2 and "has 2 kinds of weights; choose the row with --write_row" in result.stderr
 
 
@@ -255,20 +255,20 @@ def test_weights_that_do_not_fit_are_refused(run_here, tmp_path, change, words, 
     assert result.returncode == 2 and "would replace" in result.stderr
 
 
-def test_several_iterations_make_a_report_each(run_program, save_root):
+def test_several_iterations_make_a_report_each(run_here, save_root):
     """As twostream test takes them."""
     for number in (100, 200):
         make_run(save_root, "one", make_table(seed=number), iteration=number)
         make_run(save_root, "two", make_table(seed=number + 1, input_type="farneback"), iteration=number)
     words = ["eval.py", f"--save_root={save_root}"]
     for number in (100, 200):
-        one = run_program(*words, f"--test-iteration={number}", f"--report={save_root}/{number}.json")
+        one = run_here(*words, f"--test-iteration={number}", f"--report={save_root}/{number}.json")
         assert one.returncode == 0, one.stderr
-    result = run_program(*words, "--test_iterations=100,200")
+    result = run_here(*words, "--test_iterations=100,200")
     assert result.returncode == 0 and "iteration 100\n" in result.stdout, result.stderr
     for number in (100, 200):
         assert rows_of(save_root / f"report_{number:06d}.json") == rows_of(save_root / f"{number}.json")
-    result = run_program(*words, "--test_iterations=100,200", f"--html={save_root}/x.html")
+    result = run_here(*words, "--test_iterations=100,200", f"--html={save_root}/x.html")
     assert result.returncode == 2 and "several --test_iteration make several reports" in result.stderr
 
 
@@ -340,7 +340,7 @@ def write_csv_list(path, tested: list[str]) -> None:
     path.write_text("video,label\n" + "".join(f"{line},{line.partition('/')[0]}\n" for line in tested))
 
 
-def test_scale_and_class_order_of_another_toolkit(run_program, tmp_path):
+def test_scale_and_class_order_of_another_toolkit(run_here, tmp_path):
     """Perfect scores with columns in another order, as sums of 7 views, and a list of names: read with a warning, then
     with --classes; and --scale is refused where it is no scale."""
     labels = np.random.default_rng(8).integers(0, 4, 30)
@@ -354,105 +354,105 @@ def test_scale_and_class_order_of_another_toolkit(run_program, tmp_path):
     (tmp_path / "order.txt").write_text("".join(f"{name}\n" for name in order))
     words = ["eval.py", "--scores", tmp_path / "x.pkl", f"--names={tmp_path}/names.txt", f"--annotations={tmp_path}"]
     words.append(f"--report={tmp_path}/r.json")
-    result = run_program(*words)
+    result = run_here(*words)
     facts = f"scores: {tmp_path}/x.pkl: MMAction2, sum of 7 views; classes in the order of"
     assert f"{facts} {tmp_path}/annotations.json" in result.stdout
     assert "3 classes look exchanged" in result.stdout and "--classes" in result.stdout
     assert rows_of(tmp_path / "r.json")["x"]["video_top1"] == (labels == 1).mean()
-    result = run_program(*words, f"--classes={tmp_path}/order.txt", "--scale=probabilities")
+    result = run_here(*words, f"--classes={tmp_path}/order.txt", "--scale=probabilities")
     assert "x.pkl: MMAction2, probabilities; classes in the order of" in result.stdout
     assert "look exchanged" not in result.stdout
     assert rows_of(tmp_path / "r.json")["x"]["video_top1"] == 1
     assert json.loads((tmp_path / "r.json").read_text())["sources"][0]["provenance"]["scale"] == "probabilities"
     for scale in ("percent", "sum-0", "logits,logits", ""):
-        result = run_program(*words, f"--scale={scale}")
+        result = run_here(*words, f"--scale={scale}")
         assert result.returncode == 2 and "--scale" in result.stderr
 
 
-def test_another_toolkits_file_beside_our_own(run_program, save_root, tmp_path):
+def test_another_toolkits_file_beside_our_own(run_here, save_root, tmp_path):
     """Its list of names has another order; a video that is not in the split needs --intersect."""
     perfect = np.eye(4, dtype=np.float32)[[3, 1, 0]]
     (tmp_path / "theirs.pkl").write_bytes(pickle.dumps([*perfect, perfect[0]]))
     (tmp_path / "list.txt").write_text("val/c.mp4 3\nval/b.mp4 1\nval/a.mp4 0\nval/gone.mp4 0\n")
     own = save_root / "one/scores_val_000100.npz"
     words = ["--scores", own, tmp_path / "theirs.pkl", f"--names={tmp_path}/list.txt", f"--report={tmp_path}/r.json"]
-    result = run_program("eval.py", *words)
+    result = run_here("eval.py", *words)
     assert result.returncode == 3 and "not in split 'val': 1 of 4 videos (first 'val/gone.mp4 0')" in result.stderr
-    result = run_program("eval.py", *words, "--intersect")
+    result = run_here("eval.py", *words, "--intersect")
     assert result.returncode == 0, result.stderr
     rows = rows_of(tmp_path / "r.json")
     assert list(rows) == ["RGB", "theirs", "RGB+theirs"]
     assert rows["theirs"]["video_top1"] == 1 and rows["theirs"]["frame_top1"] is None
 
 
-def test_official_list_of_annotations(run_program, save_root, tmp_path):
+def test_official_list_of_annotations(run_here, save_root, tmp_path):
     """A video that no score file lists counts as wrong; other labels are refused; a foreign file alone needs the list."""
     flow = save_root / "two/scores_val_1000000.npz"  # perfect for a, b, c
     videos = [Video(i, "val", CLASSES[k], 9) for i, k in (("a", 0), ("b", 1), ("c", 3), ("d", 2))]
     write_annotations(tmp_path / "annotations.json", Annotations(CLASSES, videos))
     words = ["eval.py", "--scores", flow, f"--report={tmp_path}/r.json"]
-    assert run_program(*words, f"--annotations={tmp_path}").returncode == 0
+    assert run_here(*words, f"--annotations={tmp_path}").returncode == 0
     row = rows_of(tmp_path / "r.json")["Flow"]
     assert row["video_top1"] == 3 / 4 and row["denominators"]["scored"]["video_top1"] == 1
     write_annotations(tmp_path / "annotations.json", Annotations(CLASSES, [*videos[1:], Video("a", "val", "run", 9)]))
-    result = run_program(*words, f"--annotations={tmp_path}")
+    result = run_here(*words, f"--annotations={tmp_path}")
     assert result.returncode == 3 and "1 video has another label than in the annotations" in result.stderr
     (tmp_path / "theirs.json").write_text("[[1, 2, 3, 4]]")
-    result = run_program("eval.py", "--scores", tmp_path / "theirs.json")
+    result = run_here("eval.py", "--scores", tmp_path / "theirs.json")
     assert result.returncode == 3 and "add --annotations=" in result.stderr
 
 
 @pytest.mark.parametrize("change", [{"start": 1}, {"video_ids": ("b", "a", "d")}])
-def test_mismatched_streams_exit_3_unless_intersected(run_program, save_root, change, tmp_path):
+def test_mismatched_streams_exit_3_unless_intersected(run_here, save_root, change, tmp_path):
     table = make_table(seed=2, input_type="farneback", **{k: v for k, v in change.items() if k != "start"})
     if "start" in change:
         table = dataclasses.replace(table, start=table.start + change["start"] * (table.video_index == 1))
     write_scores(tmp_path / "flow.npz", table)
     words = ["eval.py", "--scores", save_root / "one/scores_val_000100.npz", tmp_path / "flow.npz"]
-    result = run_program(*words, f"--report={tmp_path}/r.json")
+    result = run_here(*words, f"--report={tmp_path}/r.json")
     assert result.returncode == 3 and result.stderr.count("\n") == 1 and "--intersect" in result.stderr
     assert not (tmp_path / "r.json").exists()
-    result = run_program(*words, f"--report={tmp_path}/r.json", "--intersect")
+    result = run_here(*words, f"--report={tmp_path}/r.json", "--intersect")
     assert result.returncode == 0 and "left out: 1 video " in result.stdout
     assert sum(map(len, json.loads((tmp_path / "r.json").read_text())["differences"].values())) in (1, 2)
 
 
-def test_hostile_score_file_is_refused(run_program, save_root, tmp_path):
+def test_hostile_score_file_is_refused(run_here, save_root, tmp_path):
     (tmp_path / "x.pkl").write_bytes(f"cposix\nsystem\n(Vtouch {tmp_path}/ran\ntR.".encode())
-    result = run_program("eval.py", "--scores", save_root / "one/scores_val_000100.npz", tmp_path / "x.pkl")
+    result = run_here("eval.py", "--scores", save_root / "one/scores_val_000100.npz", tmp_path / "x.pkl")
     assert result.returncode == 3 and "x.pkl: not a pickle of scores that can be read safely" in result.stderr
     assert not (tmp_path / "ran").exists()
 
 
-def test_streams_are_given_by_score_files(run_program, save_root, tmp_path):
+def test_streams_are_given_by_score_files(run_here, save_root, tmp_path):
     files = [save_root / "one/scores_val_000100.npz", save_root / "two/scores_val_000100.npz"]
-    result = run_program("eval.py", "--scores", *files, cwd=tmp_path)
+    result = run_here("eval.py", "--scores", *files, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     by_file = (tmp_path / "report.json").read_text()
     (tmp_path / "data").mkdir()
     (tmp_path / "report.json").unlink()
-    assert run_program("eval.py", "--scores", *files, "--root=data", cwd=tmp_path).returncode == 0
+    assert run_here("eval.py", "--scores", *files, "--root=data", cwd=tmp_path).returncode == 0
     assert (tmp_path / "report.json").read_text() == by_file and not list((tmp_path / "data").iterdir())
-    run_program("eval.py", f"--save_root={save_root}", "--test_iteration=100", f"--report={tmp_path}/by_run.json")
+    run_here("eval.py", f"--save_root={save_root}", "--test_iteration=100", f"--report={tmp_path}/by_run.json")
     assert (tmp_path / "by_run.json").read_text() == by_file
 
 
-def test_one_stream_alone_and_two_of_one_type(run_program, save_root):
-    assert run_program("eval.py", f"--save_root={save_root}", "--input_types=rgb").returncode == 0
+def test_one_stream_alone_and_two_of_one_type(run_here, save_root):
+    assert run_here("eval.py", f"--save_root={save_root}", "--input_types=rgb").returncode == 0
     assert list(rows_of(save_root / "report.json")) == ["RGB"]
     file = save_root / "one/scores_val_000100.npz"
-    assert run_program("eval.py", "--scores", file, file, f"--report={save_root}/twice.json").returncode == 0
+    assert run_here("eval.py", "--scores", file, file, f"--report={save_root}/twice.json").returncode == 0
     rows = rows_of(save_root / "twice.json")
     assert len(rows) == 3  # the names are made different, so no row is lost
     assert len({row["video_top1"] for row in rows.values()}) == 1
 
 
-def test_several_runs_of_a_type_are_listed_and_can_be_chosen(run_program, save_root):
+def test_several_runs_of_a_type_are_listed_and_can_be_chosen(run_here, save_root):
     make_run(save_root, "three", make_table(seed=3))
-    result = run_program("eval.py", f"--save_root={save_root}")
+    result = run_here("eval.py", f"--save_root={save_root}")
     assert result.returncode == 3
     assert "choose one of one, three with --run or --runs" in result.stderr
-    assert run_program("eval.py", f"--save_root={save_root}", "--runs=three,two").returncode == 0
+    assert run_here("eval.py", f"--save_root={save_root}", "--runs=three,two").returncode == 0
     content = json.loads((save_root / "report.json").read_text())
     assert [source["stream"]["input_type"] for source in content["sources"]] == ["rgb", "farneback"]
 
@@ -466,20 +466,20 @@ def test_several_runs_of_a_type_are_listed_and_can_be_chosen(run_program, save_r
         (["--test_iteration=7"], "scores_val_000007.npz: there is no such file; run twostream test first"),
     ],
 )
-def test_missing_scores_exit_3(run_program, save_root, words, message):
-    result = run_program("eval.py", f"--save_root={save_root}", *words)
+def test_missing_scores_exit_3(run_here, save_root, words, message):
+    result = run_here("eval.py", f"--save_root={save_root}", *words)
     assert result.returncode == 3
     assert message in result.stderr and result.stderr.count("\n") == 1
     assert not (save_root / "report.json").exists()
 
 
-def test_damaged_and_differing_files_exit_3(run_program, save_root):
+def test_damaged_and_differing_files_exit_3(run_here, save_root):
     two = save_root / "two/scores_val_1000000.npz"
     write_scores(two, make_table(input_type="farneback", classes=("run", "jump", "sit", "walk")))
-    result = run_program("eval.py", f"--save_root={save_root}")
+    result = run_here("eval.py", f"--save_root={save_root}")
     assert result.returncode == 3 and "RGB and Flow cannot be fused" in result.stderr
     two.write_bytes(two.read_bytes()[:500])
-    result = run_program("eval.py", f"--save_root={save_root}")
+    result = run_here("eval.py", f"--save_root={save_root}")
     assert result.returncode == 3 and str(two) in result.stderr and result.stderr.count("\n") == 1
 
 
@@ -498,20 +498,20 @@ def test_damaged_and_differing_files_exit_3(run_program, save_root):
         ["--scores", "x.npz", "--write", "csv="],
     ],
 )
-def test_wrong_command_line_exits_2(run_program, words):
-    result = run_program("eval.py", *words)
+def test_wrong_command_line_exits_2(run_here, words):
+    result = run_here("eval.py", *words)
     assert result.returncode == 2 and "eval.py: error:" in result.stderr
 
 
 @pytest.mark.parametrize("weights", ["1", "1,2,3", "-1,2", "0,0", "nan,1", "inf,1", "x,1", ""])
-def test_wrong_weights_exit_2(run_program, save_root, weights):
-    result = run_program("eval.py", f"--save_root={save_root}", f"--fusion_weights={weights}")
+def test_wrong_weights_exit_2(run_here, save_root, weights):
+    result = run_here("eval.py", f"--save_root={save_root}", f"--fusion_weights={weights}")
     assert result.returncode == 2 and "--fusion_weights" in result.stderr
     assert not (save_root / "report.json").exists()
 
 
-def test_help_names_every_flag(run_program):
-    result = run_program("eval.py", "--help")
+def test_help_names_every_flag(run_here):
+    result = run_here("eval.py", "--help")
     assert result.returncode == 0
     for flag in (
         "--scores",
@@ -545,12 +545,12 @@ def test_a_run_imports_no_torch(save_root, words, unused):
     assert (save_root / "report.json").is_file()
 
 
-def test_command_line_of_2d_kinectics(run_program, save_root):
+def test_command_line_of_2d_kinectics(run_here, save_root):
     """2D-kinectics has its runs in <root>/<dataset>, and its eval.py accepts all flags of the training."""
     old = "--dataset=kinetics --arch=inceptionV3 -j 4 --seq_len=1 --gap 1 --frame_step=6 -b 64 -tb 128 --ngpu=2 --lr=0.0005"
     save_root.rename(save_root.parent / "kinetics")
     words = [f"--root={save_root.parent}", *old.split(), "--global-models-dir=x", "--pretrained=False", "-p", "10"]
-    result = run_program("eval.py", *words)
+    result = run_here("eval.py", *words)
     assert result.returncode == 0, result.stderr
     assert rows_of(save_root.parent / "kinetics" / "report.json")
 

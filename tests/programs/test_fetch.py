@@ -8,6 +8,9 @@ import pytest
 import torch
 
 from tests.conftest import REPOSITORY
+from tests.conversion import caffe2_networks
+from twostream.conversion import weight_files
+from twostream.conversion.published import PUBLISHED
 from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.models.backbones import BACKBONES
 from twostream.models.network import build_model
@@ -15,19 +18,21 @@ from twostream.models.weights import find_pretrained
 from twostream.programs import fetch
 from twostream.stream import StreamConfig
 
+IG65M = "r2plus1d_34_clip8_ig65m_from_scratch-9bae36ae"
 
-def test_without_a_network_one_line_says_where_to_put_the_file(run_program, tmp_path):
-    result = run_program("pretrained/fetch.py", "vgg16", "--folder", tmp_path, "--url=http://localhost:1/vgg16.pth")
+
+def test_without_a_network_one_line_says_where_to_put_the_file(run_here, tmp_path):
+    result = run_here("pretrained/fetch.py", "vgg16", "--folder", tmp_path, "--url=http://localhost:1/vgg16.pth")
     assert result.returncode == 4
     assert "vgg16-397923af.pth" in result.stderr and str(tmp_path) in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_another_file_is_refused_and_not_kept(run_program, tmp_path):
+def test_another_file_is_refused_and_not_kept(run_here, tmp_path):
     wrong = tmp_path / "page.html"
     wrong.write_text("<html>not found</html>")
     folder = tmp_path / "weights"
-    result = run_program("pretrained/fetch.py", "inception_v3", "--folder", folder, f"--url={wrong.as_uri()}")
+    result = run_here("pretrained/fetch.py", "inception_v3", "--folder", folder, f"--url={wrong.as_uri()}")
     assert result.returncode == 3 and "expected 0cc3c7bd...; the file was not kept" in result.stderr
     assert not list(folder.iterdir())
 
@@ -53,8 +58,67 @@ def test_readme_names_every_file():
         assert f"`{network}`" in row.split("|")[1] and f"`{file.sha256_prefix}`" in row.replace("none", "``")
 
 
-def test_unknown_network(run_program, tmp_path):
-    result = run_program("pretrained/fetch.py", "alexnet", "--folder", tmp_path)
+def test_readme_lists_the_published_files():
+    text = (REPOSITORY / "pretrained" / "README.md").read_text().split("## Networks of clips")[1]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| [")]
+    assert rows == [
+        [f"[`{name}`]({file.url})", f"`{file.backbone}`", file.trained_on, str(file.clip_len),
+         f"`{file.sha256_prefix}`" if file.sha256_prefix else "none"]
+        for name, file in PUBLISHED.items()
+    ]  # fmt: skip
+
+
+def test_published_files_are_of_networks_that_there_are():
+    assert {file.backbone for file in PUBLISHED.values()} <= BACKBONES.keys()
+    for name, file in PUBLISHED.items():
+        assert (
+            file.is_caffe2 != bool(file.sha256_prefix) and file.name.endswith(file.sha256_prefix) and name == file.name
+        )
+        assert file.clip_len >= BACKBONES[file.backbone].min_clip_len
+
+
+def test_list(run_command):
+    result = run_command("fetch", "--list")
+    assert result.returncode == 0 and len({line.split()[0] for line in result.stdout.splitlines()}) > len(PUBLISHED)
+    assert all(file.url in result.stdout for file in PUBLISHED.values())
+
+
+def test_a_file_of_caffe2_is_checked_and_converted(run_command, tmp_path):
+    """Its network is the one of the list; a file of another network is refused."""
+    clip = torch.empty(1, 3, 8, 16, 16)
+    for name, code in (("mc2", 0), ("r2df", 3)):
+        blobs, _ = caffe2_networks.vmz(name, 18, clip, num_classes=3)
+        weight_files.write(tmp_path / "mirror.pkl", blobs)
+        folder = tmp_path / name
+        result = run_command("fetch", "mc2_d18_l8", "--folder", folder, f"--url={(tmp_path / 'mirror.pkl').as_uri()}")
+        assert result.returncode == code, result.stderr
+        assert (folder / "mc2_d18_l8.pth").exists() == (code == 0)
+    assert "mc2_d18_l8.pkl: conv1_w has shape (64, 3, 1, 7, 7), expected (64, 3, 3, 7, 7)" in result.stderr
+    again = run_command("fetch", "mc2_d18_l8", "--folder", tmp_path / "mc2")
+    assert "mc2_d18_l8.pkl exists already" in again.stdout
+    target = tmp_path / "mc2" / "mc2_d18_l8.pth"
+    assert f"next: twostream train --root=ROOT --arch=vmz_mc2_18 --seq_len=8 --init_from={target}" in again.stdout
+
+
+def test_a_published_file_must_have_its_checksum(run_command, tmp_path):
+    path = tmp_path / PUBLISHED[IG65M].file_name
+    torch.save({"stem.0.weight": torch.zeros(2)}, path)
+    result = run_command("fetch", IG65M, "--folder", tmp_path)
+    assert result.returncode == 3 and "expected 9bae36ae...; delete it and download it again" in result.stderr
+
+
+def test_networks_without_weights_of_their_own_name(run_command, tmp_path):
+    result = run_command("fetch", "vmz_ir_csn_152", "--folder", tmp_path)
+    assert (
+        result.returncode == 3 and "choose one of irCSN_152_kinetics_from_scratch_f98268019, irCSN_152" in result.stderr
+    )
+    result = run_command("fetch", "vmz_r3d_10", "--folder", tmp_path)
+    assert result.returncode == 3 and "none are known; train it with --pretrained=False" in result.stderr
+    assert run_command("fetch").returncode == 2
+
+
+def test_unknown_network(run_here, tmp_path):
+    result = run_here("pretrained/fetch.py", "alexnet", "--folder", tmp_path)
     assert result.returncode == 3 and "'alexnet', expected inception_v3" in result.stderr
 
 
@@ -67,16 +131,16 @@ def reducedfc(tmp_path_factory):
     return path
 
 
-def test_file_without_published_checksum_is_checked_by_its_tensors(run_program, tmp_path, reducedfc):
-    result = run_program("pretrained/fetch.py", "vgg16_reducedfc", "--folder", tmp_path, f"--url={reducedfc.as_uri()}")
+def test_file_without_published_checksum_is_checked_by_its_tensors(run_here, tmp_path, reducedfc):
+    result = run_here("pretrained/fetch.py", "vgg16_reducedfc", "--folder", tmp_path, f"--url={reducedfc.as_uri()}")
     assert result.returncode == 0, result.stderr
     assert "loaded 30 tensors" in result.stdout
     assert (tmp_path / "vgg16_reducedfc.pth").exists()
 
 
-def test_a_damaged_file_is_named(run_program, tmp_path):
+def test_a_damaged_file_is_named(run_here, tmp_path):
     (tmp_path / "vgg16_reducedfc.pth").write_text("<html>not found</html>")
-    result = run_program("pretrained/fetch.py", "vgg16_reducedfc", "--folder", tmp_path)
+    result = run_here("pretrained/fetch.py", "vgg16_reducedfc", "--folder", tmp_path)
     assert result.returncode == 3 and "vgg16_reducedfc.pth" in result.stderr
 
 

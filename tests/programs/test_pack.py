@@ -47,9 +47,9 @@ def root(tmp_path) -> Path:
 
 
 @pytest.fixture
-def pack(run_program):
+def pack(run_here):
     def run(root: Path, to: Path, store: str, *flags, code: int = 0):
-        result = run_program("prep/pack.py", f"--root={root}", f"--to={to}", f"--store={store}", "--workers=2", *flags)
+        result = run_here("prep/pack.py", f"--root={root}", f"--to={to}", f"--store={store}", "--workers=2", *flags)
         assert result.returncode == code, result.stdout + result.stderr
         return result
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests import toy
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, call
 from twostream.annotations.videos import fingerprint
 from twostream.engine.checkpoint import checkpoint_path, read_checkpoint, write_checkpoint
 from twostream.engine.run_folder import write_stream
@@ -35,8 +35,7 @@ def trained(toy_root, tmp_path_factory):
     save_root = tmp_path_factory.mktemp("runs")
     words = ["--input_type=rgb", "--max_iterations=1", f"--input_size={SIZE}", "-b", 2, "--pretrained=False", *FLAGS]
     words.append("--arch=squeezenet1_1")
-    command = [sys.executable, "train.py", f"--root={toy_root}", f"--save_root={save_root}", *words]
-    subprocess.run(list(map(str, command)), cwd=REPOSITORY, check=True, capture_output=True)
+    assert call("train.py", f"--root={toy_root}", f"--save_root={save_root}", *words).returncode == 0
     return save_root
 
 
@@ -88,7 +87,7 @@ def scored(trained, toy_root, tmp_path_factory):
     save_root = shutil.copytree(trained, tmp_path_factory.mktemp("scored") / "runs")
     words = ["--input=rgb", "--test-iteration=1", "--frame-step=4", "-tb", "5", "--learning-rate=0.1", *FLAGS]
     words += [f"root={toy_root}", f"--save-root={save_root}"]
-    result = subprocess.run([sys.executable, "test.py", *words], cwd=REPOSITORY, capture_output=True, text=True)
+    result = call("test.py", *words)
     assert result.returncode == 0, result.stderr
     run = the_run(save_root)
     return read_scores(run / "scores_val_000001.npz"), run, result.stdout
@@ -239,7 +238,7 @@ def test_flow_of_another_coding_exits_3(run_test, toy_root, tmp_path):
     coding = json.loads(settings_path.read_text())["flow"]
     for name, flow_coding, code in (("same", coding, 0), ("other", coding | {"coding": {"bound": 8}}, 3)):
         stream = StreamConfig(
-            input_type="farneback", backbone="vgg16_reducedfc", classes=toy.CLASSES, input_size=96,
+            input_type="farneback", backbone="squeezenet1_1", classes=toy.CLASSES, input_size=32,
             flow_coding=flow_coding,
         )  # fmt: skip
         run = tmp_path / name / "run"
@@ -372,7 +371,7 @@ def test_scores_of_other_settings_are_kept_beside_the_new_ones(run_test, toy_roo
     assert len(read_scores(target).start) == 3 * 4
 
 
-def test_a_killed_scoring_continues(toy_root, save_root, tmp_path):
+def test_a_killed_scoring_continues(run_here, toy_root, save_root, tmp_path):
     """After SIGKILL, after SIGTERM: finished parts are kept, and the file equals that of an undisturbed run."""
     run = the_run(save_root)
     target = run / "scores_val_000001.npz"
@@ -380,7 +379,7 @@ def test_a_killed_scoring_continues(toy_root, save_root, tmp_path):
     words = [f"--root={root}", f"--save_root={save_root}", "--frame_step=1", "--views=three", *FLAGS]
     command = [sys.executable, "test.py", *words]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run(command, cwd=REPOSITORY, env=env, check=True, capture_output=True)
+    assert run_here("test.py", *words).returncode == 0
     whole, ids = target.read_bytes(), sorted(read_scores(target).video_ids)
     target.unlink()
     done = {}
@@ -401,7 +400,8 @@ def test_a_killed_scoring_continues(toy_root, save_root, tmp_path):
         now = {path: path.stat().st_mtime_ns for path in run.glob(".*parts/*.npy")}
         assert len(now) > len(done) and done.items() <= now.items() and not target.exists()
         done = now
-    result = subprocess.run(command, cwd=REPOSITORY, env=env, check=True, capture_output=True, text=True)
+    result = run_here("test.py", *words)
+    assert result.returncode == 0, result.stderr
     assert f"{len(done)} of 8 parts are scored already" in result.stdout
     assert target.read_bytes() == whole and not list(run.glob(".*parts"))
 

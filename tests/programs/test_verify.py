@@ -132,8 +132,8 @@ def flip_bit(store: FrameStore, video_id: str, index: int, bit: int) -> Callable
 # ------------------------------------------------------------------------------------------------- nothing is wrong
 
 
-def test_toy_world_has_no_findings(toy_root, run_program):
-    result = run_program("prep/verify.py", "--root", toy_root, "--workers=2")
+def test_toy_world_has_no_findings(toy_root, run_here):
+    result = run_here("prep/verify.py", "--root", toy_root, "--workers=2")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "nothing found" in result.stdout
     assert f"rgb: 8 videos, {8 * toy.NUM_FRAMES} images" in result.stdout
@@ -402,7 +402,7 @@ def test_an_index_that_contradicts_a_record_is_found(videos, tmp_path):
 # --------------------------------------------------------------------------------------------------------- flow
 
 
-def test_clipped_flow_is_measured_and_the_suggested_bound_is_enough(videos, tmp_path, run_program):
+def test_clipped_flow_is_measured_and_the_suggested_bound_is_enough(videos, tmp_path, run_here):
     coding = FlowCoding(bound=1.5)  # the pictures move by 2 pixels
     extract(tmp_path, videos, replace(SETTINGS, flow=(FlowSettings("farneback", coding),)), "folders")
     (finding,) = findings_of(tmp_path)
@@ -419,7 +419,7 @@ def test_clipped_flow_is_measured_and_the_suggested_bound_is_enough(videos, tmp_
     share = float(re.match(r"([\d.]+)%", finding.found)[1]) / 100
     assert abs(share - np.mean(clipped)) < 0.03  # JPEG twice, and only a sample
 
-    fix(finding, videos, run_program)
+    fix(finding, videos, run_here)
     assert findings_of(tmp_path) == []
 
 
@@ -574,12 +574,12 @@ def test_another_zero_level_is_found(foreign):
 SCRIPTS = {"extract": "prep/extract.py", "annotate": "prep/build_annotations.py", "verify": "prep/verify.py"}
 
 
-def fix(finding: Finding, videos: Path, run_program) -> None:
+def fix(finding: Finding, videos: Path, run_here) -> None:
     """Run the commands of a finding."""
     for command in finding.fix:
         words = shlex.split(command.replace("VIDEOS", shlex.quote(str(videos))))
         if words[0] == "twostream":
-            assert run_program(SCRIPTS[words[1]], *words[2:]).returncode in (0, 5)
+            assert run_here(SCRIPTS[words[1]], *words[2:]).returncode in (0, 5)
         else:
             assert words[0] == "rm"
             for path in map(Path, words[2:]):
@@ -587,46 +587,46 @@ def fix(finding: Finding, videos: Path, run_program) -> None:
 
 
 @pytest.mark.parametrize("fault", ["flipped bit", "flow gone", "fps", "settings gone", "other settings"])
-def test_the_command_of_a_finding_fixes_it(root, videos, run_program, fault):
+def test_the_command_of_a_finding_fixes_it(root, videos, run_here, fault):
     FAULTS[fault][0](root)
     (finding,) = findings_of(root)
-    fix(finding, videos, run_program)
+    fix(finding, videos, run_here)
     assert findings_of(root) == []
     assert read_annotations(root).videos[0].num_frames == NUM_FRAMES
 
 
-def annotate_from_list(root: Path, run_program, splits: str, *flags: str) -> None:
+def annotate_from_list(root: Path, run_here, splits: str, *flags: str) -> None:
     """Annotations as the program makes them, from a list of the four videos with these splits."""
     lines = [f"{v}.mkv,{v.split('_')[0]},{split}" for v, split in zip(IDS, splits.split(), strict=True)]
     path = root.parent / "my list.csv"
     path.write_text("\n".join(["video,label,split", *lines]))
-    result = run_program("prep/build_annotations.py", "--root", root, "--format=csv", "--list", path, *flags)
+    result = run_here("prep/build_annotations.py", "--root", root, "--format=csv", "--list", path, *flags)
     assert result.returncode == 0, result.stderr
 
 
-def test_the_command_that_holds_val_out_fixes_it(folders, videos, run_program):
-    annotate_from_list(folders, run_program, "train train train train", "--val_fraction=0")
+def test_the_command_that_holds_val_out_fixes_it(folders, videos, run_here):
+    annotate_from_list(folders, run_here, "train train train train", "--val_fraction=0")
     (finding,) = findings_of(folders)
     assert_found([finding], "class without videos", "no videos with frames in split val")
-    fix(finding, videos, run_program)
+    fix(finding, videos, run_here)
     assert findings_of(folders) == []
     assert sorted(video.split for video in read_annotations(folders).videos) == ["train", "train", "val", "val"]
 
 
-def test_annotations_that_are_made_again_keep_the_splits_of_their_list(folders, videos, run_program):
+def test_annotations_that_are_made_again_keep_the_splits_of_their_list(folders, videos, run_here):
     """A random split would mix videos of test into train."""
-    annotate_from_list(folders, run_program, "train test train val")
+    annotate_from_list(folders, run_here, "train test train val")
     before = read_annotations(folders)
     video = replace(before.videos[0], num_frames=3)
     write_annotations(folders / "annotations.json", replace(before, videos=(video, *before.videos[1:])))
     finding = next(f for f in findings_of(folders) if f.kind == "frame count")
-    fix(finding, videos, run_program)
+    fix(finding, videos, run_here)
     assert read_annotations(folders) == before
 
 
-def test_flags_that_are_not_recorded_are_not_invented(folders, run_program):
+def test_flags_that_are_not_recorded_are_not_invented(folders, run_here):
     annotate(folders, [replace(video, split="train") for video in good_videos()])
-    result = run_program("prep/verify.py", "--root", folders, "--workers=1")
+    result = run_here("prep/verify.py", "--root", folders, "--workers=1")
     assert f"fix: twostream annotate --root={folders} --format=FORMAT --list=LIST --val_fraction=0.2\n" in result.stdout
     assert "FORMAT and LIST stand for the flags that made the annotations" in result.stdout
 
@@ -680,11 +680,11 @@ def files(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {str(p): (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
 
 
-def test_nothing_is_changed_without_remove(folders, run_program):
+def test_nothing_is_changed_without_remove(folders, run_here):
     for do, *_ in [*FOLDER_FAULTS.values()][:1] + [FAULTS["flipped bit"], FAULTS["fps"], FAULTS["unfinished video"]]:
         do(folders)
     before = files(folders)
-    result = run_program("prep/verify.py", "--root", folders, "--workers=1")
+    result = run_here("prep/verify.py", "--root", folders, "--workers=1")
     assert result.returncode == 5
     assert files(folders) == before
 
@@ -721,14 +721,14 @@ def test_links_are_read_but_never_followed_when_removing(folders, tmp_path):
 # ----------------------------------------------------------------------------------------------------- the program
 
 
-def test_report_groups_and_counts_and_json_has_all_findings(folders, run_program, tmp_path):
+def test_report_groups_and_counts_and_json_has_all_findings(folders, run_here, tmp_path):
     store = FrameFolders(folders, "rgb")
     for video_id in IDS[:3]:
         for index in range(NUM_FRAMES):
             (store.video_folder(video_id) / frame_name(index)).write_bytes(b"")
     FAULTS["unfinished video"][0](folders)
     words = ["prep/verify.py", "--root", folders, "--json", tmp_path / "found.json"]
-    result, again = (run_program(*words, f"--workers={n}") for n in (1, 2))
+    result, again = (run_here(*words, f"--workers={n}") for n in (1, 2))
     assert result.returncode == 5
     assert result.stdout == again.stdout
     assert result.stdout.count("00004.jpg: 0 bytes") == 3  # 20 of 24 lines: all of two videos, and 4 of the third
@@ -740,19 +740,19 @@ def test_report_groups_and_counts_and_json_has_all_findings(folders, run_program
     assert sum("00004.jpg: 0 bytes" in f"{f['where']}: {f['found']}" for f in found) == 3
 
 
-def test_remove_and_the_printed_command_repair_the_root(folders, videos, run_program):
+def test_remove_and_the_printed_command_repair_the_root(folders, videos, run_here):
     (folders / "rgb-images" / "left_0" / "00002.jpg").unlink()
-    result = run_program("prep/verify.py", "--root", folders, "--remove", "--workers=1")
+    result = run_here("prep/verify.py", "--root", folders, "--remove", "--workers=1")
     assert result.returncode == 5 and "removed rgb-images/left_0" in result.stdout
     (words,) = re.findall("to make them again: twostream extract (.*)", result.stdout)
-    again = run_program("prep/extract.py", *shlex.split(words.replace("VIDEOS", str(videos))), "--workers=1")
+    again = run_here("prep/extract.py", *shlex.split(words.replace("VIDEOS", str(videos))), "--workers=1")
     assert again.returncode == 0, again.stderr
     assert findings_of(folders) == []
 
 
 @pytest.mark.parametrize("words", [["--root=nowhere"], ["--root={}"], ["--root={}/data", "--input_types=dis"]])
-def test_no_data_root_is_refused(folders, run_program, words):
-    result = run_program("prep/verify.py", *(word.format(folders.parent) for word in words))
+def test_no_data_root_is_refused(folders, run_here, words):
+    result = run_here("prep/verify.py", *(word.format(folders.parent) for word in words))
     assert result.returncode == 3 and result.stderr.startswith("error: ")
 
 

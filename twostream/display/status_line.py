@@ -1,5 +1,6 @@
 """What a recognizer says of a live source, as one line of a terminal that changes."""
 
+import math
 import shutil
 import statistics
 from collections import deque
@@ -47,7 +48,7 @@ class StatusLine:
         if self._last is None:
             return
         ordered = sorted(self._latencies)
-        latest = ordered[int(0.95 * (len(ordered) - 1))]
+        latest = ordered[math.ceil(0.95 * len(ordered)) - 1]
         lost = f", lost {counted(self._last.num_losses, 'time')}" if self._last.num_losses else ""
         self.say(
             f"{self._last.source}: {counted(self._last.num_frames, 'frame')}, {self._last.num_dropped} of them dropped{lost}; "
@@ -57,10 +58,8 @@ class StatusLine:
 
     def _text(self, answer: LiveAnswer) -> str:
         best = "  ".join(f"{a.label} {a.probability:.3f}" for a in answer.top(self.top))
-        return (
-            f"{best}   ({1000 * answer.latency_seconds:.0f} ms; {answer.fps:.0f} frames a second, "
-            f"{answer.num_dropped} dropped)"
-        )
+        rate = f"{answer.fps:.0f} frames a second, " if answer.fps else ""
+        return f"{best}   ({1000 * answer.latency_seconds:.0f} ms; {rate}{answer.num_dropped} dropped)"
 
     def _write(self, text: str) -> None:
         text = printable(text)

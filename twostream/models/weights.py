@@ -1,8 +1,10 @@
 """Weight files: found by name, read without running code, fitted to a stream's network; and a report of what was used."""
 
+import json
 import mmap
 import pickle
 import re
+import shlex
 import struct
 import zipfile
 import zlib
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from twostream.errors import BadInputError, one_line
@@ -21,6 +24,8 @@ from twostream.models.network import fit_weight
 from twostream.safe_pickle import check_pickle
 from twostream.stream import RGB, StreamConfig
 
+CAFFE2_SUFFIXES = (".pkl", ".minidb", ".mdl")
+"""of files that twostream convert turns into torch files"""
 ZIP_FOLDER_BIT = 0x10
 """in the attributes of a zip entry, from MS-DOS"""
 MAX_REPEATED_BYTES = 512 << 20
@@ -61,8 +66,8 @@ def find_pretrained(folder: Path, backbone: str) -> Path:
     patterns = BACKBONES[backbone].weight_files
     if not patterns:
         raise BadInputError(
-            f"{backbone} has no weights under its own name: give a file with --init_from (pretrained/README.md lists some), or use "
-            "--pretrained=False"
+            f"{backbone} has no weights under its own name: give a file with --init_from (twostream fetch --list lists published ones), or "
+            "use --pretrained=False"
         )
     found = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     if not found:
@@ -104,6 +109,39 @@ def read_torch_file(path: str | Path) -> dict[Any, Any]:
     if not isinstance(content, dict):
         raise BadInputError(f"{path}: found a {type(content).__name__}, expected named tensors")
     return content
+
+
+def read_weight_file(path: str | Path) -> dict[Any, Any]:
+    """The content of a torch file, or of a .safetensors file: {"weights": tensors}, and its "stream" if it says one.
+
+    Raises BadInputError as `read_torch_file` does. Safetensors hold no code, and no tensor is larger than its file.
+    """
+    path = Path(path)
+    check_regular(path)
+    if not path.is_file() or not is_safetensors(path):
+        try:
+            return read_torch_file(path)
+        except BadInputError as error:
+            if path.suffix.lower() not in CAFFE2_SUFFIXES or not path.is_file():
+                raise
+            words = shlex.join(["twostream", "convert", str(path), str(path.with_suffix(".pth"))])
+            raise BadInputError(f"{error}; if it is a file of Caffe2, convert it first: {words}") from None
+    try:
+        with safe_open(path, framework="pt") as file:
+            content: dict[str, Any] = {"weights": {name: file.get_tensor(name) for name in file.keys()}}
+            stream = json.loads((file.metadata() or {}).get("stream", "null"))
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise BadInputError(
+            f"{path}: not a file of safetensors that can be read ({one_line(error)}); take another copy of the file"
+        ) from None
+    return content | ({"stream": stream} if isinstance(stream, dict) else {})
+
+
+def is_safetensors(path: Path) -> bool:
+    """Does a file begin like safetensors: the length of a JSON header in eight bytes, then the header?"""
+    with open(path, "rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
 
 
 def _check_archive(path: Path) -> None:
@@ -161,8 +199,8 @@ def load_weights(module: nn.Module, path: str | Path, stream: StreamConfig) -> W
     """
     path = Path(path)
     backbone = BACKBONES[stream.backbone]
-    content = read_torch_file(path)
-    source = _named_tensors(content, backbone)
+    content = read_weight_file(path)
+    source = _renamed(named_tensors(content), backbone)
     _check_kind(path, content, source, stream)
     target_modality = stream.modality if _reads_rgb(content) else "rgb"
     report, given = WeightReport(path), list(source)
@@ -245,16 +283,25 @@ def _reads_rgb(content: dict[Any, Any]) -> bool:
     return not any(part in str(name) for name in content for part in ("fc_kin.", "fc_new.", "extra_layers."))
 
 
-def _named_tensors(content: dict[Any, Any], backbone: Backbone) -> dict[str, torch.Tensor]:
-    """The tensors of a weight file under the module's names."""
-    for wrapper in ("weights", "state_dict"):
+def named_tensors(content: dict[Any, Any]) -> dict[str, torch.Tensor]:
+    """The tensors of a weight file, without the prefix of DataParallel; "model" is around those of torchvision's trainings."""
+    for wrapper in ("weights", "state_dict", "model"):
         if isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    tensors = {}
-    for name, value in content.items():
-        if isinstance(name, str) and isinstance(value, torch.Tensor):
-            name = re.sub(r"^(module\.)+", "", name)
-            for pattern, replacement in backbone.renames:
-                name = re.sub(pattern, replacement, name)
-            tensors[name] = value
-    return tensors
+    return {
+        re.sub(r"^(module\.)+", "", name): value
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, torch.Tensor)
+    }
+
+
+def _renamed(tensors: dict[str, torch.Tensor], backbone: Backbone) -> dict[str, torch.Tensor]:
+    """The tensors under the names of the network."""
+    return {own_name(name, backbone): tensor for name, tensor in tensors.items()}
+
+
+def own_name(name: str, backbone: Backbone) -> str:
+    """The name in the network of a tensor of a published file."""
+    for pattern, replacement in backbone.renames:
+        name = re.sub(pattern, replacement, name)
+    return name

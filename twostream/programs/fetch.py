@@ -1,8 +1,11 @@
-"""Download the ImageNet weights of a network into the folder where training looks for them, and check them.
+"""Download published weights into the folder where training looks for them, and check them.
 
   twostream fetch inception_v3
+  twostream fetch r2.5d_d18_l16
+  twostream fetch --list
 
-A file that exists already is only checked. Training never downloads anything by itself.
+NAME is a network, or a file of the list. Files of Caffe2 are converted too (twostream convert). A file that exists already
+is only checked. Training never downloads anything by itself.
 
 Exit codes: 0 the file exists and is right; 2 wrong command line; 3 the file is wrong; 4 no network or no space.
 """
@@ -10,13 +13,16 @@ Exit codes: 0 the file exists and is right; 2 wrong command line; 3 the file is 
 import argparse
 import hashlib
 import http.client
+import shlex
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from twostream.errors import BadInputError, EnvironmentFaultError, one_line
+from twostream.conversion.published import PUBLISHED, PublishedWeights
+from twostream.counts import counted
+from twostream.errors import EXIT_DONE, BadInputError, EnvironmentFaultError, one_line
 from twostream.files import sha256, write_file
 from twostream.programs import options
 
@@ -72,7 +78,14 @@ def weight_files() -> dict[str, WeightFile]:
 def build_parser() -> options.Parser:
     """The flags of this program."""
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", metavar="NAME", help="network, as for --arch of twostream train")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        default="",
+        metavar="NAME",
+        help="network, as for --arch of twostream train, or a file of --list",
+    )
+    parser.add_argument("--list", action="store_true", help="list the published files, and end")
     parser.add_argument(
         "--folder",
         type=options.folder,
@@ -91,21 +104,75 @@ def build_parser() -> options.Parser:
 
 def main() -> int:
     """Download and check the file that the command line names; returns the exit code."""
-    args = build_parser().parse_args()
+    parser = build_parser()
+    args = parser.parse_args()
+    if args.list:
+        print_list()
+    elif not args.name:
+        parser.error("NAME: expected a network or a file of --list")
+    elif args.name in PUBLISHED:
+        fetch_published(PUBLISHED[args.name], args.folder, args.url)
+    else:
+        fetch_network(args.name, args.folder, args.url)
+    return EXIT_DONE
 
+
+def print_list() -> None:
+    """Print the published files: name, network, what it was trained on, and where it is."""
+    rows = [
+        (name, weights.backbone, f"{weights.trained_on}; {weights.clip_len} frames", weights.url)
+        for name, weights in PUBLISHED.items()
+    ]
+    rows += [(network, network, "the default of --pretrained", file.url) for network, file in weight_files().items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+    for row in rows:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)), row[-1]]))
+
+
+def fetch_network(name: str, folder: Path, url: str | None) -> None:
+    """Download the weights that training looks for, or only check them."""
     from twostream.models.backbones import backbone_name
 
-    args.network = backbone_name(args.network)
-    file = weight_files().get(args.network)
+    network = backbone_name(name)
+    file = weight_files().get(network)
     if file is None:
-        raise BadInputError(f"{args.network} has no weights under its own name; see pretrained/README.md")
-    target = args.folder / file.name
+        names = [name for name, weights in PUBLISHED.items() if weights.backbone == network]
+        raise BadInputError(
+            f"{network} has no weights under its own name: "
+            + (f"choose one of {', '.join(names)}" if names else "none are known; train it with --pretrained=False")
+        )
+    target = folder / file.name
+    _download_unless_there(url or file.url, target, file.sha256_prefix)
+    check(target, network, file.sha256_prefix)
+
+
+def fetch_published(weights: PublishedWeights, folder: Path, url: str | None) -> None:
+    """Download a published file, check it, and convert it if it is Caffe2's."""
+    from twostream.conversion import weight_files as files
+    from twostream.conversion.convert import convert
+
+    source = folder / weights.file_name
+    _download_unless_there(url or weights.url, source, weights.sha256_prefix)
+    check_digest(source, weights.sha256_prefix)
+    result = convert(files.read(source), "torch file", backbone=weights.backbone)
+    target = source
+    if weights.is_caffe2:
+        target = source.with_suffix(".pth")
+        files.write(target, result.tensors)
+        print(f"wrote {target}")
+    tensors = counted(len(result.names), "tensor")
+    print(
+        f"{source}: {tensors} of {weights.backbone}, trained on {weights.trained_on}, {weights.clip_len} frames a clip"
+    )
+    flags = f"--arch={weights.backbone} --seq_len={weights.clip_len} --init_from={shlex.quote(str(target))}"
+    print(f"next: twostream train --root=ROOT {flags}")
+
+
+def _download_unless_there(url: str, target: Path, sha256_prefix: str) -> None:
     if target.exists():
         print(f"{target} exists already")
     else:
-        download(args.url or file.url, target, file.sha256_prefix)
-    check(target, args.network, file.sha256_prefix)
-    return 0
+        download(url, target, sha256_prefix)
 
 
 def download(url: str, target: Path, sha256_prefix: str) -> None:
@@ -156,13 +223,19 @@ def check(path: Path, network: str, sha256_prefix: str) -> None:
     from twostream.models.weights import load_weights
     from twostream.stream import StreamConfig
 
-    digest = sha256(path)
-    if not digest.startswith(sha256_prefix):
-        raise BadInputError(
-            f"{path} has SHA-256 {digest[:8]}..., expected {sha256_prefix}...; delete it and download it again"
-        )
+    digest = check_digest(path, sha256_prefix)
     classes = tuple(map(str, range(1000)))
     record = BACKBONES[network]
     stream = StreamConfig("rgb", network, classes, record.input_size, record.clip_len)
     print(load_weights(build_model(stream).backbone, path, stream))
     print(f"{path}: SHA-256 {digest}")
+
+
+def check_digest(path: Path, sha256_prefix: str) -> str:
+    """The SHA-256 of a file; BadInputError unless it begins with `sha256_prefix`."""
+    digest = sha256(path)
+    if not digest.startswith(sha256_prefix):
+        raise BadInputError(
+            f"{path} has SHA-256 {digest[:8]}..., expected {sha256_prefix}...; delete it and download it again"
+        )
+    return digest

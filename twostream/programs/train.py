@@ -1,4 +1,4 @@
-"""Train one stream on single frames or short clips: rgb, or one kind of flow.
+"""Train one stream on single frames or clips: rgb, or one kind of flow.
 
   CUDA_VISIBLE_DEVICES=0 twostream train --root=data --save_root=runs --input_type=rgb
   CUDA_VISIBLE_DEVICES=1 twostream train --root=data --save_root=runs --input_type=farneback --stepvalues=300000,425000
@@ -135,7 +135,7 @@ def build_parser() -> options.Parser:
 
     group = parser.add_argument_group("clips")
     add = group.add_argument
-    add("--seq_len", type=options.integer(1, 10_000), default=1, metavar="N", help="number of frames in a clip, stacked on the channels; in a video that is too short for a clip, the last frame that fits is repeated, and the log says how many clips that concerns (default: 1)")
+    add("--seq_len", type=options.integer(1, 10_000), default=None, metavar="N", help="number of frames in a clip; networks of pictures see them stacked on the channels; in a video that is too short for a clip, the last frame that fits is repeated, and the log says how many clips that concerns (default: 1 for networks of pictures, and the network's own for others)")
     add("--gap", type=options.integer(1, 1_000_000), default=1, metavar="N", help="distance between the frames of a clip (default: 1)")
     add("--frame_step", type=options.integer(1, 1_000_000), default=6, metavar="N", help="distance between the clips of a video in training; validation uses every 6th of these clips (default: 6)")
     add("--num_segments", type=options.integer(0, 10_000), default=0, metavar="S", help="in an epoch, use each video once: draw one clip from each of its S equal parts, and average their scores (TSN, ECCV 2016); 1 suits videos of unequal length; --frame_step is then for validation only. 0: use all clips, one by one (default: 0)")
@@ -179,9 +179,9 @@ def build_parser() -> options.Parser:
 
     group = parser.add_argument_group("weights")
     add = group.add_argument
-    options.add_boolean(group, "--pretrained", default=True, help="start from ImageNet weights (default: True)")
-    add("--global_models_dir", type=options.folder, default=options.PRETRAINED, metavar="DIR", help="folder of the ImageNet weights (default: pretrained/)")
-    add("--init_from", type=options.folder, default=None, metavar="FILE", help="start from these weights instead: ImageNet weights or a checkpoint; latest.pth of 2D-kinectics also brings its momentum")
+    options.add_boolean(group, "--pretrained", default=True, help="start from published weights, of ImageNet or of Kinetics (pretrained/README.md) (default: True)")
+    add("--global_models_dir", type=options.folder, default=options.PRETRAINED, metavar="DIR", help="folder of these weights (default: pretrained/)")
+    add("--init_from", type=options.folder, default=None, metavar="FILE", help="start from these weights instead: a torch file, safetensors or a checkpoint; latest.pth of 2D-kinectics also brings its momentum")
     add("--resume", type=resume, nargs="?", const=True, default=False, metavar="True|False|auto", help="continue from the run's newest checkpoint, or start the run if it has none; if --save_root has the same stream under another name, because a flag in the name has changed, True is an error and auto only says so; auto is for jobs that are queued again (default: False)")
     add("--allow_change", type=changeable, default=(), metavar="FLAG,FLAG", help="flags that may differ from the run that is resumed; their new values are used from here on (see the table above)")
     add("--run", type=options.optional_name, default="", metavar="NAME", help="name of the run's folder (default: made of the flags: <dataset>-<arch>-<input_type>-sl..-g..-fs..-<batch_size>-<lr>)")
@@ -369,7 +369,7 @@ def open_clips(
         backbone=backbone,
         classes=annotations.classes,
         input_size=args.input_size or BACKBONES[backbone].input_size,
-        clip_len=args.seq_len,
+        clip_len=args.seq_len or BACKBONES[backbone].clip_len,
         frame_stride=args.gap,
         flow_coding=online or store.tree_flow_coding(),
     )
