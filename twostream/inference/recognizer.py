@@ -284,8 +284,8 @@ class Recognizer:
     def _short_notes(self, found: Mapping[Geometry, Decoded], tables: Sequence[ScoreTable]) -> Iterator[str]:
         """A line for each stream whose clips are longer than the video."""
         for stream, table in zip(self.contract.streams, tables, strict=True):
-            if found[stream.geometry].num_frames < table.clip_extent:
-                frames = counted(table.clip_extent, "frame")
+            if found[stream.geometry].num_frames <= table.clip_extent:
+                frames = counted(table.clip_extent + 1, "frame")
                 yield f"shorter than the {frames} of a clip of {stream.name}, which repeats frames"
 
 
