@@ -19,6 +19,7 @@ from twostream.clips.crops import make_views
 from twostream.clips.footage import Footage
 from twostream.clips.items import Images, Items
 from twostream.clips.sampling import clip_frames
+from twostream.counts import counted
 from twostream.errors import BadInputError, one_line
 from twostream.inference.contract import Contract, StreamContract
 from twostream.inference.live import LiveAnswer, open_feed, watch
@@ -277,8 +278,15 @@ class Recognizer:
             ),
             first.num_frames,
             first.fps,
-            first.notes,
+            (*first.notes, *self._short_notes(found, tables)),
         )
+
+    def _short_notes(self, found: Mapping[Geometry, Decoded], tables: Sequence[ScoreTable]) -> Iterator[str]:
+        """A line for each stream whose clips are longer than the video."""
+        for stream, table in zip(self.contract.streams, tables, strict=True):
+            if found[stream.geometry].num_frames < table.clip_extent:
+                frames = counted(table.clip_extent, "frame")
+                yield f"shorter than the {frames} of a clip of {stream.name}, which repeats frames"
 
 
 def _is_in_memory(decoded: Mapping[Geometry, Decoded]) -> bool:
