@@ -112,7 +112,7 @@ def test_prediction_needs_no_torch(exported, toy_videos):
         "import twostream.__main__\n"
         "twostream.__main__.main()\n"
     )
-    words = ["predict", video, "--model", exported[0] / "recognizer.onnx", "--jsonl=-"]
+    words = ["predict", video, "--model", exported[0] / "recognizer.onnx"]
     result = subprocess.run(
         [sys.executable, "-c", program, *map(str, words)], cwd=REPOSITORY, capture_output=True, text=True
     )
