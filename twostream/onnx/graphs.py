@@ -1,7 +1,7 @@
 """What the file of all streams computes around the networks: clips from frames, and the answer from logits.
 
-Frames become clips as in prediction on a GPU (clips/online_flow.py), without JPEG; flow is that of FarnebackGraph. What
-cannot be computed in a graph is refused with the reason.
+Frames become clips to the byte as prediction cuts them, but without JPEG; flow is that of FarnebackGraph. What cannot be
+computed in a graph is refused with the reason.
 
 Letters: M clips of one video, F frames of a clip, V views, T S as in the network's clips.
 """

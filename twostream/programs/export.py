@@ -22,6 +22,7 @@ from twostream.fusion.consensus import Consensus
 from twostream.inference.contract import CONTRACT_NAME
 from twostream.inference.sources import Source, find_sources
 from twostream.programs import options
+from twostream.runtimes.onnx_network import require_packages
 from twostream.stream import RGB
 
 
@@ -53,6 +54,8 @@ def main() -> int:
         raise BadInputError(f"{args.out} exists and is not an empty folder; choose another --out, or remove it")
 
     source = source_to_compare(parser, args) if args.onnx else None
+    if source:
+        require_packages()
 
     from twostream.inference.export import recognizer_of_report, recognizer_of_runs, write_recognizer
 

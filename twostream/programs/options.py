@@ -242,7 +242,7 @@ def add_stream_flags(parser: argparse.ArgumentParser) -> None:
 def add_source_flags(parser: argparse.ArgumentParser) -> None:
     """Add the videos that a recognizer is asked about, and the flags that choose the recognizer and its device."""
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="video file, folder of videos or of images, data root, pattern, camera (0 or /dev/video0), address, or - for standard input")
-    parser.add_argument("--model", "-m", type=folder, nargs="+", required=True, metavar="DIR", help="recognizer, or runs or checkpoints, one for each stream")
+    parser.add_argument("--model", "-m", type=folder, nargs="+", required=True, metavar="DIR", help="recognizer; ONNX files of twostream export --onnx; or runs or checkpoints, one for each stream")
     parser.add_argument("--device", type=device, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1; auto uses a GPU if there is one (default: auto)")
     parser.add_argument("--fps", type=rate, default=0.0, metavar="RATE", help="frames per second of folders of images (default: unknown)")
     parser.add_argument("--split", choices=SPLITS, default="", help="of a data root: only the videos of this split (default: all)")

@@ -11,7 +11,7 @@
 
 SOURCE is a video file, a folder of videos (at any depth), a folder of images in order, a data root, or a pattern; a camera
 (0, /dev/video0), an address (--network), or - for a video that is piped in. --model is a folder that twostream export wrote,
-or runs or checkpoints of twostream train, one for each stream.
+its ONNX files, or runs or checkpoints of twostream train, one for each stream.
 With --live, one source is answered about while it is going on, until it ends, --seconds are over, or Ctrl-C.
 Exit codes: 0 done; 2 wrong command line; 3 the recognizer is missing or damaged, or no source exists; 4 a file cannot be
 written, memory; 5 some sources could not be read, and are listed; 130 Ctrl-C and 143 SIGTERM, what was predicted is kept.

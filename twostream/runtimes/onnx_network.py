@@ -144,6 +144,12 @@ def import_package(name: str) -> Any:
         raise EnvironmentFaultError(f"ONNX files need the package {name} ({one_line(error)}): {INSTALL}") from None
 
 
+def require_packages() -> None:
+    """Import all packages that exporting needs; EnvironmentFaultError if one of them is missing."""
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        import_package(name)
+
+
 # ------------------------------------------------------------------------------------------------------------ reading
 
 
