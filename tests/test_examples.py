@@ -1,8 +1,12 @@
 """examples/: each runs as its docstring says, on small generated videos."""
 
+import ast
+import json
 import runpy
 import subprocess
 import sys
+from pathlib import Path
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -11,7 +15,9 @@ import torchvision
 
 from tests import toy
 from tests.conftest import REPOSITORY, noise_image
+from tests.inference.samples import make_run
 from twostream.frames.stores import open_store
+from twostream.inference.export import recognizer_of_runs, write_recognizer
 from twostream.models.backbones import BACKBONES
 from twostream.scores.npz import read_scores
 
@@ -96,3 +102,31 @@ def test_new_flow_method(run_program, tmp_path):
     x, y, _ = cv2.mean(flow_image)[:3]
     # Phase correlation finds the peak to about half a pixel.
     assert abs((x - 128) * 8 / 128 - 3) < 0.6 and abs((y - 128) * 8 / 128 + 2) < 0.6
+
+
+def test_predict_notebook(toy_videos, tmp_path, monkeypatch, capsys):
+    """Each cell runs, on another recognizer than the demo's, and what a notebook would show can be shown."""
+    runs = [make_run(tmp_path / "runs", "rgb"), make_run(tmp_path / "runs", "farneback", seed=1)]
+    write_recognizer(recognizer_of_runs(runs).with_sampling(num_clips=3), tmp_path / "demo" / "recognizer")
+    (tmp_path / "demo" / "videos").symlink_to(toy_videos)
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((EXAMPLES / "predict.ipynb").read_text())
+    names, shown = {}, []
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            assert not cell["outputs"], "outputs are not committed"
+            *statements, last = ast.parse("".join(cell["source"])).body
+            exec(compile(ast.Module(statements, []), "cell", "exec"), names)
+            if isinstance(last, ast.Expr):
+                shown.append(eval(compile(ast.Expression(last.value), "cell", "eval"), names))
+            else:
+                exec(compile(ast.Module([last], []), "cell", "exec"), names)
+    drawings = [part for part in shown if hasattr(part, "_repr_svg_")]
+    assert len(drawings) == 2 and len([part for part in shown if hasattr(part, "_repr_html_")]) == 1
+    for drawing in drawings:
+        xml = ElementTree.fromstring(drawing._repr_svg_())  # well-formed, as a file must be
+        assert xml.tag == "{http://www.w3.org/2000/svg}svg" and len(xml) > 2
+        drawing.save("drawing.svg")
+        assert Path("drawing.svg").read_text().startswith("<svg")
+    printed = capsys.readouterr().out
+    assert printed.count(" -> ") == 3 and "missing.mp4 -> " in printed and " s: " in printed
