@@ -7,6 +7,7 @@ need more memory than FRAMES_BYTES is decoded twice, first to count its frames, 
 
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -178,8 +179,17 @@ class Recognizer:
         Videos are files or frames, as for `predict`; they share the batches of the networks.
         """
         remaining = (as_source(video, fps=fps) for video in videos)
-        while group := list(islice(remaining, self.networks[0].videos_at_once)):
-            yield from self._predict_group(group, map_in_threads(self._decode, group))
+
+        def decode_group() -> tuple[list[Source], list[dict[Geometry, Decoded] | Failure]]:
+            group = list(islice(remaining, self.networks[0].videos_at_once))
+            return group, map_in_threads(self._decode, group)
+
+        # The next videos are decoded while the networks, on a GPU, are busy with these.
+        with ThreadPoolExecutor(1) as background:
+            coming = background.submit(decode_group)
+            while (found := coming.result())[0]:
+                coming = background.submit(decode_group)
+                yield from self._predict_group(*found)
 
     def _predict_group(
         self, sources: Sequence[Source], decoded: "Sequence[dict[Geometry, Decoded] | Failure]"
