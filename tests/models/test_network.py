@@ -23,8 +23,8 @@ from twostream.models.weights import find_pretrained, load_weights
 from twostream.stream import StreamConfig
 
 NUM_CLASSES = 5
-QUICK_CLIPS = {"r2plus1d_18", "i3d_nl_r50", "vmz_r2d_10", "vmz_rmc4_10", "vmz_ip_csn_26"}
-"""networks of clips with each kind of block, and VMZ's of pictures"""
+QUICK_CLIPS = {"i3d_nl_r50", "vmz_rmc4_10", "vmz_ip_csn_26"}
+"""networks of clips with each kind of block; for (2+1)D see test_video_resnets.py"""
 SLOW = {n for n, record in BACKBONES.items() if record.layout == "3d" or n.startswith("vmz_")} - QUICK_CLIPS | {
     "resnet101"
 }
