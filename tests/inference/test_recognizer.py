@@ -171,6 +171,12 @@ def test_size_and_rate_are_those_of_the_training(tmp_path):
         recognizer_of_runs([run]).predict(large)
 
 
+def test_a_video_that_is_shorter_than_a_clip_is_predicted_with_a_note(tmp_path):
+    recognizer = recognizer_of_runs([make_run(tmp_path, "rgb", clip_len=3, frame_stride=4), make_run(tmp_path, "dis")])
+    notes = [recognizer.predict(toy.frames(1, "red", "left")[:length]).notes for length in (8, 9)]
+    assert notes == [("shorter than the 9 frames of a clip of rgb, which repeats frames",), ()]
+
+
 def test_any_iterable_of_frames_is_a_video(recognizer):
     frames = toy.frames(3, "red", "left")
     expected = recognizer.predict(frames, fps=15)

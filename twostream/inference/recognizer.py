@@ -7,6 +7,7 @@ need more memory than FRAMES_BYTES is decoded twice, first to count its frames, 
 
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ from twostream.clips.crops import make_views
 from twostream.clips.footage import Footage
 from twostream.clips.items import Images, Items
 from twostream.clips.sampling import clip_frames
+from twostream.counts import counted
 from twostream.errors import BadInputError, one_line
 from twostream.inference.contract import Contract, StreamContract
 from twostream.inference.live import LiveAnswer, open_feed, watch
@@ -177,8 +179,17 @@ class Recognizer:
         Videos are files or frames, as for `predict`; they share the batches of the networks.
         """
         remaining = (as_source(video, fps=fps) for video in videos)
-        while group := list(islice(remaining, self.networks[0].videos_at_once)):
-            yield from self._predict_group(group, map_in_threads(self._decode, group))
+
+        def decode_group() -> tuple[list[Source], list[dict[Geometry, Decoded] | Failure]]:
+            group = list(islice(remaining, self.networks[0].videos_at_once))
+            return group, map_in_threads(self._decode, group)
+
+        # The next videos are decoded while the networks, on a GPU, are busy with these.
+        with ThreadPoolExecutor(1) as background:
+            coming = background.submit(decode_group)
+            while (found := coming.result())[0]:
+                coming = background.submit(decode_group)
+                yield from self._predict_group(*found)
 
     def _predict_group(
         self, sources: Sequence[Source], decoded: "Sequence[dict[Geometry, Decoded] | Failure]"
@@ -277,8 +288,15 @@ class Recognizer:
             ),
             first.num_frames,
             first.fps,
-            first.notes,
+            (*first.notes, *self._short_notes(found, tables)),
         )
+
+    def _short_notes(self, found: Mapping[Geometry, Decoded], tables: Sequence[ScoreTable]) -> Iterator[str]:
+        """A line for each stream whose clips are longer than the video."""
+        for stream, table in zip(self.contract.streams, tables, strict=True):
+            if found[stream.geometry].num_frames <= table.clip_extent:
+                frames = counted(table.clip_extent + 1, "frame")
+                yield f"shorter than the {frames} of a clip of {stream.name}, which repeats frames"
 
 
 def _is_in_memory(decoded: Mapping[Geometry, Decoded]) -> bool:
