@@ -31,7 +31,7 @@ PICTURE_ONLY = ("-an", "-sn", "-dn", "-map_metadata", "-1", "-map_chapters", "-1
 def picture_output(filters: Sequence[str] = (), *, fps: float, short_side: int, square_pixels: bool) -> list[str]:
     """ffmpeg's options of an output of PPM pictures at the rate and size that `Decoder` describes, after other filters."""
     rate = [f"fps={fps:g}"] if fps else []
-    chain = [*filters, *rate, *_scaling(short_side, square_pixels)]
+    chain = [*filters, *rate, *scaling_filters(short_side, square_pixels)]
     return [
         *PICTURE_ONLY,
         *(["-vf", ",".join(chain)] if chain else []),
@@ -43,8 +43,8 @@ def picture_output(filters: Sequence[str] = (), *, fps: float, short_side: int, 
     ]
 
 
-def _scaling(short_side: int, square_pixels: bool) -> list[str]:
-    """Filters to the short side and to square pixels; they leave a picture that has both as it is."""
+def scaling_filters(short_side: int, square_pixels: bool) -> list[str]:
+    """ffmpeg's filters to the short side and to square pixels; they leave a picture that has both as it is."""
     aspect = f"if(lt(abs(sar-1),{NEARLY_SQUARE}),1,sar)"
     width = f"iw*{aspect}" if square_pixels else "iw"
     if side := short_side:
