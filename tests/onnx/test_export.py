@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import subprocess
 import sys
 
@@ -159,6 +160,15 @@ def test_flow_that_no_graph_can_compute_is_said(runs, tmp_path):
     assert lines[0].startswith(f"wrote {tmp_path / 'dis.onnx'}")
     assert lines[1].startswith(f"no {tmp_path / 'recognizer.onnx'}: the flow of stream dis is dis")
     assert len(twostream.load(tmp_path / "dis.onnx").predict(toy.frames(4, "red", "right")).top()) == 4
+
+
+def test_the_python_of_the_docs(exported, monkeypatch, capsys):
+    """The block of docs/predict.md that uses onnxruntime alone."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (REPOSITORY / "docs" / "predict.md").read_text(), re.M | re.S)
+    (block,) = [block for block in blocks if "import onnxruntime" in block]
+    monkeypatch.chdir(exported[0])
+    exec(block, {"video": toy.frames(4, "blue", "left")[:, 20:60, 30:70], "starts": [0, 5]})
+    assert capsys.readouterr().out.strip() in toy.CLASSES
 
 
 @pytest.mark.slow
