@@ -19,7 +19,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -38,7 +38,6 @@ from benchmarks.predict import make_recognizer
 from tests import clock
 from twostream.engine.device import choose_device
 from twostream.inference.live import LiveAnswer
-from twostream.inference.recognizer import Recognizer
 from twostream.models.backbones import backbone_name
 from twostream.programs import options
 
@@ -95,22 +94,21 @@ def resident_bytes() -> int:
     return total
 
 
-def watch(recognizer: Recognizer, address: str, *, seconds: float, warm_up: float = 0.0) -> Watched:
-    """Watch a stream that tests/clock.py serves; what comes within the first `warm_up` seconds does not count."""
+def follow(answers: Iterable[LiveAnswer], *, warm_up: float = 0.0) -> Watched:
+    """Follow the answers about a stream of tests/clock.py; those of the first `warm_up` seconds do not count."""
     found = Watched()
     next_sample = 0.0
-    with contextlib.closing(recognizer.stream(address, network=True, max_seconds=seconds + warm_up)) as answers:
-        for answer in answers:
-            age = clock.age_seconds(answer.picture, time.time())
-            if answer.at_seconds < warm_up:
-                continue
-            found.first = found.first or answer
-            found.last = answer
-            found.latencies.append(age)
-            found.since_arrival.append(answer.latency_seconds)
-            if answer.at_seconds >= next_sample:
-                found.memory.append((answer.at_seconds, resident_bytes()))
-                next_sample = answer.at_seconds + SAMPLE_SECONDS
+    for answer in answers:
+        age = clock.age_seconds(answer.picture, time.time())
+        if answer.at_seconds < warm_up:
+            continue
+        found.first = found.first or answer
+        found.last = answer
+        found.latencies.append(age)
+        found.since_arrival.append(answer.latency_seconds)
+        if answer.at_seconds >= next_sample:
+            found.memory.append((answer.at_seconds, resident_bytes()))
+            next_sample = answer.at_seconds + SAMPLE_SECONDS
     return found
 
 
@@ -162,7 +160,8 @@ def main() -> int:
     for arch in map(backbone_name, args.arch):
         recognizer = make_recognizer(arch, args.flow, device, short_side=args.short_side)
         with served(f"--size={args.size}", f"--fps={args.fps:g}", f"--lose_after={args.lose_after}") as address:
-            print(row(arch, watch(recognizer, address, seconds=args.seconds, warm_up=args.warm_up)), flush=True)
+            answers = recognizer.stream(address, network=True, max_seconds=args.seconds + args.warm_up)
+            print(row(arch, follow(answers, warm_up=args.warm_up)), flush=True)
     return 0
 
 

@@ -19,7 +19,7 @@ from twostream.inference.prediction import Prediction, clips_table, stream_predi
 from twostream.inference.sources import Geometry, live_input, scaled
 from twostream.video.decoder import picture_output
 from twostream.video.ffmpeg import VideoError
-from twostream.video.live_reader import Feed, FfmpegFeed, Frame, LiveReader, Parts
+from twostream.video.live_reader import TOLERANCE_SECONDS, Feed, FfmpegFeed, Frame, LiveReader, Parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +164,7 @@ def watch(
             parts = [taken[output][-scorer.num_frames :] for scorer, output in zip(scorers, of_stream, strict=True)]
             for frames, logits, scored in zip(parts, pool.map(_score, scorers, parts), clips, strict=True):
                 scored.append(_Scored(frames[-1].seconds, frames[0].number, logits))
-                while scored[0].seconds <= frames[-1].seconds - window_seconds:
+                while scored[0].seconds <= frames[-1].seconds - window_seconds + TOLERANCE_SECONDS:
                     scored.popleft()
             newest = taken[0][-1]
             arrivals.append((newest.seconds, newest.number))

@@ -26,6 +26,8 @@ AT_ONCE = ("-flush_packets", "1")
 """each picture is passed on when it is there"""
 TOLERANCE_SECONDS = 1e-6
 """by which sums of fractions of a second may differ"""
+LEAVE_SECONDS = 2.0
+"""that leaving a source may take; frames of a caller's own iterator may never come"""
 CHECK_EVERY = 100
 """pictures from one look at ffmpeg's log to the next"""
 
@@ -192,7 +194,7 @@ class LiveReader:
         with self._changed:
             self._changed.notify_all()
         self._stop()
-        self._thread.join(timeout=TIME_LIMIT_SECONDS if isinstance(self.feed, FfmpegFeed) else 0)
+        self._thread.join(LEAVE_SECONDS)
 
     def take(self, *, timeout: float | None = None) -> list[list[Frame]]:
         """The newest frames of each output, as soon as all are there, one was not taken before, and one is due.
