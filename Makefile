@@ -45,17 +45,14 @@ RUN     = $(BIN)/python
 ifdef VIDEOS
 WHAT    = clips
 PREPARE = --ids=path --short_side=128 --fps=10
-RUN_ENDS = sl01-g1-fs1-16-001000
 TRAIN   = --input_size=96 --batch_size=16 --lr=0.001 --max_iterations=600 --stepvalues=450 --frame_step=1 --dropout=0.3 --val_interval=150
 else
 VIDEOS  = $(DEMO)/videos
 WHAT    = toy
 PREPARE = --short_side=96
-RUN_ENDS = sl01-g1-fs2-16-002000
 TRAIN   = --input_size=80 --batch_size=16 --lr=0.002 --max_iterations=160 --stepvalues=100,140 --frame_step=2 --mirror=False --val_interval=80
 endif
 TRAIN  += --pretrained=False --workers=2
-RUNS    = $(DEMO)/runs/$(WHAT)-inception_v3-rgb-$(RUN_ENDS) $(DEMO)/runs/$(WHAT)-inception_v3-farneback-$(RUN_ENDS)
 WHERE   = --root=$(DEMO)/data --save_root=$(DEMO)/runs
 
 # Exit code 5: some videos were bad, and are listed; the others go on.
@@ -71,7 +68,7 @@ endif
 	$(RUN) test.py $(WHERE) --input_type=rgb --workers=2
 	$(RUN) test.py $(WHERE) --input_type=farneback --workers=2
 	$(RUN) eval.py --save_root=$(DEMO)/runs
-	$(BIN)/twostream export --out=$(DEMO)/recognizer --runs $(RUNS)
+	$(BIN)/twostream export --report=$(DEMO)/runs/report.json --out=$(DEMO)/recognizer
 ifeq ($(WHAT),toy)
 	$(BIN)/twostream predict $(VIDEOS)/val/red_left/red_left_10000.mkv --model=$(DEMO)/recognizer
 endif

@@ -4,12 +4,14 @@
   python benchmarks/train.py --arch=inception_v3 --batch_size=64,256 --amp=bf16 --channels_last
   python benchmarks/train.py --arch=inception_v3 --batch_size=64,256 --amp=bf16 --channels_last --compile=default --batch_norm=frozen
   python benchmarks/train.py --arch=inception_v3 --batch_size=64,256 --amp=bf16 --channels_last --data=flow,online
+  python benchmarks/train.py --arch=r2plus1d_18 --batch_size=16,64 --amp=bf16 --channels_last --data=synthetic,folders
 
 All rows use `fit` of the engine, with a learning rate of 0. "synthetic" is one batch that stays on the device. "folders"
 and "packed" are JPEG images of 340x256 that are generated here and read by the loader of twostream train, again and
 again, so they are in the system's memory. "flow" is the same with stored flow images, "online" with flow computed from
 the frames in folders, as --flow=online does. The matrix rate is that of one large product in the format of --amp. torch
-counts the operations: an addition and a multiplication are two.
+counts the operations: an addition and a multiplication are two. For networks of clips, an "image" is a clip of the network's
+usual length.
 """
 
 import argparse
@@ -99,10 +101,11 @@ def operations_per_image(network: StreamNetwork, batch: Batch) -> float:
     return counter.get_total_flops() / len(clips)
 
 
-def synthetic_batch(batch_size: int, input_size: int, device: torch.device) -> Batch:
+def synthetic_batch(batch_size: int, stream: StreamConfig, device: torch.device) -> Batch:
     """A batch of noise on the device."""
     generator = torch.Generator().manual_seed(0)
-    clips = torch.randint(0, 256, (batch_size, 1, 1, input_size, input_size, 3), dtype=torch.uint8, generator=generator)
+    shape = (batch_size, 1, stream.clip_len, stream.input_size, stream.input_size, 3)
+    clips = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     numbers = torch.arange(batch_size)
     return Batch(clips.to(device), (numbers % 2 == 0).to(device), (numbers % NUM_CLASSES).to(device), numbers)
 
@@ -213,7 +216,7 @@ def measure_all(args: argparse.Namespace, rgb: StreamConfig, device: torch.devic
                 network = networks[stream.modality]
                 row, warm_up = Row(batch_size, data), args.warm_up
                 if data == "synthetic":
-                    loader = itertools.repeat(synthetic_batch(batch_size, stream.input_size, device))
+                    loader = itertools.repeat(synthetic_batch(batch_size, stream, device))
                 else:
                     warm_up += 4 * args.workers  # so that few batches are left that were read in advance
                     loader = real_loader(
@@ -296,9 +299,10 @@ def main() -> None:
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
     input_size = args.input_size or BACKBONES[args.arch].input_size
-    stream = StreamConfig("rgb", args.arch, tuple(map(str, range(NUM_CLASSES))), input_size)
+    clip_len = BACKBONES[args.arch].clip_len
+    stream = StreamConfig("rgb", args.arch, tuple(map(str, range(NUM_CLASSES))), input_size, clip_len)
     network = build_model(stream, batch_norm=args.batch_norm).to(device)
-    operations = operations_per_image(network, synthetic_batch(2, input_size, device))
+    operations = operations_per_image(network, synthetic_batch(2, stream, device))
     rate = matrix_rate(device, AMP[args.amp], args.matrix)
     print(f"`{shlex.join(['python', 'benchmarks/train.py', *sys.argv[1:]])}`\n\n{machine(device)}.", end=" ")
     print(f"Matrix rate: {rate / 1e12:.3g} TFLOP/s; an image: {operations / 1e9:.3g} GFLOP.\n")

@@ -113,7 +113,7 @@ def count_leftovers(videos: Path) -> int:
 def run_rounds(
     folder: Path, *, kills: int, seed: int, device: str = "cpu", stores: tuple[str, ...] = ("folders", "packed")
 ) -> Tally:
-    """Rounds until there were `kills` kills, alternating between one copy and two, in each kind of store."""
+    """Rounds until there were `kills` kills, alternating between the kinds of store, and in each between one copy and two."""
     rng = random.Random(seed)
     videos = folder / "videos"
     write_videos(videos)
@@ -123,9 +123,10 @@ def run_rounds(
     tally = Tally()
     while tally.kills < kills:
         root = folder / f"round{tally.rounds}"
-        store, copies = stores[tally.rounds % len(stores)], 1 + tally.rounds // len(stores) % 2
-        # Few kills are spread over four rounds, so that both stores are killed with one copy and with two.
-        max_kills = min(kills - tally.kills, 10, max(kills // 4, 1))
+        store = stores[tally.rounds % len(stores)]
+        copies = 1 + (tally.rounds + tally.rounds // len(stores)) % 2
+        # Few kills are spread over two rounds, so that both stores are killed, and one copy as well as two.
+        max_kills = min(kills - tally.kills, 10, max(kills // 2, 1))
         tally.kills += run_round(videos, root, store, device, copies=copies, max_kills=max_kills, rng=rng)
         tally.rounds += 1
         for input_type in INPUT_TYPES:

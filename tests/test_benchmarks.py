@@ -17,6 +17,7 @@ from benchmarks import train as training
 from tests.conftest import REPOSITORY, noise_image
 from tests.toy import write_video
 from twostream.flow.farneback_tables import build_basis
+from twostream.stream import StreamConfig
 
 NUM_FRAMES = 7
 
@@ -293,7 +294,7 @@ def test_operations_are_counted():
     network = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3, bias=False), torch.nn.Flatten(), torch.nn.Linear(144, 5, bias=False)
     )
-    batch = training.synthetic_batch(2, 8, torch.device("cpu"))
+    batch = training.synthetic_batch(2, StreamConfig("rgb", "vgg16", ("a",), 8), torch.device("cpu"))
     network.forward = lambda clips, forward=network.forward: forward(clips[:, 0, 0].permute(0, 3, 1, 2).float())
     convolution, linear = 2 * 4 * 36 * 27, 2 * 5 * 144
     assert training.operations_per_image(network, batch) == 2 * convolution + 3 * linear

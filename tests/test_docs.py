@@ -209,7 +209,7 @@ def files_of_the_tree() -> list[str]:
 
 def test_the_tree_is_the_one_of_the_repository():
     tracked = subprocess.run(
-        ["git", "ls-files", "*.py", "benchmarks/*.sh"], cwd=REPOSITORY, capture_output=True, text=True
+        ["git", "ls-files", "*.py", "*.ipynb", "benchmarks/*.sh"], cwd=REPOSITORY, capture_output=True, text=True
     )
     if tracked.returncode:
         pytest.skip("not a git checkout")

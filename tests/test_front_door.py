@@ -118,6 +118,8 @@ DEPENDENCIES = {
     "imageio_ffmpeg": "imageio-ffmpeg",
     "triton": "torch",  # comes with torch where there can be a GPU, and is done without elsewhere
     "distributed": "distributed",
+    "onnx": "onnx",
+    "google": "onnx",  # protobuf, in which its files are written
 }
 """what the package imports -> the distribution that brings it"""
 

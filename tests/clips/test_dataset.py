@@ -408,6 +408,58 @@ def test_usable_videos(store):
         usable_videos(annotations, "val", store)
 
 
+# ------------------------------------------------------------------------------------------------- overlapping clips
+
+
+@pytest.fixture
+def noisy(tmp_path):
+    """VIDEOS, with frames that differ everywhere and from each other."""
+    store = FrameFolders(tmp_path, "rgb")
+    for number, video in enumerate(VIDEOS):
+        with store.writer(video.id) as writer:
+            for frame in range(video.num_frames):
+                picture = noise_image(10 * number + frame, height=30, width=40)
+                writer.write(frame, encode_jpeg(picture, quality=95, chroma_subsampling=True))
+            writer.publish({"num_frames": video.num_frames})
+    return store
+
+
+class CountingStore:
+    """A store, and which images were read."""
+
+    def __init__(self, store):
+        self.store, self.input_type, self.read = store, store.input_type, []
+
+    def read_regions(self, video_id, frame_indices, choose, out):
+        self.read += [(video_id, index) for index in frame_indices]
+        self.store.read_regions(video_id, frame_indices, choose, out)
+
+
+@pytest.mark.parametrize(
+    "clip_len, frame_stride, options",
+    [(3, 1, {}), (2, 2, {"num_clips": 4}), (8, 1, {}), (2, 1, {"crop": None, "views": make_views("ten", 20)})],
+    ids=str,
+)
+def test_overlapping_clips_read_each_image_once(noisy, clip_len, frame_stride, options):
+    """Those of a batch; also a clip that repeats frames, as it is longer than its video."""
+    counting = CountingStore(noisy)
+    stream = StreamConfig("rgb", "inception_v3", CLASSES, 20, clip_len, frame_stride)
+    items = Items(VideoTable.of(VIDEOS, CLASSES), stream, **{"crop": CentreCrop(20)} | options)
+    clips, keys = ClipDataset(items, counting), list(range(len(items)))
+    batch = clips.__getitems__(keys)
+    assert len(counting.read) == len(set(counting.read)) and len(keys) > 1
+    counting.read.clear()
+    assert_same(batch, one_by_one(clips, keys))
+    assert len(counting.read) > len(set(counting.read)) or clip_len == 8
+
+
+def test_clips_with_parts_of_their_own_share_nothing(noisy):
+    """In training, each clip sees another part of the same images."""
+    clips = dataset(noisy, clip_len=3, crop=RandomCrop(20), mirror=True)
+    keys = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert_same(clips.__getitems__(keys), one_by_one(clips, keys))
+
+
 # ---------------------------------------------------------------------------------------------- unreadable images
 
 
@@ -490,8 +542,20 @@ def test_images_of_different_sizes_are_no_clip(folders):
     path = folders.video_folder("a") / "00002.jpg"
     path.write_bytes(encode_jpeg(noise_image(height=30, width=44), quality=90, chroma_subsampling=True))
     assert dataset(folders, videos=THREE).__getitems__([1]).numbers.tolist() == [1]
-    with pytest.raises(BadInputError, match="a/00002.jpg is 44x30, but other images of this video are 40x30"):
-        dataset(folders, videos=THREE, clip_len=2).__getitems__([0])
+    for keys in ([0], [0, 1]):
+        with pytest.raises(BadInputError, match="a/00002.jpg is 44x30, but other images of this video are 40x30"):
+            dataset(folders, videos=THREE, clip_len=2).__getitems__(keys)
+    path.unlink()
+    path.with_name("00003.jpg").write_bytes(
+        encode_jpeg(noise_image(height=30, width=44), quality=90, chroma_subsampling=True)
+    )
+    folders.video_folder("a").joinpath("00002.jpg").write_bytes(
+        folders.video_folder("a").joinpath("00001.jpg").read_bytes()
+    )
+    with pytest.raises(BadInputError, match="a/00003.jpg is 44x30, but other images of this video are 40x30"):
+        dataset(folders, videos=THREE, clip_len=2).__getitems__(
+            [0, 1]
+        )  # the only image that the second clip has to read
 
 
 # ------------------------------------------------------------------------------------------------ a million videos

@@ -306,16 +306,17 @@ def test_a_dead_rank_ends_all_and_torchrun_restarts_them(root, alone, tmp_path):
         command, cwd=REPOSITORY, env=environment, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
         try:
-            for iteration in (2, 8):
+            iteration = 2
+            for _ in range(2):
                 while not (log := read_log(run_dir)) or log[-1]["iteration"] < iteration:
                     assert process.poll() is None, process.stderr.read()
                     time.sleep(0.01)
                 os.kill(rank_of(process.pid, 1), signal.SIGKILL)
-            start = time.monotonic()
+                iteration = read_log(run_dir)[-1]["iteration"] + 6  # more than the ranks that are ending can reach
             error = process.communicate(timeout=LIMIT_SECONDS)[1]
         finally:
             process.kill()
-    assert process.returncode != 0 and time.monotonic() - start < 60
+    assert process.returncode != 0
     assert re.search(r"rank +: 1 \(local_rank: 1\)\s+exitcode +: -9", error), "torchrun's report"
     lines = [line for line in error.splitlines() if line.startswith("error: ")]
     assert len(lines) == 2, error
@@ -475,7 +476,10 @@ def scorable(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("split, num_clips", [("train", 77), ("val", 92), ("test", 108)])
+@pytest.mark.parametrize(
+    "split, num_clips",
+    [("train", 77), pytest.param("val", 92, marks=pytest.mark.slow), pytest.param("test", 108, marks=pytest.mark.slow)],
+)
 def test_ranks_score_each_clip_once(scorable, tmp_path, split, num_clips):
     """7, 8 and 9 videos, scored by 1, 2 and 3 ranks: the files are the same, byte for byte."""
     files = []

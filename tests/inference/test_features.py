@@ -8,7 +8,7 @@ from tests import toy
 from tests.inference.samples import make_run
 from twostream.inference.export import recognizer_of_runs
 from twostream.inference.features import FeatureExtractor, columns
-from twostream.inference.recognizer import as_source
+from twostream.inference.sources import as_source
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recognizer(runs):
-    return recognizer_of_runs(list(runs.values()), weights=(1, 1.5), sampling=Sampling(num_clips=5, views="flip"))
+    return recognizer_of_runs(list(runs.values()), weights=(1, 1.5)).with_sampling(num_clips=5, views="flip")
 
 
 @pytest.mark.parametrize("flow", ["stored", "online"])
@@ -169,3 +169,25 @@ def test_size_and_rate_are_those_of_the_training(tmp_path):
     assert frames.num_frames == prediction.num_frames
     with pytest.raises(BadInputError, match="rate"):
         recognizer_of_runs([run]).predict(large)
+
+
+def test_a_video_that_is_shorter_than_a_clip_is_predicted_with_a_note(tmp_path):
+    recognizer = recognizer_of_runs([make_run(tmp_path, "rgb", clip_len=3, frame_stride=4), make_run(tmp_path, "dis")])
+    notes = [recognizer.predict(toy.frames(1, "red", "left")[:length]).notes for length in (8, 9)]
+    assert notes == [("shorter than the 9 frames of a clip of rgb, which repeats frames",), ()]
+
+
+def test_any_iterable_of_frames_is_a_video(recognizer):
+    frames = toy.frames(3, "red", "left")
+    expected = recognizer.predict(frames, fps=15)
+    for kind in (list, tuple, iter):
+        found = recognizer.predict(kind(frames), fps=15)
+        np.testing.assert_array_equal(found.probabilities, expected.probabilities)
+        assert found.seconds == expected.seconds
+
+
+def test_a_list_of_videos_has_a_result_for_each(recognizer, toy_videos):
+    path = next(toy_videos.rglob("*.mkv"))
+    found = list(recognizer.predict_all([str(path), toy.frames(3, "red", "left"), "missing.mp4", path], fps=15))
+    assert [type(result) for result in found] == [Prediction, Prediction, Failure, Prediction]
+    np.testing.assert_allclose(found[0].probabilities, found[3].probabilities, atol=1e-6)

@@ -1,6 +1,7 @@
 """The contract of every network in BACKBONES, and that these are the published networks."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from twostream.engine.loops import fit
 from twostream.engine.optimizer import build_optimizer
 from twostream.errors import BadInputError
 from twostream.flow.coding import FlowCoding, from_planes
+from twostream.flow.methods import FlowSettings
 from twostream.models.backbones import BACKBONES, backbone_name
-from twostream.models.network import StreamNetwork, as_seen, build_model
+from twostream.models.network import StreamNetwork, as_seen, build_model, normalisation, use_channels_last
 from twostream.models.vgg import build_reducedfc
 from twostream.models.weights import find_pretrained, load_weights
 from twostream.stream import StreamConfig
@@ -260,6 +262,44 @@ def test_mirroring_on_the_device_is_its_definition(modality, num_segments, clip_
     np.testing.assert_array_equal(stored, clips)
 
 
+@pytest.mark.parametrize("modality", ["rgb", "flow"])
+def test_a_network_of_clips_sees_them_along_time(modality):
+    """(N S, C, T, H, W), mirrored by definition; of flow x and y only."""
+    channels = 3 if modality == "rgb" else 2
+    clips = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 6, 7, channels), np.uint8)
+    unchanged = {"mean": (0.0,) * channels, "std": (1 / 255,) * channels}
+    pool = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten())
+    network = StreamNetwork(pool, **unchanged, clip_len=4, modality=modality, layout="3d")
+    chosen = torch.tensor([True, False])
+    seen = seen_by_backbone(network, torch.from_numpy(clips), chosen)
+    expected = np.where(chosen.view(2, 1, 1, 1, 1, 1), mirrored_by_definition(clips, modality), clips)
+    np.testing.assert_array_equal(seen, expected.reshape(6, 4, 6, 7, channels).transpose(0, 4, 1, 2, 3))
+    assert seen.dtype == torch.float32 and seen.is_contiguous()
+
+
+@pytest.mark.parametrize("coding", [None, FlowCoding(bound=8), FlowCoding(20, True)], ids=repr)
+@pytest.mark.parametrize("online", [False, True])
+def test_flow_of_clips_is_normalised_in_pixels(coding, online):
+    """Whatever its coding is, motion of (3, -2) pixels looks the same: as many standard deviations of VMZ's data set."""
+    record = FlowSettings("farneback", coding).to_json() | ({"online": True} if online else {}) if coding else None
+    config = replace(stream("r2plus1d_18", clip_len=2, input_type="farneback"), flow_coding=record)
+    motion = np.full((4, 4, 2), (3, -2), np.float32)
+    levels = torch.from_numpy((coding or FlowCoding()).encode(motion)[..., :2])
+    mean, std = normalisation(BACKBONES["r2plus1d_18"], config)
+    pool = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten())
+    network = StreamNetwork(pool, mean=mean, std=std, clip_len=2, modality="flow", layout="3d")
+    step = 0.5 / (coding or FlowCoding()).scale  # of rounding to a level
+    values = network(levels.expand(1, 1, 2, 4, 4, 2))[0]
+    assert values.numpy() == pytest.approx([3 / 0.972347, -2 / 0.755146], abs=1.4 * step)
+    assert not network(torch.full((1, 1, 2, 4, 4, 2), 128, dtype=torch.uint8)).abs().max() > 1e-5
+
+
+def test_flow_of_an_unknown_kind_is_refused():
+    config = replace(stream("r2plus1d_18", input_type="farneback"), flow_coding={"method": "farneback", "coding": 3})
+    with torch.device("meta"), pytest.raises(BadInputError, match="expected a record of flow settings"):
+        build_model(config)
+
+
 @pytest.mark.parametrize("coding", [FlowCoding(), FlowCoding(bound=8), FlowCoding(20, True)], ids=repr)
 def test_mirroring_a_flow_image_is_mirroring_the_motion(coding):
     flow = np.random.default_rng(1).uniform(-0.9, 0.9, (24, 32, 2)).astype(np.float32) * np.float32(coding.bound)
@@ -271,6 +311,17 @@ def test_mirroring_a_flow_image_is_mirroring_the_motion(coding):
     assert np.abs(seen[..., 2].astype(int) - expected[..., 2]).max() <= 1
     planes = np.vstack([coding.encode(flow)[..., k] for k in (0, 1)])
     np.testing.assert_array_equal(as_seen(stored, None, "flow")[0, 0, 0], from_planes(planes))
+
+
+@pytest.mark.parametrize("clips", [True, False])
+def test_channels_last(clips):
+    """Of pictures and of clips; a network may have both."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv3d(3, 4, 3), nn.BatchNorm3d(4), nn.Linear(4, 4))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    use_channels_last(network, clips=clips)
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert network[1].weight.is_contiguous(memory_format=torch.channels_last_3d) == clips
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
 def test_logits_of_segments_are_averaged():

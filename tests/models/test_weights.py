@@ -3,6 +3,7 @@
 Most tests load into a stub with the first layer, one more layer and the head, under the names of the real network.
 """
 
+import functools
 import itertools
 import os
 import pathlib
@@ -223,8 +224,9 @@ def networks(tmp_path_factory):
     return folder
 
 
+@functools.cache
 def meta_network(name, classes=tuple("abcd"), **changes) -> nn.Module:
-    """A network without memory for its weights."""
+    """A network without memory for its weights, so that loading changes nothing."""
     with torch.device("meta"):
         config = stream(name, **geometry(name) | {"classes": classes} | changes)
         return build_model(config).backbone

@@ -405,19 +405,31 @@ def processes_of(session: int) -> list[int]:
     return found
 
 
+CTRL_C_TO_ALL = (os.killpg, signal.SIGINT)  # as a terminal does
+ENDS = {
+    "workers start, Ctrl-C to all": ("workers start", *CTRL_C_TO_ALL),
+    "workers start, killed": ("workers start", os.kill, signal.SIGKILL),
+    "jobs run, Ctrl-C": ("jobs run", os.kill, signal.SIGINT),
+    "jobs run, SIGTERM": ("jobs run", os.kill, signal.SIGTERM),
+    "jobs run, SIGHUP to all": ("jobs run", os.killpg, signal.SIGHUP),
+}
+MORE_ENDS = {
+    "workers start, Ctrl-C": ("workers start", os.kill, signal.SIGINT),
+    "workers start, SIGTERM": ("workers start", os.kill, signal.SIGTERM),
+    "workers start, SIGHUP to all": ("workers start", os.killpg, signal.SIGHUP),
+    "jobs run, Ctrl-C to all": ("jobs run", *CTRL_C_TO_ALL),
+    "jobs run, killed": ("jobs run", os.kill, signal.SIGKILL),
+}
+
+
 @pytest.mark.parametrize(
-    "send, end",
+    "moment, send, end",
     [
-        (os.kill, signal.SIGINT),
-        (os.killpg, signal.SIGINT),  # as a terminal does
-        (os.kill, signal.SIGTERM),
-        (os.killpg, signal.SIGHUP),
-        (os.kill, signal.SIGKILL),
+        *(pytest.param(*values, id=name) for name, values in ENDS.items()),
+        *(pytest.param(*values, id=name, marks=pytest.mark.slow) for name, values in MORE_ENDS.items()),
     ],
-    ids=["Ctrl-C", "Ctrl-C to all", "SIGTERM", "SIGHUP to all", "killed"],
 )
-@pytest.mark.parametrize("moment", ["workers start", "jobs run"])
-def test_workers_clean_up_and_end_with_the_parent(tmp_path, send, end, moment):
+def test_workers_clean_up_and_end_with_the_parent(tmp_path, moment, send, end):
     parent = start_program(tmp_path)
     files_of_jobs = lambda: [path for path in tmp_path.glob("?") if path.read_text()]  # noqa: E731
     if moment == "jobs run":

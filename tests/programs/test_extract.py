@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ import pytest
 
 from tests import toy
 from tests.cluster import DaskScheduler
-from tests.conftest import REPOSITORY, noise_image
+from tests.conftest import REPOSITORY, call, noise_image
 from tests.kills import content, run_rounds
 from twostream.attempts import process_space
 from twostream.errors import BadInputError, EnvironmentFaultError
@@ -25,11 +26,13 @@ from twostream.flow.methods import FlowSettings
 from twostream.frames.folders import FrameFolders
 from twostream.frames.jpeg import encode_jpeg
 from twostream.frames.stores import open_store
+from twostream.preparation import plan
 from twostream.preparation.extraction import ExtractionJob, extract_video
 from twostream.preparation.failures import read_failures
 from twostream.preparation.settings import ExtractionSettings, claim_tree
 from twostream.preparation.workers import PROGRAM_ERROR, Failure, ProgramError
 from twostream.programs import extract as extract_program
+from twostream.video import ffmpeg
 from twostream.video.ffmpeg import VideoError, find_ffmpeg
 
 NUM_FRAMES = 10
@@ -51,18 +54,18 @@ def videos(tmp_path) -> Path:
 
 
 @pytest.fixture
-def extract(run_program, tmp_path, videos):
-    """Run the program on these videos into tmp_path/data (or --root); check its exit code."""
+def extract(run_here, tmp_path, videos):
+    """Run the program on these videos into tmp_path/data (or --root), in `run_here` or another way; check its exit code."""
 
-    def run(*flags, code: int = 0, env: dict | None = None):
+    def extract(*flags, code: int = 0, env: dict | None = None, run: Callable = run_here):
         words = [] if any(str(flag).startswith("--root") for flag in flags) else ["--root", tmp_path / "data"]
         words += ["--videos", videos] if "--no-videos" not in flags else []
         words += ["--short_side=0", "--workers=2", *(flag for flag in flags if flag != "--no-videos")]
-        result = run_program("prep/extract.py", *words, env=env)
+        result = run("prep/extract.py", *words, env=env)
         assert result.returncode == code, result.stdout + result.stderr
         return result
 
-    return run
+    return extract
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -166,10 +169,12 @@ def test_flow_from_frames_of_other_tools(extract, tmp_path):
     assert FrameFolders(tmp_path / "data", "farneback").count("a") == 3
 
 
-def test_number_of_workers_does_not_change_a_byte(extract, tmp_path):
+def test_number_of_workers_does_not_change_a_byte(extract, run_program, tmp_path):
+    """In processes of their own, too."""
+    extract(f"--root={tmp_path / 'here'}")
     for workers in (1, 2):
-        extract(f"--root={tmp_path / str(workers)}", f"--workers={workers}")
-    assert tree(tmp_path / "1") == tree(tmp_path / "2")
+        extract(f"--root={tmp_path / str(workers)}", f"--workers={workers}", run=run_program)
+        assert tree(tmp_path / str(workers)) == tree(tmp_path / "here")
 
 
 # ------------------------------------------------------------------------------------------------- running again
@@ -220,12 +225,28 @@ def test_broken_settings_file_is_named(tmp_path, text):
         claim_tree(tmp_path, SETTINGS)
 
 
-@pytest.fixture
-def started(tmp_path):
-    """Start the program on six longer videos in its own process group; return it in the middle of the run."""
-    rng = np.random.default_rng(0)
+@pytest.fixture(scope="module")
+def long_videos(tmp_path_factory) -> Path:
+    """Six longer videos."""
+    folder, rng = tmp_path_factory.mktemp("long"), np.random.default_rng(0)
     for k in range(6):
-        toy.write_video(tmp_path / "long" / f"v{k}.mkv", rng.integers(0, 256, (40, 96, 128, 3), np.uint8))
+        toy.write_video(folder / f"v{k}.mkv", rng.integers(0, 256, (40, 96, 128, 3), np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(long_videos, tmp_path_factory) -> Path:
+    """The data root of these videos, as a run makes it that nothing interrupts."""
+    root = tmp_path_factory.mktemp("undisturbed") / "data"
+    assert call("prep/extract.py", "--videos", long_videos, "--root", root, "--short_side=0").returncode == 0
+    return root
+
+
+@pytest.fixture
+def started(long_videos, tmp_path):
+    """Start the program on the longer videos in its own process group; return it in the middle of the run."""
+    # A folder of its own, by which the processes of a test are found.
+    shutil.copytree(long_videos, tmp_path / "long", copy_function=os.link)
 
     def command(root: Path) -> list[str]:
         words = ["prep/extract.py", "--videos", tmp_path / "long", "--root", root, "--workers=2", "--short_side=0"]
@@ -240,7 +261,7 @@ def started(tmp_path):
         return process
 
     def finish(root: Path) -> None:
-        subprocess.run(command(root), cwd=REPOSITORY, check=True, capture_output=True)
+        assert call(*command(root)[1:]).returncode == 0
 
     start.command, start.finish = command, finish
     start.run = lambda root: subprocess.Popen(command(root), cwd=REPOSITORY, stdout=subprocess.DEVNULL)
@@ -278,21 +299,27 @@ def test_what_a_worker_could_not_remove_is_removed_at_the_end(started, tmp_path)
     assert not list(root.glob("*/.tmp-*"))
 
 
-def test_killed_run_continues_to_the_same_tree(started, tmp_path):
-    started.finish(tmp_path / "undisturbed")
+def test_killed_run_continues_to_the_same_tree(started, undisturbed, tmp_path):
     process = started(tmp_path / "killed")
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     wait_until_gone(tmp_path / "long")
-    assert tree(tmp_path / "killed") != tree(tmp_path / "undisturbed")
+    assert tree(tmp_path / "killed") != tree(undisturbed)
     started.finish(tmp_path / "killed")
-    assert tree(tmp_path / "killed") == tree(tmp_path / "undisturbed")
+    assert tree(tmp_path / "killed") == tree(undisturbed)
 
 
 @pytest.mark.parametrize(
-    "number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)], ids=["INT", "TERM", "HUP"]
+    "send, number, code",
+    [
+        pytest.param(os.kill, signal.SIGINT, 130, id="INT to the program"),
+        pytest.param(os.killpg, signal.SIGINT, 130, id="INT to all"),  # as a terminal does
+        pytest.param(os.kill, signal.SIGTERM, 143, id="TERM to the program"),
+        pytest.param(os.killpg, signal.SIGTERM, 143, id="TERM to all", marks=pytest.mark.slow),
+        pytest.param(os.kill, signal.SIGHUP, 143, id="HUP to the program", marks=pytest.mark.slow),
+        pytest.param(os.killpg, signal.SIGHUP, 143, id="HUP to all"),
+    ],
 )
-@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to the program", "to all"])
 def test_signals_end_everything_and_leave_no_half_video(started, tmp_path, send, number, code):
     process = started(tmp_path / "data")
     send(process.pid, number)
@@ -303,16 +330,15 @@ def test_signals_end_everything_and_leave_no_half_video(started, tmp_path, send,
     assert not (tmp_path / "data" / "failed_videos.jsonl").exists()
 
 
-def test_several_copies_on_one_list_end_well(started, tmp_path):
-    started.finish(tmp_path / "alone")
-    copies = [started.run(tmp_path / "together") for _ in range(4)]
-    assert [copy.wait(timeout=120) for copy in copies] == [0] * 4
-    assert tree(tmp_path / "together") == tree(tmp_path / "alone")
+def test_several_copies_on_one_list_end_well(started, undisturbed, tmp_path):
+    copies = [started.run(tmp_path / "together") for _ in range(3)]
+    assert [copy.wait(timeout=120) for copy in copies] == [0] * 3
+    assert tree(tmp_path / "together") == tree(undisturbed)
 
 
-@pytest.mark.parametrize("kills", [20, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [6, pytest.param(100, marks=pytest.mark.slow)])
 def test_killed_extraction_equals_an_undisturbed_one(tmp_path, kills):
-    """docs/record_prep.md has the record of a thousand."""
+    """One copy of the program and two, in each kind of store. docs/record_prep.md has the record of a thousand."""
     tally = run_rounds(tmp_path, kills=kills, seed=0)
     assert tally.kills >= kills
     assert (tally.differing, tally.orphans) == (0, 0)
@@ -410,12 +436,12 @@ def test_wrong_flags_end_with_2_and_write_nothing(extract, tmp_path, flags, word
     assert not (tmp_path / "data").exists()
 
 
-def test_folder_without_videos_ends_with_3(run_program, tmp_path):
+def test_folder_without_videos_ends_with_3(run_here, tmp_path):
     (tmp_path / "empty").mkdir()
     for folder in ("empty", "missing"):
-        result = run_program("prep/extract.py", "--videos", tmp_path / folder, "--root", tmp_path / "data")
+        result = run_here("prep/extract.py", "--videos", tmp_path / folder, "--root", tmp_path / "data")
         assert result.returncode == 3 and str(tmp_path / folder) in result.stderr
-    result = run_program("prep/extract.py", "--root", tmp_path / "data", "--input_types=farneback")
+    result = run_here("prep/extract.py", "--root", tmp_path / "data", "--input_types=farneback")
     assert result.returncode == 3 and "--videos" in result.stderr
     assert not (tmp_path / "data").exists()
 
@@ -439,16 +465,15 @@ def test_bad_video_is_not_tried_again_until_it_or_the_settings_change(extract, v
     assert stored(tmp_path / "data", "rgb", "cut") == stored(tmp_path / "data", "rgb", "a")
 
 
-def test_hanging_ffmpeg_fails_only_its_video(extract, videos, tmp_path):
-    fake = tmp_path / "bin" / "ffmpeg"
-    fake.parent.mkdir()
+def test_hanging_ffmpeg_fails_only_its_video(extract, tmp_path, monkeypatch):
+    fake = tmp_path / "ffmpeg"
     fake.write_text(
-        f'#!/bin/sh\ncase "$*" in *version*|*b\\ c.mkv*) ;; *a.mkv*) sleep 100 ;; esac\nexec {find_ffmpeg()} "$@"\n'
+        f'#!/bin/sh\ncase "$*" in *version*|*b\\ c.mkv*) ;; *a.mkv*) exec sleep 100 ;; esac\nexec {find_ffmpeg()} "$@"\n'
     )
     fake.chmod(0o755)
-    result = extract(
-        "--time_limit=1", "--check_space=False", code=5, env={"PATH": f"{fake.parent}:{os.environ['PATH']}"}
-    )
+    monkeypatch.setattr(ffmpeg, "find_ffmpeg", lambda: str(fake))
+    monkeypatch.setattr(plan, "PATIENCE_SECONDS", 1)
+    result = extract("--time_limit=1", "--check_space=False", code=5)
     assert read_failures(tmp_path / "data")["a"]["kind"] == "time limit" and "1 time limit" in result.stderr
     assert FrameFolders(tmp_path / "data", "rgb").video_ids() == ["b c"]
 
@@ -479,8 +504,7 @@ def test_shards_list_their_own_failures(extract, videos, tmp_path):
     assert [path.name for path in (tmp_path / "data").glob("*.jsonl")] == ["failed_videos.2-of-3.jsonl"]
 
 
-def test_cluster_with_a_killed_worker_makes_the_same_tree(started, tmp_path):
-    started.finish(tmp_path / "here")
+def test_cluster_with_a_killed_worker_makes_the_same_tree(started, undisturbed, tmp_path):
     (tmp_path / "cluster").mkdir()
     cluster = DaskScheduler(tmp_path / "cluster")
     try:
@@ -491,7 +515,7 @@ def test_cluster_with_a_killed_worker_makes_the_same_tree(started, tmp_path):
         assert process.returncode == 0, errors
     finally:
         cluster.kill()
-    assert tree(tmp_path / "there") == tree(tmp_path / "here")
+    assert tree(tmp_path / "there") == tree(undisturbed)
 
 
 def test_only_listed_videos_are_extracted(extract, tmp_path):
@@ -596,18 +620,16 @@ def two_sizes(videos) -> Path:
 
 
 FLOW_FLAGS = {
-    "planes": [],
-    "colour": ["--flow_coding=colour", "--bound=12"],
-    "every third": ["--frame_step=3"],
-    "packed": ["--store=packed", "--flow_preset=2d-kinectics"],
-    "four workers": ["--workers=4"],
+    "as it is": [],
+    "all that can differ": ["--store=packed", "--flow_preset=2d-kinectics", "--frame_step=3", "--flow_coding=colour"],
 }
 
 
 @pytest.mark.parametrize("flags", FLOW_FLAGS.values(), ids=FLOW_FLAGS)
-def test_flow_device_makes_the_same_tree_as_the_cpu(extract, two_sizes, tmp_path, flags):
+def test_flow_device_makes_the_same_tree_as_the_cpu(extract, run_program, two_sizes, tmp_path, flags):
+    """With two workers, whose videos are computed together."""
     extract(*flags)
-    result = extract(*flags, f"--root={tmp_path / 'device'}", "--flow_device=torch-cpu")
+    result = extract(*flags, f"--root={tmp_path / 'device'}", "--flow_device=torch-cpu", run=run_program)
     assert_same_trees(tmp_path / "data", tmp_path / "device", made_by="cpu")
     assert "flow on torch-cpu: " in result.stdout and "busy" in result.stdout
 
@@ -715,7 +737,7 @@ def test_killed_flow_server_ends_the_run_and_the_next_continues(started, started
     assert len(open_store(root, "farneback").video_ids()) == 6
 
 
-def test_video_of_a_killed_worker_is_tried_again_on_the_device(started, started_with_device, tmp_path):
+def test_video_of_a_killed_worker_is_tried_again_on_the_device(started, started_with_device, undisturbed, tmp_path):
     root = tmp_path / "data"
     process, server, worker = started_with_device(root)
     os.kill(worker, signal.SIGKILL)
@@ -723,20 +745,18 @@ def test_video_of_a_killed_worker_is_tried_again_on_the_device(started, started_
     assert process.returncode == 0, errors
     assert has_ended(server)
     started.finish(root)
-    started.finish(tmp_path / "here")
     assert len(open_store(root, "farneback").video_ids()) == 6
-    assert content(open_store(root, "rgb")) == content(open_store(tmp_path / "here", "rgb"))
+    assert content(open_store(root, "rgb")) == content(open_store(undisturbed, "rgb"))
 
 
 @pytest.mark.parametrize(
     "send, number, code",
     [
-        (os.killpg, signal.SIGINT, 130),
-        (os.kill, signal.SIGTERM, 143),
-        (os.kill, signal.SIGKILL, -9),
-        (os.killpg, signal.SIGKILL, -9),
+        pytest.param(os.killpg, signal.SIGINT, 130, id="Ctrl-C"),
+        pytest.param(os.kill, signal.SIGTERM, 143, id="TERM", marks=pytest.mark.slow),
+        pytest.param(os.kill, signal.SIGKILL, -9, id="KILL"),
+        pytest.param(os.killpg, signal.SIGKILL, -9, id="KILL to all", marks=pytest.mark.slow),
     ],
-    ids=["Ctrl-C", "TERM", "KILL", "KILL to all"],
 )
 def test_signals_leave_no_process_and_no_half_video_with_a_flow_device(
     started_with_device, started, tmp_path, send, number, code
@@ -768,7 +788,7 @@ def test_root_and_videos_may_be_links(extract, videos, tmp_path):
     assert FrameFolders(tmp_path / "elsewhere", "rgb").video_ids() == ["a", "b c"]
 
 
-def test_full_disk_ends_with_4_and_the_next_run_continues(started, tmp_path):
+def test_full_disk_ends_with_4_and_the_next_run_continues(started, undisturbed, tmp_path):
     root = tmp_path / "data"
     limited = ["bash", "-c", 'trap "" XFSZ; ulimit -f 8; exec "$@"', "x", *started.command(root), "--check_space=False"]
     result = subprocess.run(limited, cwd=REPOSITORY, capture_output=True, text=True)
@@ -777,8 +797,7 @@ def test_full_disk_ends_with_4_and_the_next_run_continues(started, tmp_path):
     assert "free" in line and "Traceback" not in result.stderr
     assert not list(root.glob("*/.tmp-*"))
     started.finish(root)
-    started.finish(tmp_path / "undisturbed")
-    assert tree(root) == tree(tmp_path / "undisturbed")
+    assert tree(root) == tree(undisturbed)
 
 
 SMALL_DISKS = {"size": "size=200k", "files": "nr_inodes=30", "read only": "ro"}
@@ -883,7 +902,7 @@ exec {ffmpeg} "$@"
 
 
 @pytest.mark.parametrize("kills", [2, 99])
-def test_ffmpeg_killed_for_memory_costs_a_try_and_never_frames(extract, tmp_path, kills):
+def test_ffmpeg_killed_for_memory_costs_a_try_and_never_frames(extract, run_program, tmp_path, kills):
     """The plan decodes too, so the second kill hits the extraction; --accept_partial does not mean these frames."""
     script = KILLED_FFMPEG.format(folder=tmp_path, kills=kills, ffmpeg=find_ffmpeg())
     (tmp_path / "bin").mkdir()
@@ -891,7 +910,7 @@ def test_ffmpeg_killed_for_memory_costs_a_try_and_never_frames(extract, tmp_path
     (tmp_path / "bin" / "ffmpeg").chmod(0o755)
     env = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
     flags = ("--input_types=rgb", "--accept_partial")
-    result = extract(*flags, code=0 if kills == 2 else 5, env=env)
+    result = extract(*flags, code=0 if kills == 2 else 5, env=env, run=run_program)
     assert len((tmp_path / "tries").read_text()) == 3
     store = open_store(tmp_path / "data", "rgb")
     if kills == 99:

@@ -4,12 +4,14 @@ import itertools
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,6 @@ from tests.engine.test_checkpoint import same
 from tests.training_kills import Tally
 from twostream.annotations.videos import fingerprint
 from twostream.engine.checkpoint import CheckpointSaver, checkpoint_iterations, read_checkpoint
-from twostream.engine.run_folder import lock_run
 from twostream.engine.signals import Stop
 from twostream.errors import BadInputError, Terminated
 from twostream.frames.folders import FrameFolders
@@ -29,7 +30,7 @@ from twostream.models.backbones import BACKBONES
 from twostream.models.network import build_model
 from twostream.monitor.log import read_log
 from twostream.programs import train as train_program
-from twostream.programs.train import MAY_CHANGE, build_parser, main
+from twostream.programs.train import IN_EPOCHS, MAY_CHANGE, build_parser, main
 from twostream.stream import StreamConfig
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # bit-exactness is promised for the same number of threads
@@ -229,14 +230,22 @@ def test_a_training_killed_in_its_last_save_has_its_confusion_matrix(here, tiny,
     assert read_log(tmp_path / "tiny")[-1]["event"] == "validation"
 
 
-def test_a_full_disk_loses_only_the_iterations_since_the_last_save(toy_root, train, undisturbed, tmp_path):
-    """A limit on the size of files stands for a full disk. The iterations that were not saved are repeated."""
+@contextmanager
+def files_limited_to(num_bytes: int):
+    """A limit on the size of files, which stands for a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))  # Python ignores its signal; writing raises an error
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_loses_only_the_iterations_since_the_last_save(train, undisturbed, tmp_path):
+    """The iterations that were not saved are repeated."""
     run_dir = copy_of(undisturbed, tmp_path, 3)
-    words = [f"--root={toy_root}", f"--save_root={tmp_path}", *SMALL, "--save_interval=1", "--workers=0", "--resume"]
-    result = subprocess.run(
-        ["bash", "-c", 'ulimit -f 20000; exec "$@"', "bash", sys.executable, "train.py", *words, "--max_iterations=9"],
-        cwd=REPOSITORY, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""} | ONE_THREAD, capture_output=True, text=True,
-    )  # fmt: skip
+    with files_limited_to(20_000_000):
+        result = train(tmp_path, "--save_interval=1", "--val_interval=1000", "--resume", "--max_iterations=9")
     assert_refused(result, 4, "cannot write", "checkpoint_000006.pth", "File too large")
     assert [line[:35] for line in result.stdout.splitlines() if line.startswith("WARNING")] == [
         "WARNING: iteration 4 is NOT SAVED (", "WARNING: iteration 5 is NOT SAVED ("
@@ -247,11 +256,24 @@ def test_a_full_disk_loses_only_the_iterations_since_the_last_save(toy_root, tra
     assert_same_run(tmp_path, undisturbed)
 
 
-def test_two_trainings_in_one_folder(run_program, toy_root, undisturbed, tmp_path):
-    words = [f"--root={toy_root}", f"--save_root={tmp_path}", *SMALL, "--val_interval=3", "--workers=0"]
-    with lock_run(copy_of(undisturbed, tmp_path, 3), print):
-        result = run_program("train.py", *words, "--max_iterations=6", "--resume=auto", env=ONE_THREAD)
-    assert_refused(result, 4, "another training", RGB_RUN, f"pid {os.getpid()}, since 20")
+LOCK = """
+import sys
+from pathlib import Path
+from twostream.engine.run_folder import lock_run
+with lock_run(Path(sys.argv[1]), lambda *_: None):
+    print(flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_trainings_in_one_folder(train, undisturbed, tmp_path):
+    """A process has only one lock of a file, so another one stands for the other training."""
+    command = [sys.executable, "-c", LOCK, str(copy_of(undisturbed, tmp_path, 3))]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"\n"
+        result = train(tmp_path, "--max_iterations=6", "--resume=auto")
+        other.stdin.close()
+    assert_refused(result, 4, "another training", RGB_RUN, f"pid {other.pid}, since 20")
 
 
 def test_the_first_signal_is_noted_and_the_second_ends_the_program():
@@ -346,6 +368,7 @@ def test_every_flag_is_in_one_row_of_the_table():
     rows = rows_of_flags()
     assert sorted(itertools.chain(*rows.values())) == sorted(flags)
     assert set(rows["needs --allow_change"]) == set(CHANGES) == set(MAY_CHANGE)
+    assert set(rows["as its iterations"]) == {*IN_EPOCHS, "epoch_size"}
     assert set(rows["refused"]) == {*REFUSED, "flow", "flow_preset", "bound"}  # flow: see test_online_flow.py
     assert {*rows["accepted"], *rows["ignored"]} == set(ELSEWHERE) - {"dataset"}
 
@@ -362,6 +385,46 @@ def test_flags_that_may_change_if_allowed(resumed, flag, value):
         resumed("--max_iterations=6", f"--{flag}={value}")
     text = resumed("--max_iterations=6", f"--{flag}={value}", f"--allow_change={flag}")
     assert f"changed after iteration 6: {flag} = " in text
+
+
+def test_epochs_are_iterations(here, tmp_path):
+    """6 clips an epoch in batches of 4: 2 epochs are 3 iterations. Stopped after 2 epochs, and resumed."""
+    here(*TINY, "--run=iterations", "--max_iterations=6", "--stepvalues=3,5", "--warm_up=2", "--val_interval=3")
+    epochs = (*TINY, "--run=epochs", "--epoch_size=6", "--step_epochs=2,3", "--warm_up_epochs=1", "--val_epochs=2")
+    assert "iterations 0 to 3, 2 an epoch" in here(*epochs, "--epochs=2")
+    here(*epochs, "--epochs=4", "--resume")
+    whole, parts = (read_checkpoint(tmp_path / name / "checkpoint_000006.pth") for name in ("iterations", "epochs"))
+    assert whole["settings"] == parts["settings"] and same(whole["weights"], parts["weights"])
+    assert checkpoint_iterations(tmp_path / "epochs") == [3, 6]
+    assert [e["epoch"] for e in read_log(tmp_path / "epochs") if e["event"] == "train"] == [0, 1, 2, 2, 3, 4]
+    with pytest.raises(
+        BadInputError, match=r"stepvalues = \[3, 5\], now \[2, 5\]: .* or add --allow_change=stepvalues$"
+    ):
+        here(*epochs, "--epochs=4", "--resume", "--step_epochs=1,3")
+
+
+def test_an_epoch_is_all_clips(here):
+    count, steps, each = re.search(
+        r"(\d+) training clips, .* iterations 0 to (\d+), (\d+) an epoch", here(*TINY, "--epochs=1", "--num_segments=1")
+    ).groups()
+    assert int(steps) == int(each) == -(-int(count) // 4)
+
+
+@pytest.mark.parametrize(
+    "words, found",
+    [
+        (["--epochs=2", "--max_iterations=5"], "--max_iterations"),
+        (["--step_epochs=1,2", "--stepvalues=5"], "--stepvalues"),
+        (["--warmup_epochs=2", "--warm_up=5"], "--warm_up"),
+        (["--val_epochs=1", "--val_interval=5"], "--val_interval"),
+        (["--step_epochs=1", "--schedule=cosine"], "--schedule"),
+        (["--epoch_size=100"], "--epochs"),
+    ],
+)
+def test_iterations_and_epochs_together(here, capsys, words, found):
+    with pytest.raises(SystemExit) as end:
+        here(*words)
+    assert end.value.code == 2 and found in capsys.readouterr().err
 
 
 OTHER_NETWORKS = [
@@ -678,11 +741,11 @@ def test_logs_that_cannot_be_written_do_not_stop_the_training(here, tmp_path, mo
     assert [text.count(f"{name}Monitor cannot write") for name in ("Json", "Console")] == [1, 1], text
 
 
-def start_training(root, save_root, *words, before=()):
+def start_training(root, save_root, *words):
     """Start twostream train in a new process group; return its process once it has logged an iteration."""
     words = [f"--root={root}", f"--save_root={save_root}", *TINY, *words]
     process = subprocess.Popen(
-        [*before, sys.executable, "train.py", *words], cwd=REPOSITORY, process_group=0, text=True,
+        [sys.executable, "train.py", *words], cwd=REPOSITORY, process_group=0, text=True,
         env=os.environ | {"CUDA_VISIBLE_DEVICES": ""} | ONE_THREAD, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
     log = save_root / "tiny" / "log.jsonl"
@@ -720,12 +783,10 @@ def test_a_batch_for_which_the_loader_has_no_memory(train, tmp_path, workers):
     assert "enforce fail" not in result.stderr
 
 
-def test_shared_memory_that_is_full(toy_root, tmp_path):
+def test_shared_memory_that_is_full(train, tmp_path):
     """A limit on the size of files stands for it; batches of 32 clips are larger."""
-    before = ["bash", "-c", 'ulimit -f 64; exec "$@"', "bash"]
-    process = start_training(toy_root, tmp_path, "--workers=1", "--batch_size=32", before=before)
-    error = process.communicate(timeout=300)[1]
-    result = subprocess.CompletedProcess([], process.returncode, "", error)
+    with files_limited_to(64 << 10):
+        result = train(tmp_path, *TINY, "--workers=1", "--batch_size=32")
     assert_refused(result, 4, "/dev/shm", "fewer --workers", "--shm-size")
 
 

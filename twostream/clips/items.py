@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from twostream.annotations.videos import VideoTable
-from twostream.clips.crops import Crop, View
+from twostream.clips.crops import CentreCrop, Crop, PlacedCrop, View
 from twostream.clips.sampling import ClipIndex, SegmentIndex, UniformIndex, clip_frames, item_random
 from twostream.counts import counted
 from twostream.errors import BadInputError
@@ -179,12 +179,18 @@ class Items:
         return num_items * len(self.views), self.num_segments, self.stream.clip_len, size, size, channels
 
     def read_clips(self, keys: Sequence[Key], images: Images, out: np.ndarray) -> Columns:
-        """Read the clips of a batch from stored images into `out`, uint8 of `clips_shape`, and its columns."""
+        """Read the clips of a batch from stored images into `out`, uint8 of `clips_shape`, and its columns.
+
+        Clips that overlap share their frames: each image is read once, where all of them see the same part of it.
+        """
         num_views, (*_, size, _, channels) = len(self.views), out.shape
         rows = out.reshape(len(keys), num_views, -1, size, size, channels)  # (N, V, S x T, H, W, C), the same memory
+        shares = all(isinstance(view.crop, CentreCrop | PlacedCrop) for view in self.views)
+        shared: dict[int, _Pictures] = {}
 
         def read_item(row: int, item: Item) -> None:
-            images.read_regions(self.videos.ids[item.video], item.frames, item.choose, rows[row])
+            known = shared.setdefault(item.video, _Pictures()) if shares else _Pictures()
+            known.read(images, self.videos.ids[item.video], item, rows[row])
 
         return self.read(keys, read_item)[1]
 
@@ -199,3 +205,36 @@ class Items:
             return [view.crop(height, width, rng) for view in self.views]
 
         return Item(number, video, frames, choose, mirrored)
+
+
+class _Pictures:
+    """The images of a video that were read for a batch, by frame index."""
+
+    def __init__(self) -> None:
+        self.pictures: dict[int, np.ndarray] = {}
+        """frame index -> its regions, (V, S, S, C)"""
+        self.size: tuple[int, int] | None = None
+        """height and width of the images"""
+
+    def read(self, images: Images, video_id: str, item: Item, out: np.ndarray) -> None:
+        """Fill `out`, (V, T, S, S, C), with the item's images, and read those that are not there yet."""
+        sizes: list[tuple[int, int]] = []
+
+        def choose(height: int, width: int) -> list[Region]:
+            sizes.append((height, width))
+            return item.choose(height, width)
+
+        missing = [frame for frame in dict.fromkeys(item.frames) if frame not in self.pictures]
+        new = out if len(missing) == len(item.frames) else np.empty((len(out), len(missing), *out.shape[2:]), np.uint8)
+        if missing:
+            images.read_regions(video_id, missing, choose, new)
+        if sizes and self.size not in (None, sizes[0]):
+            # Together they are no clip, and the store says which image is at fault.
+            images.read_regions(video_id, item.frames, item.choose, out)
+            return
+        self.size = sizes[0] if sizes else self.size
+        known = self.pictures | {frame: new[:, k] for k, frame in enumerate(missing)}
+        if new is not out:
+            for position, frame in enumerate(item.frames):
+                out[:, position] = known[frame]
+        self.pictures |= {frame: out[:, position] for position, frame in enumerate(item.frames)}

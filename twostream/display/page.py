@@ -12,26 +12,21 @@ from twostream.clips.footage import Footage
 from twostream.files import write_text
 from twostream.flow.coding import flow_colours
 from twostream.frames.jpeg import encode_jpeg
-from twostream.fusion.consensus import softmax
 from twostream.inference.contract import Contract
-from twostream.inference.prediction import Prediction, StreamPrediction
+from twostream.inference.prediction import Prediction
 from twostream.inference.sources import Source
 from twostream.inference.timeline import Timeline
-from twostream.pages import charts
 from twostream.pages.page import data_url, escape, page, table
 
 NUM_PICTURES = 4
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-HUES = 12
-"""colours of classes; a class keeps its colour in all timelines of a page"""
 STYLE = """
 article { background: var(--paper); border: 1px solid var(--rule); border-radius: 8px; padding: .75rem; min-width: 0; }
 article h2 { overflow-wrap: anywhere; } .beside { display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); }
 .pictures { display: grid; grid-template-columns: repeat(4, 1fr); gap: .35rem; } .pictures img { width: 100%; display: block; }
 .beside svg { max-width: 24rem; } .pictures figure { margin: 0; } figcaption { font-size: .75rem; color: var(--quiet); }
-.rgb { stroke: var(--train); } .flow { stroke: var(--val); } .rival { stroke: var(--quiet); } .ink { fill: var(--ink); }
-""" + "\n".join(f"rect.hue{k} {{ fill: hsl({360 * k // HUES} 65% 50%); }}" for k in range(HUES))
+"""
 
 
 @dataclass(frozen=True)
@@ -125,42 +120,13 @@ def _pictures(pictures: Sequence[Picture], rate: float) -> str:
 
 def _prediction(prediction: Prediction, k: int) -> str:
     """A table of the best classes, and the probabilities of the best two over the clips of each stream."""
-    best = prediction.top(k)
-    first, second = (prediction.classes.index(answer.label) for answer in (best[0], best[min(1, len(best) - 1)]))
-    panels = [_strip(stream, first, second, prediction.classes) for stream in prediction.streams]
-    title = f"probability of {best[0].label} over the frames of {prediction.source}"
-    drawing = charts.strips(title, panels)
-    return f'<div class="beside"><div>{prediction.to_html(k)}</div><div>{drawing}</div></div>'
-
-
-def _strip(stream: StreamPrediction, first: int, second: int, classes: Sequence[str]) -> charts.Strip:
-    starts = np.unique(stream.starts)
-    probabilities = softmax(stream.logits)
-    of_start = [probabilities[stream.starts == start].mean(axis=0) for start in starts]
-    return charts.Strip(
-        f"{stream.name}: {classes[first]}", "rgb" if stream.name.startswith("rgb") else "flow", [int(s) + 1 for s in starts],
-        [float(p[first]) for p in of_start], [float(p[second]) for p in of_start], classes[second],
-    )  # fmt: skip
+    return f'<div class="beside"><div>{prediction.to_html(k)}</div><div>{prediction.plot().svg}</div></div>'
 
 
 def _timeline(timeline: Timeline, *, threshold: float, background: str | None) -> str:
     """The segments as a bar in colours, and as a table."""
     segments = timeline.segments(threshold=threshold, background=background)
-    width, height = 720, 46
-    scale = width / max(timeline.seconds, 1e-9)
-    elements = [f'<line class="rule" x1="0" x2="{width}" y1="31" y2="31"/>']
-    for segment in segments:
-        x, length = segment.start_seconds * scale, (segment.end_seconds - segment.start_seconds) * scale
-        hue = timeline.classes.index(segment.label) % HUES
-        text = f"{segment.start_seconds:.1f} to {segment.end_seconds:.1f} s: {segment.label} {segment.confidence:.2f}"
-        elements.append(
-            f'<rect class="hue{hue}" x="{x:.1f}" y="2" width="{max(length - 0.5, 0.5):.1f}" height="28">'
-            f"<title>{escape(text)}</title></rect>"
-        )
-    for tick in charts.ticks(0, timeline.seconds, count=6):
-        if tick <= timeline.seconds:
-            elements.append(f'<text x="{tick * scale:.1f}" y="43">{charts.short_number(tick)} s</text>')
-    drawing = charts.svg(width, height, f"timeline of {timeline.source}", elements)
+    drawing = timeline.plot(threshold=threshold, background=background).svg
     rows = [
         [escape(s.label), f"{s.start_seconds:.1f}", f"{s.end_seconds:.1f}", f"{100 * s.confidence:.0f}"]
         for s in segments

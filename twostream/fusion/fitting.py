@@ -4,18 +4,13 @@ The streams' class probabilities of a video are mixed. The weights of the mixtur
 are most likely; expectation maximisation finds them, and needs the probabilities of the true classes only.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from twostream.counts import counted
 from twostream.errors import BadInputError
-from twostream.files import read_json
-from twostream.fusion.consensus import Consensus
-from twostream.scores.table import ScoreTable
 from twostream.threads import Progress, map_in_threads, no_progress
 
 METHODS = {
@@ -170,81 +165,4 @@ def cross_fit(
 
     return CrossFit(
         scores, overall, map_in_threads(fit_without, range(num_folds), progress=progress, name=f"fit {method}")
-    )
-
-
-@dataclass(frozen=True)
-class GivenWeights:
-    """Weights that were fitted earlier, on other videos, and saved in a report."""
-
-    method: str
-    """one of METHODS"""
-    weights: FittedWeights
-    report: str
-    """name of the report's file"""
-    split: str
-    """on which they were fitted"""
-    split_fingerprint: str
-    """of the videos and labels on which they were fitted, see ScoreTable.split_fingerprint; "" if it is unknown"""
-
-
-def read_weights(path: Path, tables: Sequence[ScoreTable], consensus: Consensus) -> list[GivenWeights]:
-    """The weights that `twostream eval --fit_weights` saved in a report, for streams like those of `tables`.
-
-    BadInputError if the report has none, or was made from other streams, by another consensus or, for weights of
-    classes, with other classes.
-    """
-    content = read_json(path)
-    try:
-        streams = [source["stream"] for source in content["sources"]]
-        is_foreign = ["kind" in source["provenance"] for source in content["sources"]]
-        given = [_given_weights(path, part, content["split"], len(streams)) for part in content["fitted"].values()]
-        types, classes = [stream["input_type"] for stream in streams], [list(stream["classes"]) for stream in streams]
-        rule = str(content["consensus"])
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise BadInputError(
-            f"{path}: not a report with weights ({type(error).__name__} {error}); twostream eval makes it, by "
-            "--fit_weights=global and --report=FILE"
-        ) from None
-    if not given:
-        raise BadInputError(
-            f"{path} has no fitted weights; twostream eval makes them, by --fit_weights=global and --report=FILE"
-        )
-    if rule != str(consensus):
-        raise BadInputError(
-            f"{path}: its weights were fitted with --consensus={rule}, not {consensus}; add --consensus={rule}"
-        )
-    ours = [table.stream["input_type"] for table in tables]
-    # Another toolkit's file has its name for an input type, which may differ from split to split.
-    fits = len(types) == len(ours) and all(
-        was == now or foreign or "kind" in table.provenance
-        for was, now, foreign, table in zip(types, ours, is_foreign, tables, strict=True)
-    )
-    if not fits:
-        raise BadInputError(
-            f"{path}: its weights are for streams {', '.join(types)}, but these are {', '.join(ours)}; give the same streams "
-            "in the same order"
-        )
-    if any(part.method == "class" for part in given) and classes[0] != tables[0].classes:
-        raise BadInputError(f"{path}: its weights are for other classes; fit weights of method global or temperature")
-    return given
-
-
-def _given_weights(path: Path, content: dict[str, Any], split: str, num_streams: int) -> GivenWeights:
-    """The weights of one row of a report; ValueError if they are not weights."""
-    overall = content["of_all_videos"]
-    weights, temperatures = (np.asarray(overall[name], np.float64) for name in ("weights", "temperatures"))
-    if content["method"] not in METHODS or len(weights) != num_streams or temperatures.shape != (num_streams,):
-        raise ValueError(f"{content['method']!r} with weights of shape {weights.shape} for {num_streams} streams")
-    if not (np.isfinite(weights).all() and (weights >= 0).all() and (weights.sum(axis=0) > 0).all()):
-        raise ValueError("weights that are negative, not finite or all 0")
-    if not (np.isfinite(temperatures).all() and (temperatures > 0).all()):
-        raise ValueError("temperatures that are not above 0")
-    origin = content.get("fitted_on", {})
-    return GivenWeights(
-        method=content["method"],
-        weights=FittedWeights(weights, temperatures),
-        report=str(origin.get("report", path.name)),
-        split=str(origin.get("split", split)),
-        split_fingerprint=str(origin.get("split_fingerprint", content.get("split_fingerprint", ""))),
     )

@@ -81,7 +81,7 @@ class StreamContract:
     sha256: str = ""
     """of the file of weights"""
     source: dict[str, Any] = field(default_factory=dict)
-    """where the weights come from: run, iteration, accuracies of its score file"""
+    """where the weights come from: run, iteration, SHA-256 of the checkpoint"""
 
     def __post_init__(self) -> None:
         if not (_is_count(self.short_side, 0, MAX_SIDE) and _is_number(self.fps, MAX_FPS)):
@@ -145,7 +145,7 @@ class Contract:
     streams: tuple[StreamContract, ...]
     fusion: Fusion
     accuracy: dict[str, Any] = field(default_factory=dict)
-    """of the fusion, from a report: split, top-1, top-5, number of videos"""
+    """of the fusion and of each stream, from a report: see `MeasuredRow`; empty if it was not measured"""
     versions: dict[str, str] = field(default_factory=dict)
     """of the programs that made it"""
 

@@ -1,7 +1,6 @@
 """Runs -> a recognizer: in memory, or as a folder for others; and a recognizer's folder -> its networks."""
 
 import functools
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from twostream.errors import BadInputError, one_line
 from twostream.files import read_json, sha256, write_file, write_text
 from twostream.frames.stores import open_store
 from twostream.fusion.consensus import Consensus
+from twostream.fusion.report_file import read_row
 from twostream.inference.contract import (
     CONTRACT_NAME,
     Contract,
@@ -43,8 +43,8 @@ from twostream.stream import StreamConfig
 
 
 def recognizer_of_runs(
-    runs: Sequence[Path], *, device: str = "cpu", consensus: Consensus | None = None,
-    weights: Sequence[float] = (), sampling: Sampling | None = None, root: Path | None = None,
+    runs: Sequence[Path], *, device: str = "cpu", consensus: Consensus | None = None, weights: Sequence[float] = (),
+    root: Path | None = None,
 ) -> Recognizer:  # fmt: skip
     """The networks of trained runs as one recognizer.
 
@@ -52,28 +52,72 @@ def recognizer_of_runs(
     `weights` 1:1 if empty. `root` is a data root as the runs were trained on; needed only for runs that do not record
     the size and rate of their frames.
     """
+    fusion = Fusion(consensus or Consensus.parse("softmax-mean"), tuple(weights) or (1.0,) * len(runs))
+    return _recognizer([newest_checkpoint(run) for run in runs], fusion, device=device, root=root)
+
+
+def recognizer_of_report(
+    report: Path, *, row: str = "", runs: Sequence[Path] = (), device: str = "cpu", root: Path | None = None
+) -> Recognizer:
+    """A row of a report as a recognizer: the checkpoints that were scored, on the same clips, fused in the same way.
+
+    `row`: see `read_row`. `runs` are the folders or checkpoints of the streams; if empty, the folders beside the report
+    that it names. BadInputError if one of them is missing, or its checkpoint is not the one that was scored.
+    """
+    measured = read_row(report, row)
+    if runs and len(runs) != len(measured.provenances):
+        raise BadInputError(
+            f"{report} has {counted(len(measured.provenances), 'stream')}, but --runs names {counted(len(runs), 'run')}; "
+            "expected one for each, in the same order"
+        )
+    paths, samplings = [], []
+    for number, scored in enumerate(measured.provenances):
+        try:
+            folder, name, digest = str(scored["run"]), str(scored["checkpoint"]), scored["sha256"]
+            samplings.append(Sampling(scored.get("num_clips", 0), scored.get("frame_step", 2), scored["views"]))
+        except (KeyError, TypeError, ValueError):
+            raise BadInputError(
+                f"{report}: stream {number + 1} was not scored by twostream test, which records the checkpoint; give --runs, "
+                "--consensus and --fusion_weights instead of --report"
+            ) from None
+        run = runs[number] if runs else report.parent / Path(folder).name
+        path = run if run.is_file() else run / Path(name).name
+        if not path.is_file():
+            raise BadInputError(
+                f"{path}: no such checkpoint, but {report} was made with it; say with --runs where it is"
+            )
+        if sha256(path) != digest:
+            raise BadInputError(
+                f"{path} is not the checkpoint that {report} was made with, {name} of {folder}; give that one with --runs, "
+                "or make the report again by twostream test and twostream eval"
+            )
+        paths.append(path)
+    fusion = Fusion(measured.consensus, measured.weights, measured.temperatures)
+    return _recognizer(paths, fusion, device=device, root=root, samplings=samplings, accuracy=measured.accuracy)
+
+
+def _recognizer(
+    checkpoints: Sequence[Path], fusion: Fusion, *, device: str, root: Path | None, samplings: Sequence[Sampling] = (),
+    accuracy: dict[str, Any] | None = None,
+) -> Recognizer:  # fmt: skip
     target = choose_device(device)
-    streams, networks = [], []
-    for run in runs:
-        stream, network = _read_run(run, target, sampling or Sampling(), root)
-        streams.append(stream)
-        networks.append(network)
-    names = _distinct_names([stream.config for stream in streams])
-    fusion = Fusion(consensus or Consensus.parse("softmax-mean"), tuple(weights) or (1.0,) * len(streams))
+    parts = [
+        _read_run(path, target, sampling, root)
+        for path, sampling in zip(checkpoints, samplings or [Sampling()] * len(checkpoints), strict=True)
+    ]
+    names = _distinct_names([stream.config for stream, _ in parts])
+    streams = tuple(replace(stream, name=name) for (stream, _), name in zip(parts, names, strict=True))
     versions = {"twostream": twostream.__version__, "torch": torch.__version__}
     try:
-        contract = Contract(
-            tuple(replace(stream, name=name) for stream, name in zip(streams, names, strict=True)), fusion, {}, versions
-        )
+        contract = Contract(streams, fusion, accuracy or {}, versions)
     except ValueError as error:
-        raise BadInputError(f"{' and '.join(map(str, runs))}: {error}") from None
-    return Recognizer(contract, [TorchNetwork(network, target) for network in networks])
+        raise BadInputError(f"{' and '.join(map(str, checkpoints))}: {error}") from None
+    return Recognizer(contract, [TorchNetwork(network, target) for _, network in parts])
 
 
 def _read_run(
-    run: Path, device: torch.device, sampling: Sampling, root: Path | None
+    path: Path, device: torch.device, sampling: Sampling, root: Path | None
 ) -> tuple[StreamContract, StreamNetwork]:
-    path = newest_checkpoint(run)
     content = read_checkpoint(path)
     config = checkpoint_stream(path, content)
     images = _images_of_training(path, config, root)
@@ -179,7 +223,24 @@ def card(contract: Contract) -> str:
             f"{weight if isinstance(weight, float | int) else 'by class'} |"
         )
     lines += ["", f"Clips to video: {contract.fusion.consensus}.", ""]
-    if contract.accuracy:
-        lines += [f"Accuracy: {json.dumps(contract.accuracy)}.", ""]
+    lines += [*_accuracy_lines(contract.accuracy), ""]
     lines += ["Classes: " + ", ".join(contract.classes) + ".", ""]
     return "\n".join(lines)
+
+
+def _accuracy_lines(accuracy: dict[str, Any]) -> list[str]:
+    """Each stream's accuracy and that of the fusion, with the number of videos; a line if they are unknown."""
+    if not accuracy:
+        return ["Accuracy: not measured; `twostream export --report` takes it from a report of twostream eval."]
+    rows = [*accuracy["streams"], accuracy] if len(accuracy["streams"]) > 1 else [accuracy]
+    return [
+        f"Accuracy on the videos of split {accuracy['split']}, clips chosen as above unless they were changed later:",
+        "",
+        "| row | top-1, % | top-5, % | videos |",
+        "|---|---|---|---|",
+        *(
+            f"| {row['row']} | {100 * row['video_top1']:.2f} | {100 * row['video_top5']:.2f} | {row['num_videos']} |"
+            for row in rows
+            if row["num_videos"]
+        ),
+    ]

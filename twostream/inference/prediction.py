@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from twostream.clips.crops import VIEWS
+from twostream.fusion.consensus import softmax
 from twostream.inference.contract import StreamContract
+from twostream.pages import charts
 from twostream.pages.page import escape, table
 from twostream.scores.table import ScoreTable
 
@@ -75,6 +77,15 @@ class Prediction:
         best = np.argsort(-self.probabilities, kind="stable")[:k]
         return table(head, ([escape(self.classes[i]), *(f"{100 * column[i]:.1f}" for column in columns)] for i in best))
 
+    def plot(self) -> charts.Drawing:
+        """The probabilities of the best two classes over the frames, by stream; a notebook shows the drawing."""
+        best = self.top(2)
+        first, second = (self.classes.index(answer.label) for answer in (best[0], best[-1]))
+        title = f"probability of {best[0].label} over the frames of {self.source}"
+        return charts.Drawing(
+            charts.strips(title, [_strip(part, first, second, self.classes) for part in self.streams])
+        )
+
     def _repr_html_(self) -> str:
         """What notebooks show."""
         return f"<b>{escape(self.source)}</b>{self.to_html()}"
@@ -90,6 +101,16 @@ class Prediction:
             "streams": {stream.name: _to_json(self.top(k, stream=stream.name)) for stream in self.streams},
             "notes": list(self.notes),
         }
+
+
+def _strip(stream: StreamPrediction, first: int, second: int, classes: tuple[str, ...]) -> charts.Strip:
+    starts = np.unique(stream.starts)
+    probabilities = softmax(stream.logits)
+    of_start = [probabilities[stream.starts == start].mean(axis=0) for start in starts]
+    return charts.Strip(
+        f"{stream.name}: {classes[first]}", "rgb" if stream.name.startswith("rgb") else "flow", [int(s) + 1 for s in starts],
+        [float(p[first]) for p in of_start], [float(p[second]) for p in of_start], classes[second],
+    )  # fmt: skip
 
 
 def _to_json(answers: list[Answer]) -> list[dict[str, Any]]:

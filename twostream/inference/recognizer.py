@@ -7,6 +7,7 @@ need more memory than FRAMES_BYTES is decoded twice, first to count its frames, 
 
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -19,11 +20,12 @@ from twostream.clips.crops import make_views
 from twostream.clips.footage import Footage
 from twostream.clips.items import Images, Items
 from twostream.clips.sampling import clip_frames
+from twostream.counts import counted
 from twostream.errors import BadInputError, one_line
 from twostream.inference.contract import Contract, StreamContract
 from twostream.inference.live import LiveAnswer, open_feed, watch
 from twostream.inference.prediction import Prediction, clips_table, stream_prediction
-from twostream.inference.sources import Geometry, Pictures, Source, VideoFile
+from twostream.inference.sources import AnyVideo, Geometry, Source, as_source
 from twostream.inference.timeline import Timeline, clip_step, window_probabilities
 from twostream.scores.table import ScoreTable
 from twostream.threads import map_in_threads
@@ -92,20 +94,20 @@ class Recognizer:
         )
         return Recognizer(replace(self.contract, streams=streams), self.networks)
 
-    def predict(
-        self, video: "str | Path | np.ndarray | Sequence[np.ndarray] | Source", *, fps: float = 0.0
-    ) -> Prediction:
+    def predict(self, video: AnyVideo, *, fps: float = 0.0) -> Prediction:
         """The classes of one video: a file, or its frames, uint8 (T, H, W, 3) RGB, at `fps` frames per second.
+
+        Frames may be an array, a list or any iterable, which is read into memory. Several videos: `predict_all`.
 
         Raises BadInputError if no frame of it can be read.
         """
-        (result,) = self.predict_all([as_source(video, fps=fps)])
+        (result,) = self.predict_all([video], fps=fps)
         if isinstance(result, Failure):
             raise BadInputError(f"{result.source}: {result.reason}")
         return result
 
     def timeline(
-        self, video: "str | Path | np.ndarray | Sequence[np.ndarray] | Source", *, fps: float = 0.0,
+        self, video: AnyVideo, *, fps: float = 0.0,
         window_seconds: float = 2.0, stride_seconds: float = 0.5,
     ) -> Timeline:  # fmt: skip
         """Class probabilities along a video, over windows of `window_seconds` that begin `stride_seconds` apart.
@@ -171,11 +173,23 @@ class Recognizer:
         found = self._decode_or_raise(source)
         return self._score_decoded(source, found), [found[stream.geometry] for stream in self.contract.streams]
 
-    def predict_all(self, sources: Iterable[Source]) -> Iterator[Prediction | Failure]:
-        """A result for each source, in their order; a source that cannot be used is a Failure, and the others continue."""
-        remaining = iter(sources)
-        while group := list(islice(remaining, self.networks[0].videos_at_once)):
-            yield from self._predict_group(group, map_in_threads(self._decode, group))
+    def predict_all(self, videos: Iterable[AnyVideo], *, fps: float = 0.0) -> Iterator[Prediction | Failure]:
+        """A result for each video, in their order; one that cannot be used is a Failure, and the others continue.
+
+        Videos are files or frames, as for `predict`; they share the batches of the networks.
+        """
+        remaining = (as_source(video, fps=fps) for video in videos)
+
+        def decode_group() -> tuple[list[Source], list[dict[Geometry, Decoded] | Failure]]:
+            group = list(islice(remaining, self.networks[0].videos_at_once))
+            return group, map_in_threads(self._decode, group)
+
+        # The next videos are decoded while the networks, on a GPU, are busy with these.
+        with ThreadPoolExecutor(1) as background:
+            coming = background.submit(decode_group)
+            while (found := coming.result())[0]:
+                coming = background.submit(decode_group)
+                yield from self._predict_group(*found)
 
     def _predict_group(
         self, sources: Sequence[Source], decoded: "Sequence[dict[Geometry, Decoded] | Failure]"
@@ -274,8 +288,15 @@ class Recognizer:
             ),
             first.num_frames,
             first.fps,
-            first.notes,
+            (*first.notes, *self._short_notes(found, tables)),
         )
+
+    def _short_notes(self, found: Mapping[Geometry, Decoded], tables: Sequence[ScoreTable]) -> Iterator[str]:
+        """A line for each stream whose clips are longer than the video."""
+        for stream, table in zip(self.contract.streams, tables, strict=True):
+            if found[stream.geometry].num_frames <= table.clip_extent:
+                frames = counted(table.clip_extent + 1, "frame")
+                yield f"shorter than the {frames} of a clip of {stream.name}, which repeats frames"
 
 
 def _is_in_memory(decoded: Mapping[Geometry, Decoded]) -> bool:
@@ -294,13 +315,6 @@ def decode(source: Source, geometry: Geometry) -> Decoded:
             frames.clear()
         num_frames += 1
     return Decoded(frames, num_frames, source.fps, source.notes, source.is_stored)
-
-
-def as_source(video: "str | Path | np.ndarray | Sequence[np.ndarray] | Source", *, fps: float = 0.0) -> Source:
-    """What `Recognizer.predict` accepts, as a source."""
-    if isinstance(video, Source):
-        return video
-    return VideoFile(video) if isinstance(video, str | Path) else Pictures("frames", video, fps=fps)
 
 
 class _NewestClip:

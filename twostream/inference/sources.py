@@ -7,7 +7,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -167,6 +167,20 @@ def scaled(picture: np.ndarray, short_side: int) -> np.ndarray:
     longer = max(2 * round(max(height, width) * short_side / min(height, width) / 2), 2)
     size = (longer, short_side) if width > height else (short_side, longer)
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+
+AnyVideo: TypeAlias = "str | Path | np.ndarray | Iterable[np.ndarray] | Source"
+"""what Python users may call a video: a file, its frames, uint8 (T, H, W, 3) RGB, or a source"""
+
+
+def as_source(video: AnyVideo, *, fps: float = 0.0) -> Source:
+    """A video as a source; `fps` is the rate of frames, 0 if unknown."""
+    if isinstance(video, Source):
+        return video
+    if isinstance(video, str | Path):
+        return VideoFile(video)
+    pictures = video if isinstance(video, np.ndarray | list) else list(video)
+    return Pictures("frames", pictures, fps=fps)
 
 
 class _StoredFrames(Sequence[np.ndarray]):

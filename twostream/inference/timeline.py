@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from twostream.inference.contract import Fusion
+from twostream.pages import charts
+from twostream.pages.page import HUES, escape
 from twostream.scores.table import ScoreTable
 
 CLIPS_PER_STRIDE = 2
@@ -59,6 +61,24 @@ class Timeline:
                 confidence = float(self.probabilities[rows, label_index].mean())
                 found.append(Segment(rows[0] * self.stride_seconds, end, label, confidence))
         return found
+
+    def plot(self, *, threshold: float = 0.5, background: str | None = None) -> charts.Drawing:
+        """The segments as a bar, a colour for each class; a notebook shows the drawing."""
+        width, height = 720, 46
+        scale = width / max(self.seconds, 1e-9)
+        elements = [f'<line class="rule" x1="0" x2="{width}" y1="31" y2="31"/>']
+        for part in self.segments(threshold=threshold, background=background):
+            x, length = part.start_seconds * scale, (part.end_seconds - part.start_seconds) * scale
+            hue = self.classes.index(part.label) % HUES
+            text = f"{part.start_seconds:.1f} to {part.end_seconds:.1f} s: {part.label} {part.confidence:.2f}"
+            elements.append(
+                f'<rect class="hue{hue}" x="{x:.1f}" y="2" width="{max(length - 0.5, 0.5):.1f}" height="28">'
+                f"<title>{escape(text)}</title></rect>"
+            )
+        for tick in charts.ticks(0, self.seconds, count=6):
+            if tick <= self.seconds:
+                elements.append(f'<text x="{tick * scale:.1f}" y="43">{charts.short_number(tick)} s</text>')
+        return charts.Drawing(charts.svg(width, height, f"timeline of {self.source}", elements))
 
     def to_json(self, *, threshold: float = 0.5, background: str | None = None) -> dict[str, Any]:
         """The segments, as JSON can hold them, in the form of ActivityNet's results."""

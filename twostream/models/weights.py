@@ -66,8 +66,8 @@ def find_pretrained(folder: Path, backbone: str) -> Path:
     patterns = BACKBONES[backbone].weight_files
     if not patterns:
         raise BadInputError(
-            f"{backbone} has no weights under its own name: give a file with --init_from (pretrained/README.md lists some), or use "
-            "--pretrained=False"
+            f"{backbone} has no weights under its own name: give a file with --init_from (twostream fetch --list lists published ones), or "
+            "use --pretrained=False"
         )
     found = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     if not found:

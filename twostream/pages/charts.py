@@ -3,14 +3,33 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from twostream.counts import counted
-from twostream.pages.page import escape
+from twostream.files import write_text
+from twostream.pages.page import STYLE, escape
 
 # All lengths are in the units of a chart's viewBox, which are pixels on a telephone.
 WIDTH, HEIGHT = 360, 210
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 8, 24  # margins around the drawing
 LETTER_WIDTH = 6.3  # of a chart's text, approximately
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A chart for Python users: a notebook shows it, and `save` writes it to a file."""
+
+    svg: str
+    """as a page contains it, which brings the style"""
+
+    def save(self, path: str | Path) -> None:
+        """Write it as a picture, an SVG file, whole or not at all."""
+        write_text(path, self._repr_svg_() + "\n")
+
+    def _repr_svg_(self) -> str:
+        """What notebooks show: the same with its style."""
+        opening, rest = self.svg.split(">", 1)
+        return f'{opening} xmlns="http://www.w3.org/2000/svg"><style>{escape(STYLE)}</style>{rest}'
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,9 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
+HUES = 12
+"""colours of classes in charts: CSS classes hue0 ... hue11"""
+
 STYLE = """
 :root { --paper: #fff; --ink: #1f2328; --quiet: #6b7280; --rule: #e5e7eb; --card: #f9fafb;
   --train: #2f6fde; --val: #d9480f; }
@@ -25,6 +28,8 @@ svg text { fill: var(--quiet); font-size: 10.5px; font-family: system-ui, sans-s
 .line { fill: none; stroke-width: 1.5; stroke-linejoin: round; }
 .second { stroke-dasharray: 5 3; }
 .train { stroke: var(--train); } .val { stroke: var(--val); } circle.val { fill: var(--val); stroke: none; }
+.rgb { stroke: var(--train); } .flow { stroke: var(--val); } .rival { stroke: var(--quiet); }
+.mark { stroke: var(--quiet); stroke-opacity: .55; } svg text.ink { fill: var(--ink); }
 ul { list-style: none; margin: 0 0 .5rem; padding: 0; display: flex; flex-wrap: wrap; gap: 0 1rem; font-size: .85rem; }
 li svg { display: inline-block; width: 22px; height: 8px; margin-right: .35rem; vertical-align: middle; }
 img { max-width: 100%; height: auto; }
@@ -32,7 +37,7 @@ img { max-width: 100%; height: auto; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .15rem .9rem .15rem 0; text-align: left; border-bottom: 1px solid var(--rule); }
 th { font-weight: 600; } .number { text-align: right; }
-"""
+""" + "\n".join(f"rect.hue{k} {{ fill: hsl({360 * k // HUES} 65% 50%); }}" for k in range(HUES))
 
 INVALID = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 """characters that HTML does not allow; file names that are not UTF-8 have lone surrogates"""

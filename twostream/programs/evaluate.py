@@ -32,7 +32,8 @@ from twostream.engine.run_folder import STREAM_NAME, find_run, find_scores
 from twostream.errors import BadInputError
 from twostream.files import write_text
 from twostream.fusion.consensus import Consensus
-from twostream.fusion.fitting import METHODS, read_weights
+from twostream.fusion.fitting import METHODS
+from twostream.fusion.report_file import read_weights
 from twostream.metrics.confusion import confusion_matrix, exchanged_classes
 from twostream.metrics.detection import TIOU_THRESHOLDS, judge
 from twostream.programs import options

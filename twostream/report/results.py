@@ -14,7 +14,7 @@ from twostream.files import write_text
 from twostream.fusion import fitting
 from twostream.fusion.clip_results import clip_ranks, fused_clip_ranks
 from twostream.fusion.consensus import Consensus, probabilities
-from twostream.fusion.fitting import GivenWeights
+from twostream.fusion.report_file import GivenWeights
 from twostream.fusion.streams import align_tables, fuse
 from twostream.fusion.sweep import SweepPoint, sweep
 from twostream.metrics import accuracy

@@ -37,8 +37,6 @@ td small { display: block; font-size: .75rem; }
 :is(circle, rect):is(.first, .second-stream, .fused, .third, .fourth, .other) { fill: var(--hue); }
 rect:is(.first, .second-stream, .fused, .third, .fourth, .other) { fill-opacity: .75; }
 rect.count { fill: var(--quiet); fill-opacity: .45; } .ideal { stroke: var(--ink); stroke-dasharray: 3 3; }
-.rival { stroke: var(--quiet); } .mark { stroke: var(--quiet); stroke-opacity: .55; }
-svg text.ink { fill: var(--ink); }
 .dot { display: inline-block; width: .6rem; height: .6rem; border-radius: 50%; margin-right: .4rem; background: var(--hue); }
 .tiles { display: flex; flex-wrap: wrap; gap: .75rem; margin: 0 0 1rem; }
 .tile { flex: 1 1 9rem; min-width: 0; background: var(--card); border: 1px solid var(--rule); border-radius: 8px;

@@ -1,6 +1,8 @@
 """A stream's network, run by torch."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +14,10 @@ from twostream.engine.loops import predict
 from twostream.errors import BadInputError
 from twostream.models.network import use_channels_last
 from twostream.runtimes.onnx_network import OnnxNetwork
+from twostream.threads import available_cpus, map_in_threads
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 VIDEOS_AT_ONCE = {"cpu": 2, "cuda": 8}
 
@@ -31,9 +37,19 @@ class TorchNetwork:
     def logits(self, items: Items, images: Images, batches: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
         """See `Network.logits`."""
         dataset = open_dataset(items, images)
-        inputs = network_inputs((dataset.__getitems__(numbers) for numbers in batches), items.stream, self.device)
+        # Where OpenCV computes flow, it does so for one batch after the other, on all cores already.
+        at_once = available_cpus() if items.stream.modality == "rgb" or items.stream.is_online else 1
+        read = _in_groups(dataset.__getitems__, batches, at_once)
+        inputs = network_inputs(read, items.stream, self.device)
         for _, _, logits in predict(self.module, inputs, device=self.device):
             yield logits.numpy()
+
+
+def _in_groups(function: Callable[[T], R], items: Iterable[T], size: int) -> Iterator[R]:
+    """The function's results in the order of the items, `size` of them computed at once."""
+    remaining = iter(items)
+    while group := list(islice(remaining, size)):
+        yield from map_in_threads(function, group)
 
 
 def run_by_torch(networks: Sequence[object]) -> list[TorchNetwork]:
