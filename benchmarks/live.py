@@ -44,6 +44,8 @@ from twostream.programs import options
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLE_SECONDS = 5.0
 """from one measurement of memory to the next"""
+FIT_SECONDS = 120.0
+"""from which on a slope says something"""
 SECONDS_AN_HOUR = 3600
 GOAL_SECONDS = 0.25
 
@@ -63,9 +65,9 @@ class Watched:
     last: LiveAnswer | None = None
 
     def slope(self) -> float:
-        """Growth of memory in MB an hour, over the second half of the samples; NaN if there are too few."""
+        """Growth of memory in MB an hour, over the second half of the samples; NaN if that is less than FIT_SECONDS."""
         half = np.array(self.memory[len(self.memory) // 2 :])
-        if len(half) < 3:
+        if not len(half) or half[-1, 0] - half[0, 0] < FIT_SECONDS:
             return float("nan")
         return float(np.polyfit(half[:, 0], half[:, 1], 1)[0]) * SECONDS_AN_HOUR / 1e6
 

@@ -13,7 +13,6 @@ from tests import clock, toy
 from tests.inference.samples import make_run
 from twostream.clips.footage import Footage
 from twostream.errors import BadInputError
-from twostream.inference.contract import Sampling
 from twostream.inference.export import recognizer_of_runs
 from twostream.inference.live import PictureFeed, watch
 from twostream.inference.sources import Geometry
@@ -33,7 +32,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recognizer(runs):
-    return recognizer_of_runs(runs, weights=(1, 1.5), sampling=Sampling(num_clips=0, clip_step=1, views="flip"))
+    return recognizer_of_runs(runs, weights=(1, 1.5)).with_sampling(num_clips=0, clip_step=1, views="flip")
 
 
 @pytest.fixture(scope="module")
