@@ -4,8 +4,9 @@ import contextlib
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -96,3 +97,10 @@ def map_in_threads(
     items = list(items)
     with ThreadPoolExecutor(min(MAX_THREADS, available_cpus())) as pool:
         return list(progress(pool.map(function, items), len(items), name))
+
+
+def map_in_groups(function: Callable[[Item], Result], items: Iterable[Item], size: int) -> Iterator[Result]:
+    """The function's results in the order of the items, `size` of them computed at once."""
+    remaining = iter(items)
+    while group := list(islice(remaining, size)):
+        yield from map_in_threads(function, group)
