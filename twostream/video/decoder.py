@@ -36,7 +36,7 @@ def picture_output(
     `is_live`: each picture is written before the next one is there, and its time stamp is lost.
     """
     rate = [f"fps={fps:g}"] if fps else []
-    chain = [*filters, *rate, *_scaling(short_side, square_pixels), *(["setpts=N"] if is_live else [])]
+    chain = [*filters, *rate, *scaling_filters(short_side, square_pixels), *(["setpts=N"] if is_live else [])]
     # The muxer drops frames whose time stamps go back; but this waits for the next picture.
     in_order = () if is_live else ("-bsf:v", r"setts=ts=if(N\,max(TS\,PREV_OUTPTS+1)\,TS)")
     return [
@@ -49,8 +49,8 @@ def picture_output(
     ]
 
 
-def _scaling(short_side: int, square_pixels: bool) -> list[str]:
-    """Filters to the short side and to square pixels; they leave a picture that has both as it is."""
+def scaling_filters(short_side: int, square_pixels: bool) -> list[str]:
+    """ffmpeg's filters to the short side and to square pixels; they leave a picture that has both as it is."""
     aspect = f"if(lt(abs(sar-1),{NEARLY_SQUARE}),1,sar)"
     width = f"iw*{aspect}" if square_pixels else "iw"
     if side := short_side:
