@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+import signal
 import subprocess
 import sys
 
@@ -51,9 +52,13 @@ def exported(runs, toy_root, tmp_path_factory):
     folder, printed = tmp_path_factory.mktemp("exported") / "recognizer", io.StringIO()
     words = ["export", "--runs", *runs, "--out", folder, "--onnx", "--check", toy_root, "--num_clips=5", "--views=flip",
              "--fusion_weights=1,1.5"]  # fmt: skip
+    # At its end a program ignores signals; processes that later tests start would inherit that.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)}
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed), pytest.raises(SystemExit) as end:
         patch.setattr(sys, "argv", ["twostream", *map(str, words)])
         main()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     assert end.value.code == 0
     return folder, printed.getvalue()
 
