@@ -13,7 +13,7 @@ from twostream.video.random_access import VideoReader, index_video
 
 H264 = ("libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-bf", "3")
 OPEN_GROUPS = "open-gop=1:scenecut=0"
-NUM_FRAMES = 60
+NUM_FRAMES = 45
 
 FILES = {
     "B-frames.mp4": (*H264, "-g", "250"),
@@ -42,7 +42,7 @@ def check_all_frames(path, *, short_side: int = 0) -> None:
     with VideoReader(path, index, short_side=short_side) as reader:
         for number, frame in enumerate(truth):
             np.testing.assert_array_equal(reader.read(number), frame, err_msg=f"{path.name}, frame {number}")
-    for number in np.random.default_rng(0).permutation(len(truth))[:8].tolist():
+    for number in np.random.default_rng(0).permutation(len(truth))[:4].tolist():
         with VideoReader(path, index, short_side=short_side) as reader:
             for k in (number, max(number - 1, 0), min(number + 2, len(truth) - 1)):
                 np.testing.assert_array_equal(reader.read(k), truth[k], err_msg=f"{path.name}, frame {k}")
@@ -54,7 +54,7 @@ def test_frames_are_those_of_the_decoder(tmp_path, name):
     toy.write_video(path, numbered_pictures(NUM_FRAMES), fps=25, codec=FILES[name])
     check_all_frames(path, short_side=40 if name == "other colours.mp4" else 0)
     with VideoReader(path, index_video(path)) as reader:  # a truth that no decoder has a part in
-        order = [41, 3, 59, 20, 19, 0]
+        order = [41, 3, 44, 20, 19, 0]
         assert numbers_of(reader.read(k) for k in order) == order
 
 
@@ -117,7 +117,7 @@ def test_overlapping_clips_are_decoded_once(tmp_path, monkeypatch):
     with VideoReader(path, index_video(path)) as reader:
         starts = []
         monkeypatch.setattr(reader, "_start", lambda start=reader._start: (starts.append(1), start()))
-        for first in range(0, 40, 6):
+        for first in range(0, 28, 6):
             assert numbers_of(reader.read(k) for k in range(first, first + 16)) == list(range(first, first + 16))
         assert len(starts) == 1
 

@@ -12,7 +12,7 @@ import shlex
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ class VideoFiles(FrameFolders):
         return store
 
     def frame_indices(self, video_id: str) -> list[int]:
-        return list(range(self._index(video_id)[0].num_frames))
+        return list(range(self.index(video_id)[0].num_frames))
 
     def read_bytes(self, video_id: str, frame_index: int) -> bytes:
         """One frame as a JPEG file of high quality; `read` has the exact pixels."""
@@ -121,8 +121,10 @@ class VideoFiles(FrameFolders):
 
         `path` is below the folder of the videos. Raises VideoError if the file cannot be used.
         """
+        if not path.is_file():
+            raise VideoError("no such file (a broken link?)", "missing")
         with suppress(BadInputError):
-            index, source = self._index(video_id)
+            index, source = self.index(video_id)
             if source == _source(path, self.settings()["videos"]):
                 return index
         index = index_video(path)
@@ -138,7 +140,7 @@ class VideoFiles(FrameFolders):
             writer.publish_text(json.dumps(record).encode())
         return index
 
-    def _index(self, video_id: str) -> tuple[VideoIndex, dict[str, Any]]:
+    def index(self, video_id: str) -> tuple[VideoIndex, dict[str, Any]]:
         """The index of a video, and the file it was made from."""
         record = self.record(video_id)
         if record is None:
@@ -171,7 +173,7 @@ class VideoFiles(FrameFolders):
             # A file that a parent process has open has one position for both; closing it here closes only this end.
             self._readers, self._process = OrderedDict(), os.getpid()
         if video_id not in self._readers:
-            index, source = self._index(video_id)
+            index, source = self.index(video_id)
             settings = self.settings()
             path = Path(settings["videos"], source["name"])
             try:
@@ -191,6 +193,20 @@ class VideoFiles(FrameFolders):
     def _how_to_index(self) -> str:
         command = shlex.join(["twostream", "annotate", f"--root={self.root}", "--frames=videos", "--videos=VIDEOS"])
         return f"index the videos again: {command}, with the flags that made the annotations"
+
+
+@dataclass(frozen=True)
+class IndexJob:
+    """A video to index for the store below a data root; picklable."""
+
+    root: str
+    video_id: str
+    path: Path
+
+
+def index_for_store(job: IndexJob) -> VideoIndex:
+    """Index a video that is new or has changed. Raises VideoError if it cannot be used."""
+    return VideoFiles(job.root, RGB).add(job.video_id, job.path)
 
 
 def _source(path: Path, folder: str) -> dict[str, Any]:
