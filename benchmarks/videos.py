@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
+from fractions import Fraction
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
@@ -38,7 +39,7 @@ from twostream.frames.videos import VideoFiles
 from twostream.programs import options
 from twostream.stream import RGB
 from twostream.video.decoder import Decoder
-from twostream.video.random_access import VideoReader, import_av
+from twostream.video.random_access import Converter, VideoReader, import_av
 
 FRAMES = 300
 """of each video"""
@@ -73,7 +74,7 @@ class BareDecoder:
         for video_id in store.video_ids():
             index, _ = store.index(video_id)
             path = Path(settings["videos"], f"{video_id}.mp4")
-            self.readers[video_id] = VideoReader(path, index, short_side=settings["short_side"])
+            self.readers[video_id] = VideoReader(path, index, Converter(short_side=settings["short_side"]))
 
     def __call__(self, clip: Clip) -> None:
         video_id, numbers = clip
@@ -81,12 +82,13 @@ class BareDecoder:
         index = reader.index
         key = max(k for k in index.key_frames if k <= numbers[0])
         container, stream, convert = reader._container, reader._stream, reader._converter
+        aspect = stream.sample_aspect_ratio or Fraction(0)
         container.seek(index.stamps[key], stream=stream)
         wanted = {index.stamps[number] for number in numbers}
         found = []
         for frame in container.decode(stream):
             if frame.pts in wanted:
-                found.append(convert(frame))
+                found.append(convert(frame, aspect))
                 if len(found) == len(numbers):
                     break
         np.stack(found)

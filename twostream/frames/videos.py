@@ -25,7 +25,7 @@ from twostream.frames.jpeg import Header, Region, cut_regions, encode_jpeg
 from twostream.frames.store import RECORD_NAME, SETTINGS_NAME, missing_message
 from twostream.stream import RGB
 from twostream.video.ffmpeg import VideoError
-from twostream.video.random_access import VideoIndex, VideoReader, index_video
+from twostream.video.random_access import Converter, VideoIndex, VideoReader, index_video
 
 MAX_OPEN = 8
 """videos that a process keeps open; each takes a file, a decoder and the pictures it keeps"""
@@ -41,6 +41,7 @@ class VideoFiles(FrameFolders):
     def __init__(self, root: str | Path, input_type: str):
         super().__init__(root, input_type)
         self._settings: dict[str, Any] | None = None
+        self._shared: Converter | None = None
         self._readers: OrderedDict[str, VideoReader] = OrderedDict()
         """the videos read last, the latest at the end"""
         self._process = os.getpid()
@@ -171,7 +172,7 @@ class VideoFiles(FrameFolders):
     def _reader(self, video_id: str) -> VideoReader:
         if self._process != os.getpid():
             # A file that a parent process has open has one position for both; closing it here closes only this end.
-            self._readers, self._process = OrderedDict(), os.getpid()
+            self._readers, self._shared, self._process = OrderedDict(), None, os.getpid()
         if video_id not in self._readers:
             index, source = self.index(video_id)
             settings = self.settings()
@@ -179,9 +180,7 @@ class VideoFiles(FrameFolders):
             try:
                 if _source(path, settings["videos"]) != source:
                     raise VideoError("has changed since it was indexed")
-                reader = VideoReader(
-                    path, index, short_side=settings["short_side"], square_pixels=settings.get("sar") == "square"
-                )
+                reader = VideoReader(path, index, self._converter())
             except (VideoError, OSError) as error:
                 raise BadInputError(f"{path}: {error}; {self._how_to_index()}") from None
             while len(self._readers) >= MAX_OPEN:
@@ -189,6 +188,13 @@ class VideoFiles(FrameFolders):
             self._readers[video_id] = reader
         self._readers.move_to_end(video_id)
         return self._readers[video_id]
+
+    def _converter(self) -> Converter:
+        """One for all videos; those of a data set have few sizes."""
+        if self._shared is None:
+            settings = self.settings()
+            self._shared = Converter(short_side=settings["short_side"], square_pixels=settings.get("sar") == "square")
+        return self._shared
 
     def _how_to_index(self) -> str:
         command = shlex.join(["twostream", "annotate", f"--root={self.root}", "--frames=videos", "--videos=VIDEOS"])
