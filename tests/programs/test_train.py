@@ -30,7 +30,7 @@ from twostream.models.backbones import BACKBONES
 from twostream.models.network import build_model
 from twostream.monitor.log import read_log
 from twostream.programs import train as train_program
-from twostream.programs.train import MAY_CHANGE, build_parser, main
+from twostream.programs.train import IN_EPOCHS, MAY_CHANGE, build_parser, main
 from twostream.stream import StreamConfig
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # bit-exactness is promised for the same number of threads
@@ -368,6 +368,7 @@ def test_every_flag_is_in_one_row_of_the_table():
     rows = rows_of_flags()
     assert sorted(itertools.chain(*rows.values())) == sorted(flags)
     assert set(rows["needs --allow_change"]) == set(CHANGES) == set(MAY_CHANGE)
+    assert set(rows["as its iterations"]) == {*IN_EPOCHS, "epoch_size"}
     assert set(rows["refused"]) == {*REFUSED, "flow", "flow_preset", "bound"}  # flow: see test_online_flow.py
     assert {*rows["accepted"], *rows["ignored"]} == set(ELSEWHERE) - {"dataset"}
 
@@ -384,6 +385,46 @@ def test_flags_that_may_change_if_allowed(resumed, flag, value):
         resumed("--max_iterations=6", f"--{flag}={value}")
     text = resumed("--max_iterations=6", f"--{flag}={value}", f"--allow_change={flag}")
     assert f"changed after iteration 6: {flag} = " in text
+
+
+def test_epochs_are_iterations(here, tmp_path):
+    """6 clips an epoch in batches of 4: 2 epochs are 3 iterations. Stopped after 2 epochs, and resumed."""
+    here(*TINY, "--run=iterations", "--max_iterations=6", "--stepvalues=3,5", "--warm_up=2", "--val_interval=3")
+    epochs = (*TINY, "--run=epochs", "--epoch_size=6", "--step_epochs=2,3", "--warm_up_epochs=1", "--val_epochs=2")
+    assert "iterations 0 to 3, 2 an epoch" in here(*epochs, "--epochs=2")
+    here(*epochs, "--epochs=4", "--resume")
+    whole, parts = (read_checkpoint(tmp_path / name / "checkpoint_000006.pth") for name in ("iterations", "epochs"))
+    assert whole["settings"] == parts["settings"] and same(whole["weights"], parts["weights"])
+    assert checkpoint_iterations(tmp_path / "epochs") == [3, 6]
+    assert [e["epoch"] for e in read_log(tmp_path / "epochs") if e["event"] == "train"] == [0, 1, 2, 2, 3, 4]
+    with pytest.raises(
+        BadInputError, match=r"stepvalues = \[3, 5\], now \[2, 5\]: .* or add --allow_change=stepvalues$"
+    ):
+        here(*epochs, "--epochs=4", "--resume", "--step_epochs=1,3")
+
+
+def test_an_epoch_is_all_clips(here):
+    count, steps, each = re.search(
+        r"(\d+) training clips, .* iterations 0 to (\d+), (\d+) an epoch", here(*TINY, "--epochs=1", "--num_segments=1")
+    ).groups()
+    assert int(steps) == int(each) == -(-int(count) // 4)
+
+
+@pytest.mark.parametrize(
+    "words, found",
+    [
+        (["--epochs=2", "--max_iterations=5"], "--max_iterations"),
+        (["--step_epochs=1,2", "--stepvalues=5"], "--stepvalues"),
+        (["--warmup_epochs=2", "--warm_up=5"], "--warm_up"),
+        (["--val_epochs=1", "--val_interval=5"], "--val_interval"),
+        (["--step_epochs=1", "--schedule=cosine"], "--schedule"),
+        (["--epoch_size=100"], "--epochs"),
+    ],
+)
+def test_iterations_and_epochs_together(here, capsys, words, found):
+    with pytest.raises(SystemExit) as end:
+        here(*words)
+    assert end.value.code == 2 and found in capsys.readouterr().err
 
 
 OTHER_NETWORKS = [

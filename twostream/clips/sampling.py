@@ -137,6 +137,11 @@ def item_random(seed: int, epoch: int, item: int) -> Random:
     return Random((seed << 96) + (epoch << 48) + item)
 
 
+def iterations_of(epochs: int, epoch_size: int, batch_size: int) -> int:
+    """Iterations after which `epochs` times `epoch_size` clips are used; a batch may belong to two epochs."""
+    return -(-epochs * epoch_size // batch_size)
+
+
 class TrainingOrder:
     """Batches of (epoch, item) for iterations first + 1 ... last: a batch sampler for a DataLoader.
 

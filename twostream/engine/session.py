@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from twostream.clips.dataset import Batch
 from twostream.clips.items import Items
 from twostream.clips.online_flow import network_inputs
+from twostream.clips.sampling import iterations_of
 from twostream.counts import counted
 from twostream.engine import checkpoint as checkpoints
 from twostream.engine.checkpoint import CheckpointSaver
@@ -81,26 +82,28 @@ class Session:
         device: torch.device,
         world: World,
         batch_size: int,
+        epoch_size: int,
         max_iterations: int,
         show_progress: Callable[..., Iterable[Any]],
     ):
         """`items` are the items of the training; `stop` must be inside its `with` block.
 
-        `batch_size` counts the clips of all ranks together. `show_progress(iterable, total=..., desc=...)` passes the
+        `batch_size` counts the clips of all ranks together, and `epoch_size` those of an epoch. `show_progress(iterable, total=..., desc=...)` passes the
         elements of the iterable on, and draws a progress bar.
         """
         self.stream, self.state, self.fit_options = stream, state, fit_options
         self.items, self.val_loader = items, val_loader
         self.saver, self.monitors, self.stop, self.device, self.world = saver, monitors, stop, device, world
-        self.batch_size, self.max_iterations, self.show_progress = batch_size, max_iterations, show_progress
+        self.batch_size, self.epoch_size = batch_size, epoch_size
+        self.max_iterations, self.show_progress = max_iterations, show_progress
         self.progress = Progress()
         self._newest: Batch | None = None
         """the batch that was trained on last"""
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches in which all items occur once; the last one may be shared with the next epoch."""
-        return -(-len(self.items) // self.batch_size)
+        """Batches that an epoch takes; the last one may be shared with the next epoch."""
+        return iterations_of(1, self.epoch_size, self.batch_size)
 
     def steps(self, train_loader: DataLoader[Any], *, first: int) -> Iterator[Step]:
         """The steps of the training from iteration `first` + 1 on.
@@ -175,7 +178,7 @@ class Session:
     def log(self, step: Step) -> None:
         """Log the step, the means since the last reset, and skipped batches; waits until a GPU has caught up."""
         values: dict[str, Any] = {"iteration": step.iteration}
-        values["epoch"] = step.iteration * self.batch_size // len(self.items)
+        values["epoch"] = step.iteration * self.batch_size // self.epoch_size
         values["batches_per_epoch"] = self.batches_per_epoch
         values |= {"images": self.batch_size * self.items.num_segments, "learning_rate": step.learning_rate}
         values |= self.progress.values()

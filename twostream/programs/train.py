@@ -11,6 +11,7 @@ happens to a flag that differs from the original run:
   accepted              --workers, --print_freq, --val_interval, --save_interval, --keep_checkpoints, --max_skipped,
                         --max_unreadable, --max_iterations (not with --schedule=cosine), --visdom, --visdom_server,
                         --visdom_port, --tensorboard; not bit for bit: --device, --ngpu, --compile, number of ranks
+  as its iterations     --epochs, --epoch_size, --step_epochs, --warm_up_epochs, --val_epochs
   ignored               --pretrained, --global_models_dir, --init_from, --start_iteration
   selects the run       --root, --dataset, --datasubset, --save_root, --run, --resume, --allow_change
   needs --allow_change  --lr (with --run), --schedule, --stepvalues, --gamma, --warm_up, --momentum, --weight_decay,
@@ -49,7 +50,7 @@ from typing import TYPE_CHECKING, Any
 
 from twostream.annotations.json_file import find_root, read_annotations
 from twostream.annotations.videos import fingerprint
-from twostream.clips.sampling import TrainingOrder
+from twostream.clips.sampling import TrainingOrder, iterations_of
 from twostream.counts import counted
 from twostream.engine.run_folder import lock_run, run_name, similar_runs, write_stream
 from twostream.errors import BadInputError, Terminated
@@ -76,6 +77,14 @@ METER_WINDOW = 500
 """iterations after which the printed means start again, as in 2D-kinectics"""
 VAL_STEP_FACTOR = 6
 """validation uses every 6th of the clips that training uses"""
+
+IN_EPOCHS = {
+    "epochs": "max_iterations",
+    "step_epochs": "stepvalues",
+    "warm_up_epochs": "warm_up",
+    "val_epochs": "val_interval",
+}
+"""flag that counts epochs -> flag that counts iterations"""
 
 MAY_CHANGE = (
     "lr", "schedule", "stepvalues", "gamma", "warm_up", "momentum", "weight_decay", "dropout", "mirror", "amp", "clip_norm",
@@ -148,7 +157,10 @@ def build_parser() -> options.Parser:
 
     group = parser.add_argument_group("optimization")
     add = group.add_argument
-    add("--max_iterations", type=options.positive, default=500_000, metavar="N", help="number of iterations (default: 500000)")
+    duration, steps, warm_up = (group.add_mutually_exclusive_group() for _ in range(3))
+    duration.add_argument("--max_iterations", type=options.positive, default=500_000, metavar="N", help="number of iterations (default: 500000)")
+    duration.add_argument("--epochs", type=options.positive, default=None, metavar="N", help="instead: number of epochs; a batch may end one epoch and begin the next")
+    add("--epoch_size", type=options.positive, default=None, metavar="N", help="clips in an epoch, for all flags that count epochs (default: all training clips or, with --num_segments, all videos)")
     add("--start_iteration", type=options.not_negative, default=0, metavar="N", help="start counting iterations at N (default: 0)")
     add("--batch_size", "-b", type=options.integer(1, 1_000_000), default=64, metavar="N", help="clips per iteration, of all ranks together (default: 64)")
     add("--lr", "--learning_rate", type=options.rate, default=0.0005, metavar="LR", help="learning rate; for biases it is twice as high (default: 0.0005)")
@@ -156,8 +168,10 @@ def build_parser() -> options.Parser:
     add("--momentum", type=options.rate, default=0.9, metavar="M", help="momentum of SGD (default: 0.9)")
     add("--weight_decay", "--wd", type=options.rate, default=1e-4, metavar="W", help="weight decay, except of biases (default: 0.0001)")
     add("--schedule", choices=("step", "cosine"), default="step", help="step: the learning rate drops at --stepvalues; cosine: it falls to 0 at --max_iterations (SGDR, ICLR 2017) (default: step)")
-    add("--warm_up", type=options.not_negative, default=0, metavar="N", help="iterations over which the learning rate grows to its full value, which steadies large batches (Goyal et al. 2017) (default: 0)")
-    add("--stepvalues", "--step_values", type=options.integers, default=(250_000, 400_000), metavar="N,N", help="iterations at which the learning rate drops (default: 250000,400000)")
+    warm_up.add_argument("--warm_up", type=options.not_negative, default=0, metavar="N", help="iterations over which the learning rate grows to its full value, which steadies large batches (Goyal et al. 2017) (default: 0)")
+    warm_up.add_argument("--warm_up_epochs", "--warmup_epochs", type=options.not_negative, default=None, metavar="N", help="instead: epochs")
+    steps.add_argument("--stepvalues", "--step_values", type=options.integers, default=(250_000, 400_000), metavar="N,N", help="iterations at which the learning rate drops (default: 250000,400000)")
+    steps.add_argument("--step_epochs", type=options.integers, default=None, metavar="N,N", help="instead: epochs after which it drops, such as 20,30,40")
     add("--gamma", type=options.rate, default=0.2, metavar="G", help="factor of each drop (default: 0.2)")
     add("--dropout", type=options.share, default=0.6, metavar="P", help="probability of dropout before the last layer (default: 0.6)")
     add("--seed", type=options.seed, default=123, metavar="N", help="seed of weights, order and crops (default: 123)")
@@ -188,7 +202,9 @@ def build_parser() -> options.Parser:
 
     group = parser.add_argument_group("watching")
     add = group.add_argument
-    add("--val_interval", type=options.positive, default=25_000, metavar="N", help="validate and save every N iterations, and at the end (default: 25000)")
+    validation = group.add_mutually_exclusive_group()
+    validation.add_argument("--val_interval", type=options.positive, default=25_000, metavar="N", help="validate and save every N iterations, and at the end (default: 25000)")
+    validation.add_argument("--val_epochs", type=options.positive, default=None, metavar="N", help="instead: every N epochs, and at the end")
     add("--save_interval", type=options.positive, default=None, metavar="N", help="save every N iterations as well (default: only at validations)")
     add("--keep_checkpoints", type=kept_checkpoints, default=0, metavar="N", help="keep only the newest N checkpoints, 2 or more. 0: keep all, 20 in a run by default, 194 MB each for inception_v3 (default: 0)")
     add("--print_freq", "-p", type=options.positive, default=20, metavar="N", help=f"print every N iterations; the numbers in brackets are means, which start again every {METER_WINDOW} iterations (default: 20)")
@@ -202,7 +218,14 @@ def build_parser() -> options.Parser:
 
 def main() -> int:
     """Train as the command line says; returns the exit code."""
-    args = build_parser().parse_args()
+    parser = build_parser()
+    args = parser.parse_args()
+    if args.step_epochs is not None and args.schedule == "cosine":
+        parser.error("--step_epochs is for --schedule=step, but --schedule is cosine; leave one of them out")
+    if args.epoch_size and all(getattr(args, name) is None for name in IN_EPOCHS):
+        parser.error(
+            f"--epoch_size is for flags that count epochs; add one of {', '.join(f'--{n}' for n in IN_EPOCHS)}"
+        )
     # Until there is something to save, both signals end the program in the same way.
     signal.signal(signal.SIGUSR1, signal.getsignal(signal.SIGTERM))
     from twostream.engine.distributed import process_group  # after the flags are parsed, so that --help answers at once
@@ -225,6 +248,8 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
     device = choose_device(args.device, num_gpus=args.ngpu, world=world)
     root = find_root(args.root, args.dataset)
     stream, train_set, val_set, split_summary = open_clips(args, root)
+    epoch_size = args.epoch_size or len(train_set)
+    args = in_iterations(args, epoch_size)
     settings = settings_of(
         args, fingerprint(stream.classes, train_set.items.videos.ids, train_set.items.videos.label_index)
     )
@@ -265,7 +290,7 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
         session = Session(
             stream=stream, state=state, fit_options=fit_options, items=train_set.items, val_loader=val_loader, saver=saver,
             monitors=run.monitors, stop=stop, device=device, world=world, batch_size=args.batch_size,
-            max_iterations=args.max_iterations,
+            epoch_size=epoch_size, max_iterations=args.max_iterations,
             show_progress=functools.partial(options.progress_bar, disable=None if world.is_first else True),
         )  # fmt: skip
         ranks = f", {world.size} ranks with {counted(part_size, 'clip')} each" if world.size > 1 else ""
@@ -304,6 +329,19 @@ def train_to_the_end(args: argparse.Namespace, session: "Session", steps: Iterab
         if stopping or (validates and not session.validate(step.iteration)):
             return False
     return True
+
+
+def in_iterations(args: argparse.Namespace, epoch_size: int) -> argparse.Namespace:
+    """The flags, with what was given in epochs of `epoch_size` clips as iterations: all that follows counts these only."""
+
+    def iterations(epochs: int | tuple[int, ...]) -> int | tuple[int, ...]:
+        if isinstance(epochs, tuple):
+            return tuple(iterations_of(n, epoch_size, args.batch_size) for n in epochs)
+        return iterations_of(epochs, epoch_size, args.batch_size)
+
+    values = vars(args)
+    given = {flag: values[name] for name, flag in IN_EPOCHS.items() if values[name] is not None}
+    return argparse.Namespace(**values | {flag: iterations(epochs) for flag, epochs in given.items()})
 
 
 def settings_of(args: argparse.Namespace, train_split: str) -> dict[str, Any]:
