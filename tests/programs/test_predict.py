@@ -120,7 +120,7 @@ def test_export_refuses_what_it_would_overwrite(command, runs, recognizer):
 
 
 def test_the_python_of_the_docs(recognizer, videos, tmp_path, monkeypatch, capsys):
-    """The first block of docs/predict.md."""
+    """The block of docs/predict.md."""
     block, *_ = re.findall(
         r"^```python\n(.*?)^```", (REPOSITORY / "docs" / "predict.md").read_text(), re.MULTILINE | re.DOTALL
     )
