@@ -1,11 +1,13 @@
 """A stream of clips is a stream like any other: trained, stopped, scored, fused, exported and asked about, by the same flags."""
 
+import itertools
 import json
 
 import numpy as np
 import pytest
 import torch
 
+from tests import toy
 from twostream.engine.checkpoint import read_checkpoint
 from twostream.inference.loading import load
 from twostream.scores.npz import read_scores
@@ -92,3 +94,58 @@ def test_a_clip_that_is_too_short_is_refused(run_here, toy_root, tmp_path):
     words = (f"--root={toy_root}", f"--save_root={tmp_path}", "--arch=i3d_r50", "--seq_len=4", "--pretrained=False")
     result = run_here("train.py", *words, *QUICK, "--max_iterations=1")
     assert result.returncode == 3 and "--seq_len 4, expected 7 or more frames for i3d_r50" in result.stderr
+
+
+STREAMS = {
+    # run -> flags, iterations, share of the videos that are right
+    "clips": ("--arch=vmz_mc3_10 --seq_len=4", 100, 1.0),
+    "frames": ("--arch=vmz_r2d_10 --seq_len=1", 100, 0.5),
+    "unordered": ("--arch=vmz_r2df_10 --seq_len=4", 100, 0.5),
+    "flow": ("--arch=vmz_r2d_10 --seq_len=1 --input_type=farneback", 40, 1.0),
+}
+
+
+@pytest.mark.slow
+def test_only_the_order_of_frames_decides(run_here, tmp_path):
+    """A square that moves to the right, and the same video played backwards: they have the same frames.
+
+    So a network of frames is at chance, and one that averages what it sees of each frame, too (f-R2D). RGB clips and flow
+    are right, and all streams are fused by video in one report.
+    """
+    for split, seeds in (("train", range(12)), ("val", range(10_000, 10_008))):
+        for seed, direction in itertools.product(seeds, ("left", "right")):
+            path = tmp_path / "videos" / split / direction / f"{direction}_{seed}.mkv"
+            toy.write_video(path, toy.frames(seed, ("red", "blue")[seed % 2], direction))
+    where = (f"--root={tmp_path / 'data'}", f"--save_root={tmp_path / 'runs'}")
+
+    def run(program, *words):
+        result = run_here(program, *words)
+        assert result.returncode == 0, result.stderr
+
+    run("prep/extract.py", "--videos", tmp_path / "videos", where[0], "--short_side=96", "--workers=1")
+    run("prep/build_annotations.py", "--videos", tmp_path / "videos", where[0])
+    training = (
+        "--pretrained=False", "--mirror=False", "--input_size=32", "--batch_size=16", "--frame_step=1", "--dropout=0.2",
+        "--lr=0.02", "--schedule=cosine", "--warm_up=5", "--workers=0", "--device=cpu",
+    )  # fmt: skip
+    scores = []
+    for name, (flags, iterations, _) in STREAMS.items():
+        last = (f"--max_iterations={iterations}", f"--val_interval={iterations}", f"--run={name}")
+        run("train.py", *where, *training, *flags.split(), *last)
+        input_type = "farneback" if name == "flow" else "rgb"
+        run(
+            "test.py",
+            *where,
+            f"--run={name}",
+            f"--input_type={input_type}",
+            "--num_clips=8",
+            "--workers=0",
+            "--device=cpu",
+        )
+        scores += (tmp_path / "runs" / name).glob("scores_val_*.npz")
+    run("eval.py", "--scores", *scores, f"--report={tmp_path / 'report.json'}")
+    rows = json.loads((tmp_path / "report.json").read_text())["rows"]
+    assert len(rows) == len(STREAMS) + 1
+    for row, (_, _, share) in zip(rows, STREAMS.values(), strict=False):
+        assert row["video_top1"] == pytest.approx(share, abs=0.07)  # one of 16 videos
+    assert rows[-1]["video_top1"] == 1

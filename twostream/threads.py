@@ -4,8 +4,9 @@ import contextlib
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,18 +63,18 @@ def _quota_of(folder: Path) -> float | None:
     return None
 
 
-def share_the_machine(variables: MutableMapping[str, str]) -> None:
+def share_the_machine(variables: MutableMapping[str, str], *, networks_at_once: int = 1) -> None:
     """Set the environment variables by which OpenMP's threads share the machine; before torch is loaded.
 
     Threads that wait for each other sleep, instead of computing nothing as fast as they can: on a busy machine, or under
     a quota, they would take the time of the thread that they wait for. Under a quota, there are as many threads as it
-    has CPUs, because OpenMP only counts those of the machine. What the user has set stays as it is. Results do not change,
-    except by the number of threads.
+    has CPUs, because OpenMP only counts those of the machine; and of several `networks_at_once`, each has its share. What
+    the user has set stays as it is. Results do not change, except by the number of threads.
     """
     if not any(name in variables for name in WAITING):
         variables["OMP_WAIT_POLICY"] = "passive"
-    if (cpus := available_cpus()) < cpus_to_run_on():
-        variables.setdefault("OMP_NUM_THREADS", str(cpus))
+    if (threads := max(available_cpus() // networks_at_once, 1)) < cpus_to_run_on():
+        variables.setdefault("OMP_NUM_THREADS", str(threads))
 
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
@@ -96,3 +97,10 @@ def map_in_threads(
     items = list(items)
     with ThreadPoolExecutor(min(MAX_THREADS, available_cpus())) as pool:
         return list(progress(pool.map(function, items), len(items), name))
+
+
+def map_in_groups(function: Callable[[Item], Result], items: Iterable[Item], size: int) -> Iterator[Result]:
+    """The function's results in the order of the items, `size` of them computed at once."""
+    remaining = iter(items)
+    while group := list(islice(remaining, size)):
+        yield from map_in_threads(function, group)

@@ -8,6 +8,7 @@ import pytest
 
 from twostream.clips.sampling import (
     ClipIndex,
+    JitterIndex,
     SegmentIndex,
     TrainingOrder,
     UniformIndex,
@@ -160,6 +161,18 @@ def test_items_of_segments_are_the_videos():
     index = SegmentIndex(np.array([7, 100, 9]), np.array([1, 1, 1]), **SINGLE, num_segments=3)
     assert len(index) == 3
     assert index.locate(np.array([2, 0]))[0].tolist() == [2, 0] and index.ends.tolist() == [1, 2, 3]
+
+
+def test_clips_of_a_video_are_drawn_from_their_segments():
+    """Each of three clips is any start of its third, and the clips of all videos are numbered through."""
+    num_frames, stored_step = np.array([7, 13, 2]), np.array([1, 2, 1])
+    index = JitterIndex(num_frames, stored_step, **SINGLE, clips_per_video=3)
+    assert len(index) == 9 and index.ends.tolist() == [3, 6, 9]
+    assert index.locate(np.arange(9))[0].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    draws = [[index.draw(clip, Random(seed)) for seed in range(100)] for clip in range(9)]
+    assert [{video for video, _ in of_clip} for of_clip in draws] == [{n // 3} for n in range(9)]
+    expected = [{0, 1}, {2, 3}, {4, 5}, {0, 2}, {4, 6}, {8, 10}, {0}, {0}, {0}]
+    assert [{start for _, (start,) in of_clip} for of_clip in draws] == expected
 
 
 # --------------------------------------------------------------------------------------------------------- order

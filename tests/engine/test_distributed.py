@@ -7,6 +7,7 @@ import random
 import re
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from twostream.counts import counted
 from twostream.engine import distributed, loops
 from twostream.engine.checkpoint import checkpoint_iterations, read_checkpoint, write_checkpoint
 from twostream.engine.device import choose_device
-from twostream.engine.distributed import World, process_group, sync_batch_norm
+from twostream.engine.distributed import World, process_group, slurm_address, sync_batch_norm
 from twostream.engine.optimizer import build_optimizer
 from twostream.engine.run_folder import write_stream
 from twostream.errors import BadInputError, EnvironmentFaultError, Terminated
@@ -347,6 +348,55 @@ def rank_of(launcher: int, rank: int) -> int:
 # ---------------------------------------------------------------------------------------------------------- parts
 
 
+@pytest.mark.parametrize(
+    "nodes, host",
+    [
+        ("gpu[03-05,9],login", "gpu03"),
+        ("a", "a"),
+        ("a,b[1-2]", "a"),
+        ("rack[2,5]n[07-9]", "rack2n07"),
+        ("n1-[4,6]", "n1-4"),
+    ],
+)
+def test_the_tasks_of_a_slurm_step_meet_on_its_first_host(nodes, host):
+    step = {"SLURM_STEP_NODELIST": nodes, "SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "0"}
+    assert slurm_address(step)[0] == host and slurm_address(step | {"MASTER_ADDR": "x"})[0] == "x"
+    ports = {slurm_address(step | {"SLURM_STEP_ID": str(n)})[1] for n in range(100)}
+    assert len(ports) == 100 and 1024 < min(ports) and max(ports) < 65536
+    assert slurm_address(step | {"MASTER_PORT": "29500"})[1] == 29500
+
+
+def sum_of_ranks(target: Path) -> None:
+    with process_group() as world:
+        target.with_name(f"rank{world.rank}").write_text(
+            f"{world.size} {world.local_rank} {world.sum_counts(world.rank + 1)}"
+        )
+
+
+def test_srun_alone(tmp_path):
+    """The tasks that srun starts are the ranks; torchrun's variables come first."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0"}
+    tasks = [
+        PROCESSES.Process(
+            target=as_rank,
+            args=(
+                step | {"SLURM_PROCID": str(r), "SLURM_LOCALID": str(r), "MASTER_PORT": str(port)},
+                tmp_path / f"output{r}", sum_of_ranks, tmp_path / "sum",
+            ),
+        )
+        for r in range(2)
+    ]  # fmt: skip
+    for task in tasks:
+        task.start()
+    for task in tasks:
+        task.join(LIMIT_SECONDS)
+    assert [task.exitcode for task in tasks] == [0, 0], output_of_all(tmp_path)
+    assert [(tmp_path / f"rank{r}").read_text() for r in range(2)] == ["2 0 [3]", "2 1 [3]"]
+
+
 def test_a_process_alone_exchanges_nothing():
     world, values = World(), torch.tensor([1.0, 2.0])
     assert world.is_first and world.part_of_batch(5, accumulate=3) == 5
@@ -359,7 +409,8 @@ def test_a_process_alone_exchanges_nothing():
     world.wait()
 
 
-@pytest.mark.parametrize("variables", [{}, {"WORLD_SIZE": "1", "RANK": "0"}, {"WORLD_SIZE": "8"}])
+@pytest.mark.parametrize("variables", [{}, {"WORLD_SIZE": "1", "RANK": "0"}, {"WORLD_SIZE": "8"},
+    {"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, {"SLURM_STEP_NUM_TASKS": "8", "WORLD_SIZE": "1"}])  # fmt: skip
 def test_without_torchrun_a_process_is_alone(monkeypatch, variables):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
@@ -370,6 +421,9 @@ def test_without_torchrun_a_process_is_alone(monkeypatch, variables):
     with pytest.raises(Terminated):
         with process_group():
             raise Terminated
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
+    with process_group(slurm=False) as world:
+        assert world == World()
 
 
 @pytest.mark.parametrize(

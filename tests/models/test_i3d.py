@@ -84,7 +84,7 @@ def resnet50(tmp_path_factory):
     return folder, theirs.state_dict()
 
 
-@pytest.mark.parametrize("input_type, channels", [("rgb", 3), ("farneback", 2)])
+@pytest.mark.parametrize("input_type, channels", [pytest.param("rgb", 3, marks=pytest.mark.slow), ("farneback", 2)])
 def test_weights_of_a_network_of_pictures_are_inflated(resnet50, input_type, channels):
     folder, theirs = resnet50
     config, network = random_network("i3d_nl_r50", seed=1, input_type=input_type)

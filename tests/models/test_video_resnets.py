@@ -159,7 +159,8 @@ def test_all_batch_norms_are_caffe2s():
     assert len(norms) == 2 + 8 * 4 + 3
 
 
-@pytest.mark.parametrize("name", ["r3d_18", pytest.param("mc3_18", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["r3d_18", "mc3_18"])
 def test_vmz_differs_from_torchvision_in_batch_norm_only(name):
     """For these two. Torchvision's R(2+1)D has other numbers of channels."""
     torch.manual_seed(0)

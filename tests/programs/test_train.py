@@ -360,7 +360,7 @@ CHANGES = {"lr": "0.01", "stepvalues": "5", "gamma": "0.5", "momentum": "0.5", "
 REFUSED = {"arch": "vgg16", "input_type": "farneback", "seq_len": "3", "gap": "2", "input_size": "80", "batch_size": "6",
            "frame_step": "3", "seed": "1", "accumulate": "2", "channels_last": "True", "ema": "0.5",
            "batch_norm": "partial", "first_layer_factor": "2.0", "norm_decay": "False", "num_segments": "3",
-           "class_balance": "True", "lr_batch_size": "8", "sync_bn": "True"}  # fmt: skip
+           "clips_per_video": "2", "class_balance": "True", "lr_batch_size": "8", "sync_bn": "True"}  # fmt: skip
 
 
 def test_every_flag_is_in_one_row_of_the_table():
@@ -404,10 +404,13 @@ def test_epochs_are_iterations(here, tmp_path):
 
 
 def test_an_epoch_is_all_clips(here):
-    count, steps, each = re.search(
-        r"(\d+) training clips, .* iterations 0 to (\d+), (\d+) an epoch", here(*TINY, "--epochs=1", "--num_segments=1")
-    ).groups()
-    assert int(steps) == int(each) == -(-int(count) // 4)
+    counts = []
+    for kind in ("--num_segments=1", "--clips_per_video=3"):
+        text = here(*TINY, "--epochs=1", kind, f"--run={kind.strip('-')}")
+        count, steps, each = re.search(r"(\d+) training clips, .* iterations 0 to (\d+), (\d+) an epoch", text).groups()
+        assert int(steps) == int(each) == -(-int(count) // 4)
+        counts.append(int(count))
+    assert counts[1] == 3 * counts[0]
 
 
 @pytest.mark.parametrize(
@@ -419,6 +422,7 @@ def test_an_epoch_is_all_clips(here):
         (["--val_epochs=1", "--val_interval=5"], "--val_interval"),
         (["--step_epochs=1", "--schedule=cosine"], "--schedule"),
         (["--epoch_size=100"], "--epochs"),
+        (["--clips_per_video=2", "--num_segments=3"], "--num_segments"),
     ],
 )
 def test_iterations_and_epochs_together(here, capsys, words, found):

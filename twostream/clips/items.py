@@ -8,7 +8,7 @@ import numpy as np
 
 from twostream.annotations.videos import VideoTable
 from twostream.clips.crops import CentreCrop, Crop, PlacedCrop, View
-from twostream.clips.sampling import ClipIndex, SegmentIndex, UniformIndex, clip_frames, item_random
+from twostream.clips.sampling import ClipIndex, JitterIndex, SegmentIndex, UniformIndex, clip_frames, item_random
 from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.frames.jpeg import Region
@@ -61,7 +61,8 @@ class Items:
     """The items of a data set, for one stream and phase: which frames and regions each has, and its label.
 
     The items are all clips, `clip_step` frames apart; or `num_clips` clips of each video, evenly spaced; or, with
-    `num_segments` S, the videos, from each of which S clips are drawn. The key of an item is its number or, in
+    `num_segments` S, the videos, from each of which S clips are drawn; or `clips_per_video` clips of each video, drawn one
+    by one. The key of an item is its number or, in
     training, (epoch, number): key and `seed` decide segments, crop and mirroring, so they are the same in any process.
 
     Either `crop` or `views` is given. With V views, item n fills V rows of its batch, one for each view; in
@@ -77,7 +78,7 @@ class Items:
 
     def __init__(
         self, videos: VideoTable, stream: StreamConfig, *, crop: Crop | None = None, views: Sequence[View] = (),
-        clip_step: int = 1, num_clips: int = 0, num_segments: int = 0, mirror: bool = False, seed: int = 0,
+        clip_step: int = 1, num_clips: int = 0, num_segments: int = 0, clips_per_video: int = 0, mirror: bool = False, seed: int = 0,
         max_unreadable: int = 0,
     ):  # fmt: skip
         if (crop is None) == (len(views) == 0):
@@ -88,12 +89,16 @@ class Items:
         self.seed, self.max_unreadable = seed, max_unreadable
         self.num_segments = num_segments or 1
         self.geometry = {"clip_len": stream.clip_len, "frame_stride": stream.frame_stride}
-        self._check_stored_steps(None if num_segments or num_clips else clip_step)
+        self._check_stored_steps(None if num_segments or num_clips or clips_per_video else clip_step)
         self.index: ClipIndex | UniformIndex | SegmentIndex
         if num_segments:
             self.index = SegmentIndex(
                 videos.num_frames, videos.stored_step, **self.geometry, num_segments=num_segments
             )  # fmt: skip
+        elif clips_per_video:
+            self.index = JitterIndex(
+                videos.num_frames, videos.stored_step, **self.geometry, clips_per_video=clips_per_video
+            )
         elif num_clips:
             self.index = UniformIndex(videos.num_frames, videos.stored_step, **self.geometry, num_clips=num_clips)
         else:

@@ -129,6 +129,29 @@ class SegmentIndex:
         return video, [starts[rng.randrange(first, max(end, first + 1))] for first, end in pairwise(borders)]
 
 
+class JitterIndex(SegmentIndex):
+    """`clips_per_video` clips of each video, one from each of as many segments; each clip is an item of its own."""
+
+    def __init__(
+        self, num_frames: np.ndarray, stored_step: np.ndarray, *, clip_len: int, frame_stride: int, clips_per_video: int
+    ):
+        geometry = {"clip_len": clip_len, "frame_stride": frame_stride}
+        super().__init__(num_frames, stored_step, **geometry, num_segments=clips_per_video)
+        self.ends = self.ends * clips_per_video
+
+    def __len__(self) -> int:
+        return len(self.ends) * self.num_segments
+
+    def locate(self, clips: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `SegmentIndex.locate`."""
+        return super().locate(np.asarray(clips) // self.num_segments)
+
+    def draw(self, clip: int, rng: Random) -> tuple[int, list[int]]:
+        """Index of the clip's video, and a list of its one start."""
+        video, segment = divmod(clip, self.num_segments)
+        return video, [super().draw(video, rng)[1][segment]]
+
+
 def item_random(seed: int, epoch: int, item: int) -> Random:
     """A generator for one item, so that its draws are the same in whichever process and order items are made.
 

@@ -1,4 +1,4 @@
-"""One training by several processes, as torchrun starts them: their ranks, and the values they exchange.
+"""One training by several processes, as torchrun or Slurm's srun starts them: their ranks, and the values they exchange.
 
 Each process (rank) has a copy of the network and computes an equal share of each batch; the gradient is the mean over
 all ranks. Nothing that is sent is pickled.
@@ -9,7 +9,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -27,6 +27,9 @@ STEP_SECONDS = 50
 PATIENCE_SECONDS = 3600
 """the same where ranks take different times: reading lists, first images, validating, saving. If a process dies, all
 others notice at once, because its connections are closed"""
+
+SLURM_PORTS = 20_000
+"""first of as many ports, one of which belongs to a Slurm step"""
 
 
 @dataclass(frozen=True)
@@ -121,17 +124,47 @@ class World:
 ALONE = World()
 
 
+def slurm_address(environment: Mapping[str, str]) -> tuple[str, int]:
+    """Host and port where the tasks of a Slurm step meet: the first host of its list, unless MASTER_ADDR names another.
+
+    The list is like "gpu[03-05,9],login": its first host is gpu03. The port is the step's own, or MASTER_PORT.
+    """
+    first = re.sub(r"\[(\w+)[^]]*\]", r"\1", environment["SLURM_STEP_NODELIST"]).partition(",")[0]
+    step = int(environment["SLURM_JOB_ID"]) + 7919 * int(environment["SLURM_STEP_ID"])
+    port = environment.get("MASTER_PORT", SLURM_PORTS + step % SLURM_PORTS)
+    return environment.get("MASTER_ADDR", first), int(port)
+
+
+def _meet(*, slurm: bool) -> tuple[dist.Store, int, int, int] | None:
+    """What all processes reach, this one's rank, their number, and its number on its machine; None for a process alone."""
+    if "WORLD_SIZE" in os.environ or "RANK" in os.environ:  # torchrun's
+        if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "RANK" not in os.environ:
+            return None
+        store, rank, size = next(dist.rendezvous("env://"))
+        return store, rank, size, int(os.environ.get("LOCAL_RANK", rank))
+    # Those of a step, because a job script has SLURM_NTASKS and SLURM_PROCID as well, but runs once.
+    size = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+    if size == 1 or not slurm:
+        return None
+    rank, (host, port) = int(os.environ["SLURM_PROCID"]), slurm_address(os.environ)
+    # With --gpus-per-task, each task sees one GPU, which is number 0.
+    local_rank = 0 if torch.cuda.device_count() == 1 else int(os.environ["SLURM_LOCALID"])
+    return dist.TCPStore(host, port, size, is_master=rank == 0), rank, size, local_rank
+
+
 @contextlib.contextmanager
-def process_group() -> Iterator[World]:
-    """The processes that torchrun's environment variables describe; without these variables, a process alone.
+def process_group(*, slurm: bool = True) -> Iterator[World]:
+    """The processes that the variables of torchrun or of a Slurm step describe; without these variables, a process alone.
+
+    Torchrun's count first, so WORLD_SIZE=1 makes each task of a Slurm step a process alone, as `slurm=False` does.
 
     If a rank fails, all ranks end: that one raises its error, and the others exit silently. If a rank was killed, the
     first one that notices raises EnvironmentFaultError.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "RANK" not in os.environ:
+    if (others := _meet(slurm=slurm)) is None:
         yield ALONE
         return
-    store, rank, size = next(dist.rendezvous("env://"))
+    store, rank, size, local_rank = others
     # The store may be torchrun's own, which outlives this process and still has the addresses of dead processes.
     store = dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -139,15 +172,15 @@ def process_group() -> Iterator[World]:
     patient = dist.new_group(backend="gloo", timeout=timedelta(seconds=PATIENCE_SECONDS))
     assert isinstance(patient, dist.ProcessGroup)  # all ranks are members of it
     try:
-        yield World(rank, size, int(os.environ.get("LOCAL_RANK", rank)), patient)
+        yield World(rank, size, local_rank, patient)
     except (Exception, KeyboardInterrupt) as error:
         lost = _is_lost_connection(error)
         if not _is_first_to_fail(store):
             sys.exit(EXIT_ENVIRONMENT if lost else exit_code(error))
         if lost:
             raise EnvironmentFaultError(
-                f"rank {rank} of {size}: another rank has died, or did not answer for {STEP_SECONDS} s; torchrun names "
-                "it below. Checkpoints are kept: continue with --resume=auto"
+                f"rank {rank} of {size}: another rank has died, or did not answer for {STEP_SECONDS} s; torchrun or srun "
+                "names it below. Checkpoints are kept: continue with --resume=auto"
             ) from None
         raise
     dist.destroy_process_group()

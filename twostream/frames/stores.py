@@ -12,9 +12,11 @@ from twostream.frames.folders import FrameFolders
 from twostream.frames.packed import FrameShards
 from twostream.frames.shards import INDEX_SUFFIX
 from twostream.frames.store import RECORD_NAME, FrameStore
+from twostream.frames.videos import VideoFiles
 from twostream.stream import RGB
 
 STORES: dict[str, type[FrameStore]] = {FrameFolders.kind: FrameFolders, FrameShards.kind: FrameShards}
+"""the kinds that images are written to; VideoFiles has the frames of videos, and no images"""
 
 
 class _OpenStore(NamedTuple):
@@ -42,8 +44,8 @@ def open_store(root: str | Path, input_type: str, *, kind: str | None = None) ->
         evidence = _find_evidence(folder)
         if evidence is None:
             return STORES[kind or FrameFolders.kind](root, input_type)
-        found = FrameShards.kind if _is_index(evidence) else FrameFolders.kind
-        opened = _OPEN_STORES[key] = _OpenStore(STORES[found](root, input_type), evidence)
+        found = FrameShards if _is_index(evidence) else VideoFiles if VideoFiles.is_at(folder) else FrameFolders
+        opened = _OPEN_STORES[key] = _OpenStore(found(root, input_type), evidence)
     if kind not in (None, opened.store.kind):
         raise BadInputError(
             f"{folder} is a {opened.store.kind!r} store, expected {kind!r}: leave out --store={kind}, or convert it "

@@ -87,7 +87,9 @@ class NonLocal(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         pooled = functional.max_pool3d(features, (1, 2, 2))
         theta, phi, g = (
-            part.flatten(2).transpose(1, 2) for part in (self.theta(features), self.phi(pooled), self.g(pooled))
-        )  # (N, positions, D / 2)
-        means = functional.scaled_dot_product_attention(theta, phi, g).transpose(1, 2).unflatten(2, features.shape[2:])
+            part.flatten(2).transpose(1, 2).unsqueeze(1)
+            for part in (self.theta(features), self.phi(pooled), self.g(pooled))
+        )  # (N, 1, positions, D / 2): attention with one head, which exporters expect
+        means = functional.scaled_dot_product_attention(theta, phi, g).squeeze(1).transpose(1, 2)
+        means = means.unflatten(2, features.shape[2:])
         return features + self.bn(self.out(means))

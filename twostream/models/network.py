@@ -168,9 +168,13 @@ def normalisation(backbone: Backbone, stream: StreamConfig) -> tuple[tuple[float
 def use_channels_last(network: nn.Module, *, clips: bool = True) -> None:
     """Store the weights of convolutions in the memory order in which the channels of a position are neighbours.
 
-    `clips`: those of clips, too. `Module.to(memory_format=...)` refuses networks that convolve both pictures and clips.
+    `clips`: those of clips, too, unless the network has some within each channel, as CSN has: these take seven times as
+    long in this order (benchmarks/train.py on an H100). `Module.to(memory_format=...)` refuses networks that convolve both
+    pictures and clips.
     """
-    formats = {4: torch.channels_last} | ({5: torch.channels_last_3d} if clips else {})
+    formats = {4: torch.channels_last}
+    if clips and not any(isinstance(module, nn.Conv3d) and module.groups > 1 for module in network.modules()):
+        formats[5] = torch.channels_last_3d
     for tensor in (*network.parameters(), *network.buffers()):
         if tensor.ndim in formats:
             tensor.data = tensor.data.to(memory_format=formats[tensor.ndim])

@@ -83,7 +83,7 @@ def to_graph(
     optimizer = import_package("onnxscript.optimizer")
     number = torch.export.Dim("number")
     shapes = tuple([{0: number}] * len(part) if isinstance(part, list) else {0: number} for part in examples)
-    with _quiet(), torch.no_grad():
+    with _quiet(), torch.no_grad(), _with_biases(module):
         program = torch.onnx.export(
             module.eval(), tuple(examples), dynamo=True, optimize=False, verbose=False, input_names=list(inputs),
             output_names=list(outputs), dynamic_shapes=shapes,
@@ -96,6 +96,22 @@ def to_graph(
         del node.metadata_props[:]
         node.doc_string = ""
     return model
+
+
+@contextmanager
+def _with_biases(module: nn.Module) -> Iterator[None]:
+    """With a bias of 0 in each convolution of clips that has none.
+
+    onnxscript (0.7) writes a bias of two axes for these, which onnxruntime refuses.
+    """
+    convolutions = [part for part in module.modules() if isinstance(part, nn.Conv3d) and part.bias is None]
+    for convolution in convolutions:
+        convolution.bias = nn.Parameter(convolution.weight.new_zeros(convolution.out_channels), requires_grad=False)
+    try:
+        yield
+    finally:
+        for convolution in convolutions:
+            convolution.bias = None
 
 
 @contextmanager

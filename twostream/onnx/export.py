@@ -1,6 +1,7 @@
 """A recognizer -> ONNX files, each compared with torch before it is written."""
 
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from twostream.annotations.videos import Video, VideoTable
 from twostream.clips.crops import make_views
 from twostream.clips.footage import Footage
-from twostream.clips.items import Items
+from twostream.clips.items import Images, Items
 from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.files import write_file
@@ -32,7 +33,7 @@ from twostream.runtimes.onnx_network import (
     open_session,
     run_session,
 )
-from twostream.runtimes.torch_network import run_by_torch
+from twostream.runtimes.torch_network import TorchNetwork, run_by_torch
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -62,11 +63,15 @@ def write_onnx(recognizer: Recognizer, folder: Path, source: Source) -> list[str
         for stream, network in zip(contract.streams, run_by_torch(recognizer.networks), strict=True)
     }
     paths = [folder / f"{name}.onnx" for name in models]
-    networks = [OnnxNetwork(model, str(path)) for model, path in zip(models.values(), paths, strict=True)]
-    tables = zip(recognizer.score(source)[0], Recognizer(contract, networks).score(source)[0], strict=True)
+    pairs = [
+        _Both(by_torch, OnnxNetwork(model, str(path)))
+        for by_torch, model, path in zip(run_by_torch(recognizer.networks), models.values(), paths, strict=True)
+    ]
+    tables, _ = Recognizer(contract, pairs).score(source)
     lines = []
-    for path, (name, model), (expected, found) in zip(paths, models.items(), tables, strict=True):
-        agreement = _compare(softmax(expected.logits), softmax(found.logits), path)
+    for path, (name, model), table in zip(paths, models.items(), tables, strict=True):
+        expected, found = np.split(table.logits, 2, axis=1)
+        agreement = _compare(softmax(expected), softmax(found), path)
         _write(model, path, {RECOGNIZER_KEY: contract.to_json(), STREAMS_KEY: [name]})
         lines.append(f"wrote {path}: {agreement}")
     if not (reason := reason_against(contract)) and sum(model.ByteSize() for model in models.values()) > MAX_BYTES // 2:
@@ -75,6 +80,21 @@ def write_onnx(recognizer: Recognizer, folder: Path, source: Source) -> list[str
     if reason:
         return [*lines, f"no {path}: {reason}; each stream has its own file"]
     return [*lines, _write_whole(recognizer, models, path, source)]
+
+
+class _Both:
+    """A network by torch and from its ONNX file, on the same clips: logits (N, 2 K)."""
+
+    computes_flow, videos_at_once = False, 1
+
+    def __init__(self, by_torch: TorchNetwork, from_file: OnnxNetwork):
+        self.by_torch, self.from_file = by_torch, from_file
+
+    def logits(self, items: Items, images: Images, batches: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
+        for numbers in batches:
+            clips = np.empty(items.clips_shape(len(numbers)), np.uint8)
+            mirrored = items.read_clips(numbers, images, clips).mirrored
+            yield np.concatenate([self.by_torch.run(clips, mirrored), self.from_file.run(clips, mirrored)], axis=1)
 
 
 def _write_whole(recognizer: Recognizer, models: dict[str, "ModelProto"], path: Path, source: Source) -> str:

@@ -6,11 +6,13 @@ cannot be computed in a graph is refused with the reason.
 Letters: M clips of one video, F frames of a clip, V views, T S as in the network's clips.
 """
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twostream.clips.crops import make_views
-from twostream.clips.online_flow import Cut, cut_out, reduce
+from twostream.clips.online_flow import Cut, cut_out
 from twostream.errors import BadInputError
 from twostream.flow.farneback import encode
 from twostream.flow.farneback_graph import FarnebackGraph
@@ -71,24 +73,84 @@ class _StreamClips(nn.Module):
     def __init__(self, stream: StreamContract, offsets: list[int], height: int, width: int):
         super().__init__()
         config, settings = stream.config, stream.flow_settings()
-        self.clip_len, self.size = config.clip_len, config.input_size
+        self.clip_len = config.clip_len
         positions = [offsets.index(k * config.frame_stride) for k in range(config.clip_len)]
         self.flow = _Flow(settings, positions, height, width) if settings else None
         self.positions = positions
         views = make_views(stream.sampling.views, config.input_size)
         regions = [view.crop(height, width, None) for view in views]  # type: ignore[arg-type]  # of testing: nothing is drawn
-        self.cuts = Cut.choose(height, width, regions, self.size, is_planes=settings is not None)
+        cuts = Cut.choose(height, width, regions, config.input_size, is_planes=settings is not None)
+        self.crops = nn.ModuleList(_Crop(cut, config.input_size) for cut in cuts)
         self.mirrored = [view.mirrored for view in views]
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # (M T, C, H, W)
         levels = self.flow(frames) if self.flow else frames[:, self.positions].flatten(0, 1).permute(0, 3, 1, 2)
-        views = []
-        for cut in self.cuts:
-            region = torch.tensor([cut.region]).expand(levels.shape[0], -1)
-            views.append(cut_out(reduce(levels, cut.reduction), region, self.size, taps=cut.taps))
-        clips = torch.stack(views, dim=1).unflatten(0, (-1, self.clip_len)).transpose(1, 2).flatten(0, 1)
+        clips = (
+            torch.stack([crop(levels) for crop in self.crops], dim=1)
+            .unflatten(0, (-1, self.clip_len))
+            .transpose(1, 2)
+            .flatten(0, 1)
+        )
         return clips[:, None], torch.tensor(self.mirrored).repeat(frames.shape[0]), levels
+
+
+class _Crop(nn.Module):
+    """What jpeg.cut_regions does with one region of all pictures, to the byte: uint8 (Q, C, H, W) -> (Q, S, S, C)."""
+
+    region: Tensor
+    columns: Tensor
+    column_shares: Tensor
+    rows: Tensor
+    row_shares: Tensor
+
+    def __init__(self, cut: Cut, size: int):
+        super().__init__()
+        self.size, self.taps, self.reduction = size, cut.taps, cut.reduction
+        y, x, height, width = cut.region
+        self.register_buffer("region", torch.tensor([cut.region]))
+        # At the ends of a row OpenCV takes the outermost pixel; at those of a column, parts of it.
+        for name, line in (
+            ("column", _two_pixels(x, width, size, end_is_whole=True)),
+            ("row", _two_pixels(y, height, size, end_is_whole=False)),
+        ):
+            self.register_buffer(f"{name}s", torch.from_numpy(line[0]))
+            self.register_buffer(f"{name}_shares", torch.from_numpy(line[1]))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        if self.reduction > 1:
+            pictures = _reduced(pictures, self.reduction)
+        if self.taps > 2:
+            return cut_out(pictures, self.region.expand(pictures.shape[0], -1), self.size, taps=self.taps)
+        # cv2.resize's integers, rounded down where it shifts them; in float64, where they are exact.
+        before, after = (
+            pictures.index_select(3, index) * share
+            for index, share in zip(self.columns, self.column_shares, strict=True)
+        )
+        lines = ((before + after) / 16).floor()
+        above, below = (
+            (lines.index_select(2, index) * share[:, None] / 65536).floor()
+            for index, share in zip(self.rows, self.row_shares, strict=True)
+        )
+        return ((above + below + 2) / 4).floor().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _two_pixels(start: int, length: int, size: int, *, end_is_whole: bool) -> tuple[np.ndarray, np.ndarray]:
+    """For `size` new pixels of a line: the pixels before and after them, int64 (2, S), and their shares in 1/2048, float64."""
+    position = ((np.arange(size) + 0.5) * (length / size) - 0.5).astype(np.float32)
+    before = np.floor(position)
+    fraction = position - before
+    if end_is_whole:
+        fraction[(before < 0) | (before >= length - 1)] = 0
+    pixels = start + np.stack([before, before + 1]).clip(0, length - 1)
+    return pixels.astype(np.int64), np.rint(np.stack([1 - fraction, fraction]) * 2048).astype(np.float64)
+
+
+def _reduced(pictures: Tensor, reduction: int) -> Tensor:
+    """Means of squares, as cv2.resize rounds them: halves go up in squares of 2, otherwise to the even number."""
+    right, below = -pictures.shape[3] % reduction, -pictures.shape[2] % reduction
+    means = F.avg_pool2d(F.pad(pictures.float(), (0, right, 0, below), mode="replicate"), reduction)
+    return ((means + 0.5).floor() if reduction == 2 else means.round()).to(torch.uint8)
 
 
 class _Flow(nn.Module):

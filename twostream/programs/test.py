@@ -76,7 +76,7 @@ def build_parser() -> options.Parser:
         help="rules from clips to a video: mean, max, clstk-K (mean of each class's best K frames), trimmed-P or segment-S on logits; with softmax- before it, on softmax; one results file each (default: clstk-10,clstk-20,clstk-30,clstk-50,softmax-mean)")
     add("--flow", choices=("stored", "online"), default=None, help="read stored flow, or compute it from the frames as twostream train --flow=online does, with the same parameters and coding (default: as in training)")
     group = parser.add_argument_group("optional checks against the checkpoint")
-    group.add_argument("--seq_len", type=options.positive, metavar="N", help="frames of a clip")
+    group.add_argument("--seq_len", "--clip_len", type=options.positive, metavar="N", help="frames of a clip")
     group.add_argument("--gap", type=options.positive, metavar="N", help="distance between these frames")
     group.add_argument("--input_size", "--isize", "--is", type=options.positive, metavar="PX", help="side of the crops")
 
@@ -101,7 +101,8 @@ def main() -> int:
 
     from twostream.engine import distributed
 
-    with distributed.process_group() as world:
+    # The tasks of a Slurm step that have shards share the work already.
+    with distributed.process_group(slurm=args.shard[1] == 1) as world:
         return test(args, rules, world)
 
 

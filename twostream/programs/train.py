@@ -18,17 +18,19 @@ happens to a flag that differs from the original run:
                         --dropout, --crop, --crop_scales, --mirror, --amp, --clip_norm, --label_smoothing
   refused               --arch, --input_type, --seq_len, --gap, --input_size, --batch_size, --lr_batch_size, --frame_step,
                         --seed, --accumulate, --channels_last, --ema, --batch_norm, --sync_bn, --first_layer_factor,
-                        --norm_decay, --num_segments, --class_balance, --flow, --flow_preset, --bound, and other classes,
-                        videos or labels
+                        --norm_decay, --num_segments, --clips_per_video, --class_balance, --flow, --flow_preset, --bound,
+                        and other classes, videos or labels
 
-Many GPUs, on one machine or several (with the same paths): the same command under torchrun, with one process per GPU.
+Many GPUs, on one machine or several (with the same paths): the same command under torchrun, with one process per GPU, or
+under srun, with one task per GPU.
 
   torchrun --nproc_per_node=8 --max_restarts=3 -m -- twostream train --root=data --save_root=runs --batch_size=512 --resume=auto
 
 --batch_size counts the clips of all processes (ranks) together, so the order of samples does not depend on their number,
 and a run may be resumed with another number. With the same number, the result is the same bit for bit on the CPU; with
 another, dropout is drawn differently, and batch norm sees parts of another size unless --sync_bn is given. If one rank
-fails, all ranks stop within a minute, and torchrun restarts them.
+fails, all ranks stop within a minute, and torchrun restarts them. Several tasks of srun are one training too, unless
+WORLD_SIZE=1 is set.
 
 At SIGTERM or SIGUSR1 (Slurm's notice), the current iteration is finished and saved. A second signal, a second or more
 later, ends the program at once and saves nothing, as Ctrl-C does.
@@ -94,7 +96,7 @@ MAY_CHANGE = (
 
 DECIDES_RESULT = (
     *MAY_CHANGE, "batch_size", "frame_step", "seed", "accumulate", "channels_last", "ema", "batch_norm",
-    "first_layer_factor", "norm_decay", "num_segments", "class_balance", "lr_batch_size", "sync_bn",
+    "first_layer_factor", "norm_decay", "num_segments", "clips_per_video", "class_balance", "lr_batch_size", "sync_bn",
 )  # fmt: skip
 """settings that decide the result: they are compared when a run is resumed, as are the stream and the training videos"""
 
@@ -144,10 +146,12 @@ def build_parser() -> options.Parser:
 
     group = parser.add_argument_group("clips")
     add = group.add_argument
-    add("--seq_len", type=options.integer(1, 10_000), default=None, metavar="N", help="number of frames in a clip; networks of pictures see them stacked on the channels; in a video that is too short for a clip, the last frame that fits is repeated, and the log says how many clips that concerns (default: 1 for networks of pictures, and the network's own for others)")
+    add("--seq_len", "--clip_len", type=options.integer(1, 10_000), default=None, metavar="N", help="number of frames in a clip; networks of pictures see them stacked on the channels; in a video that is too short for a clip, the last frame that fits is repeated, and the log says how many clips that concerns (default: 1 for networks of pictures, and the network's own for others)")
     add("--gap", type=options.integer(1, 1_000_000), default=1, metavar="N", help="distance between the frames of a clip (default: 1)")
     add("--frame_step", type=options.integer(1, 1_000_000), default=6, metavar="N", help="distance between the clips of a video in training; validation uses every 6th of these clips (default: 6)")
-    add("--num_segments", type=options.integer(0, 10_000), default=0, metavar="S", help="in an epoch, use each video once: draw one clip from each of its S equal parts, and average their scores (TSN, ECCV 2016); 1 suits videos of unequal length; --frame_step is then for validation only. 0: use all clips, one by one (default: 0)")
+    choice = group.add_mutually_exclusive_group()
+    choice.add_argument("--clips_per_video", type=options.integer(0, 10_000), default=0, metavar="C", help="in an epoch, use C clips of each video, one by one: each is drawn again in each epoch, from one of C equal parts of the video, as in torchvision's and VMZ's trainings on clips; --frame_step is then for validation only. 0: use all clips (default: 0)")
+    choice.add_argument("--num_segments", type=options.integer(0, 10_000), default=0, metavar="S", help="in an epoch, use each video once: draw one clip from each of its S equal parts, and average their scores (TSN, ECCV 2016); 1 suits videos of unequal length; --frame_step is then for validation only. 0: use all clips, one by one (default: 0)")
     add("--input_size", "--isize", "--is", type=options.integer(1, 10_000), default=None, metavar="PX", help="side of the square crops (default: the network's)")
     add("--crop", choices=("random", "corners"), default="random", help="random: a square of 1/1.1 of the short side, anywhere; corners: as in TSN, at a corner or the centre, in several sizes (ECCV 2016) (default: random)")
     add("--crop_scales", type=crop_scales, default=(1.0, 0.875, 0.75, 0.66), metavar="A,B", help="sizes for --crop=corners, as shares of the short side; height and width are at most one step apart (default: 1,.875,.75,.66)")
@@ -160,7 +164,7 @@ def build_parser() -> options.Parser:
     duration, steps, warm_up = (group.add_mutually_exclusive_group() for _ in range(3))
     duration.add_argument("--max_iterations", type=options.positive, default=500_000, metavar="N", help="number of iterations (default: 500000)")
     duration.add_argument("--epochs", type=options.positive, default=None, metavar="N", help="instead: number of epochs; a batch may end one epoch and begin the next")
-    add("--epoch_size", type=options.positive, default=None, metavar="N", help="clips in an epoch, for all flags that count epochs (default: all training clips or, with --num_segments, all videos)")
+    add("--epoch_size", type=options.positive, default=None, metavar="N", help="clips in an epoch, for all flags that count epochs (default: all training clips; as many as videos with --num_segments, C times as many with --clips_per_video)")
     add("--start_iteration", type=options.not_negative, default=0, metavar="N", help="start counting iterations at N (default: 0)")
     add("--batch_size", "-b", type=options.integer(1, 1_000_000), default=64, metavar="N", help="clips per iteration, of all ranks together (default: 64)")
     add("--lr", "--learning_rate", type=options.rate, default=0.0005, metavar="LR", help="learning rate; for biases it is twice as high (default: 0.0005)")
@@ -420,7 +424,8 @@ def open_clips(
         split_summary.append(line)
     size = stream.input_size
     train_items = Items(
-        videos["train"], stream, clip_step=args.frame_step, num_segments=args.num_segments, seed=args.seed,
+        videos["train"], stream, clip_step=args.frame_step, num_segments=args.num_segments,
+        clips_per_video=args.clips_per_video, seed=args.seed,
         crop=CornerCrop(size, args.crop_scales) if args.crop == "corners" else RandomCrop(size),
         mirror=args.mirror, max_unreadable=args.max_unreadable,
     )  # fmt: skip

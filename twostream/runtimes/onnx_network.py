@@ -19,7 +19,7 @@ import numpy as np
 from twostream.clips.items import Images, Items
 from twostream.errors import BadInputError, EnvironmentFaultError, one_line
 from twostream.files import DECODER, check_regular
-from twostream.threads import available_cpus
+from twostream.threads import available_cpus, map_in_groups
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorProto
@@ -64,10 +64,14 @@ class OnnxNetwork:
 
     def logits(self, items: Items, images: Images, batches: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
         """See `Network.logits`."""
-        for numbers in batches:
+
+        def read(numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
             clips = np.empty(items.clips_shape(len(numbers)), np.uint8)
-            columns = items.read_clips(numbers, images, clips)
-            yield self.run(clips, columns.mirrored)
+            return clips, items.read_clips(numbers, images, clips).mirrored
+
+        # OpenCV computes the flow of one batch after the other, on all cores already.
+        for batch in map_in_groups(read, batches, available_cpus() if items.stream.modality == "rgb" else 1):
+            yield self.run(*batch)
 
     def run(self, clips: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
         """Clips, uint8 (N, 1, T, S, S, C), and which are mirrored, bool (N,) -> logits, float32 (N, K)."""

@@ -1,8 +1,6 @@
 """A stream's network, run by torch."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,10 +12,7 @@ from twostream.engine.loops import predict
 from twostream.errors import BadInputError
 from twostream.models.network import use_channels_last
 from twostream.runtimes.onnx_network import OnnxNetwork
-from twostream.threads import available_cpus, map_in_threads
-
-T = TypeVar("T")
-R = TypeVar("R")
+from twostream.threads import available_cpus, map_in_groups
 
 VIDEOS_AT_ONCE = {"cpu": 2, "cuda": 8}
 
@@ -39,17 +34,16 @@ class TorchNetwork:
         dataset = open_dataset(items, images)
         # Where OpenCV computes flow, it does so for one batch after the other, on all cores already.
         at_once = available_cpus() if items.stream.modality == "rgb" or items.stream.is_online else 1
-        read = _in_groups(dataset.__getitems__, batches, at_once)
+        read = map_in_groups(dataset.__getitems__, batches, at_once)
         inputs = network_inputs(read, items.stream, self.device)
         for _, _, logits in predict(self.module, inputs, device=self.device):
             yield logits.numpy()
 
-
-def _in_groups(function: Callable[[T], R], items: Iterable[T], size: int) -> Iterator[R]:
-    """The function's results in the order of the items, `size` of them computed at once."""
-    remaining = iter(items)
-    while group := list(islice(remaining, size)):
-        yield from map_in_threads(function, group)
+    @torch.no_grad()
+    def run(self, clips: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+        """Clips, uint8 (N, S, T, H, W, C), and which are mirrored, bool (N,) -> logits, float32 (N, K)."""
+        logits: torch.Tensor = self.module(*(torch.from_numpy(part).to(self.device) for part in (clips, mirrored)))
+        return logits.cpu().numpy()
 
 
 def run_by_torch(networks: Sequence[object]) -> list[TorchNetwork]:

@@ -1,0 +1,396 @@
+"""Frame k of a video file, decoded from the key frame before it: an index of the file, and a reader (PyAV).
+
+The frames are those of `Decoder`, in the same order and with the same pixels: the same libraries decode, turn, scale and
+convert them. A frame is known by its time stamp. A file whose frames have none, or not each its own, is decoded from its
+start, and its frames are counted.
+"""
+
+import contextlib
+import functools
+import math
+import struct
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import numpy as np
+
+from twostream.errors import EnvironmentFaultError
+from twostream.video.decoder import (
+    INDEXED_CONTAINERS,
+    MISSING_FRACTION,
+    MISSING_SECONDS,
+    NEARLY_SQUARE,
+    probe,
+    scaling_filters,
+)
+from twostream.video.ffmpeg import CONTAINERS, MAX_FRAMES, MAX_PIXELS, VideoError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.filter import Graph
+    from av.filter.context import FilterContext
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+    from typing_extensions import Buffer
+
+ONE_FRAME_PER_PACKET = frozenset("h264 hevc av1 vp9 mjpeg ffv1 png mpeg4".split())
+"""codecs whose packets, in the containers of INDEXED_CONTAINERS, are one shown frame each"""
+
+KEPT_BYTES = 32 * 2**20
+"""of pictures that a reader keeps: clips of a video may overlap"""
+
+
+@functools.cache
+def import_av() -> ModuleType:
+    """PyAV; EnvironmentFaultError that says how to install it."""
+    try:
+        import av
+    except ImportError as error:
+        raise EnvironmentFaultError(
+            f"frames of video files need the package av ({error}): pip install 'twostream-video[videos]'"
+        ) from None
+    av.logging.set_level(None)  # damage is reported by the frames that it costs
+    return av
+
+
+@dataclass(frozen=True)
+class VideoIndex:
+    """Where the frames of a video file are."""
+
+    num_frames: int
+    fps: float
+    """frames per second on average; 0 if unknown"""
+    stream: int
+    """position of the picture among the streams of the file"""
+    stamps: tuple[int, ...]
+    """time stamp of each frame, each another one, in units of the stream; empty if frames have to be counted"""
+    key_frames: tuple[int, ...]
+    """frames at which decoding may begin, ascending"""
+    stored_size: tuple[int, int] = (0, 0)
+    """width and height of the first frame as it is stored, before it is turned"""
+    by_decoding: bool = False
+    """the time stamps are those of decoding instead of showing, which AVI files do not have"""
+    damage: str = ""
+    """why the frames may not be the whole video; empty if nothing is known"""
+
+
+class _Packets(NamedTuple):
+    stamps: list[int | None]
+    """of what is shown, in the order of the file"""
+    key_stamps: set[int | None]
+    are_regular: bool
+    """the file begins with a key frame, and no packet is marked as damaged"""
+
+
+def index_video(path: Path) -> VideoIndex:
+    """Index a video file. Raises VideoError if it is no video, or not a single frame can be decoded.
+
+    The time stamps are those of the packets, which are read but not decoded, where each packet is one frame. In other
+    files they are those of the decoded frames.
+    """
+    header = probe(path)
+    by_decoding = header.container == "avi"
+    with _open(path) as container:
+        stream = _stream(container, header.stream_index)
+        packets = _read_packets(container, stream, by_decoding)
+        is_packet_a_frame = (
+            header.container.startswith(INDEXED_CONTAINERS)
+            and stream.codec_context.codec.canonical_name in ONE_FRAME_PER_PACKET
+            and packets.are_regular
+        )
+        time_base = stream.time_base
+    if is_packet_a_frame:
+        found = sorted(packets.stamps, key=lambda stamp: stamp or 0)
+    else:
+        with _open(path) as container:
+            frames = _decode(container, _stream(container, header.stream_index), by_decoding)
+            found = [stamp for frame, stamp in frames if frame is not None]
+    num_frames = len(found)
+    if not 0 < num_frames <= MAX_FRAMES:
+        raise VideoError(f"{num_frames} frames could be decoded, expected 1 to {MAX_FRAMES}")
+    stamps = [stamp for stamp in found if stamp is not None]
+    if len(set(stamps)) < num_frames:
+        stamps = []
+    seconds = float((max(stamps) - min(stamps)) * time_base) if stamps and time_base else 0.0
+    declared = header.declared_seconds or 0.0
+    is_short = stamps and declared - seconds > max(MISSING_SECONDS, MISSING_FRACTION * declared) + 1 / (header.fps or 1)
+    index = VideoIndex(
+        num_frames,
+        round(header.fps or (num_frames / seconds if seconds else 0.0), 3),
+        header.stream_index,
+        tuple(stamps),
+        tuple(number for number, stamp in enumerate(stamps) if stamp in packets.key_stamps),
+        by_decoding=by_decoding,
+        damage=f"has frames for {seconds:.1f} s of the declared {declared:.1f} s" if is_short else "",
+    )
+    with VideoReader(path, index) as reader:
+        for number in (0, num_frames // 2, num_frames - 1):
+            if size := reader.stored_size(number):
+                return replace(index, stored_size=size)
+    raise VideoError("no frame of the video could be decoded")
+
+
+def _read_packets(container: "InputContainer", stream: "VideoStream", by_decoding: bool) -> _Packets:
+    stamps: list[int | None] = []
+    key_stamps: set[int | None] = set()
+    are_regular = True
+    with contextlib.suppress(import_av().FFmpegError):  # the file ends here
+        for packet in container.demux(stream):
+            if packet.size == 0:
+                continue
+            stamp = packet.dts if by_decoding else packet.pts
+            are_regular &= not packet.is_corrupt and (bool(key_stamps) or packet.is_keyframe)
+            if packet.is_keyframe:
+                key_stamps.add(stamp)
+            if not packet.is_discard:
+                stamps.append(stamp)
+    # Pictures before the first key frame refer to frames that the file does not have.
+    first = min((stamp for stamp in key_stamps if stamp is not None), default=None)
+    are_regular &= first is not None and all(stamp is not None and stamp >= first for stamp in stamps)
+    return _Packets(stamps, key_stamps - {None}, are_regular)
+
+
+def _open(path: Path) -> "InputContainer":
+    """The container; VideoError if it cannot be opened."""
+    av = import_av()
+    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+    try:
+        container: InputContainer = av.open(f"file:{path}", options=options)
+        return container
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(f"cannot be opened: {error.strerror or error}", "unreadable") from None
+
+
+def _stream(container: "InputContainer", number: int) -> "VideoStream":
+    """The picture, prepared for decoding as `Decoder` does it."""
+    stream = container.streams[number]
+    if stream.type != "video":
+        raise VideoError(f"stream {number} is not a video: the file has changed", "unreadable")
+    stream.codec_context.thread_count = 1  # loader processes share the cores
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    return stream  # type: ignore[return-value]
+
+
+def _decode(
+    container: "InputContainer", stream: "VideoStream", by_decoding: bool
+) -> Iterator[tuple["VideoFrame | None", int | None]]:
+    """The frames from the present position on with their time stamps; None for a packet that is damaged."""
+    av = import_av()
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.FFmpegError):
+            return
+        if packet.is_corrupt:
+            yield None, packet.pts
+        if by_decoding:
+            packet.pts = packet.dts  # a frame has the stamp of its packet
+        try:
+            for frame in packet.decode():
+                yield frame, frame.pts
+        except av.EOFError:
+            return
+        except av.FFmpegError:
+            yield None, packet.pts
+
+
+class VideoReader:
+    """Reads frames of one open file, as uint8 (H, W, 3) RGB. Frames that ascend need no more seeks than key frames.
+
+    `short_side` and `square_pixels`: as in `Decoder`. Close it, or use it as a context manager.
+    """
+
+    def __init__(self, path: Path, index: VideoIndex, *, short_side: int = 0, square_pixels: bool = True):
+        self.path, self.index = path, index
+        self._numbers: dict[int | None, int] = {stamp: number for number, stamp in enumerate(index.stamps)}
+        self._open()
+        self._target: str | None = None
+        """the filter that scales pictures of other sizes"""
+        filters = scaling_filters(short_side, square_pixels)
+        self._converter = _Converter(self._stream.sample_aspect_ratio, filters)
+        self._frames: Iterator[tuple[int, VideoFrame, bool]] = iter(())
+        self._next: float = math.inf
+        """number of the frame that comes next, without a seek"""
+        self._kept: deque[tuple[int, np.ndarray]] = deque()
+
+    def __enter__(self) -> "VideoReader":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._frames = iter(())
+        self._container.close()
+
+    def read(self, number: int) -> np.ndarray:
+        """Frame `number`, counted from 0. Raises VideoError if it cannot be decoded, or not without damage."""
+        if not 0 <= number < self.index.num_frames:
+            raise VideoError(f"no frame {number}: it has {self.index.num_frames}", "beyond the end")
+        for kept, picture in self._kept:
+            if kept == number:
+                return picture
+        found = self._find(number)
+        if found is None:
+            raise VideoError(f"frame {number} cannot be decoded")
+        frame, is_damaged = found
+        if is_damaged:
+            raise VideoError(f"frame {number} is damaged, or a frame that it needs")
+        picture = self._convert(frame)
+        picture.flags.writeable = False  # it is kept
+        self._kept.append((number, picture))
+        while len(self._kept) * picture.nbytes > KEPT_BYTES and len(self._kept) > 1:
+            self._kept.popleft()
+        return picture
+
+    def stored_size(self, number: int) -> tuple[int, int] | None:
+        """Width and height of a frame as it is stored; None if it is damaged."""
+        found = self._find(number)
+        return None if found is None or found[1] else (found[0].width, found[0].height)
+
+    def _convert(self, frame: "VideoFrame") -> np.ndarray:
+        """All pictures have the size of the first one, as ffmpeg's program does it where a video changes its size."""
+        if (frame.width, frame.height) == self.index.stored_size:
+            return self._converter(frame)
+        if self._target is None:
+            first = self._find(0)
+            if first is None:
+                raise VideoError("its size changes in mid-video, and its first frame cannot be decoded")
+            height, width = self._converter(first[0]).shape[:2]
+            self._target = f"scale={width}:{height}:flags=bicubic"
+        return self._converter(frame, self._target)
+
+    def _find(self, number: int) -> tuple["VideoFrame", bool] | None:
+        keys = self.index.key_frames
+        last_key = np.searchsorted(keys, number, side="right") - 1
+        if self._next <= number and (last_key < 0 or self._next >= keys[last_key]):
+            return self._advance(number)
+        # Seeking may land behind the key frame, where time stamps of packets and of frames differ.
+        for key in (last_key, last_key - 1, last_key - 4):
+            if key > 0:
+                self._seek(keys[key])
+                if (found := self._advance(number)) is not None:
+                    return found
+        self._start()
+        return self._advance(number)
+
+    def _advance(self, number: int) -> tuple["VideoFrame", bool] | None:
+        """The frame with this number, if it comes from the present position on; else None."""
+        for found, frame, is_damaged in self._frames:
+            self._next = found + 1
+            if found == number:
+                return frame, is_damaged
+            if found > number:
+                break
+        self._frames, self._next = iter(()), math.inf
+        return None
+
+    def _seek(self, key_frame: int) -> None:
+        with contextlib.suppress(import_av().FFmpegError):  # then nothing is found, or it is found from the start
+            self._container.seek(self.index.stamps[key_frame], stream=self._stream)
+        self._frames, self._next = self._numbered(has_begun=False), key_frame
+
+    def _start(self) -> None:
+        self._container.close()
+        self._open()
+        self._frames, self._next = self._numbered(has_begun=True), 0
+
+    def _open(self) -> None:
+        self._container = _open(self.path)
+        self._stream = _stream(self._container, self.index.stream)
+
+    def _numbered(self, *, has_begun: bool) -> Iterator[tuple[int, "VideoFrame", bool]]:
+        """Number, frame, and whether it is damaged, from the present position on.
+
+        After a seek, what comes before the first key frame may refer to frames that were not decoded.
+        """
+        keys = frozenset(self.index.key_frames)
+        damaged_from: float | None = None
+        num_frames = 0
+        for frame, stamp in _decode(self._container, self._stream, self.index.by_decoding):
+            if frame is None or frame.is_corrupt:
+                damaged_from = -math.inf if stamp is None else stamp
+            if frame is None:
+                continue
+            number = self._numbers.get(stamp) if self._numbers else num_frames
+            num_frames += 1
+            if number is None:
+                continue
+            if number in keys if keys else frame.key_frame:
+                has_begun = True
+                if damaged_from is not None and stamp is not None and stamp > damaged_from:
+                    damaged_from = None  # the damage is before this key frame
+            if has_begun:
+                yield number, frame, damaged_from is not None
+
+
+class _Converter:
+    """Frames as they were decoded -> upright pictures, uint8 (H, W, 3) RGB, by the filters that `Decoder` names."""
+
+    def __init__(self, pixel_aspect: Fraction | None, filters: list[str]):
+        self.pixel_aspect, self.filters = pixel_aspect or Fraction(0, 1), filters
+        self._graph: tuple[tuple[object, ...], Graph, FilterContext] | None = None
+
+    def __call__(self, frame: "VideoFrame", *last: str) -> np.ndarray:
+        """The picture of a frame; `last` are further filters."""
+        filters = (*_turn(frame), *self.filters, *last)
+        kind = (frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range), filters)
+        if self._graph is None or self._graph[0] != kind:
+            self._graph = kind, *self._build(*kind)
+        _, graph, source = self._graph
+        frame.pts = None  # frames come in any order
+        source.push(frame)
+        picture = graph.vpull()
+        return picture.to_ndarray()
+
+    def _build(
+        self, width: int, height: int, pixels: str, colours: int, colour_range: int, filters: tuple[str, ...]
+    ) -> tuple["Graph", "FilterContext"]:
+        graph: Graph = import_av().filter.Graph()
+        graph.threads = 1
+        aspect = f"{self.pixel_aspect.numerator}/{self.pixel_aspect.denominator}"
+        source = graph.add(
+            "buffer",
+            f"video_size={width}x{height}:pix_fmt={pixels}:time_base=1/1000:pixel_aspect={aspect}:"
+            f"colorspace={colours}:range={colour_range}",
+        )
+        last = source
+        # ffmpeg's program scales by bicubic interpolation unless a filter says otherwise; so it converts colours, too.
+        for text in (*filters, "format=rgb24", "buffersink"):
+            name, _, arguments = text.partition("=")
+            following = graph.add(name, arguments or ("flags=bicubic" if name == "scale" else None))
+            last.link_to(following)
+            last = following
+        graph.configure()
+        return graph, source
+
+
+def _turn(frame: "VideoFrame") -> tuple[str, ...]:
+    """The filters that turn a frame upright, as ffmpeg's program does, by the matrix of its display.
+
+    QuickTime file format, track header: (x, y) is shown at (a x + c y, b x + d y), y down. VideoError if a picture is
+    turned by something else than quarters.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return ()
+    a, b, _, c, d, *_ = struct.unpack("=9i", memoryview(cast("Buffer", matrix)))
+    straight, across = abs(a) + abs(d), abs(b) + abs(c)
+    if min(straight, across) > NEARLY_SQUARE * max(straight, across):
+        raise VideoError("its picture is turned, but not by a quarter or half: extract this video")
+    if straight < across:
+        names = {
+            (True, True): "cclock_flip",
+            (True, False): "clock",
+            (False, True): "cclock",
+            (False, False): "clock_flip",
+        }
+        return (f"transpose={names[b > 0, c > 0]}",)
+    return (*(["hflip"] if a < 0 else []), *(["vflip"] if d < 0 else []))
