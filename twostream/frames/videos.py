@@ -27,7 +27,7 @@ from twostream.stream import RGB
 from twostream.video.ffmpeg import VideoError
 from twostream.video.random_access import Converter, VideoIndex, VideoReader, index_video
 
-MAX_OPEN = 8
+MAX_OPEN = 4
 """videos that a process keeps open; each takes a file, a decoder and the pictures it keeps"""
 
 INDEX_VERSION = 1

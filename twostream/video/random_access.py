@@ -9,6 +9,7 @@ import contextlib
 import functools
 import math
 import struct
+from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -44,7 +45,7 @@ ONE_FRAME_PER_PACKET = frozenset("h264 hevc av1 vp9 mjpeg ffv1 png mpeg4".split(
 MAX_GRAPHS = 16
 """chains of filters that a converter keeps, one for each kind of frame"""
 
-KEPT_BYTES = 32 * 2**20
+KEPT_BYTES = 16 * 2**20
 """of pictures that a reader keeps: clips of a video may overlap"""
 
 
@@ -272,7 +273,7 @@ class VideoReader:
 
     def _find(self, number: int) -> tuple["VideoFrame", bool] | None:
         keys = self.index.key_frames
-        last_key = np.searchsorted(keys, number, side="right") - 1
+        last_key = bisect_right(keys, number) - 1
         if self._next <= number and (last_key < 0 or self._next >= keys[last_key]):
             return self._advance(number)
         # Seeking may land behind the key frame, where time stamps of packets and of frames differ.
