@@ -44,7 +44,7 @@ NUM_CLASSES, SHORT_SIDE = 400, 256
 QUALITY = {True: 90, False: 75}  # of RGB frames and of flow images, as extraction stores them
 
 
-def make_recognizer(arch: str, flow: str, device: torch.device) -> Recognizer:
+def make_recognizer(arch: str, flow: str, device: torch.device, *, short_side: int = SHORT_SIDE) -> Recognizer:
     """RGB and flow streams of one backbone with random weights."""
     classes = tuple(f"class {k}" for k in range(NUM_CLASSES))
     streams, networks = [], []
@@ -52,7 +52,7 @@ def make_recognizer(arch: str, flow: str, device: torch.device) -> Recognizer:
         coding = None if input_type == "rgb" else FlowSettings(input_type).to_json()
         config = StreamConfig(input_type, arch, classes, BACKBONES[arch].input_size, flow_coding=coding)
         streams.append(
-            StreamContract(input_type, config, SHORT_SIDE, 0.0, True, QUALITY[input_type == "rgb"], Sampling())
+            StreamContract(input_type, config, short_side, 0.0, True, QUALITY[input_type == "rgb"], Sampling())
         )
         networks.append(TorchNetwork(build_model(config).to(device).eval(), device))
     fusion = Fusion(Consensus.parse("softmax-mean"), (1.0, 1.0))

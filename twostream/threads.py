@@ -63,18 +63,18 @@ def _quota_of(folder: Path) -> float | None:
     return None
 
 
-def share_the_machine(variables: MutableMapping[str, str]) -> None:
+def share_the_machine(variables: MutableMapping[str, str], *, networks_at_once: int = 1) -> None:
     """Set the environment variables by which OpenMP's threads share the machine; before torch is loaded.
 
     Threads that wait for each other sleep, instead of computing nothing as fast as they can: on a busy machine, or under
     a quota, they would take the time of the thread that they wait for. Under a quota, there are as many threads as it
-    has CPUs, because OpenMP only counts those of the machine. What the user has set stays as it is. Results do not change,
-    except by the number of threads.
+    has CPUs, because OpenMP only counts those of the machine; and of several `networks_at_once`, each has its share. What
+    the user has set stays as it is. Results do not change, except by the number of threads.
     """
     if not any(name in variables for name in WAITING):
         variables["OMP_WAIT_POLICY"] = "passive"
-    if (cpus := available_cpus()) < cpus_to_run_on():
-        variables.setdefault("OMP_NUM_THREADS", str(cpus))
+    if (threads := max(available_cpus() // networks_at_once, 1)) < cpus_to_run_on():
+        variables.setdefault("OMP_NUM_THREADS", str(threads))
 
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]

@@ -121,7 +121,7 @@ def test_export_refuses_what_it_would_overwrite(command, runs, recognizer):
 
 def test_the_python_of_the_docs(recognizer, videos, tmp_path, monkeypatch, capsys):
     """The block of docs/predict.md."""
-    block, _ = re.findall(
+    block, *_ = re.findall(
         r"^```python\n(.*?)^```", (REPOSITORY / "docs" / "predict.md").read_text(), re.MULTILINE | re.DOTALL
     )
     (tmp_path / "clip.mp4").symlink_to(videos / "clips" / "v0.mkv")

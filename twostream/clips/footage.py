@@ -28,15 +28,16 @@ class Footage:
 
     def __init__(
         self, videos: Mapping[str, tuple[Frames, int]], *, flow: FlowSettings | None = None, frame_quality: int = 0,
-        flow_quality: int = 0,
+        flow_quality: int = 0, keeps_flow: bool = False,
     ):  # fmt: skip
         """`videos`: video id -> its frames and how many frames the video has, the missing ones included.
 
         The qualities are those of JPEG, for RGB frames (before flow is computed from them, too) and for flow images; 0
-        leaves them as they are.
+        leaves them as they are. `keeps_flow`: flow that was computed is kept until `move_on` leaves its frames behind.
         """
         self.videos, self.flow = videos, flow
         self.frame_quality, self.flow_quality = frame_quality, flow_quality
+        self.keeps_flow = keeps_flow
         self._planes: dict[tuple[str, int], np.ndarray] = {}
         self._thread = threading.local()
 
@@ -45,11 +46,11 @@ class Footage:
 
         Raises VideoError if the flow method does not support the size of the frames.
 
-        The flow images that were computed before and are not among them are forgotten.
+        The flow images that were computed before and are not among them are forgotten, unless flow is kept.
         """
         pairs = {(video_id, self._first(video_id, index)) for video_id, index in frames}
         missing = sorted(pairs - self._planes.keys())
-        kept = {pair: planes for pair, planes in self._planes.items() if pair in pairs}
+        kept = {pair: planes for pair, planes in self._planes.items() if pair in pairs or self.keeps_flow}
         self._planes = kept | dict(zip(missing, map_in_threads(self._compute, missing), strict=True))
 
     def move_on(self, video_id: str, frames: Frames, *, by: int) -> None:

@@ -24,7 +24,7 @@ STYLE = """
 article { background: var(--paper); border: 1px solid var(--rule); border-radius: 8px; padding: .75rem; min-width: 0; }
 article h2 { overflow-wrap: anywhere; } .beside { display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); }
-.pictures { display: grid; grid-template-columns: repeat(4, 1fr); gap: .35rem; } .pictures img { width: 100%; display: block; }
+.pictures { display: grid; max-width: 36rem; margin-bottom: .75rem; grid-template-columns: repeat(4, 1fr); gap: .35rem; } .pictures img { width: 100%; display: block; }
 .beside svg { max-width: 24rem; } .pictures figure { margin: 0; } figcaption { font-size: .75rem; color: var(--quiet); }
 """
 

@@ -5,6 +5,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -18,7 +19,7 @@ from twostream.inference.prediction import Prediction, clips_table, stream_predi
 from twostream.inference.sources import Geometry, live_input, scaled
 from twostream.video.decoder import picture_output
 from twostream.video.ffmpeg import VideoError
-from twostream.video.live_reader import Feed, FfmpegFeed, Frame, LiveReader, Parts
+from twostream.video.live_reader import TOLERANCE_SECONDS, Feed, FfmpegFeed, Frame, LiveReader, Parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +120,7 @@ def open_feed(
         if isinstance(source, Sequence | np.ndarray) and not fps:
             raise BadInputError("the rate of these frames is unknown; give it as fps, in frames per second")
         return PictureFeed(source, different, fps=fps)
-    outputs = [picture_output(**geometry._asdict()) for geometry in different]
+    outputs = [picture_output(**geometry._asdict(), is_live=True) for geometry in different]
     return FfmpegFeed(
         live_input(str(source), network=network), outputs, fps=[geometry.fps for geometry in different], paced=paced
     )
@@ -143,7 +144,7 @@ def watch(
 ) -> Generator[LiveAnswer, None, None]:  # fmt: skip
     """The answers of `Recognizer.stream`; `scorers` belong to the streams of the contract.
 
-    Each answer has the newest clip of each stream; the clips whose last frame is in the last `window_seconds` are
+    Each answer has the newest clip of each stream, all streams at the same time; the clips whose last frame is in the last `window_seconds` are
     reduced and fused as those of a whole video.
     """
     outputs = list(dict.fromkeys(stream.geometry for stream in contract.streams))
@@ -155,22 +156,25 @@ def watch(
     clips: list[deque[_Scored]] = [deque() for _ in scorers]
     arrivals: deque[tuple[float, int]] = deque()
     reader = LiveReader(feed, capacities, stride_seconds=stride_seconds, clock=clock, sleep=sleep, log=log)
-    with reader:
+    with reader, ThreadPoolExecutor(len(scorers)) as pool:
         for number in itertools.count():
             taken = _take(reader, capacities, is_first=number == 0, max_seconds=max_seconds)
             if not taken:
                 return
-            for scorer, output, scored in zip(scorers, of_stream, clips, strict=True):
-                frames = taken[output][-scorer.num_frames :]
-                logits = scorer([frame.picture for frame in frames], frames[0].number)
+            parts = [taken[output][-scorer.num_frames :] for scorer, output in zip(scorers, of_stream, strict=True)]
+            for frames, logits, scored in zip(parts, pool.map(_score, scorers, parts), clips, strict=True):
                 scored.append(_Scored(frames[-1].seconds, frames[0].number, logits))
-                while scored[0].seconds <= frames[-1].seconds - window_seconds:
+                while scored[0].seconds <= frames[-1].seconds - window_seconds + TOLERANCE_SECONDS:
                     scored.popleft()
             newest = taken[0][-1]
             arrivals.append((newest.seconds, newest.number))
             while len(arrivals) > 2 and arrivals[0][0] < newest.seconds - window_seconds:
                 arrivals.popleft()
             yield _answer(contract, clips, newest, reader, fps=_rate(arrivals))
+
+
+def _score(scorer: ClipScorer, frames: Sequence[Frame]) -> np.ndarray:
+    return scorer([frame.picture for frame in frames], frames[0].number)
 
 
 def _take(

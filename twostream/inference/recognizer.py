@@ -334,7 +334,7 @@ class _NewestClip:
     def __call__(self, frames: Sequence[np.ndarray], first: int) -> np.ndarray:
         numbered = dict(enumerate(frames))
         if self._footage is None:
-            self._footage = self._scoring.footage({"0": numbered})
+            self._footage = self._scoring.footage({"0": numbered}, keeps_flow=True)
         else:
             self._footage.move_on("0", numbered, by=first - self._first)
         self._first = first
@@ -369,12 +369,13 @@ class _Scoring:
         """Clips of all videos."""
         return len(self.items)
 
-    def footage(self, frames: Mapping[str, Mapping[int, np.ndarray]]) -> Footage:
+    def footage(self, frames: Mapping[str, Mapping[int, np.ndarray]], *, keeps_flow: bool = False) -> Footage:
         """Frames of the videos, as this stream sees them; the ids are the numbers of the videos."""
         num_frames = self.items.videos.num_frames
         return Footage(
             {video_id: (pictures, int(num_frames[int(video_id)])) for video_id, pictures in frames.items()},
             flow=None if self.items.stream.is_online else self.flow,
+            keeps_flow=keeps_flow,
             **self._qualities(),
         )
 

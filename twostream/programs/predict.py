@@ -21,6 +21,7 @@ import argparse
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -37,6 +38,7 @@ from twostream.inference.prediction import Prediction
 from twostream.inference.sources import Source
 from twostream.inference.timeline import Timeline, to_srt
 from twostream.programs import options
+from twostream.threads import share_the_machine
 
 if TYPE_CHECKING:
     from twostream.inference.recognizer import Recognizer
@@ -160,6 +162,7 @@ def check_live_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) 
 
 def watch(args: argparse.Namespace, sampling: dict[str, Any]) -> int:
     """--live: answers about one source until it ends; returns the exit code."""
+    share_the_machine(os.environ, networks_at_once=2)  # before torch is loaded; a single stream leaves cores to ffmpeg
     from twostream.inference.loading import load
 
     recognizer = load(args.model, device=args.device).with_sampling(**sampling)

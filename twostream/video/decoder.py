@@ -28,17 +28,23 @@ PICTURE_ONLY = ("-an", "-sn", "-dn", "-map_metadata", "-1", "-map_chapters", "-1
 """ffmpeg chooses the video stream, and prints no texts of the file after its header"""
 
 
-def picture_output(filters: Sequence[str] = (), *, fps: float, short_side: int, square_pixels: bool) -> list[str]:
-    """ffmpeg's options of an output of PPM pictures at the rate and size that `Decoder` describes, after other filters."""
+def picture_output(
+    filters: Sequence[str] = (), *, fps: float, short_side: int, square_pixels: bool, is_live: bool = False
+) -> list[str]:
+    """ffmpeg's options of an output of PPM pictures at the rate and size that `Decoder` describes, after other filters.
+
+    `is_live`: each picture is written before the next one is there, and its time stamp is lost.
+    """
     rate = [f"fps={fps:g}"] if fps else []
-    chain = [*filters, *rate, *scaling_filters(short_side, square_pixels)]
+    chain = [*filters, *rate, *scaling_filters(short_side, square_pixels), *(["setpts=N"] if is_live else [])]
+    # The muxer drops frames whose time stamps go back; but this waits for the next picture.
+    in_order = () if is_live else ("-bsf:v", r"setts=ts=if(N\,max(TS\,PREV_OUTPTS+1)\,TS)")
     return [
         *PICTURE_ONLY,
         *(["-vf", ",".join(chain)] if chain else []),
         *("-fps_mode", "passthrough"),  # the default repeats and drops frames of variable-rate videos
         *("-enc_time_base", "1:1000000"),  # the default rounds time stamps to the declared rate
-        # The muxer drops frames whose time stamps go back.
-        *("-bsf:v", r"setts=ts=if(N\,max(TS\,PREV_OUTPTS+1)\,TS)"),
+        *in_order,
         *("-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24"),
     ]
 

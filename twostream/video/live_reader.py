@@ -20,8 +20,14 @@ SILENCE_SECONDS = 10.0
 """without a picture, after which a stream of the network or a camera is lost"""
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.5, 30.0
 """before a lost source is opened again; doubled after each attempt that gave no picture"""
+FAST_START = ("-analyzeduration", "1000000")
+"""microseconds of a stream that ffmpeg studies before it decodes; the default is five seconds"""
+AT_ONCE = ("-flush_packets", "1")
+"""each picture is passed on when it is there"""
 TOLERANCE_SECONDS = 1e-6
 """by which sums of fractions of a second may differ"""
+LEAVE_SECONDS = 2.0
+"""that leaving a source may take; frames of a caller's own iterator may never come"""
 CHECK_EVERY = 100
 """pictures from one look at ffmpeg's log to the next"""
 
@@ -69,9 +75,9 @@ class FfmpegFeed:
         """See `Feed`."""
         with Ffmpeg(
             self.source,
-            input_options=["-re"] if self.paced else [],
-            output_options=[*self.outputs[0], "-flush_packets", "1", "pipe:1"],
-            more_outputs=[[*output, "-flush_packets", "1"] for output in self.outputs[1:]],
+            input_options=[*(["-re"] if self.paced else []), *(FAST_START if isinstance(self.source, Address) else ())],
+            output_options=[*self.outputs[0], *AT_ONCE, "pipe:1"],
+            more_outputs=[[*output, *AT_ONCE] for output in self.outputs[1:]],
             time_limit_seconds=TIME_LIMIT_SECONDS,
             silence_seconds=SILENCE_SECONDS if self.can_open_again else LONGEST_WAIT_SECONDS,
         ) as ffmpeg:
@@ -188,7 +194,7 @@ class LiveReader:
         with self._changed:
             self._changed.notify_all()
         self._stop()
-        self._thread.join(timeout=TIME_LIMIT_SECONDS if isinstance(self.feed, FfmpegFeed) else 0)
+        self._thread.join(LEAVE_SECONDS)
 
     def take(self, *, timeout: float | None = None) -> list[list[Frame]]:
         """The newest frames of each output, as soon as all are there, one was not taken before, and one is due.

@@ -31,7 +31,8 @@ def copy_stdin(file: IO[bytes]) -> str:
     number = 0  # of standard input, whatever stands in sys.stdin
     if os.isatty(number):
         raise VideoError("standard input is a terminal, expected a video: twostream predict - < VIDEO", "unreadable")
-    _copy(iter(lambda: os.read(number, PIECE_BYTES), b""), file)
+    if not _copy(iter(lambda: os.read(number, PIECE_BYTES), b""), file):
+        raise VideoError("0 bytes, expected a video", "empty")
     return ""
 
 
@@ -53,7 +54,7 @@ def download(url: str, file: IO[bytes]) -> str:
             num_bytes = _copy(iter(lambda: answer.read(PIECE_BYTES), b""), file)
     except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: not a URL
         raise VideoError(f"cannot be downloaded: {one_line(error)}", "unreadable") from None
-    if num_bytes < length:
+    if num_bytes < max(length, 1):
         raise VideoError(f"{num_bytes} of {length} bytes arrived", "cut short")
     return ""
 
@@ -70,8 +71,6 @@ def _copy(pieces: Iterable[bytes], file: IO[bytes]) -> int:
         if num_bytes > MAX_BYTES:
             raise VideoError(f"more than {MAX_BYTES >> 30} GiB; {stream_advice()}", "too large")
         file.write(piece)
-    if not num_bytes:
-        raise VideoError("0 bytes, expected a video", "empty")
     return num_bytes
 
 
