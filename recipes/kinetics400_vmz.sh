@@ -5,8 +5,8 @@
 #   LAUNCH="torchrun --nproc_per_node=2" ROOT=/data/kinetics128 SAVE_ROOT=/data/runs bash recipes/kinetics400_vmz.sh
 #
 # The paper (Tran et al., CVPR 2018) reaches 72.0 % with 34 layers and clips of 32 frames. 35 epochs of a million clips, 32 a
-# GPU, at the rate of the video (--fps=0); the learning rate of 0.01 is divided by ten every 10 epochs. Ten clips of each video are scored. We have not run this
-# yet.
+# GPU, from frames at the rate of the video (--fps=0); the learning rate of 0.01 is divided by ten every 10 epochs. Ten clips
+# of each video are scored. We have not run this yet.
 set -euo pipefail
 : "${ROOT:?data root}" "${SAVE_ROOT:?folder of the runs}"
 
