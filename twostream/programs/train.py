@@ -16,8 +16,8 @@ happens to a flag that differs from the original run:
   selects the run       --root, --dataset, --datasubset, --save_root, --run, --resume, --allow_change
   needs --allow_change  --lr (with --run), --schedule, --stepvalues, --gamma, --warm_up, --momentum, --weight_decay,
                         --dropout, --crop, --crop_scales, --mirror, --amp, --clip_norm, --label_smoothing
-  refused               --arch, --input_type, --seq_len, --gap, --input_size, --batch_size, --lr_batch_size, --frame_step,
-                        --seed, --accumulate, --channels_last, --ema, --batch_norm, --sync_bn, --first_layer_factor,
+  refused               --arch, --input_type, --seq_len, --gap, --input_size, --resize_side, --batch_size,
+                        --lr_batch_size, --frame_step, --seed, --accumulate, --channels_last, --ema, --batch_norm, --sync_bn, --first_layer_factor,
                         --norm_decay, --num_segments, --clips_per_video, --class_balance, --flow, --flow_preset, --bound,
                         and other classes, videos or labels
 
@@ -153,7 +153,8 @@ def build_parser() -> options.Parser:
     choice.add_argument("--clips_per_video", type=options.integer(0, 10_000), default=0, metavar="C", help="in an epoch, use C clips of each video, one by one: each is drawn again in each epoch, from one of C equal parts of the video, as in torchvision's and VMZ's trainings on clips; --frame_step is then for validation only. 0: use all clips (default: 0)")
     choice.add_argument("--num_segments", type=options.integer(0, 10_000), default=0, metavar="S", help="in an epoch, use each video once: draw one clip from each of its S equal parts, and average their scores (TSN, ECCV 2016); 1 suits videos of unequal length; --frame_step is then for validation only. 0: use all clips, one by one (default: 0)")
     add("--input_size", "--isize", "--is", type=options.integer(1, 10_000), default=None, metavar="PX", help="side of the square crops (default: the network's)")
-    add("--crop", choices=("random", "corners"), default="random", help="random: a square of 1/1.1 of the short side, anywhere; corners: as in TSN, at a corner or the centre, in several sizes (ECCV 2016) (default: random)")
+    add("--resize_side", type=options.integer(1, 10_000), default=None, metavar="PX", help="scale pictures to this short side before the crops of --input_size are cut from them, as in trainings on clips: 128 for crops of 112; test and predict do the same (default: 1.1 times --input_size)")
+    add("--crop", choices=("random", "corners"), default="random", help="random: a square of --input_size, anywhere; corners: as in TSN, at a corner or the centre, in several sizes (ECCV 2016) (default: random)")
     add("--crop_scales", type=crop_scales, default=(1.0, 0.875, 0.75, 0.66), metavar="A,B", help="sizes for --crop=corners, as shares of the short side; height and width are at most one step apart (default: 1,.875,.75,.66)")
     options.add_boolean(group, "--class_balance", default=False, help="use each class equally often: an epoch repeats clips of small classes, and leaves out some of large ones (default: False)")
     add("--max_unreadable", type=options.not_negative, default=0, metavar="N", help="if an image cannot be read, use the next clip instead and name the image in the log, up to N times in the whole run; validation always stops (default: 0, stop)")
@@ -411,15 +412,19 @@ def open_clips(
     online = online_flow_coding(args)
     store = open_store(root, RGB if online else args.input_type)
     backbone = backbone_name(args.arch or "inception_v3")
-    stream = StreamConfig(
-        input_type=args.input_type,
-        backbone=backbone,
-        classes=annotations.classes,
-        input_size=args.input_size or BACKBONES[backbone].input_size,
-        clip_len=args.seq_len or BACKBONES[backbone].clip_len,
-        frame_stride=args.gap,
-        flow_coding=online or store.tree_flow_coding(),
-    )
+    try:
+        stream = StreamConfig(
+            input_type=args.input_type,
+            backbone=backbone,
+            classes=annotations.classes,
+            input_size=args.input_size or BACKBONES[backbone].input_size,
+            clip_len=args.seq_len or BACKBONES[backbone].clip_len,
+            frame_stride=args.gap,
+            flow_coding=online or store.tree_flow_coding(),
+            resize_side=args.resize_side,
+        )
+    except ValueError as error:
+        raise BadInputError(str(error)) from None
     videos, split_summary = {}, []
     for split in ("train", "val"):
         videos[split], missing = usable_videos(annotations, split, store)
@@ -431,11 +436,13 @@ def open_clips(
     train_items = Items(
         videos["train"], stream, clip_step=args.frame_step, num_segments=args.num_segments,
         clips_per_video=args.clips_per_video, seed=args.seed,
-        crop=CornerCrop(size, args.crop_scales) if args.crop == "corners" else RandomCrop(size),
+        crop=CornerCrop(size, args.crop_scales) if args.crop == "corners" else RandomCrop(size, stream.resize_side),
         mirror=args.mirror, max_unreadable=args.max_unreadable,
     )  # fmt: skip
     # An unreadable image stops a validation, because its result must be that of exactly these clips.
-    val_items = Items(videos["val"], stream, clip_step=args.frame_step * VAL_STEP_FACTOR, crop=CentreCrop(size))
+    val_items = Items(
+        videos["val"], stream, clip_step=args.frame_step * VAL_STEP_FACTOR, crop=CentreCrop(size, stream.resize_side)
+    )
     for split, items in (("train", train_items), ("val", val_items)):
         if text := items.short_videos():
             split_summary.append(f"WARNING: {split}: {text}")

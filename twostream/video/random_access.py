@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from av.filter.context import FilterContext
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
-    from typing_extensions import Buffer
 
 ONE_FRAME_PER_PACKET = frozenset("h264 hevc av1 vp9 mjpeg ffv1 png mpeg4".split())
 """codecs whose packets, in the containers of INDEXED_CONTAINERS, are one shown frame each"""
@@ -398,7 +397,7 @@ def _turn(frame: "VideoFrame") -> tuple[str, ...]:
     matrix = side_data.get("DISPLAYMATRIX") if len(side_data) else None
     if matrix is None:
         return ()
-    a, b, _, c, d, *_ = struct.unpack("=9i", memoryview(cast("Buffer", matrix)))
+    a, b, _, c, d, *_ = struct.unpack("=9i", memoryview(cast("bytes", matrix)))
     straight, across = abs(a) + abs(d), abs(b) + abs(c)
     if min(straight, across) > NEARLY_SQUARE * max(straight, across):
         raise VideoError("its picture is turned, but not by a quarter or half: extract this video")
