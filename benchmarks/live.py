@@ -8,8 +8,8 @@
 tests/clock.py, a process of its own, makes pictures in real time, burns its clock into them and serves them as H.264 in
 MPEG-TS over TCP. Recognizer.stream watches that stream; the networks have random weights. With each answer comes the
 picture that it is about, from which the time of its making is read: so the latency includes encoding, sending, decoding,
-waiting, flow and networks. The first --warm_up seconds do not count. Memory is the resident memory of this process and
-of its ffmpeg; its slope is fitted to the second half of the samples.
+waiting, flow and networks. The first --warm_up seconds do not count. Memory is the resident memory of this process,
+without that of ffmpeg; its slope is fitted to the second half of the samples.
 """
 
 import argparse
@@ -85,15 +85,8 @@ def served(*words: str) -> Iterator[str]:
 
 
 def resident_bytes() -> int:
-    """Memory of this process and of the programs that it has started."""
-    own = os.getpid()
-    total = 0
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if int(folder.name) == own or (parent == own and (folder / "comm").read_text().startswith("ffmpeg")):
-                total += int((folder / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return total
+    """Memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def follow(answers: Iterable[LiveAnswer], *, warm_up: float = 0.0) -> Watched:

@@ -12,7 +12,7 @@ from twostream.engine.checkpoint import read_checkpoint
 from twostream.inference.loading import load
 from twostream.scores.npz import read_scores
 
-CLIPS = ("--arch=vmz_mc3_10", "--seq_len=4", "--gap=2", "--input_size=32", "--pretrained=False")
+CLIPS = ("--arch=vmz_mc3_10", "--clip_len=4", "--gap=2", "--input_size=32", "--resize_side=38", "--pretrained=False")
 QUICK = (
     "--batch_size=2", "--stepvalues=1", "--val_interval=1", "--frame_step=6", "--amp=bf16", "--channels_last=True",
     "--accumulate=2", "--lr=0.01", "--workers=0", "--device=cpu",

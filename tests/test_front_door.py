@@ -119,6 +119,7 @@ DEPENDENCIES = {
     "triton": "torch",  # comes with torch where there can be a GPU, and is done without elsewhere
     "distributed": "distributed",
     "onnx": "onnx",
+    "av": "av",
     "google": "onnx",  # protobuf, in which its files are written
 }
 """what the package imports -> the distribution that brings it"""

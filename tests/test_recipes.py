@@ -6,9 +6,14 @@ import subprocess
 import pytest
 
 from tests.conftest import REPOSITORY, parser_of
+from twostream.programs.train import in_iterations
 
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.sh"))
 PLACES = {"ROOT": "/data/a root", "SAVE_ROOT": "/data/runs", "VIDEOS": "/data/videos", "LISTS": "/data/lists"}
+
+
+CLIPS = {"kinetics400_r2plus1d": (5, None, "centre"), "kinetics400_vmz": (10, None, "centre")}
+"""trainings on clips -> how their videos are scored"""
 
 
 def run(recipe, folder, environment: dict, *arguments: str) -> tuple[int, list[list[str]]]:
@@ -27,7 +32,8 @@ def run(recipe, folder, environment: dict, *arguments: str) -> tuple[int, list[l
 
 def test_every_data_set_has_its_three():
     names = {recipe.stem for recipe in RECIPES}
-    assert names == {f"{d}_{what}" for d in ("kinetics400", "ucf101", "hmdb51") for what in ("prepare", "rgb", "flow")}
+    three = {f"{d}_{what}" for d in ("kinetics400", "ucf101", "hmdb51") for what in ("prepare", "rgb", "flow")}
+    assert names == three | CLIPS.keys()
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
@@ -41,10 +47,12 @@ def test_the_programs_take_these_flags(recipe, tmp_path):
     if not recipe.stem.endswith("prepare"):
         train, test = (parser_of(c[0]).parse_args(c[1:]) for c in commands[:2])
         assert train.run == test.run and train.input_type == test.input_type
-        # The published accuracies are those of 25 frames and 10 crops.
-        assert (test.num_clips, test.frame_step, test.views) == (25, None, "ten")
+        # The published accuracies of networks of pictures are those of 25 frames and 10 crops.
+        assert (test.num_clips, test.frame_step, test.views) == CLIPS.get(recipe.stem, (25, None, "ten"))
         assert train.batch_size % train.accumulate == 0
+        train = in_iterations(train, train.epoch_size or 240_000 * train.clips_per_video)
         assert max(train.stepvalues) < train.max_iterations, "a step after the end never happens"
+        assert train.warm_up < train.stepvalues[0] and train.val_interval <= train.max_iterations
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)

@@ -1,5 +1,6 @@
 """The settings of a stream, and how they travel through files."""
 
+import dataclasses
 import json
 
 import pytest
@@ -11,6 +12,15 @@ STREAM = StreamConfig("farneback", "vgg16", ("walk", "run"), 224, 5, 2, {"scale"
 
 def test_round_trip_through_json():
     assert StreamConfig.from_json(json.loads(json.dumps(STREAM.to_json()))) == STREAM
+
+
+def test_the_side_to_which_pictures_are_scaled_is_in_files_only_if_given():
+    assert "resize_side" not in STREAM.to_json()
+    content = json.loads(json.dumps(dataclasses.replace(STREAM, resize_side=256).to_json()))
+    assert StreamConfig.from_json(content).resize_side == 256
+    for wrong in (223, -1, "256", True, 256.0):
+        with pytest.raises(ValueError, match="resize_side"):
+            StreamConfig.from_json(content | {"resize_side": wrong})
 
 
 def test_missing_and_unknown_fields_are_named():

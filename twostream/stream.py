@@ -7,7 +7,7 @@ from typing import Any
 RGB = "rgb"
 _KINDS: dict[str, Any] = {
     "input_type": str, "backbone": str, "classes": list | tuple, "input_size": int, "clip_len": int, "frame_stride": int,
-    "flow_coding": dict | None,
+    "flow_coding": dict | None, "resize_side": int | None,
 }  # fmt: skip
 """type of each setting of a stream, as JSON holds it"""
 
@@ -19,7 +19,7 @@ _LARGEST = {"clip_len": 1000, "frame_stride": 1_000_000, "input_size": 2048}
 class StreamConfig:
     """Everything needed to build a stream's network and feed it; written into run folder, checkpoints and score files.
 
-    Raises ValueError if clip_len or frame_stride is below 1.
+    Raises ValueError if clip_len or frame_stride is below 1, or resize_side below input_size.
     """
 
     input_type: str
@@ -38,7 +38,15 @@ class StreamConfig:
     """how the flow was made, as far as its tree records it; None for rgb. With "online": true, it is computed from the
     frames when needed (clips/online_flow.py)"""
 
+    resize_side: int | None = None
+    """short side to which pictures are scaled before crops of `input_size` are cut from them; None: 1.1 times that. Files
+    have it only where it is given, so older ones are read and written as before"""
+
     def __post_init__(self) -> None:
+        if self.resize_side is not None and self.resize_side < self.input_size:
+            raise ValueError(
+                f"--resize_side={self.resize_side}, expected the {self.input_size} pixels of a crop (--input_size) or more"
+            )
         if self.clip_len < 1 or self.frame_stride < 1:
             raise ValueError(f"--seq_len={self.clip_len}, --gap={self.frame_stride}: expected at least 1 for both")
 
@@ -74,11 +82,13 @@ class StreamConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name, as JSON can hold them."""
-        return asdict(self) | {"classes": list(self.classes)}
+        content = asdict(self) | {"classes": list(self.classes)}
+        return {name: value for name, value in content.items() if name != "resize_side" or value is not None}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "StreamConfig":
         """The reverse of `to_json`; ValueError names the fields that are missing or unknown, or not of their type."""
+        content = {"resize_side": None} | content
         names = {field.name for field in fields(cls)}
         if names != content.keys():
             raise ValueError(f"missing or unknown stream settings: {', '.join(sorted(names ^ content.keys()))}")

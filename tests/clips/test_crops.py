@@ -34,6 +34,17 @@ def test_centre_crop_is_the_middle():
         assert abs(2 * y + h - height) <= 1 and abs(2 * x + w - width) <= 1
 
 
+def test_crops_of_trainings_on_clips():
+    """Frames of 128x171 (torchvision, VMZ): crops of 112 are cut as they are stored, anywhere, in the middle, at a corner."""
+    regions = {crop[2:] for crop in draws(RandomCrop(112, 128), 128, 171)}
+    assert regions == {(112, 112)} and CentreCrop(112, 128)(128, 171) == Region(8, 29, 112, 112)
+    assert {y for y, *_ in draws(RandomCrop(112, 128), 128, 171, 500)} == set(range(17))
+    ten = make_views("ten", 112, 128)
+    assert [view.crop(256, 342)[:2] for view in ten[:5]] == [(16, 59), (0, 0), (0, 118), (32, 0), (32, 118)]
+    assert {view.crop(256, 342)[2:] for view in ten} == {(224, 224)}
+    assert CentreCrop(112, 112)(128, 171) == Region(0, 21, 128, 128), "the largest square"
+
+
 def test_random_crops_are_everywhere_and_only_there():
     regions = Counter(draws(RandomCrop(100), 105, 113, 3000))
     side = round(105 * 100 / 110)

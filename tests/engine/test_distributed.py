@@ -319,9 +319,12 @@ def test_a_dead_rank_ends_all_and_torchrun_restarts_them(root, alone, tmp_path):
             process.kill()
     assert process.returncode != 0
     assert re.search(r"rank +: 1 \(local_rank: 1\)\s+exitcode +: -9", error), "torchrun's report"
-    lines = [line for line in error.splitlines() if line.startswith("error: ")]
+    # Each time rank 0 notices it, or torchrun, which notices it too, interrupts rank 0 before that.
+    lines = [line for line in error.splitlines() if line.startswith(("error: ", "interrupted"))]
     assert len(lines) == 2, error
-    assert all("rank 0 of 2: another rank has died" in line and "--resume=auto" in line for line in lines)
+    for line in lines:
+        noticed = "rank 0 of 2: another rank has died" in line and "--resume=auto" in line
+        assert noticed or line.startswith("interrupted; finished work is kept"), error
     # No save was interrupted.
     iterations = checkpoint_iterations(run_dir)
     assert len(iterations) == 3 and not list(run_dir.glob(".checkpoint*"))

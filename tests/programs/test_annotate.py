@@ -337,3 +337,63 @@ def test_long_list_needs_little_memory(tmp_path, num_videos):
         assert sum(1 for _ in file) == num_videos + 7  # one video per line
     # 250 bytes for each video, and what does not grow with their number.
     assert int(result.stdout.rpartition("KiB: ")[2]) < 20_000 + 250 * num_videos / 1024
+
+
+# ------------------------------------------------------------------------------------------------- frames of videos
+
+
+def test_annotate_train_and_test_without_extraction(run_here, toy_videos, toy_root, tmp_path):
+    """From a folder of videos; the annotations are those of extracted frames."""
+    pytest.importorskip("av")
+    videos, root = shutil.copytree(toy_videos, tmp_path / "videos"), tmp_path / "data"
+    made = run_here(
+        "prep/build_annotations.py", "--root", root, "--videos", videos, "--frames=videos", "--short_side=96"
+    )
+    assert made.returncode == 0, made.stderr
+    assert "8 videos, 264 frames, a key frame every" in made.stdout and f"twostream train --root={root}" in made.stdout
+    assert list(read_annotations(root).videos) == list(read_annotations(toy_root).videos)
+    assert {path.name for path in (root / "rgb-images").rglob("*") if path.is_file()} == {
+        "video.json",
+        "extraction.json",
+    }
+
+    flags = [
+        "--workers=0",
+        "--device=cpu",
+        "--arch=squeezenet1_1",
+        "--input_size=64",
+        "--pretrained=False",
+        "--batch_size=2",
+    ]
+    for stream in (["--input_type=rgb"], ["--input_type=farneback", "--flow=online"]):
+        trained = run_here(
+            "train.py", "--root", root, *stream, *flags, "--max_iterations=1", "--frame_step=30", "--seq_len=1"
+        )
+        assert trained.returncode == 0, trained.stderr
+    tested = run_here("test.py", "--root", root, "--input_type=rgb", "--workers=0", "--device=cpu", "--num_clips=1")
+    assert tested.returncode == 0 and "videos by" in tested.stdout, tested.stderr
+
+    # Verification and packing are for images, and say what to run instead.
+    for program, *more in (["prep/verify.py"], ["prep/pack.py", "--to", tmp_path / "packed", "--store=packed"]):
+        refused = run_here(program, "--root", root, *more)
+        assert refused.returncode == 3 and "the frames of videos" in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+
+
+def test_bad_videos_are_listed_and_the_others_used(run_here, toy_videos, tmp_path):
+    pytest.importorskip("av")
+    videos, root = shutil.copytree(toy_videos, tmp_path / "videos"), tmp_path / "data"
+    first, second, *_ = sorted(videos.rglob("*.mkv"))
+    command = ["prep/build_annotations.py", "--root", root, "--videos", videos, "--frames=videos", "--short_side=0"]
+    first.write_text("no video")
+    result = run_here(*command)
+    assert result.returncode == 5 and "1 bad video:" in result.stderr and str(first) in result.stderr
+    assert [video.id for video in read_annotations(root).videos if not video.num_frames] == [first.stem]
+    # A file that has come back is indexed, and the index of a file that is gone is removed.
+    shutil.copyfile(second, first)
+    second.unlink()
+    assert run_here(*command).returncode == 0
+    annotations = read_annotations(root)
+    assert [video.num_frames for video in annotations.videos] == [33] * 7
+    assert second.stem not in {path.name for path in (root / "rgb-images").iterdir()}
+    assert annotations.annotate_flags == ("--videos=" + str(videos), "--frames=videos", "--short_side=0")

@@ -10,6 +10,7 @@ import cv2
 import pytest
 
 from tests.conftest import PROGRAMS, REPOSITORY, parser_of
+from twostream.models.backbones import BACKBONES
 from twostream.programs import options, train
 
 
@@ -78,7 +79,7 @@ def test_spellings(words, name, value):
 
 
 DEFAULTS = {
-    "dataset": "kinetics", "input_type": "rgb", "workers": 4, "seq_len": 1, "gap": 1, "frame_step": 6,
+    "dataset": "kinetics", "input_type": "rgb", "workers": 4, "gap": 1, "frame_step": 6,
     "max_iterations": 500_000, "start_iteration": 0, "batch_size": 64, "ngpu": 1, "lr": 0.0005, "momentum": 0.9,
     "weight_decay": 1e-4, "stepvalues": (250_000, 400_000), "gamma": 0.2, "print_freq": 20, "resume": False,
     "visdom": False, "pretrained": True, "val_interval": 25_000, "dropout": 0.6, "seed": 123,
@@ -88,6 +89,9 @@ DEFAULTS = {
 def test_defaults_are_those_of_2d_kinectics():
     args = vars(parse())
     assert {name: args[name] for name in DEFAULTS} == DEFAULTS
+    assert args["seq_len"] is None and all(
+        BACKBONES[name].clip_len == 1 for name in ("inception_v3", "vgg16", "resnet34")
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from typing import NamedTuple, Protocol
 from twostream.frames.jpeg import Region
 
 SHORT_SIDE = 1.1
-"""short side of the image relative to the crop's side, in training and testing, as in 2D-kinectics"""
+"""short side of the image relative to the crop's side, in training and testing, as in 2D-kinectics, unless a crop's
+`resize_side` is that short side, in pixels of the crop"""
 
 
 class Crop(Protocol):
@@ -32,9 +33,10 @@ class CentreCrop:
     """The middle square, for validation and testing."""
 
     size: int
+    resize_side: int | None = None
 
     def __call__(self, height: int, width: int, rng: Random | None = None) -> Region:
-        side = _side(height, width, self.size)
+        side = _side(height, width, self.size, self.resize_side)
         return Region((height - side) // 2, (width - side) // 2, side, side)
 
 
@@ -43,9 +45,10 @@ class RandomCrop:
     """A square of the same side at a random position, as in 2D-kinectics."""
 
     size: int
+    resize_side: int | None = None
 
     def __call__(self, height: int, width: int, rng: Random) -> Region:
-        side = _side(height, width, self.size)
+        side = _side(height, width, self.size, self.resize_side)
         return Region(rng.randrange(height - side + 1), rng.randrange(width - side + 1), side, side)
 
 
@@ -59,9 +62,10 @@ class PlacedCrop:
     x: float
     """0: at the left ... 1: at the right"""
     largest: bool = False
+    resize_side: int | None = None
 
     def __call__(self, height: int, width: int, rng: Random | None = None) -> Region:
-        side = min(height, width) if self.largest else _side(height, width, self.size)
+        side = min(height, width) if self.largest else _side(height, width, self.size, self.resize_side)
         return Region(int((height - side) * self.y), int((width - side) * self.x), side, side)
 
 
@@ -89,9 +93,10 @@ three together show all of a picture whose long side is at most three times its 
 2016); three are usual for 3D networks."""
 
 
-def make_views(name: str, size: int) -> tuple[View, ...]:
-    """The views that a name in VIEWS stands for, in order of number; `size` is the side of what the network sees."""
-    small: list[Crop] = [CentreCrop(size), *(PlacedCrop(size, y, x) for y, x in product((0, 1), repeat=2))]
+def make_views(name: str, size: int, resize_side: int | None = None) -> tuple[View, ...]:
+    """The views that a name in VIEWS stands for, in order of number; `size` and `resize_side` are those of a stream."""
+    corners = (PlacedCrop(size, y, x, resize_side=resize_side) for y, x in product((0, 1), repeat=2))
+    small: list[Crop] = [CentreCrop(size, resize_side), *corners]
     large: list[Crop] = [PlacedCrop(size, position, position, largest=True) for position in (0, 0.5, 1)]
     views = [(crop, mirrored) for crops in (small, large) for mirrored in (False, True) for crop in crops]
     return tuple(View(number, *views[number]) for number in VIEWS[name])
@@ -125,9 +130,10 @@ def corner_regions(height: int, width: int, scales: tuple[float, ...]) -> list[R
     ]
 
 
-def _side(height: int, width: int, size: int) -> int:
+def _side(height: int, width: int, size: int, resize_side: int | None) -> int:
     """Side of the square in the picture's own pixels.
 
-    To cut from the picture and resize the cut is, in one step, to resize it (short side to 1.1 of the crop) and to cut.
+    To cut from the picture and resize the cut is, in one step, to resize it (short side to `resize_side`, or to 1.1 of the
+    crop) and to cut.
     """
-    return max(round(min(height, width) * size / int(SHORT_SIDE * size)), 1)
+    return max(round(min(height, width) * size / (resize_side or int(SHORT_SIDE * size))), 1)

@@ -374,7 +374,9 @@ def changes(
 
 def differences(content: dict[str, Any], stream: StreamConfig, settings: dict[str, Any]) -> dict[str, str]:
     """How the stream and the settings differ from those in a checkpoint or in stream.json: name -> a text with both."""
-    before, now = content["stream"] | content["settings"], stream.to_json() | settings
+    # Files leave out a resize_side that is None.
+    before = {"resize_side": None} | content["stream"] | content["settings"]
+    now = {"resize_side": None} | stream.to_json() | settings
     # A setting that an older version did not have is not in its checkpoints.
     differing = [name for name in now if name in before and before[name] != now[name]]
     return {name: _difference(FLAGS.get(name, name), before[name], now[name]) for name in differing}

@@ -12,7 +12,7 @@ import shlex
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,9 @@ from twostream.frames.jpeg import Header, Region, cut_regions, encode_jpeg
 from twostream.frames.store import RECORD_NAME, SETTINGS_NAME, missing_message
 from twostream.stream import RGB
 from twostream.video.ffmpeg import VideoError
-from twostream.video.random_access import VideoIndex, VideoReader, index_video
+from twostream.video.random_access import Converter, VideoIndex, VideoReader, index_video
 
-MAX_OPEN = 8
+MAX_OPEN = 4
 """videos that a process keeps open; each takes a file, a decoder and the pictures it keeps"""
 
 INDEX_VERSION = 1
@@ -41,6 +41,7 @@ class VideoFiles(FrameFolders):
     def __init__(self, root: str | Path, input_type: str):
         super().__init__(root, input_type)
         self._settings: dict[str, Any] | None = None
+        self._shared: Converter | None = None
         self._readers: OrderedDict[str, VideoReader] = OrderedDict()
         """the videos read last, the latest at the end"""
         self._process = os.getpid()
@@ -79,7 +80,7 @@ class VideoFiles(FrameFolders):
         return store
 
     def frame_indices(self, video_id: str) -> list[int]:
-        return list(range(self._index(video_id)[0].num_frames))
+        return list(range(self.index(video_id)[0].num_frames))
 
     def read_bytes(self, video_id: str, frame_index: int) -> bytes:
         """One frame as a JPEG file of high quality; `read` has the exact pixels."""
@@ -121,8 +122,10 @@ class VideoFiles(FrameFolders):
 
         `path` is below the folder of the videos. Raises VideoError if the file cannot be used.
         """
+        if not path.is_file():
+            raise VideoError("no such file (a broken link?)", "missing")
         with suppress(BadInputError):
-            index, source = self._index(video_id)
+            index, source = self.index(video_id)
             if source == _source(path, self.settings()["videos"]):
                 return index
         index = index_video(path)
@@ -138,7 +141,7 @@ class VideoFiles(FrameFolders):
             writer.publish_text(json.dumps(record).encode())
         return index
 
-    def _index(self, video_id: str) -> tuple[VideoIndex, dict[str, Any]]:
+    def index(self, video_id: str) -> tuple[VideoIndex, dict[str, Any]]:
         """The index of a video, and the file it was made from."""
         record = self.record(video_id)
         if record is None:
@@ -169,17 +172,15 @@ class VideoFiles(FrameFolders):
     def _reader(self, video_id: str) -> VideoReader:
         if self._process != os.getpid():
             # A file that a parent process has open has one position for both; closing it here closes only this end.
-            self._readers, self._process = OrderedDict(), os.getpid()
+            self._readers, self._shared, self._process = OrderedDict(), None, os.getpid()
         if video_id not in self._readers:
-            index, source = self._index(video_id)
+            index, source = self.index(video_id)
             settings = self.settings()
             path = Path(settings["videos"], source["name"])
             try:
                 if _source(path, settings["videos"]) != source:
                     raise VideoError("has changed since it was indexed")
-                reader = VideoReader(
-                    path, index, short_side=settings["short_side"], square_pixels=settings.get("sar") == "square"
-                )
+                reader = VideoReader(path, index, self._converter())
             except (VideoError, OSError) as error:
                 raise BadInputError(f"{path}: {error}; {self._how_to_index()}") from None
             while len(self._readers) >= MAX_OPEN:
@@ -188,9 +189,30 @@ class VideoFiles(FrameFolders):
         self._readers.move_to_end(video_id)
         return self._readers[video_id]
 
+    def _converter(self) -> Converter:
+        """One for all videos; those of a data set have few sizes."""
+        if self._shared is None:
+            settings = self.settings()
+            self._shared = Converter(short_side=settings["short_side"], square_pixels=settings.get("sar") == "square")
+        return self._shared
+
     def _how_to_index(self) -> str:
         command = shlex.join(["twostream", "annotate", f"--root={self.root}", "--frames=videos", "--videos=VIDEOS"])
         return f"index the videos again: {command}, with the flags that made the annotations"
+
+
+@dataclass(frozen=True)
+class IndexJob:
+    """A video to index for the store below a data root; picklable."""
+
+    root: str
+    video_id: str
+    path: Path
+
+
+def index_for_store(job: IndexJob) -> VideoIndex:
+    """Index a video that is new or has changed. Raises VideoError if it cannot be used."""
+    return VideoFiles(job.root, RGB).add(job.video_id, job.path)
 
 
 def _source(path: Path, folder: str) -> dict[str, Any]:

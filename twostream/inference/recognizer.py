@@ -356,7 +356,8 @@ class _Scoring:
         sampling = stream.sampling
         rows = [Video(str(k), "test", None, video.num_frames) for k, video in enumerate(videos)]
         self.items = Items(
-            VideoTable.of(rows, config.classes), config, views=make_views(sampling.views, config.input_size),
+            VideoTable.of(rows, config.classes), config,
+            views=make_views(sampling.views, config.input_size, config.resize_side),
             num_clips=sampling.num_clips, clip_step=sampling.clip_step,
         )  # fmt: skip
         self.video, self.start = self.items.index.locate(np.arange(len(self.items)))

@@ -150,7 +150,7 @@ def _usual_answers(
             footage.compute_flow(("0", frame) for frame in needed)
             images = np.stack([footage.flow_image("0", frame)[..., :2] for frame in needed])
             flow.append(images.transpose(0, 3, 1, 2))
-        views = make_views(stream.sampling.views, config.input_size)
+        views = make_views(stream.sampling.views, config.input_size, config.resize_side)
         videos = VideoTable.of([Video("0", "test", None, num_frames)], config.classes)
         items = Items(videos, config, views=views, clip_step=1)  # so the number of an item is its first frame
         (logits,) = network.logits(items, footage, [starts])

@@ -77,7 +77,7 @@ class _StreamClips(nn.Module):
         positions = [offsets.index(k * config.frame_stride) for k in range(config.clip_len)]
         self.flow = _Flow(settings, positions, height, width) if settings else None
         self.positions = positions
-        views = make_views(stream.sampling.views, config.input_size)
+        views = make_views(stream.sampling.views, config.input_size, config.resize_side)
         regions = [view.crop(height, width, None) for view in views]  # type: ignore[arg-type]  # of testing: nothing is drawn
         cuts = Cut.choose(height, width, regions, config.input_size, is_planes=settings is not None)
         self.crops = nn.ModuleList(_Crop(cut, config.input_size) for cut in cuts)

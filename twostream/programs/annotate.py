@@ -26,13 +26,23 @@ digits each (with milliseconds where they are not whole), or with <id> if no oth
 With --write and --out, lists for MMAction2 are written from the annotations: PREFIX_train.txt, ..., PREFIX_classes.txt.
 --write=mmaction2_videos keeps the folders below --videos, or below the folder that the annotations were made from.
 
-Exit codes: 0 done, also with warnings; 2 wrong command line; 3 a list or the data root is wrong.
+With --frames=videos, nothing needs to be extracted: the files below --videos are indexed, which takes seconds for a
+thousand of them, and twostream train and twostream test decode the frames that they need. Streams of flow then need
+--flow=online. Run the command again when videos were added or have changed.
+
+  twostream annotate --root=data --videos=videos --frames=videos
+  twostream train --root=data --input_type=rgb
+
+Exit codes: 0 done, also with warnings; 2 wrong command line; 3 a list or the data root is wrong; 4 PyAV is missing
+(--frames=videos), or the disk is full; 5 done, but some videos cannot be used (--frames=videos): they are listed.
 """
 
 import argparse
 import itertools
 import os
 import shlex
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +56,20 @@ from twostream.annotations.lists import READERS, read_class_order, read_lists
 from twostream.annotations.splits import VAL_FRACTION
 from twostream.annotations.videos import SPLITS, Annotations
 from twostream.counts import counted
-from twostream.errors import BadInputError
+from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError
 from twostream.frames.store import FrameStore
 from twostream.frames.stores import image_stores
+from twostream.frames.videos import IndexJob, VideoFiles, index_for_store
 from twostream.preparation.findings import OTHER_TOOL, remake
+from twostream.preparation.settings import ExtractionSettings
+from twostream.preparation.workers import Failure, raise_program_errors, run_jobs
 from twostream.programs import options
 from twostream.programs.options import list_file
-from twostream.video.ids import find_videos
+from twostream.terminal import printable
+from twostream.threads import available_cpus
+from twostream.video.ffmpeg import VideoError
+from twostream.video.ids import check_video_id, find_videos
+from twostream.video.random_access import import_av
 
 
 # fmt: off
@@ -63,6 +80,9 @@ def build_parser() -> options.Parser:
     add("--root", type=options.folder, required=True, metavar="DIR", help="data root that twostream extract wrote")
     add("--format", choices=tuple(READERS), default="folder", help="kind of list (default: folder)")
     add("--videos", type=options.folder, metavar="DIR", help="folder of class folders, for --format folder; folder of the videos, for --write=mmaction2_videos")
+    add("--frames", choices=("images", "videos"), default="images", help="images: what twostream extract wrote to --root; videos: the files below --videos themselves, without extraction, for every --format (default: images)")
+    add("--short_side", type=options.integer(0, 8192), default=ExtractionSettings.short_side, metavar="PX", help="for --frames=videos: scale frames until their short side has this many pixels, as twostream extract does; 0 keeps the size (default: %(default)s)")
+    add("--workers", "-j", type=options.integer(1, options.MAX_PROCESSES), default=available_cpus(), metavar="N", help="for --frames=videos: processes that index videos (default: all CPUs that may be used, %(default)s here)")
     add("--list", type=list_file, nargs="+", metavar="[SPLIT=]FILE", help="list files, for the other formats (for ucf101 and hmdb51: the folder with the lists)")
     add("--split", type=int, choices=(1, 2, 3), default=1, help="which of the three splits of ucf101 and hmdb51 (default: 1)")
     add("--classes", type=options.folder, metavar="FILE", help="class names, one per line, or with their numbers, or as JSON: the allowed labels in their order; of class folders, the folders that are classes (default: the order that the lists bring, or the labels in alphabetical order)")
@@ -74,6 +94,48 @@ def build_parser() -> options.Parser:
     add("--out", type=options.folder, metavar="PREFIX", help="beginning of the names of the files that --write writes")
     return parser
 # fmt: on
+
+
+def index_videos(args: argparse.Namespace) -> int:
+    """Index the files below --videos that are new or have changed; returns how many cannot be used, which are listed."""
+    if not args.videos.is_dir():
+        raise BadInputError(f"--videos {args.videos} is not a folder")
+    import_av()  # before the workers need it
+    videos, num_others = find_videos(args.videos.absolute(), id_from=args.ids)
+    if not videos:
+        raise BadInputError(f"--videos {args.videos} holds no video files ({counted(num_others, 'other file')})")
+    store = VideoFiles.claim(args.root, args.videos, short_side=args.short_side)
+    store.sweep()
+    for video_id in set(store.video_ids()) - videos.keys():
+        store.remove(video_id)
+    jobs = [IndexJob(str(args.root), check_video_id(video_id), path) for video_id, path in videos.items()]
+    failures: dict[Path, Failure] = {}
+    num_frames = num_keys = num_damaged = 0
+    with options.progress_bar(total=len(jobs), unit="video", desc="index", delay=1) as bar:
+        for job, result in run_jobs(index_for_store, jobs, num_workers=args.workers, expected=VideoError):
+            bar.update()
+            if isinstance(result, Failure):
+                failures[job.path] = result
+                with suppress(FileNotFoundError):
+                    store.remove(job.video_id)
+            else:
+                num_frames += result.num_frames
+                num_keys += max(len(result.key_frames), 1)
+                num_damaged += bool(result.damage)
+    print(
+        f"{args.videos}: {counted(len(jobs) - len(failures), 'video')}, {counted(num_frames, 'frame')}, a key frame every "
+        f"{num_frames / max(num_keys, 1):.0f} frames: half as many are decoded before the first frame of a clip"
+    )
+    if num_damaged:
+        print(
+            f"warning: {counted(num_damaged, 'video ends', 'videos end')} before the declared end; what there is, is used"
+        )
+    if failures:
+        print(f"{counted(len(failures), 'bad video')}:", file=sys.stderr)
+        for path, failure in sorted(failures.items()):
+            print(f"  {printable(str(path))}: {printable(failure.reason)}", file=sys.stderr)
+    raise_program_errors(failures.values())
+    return len(failures)
 
 
 def build(args: argparse.Namespace, files: list[tuple[str | None, Path]]) -> None:
@@ -129,13 +191,15 @@ def flags_of(args: argparse.Namespace, files: list[tuple[str | None, Path]]) -> 
     flags = [] if args.format == "folder" else [f"--format={args.format}"]
     paths = [(split, os.path.abspath(path)) for split, path in files]
     if args.videos:
-        flags.append(f"--videos={paths[0][1]}")
-    else:
+        flags.append(f"--videos={os.path.abspath(args.videos)}")
+    if args.format != "folder":
         flags += ["--list", *(f"{split}={path}" if split else path for split, path in paths)]
+    if args.frames == "videos":
+        flags.append("--frames=videos")
     if args.classes:
         flags.append(f"--classes={os.path.abspath(args.classes)}")
     defaults = build_parser()
-    names = ("split", "ids", "val_fraction", "group_by", "seed")
+    names = ("split", "ids", "val_fraction", "group_by", "seed", "short_side")
     return flags + [f"--{n}={getattr(args, n)}" for n in names if getattr(args, n) != defaults.get_default(n)]
 
 
@@ -180,7 +244,10 @@ def next_steps(args: argparse.Namespace, annotations: Annotations) -> list[str]:
 
 def extract_commands(args: argparse.Namespace) -> str:
     """The commands that add videos to the trees of a data root."""
-    commands = [remake(str(args.root), store.input_type, settings_of(store)) for store in image_stores(args.root)]
+    stores = image_stores(args.root)
+    if any(isinstance(store, VideoFiles) for store in stores):
+        return "add their files to the folder of videos, or fix them, and give --frames=videos,"
+    commands = [remake(str(args.root), store.input_type, settings_of(store)) for store in stores]
     if OTHER_TOOL in commands:
         return "use the tool that made the other images"
     words = f"--videos={os.path.abspath(args.videos)}" if args.videos else "--videos=VIDEOS"
@@ -249,9 +316,13 @@ def main() -> int:
         if args.list or not args.out or (args.videos and args.write != "mmaction2_videos"):
             parser.error("--write needs --out PREFIX and reads no list; --write=mmaction2_videos may have --videos DIR")
         write(args)
-    elif not files or (args.format != "folder" and args.videos):
+    elif not files or (args.format != "folder" and args.videos and args.frames == "images"):
         needed = "--videos DIR" if args.format == "folder" else "--list FILE"
         parser.error(f"--format {args.format} needs {needed}")
+    elif args.frames == "videos" and not args.videos:
+        parser.error("--frames=videos needs --videos DIR, the folder of the videos")
     else:
+        num_bad = index_videos(args) if args.frames == "videos" else 0
         build(args, files)
-    return 0
+        return EXIT_SOME_BAD if num_bad else EXIT_DONE
+    return EXIT_DONE

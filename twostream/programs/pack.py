@@ -71,6 +71,11 @@ def list_jobs(args: argparse.Namespace, types: Iterable[str]) -> list[CopyJob]:
     jobs = []
     for input_type in types:
         source = open_store(args.root, input_type)
+        if source.kind not in STORES:
+            raise BadInputError(
+                f"{source.folder} has no images, but the frames of videos: run twostream extract --videos=VIDEOS "
+                f"--root={args.to} --store={args.store}"
+            )
         target = open_store(args.to, input_type, kind=args.store)
         video_ids = source.video_ids()
         if not video_ids:

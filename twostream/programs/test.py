@@ -210,7 +210,7 @@ def score(
 
     videos, ids_without_images = usable_videos(annotations, args.split, store)
     videos = videos[sorting_order(videos.ids)]
-    views = make_views(args.views, stream.input_size)
+    views = make_views(args.views, stream.input_size, stream.resize_side)
     items = Items(videos, stream, views=views, clip_step=args.frame_step, num_clips=args.num_clips or 0)
     clips = open_dataset(items, store)
     scoring = Scoring(

@@ -16,8 +16,8 @@ happens to a flag that differs from the original run:
   selects the run       --root, --dataset, --datasubset, --save_root, --run, --resume, --allow_change
   needs --allow_change  --lr (with --run), --schedule, --stepvalues, --gamma, --warm_up, --momentum, --weight_decay,
                         --dropout, --crop, --crop_scales, --mirror, --amp, --clip_norm, --label_smoothing
-  refused               --arch, --input_type, --seq_len, --gap, --input_size, --batch_size, --lr_batch_size, --frame_step,
-                        --seed, --accumulate, --channels_last, --ema, --batch_norm, --sync_bn, --first_layer_factor,
+  refused               --arch, --input_type, --seq_len, --gap, --input_size, --resize_side, --batch_size,
+                        --lr_batch_size, --frame_step, --seed, --accumulate, --channels_last, --ema, --batch_norm, --sync_bn, --first_layer_factor,
                         --norm_decay, --num_segments, --clips_per_video, --class_balance, --flow, --flow_preset, --bound,
                         and other classes, videos or labels
 
@@ -153,40 +153,14 @@ def build_parser() -> options.Parser:
     choice.add_argument("--clips_per_video", type=options.integer(0, 10_000), default=0, metavar="C", help="in an epoch, use C clips of each video, one by one: each is drawn again in each epoch, from one of C equal parts of the video, as in torchvision's and VMZ's trainings on clips; --frame_step is then for validation only. 0: use all clips (default: 0)")
     choice.add_argument("--num_segments", type=options.integer(0, 10_000), default=0, metavar="S", help="in an epoch, use each video once: draw one clip from each of its S equal parts, and average their scores (TSN, ECCV 2016); 1 suits videos of unequal length; --frame_step is then for validation only. 0: use all clips, one by one (default: 0)")
     add("--input_size", "--isize", "--is", type=options.integer(1, 10_000), default=None, metavar="PX", help="side of the square crops (default: the network's)")
-    add("--crop", choices=("random", "corners"), default="random", help="random: a square of 1/1.1 of the short side, anywhere; corners: as in TSN, at a corner or the centre, in several sizes (ECCV 2016) (default: random)")
+    add("--resize_side", type=options.integer(1, 10_000), default=None, metavar="PX", help="scale pictures to this short side before the crops of --input_size are cut from them, as in trainings on clips: 128 for crops of 112; test and predict do the same (default: 1.1 times --input_size)")
+    add("--crop", choices=("random", "corners"), default="random", help="random: a square of --input_size, anywhere; corners: as in TSN, at a corner or the centre, in several sizes (ECCV 2016) (default: random)")
     add("--crop_scales", type=crop_scales, default=(1.0, 0.875, 0.75, 0.66), metavar="A,B", help="sizes for --crop=corners, as shares of the short side; height and width are at most one step apart (default: 1,.875,.75,.66)")
     options.add_boolean(group, "--class_balance", default=False, help="use each class equally often: an epoch repeats clips of small classes, and leaves out some of large ones (default: False)")
     add("--max_unreadable", type=options.not_negative, default=0, metavar="N", help="if an image cannot be read, use the next clip instead and name the image in the log, up to N times in the whole run; validation always stops (default: 0, stop)")
     options.add_boolean(group, "--mirror", default=True, help="mirror half of the clips; turn this off if classes differ in left and right (default: True)")
 
-    group = parser.add_argument_group("optimization")
-    add = group.add_argument
-    duration, steps, warm_up = (group.add_mutually_exclusive_group() for _ in range(3))
-    duration.add_argument("--max_iterations", type=options.positive, default=500_000, metavar="N", help="number of iterations (default: 500000)")
-    duration.add_argument("--epochs", type=options.positive, default=None, metavar="N", help="instead: number of epochs; a batch may end one epoch and begin the next")
-    add("--epoch_size", type=options.positive, default=None, metavar="N", help="clips in an epoch, for all flags that count epochs (default: all training clips; as many as videos with --num_segments, C times as many with --clips_per_video)")
-    add("--start_iteration", type=options.not_negative, default=0, metavar="N", help="start counting iterations at N (default: 0)")
-    add("--batch_size", "-b", type=options.integer(1, 1_000_000), default=64, metavar="N", help="clips per iteration, of all ranks together (default: 64)")
-    add("--lr", "--learning_rate", type=options.rate, default=0.0005, metavar="LR", help="learning rate; for biases it is twice as high (default: 0.0005)")
-    add("--lr_batch_size", type=options.not_negative, default=0, metavar="N", help="batch size that --lr was chosen for; the rate is scaled to --batch_size in proportion (Goyal et al. 2017). 0: do not scale (default: 0)")
-    add("--momentum", type=options.rate, default=0.9, metavar="M", help="momentum of SGD (default: 0.9)")
-    add("--weight_decay", "--wd", type=options.rate, default=1e-4, metavar="W", help="weight decay, except of biases (default: 0.0001)")
-    add("--schedule", choices=("step", "cosine"), default="step", help="step: the learning rate drops at --stepvalues; cosine: it falls to 0 at --max_iterations (SGDR, ICLR 2017) (default: step)")
-    warm_up.add_argument("--warm_up", type=options.not_negative, default=0, metavar="N", help="iterations over which the learning rate grows to its full value, which steadies large batches (Goyal et al. 2017) (default: 0)")
-    warm_up.add_argument("--warm_up_epochs", "--warmup_epochs", type=options.not_negative, default=None, metavar="N", help="instead: epochs")
-    steps.add_argument("--stepvalues", "--step_values", type=options.integers, default=(250_000, 400_000), metavar="N,N", help="iterations at which the learning rate drops (default: 250000,400000)")
-    steps.add_argument("--step_epochs", type=options.integers, default=None, metavar="N,N", help="instead: epochs after which it drops, such as 20,30,40")
-    add("--gamma", type=options.rate, default=0.2, metavar="G", help="factor of each drop (default: 0.2)")
-    add("--dropout", type=options.share, default=0.6, metavar="P", help="probability of dropout before the last layer (default: 0.6)")
-    add("--seed", type=options.seed, default=123, metavar="N", help="seed of weights, order and crops (default: 123)")
-    add("--label_smoothing", type=options.share, default=0.0, metavar="E", help="share of each label that is spread over all classes (Szegedy et al., CVPR 2016) (default: 0)")
-    add("--clip_norm", type=options.rate, default=0.0, metavar="L", help="shorten gradients that are longer than L; TSN uses 40 for RGB, 20 for flow (ECCV 2016). 0: no limit (default: 0)")
-    add("--first_layer_factor", type=options.rate, default=1.0, metavar="F", help="factor on the learning rate of the first layer; TSN uses 5 for flow (ECCV 2016) (default: 1)")
-    options.add_boolean(group, "--norm_decay", default=True, help="apply weight decay to the scales of batch norm too; TSN does not (default: True)")
-    add("--batch_norm", choices=("train", "partial", "frozen"), default="train", help="train: all batch norms learn; partial: only the first one, against over-fitting on few videos (TSN, ECCV 2016); frozen: none (default: train)")
-    options.add_boolean(group, "--sync_bn", default=False, help="compute batch norm over the parts of all ranks, instead of each rank's own part; needs GPUs (default: False)")
-    add("--ema", type=options.share, default=0.0, metavar="D", help="validate an average of the weights that keeps a share D of itself at each iteration, such as .9999 (Polyak and Juditsky 1992). 0: no average (default: 0)")
-    add("--max_skipped", type=options.positive, default=10, metavar="N", help="stop after N batches in a row whose loss or gradient is not finite; such batches are never applied (default: 10)")
+    add_optimization_flags(parser)
 
     group = parser.add_argument_group("speed")
     add = group.add_argument
@@ -217,6 +191,38 @@ def build_parser() -> options.Parser:
     add("--visdom_port", type=options.integer(1, 65535), default=8097, metavar="N", help="port of the Visdom server (default: 8097)")
     options.add_boolean(group, "--tensorboard", default=False, help="write event files for TensorBoard to <run>/tensorboard; needs pip install tensorboard (default: False)")
     return parser
+
+
+def add_optimization_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the optimizer, its schedule and the length of the training."""
+    group = parser.add_argument_group("optimization")
+    add = group.add_argument
+    duration, steps, warm_up = (group.add_mutually_exclusive_group() for _ in range(3))
+    duration.add_argument("--max_iterations", type=options.positive, default=500_000, metavar="N", help="number of iterations (default: 500000)")
+    duration.add_argument("--epochs", type=options.positive, default=None, metavar="N", help="instead: number of epochs; a batch may end one epoch and begin the next")
+    add("--epoch_size", type=options.positive, default=None, metavar="N", help="clips in an epoch, for all flags that count epochs (default: all training clips; as many as videos with --num_segments, C times as many with --clips_per_video)")
+    add("--start_iteration", type=options.not_negative, default=0, metavar="N", help="start counting iterations at N (default: 0)")
+    add("--batch_size", "-b", type=options.integer(1, 1_000_000), default=64, metavar="N", help="clips per iteration, of all ranks together (default: 64)")
+    add("--lr", "--learning_rate", type=options.rate, default=0.0005, metavar="LR", help="learning rate; for biases it is twice as high (default: 0.0005)")
+    add("--lr_batch_size", type=options.not_negative, default=0, metavar="N", help="batch size that --lr was chosen for; the rate is scaled to --batch_size in proportion (Goyal et al. 2017). 0: do not scale (default: 0)")
+    add("--momentum", type=options.rate, default=0.9, metavar="M", help="momentum of SGD (default: 0.9)")
+    add("--weight_decay", "--wd", type=options.rate, default=1e-4, metavar="W", help="weight decay, except of biases (default: 0.0001)")
+    add("--schedule", choices=("step", "cosine"), default="step", help="step: the learning rate drops at --stepvalues; cosine: it falls to 0 at --max_iterations (SGDR, ICLR 2017) (default: step)")
+    warm_up.add_argument("--warm_up", type=options.not_negative, default=0, metavar="N", help="iterations over which the learning rate grows to its full value, which steadies large batches (Goyal et al. 2017) (default: 0)")
+    warm_up.add_argument("--warm_up_epochs", "--warmup_epochs", type=options.not_negative, default=None, metavar="N", help="instead: epochs")
+    steps.add_argument("--stepvalues", "--step_values", type=options.integers, default=(250_000, 400_000), metavar="N,N", help="iterations at which the learning rate drops (default: 250000,400000)")
+    steps.add_argument("--step_epochs", type=options.integers, default=None, metavar="N,N", help="instead: epochs after which it drops, such as 20,30,40")
+    add("--gamma", type=options.rate, default=0.2, metavar="G", help="factor of each drop (default: 0.2)")
+    add("--dropout", type=options.share, default=0.6, metavar="P", help="probability of dropout before the last layer (default: 0.6)")
+    add("--seed", type=options.seed, default=123, metavar="N", help="seed of weights, order and crops (default: 123)")
+    add("--label_smoothing", type=options.share, default=0.0, metavar="E", help="share of each label that is spread over all classes (Szegedy et al., CVPR 2016) (default: 0)")
+    add("--clip_norm", type=options.rate, default=0.0, metavar="L", help="shorten gradients that are longer than L; TSN uses 40 for RGB, 20 for flow (ECCV 2016). 0: no limit (default: 0)")
+    add("--first_layer_factor", type=options.rate, default=1.0, metavar="F", help="factor on the learning rate of the first layer; TSN uses 5 for flow (ECCV 2016) (default: 1)")
+    options.add_boolean(group, "--norm_decay", default=True, help="apply weight decay to the scales of batch norm too; TSN does not (default: True)")
+    add("--batch_norm", choices=("train", "partial", "frozen"), default="train", help="train: all batch norms learn; partial: only the first one, against over-fitting on few videos (TSN, ECCV 2016); frozen: none (default: train)")
+    options.add_boolean(group, "--sync_bn", default=False, help="compute batch norm over the parts of all ranks, instead of each rank's own part; needs GPUs (default: False)")
+    add("--ema", type=options.share, default=0.0, metavar="D", help="validate an average of the weights that keeps a share D of itself at each iteration, such as .9999 (Polyak and Juditsky 1992). 0: no average (default: 0)")
+    add("--max_skipped", type=options.positive, default=10, metavar="N", help="stop after N batches in a row whose loss or gradient is not finite; such batches are never applied (default: 10)")
 # fmt: on
 
 
@@ -406,15 +412,19 @@ def open_clips(
     online = online_flow_coding(args)
     store = open_store(root, RGB if online else args.input_type)
     backbone = backbone_name(args.arch or "inception_v3")
-    stream = StreamConfig(
-        input_type=args.input_type,
-        backbone=backbone,
-        classes=annotations.classes,
-        input_size=args.input_size or BACKBONES[backbone].input_size,
-        clip_len=args.seq_len or BACKBONES[backbone].clip_len,
-        frame_stride=args.gap,
-        flow_coding=online or store.tree_flow_coding(),
-    )
+    try:
+        stream = StreamConfig(
+            input_type=args.input_type,
+            backbone=backbone,
+            classes=annotations.classes,
+            input_size=args.input_size or BACKBONES[backbone].input_size,
+            clip_len=args.seq_len or BACKBONES[backbone].clip_len,
+            frame_stride=args.gap,
+            flow_coding=online or store.tree_flow_coding(),
+            resize_side=args.resize_side,
+        )
+    except ValueError as error:
+        raise BadInputError(str(error)) from None
     videos, split_summary = {}, []
     for split in ("train", "val"):
         videos[split], missing = usable_videos(annotations, split, store)
@@ -426,11 +436,13 @@ def open_clips(
     train_items = Items(
         videos["train"], stream, clip_step=args.frame_step, num_segments=args.num_segments,
         clips_per_video=args.clips_per_video, seed=args.seed,
-        crop=CornerCrop(size, args.crop_scales) if args.crop == "corners" else RandomCrop(size),
+        crop=CornerCrop(size, args.crop_scales) if args.crop == "corners" else RandomCrop(size, stream.resize_side),
         mirror=args.mirror, max_unreadable=args.max_unreadable,
     )  # fmt: skip
     # An unreadable image stops a validation, because its result must be that of exactly these clips.
-    val_items = Items(videos["val"], stream, clip_step=args.frame_step * VAL_STEP_FACTOR, crop=CentreCrop(size))
+    val_items = Items(
+        videos["val"], stream, clip_step=args.frame_step * VAL_STEP_FACTOR, crop=CentreCrop(size, stream.resize_side)
+    )
     for split, items in (("train", train_items), ("val", val_items)):
         if text := items.short_videos():
             split_summary.append(f"WARNING: {split}: {text}")

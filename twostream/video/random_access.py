@@ -9,7 +9,8 @@ import contextlib
 import functools
 import math
 import struct
-from collections import deque
+from bisect import bisect_right
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -36,12 +37,14 @@ if TYPE_CHECKING:
     from av.filter.context import FilterContext
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
-    from typing_extensions import Buffer
 
 ONE_FRAME_PER_PACKET = frozenset("h264 hevc av1 vp9 mjpeg ffv1 png mpeg4".split())
 """codecs whose packets, in the containers of INDEXED_CONTAINERS, are one shown frame each"""
 
-KEPT_BYTES = 32 * 2**20
+MAX_GRAPHS = 16
+"""chains of filters that a converter keeps, one for each kind of frame"""
+
+KEPT_BYTES = 16 * 2**20
 """of pictures that a reader keeps: clips of a video may overlap"""
 
 
@@ -203,19 +206,19 @@ def _decode(
 class VideoReader:
     """Reads frames of one open file, as uint8 (H, W, 3) RGB. Frames that ascend need no more seeks than key frames.
 
-    `short_side` and `square_pixels`: as in `Decoder`. Close it, or use it as a context manager.
+    Close it, or use it as a context manager. `converter`: readers of similar videos are faster if they share one.
     """
 
-    def __init__(self, path: Path, index: VideoIndex, *, short_side: int = 0, square_pixels: bool = True):
+    def __init__(self, path: Path, index: VideoIndex, converter: "Converter | None" = None):
         self.path, self.index = path, index
         self._numbers: dict[int | None, int] = {stamp: number for number, stamp in enumerate(index.stamps)}
         self._open()
         self._target: str | None = None
         """the filter that scales pictures of other sizes"""
-        filters = scaling_filters(short_side, square_pixels)
-        self._converter = _Converter(self._stream.sample_aspect_ratio, filters)
-        self._frames: Iterator[tuple[int, VideoFrame, bool]] = iter(())
-        self._next: float = math.inf
+        self._converter = converter or Converter()
+        self._aspect: Fraction = self._stream.sample_aspect_ratio or Fraction(0)
+        self._frames = self._numbered(has_begun=True)
+        self._next: float = 0
         """number of the frame that comes next, without a seek"""
         self._kept: deque[tuple[int, np.ndarray]] = deque()
 
@@ -258,18 +261,18 @@ class VideoReader:
     def _convert(self, frame: "VideoFrame") -> np.ndarray:
         """All pictures have the size of the first one, as ffmpeg's program does it where a video changes its size."""
         if (frame.width, frame.height) == self.index.stored_size:
-            return self._converter(frame)
+            return self._converter(frame, self._aspect)
         if self._target is None:
             first = self._find(0)
             if first is None:
                 raise VideoError("its size changes in mid-video, and its first frame cannot be decoded")
-            height, width = self._converter(first[0]).shape[:2]
+            height, width = self._converter(first[0], self._aspect).shape[:2]
             self._target = f"scale={width}:{height}:flags=bicubic"
-        return self._converter(frame, self._target)
+        return self._converter(frame, self._aspect, self._target)
 
     def _find(self, number: int) -> tuple["VideoFrame", bool] | None:
         keys = self.index.key_frames
-        last_key = np.searchsorted(keys, number, side="right") - 1
+        last_key = bisect_right(keys, number) - 1
         if self._next <= number and (last_key < 0 or self._next >= keys[last_key]):
             return self._advance(number)
         # Seeking may land behind the key frame, where time stamps of packets and of frames differ.
@@ -331,34 +334,46 @@ class VideoReader:
                 yield number, frame, damaged_from is not None
 
 
-class _Converter:
-    """Frames as they were decoded -> upright pictures, uint8 (H, W, 3) RGB, by the filters that `Decoder` names."""
+class Converter:
+    """Frames as they were decoded -> upright pictures, uint8 (H, W, 3) RGB, by the filters of `Decoder`.
 
-    def __init__(self, pixel_aspect: Fraction | None, filters: list[str]):
-        self.pixel_aspect, self.filters = pixel_aspect or Fraction(0, 1), filters
-        self._graph: tuple[tuple[object, ...], Graph, FilterContext] | None = None
+    `short_side` and `square_pixels`: as in `Decoder`.
+    """
 
-    def __call__(self, frame: "VideoFrame", *last: str) -> np.ndarray:
-        """The picture of a frame; `last` are further filters."""
-        filters = (*_turn(frame), *self.filters, *last)
-        kind = (frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range), filters)
-        if self._graph is None or self._graph[0] != kind:
-            self._graph = kind, *self._build(*kind)
-        _, graph, source = self._graph
+    def __init__(self, *, short_side: int = 0, square_pixels: bool = True):
+        self._scaling = scaling_filters(short_side, square_pixels)
+        self._graphs: OrderedDict[tuple[object, ...], tuple[Graph, FilterContext]] = OrderedDict()
+
+    def __call__(self, frame: "VideoFrame", aspect: Fraction, *last: str) -> np.ndarray:
+        """The picture of a frame whose pixels have this aspect, 0 if it is unknown; `last` are further filters."""
+        kind = (
+            *(frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range)),
+            *(aspect, (*_turn(frame), *self._scaling, *last)),
+        )
+        if kind not in self._graphs:
+            if len(self._graphs) == MAX_GRAPHS:
+                self._graphs.popitem(last=False)
+            self._graphs[kind] = self._build(*kind)
+        graph, source = self._graphs[kind]
         frame.pts = None  # frames come in any order
         source.push(frame)
-        picture = graph.vpull()
-        return picture.to_ndarray()
+        return graph.vpull().to_ndarray()
 
     def _build(
-        self, width: int, height: int, pixels: str, colours: int, colour_range: int, filters: tuple[str, ...]
+        self,
+        width: int,
+        height: int,
+        pixels: str,
+        colours: int,
+        colour_range: int,
+        aspect: Fraction,
+        filters: tuple[str, ...],
     ) -> tuple["Graph", "FilterContext"]:
         graph: Graph = import_av().filter.Graph()
         graph.threads = 1
-        aspect = f"{self.pixel_aspect.numerator}/{self.pixel_aspect.denominator}"
         source = graph.add(
             "buffer",
-            f"video_size={width}x{height}:pix_fmt={pixels}:time_base=1/1000:pixel_aspect={aspect}:"
+            f"video_size={width}x{height}:pix_fmt={pixels}:time_base=1/1000:pixel_aspect={aspect.numerator}/{aspect.denominator}:"
             f"colorspace={colours}:range={colour_range}",
         )
         last = source
@@ -378,10 +393,11 @@ def _turn(frame: "VideoFrame") -> tuple[str, ...]:
     QuickTime file format, track header: (x, y) is shown at (a x + c y, b x + d y), y down. VideoError if a picture is
     turned by something else than quarters.
     """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    side_data = frame.side_data
+    matrix = side_data.get("DISPLAYMATRIX") if len(side_data) else None
     if matrix is None:
         return ()
-    a, b, _, c, d, *_ = struct.unpack("=9i", memoryview(cast("Buffer", matrix)))
+    a, b, _, c, d, *_ = struct.unpack("=9i", memoryview(cast("bytes", matrix)))
     straight, across = abs(a) + abs(d), abs(b) + abs(c)
     if min(straight, across) > NEARLY_SQUARE * max(straight, across):
         raise VideoError("its picture is turned, but not by a quarter or half: extract this video")
