@@ -95,6 +95,8 @@ def map_in_threads(
     is being done.
     """
     items = list(items)
+    if len(items) < 2:  # live answers would start and end a thread each
+        return list(progress(map(function, items), len(items), name))
     with ThreadPoolExecutor(min(MAX_THREADS, available_cpus())) as pool:
         return list(progress(pool.map(function, items), len(items), name))
 
