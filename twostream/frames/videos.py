@@ -53,7 +53,10 @@ class VideoFiles(FrameFolders):
     def is_at(folder: Path) -> bool:
         """Whether a folder of images is a store of this kind."""
         path = folder / SETTINGS_NAME
-        return path.is_file() and "videos" in read_json(path)
+        try:
+            return path.is_file() and "videos" in read_json(path)
+        except BadInputError:
+            return False  # those who read or verify images name the damaged file
 
     @classmethod
     def claim(cls, root: str | Path, videos: str | Path, *, short_side: int) -> "VideoFiles":
