@@ -48,7 +48,7 @@ def open_session(content: bytes) -> onnxruntime.InferenceSession:
 
 
 def milliseconds(work: Callable[[], object], number: int) -> float:
-    """Wall time of one call, for each of so many pairs."""
+    """Wall time of one call, divided by the number of its pairs."""
     start = time.perf_counter()
     work()
     return 1e3 * (time.perf_counter() - start) / number

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A stream whose pictures show the time at which they were made, so that whoever sees one knows how old it is.
+"""A stream whose pictures show the time at which they were made, so that their reader knows how old they are.
 
 The time is burnt in as two rows of sixteen black or white fields, which survive encoding and scaling: milliseconds since
 1970, modulo 2^32, the highest bit first. Below them, a texture moves.
 
-  python tests/clock.py --port=9000          # serves MPEG-TS to whoever connects to tcp://127.0.0.1:9000
+  python tests/clock.py --port=9000          # serves MPEG-TS to clients of tcp://127.0.0.1:9000
 """
 
 import argparse

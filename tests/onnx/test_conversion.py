@@ -12,7 +12,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 
 def test_convolutions_of_clips():
-    """With batch norm, within channels, and with so many that their bias is no constant; and attention over a clip."""
+    """With batch norm, within channels, and with enough of them that their bias is no constant; and attention over a clip."""
     from twostream.onnx.conversion import to_graph
 
     torch.manual_seed(0)

@@ -178,7 +178,7 @@ class Items:
         return contents, Columns(mirrored.ravel(), labels.repeat(num_views), numbers.ravel(), tuple(unreadable))
 
     def clips_shape(self, num_items: int) -> tuple[int, ...]:
-        """Shape of the clips of so many items, (N, S, T, H, W, C), with a row for each view; see `Batch.clips`."""
+        """Shape of the clips of that many items, (N, S, T, H, W, C), with a row for each view; see `Batch.clips`."""
         channels = 3 if self.stream.modality == "rgb" else 2
         size = self.crop_size
         return num_items * len(self.views), self.num_segments, self.stream.clip_len, size, size, channels
