@@ -74,7 +74,9 @@ def recognizer_of_report(
     for number, scored in enumerate(measured.provenances):
         try:
             folder, name, digest = str(scored["run"]), str(scored["checkpoint"]), scored["sha256"]
-            samplings.append(Sampling(scored.get("num_clips", 0), scored.get("frame_step", 2), scored["views"]))
+            samplings.append(
+                Sampling(scored.get("num_clips", 0), scored.get("frame_step", Sampling.clip_step), scored["views"])
+            )
         except (KeyError, TypeError, ValueError):
             raise BadInputError(
                 f"{report}: stream {number + 1} was not scored by twostream test, which records the checkpoint; give --runs, "
