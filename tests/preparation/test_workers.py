@@ -101,11 +101,11 @@ def die_when_first(path: Path) -> str:
 
 def sleep_with_file(path: str) -> None:
     """Write a file that is removed when the job ends, as by a job with temporary files."""
-    Path(path).write_text(str(os.getpid()))
     try:
+        Path(path).write_text(str(os.getpid()))  # SIGTERM may come as soon as it is written
         time.sleep(60)
     finally:
-        Path(path).unlink()
+        Path(path).unlink(missing_ok=True)
 
 
 def fail_and_clean_up(path: Path) -> None:
