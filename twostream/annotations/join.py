@@ -16,9 +16,10 @@ from twostream.annotations.json_file import FILE_NAME
 from twostream.annotations.lines import location
 from twostream.annotations.lists import Listed
 from twostream.annotations.splits import VAL_FRACTION, choose_val
-from twostream.annotations.videos import SPLITS, Annotations, Video, make_annotations
+from twostream.annotations.videos import NO_GROUP, SPLITS, Annotations, Video, make_annotations
 from twostream.counts import counted
 from twostream.errors import BadInputError
+from twostream.frames.store import FrameStore
 from twostream.frames.stores import image_stores
 
 SHOWN = 20
@@ -73,8 +74,8 @@ def build_annotations(
     if not order.names:
         raise BadInputError(f"{table.where(0)}: no entry has a label; add the train list, or --classes FILE")
     videos = (
-        Video(video_id, split, label, *(extracted[video_id].facts(video_id) if video_id in extracted else (0,)))
-        for video_id, split, label in table.rows(table.order)
+        Video(video_id, split, label, *_frames(extracted.get(video_id), video_id), group=group)
+        for (video_id, split, label), group in zip(table.rows(table.order), table.group_numbers(), strict=True)
     )
     annotations = make_annotations(progress(videos, len(table.ids)), classes=order.names, path=Path(root, FILE_NAME))
     return Joined(
@@ -87,6 +88,11 @@ def build_annotations(
             *table.unmatched(),
         ],
     )
+
+
+def _frames(store: FrameStore | None, video_id: str) -> tuple[int, float, int]:
+    """Number of frames, rate and stored step of a video; 0 frames where it was not extracted."""
+    return store.facts(video_id) if store else (0, 0.0, 1)
 
 
 def _class_order(names: list[str], *, are_numbers: bool) -> ClassOrder:
@@ -151,6 +157,12 @@ class ListedTable:
                 *(n.tolist() for n in (block, self.split[block], self.label[block])), strict=True
             ):
                 yield self.ids[row], SPLITS[split], names[label]
+
+    def group_numbers(self) -> list[int]:
+        """Group of each row in the order of ids; they are numbered from 0 in that order, where several rows share one."""
+        _, inverse, counts = np.unique(self.group[self.order], return_inverse=True, return_counts=True)
+        numbers: dict[int, int] = {}
+        return [numbers.setdefault(code, len(numbers)) if counts[code] > 1 else NO_GROUP for code in inverse.tolist()]
 
     def where(self, row: int) -> str:
         """File and line of an entry, for messages."""

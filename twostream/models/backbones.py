@@ -145,6 +145,7 @@ BACKBONES: dict[str, Backbone] = {
     "resnet101": _resnet("resnet101"),
     "resnet152": _resnet("resnet152"),
     "squeezenet1_1": _torchvision("squeezenet1_1", torchvision_networks.build_squeezenet, first_layer="features.0", head="classifier.1"),
+    "mobilenet_v2": _torchvision("mobilenet_v2", torchvision_networks.build, first_layer="features.0.0", head="classifier.1"),
     "mobilenet_v3_large": _torchvision("mobilenet_v3_large", torchvision_networks.build, first_layer="features.0.0", head="classifier.3"),
     **{name: _clips(name, functools.partial(video_resnets.build_torchvision, name)) for name in ("r3d_18", "mc3_18", "r2plus1d_18")},
     "i3d_r50": _i3d(i3d.build),
