@@ -22,14 +22,18 @@ from twostream.stream import StreamConfig
 STREAM_NAME, LOCK_NAME = "stream.json", "run.lock"
 
 
-def run_name(stream: StreamConfig, *, dataset: str, clip_step: int, batch_size: int, learning_rate: float) -> str:
+def run_name(
+    stream: StreamConfig, *, dataset: str, clip_step: int, batch_size: int, learning_rate: float, is_linear: bool = False
+) -> str:  # fmt: skip
     """Name of a run, in the form of 2D-kinectics: kinetics-inception_v3-rgb-sl01-g1-fs6-64-000500.
 
-    It ends in -online if the flow is computed while training.
+    A run of --head=linear has -linear in place of batch size and learning rate. The name ends in -online if the flow is
+    computed while training.
     """
+    how = "linear" if is_linear else f"{batch_size}-{round(learning_rate * 1e6):06d}"
     return (
         f"{dataset}-{stream.backbone}-{stream.input_type}-sl{stream.clip_len:02d}-g{stream.frame_stride}"
-        f"-fs{clip_step}-{batch_size}-{round(learning_rate * 1e6):06d}" + ("-online" if stream.is_online else "")
+        f"-fs{clip_step}-{how}" + ("-online" if stream.is_online else "")
     )
 
 

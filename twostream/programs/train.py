@@ -20,7 +20,7 @@ happens to a flag that differs from the original run:
                         --dropout, --crop, --crop_scales, --mirror, --amp, --clip_norm, --label_smoothing
   refused               --arch, --input_type, --seq_len, --gap, --input_size, --resize_side, --batch_size,
                         --lr_batch_size, --frame_step, --seed, --accumulate, --channels_last, --ema, --batch_norm, --sync_bn, --first_layer_factor,
-                        --norm_decay, --num_segments, --clips_per_video, --class_balance, --flow, --flow_preset, --bound,
+                        --norm_decay, --head, --num_segments, --clips_per_video, --class_balance, --flow, --flow_preset, --bound,
                         and other classes, videos or labels
 
 Many GPUs, on one machine or several (with the same paths): the same command under torchrun, with one process per GPU, or
@@ -81,6 +81,8 @@ METER_WINDOW = 500
 """iterations after which the printed means start again, as in 2D-kinectics"""
 VAL_STEP_FACTOR = 6
 """validation uses every 6th of the clips that training uses"""
+FOLDS = 5
+"""of the cross-validation of --head=linear"""
 
 IN_EPOCHS = {
     "epochs": "max_iterations",
@@ -98,7 +100,7 @@ MAY_CHANGE = (
 
 DECIDES_RESULT = (
     *MAY_CHANGE, "batch_size", "frame_step", "seed", "accumulate", "channels_last", "ema", "batch_norm",
-    "first_layer_factor", "norm_decay", "num_segments", "clips_per_video", "class_balance", "lr_batch_size", "sync_bn",
+    "first_layer_factor", "norm_decay", "head", "num_segments", "clips_per_video", "class_balance", "lr_batch_size", "sync_bn",
 )  # fmt: skip
 """settings that decide the result: they are compared when a run is resumed, as are the stream and the training videos"""
 
@@ -174,6 +176,7 @@ def build_parser() -> options.Parser:
 
     group = parser.add_argument_group("weights")
     add = group.add_argument
+    add("--head", choices=("trained", "linear"), default="trained", help="trained: train the network by SGD; linear: keep it as it is, and fit its last layer to its features of all clips, in one step: multinomial logistic regression, whose strength and confidence are found by cross-validation over the training videos. The flags of the optimization do not matter then; --clips_per_video chooses evenly spaced clips, and --mirror adds their mirror images (default: trained)")
     options.add_boolean(group, "--pretrained", default=True, help="start from published weights, of ImageNet or of Kinetics (pretrained/README.md) (default: True)")
     add("--global_models_dir", type=options.folder, default=options.PRETRAINED, metavar="DIR", help="folder of these weights (default: pretrained/)")
     add("--init_from", type=options.folder, default=None, metavar="FILE", help="start from these weights instead: a torch file, safetensors or a checkpoint; latest.pth of 2D-kinectics also brings its momentum")
@@ -236,6 +239,10 @@ def main() -> int:
     args = parser.parse_args()
     if args.step_epochs is not None and args.schedule == "cosine":
         parser.error("--step_epochs is for --schedule=step, but --schedule is cosine; leave one of them out")
+    if args.head == "linear":
+        if args.ema or args.num_segments:
+            parser.error("--ema and --num_segments are for trainings; leave them out with --head=linear")
+        args.max_iterations, args.schedule, args.epochs, args.stepvalues, args.step_epochs = 1, "step", None, (), None
     if args.epoch_size and all(getattr(args, name) is None for name in IN_EPOCHS):
         parser.error(
             f"--epoch_size is for flags that count epochs; add one of {', '.join(f'--{n}' for n in IN_EPOCHS)}"
@@ -319,11 +326,50 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
             with restoring("progress"):
                 session.progress.load_state(run.checkpoint["progress"])
         stopped = run.to_validate and not session.validate(run.first)
-        if stopped or not train_to_the_end(
-            args, session, session.steps(train_loader, first=run.first), first=run.first
-        ):
+        if args.head == "linear":
+            finished = stopped or run.first == 1 or fit_last_layer(args, session, train_set)
+        else:
+            finished = train_to_the_end(args, session, session.steps(train_loader, first=run.first), first=run.first)
+        if stopped or not finished:
             raise Terminated
     return 0
+
+
+def fit_last_layer(args: argparse.Namespace, session: "Session", train_set: "ClipDataset | FrameDataset") -> bool:
+    """--head=linear: fit the last layer to the features of the training videos, save and validate; False if a signal
+    stopped it. Until it is saved, nothing is: run again, it starts from the beginning.
+    """
+    from itertools import takewhile
+
+    from twostream.annotations.splits import choose_folds
+    from twostream.clips.dataset import eval_loader
+    from twostream.clips.online_flow import network_inputs
+    from twostream.models.backbones import BACKBONES
+    from twostream.models.features import set_head
+    from twostream.probes.features import video_features
+    from twostream.probes.linear import fit_linear_head
+    from twostream.probes.record import record_head
+
+    items, stop = train_set.items, session.stop
+    loader = eval_loader(
+        train_set, num_workers=args.workers, pin_memory=session.device.type == "cuda",
+        batch_size=max(args.batch_size // len(items.views), 1),
+    )  # fmt: skip
+    bar = session.show_progress(stop.start(loader), total=len(loader), desc=f"features of {session.stream.input_type}")
+    batches = takewhile(lambda _: not stop.requested, network_inputs(bar, session.stream, session.device))
+    features = video_features(session.state.network, batches, items, device=session.device, amp=args.amp)
+    if stop.requested:
+        return False
+    videos = items.videos
+    head = fit_linear_head(
+        features, videos.label_index, choose_folds(videos.label_index, videos.group, num_folds=FOLDS, seed=args.seed),
+        classes=session.stream.classes, mirrored=[view.mirrored for view in items.views], balance=args.class_balance,
+    )  # fmt: skip
+    set_head(session.state.network.backbone, BACKBONES[items.stream.backbone].head, head.weight, head.bias)
+    session.monitors.message(str(head))
+    record_head(session.saver.run_dir, head, videos, items.stream)
+    session.save(1, to_validate=True, final=True)
+    return session.validate(1)
 
 
 def train_to_the_end(args: argparse.Namespace, session: "Session", steps: Iterable["Step"], *, first: int) -> bool:
@@ -408,7 +454,7 @@ def open_clips(
     args: argparse.Namespace, root: Path
 ) -> tuple[StreamConfig, "ClipDataset | FrameDataset", "ClipDataset | FrameDataset", list[str]]:
     """The stream, the clips that it is trained and validated on, and a line for each split about its videos."""
-    from twostream.clips.crops import CentreCrop, CornerCrop, RandomCrop
+    from twostream.clips.crops import CentreCrop, CornerCrop, RandomCrop, make_views
     from twostream.clips.dataset import usable_videos
     from twostream.clips.items import Items
     from twostream.clips.online_flow import open_dataset
@@ -445,6 +491,11 @@ def open_clips(
         crop=CornerCrop(size, args.crop_scales) if args.crop == "corners" else RandomCrop(size, stream.resize_side),
         mirror=args.mirror, max_unreadable=args.max_unreadable,
     )  # fmt: skip
+    if args.head == "linear":  # the same clips each time, as tests see them, and their mirror images
+        train_items = Items(
+            videos["train"], stream, clip_step=args.frame_step, num_clips=args.clips_per_video,
+            views=make_views("flip" if args.mirror else "centre", size, stream.resize_side),
+        )  # fmt: skip
     # An unreadable image stops a validation, because its result must be that of exactly these clips.
     val_items = Items(
         videos["val"], stream, clip_step=args.frame_step * VAL_STEP_FACTOR, crop=CentreCrop(size, stream.resize_side)
@@ -500,8 +551,9 @@ def open_run(
     from twostream.models.weights import find_pretrained
 
     name = args.run or run_name(
-        stream, dataset=args.dataset, clip_step=args.frame_step, batch_size=args.batch_size, learning_rate=args.lr
-    )
+        stream, dataset=args.dataset, clip_step=args.frame_step, batch_size=args.batch_size, learning_rate=args.lr,
+        is_linear=args.head == "linear",
+    )  # fmt: skip
     folder = (args.save_root or root) / name
     saved = checkpoints.checkpoint_iterations(folder)
     if saved and not args.resume:
@@ -612,7 +664,16 @@ def build_state(
     torch.manual_seed(args.seed)
     network = build_model(stream, dropout=args.dropout, batch_norm=args.batch_norm).to(device)
     if run.weights:
-        run.log(str(load_weights(network.backbone, run.weights, stream)))
+        report = load_weights(network.backbone, run.weights, stream)
+        run.log(str(report))
+        if args.head == "linear" and (below := report.random_below(BACKBONES[stream.backbone].head)):
+            run.log(
+                f"WARNING: features are partly random: {below} have no weights in {run.weights}; use other weights or another --arch"
+            )
+    elif args.head == "linear" and not run.checkpoint:
+        run.log(
+            "WARNING: features are random, as there are no weights: leave out --pretrained=False, or give some with --init_from"
+        )
     if args.sync_bn:
         network = sync_batch_norm(network, device, world)
     schedule, learning_rate = build_schedule(args)
