@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,15 +23,17 @@ from tests.conftest import REPOSITORY, call
 from tests.engine.test_checkpoint import same
 from tests.training_kills import Tally
 from twostream.annotations.videos import fingerprint
-from twostream.engine.checkpoint import CheckpointSaver, checkpoint_iterations, read_checkpoint
+from twostream.engine import checkpoint, loops
+from twostream.engine.checkpoint import CheckpointSaver, checkpoint_iterations, load_stream, read_checkpoint
 from twostream.engine.signals import Stop
-from twostream.errors import BadInputError, Terminated
+from twostream.errors import BadInputError, EnvironmentFaultError, Terminated
 from twostream.frames.folders import FrameFolders
 from twostream.models.backbones import BACKBONES
 from twostream.models.network import build_model
 from twostream.monitor.log import read_log
 from twostream.programs import train as train_program
 from twostream.programs.train import IN_EPOCHS, MAY_CHANGE, build_parser, main
+from twostream.scores.npz import read_scores
 from twostream.stream import StreamConfig
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # bit-exactness is promised for the same number of threads
@@ -347,7 +350,7 @@ def rows_of_flags():
 
 ELSEWHERE = {
     "workers": 1, "device": "cpu", "ngpu": 1, "compile": "default", "print_freq": 7, "val_interval": 2, "save_interval": 2,
-    "keep_checkpoints": 2, "max_iterations": 5, "max_unreadable": 5, "max_skipped": 5, "visdom": True,
+    "keep_checkpoints": 2, "keep_best": True, "deterministic": True, "max_iterations": 5, "max_unreadable": 5, "max_skipped": 5, "visdom": True,
     "visdom_server": "http://nowhere", "visdom_port": 9, "tensorboard": True, "pretrained": True, "global_models_dir": "nowhere",
     "init_from": "none.pth", "start_iteration": 3, "dataset": "other",
 }  # fmt: skip
@@ -401,6 +404,76 @@ def test_epochs_are_iterations(here, tmp_path):
         BadInputError, match=r"stepvalues = \[3, 5\], now \[2, 5\]: .* or add --allow_change=stepvalues$"
     ):
         here(*epochs, "--epochs=4", "--resume", "--step_epochs=1,3")
+
+
+@pytest.mark.parametrize("ema", ["0", "0.5"])
+def test_the_best_checkpoint_is_kept(here, run_here, toy_root, tmp_path, monkeypatch, ema):
+    """Validations get .5, .7, .6, .7, .8: iteration 2 is best until 5 is; the run is stopped after 3 and resumed."""
+    accuracies = {1: 0.5, 2: 0.7, 3: 0.6, 4: 0.7, 5: 0.8}
+    validated = []
+
+    def evaluate(batches, *, world):
+        result = loops.evaluate(batches, world=world)
+        validated.append(len(validated) + 1)
+        return replace(result, top1=accuracies[validated[-1]])
+
+    monkeypatch.setattr("twostream.engine.session.evaluate", evaluate)
+    words = [*TINY, "--keep_best", "--keep_checkpoints=2", "--val_interval=1", f"--ema={ema}"]
+    best, weights = tmp_path / "tiny" / "checkpoint_best.pth", "weights" if ema == "0" else "average"
+    here(*words, "--max_iterations=2")
+    second = read_checkpoint(tmp_path / "tiny" / "checkpoint_000002.pth")
+    for last in (3, 4):
+        assert "best so far" not in here(*words, f"--max_iterations={last}", "--resume")
+        assert same(read_checkpoint(best), second) and checkpoint_iterations(tmp_path / "tiny") == [last - 1, last]
+    where = [f"--root={toy_root}", f"--save_root={tmp_path}", "--workers=0", "--device=cpu", "--num_clips=1"]
+    assert run_here("test.py", *where, "--test_iteration=best").returncode == 0
+    scored = read_scores(tmp_path / "tiny" / "scores_val_000002.npz")
+    assert scored.provenance["checkpoint"] == best.name and scored.provenance["iteration"] == 2
+    _, network = load_stream(best)
+    assert same(dict(network.backbone.state_dict()), dict(second[weights]))
+
+    assert "best so far" in here(*words, "--max_iterations=5", "--resume")
+    assert same(read_checkpoint(best), read_checkpoint(tmp_path / "tiny" / "checkpoint_000005.pth"))
+
+
+def test_a_best_checkpoint_that_could_not_be_saved_is_not_the_one_to_beat(here, tmp_path, monkeypatch):
+    """.7 is lost, so .6 is the best that was kept."""
+    accuracies, write = iter([0.5, 0.7, 0.6]), checkpoint.write_file
+
+    def full(path, fill):
+        if str(path).endswith("checkpoint_best.pth") and validated == [0.5, 0.7]:
+            raise EnvironmentFaultError(f"cannot write {path}: No space left on device")
+        write(path, fill)
+
+    validated = []
+
+    def evaluate(batches, *, world):
+        validated.append(next(accuracies))
+        return replace(loops.evaluate(batches, world=world), top1=validated[-1])
+
+    monkeypatch.setattr("twostream.engine.session.evaluate", evaluate)
+    monkeypatch.setattr(checkpoint, "write_file", full)
+    text = here(*TINY, "--keep_best", "--val_interval=1", "--max_iterations=3")
+    assert "iteration 2 is NOT SAVED" in text
+    assert read_checkpoint(tmp_path / "tiny" / "checkpoint_best.pth")["iteration"] == 3
+
+
+def test_a_run_without_a_best_checkpoint(run_here, tiny, toy_root):
+    words = [f"--root={toy_root}", f"--save_root={tiny}", "--test_iteration=best"]
+    assert_refused(run_here("test.py", *words), 3, "no checkpoint of iteration best", "--keep_best")
+
+
+def test_deterministic_algorithms_are_for_this_training_only(here, tmp_path):
+    """On the CPU they change nothing."""
+    here(*TINY, "--run=usual", "--max_iterations=2")
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loops, "_backward", lambda *values, backward=loops._backward: (
+            seen.append(torch.are_deterministic_algorithms_enabled()), backward(*values))[1])  # fmt: skip
+        here(*TINY, "--run=deterministic", "--max_iterations=2", "--deterministic")
+    assert seen == [True, True] and not torch.are_deterministic_algorithms_enabled()
+    usual, ours = (read_checkpoint(tmp_path / n / "checkpoint_000002.pth") for n in ("usual", "deterministic"))
+    assert same(usual["weights"], ours["weights"])
 
 
 def test_an_epoch_is_all_clips(here):

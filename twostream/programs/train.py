@@ -3,14 +3,16 @@
   CUDA_VISIBLE_DEVICES=0 twostream train --root=data --save_root=runs --input_type=rgb
   CUDA_VISIBLE_DEVICES=1 twostream train --root=data --save_root=runs --input_type=farneback --stepvalues=300000,425000
 
-Writes to <save_root>/<run>/: stream.json, train.log, log.jsonl, run.lock, checkpoint_<iteration>.pth, curves.html (a page
-of curves for any browser) and confusion.json (the confusion matrix of the last validation).
+Writes to <save_root>/<run>/: stream.json, train.log, log.jsonl, run.lock, checkpoint_<iteration>.pth, with --keep_best
+checkpoint_best.pth, curves.html (a page of curves for any browser) and confusion.json (the confusion matrix of the last
+validation).
 
 --resume continues from the newest checkpoint that can be read; on the CPU, the result is the same bit for bit. What
 happens to a flag that differs from the original run:
-  accepted              --workers, --print_freq, --val_interval, --save_interval, --keep_checkpoints, --max_skipped,
-                        --max_unreadable, --max_iterations (not with --schedule=cosine), --visdom, --visdom_server,
-                        --visdom_port, --tensorboard; not bit for bit: --device, --ngpu, --compile, number of ranks
+  accepted              --workers, --print_freq, --val_interval, --save_interval, --keep_checkpoints, --keep_best,
+                        --max_skipped, --max_unreadable, --max_iterations (not with --schedule=cosine), --visdom,
+                        --visdom_server, --visdom_port, --tensorboard; not bit for bit: --device, --ngpu, --compile,
+                        --deterministic, number of ranks
   as its iterations     --epochs, --epoch_size, --step_epochs, --warm_up_epochs, --val_epochs
   ignored               --pretrained, --global_models_dir, --init_from, --start_iteration
   selects the run       --root, --dataset, --datasubset, --save_root, --run, --resume, --allow_change
@@ -167,6 +169,7 @@ def build_parser() -> options.Parser:
     add("--amp", choices=("off", "bf16", "fp16"), default="off", help="number format of the heavy layers; weights stay float32 (Micikevicius et al., ICLR 2018) (default: off)")
     options.add_boolean(group, "--channels_last", default=False, help="use the memory order that is fastest for convolutions on a GPU (default: False)")
     add("--accumulate", type=options.integer(1, 1_000_000), default=1, metavar="N", help="compute each batch in N parts, which takes the memory of one part and gives the gradient of the whole; batch norm sees one part at a time (default: 1)")
+    options.add_boolean(group, "--deterministic", default=False, help="compute with algorithms that give the same result each time on a GPU too, which are slower; an operation that has none ends the training. On the CPU, results repeat anyway (default: False)")
     add("--compile", choices=("off", "default", "reduce-overhead", "max-autotune"), default="off", help="mode of torch.compile; the last two use CUDA graphs. The first iteration takes a minute or more; validation runs uncompiled (default: off)")
 
     group = parser.add_argument_group("weights")
@@ -185,6 +188,7 @@ def build_parser() -> options.Parser:
     validation.add_argument("--val_epochs", type=options.positive, default=None, metavar="N", help="instead: every N epochs, and at the end")
     add("--save_interval", type=options.positive, default=None, metavar="N", help="save every N iterations as well (default: only at validations)")
     add("--keep_checkpoints", type=kept_checkpoints, default=0, metavar="N", help="keep only the newest N checkpoints, 2 or more. 0: keep all, 20 in a run by default, 194 MB each for inception_v3 (default: 0)")
+    options.add_boolean(group, "--keep_best", default=False, help="also keep the checkpoint of the best validation so far, by its top-1 accuracy (with --ema, that of the averaged weights), as checkpoint_best.pth: for twostream test --test_iteration=best, and wherever a checkpoint is named (default: False)")
     add("--print_freq", "-p", type=options.positive, default=20, metavar="N", help=f"print every N iterations; the numbers in brackets are means, which start again every {METER_WINDOW} iterations (default: 20)")
     options.add_boolean(group, "--visdom", default=False, help="draw on a Visdom server; if it has a login, set the variables VISDOM_USERNAME and VISDOM_PASSWORD (default: False)")
     add("--visdom_server", type=options.url, default="http://localhost", metavar="URL", help="address of the Visdom server (default: http://localhost)")
@@ -250,12 +254,14 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
     `exit_stack` closes what was opened, however the training ends. Raises Terminated if a signal stopped it.
     """
     from twostream.engine.checkpoint import CheckpointSaver, restoring
-    from twostream.engine.device import choose_device
+    from twostream.engine.device import choose_device, use_deterministic_algorithms
     from twostream.engine.session import Session
     from twostream.engine.signals import Stop
 
     # What is trained.
     device = choose_device(args.device, num_gpus=args.ngpu, world=world)
+    if args.deterministic:
+        use_deterministic_algorithms(exit_stack)
     root = find_root(args.root, args.dataset)
     stream, train_set, val_set, split_summary = open_clips(args, root)
     epoch_size = args.epoch_size or len(train_set)
@@ -300,7 +306,7 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
         session = Session(
             stream=stream, state=state, fit_options=fit_options, items=train_set.items, val_loader=val_loader, saver=saver,
             monitors=run.monitors, stop=stop, device=device, world=world, batch_size=args.batch_size,
-            epoch_size=epoch_size, max_iterations=args.max_iterations,
+            epoch_size=epoch_size, max_iterations=args.max_iterations, keep_best=args.keep_best,
             show_progress=functools.partial(options.progress_bar, disable=None if world.is_first else True),
         )  # fmt: skip
         ranks = f", {world.size} ranks with {counted(part_size, 'clip')} each" if world.size > 1 else ""
