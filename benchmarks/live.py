@@ -56,9 +56,9 @@ class Watched:
     """What was seen of a stream."""
 
     # Lists of Python's floats would grow by 7 MB in an hour of 30 answers a second.
-    latencies: array[float] = field(default_factory=lambda: array("f"))
+    latencies: "array[float]" = field(default_factory=lambda: array("f"))
     """seconds from the making of a picture to the answer about it"""
-    since_arrival: array[float] = field(default_factory=lambda: array("f"))
+    since_arrival: "array[float]" = field(default_factory=lambda: array("f"))
     """seconds from its arrival, as answers say it"""
     memory: list[tuple[float, int]] = field(default_factory=list)
     """seconds since the first answer, and resident bytes"""
