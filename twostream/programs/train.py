@@ -10,7 +10,7 @@ of curves for any browser) and confusion.json (the confusion matrix of the last 
 happens to a flag that differs from the original run:
   accepted              --workers, --print_freq, --val_interval, --save_interval, --keep_checkpoints, --max_skipped,
                         --max_unreadable, --max_iterations (not with --schedule=cosine), --visdom, --visdom_server,
-                        --visdom_port, --tensorboard; not bit for bit: --device, --ngpu, --compile, number of ranks
+                        --visdom_port, --tensorboard, --test_last, --num_clips, --views; not bit for bit: --device, --ngpu, --compile, number of ranks
   as its iterations     --epochs, --epoch_size, --step_epochs, --warm_up_epochs, --val_epochs
   ignored               --pretrained, --global_models_dir, --init_from, --start_iteration
   selects the run       --root, --dataset, --datasubset, --save_root, --run, --resume, --allow_change
@@ -44,6 +44,7 @@ import argparse
 import contextlib
 import functools
 import os
+import shlex
 import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ from typing import TYPE_CHECKING, Any
 
 from twostream.annotations.json_file import find_root, read_annotations
 from twostream.annotations.videos import fingerprint
+from twostream.clips.crops import VIEWS
 from twostream.clips.sampling import TrainingOrder, iterations_of
 from twostream.counts import counted
 from twostream.engine.run_folder import lock_run, run_name, similar_runs, write_stream
@@ -178,6 +180,12 @@ def build_parser() -> options.Parser:
     add("--allow_change", type=changeable, default=(), metavar="FLAG,FLAG", help="flags that may differ from the run that is resumed; their new values are used from here on (see the table above)")
     add("--run", type=options.optional_name, default="", metavar="NAME", help="name of the run's folder (default: made of the flags: <dataset>-<arch>-<input_type>-sl..-g..-fs..-<batch_size>-<lr>)")
 
+    group = parser.add_argument_group("testing")
+    add = group.add_argument
+    options.add_boolean(group, "--test_last", default=False, help="at the end, score val by the last checkpoint as twostream test does, into the same file; killed, it continues with --resume (default: False)")
+    add("--num_clips", type=options.positive, default=None, metavar="N", help="for --test_last: this many clips per video, evenly spaced (default: a clip every 2 frames)")
+    add("--views", choices=tuple(VIEWS), default="centre", help="for --test_last: crops of each clip, see twostream test --help (default: centre)")
+
     group = parser.add_argument_group("watching")
     add = group.add_argument
     validation = group.add_mutually_exclusive_group()
@@ -241,11 +249,14 @@ def main() -> int:
     from twostream.engine.distributed import process_group  # after the flags are parsed, so that --help answers at once
 
     with process_group() as world, contextlib.ExitStack() as exit_stack:
-        return train(args, world, exit_stack)
+        run = train(args, world, exit_stack)
+        if args.test_last:
+            test_last(args, run, world)
+    return 0
 
 
-def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitStack) -> int:
-    """Train, or do this rank's share of it; returns the exit code.
+def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitStack) -> "Run":
+    """Train, or do this rank's share of it; returns the run.
 
     `exit_stack` closes what was opened, however the training ends. Raises Terminated if a signal stopped it.
     """
@@ -279,7 +290,7 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
         run.monitors.validation(unlogged)
     if is_done:
         run.log(f"{run.folder} has {run.first} of {counted(args.max_iterations, 'iteration')} already: nothing to do")
-        return 0
+        return run
     for line in [run.folder.name, *(f"{flag}: {value}" for flag, value in sorted(vars(args).items())), *split_summary]:
         run.log(line)
 
@@ -317,7 +328,43 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
             args, session, session.steps(train_loader, first=run.first), first=run.first
         ):
             raise Terminated
-    return 0
+    return run
+
+
+def test_last(args: argparse.Namespace, run: "Run", world: "World") -> None:
+    """Score val by the newest checkpoint, as the command does that the score file names; all ranks share the work."""
+    from twostream.clips.testing import Sampling
+    from twostream.engine.checkpoint import checkpoint_iterations
+    from twostream.engine.device import choose_device
+    from twostream.fusion.consensus import Consensus
+    from twostream.scoring.networks import network_of_checkpoint
+    from twostream.scoring.split import ScoringOptions, score_split
+    from twostream.scoring.summary import DEFAULT_RULES, summarise
+
+    root = find_root(args.root, args.dataset)
+    device = choose_device(args.device, num_gpus=args.ngpu, world=world)
+    iteration = checkpoint_iterations(run.folder)[-1]
+    network = network_of_checkpoint(run.folder, iteration, split="val", device=device, num_gpus=args.ngpu)
+    sampling = Sampling(args.num_clips or 0, views=args.views)
+    batch_size = world.part_of_batch(args.batch_size, accumulate=args.accumulate)  # for which there is memory
+    words = {
+        "root": args.root, "dataset": args.dataset, "datasubset": args.datasubset, "save_root": run.folder.parent,
+        "input_type": args.input_type, "run": run.folder.name, "test_iteration": iteration,
+        "num_clips": args.num_clips, "views": args.views, "test_batch_size": batch_size,
+        "workers": args.workers, "device": args.device,
+    }  # fmt: skip
+    command = shlex.join(
+        ["test.py", *(f"--{flag}={value}" for flag, value in words.items() if value not in (None, ""))]
+    )
+    options_of_test = ScoringOptions(
+        sampling=sampling, batch_size=batch_size, num_workers=args.workers, command=command
+    )
+    path = score_split(
+        network, root, read_annotations(root, datasubset=args.datasubset), options_of_test, device=device, log=run.log,
+        show_progress=options.progress_bar, world=world,
+    )  # fmt: skip
+    if path and world.is_first:
+        summarise(path, [Consensus.parse(rule) for rule in DEFAULT_RULES], run.log)
 
 
 def train_to_the_end(args: argparse.Namespace, session: "Session", steps: Iterable["Step"], *, first: int) -> bool:
