@@ -1,6 +1,7 @@
 """Choosing a device and a precision, moving batches to the device, and out-of-memory errors in one line."""
 
 import contextlib
+import os
 import re
 from collections.abc import Iterable, Iterator
 
@@ -44,6 +45,16 @@ def choose_device(name: str, *, num_gpus: int = 1, world: World = ALONE) -> torc
     return device
 
 
+def use_deterministic_algorithms(exit_stack: contextlib.ExitStack) -> None:
+    """Let torch use only algorithms that give the same result each time, until `exit_stack` is closed.
+
+    `readable_errors` reports an operation that has none.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS divides its work as it likes
+    exit_stack.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
+    torch.use_deterministic_algorithms(True)
+
+
 def split_over_gpus(network: nn.Module, num_gpus: int) -> nn.Module:
     """The network with each batch split over GPUs 0 ... `num_gpus` - 1, in this one process (--ngpu)."""
     return nn.DataParallel(network, device_ids=list(range(num_gpus))) if num_gpus > 1 else network
@@ -81,10 +92,11 @@ class OutOfMemoryError(EnvironmentFaultError):
 
 
 @contextlib.contextmanager
-def readable_memory_errors(network: nn.Module, batch: Batch, *, more_parts: int | None = None) -> Iterator[None]:
-    """Turn torch's errors about memory, compilation and batch norm of a single value into one line that says what to do.
+def readable_errors(network: nn.Module, batch: Batch, *, more_parts: int | None = None) -> Iterator[None]:
+    """Turn errors of torch that users can do something about into one line that says what.
 
-    Raises OutOfMemoryError, EnvironmentFaultError if the network cannot be compiled, or BadInputError for batch norm.
+    Raises OutOfMemoryError; EnvironmentFaultError if the network cannot be compiled; BadInputError for batch norm of a
+    single value, and for operations that --deterministic does not allow.
     `more_parts` is the value of --accumulate to recommend, if there is one.
     """
     try:
@@ -102,6 +114,11 @@ def readable_memory_errors(network: nn.Module, batch: Batch, *, more_parts: int 
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise EnvironmentFaultError(
                 f"the network cannot be compiled: {one_line(error)}; install a C++ compiler (g++), or leave --compile out"
+            ) from None
+        if found := re.match(r"(\w+) does not have a deterministic implementation", str(error)):
+            raise BadInputError(
+                f"--deterministic: {found[1]} has no algorithm for {batch.clips.device.type} that gives the same result each "
+                "time; leave --deterministic out, or choose another --arch"
             ) from None
         raise
     except ValueError as error:

@@ -41,6 +41,11 @@ if TYPE_CHECKING:  # torch is imported after the flags are parsed, so that --hel
     from twostream.scoring.split import ScoringOptions
 
 
+def test_iterations(text: str) -> tuple[int | str, ...]:
+    """Value of --test_iteration: comma-separated iterations, or best."""
+    return tuple(word if word == "best" else options.not_negative(word) for word in options.words(text))
+
+
 # fmt: off
 def build_parser() -> options.Parser:
     """The flags of this program."""
@@ -52,7 +57,7 @@ def build_parser() -> options.Parser:
     add = group.add_argument
     add("--run", type=options.optional_name, default="", metavar="NAME", help="the run's folder name, if --save_root has several runs of the input type")
     add("--onnx", type=options.folder, default=None, metavar="FILE", help="score a network of this file, which twostream export --onnx wrote, instead of a checkpoint; of several streams in it, that of --input_type")
-    add("--test_iteration", "--test_iterations", type=options.integers, default=(), metavar="N,N", help="iterations to score (default: the latest)")
+    add("--test_iteration", "--test_iterations", type=test_iterations, default=(), metavar="N,N", help="iterations to score; best: the checkpoint that twostream train --keep_best has kept (default: the latest)")
     add("--split", choices=SPLITS, default="val", metavar="NAME", help="split of the annotations (default: val)")
     add("--frame_step", type=options.integer(1, 1_000_000), default=None, metavar="N", help="score every Nth frame (default: 2)")
     add("--num_clips", type=options.positive, default=None, metavar="N", help="instead: this many clips per video, evenly spaced, such as TSN's 25")
@@ -154,7 +159,7 @@ def onnx_network(args: argparse.Namespace) -> "ScoredNetwork":
 
 def checkpoints(args: argparse.Namespace, root: Path, device: "torch.device") -> "Iterator[ScoredNetwork]":
     """The networks of the checkpoints that `args` name. BadInputError if there are none of these."""
-    from twostream.engine.checkpoint import checkpoint_iterations
+    from twostream.engine.checkpoint import checkpoint_iterations, find_checkpoint
     from twostream.models.backbones import backbone_name
     from twostream.scoring.networks import network_of_checkpoint
 
@@ -163,14 +168,8 @@ def checkpoints(args: argparse.Namespace, root: Path, device: "torch.device") ->
     saved = checkpoint_iterations(run_dir)
     if not saved:
         raise BadInputError(f"{run_dir} has no checkpoint: twostream train saves one every --val_interval iterations")
-    iterations = args.test_iteration or saved[-1:]
-    for iteration in iterations:
-        if iteration not in saved:
-            raise BadInputError(
-                f"{run_dir} has no checkpoint of iteration {iteration}; choose from {', '.join(map(str, saved))}"
-            )
-    for iteration in iterations:
-        yield network_of_checkpoint(run_dir, iteration, split=args.split, device=device, num_gpus=args.ngpu)
+    for path in [find_checkpoint(run_dir, iteration) for iteration in args.test_iteration or saved[-1:]]:
+        yield network_of_checkpoint(path, split=args.split, device=device, num_gpus=args.ngpu)
 
 
 def as_asked(args: argparse.Namespace, network: "ScoredNetwork") -> "ScoredNetwork":

@@ -3,14 +3,16 @@
   CUDA_VISIBLE_DEVICES=0 twostream train --root=data --save_root=runs --input_type=rgb
   CUDA_VISIBLE_DEVICES=1 twostream train --root=data --save_root=runs --input_type=farneback --stepvalues=300000,425000
 
-Writes to <save_root>/<run>/: stream.json, train.log, log.jsonl, run.lock, checkpoint_<iteration>.pth, curves.html (a page
-of curves for any browser) and confusion.json (the confusion matrix of the last validation).
+Writes to <save_root>/<run>/: stream.json, train.log, log.jsonl, run.lock, checkpoint_<iteration>.pth, with --keep_best
+checkpoint_best.pth, curves.html (a page of curves for any browser) and confusion.json (the confusion matrix of the last
+validation).
 
 --resume continues from the newest checkpoint that can be read; on the CPU, the result is the same bit for bit. What
 happens to a flag that differs from the original run:
-  accepted              --workers, --print_freq, --val_interval, --save_interval, --keep_checkpoints, --max_skipped,
-                        --max_unreadable, --max_iterations (not with --schedule=cosine), --visdom, --visdom_server,
-                        --visdom_port, --tensorboard, --test_last, --num_clips, --views; not bit for bit: --device, --ngpu, --compile, number of ranks
+  accepted              --workers, --print_freq, --val_interval, --save_interval, --keep_checkpoints, --keep_best,
+                        --max_skipped, --max_unreadable, --max_iterations (not with --schedule=cosine), --visdom,
+                        --visdom_server, --visdom_port, --tensorboard, --test_last, --test_best, --num_clips, --views;
+                        not bit for bit: --device, --ngpu, --compile, --deterministic, number of ranks
   as its iterations     --epochs, --epoch_size, --step_epochs, --warm_up_epochs, --val_epochs
   ignored               --pretrained, --global_models_dir, --init_from, --start_iteration
   selects the run       --root, --dataset, --datasubset, --save_root, --run, --resume, --allow_change
@@ -76,6 +78,7 @@ if TYPE_CHECKING:  # torch is imported after the flags are parsed, so that --hel
     from twostream.engine.progress import Step
     from twostream.engine.session import Session, TrainState
     from twostream.monitor import Monitors
+    from twostream.scoring.split import ScoringOptions
 
 METER_WINDOW = 500
 """iterations after which the printed means start again, as in 2D-kinectics"""
@@ -169,6 +172,7 @@ def build_parser() -> options.Parser:
     add("--amp", choices=("off", "bf16", "fp16"), default="off", help="number format of the heavy layers; weights stay float32 (Micikevicius et al., ICLR 2018) (default: off)")
     options.add_boolean(group, "--channels_last", default=False, help="use the memory order that is fastest for convolutions on a GPU (default: False)")
     add("--accumulate", type=options.integer(1, 1_000_000), default=1, metavar="N", help="compute each batch in N parts, which takes the memory of one part and gives the gradient of the whole; batch norm sees one part at a time (default: 1)")
+    options.add_boolean(group, "--deterministic", default=False, help="compute with algorithms that give the same result each time on a GPU too, which are slower; an operation that has none ends the training. On the CPU, results repeat anyway (default: False)")
     add("--compile", choices=("off", "default", "reduce-overhead", "max-autotune"), default="off", help="mode of torch.compile; the last two use CUDA graphs. The first iteration takes a minute or more; validation runs uncompiled (default: off)")
 
     group = parser.add_argument_group("weights")
@@ -182,9 +186,10 @@ def build_parser() -> options.Parser:
 
     group = parser.add_argument_group("testing")
     add = group.add_argument
-    options.add_boolean(group, "--test_last", default=False, help="at the end, score val by the last checkpoint as twostream test does, into the same file; killed, it continues with --resume (default: False)")
-    add("--num_clips", type=options.positive, default=None, metavar="N", help="for --test_last: this many clips per video, evenly spaced (default: a clip every 2 frames)")
-    add("--views", choices=tuple(VIEWS), default="centre", help="for --test_last: crops of each clip, see twostream test --help (default: centre)")
+    options.add_boolean(group, "--test_last", default=False, help="at the end, score val by the last checkpoint as twostream test does, into the same file; if that is killed, --resume continues it (default: False)")
+    options.add_boolean(group, "--test_best", default=False, help="the same by the checkpoint of the best validation; with --keep_best (default: False)")
+    add("--num_clips", type=options.positive, default=None, metavar="N", help="for --test_last and --test_best: this many clips per video, evenly spaced (default: a clip every 2 frames)")
+    add("--views", choices=tuple(VIEWS), default="centre", help="for --test_last and --test_best: crops of each clip, see twostream test --help (default: centre)")
 
     group = parser.add_argument_group("watching")
     add = group.add_argument
@@ -193,6 +198,7 @@ def build_parser() -> options.Parser:
     validation.add_argument("--val_epochs", type=options.positive, default=None, metavar="N", help="instead: every N epochs, and at the end")
     add("--save_interval", type=options.positive, default=None, metavar="N", help="save every N iterations as well (default: only at validations)")
     add("--keep_checkpoints", type=kept_checkpoints, default=0, metavar="N", help="keep only the newest N checkpoints, 2 or more. 0: keep all, 20 in a run by default, 194 MB each for inception_v3 (default: 0)")
+    options.add_boolean(group, "--keep_best", default=False, help="also keep the checkpoint of the best validation so far, by its top-1 accuracy (with --ema, that of the averaged weights), as checkpoint_best.pth: for twostream test --test_iteration=best, and wherever a checkpoint is named (default: False)")
     add("--print_freq", "-p", type=options.positive, default=20, metavar="N", help=f"print every N iterations; the numbers in brackets are means, which start again every {METER_WINDOW} iterations (default: 20)")
     options.add_boolean(group, "--visdom", default=False, help="draw on a Visdom server; if it has a login, set the variables VISDOM_USERNAME and VISDOM_PASSWORD (default: False)")
     add("--visdom_server", type=options.url, default="http://localhost", metavar="URL", help="address of the Visdom server (default: http://localhost)")
@@ -240,6 +246,8 @@ def main() -> int:
     args = parser.parse_args()
     if args.step_epochs is not None and args.schedule == "cosine":
         parser.error("--step_epochs is for --schedule=step, but --schedule is cosine; leave one of them out")
+    if args.test_best and not args.keep_best:
+        parser.error("--test_best scores the checkpoint that --keep_best keeps; add --keep_best")
     if args.epoch_size and all(getattr(args, name) is None for name in IN_EPOCHS):
         parser.error(
             f"--epoch_size is for flags that count epochs; add one of {', '.join(f'--{n}' for n in IN_EPOCHS)}"
@@ -250,8 +258,7 @@ def main() -> int:
 
     with process_group() as world, contextlib.ExitStack() as exit_stack:
         run = train(args, world, exit_stack)
-        if args.test_last:
-            test_last(args, run, world)
+        test_at_the_end(args, run, world)
     return 0
 
 
@@ -261,12 +268,14 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
     `exit_stack` closes what was opened, however the training ends. Raises Terminated if a signal stopped it.
     """
     from twostream.engine.checkpoint import CheckpointSaver, restoring
-    from twostream.engine.device import choose_device
+    from twostream.engine.device import choose_device, use_deterministic_algorithms
     from twostream.engine.session import Session
     from twostream.engine.signals import Stop
 
     # What is trained.
     device = choose_device(args.device, num_gpus=args.ngpu, world=world)
+    if args.deterministic:
+        use_deterministic_algorithms(exit_stack)
     root = find_root(args.root, args.dataset)
     stream, train_set, val_set, split_summary = open_clips(args, root)
     epoch_size = args.epoch_size or len(train_set)
@@ -311,7 +320,7 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
         session = Session(
             stream=stream, state=state, fit_options=fit_options, items=train_set.items, val_loader=val_loader, saver=saver,
             monitors=run.monitors, stop=stop, device=device, world=world, batch_size=args.batch_size,
-            epoch_size=epoch_size, max_iterations=args.max_iterations,
+            epoch_size=epoch_size, max_iterations=args.max_iterations, keep_best=args.keep_best,
             show_progress=functools.partial(options.progress_bar, disable=None if world.is_first else True),
         )  # fmt: skip
         ranks = f", {world.size} ranks with {counted(part_size, 'clip')} each" if world.size > 1 else ""
@@ -331,40 +340,49 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
     return run
 
 
-def test_last(args: argparse.Namespace, run: "Run", world: "World") -> None:
-    """Score val by the newest checkpoint, as the command does that the score file names; all ranks share the work."""
-    from twostream.clips.testing import Sampling
-    from twostream.engine.checkpoint import checkpoint_iterations
+def test_at_the_end(args: argparse.Namespace, run: "Run", world: "World") -> None:
+    """Score val by the last checkpoint and the best one, as --test_last and --test_best ask; all ranks share the work."""
+    from twostream.engine.checkpoint import checkpoint_iterations, find_checkpoint
     from twostream.engine.device import choose_device
     from twostream.fusion.consensus import Consensus
     from twostream.scoring.networks import network_of_checkpoint
-    from twostream.scoring.split import ScoringOptions, score_split
+    from twostream.scoring.split import score_split
     from twostream.scoring.summary import DEFAULT_RULES, summarise
 
     root = find_root(args.root, args.dataset)
+    annotations = read_annotations(root, datasubset=args.datasubset)
     device = choose_device(args.device, num_gpus=args.ngpu, world=world)
-    iteration = checkpoint_iterations(run.folder)[-1]
-    network = network_of_checkpoint(run.folder, iteration, split="val", device=device, num_gpus=args.ngpu)
-    sampling = Sampling(args.num_clips or 0, views=args.views)
+    asked = [checkpoint_iterations(run.folder)[-1]] * args.test_last + ["best"] * args.test_best
+    for iteration in asked:
+        path = find_checkpoint(run.folder, iteration)
+        network = network_of_checkpoint(path, split="val", device=device, num_gpus=args.ngpu)
+        if iteration == "best" and network.provenance["iteration"] in asked:
+            run.log(f"{path} is of iteration {network.provenance['iteration']} too, which has been scored")
+            continue
+        scores = score_split(
+            network, root, annotations, scoring_options(args, run.folder, iteration, world), device=device, log=run.log,
+            show_progress=options.progress_bar, world=world,
+        )  # fmt: skip
+        if scores and world.is_first:
+            summarise(scores, [Consensus.parse(rule) for rule in DEFAULT_RULES], run.log)
+
+
+def scoring_options(args: argparse.Namespace, folder: Path, iteration: int | str, world: "World") -> "ScoringOptions":
+    """How the checkpoint of an iteration is scored at the end, and the command of twostream test that does the same."""
+    from twostream.clips.testing import Sampling
+    from twostream.scoring.split import ScoringOptions
+
     batch_size = world.part_of_batch(args.batch_size, accumulate=args.accumulate)  # for which there is memory
     words = {
-        "root": args.root, "dataset": args.dataset, "datasubset": args.datasubset, "save_root": run.folder.parent,
-        "input_type": args.input_type, "run": run.folder.name, "test_iteration": iteration,
-        "num_clips": args.num_clips, "views": args.views, "test_batch_size": batch_size,
-        "workers": args.workers, "device": args.device,
+        "root": args.root, "dataset": args.dataset, "datasubset": args.datasubset, "save_root": folder.parent,
+        "input_type": args.input_type, "run": folder.name, "test_iteration": iteration, "num_clips": args.num_clips,
+        "views": args.views, "test_batch_size": batch_size, "workers": args.workers, "device": args.device,
     }  # fmt: skip
-    command = shlex.join(
-        ["test.py", *(f"--{flag}={value}" for flag, value in words.items() if value not in (None, ""))]
+    flags = [f"--{flag}={value}" for flag, value in words.items() if value not in (None, "")]
+    sampling = Sampling(args.num_clips or 0, views=args.views)
+    return ScoringOptions(
+        sampling=sampling, batch_size=batch_size, num_workers=args.workers, command=shlex.join(["test.py", *flags])
     )
-    options_of_test = ScoringOptions(
-        sampling=sampling, batch_size=batch_size, num_workers=args.workers, command=command
-    )
-    path = score_split(
-        network, root, read_annotations(root, datasubset=args.datasubset), options_of_test, device=device, log=run.log,
-        show_progress=options.progress_bar, world=world,
-    )  # fmt: skip
-    if path and world.is_first:
-        summarise(path, [Consensus.parse(rule) for rule in DEFAULT_RULES], run.log)
 
 
 def train_to_the_end(args: argparse.Namespace, session: "Session", steps: Iterable["Step"], *, first: int) -> bool:

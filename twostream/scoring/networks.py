@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from twostream.engine.checkpoint import checkpoint_network, checkpoint_path, checkpoint_stream, read_checkpoint
+from twostream.engine.checkpoint import checkpoint_network, checkpoint_stream, read_checkpoint
 from twostream.engine.device import split_over_gpus
 from twostream.engine.run_folder import scores_path
 from twostream.stream import StreamConfig
@@ -27,15 +27,12 @@ class ScoredNetwork(NamedTuple):
     load: Callable[[], nn.Module]
 
 
-def network_of_checkpoint(
-    run_dir: Path, iteration: int, *, split: str, device: torch.device, num_gpus: int = 1
-) -> ScoredNetwork:
-    """The network of a run's checkpoint, to be scored on a split. BadInputError if the checkpoint cannot be read."""
-    path = checkpoint_path(run_dir, iteration)
+def network_of_checkpoint(path: Path, *, split: str, device: torch.device, num_gpus: int = 1) -> ScoredNetwork:
+    """The network of a checkpoint in the folder of a run, to be scored on a split. BadInputError if it cannot be read."""
     content = read_checkpoint(path)
-    stream = checkpoint_stream(path, content)
+    stream, iteration = checkpoint_stream(path, content), content["iteration"]
     return ScoredNetwork(
-        path, stream, scores_path(run_dir, split=split, iteration=iteration), {"iteration": iteration},
+        path, stream, scores_path(path.parent, split=split, iteration=iteration), {"iteration": iteration},
         functools.partial(_load, stream, content, device, num_gpus),
     )  # fmt: skip
 
