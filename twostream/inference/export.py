@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 import twostream
+from twostream.clips.testing import Sampling
 from twostream.counts import counted
 from twostream.engine.checkpoint import (
     checkpoint_network,
@@ -29,7 +30,6 @@ from twostream.inference.contract import (
     CONTRACT_NAME,
     Contract,
     Fusion,
-    Sampling,
     StreamContract,
     read_contract,
     write_contract,

@@ -11,8 +11,8 @@ validation).
 happens to a flag that differs from the original run:
   accepted              --workers, --print_freq, --val_interval, --save_interval, --keep_checkpoints, --keep_best,
                         --max_skipped, --max_unreadable, --max_iterations (not with --schedule=cosine), --visdom,
-                        --visdom_server, --visdom_port, --tensorboard; not bit for bit: --device, --ngpu, --compile,
-                        --deterministic, number of ranks
+                        --visdom_server, --visdom_port, --tensorboard, --test_last, --test_best, --num_clips, --views;
+                        not bit for bit: --device, --ngpu, --compile, --deterministic, number of ranks
   as its iterations     --epochs, --epoch_size, --step_epochs, --warm_up_epochs, --val_epochs
   ignored               --pretrained, --global_models_dir, --init_from, --start_iteration
   selects the run       --root, --dataset, --datasubset, --save_root, --run, --resume, --allow_change
@@ -46,6 +46,7 @@ import argparse
 import contextlib
 import functools
 import os
+import shlex
 import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ from typing import TYPE_CHECKING, Any
 
 from twostream.annotations.json_file import find_root, read_annotations
 from twostream.annotations.videos import fingerprint
+from twostream.clips.crops import VIEWS
 from twostream.clips.sampling import TrainingOrder, iterations_of
 from twostream.counts import counted
 from twostream.engine.run_folder import lock_run, run_name, similar_runs, write_stream
@@ -76,6 +78,7 @@ if TYPE_CHECKING:  # torch is imported after the flags are parsed, so that --hel
     from twostream.engine.progress import Step
     from twostream.engine.session import Session, TrainState
     from twostream.monitor import Monitors
+    from twostream.scoring.split import ScoringOptions
 
 METER_WINDOW = 500
 """iterations after which the printed means start again, as in 2D-kinectics"""
@@ -181,6 +184,13 @@ def build_parser() -> options.Parser:
     add("--allow_change", type=changeable, default=(), metavar="FLAG,FLAG", help="flags that may differ from the run that is resumed; their new values are used from here on (see the table above)")
     add("--run", type=options.optional_name, default="", metavar="NAME", help="name of the run's folder (default: made of the flags: <dataset>-<arch>-<input_type>-sl..-g..-fs..-<batch_size>-<lr>)")
 
+    group = parser.add_argument_group("testing")
+    add = group.add_argument
+    options.add_boolean(group, "--test_last", default=False, help="at the end, score val by the last checkpoint as twostream test does, into the same file; if that is killed, --resume continues it (default: False)")
+    options.add_boolean(group, "--test_best", default=False, help="the same by the checkpoint of the best validation; with --keep_best (default: False)")
+    add("--num_clips", type=options.positive, default=None, metavar="N", help="for --test_last and --test_best: this many clips per video, evenly spaced (default: a clip every 2 frames)")
+    add("--views", choices=tuple(VIEWS), default="centre", help="for --test_last and --test_best: crops of each clip, see twostream test --help (default: centre)")
+
     group = parser.add_argument_group("watching")
     add = group.add_argument
     validation = group.add_mutually_exclusive_group()
@@ -236,6 +246,8 @@ def main() -> int:
     args = parser.parse_args()
     if args.step_epochs is not None and args.schedule == "cosine":
         parser.error("--step_epochs is for --schedule=step, but --schedule is cosine; leave one of them out")
+    if args.test_best and not args.keep_best:
+        parser.error("--test_best scores the checkpoint that --keep_best keeps; add --keep_best")
     if args.epoch_size and all(getattr(args, name) is None for name in IN_EPOCHS):
         parser.error(
             f"--epoch_size is for flags that count epochs; add one of {', '.join(f'--{n}' for n in IN_EPOCHS)}"
@@ -245,11 +257,13 @@ def main() -> int:
     from twostream.engine.distributed import process_group  # after the flags are parsed, so that --help answers at once
 
     with process_group() as world, contextlib.ExitStack() as exit_stack:
-        return train(args, world, exit_stack)
+        run = train(args, world, exit_stack)
+        test_at_the_end(args, run, world)
+    return 0
 
 
-def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitStack) -> int:
-    """Train, or do this rank's share of it; returns the exit code.
+def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitStack) -> "Run":
+    """Train, or do this rank's share of it; returns the run.
 
     `exit_stack` closes what was opened, however the training ends. Raises Terminated if a signal stopped it.
     """
@@ -285,7 +299,7 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
         run.monitors.validation(unlogged)
     if is_done:
         run.log(f"{run.folder} has {run.first} of {counted(args.max_iterations, 'iteration')} already: nothing to do")
-        return 0
+        return run
     for line in [run.folder.name, *(f"{flag}: {value}" for flag, value in sorted(vars(args).items())), *split_summary]:
         run.log(line)
 
@@ -323,7 +337,52 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
             args, session, session.steps(train_loader, first=run.first), first=run.first
         ):
             raise Terminated
-    return 0
+    return run
+
+
+def test_at_the_end(args: argparse.Namespace, run: "Run", world: "World") -> None:
+    """Score val by the last checkpoint and the best one, as --test_last and --test_best ask; all ranks share the work."""
+    from twostream.engine.checkpoint import checkpoint_iterations, find_checkpoint
+    from twostream.engine.device import choose_device
+    from twostream.fusion.consensus import Consensus
+    from twostream.scoring.networks import network_of_checkpoint
+    from twostream.scoring.split import score_split
+    from twostream.scoring.summary import DEFAULT_RULES, summarise
+
+    root = find_root(args.root, args.dataset)
+    annotations = read_annotations(root, datasubset=args.datasubset)
+    device = choose_device(args.device, num_gpus=args.ngpu, world=world)
+    asked = [checkpoint_iterations(run.folder)[-1]] * args.test_last + ["best"] * args.test_best
+    for iteration in asked:
+        path = find_checkpoint(run.folder, iteration)
+        network = network_of_checkpoint(path, split="val", device=device, num_gpus=args.ngpu)
+        if iteration == "best" and network.provenance["iteration"] in asked:
+            run.log(f"{path} is of iteration {network.provenance['iteration']} too, which has been scored")
+            continue
+        scores = score_split(
+            network, root, annotations, scoring_options(args, run.folder, iteration, world), device=device, log=run.log,
+            show_progress=options.progress_bar, world=world,
+        )  # fmt: skip
+        if scores and world.is_first:
+            summarise(scores, [Consensus.parse(rule) for rule in DEFAULT_RULES], run.log)
+
+
+def scoring_options(args: argparse.Namespace, folder: Path, iteration: int | str, world: "World") -> "ScoringOptions":
+    """How the checkpoint of an iteration is scored at the end, and the command of twostream test that does the same."""
+    from twostream.clips.testing import Sampling
+    from twostream.scoring.split import ScoringOptions
+
+    batch_size = world.part_of_batch(args.batch_size, accumulate=args.accumulate)  # for which there is memory
+    words = {
+        "root": args.root, "dataset": args.dataset, "datasubset": args.datasubset, "save_root": folder.parent,
+        "input_type": args.input_type, "run": folder.name, "test_iteration": iteration, "num_clips": args.num_clips,
+        "views": args.views, "test_batch_size": batch_size, "workers": args.workers, "device": args.device,
+    }  # fmt: skip
+    flags = [f"--{flag}={value}" for flag, value in words.items() if value not in (None, "")]
+    sampling = Sampling(args.num_clips or 0, views=args.views)
+    return ScoringOptions(
+        sampling=sampling, batch_size=batch_size, num_workers=args.workers, command=shlex.join(["test.py", *flags])
+    )
 
 
 def train_to_the_end(args: argparse.Namespace, session: "Session", steps: Iterable["Step"], *, first: int) -> bool:
