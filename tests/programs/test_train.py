@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import signal
 import socket
@@ -34,6 +35,7 @@ from twostream.monitor.log import read_log
 from twostream.programs import train as train_program
 from twostream.programs.train import IN_EPOCHS, MAY_CHANGE, build_parser, main
 from twostream.scores.npz import read_scores
+from twostream.scoring.summary import DEFAULT_RULES
 from twostream.stream import StreamConfig
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # bit-exactness is promised for the same number of threads
@@ -352,7 +354,7 @@ ELSEWHERE = {
     "workers": 1, "device": "cpu", "ngpu": 1, "compile": "default", "print_freq": 7, "val_interval": 2, "save_interval": 2,
     "keep_checkpoints": 2, "keep_best": True, "deterministic": True, "max_iterations": 5, "max_unreadable": 5, "max_skipped": 5, "visdom": True,
     "visdom_server": "http://nowhere", "visdom_port": 9, "tensorboard": True, "pretrained": True, "global_models_dir": "nowhere",
-    "init_from": "none.pth", "start_iteration": 3, "dataset": "other",
+    "init_from": "none.pth", "start_iteration": 3, "dataset": "other", "test_last": "False", "test_best": "False", "num_clips": 3, "views": "flip",
 }  # fmt: skip
 """flag -> a value with which the run may be resumed"""
 
@@ -388,6 +390,36 @@ def test_flags_that_may_change_if_allowed(resumed, flag, value):
         resumed("--max_iterations=6", f"--{flag}={value}")
     text = resumed("--max_iterations=6", f"--{flag}={value}", f"--allow_change={flag}")
     assert f"changed after iteration 6: {flag} = " in text
+
+
+def test_the_last_checkpoint_is_scored_as_test_does(resumed, here, run_here, tmp_path):
+    """Also where the training was done already. The command in the score file makes the same file, byte for byte."""
+    words = ("--test_last", "--num_clips=2", "--views=flip")
+    assert "videos by softmax-mean: Top1" in resumed("--max_iterations=6", *words)
+    path = tmp_path / "tiny" / "scores_val_000006.npz"
+    written, results = path.read_bytes(), {p.name: p.read_text() for p in path.parent.glob("results_*")}
+    program, *arguments = shlex.split(read_scores(path).provenance["command"])
+    path.unlink()
+    assert run_here(program, *arguments).returncode == 0
+    assert path.read_bytes() == written
+    assert len(results) == len(DEFAULT_RULES) and results == {
+        p.name: p.read_text() for p in path.parent.glob("results_*")
+    }
+    assert "exists already with these settings" in here(*TINY, "--resume", "--max_iterations=6", *words)
+    assert "Top1" in (path.parent / "train.log").read_text()
+
+
+def test_the_best_checkpoint_is_scored_as_test_does(here, tmp_path):
+    """Iteration 1 is the best so far, and both; then the better of 1 and 2, in the file that is named after it."""
+    words = (*TINY, "--keep_best", "--test_best", "--test_last", "--num_clips=1", "--val_interval=1")
+    text = here(*words, "--max_iterations=1")
+    assert text.count("wrote") == 1 + len(DEFAULT_RULES) and "is of iteration 1 too, which has been scored" in text
+    here(*words, "--max_iterations=3", "--lr=0.01", "--resume", "--allow_change=lr")
+    best = read_checkpoint(tmp_path / "tiny" / "checkpoint_best.pth")["iteration"]
+    made = {path.name for path in (tmp_path / "tiny").glob("scores_*.npz")}
+    assert made == {"scores_val_000001.npz", "scores_val_000003.npz"} | {f"scores_val_{best:06d}.npz"}
+    with pytest.raises(SystemExit):
+        here(*TINY, "--test_best", "--max_iterations=1")
 
 
 def test_epochs_are_iterations(here, tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable
 
 import numpy as np
 
-from twostream.annotations.videos import NO_GROUP
+from twostream.annotations.videos import NO_GROUP, VideoTable
 from twostream.counts import counted
 from twostream.errors import BadInputError
 
@@ -72,3 +72,18 @@ def choose_folds(labels: np.ndarray, groups: np.ndarray, *, num_folds: int, seed
         for fold, (_, held_out) in enumerate(splitter.split(labels, labels, own)):
             folds[held_out] = fold
     return np.unique(folds, return_inverse=True)[1]  # large groups may leave a fold empty
+
+
+def hold_out(videos: VideoTable, fold: tuple[int, int], *, seed: int = 0) -> tuple[VideoTable, VideoTable]:
+    """The videos outside fold I of N, and those in it; see `choose_folds`.
+
+    Raises BadInputError where the videos make fewer folds, as their smallest class has fewer groups.
+    """
+    number, num_folds = fold
+    folds = choose_folds(videos.label_index, videos.group, num_folds=num_folds, seed=seed)
+    if num_folds != folds.max() + 1:
+        raise BadInputError(
+            f"--fold={number}/{num_folds}: the training videos make {folds.max() + 1} folds, because a class has no more groups of videos than "
+            f"that; expected --fold=0/{folds.max() + 1} up to --fold={folds.max()}/{folds.max() + 1}"
+        )
+    return videos[folds != number], videos[folds == number]

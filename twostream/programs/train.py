@@ -11,8 +11,8 @@ validation).
 happens to a flag that differs from the original run:
   accepted              --workers, --print_freq, --val_interval, --save_interval, --keep_checkpoints, --keep_best,
                         --max_skipped, --max_unreadable, --max_iterations (not with --schedule=cosine), --visdom,
-                        --visdom_server, --visdom_port, --tensorboard; not bit for bit: --device, --ngpu, --compile,
-                        --deterministic, number of ranks
+                        --visdom_server, --visdom_port, --tensorboard, --test_last, --test_best, --num_clips, --views;
+                        not bit for bit: --device, --ngpu, --compile, --deterministic, number of ranks
   as its iterations     --epochs, --epoch_size, --step_epochs, --warm_up_epochs, --val_epochs
   ignored               --pretrained, --global_models_dir, --init_from, --start_iteration
   selects the run       --root, --dataset, --datasubset, --save_root, --run, --resume, --allow_change
@@ -20,7 +20,7 @@ happens to a flag that differs from the original run:
                         --dropout, --crop, --crop_scales, --mirror, --amp, --clip_norm, --label_smoothing
   refused               --arch, --input_type, --seq_len, --gap, --input_size, --resize_side, --batch_size,
                         --lr_batch_size, --frame_step, --seed, --accumulate, --channels_last, --ema, --batch_norm, --sync_bn, --first_layer_factor,
-                        --norm_decay, --head, --num_segments, --clips_per_video, --class_balance, --flow, --flow_preset, --bound,
+                        --norm_decay, --head, --trunk_factor, --fold, --num_segments, --clips_per_video, --class_balance, --flow, --flow_preset, --bound,
                         and other classes, videos or labels
 
 Many GPUs, on one machine or several (with the same paths): the same command under torchrun, with one process per GPU, or
@@ -46,6 +46,7 @@ import argparse
 import contextlib
 import functools
 import os
+import shlex
 import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -53,7 +54,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twostream.annotations.json_file import find_root, read_annotations
+from twostream.annotations.splits import hold_out
 from twostream.annotations.videos import fingerprint
+from twostream.clips.crops import VIEWS
 from twostream.clips.sampling import TrainingOrder, iterations_of
 from twostream.counts import counted
 from twostream.engine.run_folder import lock_run, run_name, similar_runs, write_stream
@@ -76,13 +79,14 @@ if TYPE_CHECKING:  # torch is imported after the flags are parsed, so that --hel
     from twostream.engine.progress import Step
     from twostream.engine.session import Session, TrainState
     from twostream.monitor import Monitors
+    from twostream.scoring.split import ScoringOptions
 
 METER_WINDOW = 500
 """iterations after which the printed means start again, as in 2D-kinectics"""
 VAL_STEP_FACTOR = 6
 """validation uses every 6th of the clips that training uses"""
-FOLDS = 5
-"""of the cross-validation of --head=linear"""
+WITH_MIRRORED = {"centre": "flip", "three": "three-flip"}
+"""--views -> the same and their mirror images, for --head=linear"""
 
 IN_EPOCHS = {
     "epochs": "max_iterations",
@@ -100,7 +104,7 @@ MAY_CHANGE = (
 
 DECIDES_RESULT = (
     *MAY_CHANGE, "batch_size", "frame_step", "seed", "accumulate", "channels_last", "ema", "batch_norm",
-    "first_layer_factor", "norm_decay", "head", "num_segments", "clips_per_video", "class_balance", "lr_batch_size", "sync_bn",
+    "first_layer_factor", "norm_decay", "head", "trunk_factor", "num_segments", "clips_per_video", "class_balance", "lr_batch_size", "sync_bn",
 )  # fmt: skip
 """settings that decide the result: they are compared when a run is resumed, as are the stream and the training videos"""
 
@@ -179,10 +183,17 @@ def build_parser() -> options.Parser:
     add("--head", choices=("trained", "linear"), default="trained", help="trained: train the network by SGD; linear: keep it as it is, and fit its last layer to its features of all clips, in one step: multinomial logistic regression, whose strength and confidence are found by cross-validation over the training videos. The flags of the optimization do not matter then; --clips_per_video chooses evenly spaced clips, and --mirror adds their mirror images (default: trained)")
     options.add_boolean(group, "--pretrained", default=True, help="start from published weights, of ImageNet or of Kinetics (pretrained/README.md) (default: True)")
     add("--global_models_dir", type=options.folder, default=options.PRETRAINED, metavar="DIR", help="folder of these weights (default: pretrained/)")
-    add("--init_from", type=options.folder, default=None, metavar="FILE", help="start from these weights instead: a torch file, safetensors or a checkpoint; latest.pth of 2D-kinectics also brings its momentum")
+    add("--init_from", type=options.folder, default=None, metavar="FILE", help="start from these weights instead: a torch file, safetensors, a checkpoint, or the folder of a run (its newest checkpoint), as one of --head=linear; latest.pth of 2D-kinectics also brings its momentum")
     add("--resume", type=resume, nargs="?", const=True, default=False, metavar="True|False|auto", help="continue from the run's newest checkpoint, or start the run if it has none; if --save_root has the same stream under another name, because a flag in the name has changed, True is an error and auto only says so; auto is for jobs that are queued again (default: False)")
     add("--allow_change", type=changeable, default=(), metavar="FLAG,FLAG", help="flags that may differ from the run that is resumed; their new values are used from here on (see the table above)")
     add("--run", type=options.optional_name, default="", metavar="NAME", help="name of the run's folder (default: made of the flags: <dataset>-<arch>-<input_type>-sl..-g..-fs..-<batch_size>-<lr>)")
+
+    group = parser.add_argument_group("testing")
+    add = group.add_argument
+    options.add_boolean(group, "--test_last", default=False, help="at the end, score val by the last checkpoint as twostream test does, into the same file; if that is killed, --resume continues it (default: False)")
+    options.add_boolean(group, "--test_best", default=False, help="the same by the checkpoint of the best validation; with --keep_best (default: False)")
+    add("--num_clips", type=options.positive, default=None, metavar="N", help="for --test_last and --test_best: this many clips per video, evenly spaced (default: a clip every 2 frames)")
+    add("--views", choices=tuple(VIEWS), default="centre", help="for --test_last and --test_best: crops of each clip, see twostream test --help (default: centre)")
 
     group = parser.add_argument_group("watching")
     add = group.add_argument
@@ -191,6 +202,8 @@ def build_parser() -> options.Parser:
     validation.add_argument("--val_epochs", type=options.positive, default=None, metavar="N", help="instead: every N epochs, and at the end")
     add("--save_interval", type=options.positive, default=None, metavar="N", help="save every N iterations as well (default: only at validations)")
     add("--keep_checkpoints", type=kept_checkpoints, default=0, metavar="N", help="keep only the newest N checkpoints, 2 or more. 0: keep all, 20 in a run by default, 194 MB each for inception_v3 (default: 0)")
+    add("--early_stop", type=options.positive, default=None, metavar="N", help="stop after N validations in a row that are not better than the best one, by their top-1 accuracy, and keep that one as --keep_best does; also validates before the first iteration (default: train to the end)")
+    add("--fold", type=options.part, default=None, metavar="I/N", help="hold part I of N of the training videos out, I from 0, and validate on them instead of split val: for choices such as --early_stop, which must not see the videos that a result is reported on. Videos of one group stay together, see twostream annotate; --seed draws the parts (default: validate on val)")
     options.add_boolean(group, "--keep_best", default=False, help="also keep the checkpoint of the best validation so far, by its top-1 accuracy (with --ema, that of the averaged weights), as checkpoint_best.pth: for twostream test --test_iteration=best, and wherever a checkpoint is named (default: False)")
     add("--print_freq", "-p", type=options.positive, default=20, metavar="N", help=f"print every N iterations; the numbers in brackets are means, which start again every {METER_WINDOW} iterations (default: 20)")
     options.add_boolean(group, "--visdom", default=False, help="draw on a Visdom server; if it has a login, set the variables VISDOM_USERNAME and VISDOM_PASSWORD (default: False)")
@@ -225,6 +238,7 @@ def add_optimization_flags(parser: argparse.ArgumentParser) -> None:
     add("--label_smoothing", type=options.share, default=0.0, metavar="E", help="share of each label that is spread over all classes (Szegedy et al., CVPR 2016) (default: 0)")
     add("--clip_norm", type=options.rate, default=0.0, metavar="L", help="shorten gradients that are longer than L; TSN uses 40 for RGB, 20 for flow (ECCV 2016). 0: no limit (default: 0)")
     add("--first_layer_factor", type=options.rate, default=1.0, metavar="F", help="factor on the learning rate of the first layer; TSN uses 5 for flow (ECCV 2016) (default: 1)")
+    add("--trunk_factor", "--trunk_lr", type=options.rate, default=1.0, metavar="F", help="factor on the learning rate of all layers but the last: .1 fine-tunes gently, from a run of --head=linear given with --init_from; 0 trains the last layer only, and fixes batch norm (default: 1)")
     options.add_boolean(group, "--norm_decay", default=True, help="apply weight decay to the scales of batch norm too; TSN does not (default: True)")
     add("--batch_norm", choices=("train", "partial", "frozen"), default="train", help="train: all batch norms learn; partial: only the first one, against over-fitting on few videos (TSN, ECCV 2016); frozen: none (default: train)")
     options.add_boolean(group, "--sync_bn", default=False, help="compute batch norm over the parts of all ranks, instead of each rank's own part; needs GPUs (default: False)")
@@ -240,9 +254,14 @@ def main() -> int:
     if args.step_epochs is not None and args.schedule == "cosine":
         parser.error("--step_epochs is for --schedule=step, but --schedule is cosine; leave one of them out")
     if args.head == "linear":
-        if args.ema or args.num_segments:
-            parser.error("--ema and --num_segments are for trainings; leave them out with --head=linear")
+        if args.ema or args.num_segments or args.early_stop or args.trunk_factor != 1:
+            parser.error(
+                "--ema, --num_segments, --early_stop and --trunk_factor are for trainings; leave them out with --head=linear"
+            )
         args.max_iterations, args.schedule, args.epochs, args.stepvalues, args.step_epochs = 1, "step", None, (), None
+    args.keep_best |= bool(args.early_stop)
+    if args.test_best and not args.keep_best:
+        parser.error("--test_best scores the checkpoint that --keep_best keeps; add --keep_best")
     if args.epoch_size and all(getattr(args, name) is None for name in IN_EPOCHS):
         parser.error(
             f"--epoch_size is for flags that count epochs; add one of {', '.join(f'--{n}' for n in IN_EPOCHS)}"
@@ -252,11 +271,13 @@ def main() -> int:
     from twostream.engine.distributed import process_group  # after the flags are parsed, so that --help answers at once
 
     with process_group() as world, contextlib.ExitStack() as exit_stack:
-        return train(args, world, exit_stack)
+        run = train(args, world, exit_stack)
+        test_at_the_end(args, run, world)
+    return 0
 
 
-def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitStack) -> int:
-    """Train, or do this rank's share of it; returns the exit code.
+def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitStack) -> "Run":
+    """Train, or do this rank's share of it; returns the run.
 
     `exit_stack` closes what was opened, however the training ends. Raises Terminated if a signal stopped it.
     """
@@ -281,7 +302,8 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
 
     # Where the run is written, and where it resumes.
     run = open_run(args, root, stream, settings, world, exit_stack)
-    unlogged, is_done = run.unlogged_validation(), run.first >= args.max_iterations and not run.to_validate
+    ended = run.first >= args.max_iterations or run.is_stopped_early(args.early_stop)
+    unlogged, is_done = run.unlogged_validation(), ended and not run.to_validate
     if world.is_first and not is_done:
         frames = open_store(root, stream.stored_type).tree_settings()
         write_stream(run.folder, stream, settings, frames=frames)
@@ -292,7 +314,7 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
         run.monitors.validation(unlogged)
     if is_done:
         run.log(f"{run.folder} has {run.first} of {counted(args.max_iterations, 'iteration')} already: nothing to do")
-        return 0
+        return run
     for line in [run.folder.name, *(f"{flag}: {value}" for flag, value in sorted(vars(args).items())), *split_summary]:
         run.log(line)
 
@@ -326,53 +348,82 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
             with restoring("progress"):
                 session.progress.load_state(run.checkpoint["progress"])
         stopped = run.to_validate and not session.validate(run.first)
-        if args.head == "linear":
-            finished = stopped or run.first == 1 or fit_last_layer(args, session, train_set)
-        else:
-            finished = train_to_the_end(args, session, session.steps(train_loader, first=run.first), first=run.first)
-        if stopped or not finished:
+        if stopped or not train_to_the_end(args, run, session, train_set, train_loader):
             raise Terminated
-    return 0
+    return run
 
 
-def fit_last_layer(args: argparse.Namespace, session: "Session", train_set: "ClipDataset | FrameDataset") -> bool:
-    """--head=linear: fit the last layer to the features of the training videos, save and validate; False if a signal
-    stopped it. Until it is saved, nothing is: run again, it starts from the beginning.
-    """
-    from itertools import takewhile
+def test_at_the_end(args: argparse.Namespace, run: "Run", world: "World") -> None:
+    """Score val by the last checkpoint and the best one, as --test_last and --test_best ask; all ranks share the work."""
+    from twostream.engine.checkpoint import checkpoint_iterations, find_checkpoint
+    from twostream.engine.device import choose_device
+    from twostream.fusion.consensus import Consensus
+    from twostream.scoring.networks import network_of_checkpoint
+    from twostream.scoring.split import score_split
+    from twostream.scoring.summary import DEFAULT_RULES, summarise
 
-    from twostream.annotations.splits import choose_folds
-    from twostream.clips.dataset import eval_loader
-    from twostream.clips.online_flow import network_inputs
-    from twostream.models.backbones import BACKBONES
-    from twostream.models.features import set_head
-    from twostream.probes.features import video_features
-    from twostream.probes.linear import fit_linear_head
-    from twostream.probes.record import record_head
-
-    items, stop = train_set.items, session.stop
-    loader = eval_loader(
-        train_set, num_workers=args.workers, pin_memory=session.device.type == "cuda",
-        batch_size=max(args.batch_size // len(items.views), 1),
-    )  # fmt: skip
-    bar = session.show_progress(stop.start(loader), total=len(loader), desc=f"features of {session.stream.input_type}")
-    batches = takewhile(lambda _: not stop.requested, network_inputs(bar, session.stream, session.device))
-    features = video_features(session.state.network, batches, items, device=session.device, amp=args.amp)
-    if stop.requested:
-        return False
-    videos = items.videos
-    head = fit_linear_head(
-        features, videos.label_index, choose_folds(videos.label_index, videos.group, num_folds=FOLDS, seed=args.seed),
-        classes=session.stream.classes, mirrored=[view.mirrored for view in items.views], balance=args.class_balance,
-    )  # fmt: skip
-    set_head(session.state.network.backbone, BACKBONES[items.stream.backbone].head, head.weight, head.bias)
-    session.monitors.message(str(head))
-    record_head(session.saver.run_dir, head, videos, items.stream)
-    session.save(1, to_validate=True, final=True)
-    return session.validate(1)
+    root = find_root(args.root, args.dataset)
+    annotations = read_annotations(root, datasubset=args.datasubset)
+    device = choose_device(args.device, num_gpus=args.ngpu, world=world)
+    asked = [checkpoint_iterations(run.folder)[-1]] * args.test_last + ["best"] * args.test_best
+    for iteration in asked:
+        path = find_checkpoint(run.folder, iteration)
+        network = network_of_checkpoint(path, split="val", device=device, num_gpus=args.ngpu)
+        if iteration == "best" and network.provenance["iteration"] in asked:
+            run.log(f"{path} is of iteration {network.provenance['iteration']} too, which has been scored")
+            continue
+        scores = score_split(
+            network, root, annotations, scoring_options(args, run.folder, iteration, world), device=device, log=run.log,
+            show_progress=options.progress_bar, world=world,
+        )  # fmt: skip
+        if scores and world.is_first:
+            summarise(scores, [Consensus.parse(rule) for rule in DEFAULT_RULES], run.log)
 
 
-def train_to_the_end(args: argparse.Namespace, session: "Session", steps: Iterable["Step"], *, first: int) -> bool:
+def scoring_options(args: argparse.Namespace, folder: Path, iteration: int | str, world: "World") -> "ScoringOptions":
+    """How the checkpoint of an iteration is scored at the end, and the command of twostream test that does the same."""
+    from twostream.clips.testing import Sampling
+    from twostream.scoring.split import ScoringOptions
+
+    batch_size = world.part_of_batch(args.batch_size, accumulate=args.accumulate)  # for which there is memory
+    words = {
+        "root": args.root, "dataset": args.dataset, "datasubset": args.datasubset, "save_root": folder.parent,
+        "input_type": args.input_type, "run": folder.name, "test_iteration": iteration, "num_clips": args.num_clips,
+        "views": args.views, "test_batch_size": batch_size, "workers": args.workers, "device": args.device,
+    }  # fmt: skip
+    flags = [f"--{flag}={value}" for flag, value in words.items() if value not in (None, "")]
+    sampling = Sampling(args.num_clips or 0, views=args.views)
+    return ScoringOptions(
+        sampling=sampling, batch_size=batch_size, num_workers=args.workers, command=shlex.join(["test.py", *flags])
+    )
+
+
+def train_to_the_end(
+    args: argparse.Namespace, run: "Run", session: "Session", train_set: "ClipDataset | FrameDataset",
+    train_loader: "DataLoader[Any]",
+) -> bool:  # fmt: skip
+    """What is left of a training, or of --head=linear; False if a signal stopped it."""
+    from twostream.probes.last_layer import fit_last_layer
+
+    if args.head == "linear":
+        if session.world.size > 1:
+            raise BadInputError(
+                f"--head=linear takes one process, found {session.world.size}: run it without torchrun, or with srun --ntasks=1"
+            )
+        return run.first > 0 or fit_last_layer(
+            session, train_set, num_workers=args.workers, batch_size=args.batch_size, amp=args.amp, seed=args.seed,
+            balance=args.class_balance,
+        )  # fmt: skip
+    if args.early_stop and not run.checkpoint:  # what training starts from may stay the best
+        session.save(run.first, to_validate=True, final=False)
+        if not session.validate(run.first):
+            return False
+    if args.early_stop and session.progress.stale >= args.early_stop:  # found by a validation that was still to come
+        return True
+    return take_steps(args, session, session.steps(train_loader, first=run.first), first=run.first)
+
+
+def take_steps(args: argparse.Namespace, session: "Session", steps: Iterable["Step"], *, first: int) -> bool:
     """The loop over the iterations, and what is done between two of them; False if a signal stopped it."""
     for step in steps:
         session.progress.add(step)
@@ -390,6 +441,12 @@ def train_to_the_end(args: argparse.Namespace, session: "Session", steps: Iterab
             session.save(step.iteration, to_validate=validates, final=stopping or last)
         if stopping or (validates and not session.validate(step.iteration)):
             return False
+        if validates and args.early_stop and session.progress.stale >= args.early_stop:
+            session.monitors.message(
+                f"stopped after iteration {step.iteration}: the last {counted(args.early_stop, 'validation was', 'validations were')} not better "
+                f"than the best one, {100 * session.progress.best_top1:.2f} % (--early_stop); checkpoint_best.pth is that one"
+            )
+            return True
     return True
 
 
@@ -413,6 +470,7 @@ def settings_of(args: argparse.Namespace, train_split: str) -> dict[str, Any]:
     """
     settings = {name: getattr(args, name) for name in DECIDES_RESULT}
     settings |= {"stepvalues": list(args.stepvalues), "crop_scales": list(args.crop_scales), "train_split": train_split}
+    settings |= {"fold": list(args.fold)} if args.fold else {}
     return settings | ({"max_iterations": args.max_iterations} if args.schedule == "cosine" else {})
 
 
@@ -484,6 +542,11 @@ def open_clips(
         if missing:
             line += f", {len(missing)} more without {store.input_type} images: {', '.join(missing[:5])}"
         split_summary.append(line)
+    if args.fold:
+        videos["train"], videos["val"] = hold_out(videos["train"], args.fold, seed=args.seed)
+        split_summary.append(
+            f"--fold={args.fold[0]}/{args.fold[1]}: {len(videos['val'])} of the train videos are held out, and take the place of val"
+        )
     size = stream.input_size
     train_items = Items(
         videos["train"], stream, clip_step=args.frame_step, num_segments=args.num_segments,
@@ -494,7 +557,7 @@ def open_clips(
     if args.head == "linear":  # the same clips each time, as tests see them, and their mirror images
         train_items = Items(
             videos["train"], stream, clip_step=args.frame_step, num_clips=args.clips_per_video,
-            views=make_views("flip" if args.mirror else "centre", size, stream.resize_side),
+            views=make_views(WITH_MIRRORED.get(args.views, args.views) if args.mirror else args.views, size, stream.resize_side),
         )  # fmt: skip
     # An unreadable image stops a validation, because its result must be that of exactly these clips.
     val_items = Items(
@@ -536,6 +599,11 @@ class Run:
             return validation
         return None
 
+    def is_stopped_early(self, patience: int | None) -> bool:
+        """Does --early_stop=`patience` end the training at the checkpoint?"""
+        stale: int = self.checkpoint["progress"].get("stale", 0) if self.checkpoint else 0
+        return bool(patience and stale >= patience)
+
     def log(self, text: str) -> None:
         """Print a line, and write it to train.log; other ranks than the first do nothing."""
         self.monitors.message(text)
@@ -552,7 +620,7 @@ def open_run(
 
     name = args.run or run_name(
         stream, dataset=args.dataset, clip_step=args.frame_step, batch_size=args.batch_size, learning_rate=args.lr,
-        is_linear=args.head == "linear",
+        is_linear=args.head == "linear", fold=args.fold,
     )  # fmt: skip
     folder = (args.save_root or root) / name
     saved = checkpoints.checkpoint_iterations(folder)
@@ -658,7 +726,7 @@ def build_state(
     from twostream.engine.optimizer import average_weights, build_optimizer
     from twostream.engine.session import TrainState
     from twostream.models.backbones import BACKBONES
-    from twostream.models.network import build_model
+    from twostream.models.network import build_model, freeze_trunk
     from twostream.models.weights import load_weights
 
     torch.manual_seed(args.seed)
@@ -674,6 +742,9 @@ def build_state(
         run.log(
             "WARNING: features are random, as there are no weights: leave out --pretrained=False, or give some with --init_from"
         )
+    head = network.backbone.get_submodule(BACKBONES[stream.backbone].head)
+    if args.trunk_factor == 0:
+        freeze_trunk(network, BACKBONES[stream.backbone].head)
     if args.sync_bn:
         network = sync_batch_norm(network, device, world)
     schedule, learning_rate = build_schedule(args)
@@ -682,7 +753,7 @@ def build_state(
     optimizer = build_optimizer(
         network, learning_rate=learning_rate, momentum=args.momentum, weight_decay=args.weight_decay,
         first_layer=network.backbone.get_submodule(BACKBONES[stream.backbone].first_layer),
-        first_layer_factor=args.first_layer_factor, norm_decay=args.norm_decay,
+        first_layer_factor=args.first_layer_factor, norm_decay=args.norm_decay, head=head, trunk_factor=args.trunk_factor,
     )  # fmt: skip
     if args.init_from and not run.checkpoint:
         if note := restore_2d_kinectics_momentum(args.init_from, network.backbone, optimizer):
