@@ -13,6 +13,7 @@ import twostream
 from twostream.errors import EXIT_DONE, EXIT_USAGE
 
 COMMANDS = {
+    "start": ("start", "a folder of your own clips -> a recognizer and a report, in minutes"),
     "extract": ("extract", "videos -> RGB frames and flow images"),
     "annotate": ("annotate", "lists + extracted videos -> annotations.json"),
     "verify": ("verify", "check a data root for damage, and print the commands that fix it"),

@@ -20,10 +20,12 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twostream.annotations.json_file import find_root, read_annotations
+from twostream.annotations.splits import hold_out
 from twostream.annotations.videos import SPLITS
 from twostream.clips.crops import VIEWS
 from twostream.clips.testing import Sampling
@@ -59,6 +61,8 @@ def build_parser() -> options.Parser:
     add("--onnx", type=options.folder, default=None, metavar="FILE", help="score a network of this file, which twostream export --onnx wrote, instead of a checkpoint; of several streams in it, that of --input_type")
     add("--test_iteration", "--test_iterations", type=test_iterations, default=(), metavar="N,N", help="iterations to score; best: the checkpoint that twostream train --keep_best has kept (default: the latest)")
     add("--split", choices=SPLITS, default="val", metavar="NAME", help="split of the annotations (default: val)")
+    add("--fold", type=options.part, default=None, metavar="I/N", help="of the training videos, only those that twostream train --fold=I/N holds out; with --split=train")
+    add("--seed", type=options.seed, default=123, metavar="N", help="seed of the training, which draws its --fold (default: 123)")
     add("--frame_step", type=options.integer(1, 1_000_000), default=None, metavar="N", help="score every Nth frame (default: 2)")
     add("--num_clips", type=options.positive, default=None, metavar="N", help="instead: this many clips per video, evenly spaced, such as TSN's 25")
     add("--views", choices=tuple(VIEWS), default="centre", help="crops of each clip: centre; flip: also its mirror image; three: the largest squares along the long side; three-flip: also their mirror images; ten: centre, corners and their mirror images (default: centre)")
@@ -87,6 +91,8 @@ def main() -> int:
         rules = [Consensus.parse(text) for text in args.consensus]
     except ValueError as error:
         parser.error(f"--consensus: {error}")
+    if args.fold and args.split != "train":
+        parser.error("--fold is a part of the training videos; add --split=train")
     if args.num_clips and args.frame_step:
         parser.error("--num_clips and --frame_step are two ways to choose clips; give only one")
     if args.onnx and (args.amp != "off" or args.ngpu > 1 or args.test_iteration or args.run):
@@ -107,6 +113,10 @@ def test(args: argparse.Namespace, rules: list[Consensus], world: "World") -> in
     root = find_root(args.root, args.dataset)
     device = choose_device("cpu" if args.onnx else args.device, num_gpus=args.ngpu, world=world)
     annotations = read_annotations(root, datasubset=args.datasubset)
+    if args.fold:
+        train = annotations.split("train")
+        held_out = hold_out(train[train.num_frames > 0], args.fold, seed=args.seed)[1]
+        annotations = replace(annotations, videos=held_out)
     for network in [onnx_network(args)] if args.onnx else checkpoints(args, root, device):
         path = score_split(
             as_asked(args, network), root, annotations, scoring_options(args), device=device, log=print,

@@ -1,0 +1,124 @@
+"""A look at the files of a collection before anything is extracted: headers, first frames, and how far things move."""
+
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from twostream.flow.coding import FlowCoding
+from twostream.flow.methods import FlowSettings
+from twostream.own_clips.collection import Clip
+from twostream.preparation.motion import Motion
+from twostream.threads import Progress, map_in_threads, no_progress
+from twostream.video.decoder import Decoder, probe
+from twostream.video.ffmpeg import VideoError
+
+MAX_LOOKS = 1000
+"""clips of a large collection that are looked at, evenly spread"""
+HASH_SIDE = 8
+MOTION_CLIPS = 12
+MOTION_PAIRS = 6
+"""pairs of frames of each of these clips"""
+MOTION_FRAMES = 40
+"""from the beginning of a clip, of which the pairs are taken"""
+SAMPLE_BOUND = 32.0
+"""pixels per frame that the sample of motion can hold, in steps of a quarter"""
+SHORT_SIDE = 256
+"""of the frames that are extracted"""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the header and the first frame of a clip say."""
+
+    seconds: float
+    """0 if the header does not say"""
+    fps: float
+    """0 if the header does not say"""
+    width: int
+    height: int
+    fingerprint: int
+    """64 bits of the first frame: nearly the same for pictures that look nearly the same, see `fingerprint`"""
+
+
+def look_at(clips: Sequence[Clip], *, progress: Progress = no_progress) -> dict[str, Look | VideoError]:
+    """By id, a look at each clip, or why it cannot be read; at most MAX_LOOKS of them."""
+    step = -(-len(clips) // MAX_LOOKS)
+    chosen = clips[::step]
+    return dict(
+        zip((clip.id for clip in chosen), map_in_threads(_look, chosen, progress=progress, name="look"), strict=True)
+    )
+
+
+def _look(clip: Clip) -> Look | VideoError:
+    start, end = clip.segment or (0.0, None)
+    try:
+        header = probe(clip.path)
+        first = next(iter(Decoder(clip.path, short_side=4 * HASH_SIDE, start_seconds=start, end_seconds=end)))
+    except VideoError as error:
+        return error
+    seconds = header.declared_seconds or 0.0
+    return Look(
+        end - start if end is not None else seconds, header.fps, header.width, header.height, fingerprint(first)
+    )
+
+
+def fingerprint(picture: np.ndarray) -> int:
+    """64 bits of an RGB picture (H, W, 3): whether brightness grows from each of 8 x 8 places to the one right of it.
+
+    The difference hash of N. Krawetz, "Kind of Like That" (2013). Copies that were scaled, compressed or brightened
+    differ in a few bits.
+    """
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA).astype(np.int16)
+    bits = (np.diff(small, axis=1) > 0).ravel()
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+@dataclass(frozen=True)
+class MotionSample:
+    """The motion of some clips at a rate, and what it costs to find out."""
+
+    motion: Motion
+    bound: float
+    """pixels per frame at which the sample clips"""
+    seconds_per_frame: float
+    """of one CPU, to decode a frame and compute its flow"""
+
+
+def sample_motion(clips: Sequence[Clip], *, fps: float, progress: Progress = no_progress) -> MotionSample | None:
+    """Farneback flow of a few pairs of frames of a few clips at a rate (0: their own); None where none can be read."""
+    step = -(-len(clips) // MOTION_CLIPS)
+    begin = time.perf_counter()
+    coding = FlowCoding(bound=SAMPLE_BOUND)
+    compute = FlowSettings("farneback", coding).function()
+    levels, num_frames = np.zeros((2, 256)), 0
+    chosen = clips[::step]
+    for clip in progress(chosen, len(chosen), "motion"):
+        frames = _first_frames(clip.path, clip.segment, fps)
+        pairs = list(itertools.pairwise(frames))
+        for first, second in pairs[:: -(-len(pairs) // MOTION_PAIRS) or 1]:
+            planes = coding.encode_planes(compute(first, second))
+            levels += np.stack([np.bincount(part.ravel(), minlength=256) for part in np.split(planes, 2)])
+            num_frames += 1
+    if not num_frames:
+        return None
+    return MotionSample(Motion.of_levels(levels), SAMPLE_BOUND, (time.perf_counter() - begin) / num_frames)
+
+
+def _first_frames(path: Path, segment: tuple[float, float] | None, fps: float) -> list[np.ndarray]:
+    """Grey frames from the beginning of a clip."""
+    start, end = segment or (0.0, None)
+    frames = []
+    try:
+        for frame in itertools.islice(
+            Decoder(path, short_side=SHORT_SIDE, fps=fps, start_seconds=start, end_seconds=end), MOTION_FRAMES
+        ):
+            frames.append(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))
+    except VideoError:  # extraction will name it
+        pass
+    return frames

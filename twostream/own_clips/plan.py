@@ -1,0 +1,224 @@
+"""What is done with a user's clips, and a reason for each choice."""
+
+import re
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from twostream.counts import counted
+from twostream.errors import BadInputError
+from twostream.own_clips.collection import Clip, shown
+from twostream.own_clips.looks import SHORT_SIDE, Look, MotionSample
+from twostream.own_clips.trunks import SMALL, Trunk
+from twostream.preparation.motion import FlowAdvice, suggest_flow
+
+FPS = 10.0
+"""frames per second that are extracted of faster videos: actions take a second or more, and flow is a third of the work of 30"""
+MIN_FRAMES = 10
+"""of a quarter of the clips; where `FPS` leaves fewer, the videos keep their rate"""
+CLIPS = 6
+"""of each video that a linear head is fitted to, and that is tested, if there is time"""
+FEATURES_SHARE = 0.25
+"""of the time, for the features of one stream"""
+EXTRA_IMAGE_COST = 1.5
+"""writing and reading the images, beside decoding and flow"""
+TRAINED_SIZE, BATCH_SIZE = 64, 16
+"""crops and clips per iteration of trainings from random weights: the recipe of docs/real_footage.md"""
+MIN_EPOCHS, MAX_EPOCHS = 60, 250
+"""of such trainings: fewer are below the linear head everywhere it was tried, more gain nothing"""
+TRAINING_COST = 3.0
+"""a step of training, in passes forward"""
+FIXED_SECONDS = 45.0
+"""start of the commands, evaluation, page and export"""
+SIDES = re.compile(r"\b(left|right|clockwise|counterclockwise|anticlockwise|forehand|backhand)\b", re.IGNORECASE)
+WORTH = (
+    "its features of ImageNet are what single frames of few clips are best recognised by: in docs/real_footage.md, yoga poses are "
+    "right for nine of ten clips with them, and for half without"
+)
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    """How a stream is made."""
+
+    name: str
+    """of its runs: rgb or flow"""
+    input_type: str
+    linear: tuple[str, ...]
+    """flags of twostream train: a linear head on a network as it is"""
+    trained: tuple[str, ...] = ()
+    """flags of twostream train: the same stream trained from random weights, to be compared with it; empty: not tried"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is decided before the first command."""
+
+    extract: tuple[str, ...]
+    """flags of twostream extract"""
+    streams: tuple[StreamPlan, ...]
+    test: tuple[str, ...]
+    """flags of twostream test"""
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What this machine does in a second."""
+
+    num_cpus: int
+    trunk: float
+    """pictures through the network whose features are used"""
+    small: float
+    """pictures of TRAINED_SIZE through the network that is trained from random weights"""
+
+
+def make_plan(
+    clips: Sequence[Clip], splits: Sequence[str], looks: Sequence[Look], motion: MotionSample | None, *, fps: float,
+    trunk: Trunk | None, fetch: str, speed: Speed, minutes: float,
+) -> Plan:  # fmt: skip
+    """Choose the extraction, the streams and their recipes for clips with these splits, of which some were looked at.
+
+    `fps` is the rate at which the motion was sampled, 0 for that of the files; `fetch` the command that brings weights.
+    """
+    advice = _advise(looks, motion, fps)
+    fps = advice.fps or fps
+    reasons = list(advice.reasons)
+    seconds = 60 * minutes
+    num_frames = len(clips) * statistics.fmean(look.seconds * (fps or look.fps) for look in looks)
+    extraction = num_frames * (motion.seconds_per_frame if motion else 0.02) * EXTRA_IMAGE_COST / speed.num_cpus
+    short_side = min(SHORT_SIDE, int(statistics.median(min(look.width, look.height) for look in looks)) // 2 * 2)
+    reasons.append(
+        f"frames: about {num_frames:.0f} with a short side of {short_side} pixels, about {extraction:.0f} s to extract with their flow"
+    )
+    extract = (f"--short_side={short_side}", f"--bound={advice.bound}", *([f"--fps={fps:g}"] if fps else []))
+
+    mirror = sorted(
+        {match[0].lower() for clip in clips for match in [SIDES.search(re.sub(r"[_-]", " ", clip.label))] if match}
+    )
+    reasons.append(
+        f"no mirroring: class names speak of {shown(mirror)}"
+        if mirror
+        else "clips are mirrored too: no class name speaks of a side"
+    )
+    used, small_input = (trunk.backbone, False) if trunk else (SMALL, True)
+    reasons.append(
+        f"features: {used}, weights {trunk.path}" if trunk
+        else f"features: {used} with random weights, as none are at hand: {fetch} brings some; {WORTH}"
+    )  # fmt: skip
+    views = 1 if mirror else 2
+    num_train = list(splits).count("train")
+    pictures = num_train * views + len(clips) - num_train
+    fits = int(FEATURES_SHARE * seconds * speed.trunk / pictures)
+    num_clips = max(min(fits, CLIPS), 1)
+    cost = 2 * num_clips * pictures / speed.trunk
+    reasons.append(
+        f"linear heads: {counted(num_clips, 'clip')} of each video, about {cost:.0f} s for both streams at {speed.trunk:.0f} pictures/s; "
+        "their strength and confidence by cross-validation"
+    )
+    left = seconds - FIXED_SECONDS - extraction - cost
+    stack = advice.train_flags()
+    size = [f"--input_size={2 * TRAINED_SIZE}"] if small_input else []
+    start = [f"--init_from={trunk.path}"] if trunk else ["--pretrained=False"]
+    common = [f"--mirror={not mirror}"]
+    linear = ["--head=linear", f"--clips_per_video={num_clips}", f"--arch={used}", *start, *size, *common]
+    candidates = ["flow"] if trunk else ["flow", "rgb"]
+    trained, sentences = _trained_flags(left, candidates, num_train=num_train, speed=speed, common=common)
+    streams = (
+        StreamPlan("rgb", "rgb", tuple(linear), (*trained["rgb"], *stack) if "rgb" in trained else ()),
+        StreamPlan("flow", "farneback", (*linear, *stack), (*trained["flow"], *stack) if "flow" in trained else ()),
+    )
+    return Plan(extract, streams, (f"--num_clips={num_clips}",), (*reasons, *sentences))
+
+
+def _advise(looks: Sequence[Look], motion: MotionSample | None, fps: float) -> FlowAdvice:
+    """What suits the motion; the defaults of the programs where none could be sampled."""
+    if motion is None:
+        return FlowAdvice(20, 0.0, 5, 1, ())
+    rates = [fps or look.fps for look in looks if fps or look.fps]
+    num_frames = [max(round(look.seconds * (fps or look.fps)), 1) for look in looks]
+    return suggest_flow(motion.motion, bound=motion.bound, num_frames=num_frames, fps=rates)
+
+
+def choose_fps(looks: Sequence[Look]) -> tuple[float, str]:
+    """The rate at which frames are extracted, 0 for that of the files; and the reason."""
+    rates = [look.fps for look in looks if look.fps]
+    rate = statistics.median(rates) if rates else 0.0
+    short = sorted(look.seconds for look in looks)[len(looks) // 4]
+    if rate <= 1.5 * FPS:
+        return 0.0, f"rate: the {rate:.3g} frames/s of the videos"
+    if short * FPS < MIN_FRAMES:
+        return (
+            0.0,
+            f"rate: the {rate:.3g} frames/s of the videos, as a quarter of them are no longer than {short:.2g} s",
+        )
+    return (
+        FPS,
+        f"rate: {FPS:g} of {rate:.3g} frames/s: actions take a second or more, and flow takes a part of the time",
+    )
+
+
+def _trained_flags(
+    seconds: float, candidates: Sequence[str], *, num_train: int, speed: Speed, common: Sequence[str]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """By stream, the flags of a training from random weights, where the time allows it; and sentences about it."""
+    steps_per_epoch = max(num_train / BATCH_SIZE, 1)
+    per_step = BATCH_SIZE * TRAINING_COST / speed.small
+    # Each is trained twice: without a part of the videos, to compare it with the linear head, and if it wins with all.
+    possible = seconds / 2 / len(candidates) / per_step / steps_per_epoch
+    if possible < MIN_EPOCHS:
+        needed = 2 * len(candidates) * MIN_EPOCHS * steps_per_epoch * per_step
+        return {}, [
+            f"training from random weights ({', '.join(candidates)}): not tried, {max(seconds, 0):.0f} s are left and {needed:.0f} s are needed: "
+            f"--minutes={(needed - seconds) / 60:.0f} more would do" if seconds < needed else ""
+        ]  # fmt: skip
+    epochs = min(int(possible), MAX_EPOCHS)
+    iterations = int(epochs * steps_per_epoch)
+    flags = [
+        f"--arch={SMALL}", "--pretrained=False", f"--batch_size={BATCH_SIZE}", "--num_segments=1", "--schedule=cosine",
+        "--warm_up=30", "--weight_decay=0.0005", "--clip_norm=5", "--dropout=0.3", "--crop=corners",
+        "--crop_scales=1,.875,.75", f"--input_size={TRAINED_SIZE}", "--lr=0.03", f"--max_iterations={iterations}",
+        f"--val_interval={iterations}", *common,
+    ]  # fmt: skip
+    sentence = (
+        f"training from random weights ({', '.join(candidates)}): {iterations} iterations of {BATCH_SIZE} clips, {epochs} epochs, about "
+        f"{iterations * per_step:.0f} s; on a held-out part of the training videos first, and it is used only if it wins there"
+    )
+    return {name: flags for name in candidates}, [sentence]
+
+
+def describe(clips: Sequence[Clip], looks: Sequence[Look]) -> list[str]:
+    """Sentences about what there is."""
+    counts = Counter(clip.label for clip in clips)
+    (large, most), (small, least) = counts.most_common()[0], counts.most_common()[-1]
+    lines = [
+        f"{counted(len(clips), 'clip')}, {counted(len(counts), 'class', 'classes')}: {least} ({small}) to {most} ({large}) of a class"
+    ]
+    seconds = sorted(look.seconds for look in looks)
+    rates = sorted(look.fps for look in looks)
+    sizes = Counter(f"{look.width}x{look.height}" for look in looks)
+    portrait = sum(look.height > look.width for look in looks)
+    lines.append(
+        f"{_range(seconds)} s, median {statistics.median(seconds):.3g}; {_range(rates)} frames/s; {shown([s for s, _ in sizes.most_common()])} pixels"
+        + (f", {portrait} portrait" if portrait else "")
+    )
+    return lines
+
+
+def _range(values: Sequence[float]) -> str:
+    first, last = f"{values[0]:.3g}", f"{values[-1]:.3g}"
+    return first if first == last else f"{first} to {last}"
+
+
+def check_enough(clips: Sequence[Clip], splits: Sequence[str]) -> None:
+    """BadInputError unless there is something to learn from, to choose by and to judge on."""
+    train = Counter(clip.label for clip, split in zip(clips, splits, strict=True) if split == "train")
+    judged = list(splits).count("val")
+    if len(train) < 2 or max(train.values(), default=0) < 2 or not judged:
+        counts = Counter(clip.label for clip in clips)
+        name, fewest = counts.most_common()[-1]
+        raise BadInputError(
+            f"{counted(len(clips), 'clip')}, of class {name!r} only {fewest}; expected at least 3 of a class: one to judge on, and two to learn "
+            "from in cross-validation; add clips, or cut longer videos into parts with twostream label"
+        )

@@ -1,0 +1,151 @@
+"""Which clips are from one source or show one person, as far as that can be told, and a validation split that respects it."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from twostream.annotations.splits import VAL_FRACTION, choose_val
+from twostream.counts import counted
+from twostream.own_clips.collection import Clip
+
+SAME_BITS = 5
+"""first frames whose fingerprints differ in at most so many of 64 bits are nearly the same picture"""
+NUMBERED = re.compile(
+    r"(?:^|[^a-z])(person|subject|subj|actor|player|user|people|video|source|scene|session|seq|sequence)[ _-]?(\d+)(?=[^0-9]|$)",
+    re.IGNORECASE,
+)
+
+
+def from_names(clips: Sequence[Clip]) -> tuple[list[str], str]:
+    """The group of each clip by the names of the files, and a sentence that says what it is; "" and no groups if none fits.
+
+    A rule fits if some clips share a group, and no class has all of its clips in one.
+    """
+    for rule, sentence in RULES.items():
+        groups = [rule(clip) for clip in clips]
+        if splits_each_class(groups, [clip.label for clip in clips]):
+            return groups, sentence
+    return [""] * len(clips), ""
+
+
+def _ucf_group(clip: Clip) -> str:
+    match = re.search(r"(.*_g\d+)_c\d+$", clip.path.stem)
+    return match[1] if match else ""
+
+
+def _numbered_source(clip: Clip) -> str:
+    found = NUMBERED.findall(clip.path.stem)
+    return " ".join(f"{word.lower()}{int(number)}" for word, number in found[:1])
+
+
+def _cut_from(clip: Clip) -> str:
+    match = re.fullmatch(r"(.+)_\d{6}(?:\.\d+)?_\d{6}(?:\.\d+)?", clip.path.stem)
+    return match[1] if match else (clip.path.stem if clip.segment else "")
+
+
+def _before_class(clip: Clip) -> str:
+    label = re.escape(clip.label).replace("\\ ", "[ _-]")
+    match = re.match(rf"(.+?)[ _-]+{label}(?![a-z])", clip.path.stem, re.IGNORECASE)
+    return match[1] if match else ""
+
+
+def _before_number(clip: Clip) -> str:
+    match = re.fullmatch(r"(.*[^\d ._-])[ ._-]*(?:clip|part|cut|c|p)?[ ._-]*\(?\d+\)?", clip.path.stem, re.IGNORECASE)
+    return match[1] if match else ""
+
+
+RULES: dict[Callable[[Clip], str], str] = {
+    _ucf_group: "the groups of UCF101 in the file names (_g01_c02)",
+    _numbered_source: "the person or source in the file names (person03)",
+    _cut_from: "the video that clips were cut from",
+    _before_class: "what the file names have before the class",
+    _before_number: "what the file names have before their last number",
+}
+"""rule -> what the groups are; the first one that fits is used"""
+
+
+def splits_each_class(groups: Sequence[str], labels: Sequence[str]) -> bool:
+    """Do some clips share a group, while each class with several clips has several groups?"""
+    groups_of = defaultdict(list)
+    for number, (group, label) in enumerate(zip(groups, labels, strict=True)):
+        groups_of[label].append(group or f"/{number}")
+    shared = Counter(group for group in groups if group)
+    return bool(shared) and max(shared.values()) > 1 and all(
+        len(found) == 1 or len(set(found)) > 1 for found in groups_of.values()
+    )  # fmt: skip
+
+
+def join_near_duplicates(groups: Sequence[str], fingerprints: Sequence[int | None], labels: Sequence[str]) -> list[str]:
+    """The groups, with those joined whose clips begin with nearly the same picture; unchanged if that splits no class.
+
+    A `fingerprint` is None where it is unknown. Clips of a fixed camera all begin with nearly the same picture; that says
+    nothing about their source, so a class that would be one group stays as it is.
+    """
+    known = [number for number, bits in enumerate(fingerprints) if bits is not None]
+    values = np.array([fingerprints[number] for number in known], np.uint64)
+    parent = list(range(len(groups)))
+
+    def root(number: int) -> int:
+        while parent[number] != number:
+            parent[number] = number = parent[parent[number]]
+        return number
+
+    first: dict[str, int] = {}
+    for number, group in enumerate(groups):
+        if group:
+            parent[root(number)] = root(first.setdefault(group, number))
+    for row, number in enumerate(known):
+        bits = np.unpackbits((values[row + 1 :] ^ values[row]).view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1)
+        for other in np.flatnonzero(bits <= SAME_BITS).tolist():
+            parent[root(known[row + 1 + other])] = root(number)
+    roots = [root(number) for number in range(len(groups))]
+    sizes = Counter(roots)
+    joined = [groups[top] or f"like {top}" if sizes[top] > 1 else groups[n] for n, top in enumerate(roots)]
+    return joined if splits_each_class(joined, labels) else list(groups)
+
+
+def hold_out_val(clips: Sequence[Clip], groups: Sequence[str], *, seed: int) -> list[str]:
+    """The split of each clip, train or val: about a fifth of the groups of each class is val, and never all of one."""
+    keys = [f"/{group}" if group else clip.id for clip, group in zip(clips, groups, strict=True)]
+    chosen = choose_val(((clip.id, clip.label, key) for clip, key in zip(clips, keys, strict=True)), seed=seed)
+    return ["val" if key in chosen else "train" for key in keys]
+
+
+def split_clips(
+    clips: Sequence[Clip], fingerprints: Mapping[str, int], *, group_column: str, seed: int
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """The split and the group of each clip, and sentences that say how they were chosen.
+
+    A split that the list gives is kept; test videos take the place of val where there is none. Without one, val is held
+    out by groups: those of the list, or else of file names and of first frames that are nearly the same.
+    """
+    labels, reasons = [clip.label for clip in clips], []
+    groups, source = [clip.group for clip in clips], f"column {group_column!r}" if group_column else ""
+    if not any(groups):
+        groups, source = from_names(clips)
+        joined = join_near_duplicates(groups, [fingerprints.get(clip.id) for clip in clips], labels)
+        if joined != groups:
+            groups, source = joined, " and ".join(filter(None, [source, "first frames that are nearly the same"]))
+    num_groups = len({group for group in groups if group}) + groups.count("")
+    if any(groups):
+        reasons.append(
+            f"{counted(num_groups, 'source')} by {source}: clips of one source are never both learned from and judged on"
+        )
+    else:
+        reasons.append("each clip counts as a source of its own: file names and first frames do not say more")
+    given = {clip.split for clip in clips if clip.split}
+    if given & {"val", "test"}:
+        judged = "val" if "val" in given else "test"
+        splits = ["val" if clip.split == judged else clip.split or "train" for clip in clips]
+        where = "" if judged == "val" else ", as the list has no val"
+        reasons.append(f"val is the {judged} split of the list, {counted(splits.count('val'), 'clip')}{where}")
+    else:
+        splits = hold_out_val(clips, groups, seed=seed)
+        chosen = len({group or number for number, group in enumerate(groups) if splits[number] == "val"})
+        reasons.append(
+            f"val: {counted(splits.count('val'), 'clip')} of {len(clips)} held out, {chosen} of {counted(num_groups, 'source')}: about "
+            f"{100 * VAL_FRACTION:.0f} % of each class"
+        )
+    return list(zip(splits, groups, strict=True)), reasons

@@ -1,0 +1,72 @@
+"""Which published weights are at hand, and how fast a network is here."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from twostream.errors import BadInputError
+
+PREFERRED = (
+    "mobilenet_v2", "mobilenet_v3_large", "resnet18", "resnet34", "resnet50", "squeezenet1_1", "vgg16", "resnet101",
+    "resnet152", "inception_v3",
+)  # fmt: skip
+"""networks of pictures, those first whose features are worth most for the time that they take on a CPU"""
+SMALL = "resnet18"
+"""the network that is trained from random weights"""
+BATCH = 8
+"""pictures at once, when the rate is measured"""
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A network with published weights."""
+
+    backbone: str
+    path: Path
+
+
+def find_trunk(folder: Path, *, weights: Path | None = None, backbone: str | None = None) -> Trunk | None:
+    """The weights of a file, or else the best ones in a folder; None where there are none.
+
+    Raises BadInputError where `weights` does not exist, or its name does not say which network it is of and `backbone` does
+    not either.
+    """
+    from twostream.models.backbones import BACKBONES
+    from twostream.models.weights import find_pretrained
+
+    if weights:
+        if not weights.is_file():
+            raise BadInputError(
+                f"{weights} does not exist, expected a file of weights; twostream fetch mobilenet_v2 brings one"
+            )
+        matches = [name for name in PREFERRED if any(map(weights.match, BACKBONES[name].weight_files))]
+        if not (backbone or matches):
+            raise BadInputError(
+                f"{weights}: its name does not say which network it is of; add --arch, such as --arch={SMALL}"
+            )
+        return Trunk(backbone or matches[0], weights.absolute())
+    for name in [backbone] if backbone else PREFERRED:
+        if any(any(folder.glob(pattern)) for pattern in BACKBONES[name].weight_files):
+            return Trunk(name, find_pretrained(folder, name).absolute())
+    return None
+
+
+def measure_rate(backbone: str, *, input_size: int, classes: Sequence[str], num_batches: int = 2) -> float:
+    """Pictures that a network sees per second on this machine, as --device=auto chooses it; after one batch to warm up."""
+    import torch
+
+    from twostream.engine.device import choose_device
+    from twostream.models.network import build_model
+    from twostream.stream import RGB, StreamConfig
+
+    device = choose_device("auto")
+    stream = StreamConfig(input_type=RGB, backbone=backbone, classes=tuple(classes), input_size=input_size)
+    network = build_model(stream).to(device).eval()
+    shape = (BATCH, 3, input_size, input_size)
+    begin = 0.0
+    with torch.inference_mode():
+        for number in range(num_batches + 1):
+            network.backbone(torch.zeros(shape, device=device)).sum().item()
+            begin = begin or time.perf_counter() if number == 0 else begin
+    return num_batches * BATCH / (time.perf_counter() - begin)

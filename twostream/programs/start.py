@@ -1,0 +1,286 @@
+"""From a folder of your own clips to a recognizer: looks at them, chooses, trains, tests, fuses and reports.
+
+  twostream start my_clips
+  twostream start my_clips/annotations.csv --minutes=15 --out=result
+
+SOURCE is a folder of class folders in a layout that twostream annotate understands, a folder that holds a CSV with columns
+video and label (and perhaps split, and group or person), or such a CSV; with --format, a list of another kind. Each choice
+is a line with its reason. What runs are ordinary commands, which OUT/commands.sh has in order. Killed, the same command goes
+on where it was.
+
+Writes to OUT: plan.json, videos.csv, commands.sh, log/, data/ (frames, flow, annotations), runs/ (networks, scores),
+report.html, report.json, and recognizer/, which twostream predict takes as --model.
+
+Nothing is chosen on the val videos: strength, confidence, fusion weights and what is trained are decided by cross-validation
+over the training videos.
+
+Exit codes: 0 done; 2 wrong command line; 3 something is wrong with the clips or the list; 4 disk, device or memory; 5 done, but
+some videos were bad and are listed; 130 Ctrl-C; 143 SIGTERM.
+"""
+
+import argparse
+import hashlib
+import json
+import shlex
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import twostream
+from twostream.annotations.json_file import read_annotations
+from twostream.annotations.lists import READERS
+from twostream.annotations.splits import choose_folds
+from twostream.counts import counted
+from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError
+from twostream.files import read_json, write_text
+from twostream.own_clips.collection import Collection, find_clips, shown, write_list
+from twostream.own_clips.comparison import compare
+from twostream.own_clips.looks import Look, look_at, sample_motion
+from twostream.own_clips.plan import (
+    TRAINED_SIZE,
+    Plan,
+    Speed,
+    StreamPlan,
+    check_enough,
+    choose_fps,
+    describe,
+    make_plan,
+)  # fmt: skip
+from twostream.own_clips.sources import split_clips
+from twostream.own_clips.steps import Step, Steps
+from twostream.own_clips.trunks import SMALL, find_trunk, measure_rate
+from twostream.programs import options
+from twostream.threads import available_cpus
+
+PLAN_NAME, LIST_NAME = "plan.json", "videos.csv"
+NUM_FOLDS = 4
+"""one of them is held out to compare a trained stream with its linear head"""
+SEED = 123
+
+
+# fmt: off
+def build_parser() -> options.Parser:
+    """The flags of this program."""
+    parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("source", type=options.folder, metavar="SOURCE", help="folder of class folders, folder with a CSV of videos and labels, or list")
+    add("--out", type=options.folder, default=None, metavar="DIR", help="folder to write into (default: the name of SOURCE with -recognizer, in the current folder)")
+    add("--minutes", type=options.number(0.1, 100_000), default=5.0, metavar="M", help="what is tried must fit in about this time; the linear heads are always made (default: 5)")
+    add("--videos", type=options.folder, default=None, metavar="DIR", help="folder of the files of a list (default: videos/ beside the list, or the folder of the list)")
+    add("--format", choices=tuple(name for name in READERS if name != "folder"), default="csv", help="kind of list, as for twostream annotate (default: csv)")
+    add("--weights", type=options.folder, default=None, metavar="FILE", help="weights of a network of pictures, such as mobilenet_v2-7ebf99e0.pth (default: the best ones in --global_models_dir)")
+    add("--global_models_dir", type=options.folder, default=options.PRETRAINED, metavar="DIR", help="folder of published weights (default: pretrained/)")
+    add("--arch", default=None, metavar="NAME", help="network of the weights (default: by their file name)")
+    add("--workers", "-j", type=options.integer(0, options.MAX_PROCESSES), default=max(available_cpus() - 1, 0), metavar="N", help="processes that load images (default: one less than the CPUs that may be used, %(default)s here)")
+    options.add_boolean(parser, "--dry-run", default=False, help="print the plan and stop")
+    return parser
+# fmt: on
+
+
+def main() -> int:
+    """Run the program; returns its exit code."""
+    begin = time.monotonic()
+    args = build_parser().parse_args()
+    out = args.out or Path(f"{args.source.absolute().name.removesuffix('.csv') or 'clips'}-recognizer")
+    collection = find_clips(args.source, videos=args.videos, list_format=args.format)
+    plan, num_unreadable = plan_of(args, collection, out)
+    for reason in plan.reasons:
+        print(reason)
+    if args.dry_run:
+        print("nothing was written; without --dry_run, this is done")
+        return EXIT_SOME_BAD if num_unreadable else EXIT_DONE
+    steps = Steps(out.absolute(), say=lambda line: print(line, flush=True))
+    row = do(args, collection, plan, steps)
+    print(f"done in {(time.monotonic() - begin) / 60:.1f} minutes")
+    for line in results(steps.out, row):
+        print(line)
+    return EXIT_SOME_BAD if steps.some_bad or num_unreadable else EXIT_DONE
+
+
+def plan_of(args: argparse.Namespace, collection: Collection, out: Path) -> tuple[Plan, int]:
+    """The plan that OUT has, or else a new one, which is kept there with its list; and how many videos cannot be read.
+
+    BadInputError if OUT has the plan of other clips or flags.
+    """
+    key = fingerprint(args, collection)
+    path = out / PLAN_NAME
+    if path.exists():
+        content = read_json(path)
+        if content.get("made_from") != key:
+            raise BadInputError(
+                f"{path} is a plan for other clips or flags than these; choose another --out, or remove {out} to begin again"
+            )
+        print(f"going on with the plan in {path}")
+        return plan_from_json(content, path), int(content["unreadable"])
+    plan, rows, num_unreadable = new_plan(args, collection)
+    if not args.dry_run:
+        out.mkdir(parents=True, exist_ok=True)
+        write_list(out / LIST_NAME, rows, folder=collection.folder)
+        content = asdict(plan) | {"made_from": key, "unreadable": num_unreadable, "twostream": twostream.__version__}
+        write_text(path, json.dumps(content, indent=1) + "\n")
+    return plan, num_unreadable
+
+
+def fingerprint(args: argparse.Namespace, collection: Collection) -> str:
+    """A digest of the clips, their files and the flags that a plan depends on."""
+    flags = [str(getattr(args, name)) for name in ("minutes", "weights", "global_models_dir", "arch")]
+    files = [(str(c.path.absolute()), c.label, c.split, c.group, c.segment, _state(c.path)) for c in collection.clips]
+    return hashlib.sha256(json.dumps([flags, files]).encode()).hexdigest()
+
+
+def _state(path: Path) -> list[int]:
+    status = path.stat() if path.exists() else None  # a broken link
+    return [status.st_size, status.st_mtime_ns] if status else []
+
+
+def plan_from_json(content: dict[str, Any], path: Path) -> Plan:
+    """The plan in plan.json; BadInputError if it is none."""
+    try:
+        streams = tuple(
+            StreamPlan(s["name"], s["input_type"], tuple(s["linear"]), tuple(s["trained"])) for s in content["streams"]
+        )
+        return Plan(tuple(content["extract"]), streams, tuple(content["test"]), tuple(content["reasons"]))
+    except (LookupError, TypeError) as error:
+        raise BadInputError(
+            f"{path} is no plan of twostream start ({type(error).__name__} {error}); remove it"
+        ) from None
+
+
+def new_plan(args: argparse.Namespace, collection: Collection) -> tuple[Plan, list[Any], int]:
+    """Look at the clips and choose; the plan, the clips with their split and group, and how many cannot be read."""
+    found = look_at(collection.clips, progress=show_progress)
+    looks = {clip_id: look for clip_id, look in found.items() if isinstance(look, Look)}
+    bad = {clip_id: error for clip_id, error in found.items() if not isinstance(error, Look)}
+    clips = [clip for clip in collection.clips if clip.id not in bad]
+    reasons = list(collection.notes)
+    if bad:
+        first, error = next(iter(bad.items()))
+        reasons.append(
+            f"left out: {counted(len(bad), 'video')} that cannot be read: {shown(list(bad))} ({first}: {error})"
+        )
+    if not looks:
+        raise BadInputError(f"{args.source}: no video can be read; {reasons[-1]}")
+    reasons += describe(clips, list(looks.values()))
+    prints = {clip_id: look.fingerprint for clip_id, look in looks.items()}
+    chosen, sentences = split_clips(clips, prints, group_column=collection.group_column, seed=SEED)
+    rows = [replace(clip, split=split, group=group) for clip, (split, group) in zip(clips, chosen, strict=True)]
+    check_enough(rows, [split for split, _ in chosen])
+    fps, sentence = choose_fps(list(looks.values()))
+    motion = sample_motion([clip for clip in clips if clip.id in looks], fps=fps, progress=show_progress)
+    trunk = find_trunk(args.global_models_dir, weights=args.weights, backbone=args.arch)
+    speed = measure(trunk.backbone if trunk else SMALL, collection.classes, is_trunk=trunk is not None)
+    plan = make_plan(
+        rows, [split for split, _ in chosen], list(looks.values()), motion, fps=fps, trunk=trunk,
+        fetch="twostream fetch mobilenet_v2", speed=speed, minutes=args.minutes,
+    )  # fmt: skip
+    return replace(plan, reasons=(*reasons, *sentences, sentence, *plan.reasons)), rows, len(bad)
+
+
+def measure(backbone: str, classes: list[str], *, is_trunk: bool) -> Speed:
+    """What this machine does."""
+    from twostream.models.backbones import BACKBONES
+
+    size = BACKBONES[backbone].input_size if is_trunk else 2 * TRAINED_SIZE
+    return Speed(
+        available_cpus(),
+        trunk=measure_rate(backbone, input_size=size, classes=classes),
+        small=measure_rate(SMALL, input_size=TRAINED_SIZE, classes=classes),
+    )
+
+
+def show_progress(results: Iterable[Any], total: int, name: str) -> Iterable[Any]:
+    """A bar for what takes more than a second."""
+    bar: Iterable[Any] = options.progress_bar(results, total=total, desc=name, delay=1, leave=False)
+    return bar
+
+
+def do(args: argparse.Namespace, collection: Collection, plan: Plan, steps: Steps) -> list[str]:
+    """Run the commands of a plan; returns the runs of the streams that the recognizer is made of."""
+    out = steps.out
+    root, runs, listed = f"--root={out / 'data'}", f"--save_root={out / 'runs'}", str(out / LIST_NAME)
+    ids = f"--ids={collection.id_from}"
+    parts = ["--trim"] if any(clip.segment for clip in collection.clips) else []
+    steps.run(
+        Step(
+            "extract", ("extract", f"--videos={collection.folder}", root, ids, "--list", listed, *parts, *plan.extract)
+        )
+    )
+    annotate = ("annotate", root, "--format=csv", ids, "--list", listed)
+    steps.run(Step("annotate", annotate, "data/annotations.json"))
+    machine = [f"--workers={args.workers}"]
+    chosen, judged = [], []
+    for stream in plan.streams:
+        common = [root, runs, "--dataset=clips", f"--input_type={stream.input_type}", f"--seed={SEED}", *machine]
+        linear = f"{stream.name}-linear"
+        words = ("train", *common, f"--run={linear}", *stream.linear, "--resume=auto", "--test_last", *plan.test)
+        steps.run(Step(f"{stream.name} linear", words, f"runs/{linear}/scores_val_*.npz"))
+        compared = train_stream(stream, plan, steps, [*common, "--resume=auto"]) if stream.trained else None
+        chosen.append(f"{stream.name}-trained" if compared else linear)
+        judged.append(compared or linear)
+    inputs = f"--input_types={','.join(stream.input_type for stream in plan.streams)}"
+    fit = (
+        "eval", runs, inputs, f"--runs={','.join(judged)}", "--split=train", "--intersect", "--fit_weights=global",
+        f"--report={out / 'fusion.json'}",
+    )  # fmt: skip
+    steps.run(Step("fusion weights", fit, "fusion.json"))
+    report = (
+        "eval", runs, inputs, f"--runs={','.join(chosen)}", f"--weights_from={out / 'fusion.json'}",
+        f"--annotations={out / 'data'}", f"--report={out / 'report.json'}", f"--html={out / 'report.html'}",
+    )  # fmt: skip
+    steps.run(Step("report", report, "report.html"))
+    if (out / "recognizer").is_dir() and not (out / "recognizer" / "recognizer.json").is_file():
+        shutil.rmtree(out / "recognizer")  # an export that was killed
+    export = (
+        "export", f"--report={out / 'report.json'}", "--runs", *(str(out / "runs" / name) for name in chosen),
+        f"--out={out / 'recognizer'}",
+    )  # fmt: skip
+    steps.run(Step("export", export, "recognizer/recognizer.json"))
+    return chosen
+
+
+def train_stream(stream: StreamPlan, plan: Plan, steps: Steps, common: list[str]) -> str:
+    """Train a stream from random weights without a fold of the videos, and if it beats its linear head there, with all.
+
+    Returns the run whose scores of that fold judge it, or "" if the linear head stays.
+    """
+    out, name = steps.out, f"{stream.name}-fold"
+    train = read_annotations(out / "data").split("train")
+    train = train[train.num_frames > 0]
+    folds = choose_folds(train.label_index, train.group, num_folds=NUM_FOLDS, seed=SEED)
+    fold = f"--fold=0/{folds.max() + 1}"
+    words = ("train", *common, f"--run={name}", *stream.trained, fold)
+    steps.run(Step(f"{stream.name} trained without a fold", words, f"runs/{name}/confusion.json"))
+    data = [word for word in common if word.startswith(("--root=", "--save_root=", "--input_type=", "--workers="))]
+    words = ("test", *data, f"--run={name}", "--split=train", fold, f"--seed={SEED}", *plan.test)
+    steps.run(Step(f"{stream.name} tested on the fold", words, f"runs/{name}/scores_train_*.npz"))
+    linear, trained = (next((out / "runs" / run).glob("scores_train_*.npz")) for run in (f"{stream.name}-linear", name))
+    comparison = compare(linear, trained)
+    steps.say(f"{stream.name}: {comparison}")
+    if not comparison.trained_wins:
+        return ""
+    run = f"{stream.name}-trained"
+    words = ("train", *common, f"--run={run}", *stream.trained, "--test_last", *plan.test)
+    steps.run(Step(f"{stream.name} trained", words, f"runs/{run}/scores_val_*.npz"))
+    return name
+
+
+def results(out: Path, runs: list[str]) -> list[str]:
+    """The table in a few lines, and what to do next."""
+    report = read_json(out / "report.json")
+    lines = []
+    for row in report["rows"]:
+        top1, number = row["video_top1"], row["num_videos"]
+        lines.append(f"{row['name']}: {100 * top1:.1f} % of {counted(number, 'val video')} right")
+    weights = ", ".join(f"{run} {weight:.2f}" for run, weight in zip(runs, _weights(report), strict=True))
+    lines.append(f"weights of the streams, from the training videos: {weights}")
+    lines.append(f"page: {out / 'report.html'}; all commands: {out / 'commands.sh'}")
+    lines.append(f"next: twostream predict VIDEO {shlex.quote('--model=' + str(out / 'recognizer'))}")
+    return lines
+
+
+def _weights(report: dict[str, Any]) -> list[float]:
+    fitted = next(iter(report["fitted"].values()))
+    return [float(weight) for weight in fitted["of_all_videos"]["weights"]]
