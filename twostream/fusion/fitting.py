@@ -4,6 +4,8 @@ The streams' class probabilities of a video are mixed. The weights of the mixtur
 are most likely; expectation maximisation finds them, and needs the probabilities of the true classes only.
 """
 
+import itertools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +19,14 @@ METHODS = {
     "global": "a weight for each stream",
     "class": "a weight for each stream and class, close to the stream's overall weight where a class has few videos",
     "temperature": "as global, after each stream's probabilities are sharpened or softened",
+    "accuracy": "a weight for each stream, under which many videos are right and true classes are likely; finds streams that are right only together",
 }
 PRIOR_VIDEOS = 10.0
 """a class's weights start as if this many videos had been seen with the weights of all classes"""
+NUM_STEPS = 20
+"""method accuracy tries shares in steps of 1/20, coarser ones where there are more than three streams"""
+MAX_TRIED = 2000
+"""mixtures that method accuracy tries"""
 SMALLEST = 1e-30
 """a probability of 0 becomes this, so that its logarithm is finite"""
 
@@ -60,7 +67,7 @@ def fit_weights(method: str, probabilities: list[np.ndarray], labels: np.ndarray
     true = np.stack(
         [np.maximum(_temper(p, t)[rows, labels], SMALLEST) for p, t in zip(probabilities, temperatures, strict=True)]
     )
-    weights = _fit_shares(true)
+    weights = _fit_accuracy(probabilities, labels) if method == "accuracy" else _fit_shares(true)
     if method == "class":
         weights = _fit_class_shares(true, labels, probabilities[0].shape[1], weights)
     return FittedWeights(weights, temperatures)
@@ -75,6 +82,36 @@ def _fit_shares(true: np.ndarray) -> np.ndarray:
         if np.abs(shares - before).max() < 1e-7:
             break
     return shares
+
+
+def _fit_accuracy(probabilities: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
+    """The shares (S,) with the largest sum of accuracy and of the geometric mean of the probabilities of the true classes.
+
+    The likelihood of a mixture alone cannot see that two streams each rule out what the other leaves open: it is linear in the
+    shares where both are equally sure. Accuracy alone is noisy, and does not see a stream that says nothing. Of equals, the
+    one in their middle is taken.
+    """
+    shares = _mixtures(len(probabilities))
+    rows = np.arange(len(labels))
+    values = np.empty(len(shares))
+    for number, share in enumerate(shares):
+        mixed = sum(weight * p for weight, p in zip(share, probabilities, strict=True))
+        true = np.maximum(mixed[rows, labels], SMALLEST)
+        values[number] = (mixed.argmax(axis=1) == labels).mean() + np.exp(np.log(true).mean())
+    best = shares[values >= values.max() - 1e-9]
+    chosen: np.ndarray = best[np.square(best - best.mean(axis=0)).sum(axis=1).argmin()]
+    return chosen
+
+
+def _mixtures(num_streams: int) -> np.ndarray:
+    """Shares (N, S) that sum to 1, evenly spread; no more than MAX_TRIED, but always the equal one and each stream alone."""
+    steps = next(
+        n for n in range(NUM_STEPS, 0, -1) if n == 1 or math.comb(n + num_streams - 1, num_streams - 1) <= MAX_TRIED
+    )
+    bars = np.array(list(itertools.combinations(range(steps + num_streams - 1), num_streams - 1)), int)
+    bars = bars.reshape(len(bars), num_streams - 1)
+    edges = np.hstack([np.full((len(bars), 1), -1), bars, np.full((len(bars), 1), steps + num_streams - 1)])
+    return np.vstack([(np.diff(edges, axis=1) - 1) / steps, np.full((1, num_streams), 1 / num_streams)])
 
 
 def _fit_class_shares(true: np.ndarray, labels: np.ndarray, num_classes: int, prior: np.ndarray) -> np.ndarray:

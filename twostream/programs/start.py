@@ -222,7 +222,7 @@ def do(args: argparse.Namespace, collection: Collection, plan: Plan, steps: Step
         judged.append(compared or linear)
     inputs = f"--input_types={','.join(stream.input_type for stream in plan.streams)}"
     fit = (
-        "eval", runs, inputs, f"--runs={','.join(judged)}", "--split=train", "--intersect", "--fit_weights=global",
+        "eval", runs, inputs, f"--runs={','.join(judged)}", "--split=train", "--intersect", "--fit_weights=accuracy",
         f"--report={out / 'fusion.json'}",
     )  # fmt: skip
     steps.run(Step("fusion weights", fit, "fusion.json"))
