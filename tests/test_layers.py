@@ -44,7 +44,7 @@ NEED_TORCH = {"models", "engine"} | {
     for name in (
         "flow/farneback", "flow/farneback_kernels", "flow/farneback_tables", "flow/server", "clips/dataset",
         "clips/online_flow", "conversion/convert", "conversion/weight_files", "runtimes/torch_network", "flow/farneback_graph",
-        "onnx/conversion", "onnx/graphs", "onnx/export", "inference/export", "inference/features", "probes/features", "probes/last_layer", "scoring/networks", "scoring/split",
+        "onnx/conversion", "onnx/graphs", "onnx/export", "inference/export", "inference/features", "probes/features", "probes/last_layer", "probes/rates", "scoring/networks", "scoring/split",
     )
 }  # fmt: skip
 NO_TORCH_YET = {"twostream/engine/run_folder.py", "twostream/engine/signals.py", "twostream/models/__init__.py"}

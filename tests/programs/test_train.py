@@ -24,8 +24,9 @@ from tests.conftest import REPOSITORY, call
 from tests.engine.test_checkpoint import same
 from tests.training_kills import Tally
 from twostream.annotations.videos import fingerprint
-from twostream.engine import checkpoint, loops
+from twostream.engine import checkpoint, device, loops
 from twostream.engine.checkpoint import CheckpointSaver, checkpoint_iterations, load_stream, read_checkpoint
+from twostream.engine.run_folder import recorded_settings
 from twostream.engine.signals import Stop
 from twostream.errors import BadInputError, EnvironmentFaultError, Terminated
 from twostream.frames.folders import FrameFolders
@@ -219,8 +220,8 @@ def test_a_training_killed_in_its_last_save_has_its_confusion_matrix(here, tiny,
     class Killed(BaseException):
         pass
 
-    def save_and_be_killed(self, iteration, progress, *, final):
-        save(self, iteration, progress, final=final)
+    def save_and_be_killed(self, iteration, progress, **words):
+        save(self, iteration, progress, **words)
         if progress["validation"]:
             raise Killed
 
@@ -355,6 +356,7 @@ ELSEWHERE = {
     "keep_checkpoints": 2, "keep_best": True, "deterministic": True, "max_iterations": 5, "max_unreadable": 5, "max_skipped": 5, "visdom": True,
     "visdom_server": "http://nowhere", "visdom_port": 9, "tensorboard": True, "pretrained": True, "global_models_dir": "nowhere",
     "init_from": "none.pth", "start_iteration": 3, "dataset": "other", "test_last": "False", "test_best": "False", "num_clips": 3, "views": "flip",
+    "early_stop": 5,
 }  # fmt: skip
 """flag -> a value with which the run may be resumed"""
 
@@ -364,7 +366,7 @@ CHANGES = {"lr": "0.01", "stepvalues": "5", "gamma": "0.5", "momentum": "0.5", "
 
 REFUSED = {"arch": "vgg16", "input_type": "farneback", "seq_len": "3", "gap": "2", "input_size": "80", "resize_side": "40", "batch_size": "6",
            "frame_step": "3", "seed": "1", "accumulate": "2", "channels_last": "True", "ema": "0.5",
-           "batch_norm": "partial", "first_layer_factor": "2.0", "norm_decay": "False", "num_segments": "3",
+           "batch_norm": "partial", "first_layer_factor": "2.0", "trunk_factor": "0.5", "norm_decay": "False", "num_segments": "3",
            "clips_per_video": "2", "class_balance": "True", "lr_batch_size": "8", "sync_bn": "True"}  # fmt: skip
 
 
@@ -374,7 +376,8 @@ def test_every_flag_is_in_one_row_of_the_table():
     assert sorted(itertools.chain(*rows.values())) == sorted(flags)
     assert set(rows["needs --allow_change"]) == set(CHANGES) == set(MAY_CHANGE)
     assert set(rows["as its iterations"]) == {*IN_EPOCHS, "epoch_size"}
-    assert set(rows["refused"]) == {*REFUSED, "flow", "flow_preset", "bound"}  # flow: see test_online_flow.py
+    assert set(rows["refused"]) == {*REFUSED, "flow", "flow_preset", "bound", "head", "fold"}
+    # flow: see test_online_flow.py; head and fold: tests/probes/test_last_layer.py
     assert {*rows["accepted"], *rows["ignored"]} == set(ELSEWHERE) - {"dataset"}
 
 
@@ -648,6 +651,19 @@ def test_a_job_that_slurm_queues_again(here, tmp_path, monkeypatch):
 )  # fmt: skip
 def test_values_of_resume(words, value):
     assert build_parser().parse_args(["--root=x", *words]).resume == value
+
+
+def test_the_fastest_options_of_a_device_are_chosen_recorded_and_kept(train, tmp_path, monkeypatch):
+    """As on a GPU, then resumed on a CPU: the format of numbers does not change in mid-run, unless a flag says so."""
+    with monkeypatch.context() as patch:
+        patch.setattr(device, "fastest_options", lambda device: {"amp": "bf16", "channels_last": True})
+        assert train(tmp_path, "--max_iterations=3").returncode == 0
+    chosen = {"amp": "bf16", "channels_last": True}
+    assert chosen.items() <= recorded_settings(tmp_path / RGB_RUN).items()
+    resumed = train(tmp_path, "--max_iterations=6", "--resume")
+    assert resumed.returncode == 0 and "amp: bf16" in resumed.stdout
+    assert chosen.items() <= recorded_settings(tmp_path / RGB_RUN).items()
+    assert_refused(train(tmp_path, "--max_iterations=9", "--resume", "--amp=off"), 3, "amp = bf16, now off")
 
 
 @pytest.mark.parametrize("word", ["--batch_size=5", "--lr=0.002", "--frame_step=5", "--seq_len=2", "--dataset=other"])

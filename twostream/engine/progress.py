@@ -84,7 +84,7 @@ class Progress:
         self.kept_top1 = -1.0
         """accuracy of the checkpoint that --keep_best keeps; -1 if there is none"""
         self.stale = 0
-        """validations since the best one"""
+        """validations since the one that --keep_best keeps"""
         self.unread: list[Step] = []
         """steps since the last `take_skipped`"""
 

@@ -151,7 +151,7 @@ class Session:
         result = evaluate(predict(network, inputs, device=self.device), world=self.world)
         if any(self.world.sum_counts(bool(self.stop.requested))):
             return False
-        self.progress.stale = 0 if result.top1 > self.progress.best_top1 else self.progress.stale + 1
+        self.progress.stale = 0 if result.top1 > self.progress.kept_top1 else self.progress.stale + 1
         self.progress.best_top1 = max(self.progress.best_top1, result.top1)
         values = {"iteration": iteration, "loss": result.loss, "top1": result.top1, "top3": result.top3}
         values |= {"best_top1": self.progress.best_top1, "seconds": time.perf_counter() - start}

@@ -5,12 +5,18 @@
 
 Writes to <save_root>/<run>/: stream.json, train.log, log.jsonl, run.lock, checkpoint_<iteration>.pth, with --keep_best
 checkpoint_best.pth, curves.html (a page of curves for any browser) and confusion.json (the confusion matrix of the last
-validation).
+validation). With --head=linear, also linear_head.json (its cross-validated accuracy, strength and temperature) and
+scores_train_000001.npz (the cross-validated scores of the training videos).
+
+Few videos: fit the last layer, then perhaps train all layers from there (docs/train.md#few-videos).
+
+  twostream train --root=data --save_root=runs --arch=mobilenet_v2 --head=linear --clips_per_video=6 --run=head
+  twostream train --root=data --save_root=runs --arch=mobilenet_v2 --init_from=runs/head --trunk_factor=.1 --lr=.001 --fold=0/5 --early_stop=3
 
 --resume continues from the newest checkpoint that can be read; on the CPU, the result is the same bit for bit. What
 happens to a flag that differs from the original run:
   accepted              --workers, --print_freq, --val_interval, --save_interval, --keep_checkpoints, --keep_best,
-                        --max_skipped, --max_unreadable, --max_iterations (not with --schedule=cosine), --visdom,
+                        --early_stop, --max_skipped, --max_unreadable, --max_iterations (not with --schedule=cosine), --visdom,
                         --visdom_server, --visdom_port, --tensorboard, --test_last, --test_best, --num_clips, --views;
                         not bit for bit: --device, --ngpu, --compile, --deterministic, number of ranks
   as its iterations     --epochs, --epoch_size, --step_epochs, --warm_up_epochs, --val_epochs
@@ -20,8 +26,10 @@ happens to a flag that differs from the original run:
                         --dropout, --crop, --crop_scales, --mirror, --amp, --clip_norm, --label_smoothing
   refused               --arch, --input_type, --seq_len, --gap, --input_size, --resize_side, --batch_size,
                         --lr_batch_size, --frame_step, --seed, --accumulate, --channels_last, --ema, --batch_norm, --sync_bn, --first_layer_factor,
-                        --norm_decay, --head, --trunk_factor, --fold, --num_segments, --clips_per_video, --class_balance, --flow, --flow_preset, --bound,
+                        --norm_decay, --head, --trunk_factor, --fold, --num_segments, --clips_per_video, --class_balance, --flow, --flow_preset,
+                        --bound (and --views with --head=linear),
                         and other classes, videos or labels
+  trains nothing        --find_lr
 
 Many GPUs, on one machine or several (with the same paths): the same command under torchrun, with one process per GPU, or
 under srun, with one task per GPU.
@@ -45,6 +53,7 @@ or memory, or another training in the same folder; 130 Ctrl-C (resume from the l
 import argparse
 import contextlib
 import functools
+import json
 import os
 import shlex
 import signal
@@ -59,8 +68,9 @@ from twostream.annotations.videos import fingerprint
 from twostream.clips.crops import VIEWS
 from twostream.clips.sampling import TrainingOrder, iterations_of
 from twostream.counts import counted
-from twostream.engine.run_folder import lock_run, run_name, similar_runs, write_stream
+from twostream.engine.run_folder import lock_run, recorded_settings, run_name, similar_runs, write_stream
 from twostream.errors import BadInputError, Terminated
+from twostream.files import write_text
 from twostream.flow.coding import FlowCoding
 from twostream.flow.methods import FARNEBACK_PRESETS, FlowSettings
 from twostream.frames.stores import open_store
@@ -109,9 +119,12 @@ DECIDES_RESULT = (
 """settings that decide the result: they are compared when a run is resumed, as are the stream and the training videos"""
 
 
-def resume(text: str) -> bool | str:
-    """Value of --resume: "auto" is true as well, see `check_other_runs`."""
-    return text.lower() if text.lower() == "auto" else options.boolean(text)
+AUTO = "auto"
+
+
+def boolean_or_auto(text: str) -> bool | str:
+    """True, False, or "auto"."""
+    return AUTO if text.lower() == AUTO else options.boolean(text)
 
 
 def kept_checkpoints(text: str) -> int:
@@ -172,8 +185,8 @@ def build_parser() -> options.Parser:
 
     group = parser.add_argument_group("speed")
     add = group.add_argument
-    add("--amp", choices=("off", "bf16", "fp16"), default="off", help="number format of the heavy layers; weights stay float32 (Micikevicius et al., ICLR 2018) (default: off)")
-    options.add_boolean(group, "--channels_last", default=False, help="use the memory order that is fastest for convolutions on a GPU (default: False)")
+    add("--amp", choices=(AUTO, "off", "bf16", "fp16"), default=AUTO, help="number format of the heavy layers; weights stay float32 (Micikevicius et al., ICLR 2018); auto: bf16 on a GPU that has it, off elsewhere, and when a run is resumed, what it began with (default: auto)")
+    add("--channels_last", type=boolean_or_auto, nargs="?", const=True, default=AUTO, metavar="True|False|auto", help="use the memory order that is fastest for convolutions on a GPU; auto: on a GPU, or what a resumed run began with (default: auto)")
     add("--accumulate", type=options.integer(1, 1_000_000), default=1, metavar="N", help="compute each batch in N parts, which takes the memory of one part and gives the gradient of the whole; batch norm sees one part at a time (default: 1)")
     options.add_boolean(group, "--deterministic", default=False, help="compute with algorithms that give the same result each time on a GPU too, which are slower; an operation that has none ends the training. On the CPU, results repeat anyway (default: False)")
     add("--compile", choices=("off", "default", "reduce-overhead", "max-autotune"), default="off", help="mode of torch.compile; the last two use CUDA graphs. The first iteration takes a minute or more; validation runs uncompiled (default: off)")
@@ -184,7 +197,7 @@ def build_parser() -> options.Parser:
     options.add_boolean(group, "--pretrained", default=True, help="start from published weights, of ImageNet or of Kinetics (pretrained/README.md) (default: True)")
     add("--global_models_dir", type=options.folder, default=options.PRETRAINED, metavar="DIR", help="folder of these weights (default: pretrained/)")
     add("--init_from", type=options.folder, default=None, metavar="FILE", help="start from these weights instead: a torch file, safetensors, a checkpoint, or the folder of a run (its newest checkpoint), as one of --head=linear; latest.pth of 2D-kinectics also brings its momentum")
-    add("--resume", type=resume, nargs="?", const=True, default=False, metavar="True|False|auto", help="continue from the run's newest checkpoint, or start the run if it has none; if --save_root has the same stream under another name, because a flag in the name has changed, True is an error and auto only says so; auto is for jobs that are queued again (default: False)")
+    add("--resume", type=boolean_or_auto, nargs="?", const=True, default=False, metavar="True|False|auto", help="continue from the run's newest checkpoint, or start the run if it has none; if --save_root has the same stream under another name, because a flag in the name has changed, True is an error and auto only says so; auto is for jobs that are queued again (default: False)")
     add("--allow_change", type=changeable, default=(), metavar="FLAG,FLAG", help="flags that may differ from the run that is resumed; their new values are used from here on (see the table above)")
     add("--run", type=options.optional_name, default="", metavar="NAME", help="name of the run's folder (default: made of the flags: <dataset>-<arch>-<input_type>-sl..-g..-fs..-<batch_size>-<lr>)")
 
@@ -233,6 +246,7 @@ def add_optimization_flags(parser: argparse.ArgumentParser) -> None:
     steps.add_argument("--stepvalues", "--step_values", type=options.integers, default=(250_000, 400_000), metavar="N,N", help="iterations at which the learning rate drops (default: 250000,400000)")
     steps.add_argument("--step_epochs", type=options.integers, default=None, metavar="N,N", help="instead: epochs after which it drops, such as 20,30,40")
     add("--gamma", type=options.rate, default=0.2, metavar="G", help="factor of each drop (default: 0.2)")
+    add("--find_lr", type=options.integer(10, 100_000), nargs="?", const=100, default=None, metavar="N", help="look for a learning rate instead of training: N steps (100) with a rate that grows from 1e-6 to 10; prints the loss by rate and a suggestion, and writes <run>-find_lr.json beside the runs, and nothing else (Smith, WACV 2017)")
     add("--dropout", type=options.share, default=0.6, metavar="P", help="probability of dropout before the last layer (default: 0.6)")
     add("--seed", type=options.seed, default=123, metavar="N", help="seed of weights, order and crops (default: 123)")
     add("--label_smoothing", type=options.share, default=0.0, metavar="E", help="share of each label that is spread over all classes (Szegedy et al., CVPR 2016) (default: 0)")
@@ -271,9 +285,43 @@ def main() -> int:
     from twostream.engine.distributed import process_group  # after the flags are parsed, so that --help answers at once
 
     with process_group() as world, contextlib.ExitStack() as exit_stack:
+        if args.find_lr:
+            find_rate(args, world)
+            return 0
         run = train(args, world, exit_stack)
         test_at_the_end(args, run, world)
     return 0
+
+
+def find_rate(args: argparse.Namespace, world: "World") -> None:
+    """--find_lr: some steps with a growing rate, and what their loss says; writes a report, and nothing else."""
+    from twostream import monitor
+    from twostream.clips.online_flow import network_inputs
+    from twostream.engine.device import choose_device
+    from twostream.engine.loops import fit
+    from twostream.probes.rates import growing_rate, measure
+
+    if world.size > 1:
+        raise BadInputError(f"--find_lr takes one process, found {world.size}: run it without torchrun")
+    device, num_steps = choose_device(args.device, num_gpus=args.ngpu), args.find_lr
+    root = find_root(args.root, args.dataset)
+    stream, train_set, val_set, _ = open_clips(args, root)
+    args = with_fastest_options(in_iterations(args, args.epoch_size or len(train_set)), device, {})
+    args.max_iterations = num_steps
+    folder, fit_options = run_folder(args, root, stream), fit_options_of(args)
+    run = Run(folder, monitor.Monitors([]), None, 0, False, first_weights(args, stream))
+    state = build_state(args, stream, run, device, world, fit_options)
+    batches = network_inputs(build_loaders(args, train_set, val_set, device, world, first=0)[0], stream, device)
+    steps = fit(
+        state.forward, batches, state.optimizer, functools.partial(growing_rate, num_steps), device=device, first=0,
+        options=fit_options, scaler=state.scaler,
+    )  # fmt: skip
+    curve = measure(options.progress_bar(steps, total=num_steps, desc="learning rates", leave=False))
+    print(curve)
+    report = folder.with_name(f"{folder.name}-find_lr.json")
+    report.parent.mkdir(parents=True, exist_ok=True)
+    write_text(report, json.dumps(curve.to_json(), indent=1) + "\n")
+    print(f"wrote {report}")
 
 
 def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitStack) -> "Run":
@@ -294,6 +342,8 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
     stream, train_set, val_set, split_summary = open_clips(args, root)
     epoch_size = args.epoch_size or len(train_set)
     args = in_iterations(args, epoch_size)
+    folder = run_folder(args, root, stream)
+    args = with_fastest_options(args, device, recorded_settings(folder) if args.resume else {})
     settings = settings_of(
         args, fingerprint(stream.classes, train_set.items.videos.ids, train_set.items.videos.label_index)
     )
@@ -301,14 +351,14 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
     part_size = world.part_of_batch(args.batch_size, accumulate=args.accumulate)
 
     # Where the run is written, and where it resumes.
-    run = open_run(args, root, stream, settings, world, exit_stack)
+    run = open_run(args, folder, stream, settings, world, exit_stack)
     ended = run.first >= args.max_iterations or run.is_stopped_early(args.early_stop)
     unlogged, is_done = run.unlogged_validation(), ended and not run.to_validate
     if world.is_first and not is_done:
         frames = open_store(root, stream.stored_type).tree_settings()
         write_stream(run.folder, stream, settings, frames=frames)
     if world.is_first and (unlogged or not is_done):
-        open_monitors(args, run)
+        open_monitors(args, run, len(stream.classes))
     if unlogged:
         run.log(f"iteration {run.first} was validated and saved, but not logged, which is done now")
         run.monitors.validation(unlogged)
@@ -444,7 +494,7 @@ def take_steps(args: argparse.Namespace, session: "Session", steps: Iterable["St
         if validates and args.early_stop and session.progress.stale >= args.early_stop:
             session.monitors.message(
                 f"stopped after iteration {step.iteration}: the last {counted(args.early_stop, 'validation was', 'validations were')} not better "
-                f"than the best one, {100 * session.progress.best_top1:.2f} % (--early_stop); checkpoint_best.pth is that one"
+                f"than the best one, {100 * session.progress.kept_top1:.2f} % (--early_stop); checkpoint_best.pth is that one"
             )
             return True
     return True
@@ -463,6 +513,21 @@ def in_iterations(args: argparse.Namespace, epoch_size: int) -> argparse.Namespa
     return argparse.Namespace(**values | {flag: iterations(epochs) for flag, epochs in given.items()})
 
 
+def with_fastest_options(
+    args: argparse.Namespace, device: "torch.device", recorded: dict[str, Any]
+) -> argparse.Namespace:
+    """The flags, with a value in place of auto: the one in `recorded`, the settings of the run that is resumed, or the
+    fastest one on the device."""
+    from twostream.engine.device import fastest_options
+
+    chosen = {
+        name: recorded.get(name, value)
+        for name, value in fastest_options(device).items()
+        if getattr(args, name) == AUTO
+    }
+    return argparse.Namespace(**vars(args) | chosen)
+
+
 def settings_of(args: argparse.Namespace, train_split: str) -> dict[str, Any]:
     """The settings that decide the result, as plain values; `train_split` is the fingerprint of the training videos.
 
@@ -471,6 +536,7 @@ def settings_of(args: argparse.Namespace, train_split: str) -> dict[str, Any]:
     settings = {name: getattr(args, name) for name in DECIDES_RESULT}
     settings |= {"stepvalues": list(args.stepvalues), "crop_scales": list(args.crop_scales), "train_split": train_split}
     settings |= {"fold": list(args.fold)} if args.fold else {}
+    settings |= {"views": args.views} if args.head == "linear" else {}
     return settings | ({"max_iterations": args.max_iterations} if args.schedule == "cosine" else {})
 
 
@@ -609,29 +675,40 @@ class Run:
         self.monitors.message(text)
 
 
+def run_folder(args: argparse.Namespace, root: Path, stream: StreamConfig) -> Path:
+    """The folder of the run."""
+    name = args.run or run_name(
+        stream, dataset=args.dataset, clip_step=args.frame_step, batch_size=args.batch_size, learning_rate=args.lr,
+        is_linear=args.head == "linear", fold=args.fold,
+    )  # fmt: skip
+    return Path(args.save_root or root) / name
+
+
+def first_weights(args: argparse.Namespace, stream: StreamConfig) -> Path | None:
+    """The file of the weights that a new training starts from; None for random weights."""
+    from twostream.engine.checkpoint import weights_file
+    from twostream.models.weights import find_pretrained
+
+    if args.init_from:
+        return weights_file(args.init_from)
+    return find_pretrained(args.global_models_dir, stream.backbone) if args.pretrained else None
+
+
 def open_run(
-    args: argparse.Namespace, root: Path, stream: StreamConfig, settings: dict[str, Any], world: "World",
+    args: argparse.Namespace, folder: Path, stream: StreamConfig, settings: dict[str, Any], world: "World",
     exit_stack: contextlib.ExitStack,
 ) -> Run:  # fmt: skip
     """Lock the folder of the run, and find where to resume. Raises BadInputError if it must not be resumed."""
     from twostream import monitor
     from twostream.engine import checkpoint as checkpoints
-    from twostream.models.weights import find_pretrained
 
-    name = args.run or run_name(
-        stream, dataset=args.dataset, clip_step=args.frame_step, batch_size=args.batch_size, learning_rate=args.lr,
-        is_linear=args.head == "linear", fold=args.fold,
-    )  # fmt: skip
-    folder = (args.save_root or root) / name
     saved = checkpoints.checkpoint_iterations(folder)
     if saved and not args.resume:
         raise BadInputError(
             f"{folder} holds the checkpoint of iteration {saved[-1]}: add --resume to continue from it, "
             "or choose another --save_root or --run"
         )
-    weights = checkpoints.weights_file(args.init_from) if args.init_from else None
-    if args.pretrained and not weights and not saved:
-        weights = find_pretrained(args.global_models_dir, stream.backbone)
+    weights = None if saved else first_weights(args, stream)
     note = check_other_runs(args, folder, stream, settings) if args.resume and not saved else ""
     monitors = monitor.Monitors([])
     if world.is_first:
@@ -666,7 +743,7 @@ def check_other_runs(args: argparse.Namespace, folder: Path, stream: StreamConfi
     if not texts:
         return ""
     found = f"{folder} has no checkpoint, but {folder.parent} has the same stream as {', '.join(texts)}"
-    if args.resume == "auto":
+    if args.resume == AUTO:
         return f"WARNING: {found}; starting a new run at iteration {args.start_iteration}"
     name = next(path.name for path in saved if saved[path])
     raise BadInputError(
@@ -691,7 +768,7 @@ def report_changes(
         )
 
 
-def open_monitors(args: argparse.Namespace, run: Run) -> None:
+def open_monitors(args: argparse.Namespace, run: Run, num_classes: int) -> None:
     """Add the other monitors to the console, and give them what the run has logged so far."""
     from twostream import monitor
 
@@ -699,6 +776,7 @@ def open_monitors(args: argparse.Namespace, run: Run) -> None:
     monitors: list[monitor.Monitor] = [monitor.JsonMonitor(run.folder, resumed_at=resumed_at)]
     history = monitor.read_log(run.folder)
     monitors.append(monitor.PageMonitor(run.folder, history=history))
+    monitors.append(monitor.WarningMonitor(run.log, num_classes=num_classes, history=history))
     if args.tensorboard:
         monitors.append(monitor.TensorBoardMonitor(run.folder, first=run.first))
     if args.visdom:
