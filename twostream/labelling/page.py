@@ -49,7 +49,7 @@ kbd { font: inherit; font-weight: 600; border: 1px solid var(--rule); border-rad
 #videos small { display: block; color: var(--quiet); } #videos .done small { color: var(--train); }
 #message { min-height: 1.45em; margin: 0 0 .5rem; overflow-wrap: anywhere; } #message.error { color: var(--val); font-weight: 600; }
 #pictures { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 16rem), 1fr)); max-width: 72rem; }
-figure { margin: 0; } canvas { display: block; max-width: 100%; max-height: 60vh; width: 100%; object-fit: contain; background: #000; }
+figure { margin: 0; } canvas { display: block; max-width: 100%; max-height: 42vh; width: 100%; object-fit: contain; background: var(--card); border: 1px solid var(--rule); }
 figcaption { font-size: .8rem; color: var(--quiet); } #wheel { width: 1.6rem; height: 1.6rem; border-radius: 50%; vertical-align: middle; }
 #track { position: relative; padding-top: 14px; max-width: 72rem; } #position { width: 100%; margin: 0; }
 #marks { position: absolute; top: 0; left: 8px; right: 8px; height: 12px; background: var(--rule); border-radius: 3px; }
@@ -90,8 +90,11 @@ const inTurn = action => { queue = queue.then(action).catch(error => say(error.m
 
 async function refresh() {
   const state = await ask("state");
-  ({videos, classes} = state);
+  videos = state.videos.map((video, index) => ({problem: videos[index]?.problem, ...video}));
+  classes = state.classes;
   $("class").placeholder = state.can_add ? "known or new" : "";
+  if (selected >= videos[current].entries.length) selected = -1;
+  if (document.activeElement !== $("group")) $("group").value = videos[current].group;
   showLists();
 }
 
@@ -137,6 +140,7 @@ const inOrder = entries => entries.sort((a, b) => a[1] - b[1]);
 
 function giveClass(name) {
   if (name === undefined) return;
+  if (videos[current].problem) return say(`${videos[current].name}: ${videos[current].problem}; it gets no class`, true);
   if (selected >= 0) {
     const chosen = selected;
     edit(entries => { entries[chosen][0] = name; return entries; }, `segment ${chosen + 1} is ${name}`);
@@ -152,7 +156,7 @@ function giveClass(name) {
 }
 
 function setMark(side) {
-  if (!facts) return;
+  if (!facts) return say("No segment can be marked before the video is shown", true);
   const seconds = Math.round(1000 * (side === "start" ? frame : frame + 1) / facts.rate) / 1000;
   if (selected >= 0) {
     const chosen = selected, place = side === "start" ? 1 : 2;

@@ -8,6 +8,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,7 @@ from twostream.flow.coding import flow_colours
 from twostream.flow.methods import FlowSettings
 from twostream.frames.jpeg import encode_jpeg
 from twostream.video.decoder import Decoder, measure_seconds, probe
+from twostream.video.ffmpeg import VideoError
 
 SHORT_SIDE = 256
 """of the pictures, pixels"""
@@ -59,42 +61,53 @@ def read_facts(path: Path) -> Facts:
 
 
 class Pictures:
-    """Pictures of videos. Threads may share it; one decodes at a time."""
+    """Pictures of videos. Threads may share it: one decodes at a time, and another computes flow."""
 
     def __init__(self, flow: FlowSettings):
         self.flow = flow
-        self._lock = threading.Lock()
+        self._decoding, self._computing = threading.Lock(), threading.Lock()
+        self._is_open = True
         self._streams: OrderedDict[Path, _Stream] = OrderedDict()
         self._chunks: OrderedDict[tuple[Path, int], list[np.ndarray]] = OrderedDict()
 
     def close(self) -> None:
-        """End the decoders."""
-        with self._lock:
+        """End the decoders, and wait for what is being computed: Python must not end while OpenCV works."""
+        with self._decoding, self._computing:
+            self._is_open = False
             while self._streams:
                 self._streams.popitem()[1].close()
 
     def rgb(self, path: Path, facts: Facts, chunk: int) -> list[bytes]:
         """The frames of a chunk, none behind the end of the video. Raises VideoError if they cannot be decoded."""
-        return [_jpeg(frame) for frame in self._frames(path, facts, chunk)[: facts.chunk_len]]
+        with self._while_open(self._decoding):
+            return [_jpeg(frame) for frame in self._frames(path, facts, chunk)[: facts.chunk_len]]
 
     def flow_colours(self, path: Path, facts: Facts, chunk: int) -> list[bytes]:
         """The flow of every `flow_step`th frame of a chunk as colours. Raises VideoError as `rgb`, and if there is no flow."""
-        frames = self._frames(path, facts, chunk)
+        with self._while_open(self._decoding):
+            frames = self._frames(path, facts, chunk)
         indices = range(0, min(len(frames), facts.chunk_len), facts.flow_step)
         footage = Footage({"": (dict(enumerate(frames)), len(frames))}, flow=self.flow)
-        footage.compute_flow([("", index) for index in indices])
-        return [_jpeg(flow_colours(footage.flow_image("", index))) for index in indices]
+        with self._while_open(self._computing):
+            footage.compute_flow([("", index) for index in indices])
+            return [_jpeg(flow_colours(footage.flow_image("", index))) for index in indices]
+
+    @contextmanager
+    def _while_open(self, lock: threading.Lock) -> Iterator[None]:
+        with lock:
+            if not self._is_open:
+                raise VideoError("twostream label has ended")
+            yield
 
     def _frames(self, path: Path, facts: Facts, chunk: int) -> list[np.ndarray]:
         """The frames of a chunk, and the one behind them, if there is one."""
-        with self._lock:
-            key = path, chunk
-            if key not in self._chunks:
-                self._chunks[key] = self._decode(path, facts, chunk)
-                while len(self._chunks) > MAX_CHUNKS:
-                    self._chunks.popitem(last=False)
-            self._chunks.move_to_end(key)
-            return self._chunks[key]
+        key = path, chunk
+        if key not in self._chunks:
+            self._chunks[key] = self._decode(path, facts, chunk)
+            while len(self._chunks) > MAX_CHUNKS:
+                self._chunks.popitem(last=False)
+        self._chunks.move_to_end(key)
+        return self._chunks[key]
 
     def _decode(self, path: Path, facts: Facts, chunk: int) -> list[np.ndarray]:
         """Whoever watches a video asks for one chunk after the other, so that one decoder serves them all."""

@@ -58,11 +58,11 @@ class LabelServer(ThreadingHTTPServer):
 
     def __init__(self, folder: Path, videos: dict[str, Path], table: LabelTable, pictures: Pictures, *, port: int = 0):
         """`videos`: video id -> its file below the folder. Port 0 is any that is free. Raises OSError if it is not."""
+        self.table, self.pictures = table, pictures
         super().__init__((HOST, port), _Handler)
         self.folder = folder.resolve()
         self.ids, self.paths = list(videos), list(videos.values())
         self.names = [path.relative_to(folder) for path in self.paths]
-        self.table, self.pictures = table, pictures
         self.token, self.nonce = secrets.token_urlsafe(24), secrets.token_urlsafe(16)
         self.hosts = {f"{name}:{self.server_port}" for name in (HOST, "localhost")}
         self.page = to_html(str(folder), table.path.name, nonce=self.nonce).encode("utf-8", "replace")

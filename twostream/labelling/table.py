@@ -144,10 +144,18 @@ class LabelTable:
                 raise BadInputError(f"class {name!a} and the class {twin!a} {NEAR_DUPLICATE}")
             _check_name(name, "class")
             names = [*self.classes, name]
-            if not any(map(str.isalnum, name)) or parse_classes(names, self.classes_path) != tuple(names):
-                raise BadInputError(f"class {name!a}, expected a name with letters, and without a number before it")
-            write_text(self.classes_path, "\n".join(names) + "\n")
+            if not any(map(str.isalnum, name)):
+                raise BadInputError(f"class {name!a}, expected a name with letters or digits")
+            write_text(self.classes_path, self._class_list(names))
             self.classes.append(name)
+
+    def _class_list(self, names: list[str]) -> str:
+        """A name per line; or JSON, where lines would be read as something else, as "class 1" as the first class."""
+        try:
+            is_plain = parse_classes(names, self.classes_path) == tuple(names)
+        except BadInputError:
+            is_plain = False
+        return "\n".join(names) + "\n" if is_plain else json.dumps(names, ensure_ascii=False, indent=1) + "\n"
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -216,7 +224,7 @@ class LabelTable:
 
     def _new_rows(self, video_id: str, old: Sequence[_Row], entries: Sequence[Entry], group: str) -> list[_Row]:
         """Rows of the entries; what other columns say of a segment stays, and a new segment has it from the first row."""
-        first = old[0].cells if old else {"video": write_cell(self.videos[video_id])}
+        first = old[0].cells if old else {"video": self.videos[video_id]}
         by_segment = {row.entry.segment: row.cells for row in old if row.entry}
         rows = []
         for entry in entries:
@@ -272,7 +280,7 @@ def _check_name(name: str, noun: str) -> None:
 
 
 def _rounded(segment: tuple[float, float] | None) -> tuple[float, float] | None:
-    return (round(segment[0], 3), round(segment[1], 3)) if segment else None
+    return (round(float(segment[0]), 3), round(float(segment[1]), 3)) if segment else None
 
 
 def _seconds(value: float) -> str:

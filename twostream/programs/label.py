@@ -63,6 +63,8 @@ def open_server(args: argparse.Namespace) -> LabelServer:
         except BadInputError as error:
             print(f"warning: {error}", file=sys.stderr)
             del videos[video_id]
+    if not videos:
+        raise BadInputError(f"{args.directory} holds no video whose name can be saved")
     out = args.out or args.directory / "labels.csv"
     table = LabelTable(
         out,
