@@ -27,7 +27,12 @@ def chromium() -> str:
         pytest.skip("no Chromium or Chrome is installed")
     return program
 
-NO_BACKGROUND = ("--disable-background-timer-throttling", "--disable-renderer-backgrounding", "--disable-backgrounding-occluded-windows")
+
+NO_BACKGROUND = (
+    "--disable-background-timer-throttling",
+    "--disable-renderer-backgrounding",
+    "--disable-backgrounding-occluded-windows",
+)
 """flags: all tabs run as if each were the one in front"""
 
 
@@ -146,7 +151,9 @@ class Browser:
     def call(self, method: str, *, session: str = "", **parameters: object) -> dict:
         """The result of a command."""
         self._count += 1
-        message = {"id": self._count, "method": method, "params": parameters} | ({"sessionId": session} if session else {})
+        message = {"id": self._count, "method": method, "params": parameters} | (
+            {"sessionId": session} if session else {}
+        )
         os.write(self._commands, json.dumps(message).encode() + b"\0")
         self._events.clear()
         while (answer := self._receive()).get("id") != self._count:

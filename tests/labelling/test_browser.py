@@ -139,7 +139,7 @@ def test_two_tabs_lose_nothing(open_tab, serve, folder):  # noqa: F811
 
 
 def test_odd_names_and_unreadable_videos(open_tab, serve, tmp_path):  # noqa: F811
-    names = ["<img src=x onerror=alert(1)>.mkv", "=1+1, &amp; \"q\".mkv", "ä 日本.mkv"]
+    names = ["<img src=x onerror=alert(1)>.mkv", '=1+1, &amp; "q".mkv', "ä 日本.mkv"]
     write_videos(tmp_path, *names)
     (tmp_path / "日 broken.mp4").write_bytes(b"nothing")
     server = serve(tmp_path)
@@ -175,7 +175,10 @@ def test_everything_has_a_name_and_a_key(open_tab, serve, folder):  # noqa: F811
     assert unnamed == [] and roles <= {node.get("role", {}).get("value") for node in tree}
     text = tab.evaluate("document.getElementById('keys').textContent")
     assert all(key in text for key in tab.evaluate("KEYS.map(row => row[1] + ' ' + row[2])")) and "1 – 9" in text
-    assert re.findall(r"\d+ class \d+|class \d+", tab.evaluate("document.getElementById('classes').innerText"))[-1] == "class 11"
+    assert (
+        re.findall(r"\d+ class \d+|class \d+", tab.evaluate("document.getElementById('classes').innerText"))[-1]
+        == "class 11"
+    )
     tab.call("Emulation.setDeviceMetricsOverride", width=360, height=700, deviceScaleFactor=1, mobile=False)
     tab.wait("innerWidth === 360")
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360

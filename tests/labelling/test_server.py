@@ -52,7 +52,12 @@ def test_the_page_and_its_parts_are_served(server):
     status, text = ask(server, "GET", "")
     assert status == 200 and text.startswith("<!DOCTYPE html>") and f'nonce="{server.nonce}"' in text
     status, text = ask(server, "GET", "state", Host=f"localhost:{server.server_port}")
-    assert status == 200 and [video["name"] for video in json.loads(text)["videos"]] == ["a.mkv", "b.mp4", "c.mkv", "d.mkv"]
+    assert status == 200 and [video["name"] for video in json.loads(text)["videos"]] == [
+        "a.mkv",
+        "b.mp4",
+        "c.mkv",
+        "d.mkv",
+    ]
     assert json.loads(ask(server, "GET", "facts?video=0")[1])["seconds"] == 2.5
     for kind, count in (("rgb", 20), ("flow", 20)):
         pictures = json.loads(ask(server, "GET", f"pictures?video=0&chunk=0&kind={kind}")[1])
@@ -64,7 +69,9 @@ def test_only_this_machine_can_connect(server):
     assert len(server.token) >= 32
 
 
-@pytest.mark.parametrize("path", ["/", "/x/", "/x/state", "/favicon.ico", "//", "/%2e%2e/", "/%e4%00/state", "*", "http://evil/"])
+@pytest.mark.parametrize(
+    "path", ["/", "/x/", "/x/state", "/favicon.ico", "//", "/%2e%2e/", "/%e4%00/state", "*", "http://evil/"]
+)
 def test_a_wrong_token_opens_nothing(server, path):
     path = path if path.startswith("/") else f"/{path}"
     for method in ("GET", "POST"):
@@ -111,7 +118,9 @@ def test_another_host_is_refused(server, host):
     assert server.table.classes == []
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", None, "http://127.0.0.1", "https://127.0.0.1:{port}", ""])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", None, "http://127.0.0.1", "https://127.0.0.1:{port}", ""]
+)
 def test_other_pages_cannot_change_labels(server, origin):
     origin = origin and origin.format(port=server.server_port)
     assert_refused(ask(server, "POST", "classes", {"name": "jump"}, Origin=origin), 403, "origin")
@@ -178,7 +187,16 @@ def test_other_types_methods_and_places_are_refused(server):
     assert server.table.classes == []
 
 
-@pytest.mark.parametrize("text", [b"\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00", b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01\x02\x00",
+        b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n",
+    ],
+)
 def test_what_is_no_request_harms_nothing(server, text, capsys):
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
         connection.sendall(text)
@@ -192,7 +210,9 @@ def test_a_browser_that_goes_away_is_no_error(server, capsys):
     for _ in range(3):
         with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # closed by a reset
-            connection.sendall(f"GET /{server.token}/ HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\n\r\n".encode())
+            connection.sendall(
+                f"GET /{server.token}/ HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\n\r\n".encode()
+            )
     assert ask(server, "GET", "state")[0] == 200
     assert "Traceback" not in capsys.readouterr().err
 

@@ -169,7 +169,9 @@ def test_names_that_no_class_can_have_are_refused(tmp_path, name):
     assert read_classes(tmp_path / "classes.txt") == ("jump",) and table.classes == ["jump"]
 
 
-@pytest.mark.parametrize("names", [["2 b", "1 a"], ["class 1"], ["level 1", "level 2"], ["label"], ["[x"], ["{}1"], ["50 m dash"]])
+@pytest.mark.parametrize(
+    "names", [["2 b", "1 a"], ["class 1"], ["level 1", "level 2"], ["label"], ["[x"], ["{}1"], ["50 m dash"]]
+)
 def test_names_that_look_like_something_else_are_names(tmp_path, names):
     """In a list with a name per line, "2 b" and "1 a" would be the classes a and b with their numbers."""
     table = open_table(empty_folder(tmp_path))

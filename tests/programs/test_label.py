@@ -21,7 +21,9 @@ class Program:
 
     def __init__(self, *arguments):
         command = [sys.executable, "-m", "twostream", "label", "--browser=False", "--flow=dis", *map(str, arguments)]
-        self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.process = subprocess.Popen(
+            command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         self.text = ""
         while not (found := re.search(r"open (http://127\.0\.0\.1:\d+/[\w-]{32}/) in a browser", self.text)):
             line = self.process.stdout.readline()
@@ -87,7 +89,12 @@ def test_what_it_writes_is_extracted_and_annotated(run_command, tmp_path):
     )
     root = tmp_path / "data"
     flags = (f"--root={root}", "--format=csv", f"--list={tmp_path / 'labels.csv'}")
-    assert run_command("extract", f"--videos={videos}", *flags, "--trim", "--input_types=rgb", "--short_side=32").returncode == 0
+    assert (
+        run_command(
+            "extract", f"--videos={videos}", *flags, "--trim", "--input_types=rgb", "--short_side=32"
+        ).returncode
+        == 0
+    )
     assert run_command("annotate", *flags, "--val_fraction=0.5").returncode == 0
     annotations = read_annotations(root)
     found = {video.id: (video.label, video.num_frames) for video in annotations.videos}

@@ -19,8 +19,8 @@ BODY = """
 <div id="track"><div id="marks" aria-hidden="true"></div><input id="position" type="range" min="0" value="0" aria-label="Position"></div>
 <h3>Class</h3>
 <div id="classes" role="group" aria-label="Classes"></div>
-<form id="naming"><label>Class <input id="class" type="text" list="names" maxlength="200" autocomplete="off"></label>
-<datalist id="names"></datalist> <button>give this class</button>
+<form id="naming"><label>Another class <input id="class" type="text" list="names" maxlength="200" autocomplete="off"></label>
+<datalist id="names"></datalist> <button>give it</button>
 <label>Group <input id="group" type="text" maxlength="200" autocomplete="off" title="a person, a camera, a source: videos of one group stay on one side of training and validation"></label></form>
 <h3>Segments</h3>
 <div id="segments" role="group" aria-label="Classes that this video has"></div>
@@ -49,13 +49,13 @@ kbd { font: inherit; font-weight: 600; border: 1px solid var(--rule); border-rad
 #videos small { display: block; color: var(--quiet); } #videos .done small { color: var(--train); }
 #message { min-height: 1.45em; margin: 0 0 .5rem; overflow-wrap: anywhere; } #message.error { color: var(--val); font-weight: 600; }
 #pictures { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 16rem), 1fr)); max-width: 72rem; }
-figure { margin: 0; } canvas { display: block; max-width: 100%; max-height: 42vh; width: 100%; object-fit: contain; background: var(--card); border: 1px solid var(--rule); }
+figure { margin: 0; } canvas { display: block; max-width: 100%; max-height: 38vh; width: 100%; object-fit: contain; background: var(--card); border: 1px solid var(--rule); }
 figcaption { font-size: .8rem; color: var(--quiet); } #wheel { width: 1.6rem; height: 1.6rem; border-radius: 50%; vertical-align: middle; }
 #track { position: relative; padding-top: 14px; max-width: 72rem; } #position { width: 100%; margin: 0; }
 #marks { position: absolute; top: 0; left: 8px; right: 8px; height: 12px; background: var(--rule); border-radius: 3px; }
 #marks i { position: absolute; top: 0; bottom: 0; min-width: 2px; background: var(--train); opacity: .6; }
 #marks i.selected { opacity: 1; } #marks i.pending { background: var(--val); }
-#classes, #keys, #segments { display: flex; flex-wrap: wrap; gap: .35rem; margin: 0; } #keys button { font-size: .8rem; }
+#classes, #keys, #segments { display: flex; flex-wrap: wrap; gap: .35rem; margin: 0; } #keys { font-size: .8rem; gap: .25rem; } #keys button { padding: .1rem .4rem; }
 #naming { display: flex; flex-wrap: wrap; gap: .5rem; margin-top: .5rem; align-items: center; }
 """
 
