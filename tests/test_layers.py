@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "monitor": "flow metrics pages",
     "annotations": "frames video",
     "clips": "annotations flow frames video",
+    "labelling": "annotations clips flow frames pages video",
     "scores": "annotations metrics video",
     "preparation": "annotations flow frames video",
     "engine": "annotations clips metrics models monitor",
@@ -35,7 +36,7 @@ MAY_IMPORT = {
     "display": "clips flow frames fusion inference pages video",
     "onnx": "annotations clips flow frames fusion inference runtimes",
     "own_clips": "annotations engine flow fusion models preparation scores video",
-    "programs": "annotations clips conversion display engine flow frames fusion inference metrics models monitor onnx own_clips pages preparation probes report runtimes scores scoring video",
+    "programs": "annotations clips conversion display engine flow frames fusion inference labelling metrics models monitor onnx own_clips pages preparation probes report runtimes scores scoring video",
 }
 """package -> the packages below it that it may import; the modules beside them are open to all"""
 

@@ -14,6 +14,7 @@ from twostream.errors import EXIT_DONE, EXIT_USAGE
 
 COMMANDS = {
     "start": ("start", "a folder of your own clips -> a recognizer and a report, in minutes"),
+    "label": ("label", "give classes to videos on a page in the browser"),
     "extract": ("extract", "videos -> RGB frames and flow images"),
     "annotate": ("annotate", "lists + extracted videos -> annotations.json"),
     "verify": ("verify", "check a data root for damage, and print the commands that fix it"),
