@@ -1,5 +1,6 @@
 """What is done with a user's clips, and a reason for each choice."""
 
+import math
 import re
 import statistics
 from collections import Counter
@@ -17,6 +18,9 @@ FPS = 10.0
 """frames per second that are extracted of faster videos: actions take a second or more, and flow is a third of the work of 30"""
 MIN_FRAMES = 10
 """of a quarter of the clips; where `FPS` leaves fewer, the videos keep their rate"""
+EXTRACTION_SHARE = 0.4
+"""of the time, for the extraction; where it would take longer, fewer frames per second are extracted"""
+SLOWEST_FPS = 3.0
 CLIPS = 6
 """of each video that a linear head is fitted to, and that is tested, if there is time"""
 FEATURES_SHARE = 0.25
@@ -26,16 +30,13 @@ EXTRA_IMAGE_COST = 1.5
 TRAINED_SIZE, BATCH_SIZE = 64, 16
 """crops and clips per iteration of trainings from random weights: the recipe of docs/real_footage.md"""
 MIN_EPOCHS, MAX_EPOCHS = 60, 250
-"""of such trainings: fewer are below the linear head everywhere it was tried, more gain nothing"""
+"""of such trainings; docs/real_footage.md has 220 of 65 videos"""
 TRAINING_COST = 3.0
 """a step of training, in passes forward"""
 FIXED_SECONDS = 45.0
 """start of the commands, evaluation, page and export"""
 SIDES = re.compile(r"\b(left|right|clockwise|counterclockwise|anticlockwise|forehand|backhand)\b", re.IGNORECASE)
-WORTH = (
-    "its features of ImageNet are what single frames of few clips are best recognised by: in docs/real_footage.md, yoga poses are "
-    "right for nine of ten clips with them, and for half without"
-)
+WORTH = "features of ImageNet, the best start for few clips where appearance decides"
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def make_plan(
     reasons = list(advice.reasons)
     seconds = 60 * minutes
     num_frames = len(clips) * statistics.fmean(look.seconds * (fps or look.fps) for look in looks)
-    extraction = num_frames * (motion.seconds_per_frame if motion else 0.02) * EXTRA_IMAGE_COST / speed.num_cpus
+    extraction = extraction_seconds(looks, motion, fps=fps, num_clips=len(clips), num_cpus=speed.num_cpus)
     short_side = min(SHORT_SIDE, int(statistics.median(min(look.width, look.height) for look in looks)) // 2 * 2)
     reasons.append(
         f"frames: about {num_frames:.0f} with a short side of {short_side} pixels, about {extraction:.0f} s to extract with their flow"
@@ -157,6 +158,34 @@ def choose_fps(looks: Sequence[Look]) -> tuple[float, str]:
         FPS,
         f"rate: {FPS:g} of {rate:.3g} frames/s: actions take a second or more, and flow takes a part of the time",
     )
+
+
+def afford_fps(
+    looks: Sequence[Look], motion: MotionSample | None, *, fps: float, num_clips: int, num_cpus: int, minutes: float
+) -> tuple[float, str]:
+    """A lower rate than `fps` (0: that of the files), if the extraction takes too much of the time otherwise, and why.
+
+    The rate is 0 where nothing changes.
+    """
+    seconds = extraction_seconds(looks, motion, fps=fps, num_clips=num_clips, num_cpus=num_cpus)
+    allowed = EXTRACTION_SHARE * 60 * minutes
+    rate = fps or statistics.median(look.fps for look in looks)
+    short = sorted(look.seconds for look in looks)[len(looks) // 4]
+    slowest = max(SLOWEST_FPS, MIN_FRAMES / short if short else rate)
+    lower = max(math.floor(rate * allowed / seconds), math.ceil(slowest))
+    if seconds <= allowed or lower > 0.8 * rate:
+        return 0.0, ""
+    return float(lower), (
+        f"rate: {lower} frames/s, as {rate:.3g} would take {seconds:.0f} s to extract; --minutes={2.5 * seconds / 60:.0f} allows that"
+    )
+
+
+def extraction_seconds(
+    looks: Sequence[Look], motion: MotionSample | None, *, fps: float, num_clips: int, num_cpus: int
+) -> float:
+    """About how long it takes to extract frames and flow at a rate, 0 for that of the files."""
+    frames = num_clips * statistics.fmean(look.seconds * (fps or look.fps) for look in looks)
+    return frames * (motion.seconds_per_frame if motion else 0.02) * EXTRA_IMAGE_COST / num_cpus
 
 
 def _trained_flags(

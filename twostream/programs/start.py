@@ -44,6 +44,7 @@ from twostream.own_clips.plan import (
     Plan,
     Speed,
     StreamPlan,
+    afford_fps,
     check_enough,
     choose_fps,
     describe,
@@ -169,7 +170,13 @@ def new_plan(args: argparse.Namespace, collection: Collection) -> tuple[Plan, li
     rows = [replace(clip, split=split, group=group) for clip, (split, group) in zip(clips, chosen, strict=True)]
     check_enough(rows, [split for split, _ in chosen])
     fps, sentence = choose_fps(list(looks.values()))
-    motion = sample_motion([clip for clip in clips if clip.id in looks], fps=fps, progress=show_progress)
+    sampled = [clip for clip in clips if clip.id in looks]
+    motion = sample_motion(sampled, fps=fps, progress=show_progress)
+    slower, why = afford_fps(
+        list(looks.values()), motion, fps=fps, num_clips=len(clips), num_cpus=available_cpus(), minutes=args.minutes
+    )
+    if slower:
+        fps, sentence, motion = slower, why, sample_motion(sampled, fps=slower, progress=show_progress)
     trunk = find_trunk(args.global_models_dir, weights=args.weights, backbone=args.arch)
     speed = measure(trunk.backbone if trunk else SMALL, collection.classes, is_trunk=trunk is not None)
     plan = make_plan(

@@ -309,8 +309,9 @@ def find_rate(args: argparse.Namespace, world: "World") -> None:
     device, num_steps = choose_device(args.device, num_gpus=args.ngpu), args.find_lr
     root = find_root(args.root, args.dataset)
     stream, train_set, val_set, _ = open_clips(args, root)
-    args = with_fastest_options(in_iterations(args, args.epoch_size or len(train_set)), device, {})
+    args = in_iterations(args, args.epoch_size or len(train_set))
     args.max_iterations = num_steps
+    args = with_fastest_options(args, device, world, {})
     folder, fit_options = run_folder(args, root, stream), fit_options_of(args)
     run = Run(folder, monitor.Monitors([]), None, 0, False, first_weights(args, stream))
     state = build_state(args, stream, run, device, world, fit_options)
