@@ -36,16 +36,15 @@ def test_global_weights_are_the_most_likely_ones(seed):
     assert weights[0] == pytest.approx(best.x, abs=1e-4)
 
 
-@pytest.mark.parametrize("probability", [0.5, 0.8])
+@pytest.mark.parametrize("probability", [0.55, 0.9])
 def test_accuracy_finds_streams_that_are_right_only_together(probability):
     """One stream says which half of four classes, the other which of a half; alone, each is right by luck half of the time."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, 200)
     halves = [(np.arange(4) // 2)[None] == labels[:, None] // 2, (np.arange(4) % 2)[None] == labels[:, None] % 2]
-    p = probability / 2 + 0.25
-    streams = [np.where(half, p / 2, (1 - p) / 2) + 1e-6 * rng.random((200, 4)) for half in halves]
-    fitted = fitting.fit_weights("accuracy", streams, labels)
-    assert (fitted.fuse(streams).argmax(axis=1) == labels).all()
+    probabilities = [np.where(half, probability / 2, (1 - probability) / 2) for half in halves]
+    fitted = fitting.fit_weights("accuracy", probabilities, labels)
+    assert (fitted.fuse(probabilities).argmax(axis=1) == labels).all()
     assert fitted.weights == pytest.approx([0.5, 0.5], abs=0.1)
 
 
@@ -100,9 +99,10 @@ def test_a_class_without_videos_has_the_overall_weights():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_video_is_not_fused_by_weights_fitted_to_its_label(method):
+def test_a_video_is_not_fused_by_weights_fitted_to_its_label(method, monkeypatch):
     """If its label changes, its own fused scores stay the same to the last bit; those of other folds change."""
-    probabilities, labels = streams(60, strengths=(1.5, 1.0))
+    monkeypatch.setattr(fitting, "NUM_STEPS", 1000)  # so that a single label moves the weights of method accuracy
+    probabilities, labels = streams(60)
     truth = fitting.cross_fit(method, probabilities, labels).scores
     moved = np.zeros(60, bool)
     for video in range(0, 60, 7):
@@ -111,7 +111,7 @@ def test_a_video_is_not_fused_by_weights_fitted_to_its_label(method):
         result = fitting.cross_fit(method, probabilities, changed).scores
         np.testing.assert_array_equal(result[video], truth[video])
         moved |= (result != truth).any(axis=1)
-    assert moved.any() if method == "accuracy" else moved.mean() > 0.9  # its weights are on a grid
+    assert moved.mean() > 0.9
 
 
 @pytest.mark.parametrize("method", METHODS)
