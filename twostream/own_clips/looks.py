@@ -1,10 +1,10 @@
 """A look at the files of a collection before anything is extracted: headers, first frames, and how far things move."""
 
 import itertools
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -28,7 +28,7 @@ MOTION_FRAMES = 40
 SAMPLE_BOUND = 32.0
 """pixels per frame that the sample of motion can hold, in steps of a quarter"""
 SHORT_SIDE = 256
-"""of the frames that are extracted"""
+"""of the frames that are extracted; those of smaller videos keep their size, as flow is underestimated in enlarged pictures"""
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,18 @@ class MotionSample:
     """of one CPU, to decode a frame and compute its flow"""
 
 
-def sample_motion(clips: Sequence[Clip], *, fps: float, progress: Progress = no_progress) -> MotionSample | None:
-    """Farneback flow of a few pairs of frames of a few clips at a rate (0: their own); None where none can be read."""
+def short_side_of(looks: Sequence[Look]) -> int:
+    """The short side to extract videos at, even: their median one, at most SHORT_SIDE."""
+    return min(SHORT_SIDE, int(statistics.median(min(look.width, look.height) for look in looks)) // 2 * 2)
+
+
+def sample_motion(
+    clips: Sequence[Clip], *, fps: float, short_side: int, progress: Progress = no_progress
+) -> MotionSample | None:
+    """Farneback flow of a few pairs of frames of a few clips, at a size and a rate (0: their own).
+
+    None where no clip that was chosen has two frames that can be read.
+    """
     step = -(-len(clips) // MOTION_CLIPS)
     begin = time.perf_counter()
     coding = FlowCoding(bound=SAMPLE_BOUND)
@@ -99,7 +109,7 @@ def sample_motion(clips: Sequence[Clip], *, fps: float, progress: Progress = no_
     levels, num_frames = np.zeros((2, 256)), 0
     chosen = clips[::step]
     for clip in progress(chosen, len(chosen), "motion"):
-        frames = _first_frames(clip.path, clip.segment, fps)
+        frames = _first_frames(clip, fps=fps, short_side=short_side)
         pairs = list(itertools.pairwise(frames))
         for first, second in pairs[:: -(-len(pairs) // MOTION_PAIRS) or 1]:
             planes = coding.encode_planes(compute(first, second))
@@ -110,14 +120,13 @@ def sample_motion(clips: Sequence[Clip], *, fps: float, progress: Progress = no_
     return MotionSample(Motion.of_levels(levels), SAMPLE_BOUND, (time.perf_counter() - begin) / num_frames)
 
 
-def _first_frames(path: Path, segment: tuple[float, float] | None, fps: float) -> list[np.ndarray]:
+def _first_frames(clip: Clip, *, fps: float, short_side: int) -> list[np.ndarray]:
     """Grey frames from the beginning of a clip."""
-    start, end = segment or (0.0, None)
+    start, end = clip.segment or (0.0, None)
+    decoder = Decoder(clip.path, short_side=short_side, fps=fps, start_seconds=start, end_seconds=end)
     frames = []
     try:
-        for frame in itertools.islice(
-            Decoder(path, short_side=SHORT_SIDE, fps=fps, start_seconds=start, end_seconds=end), MOTION_FRAMES
-        ):
+        for frame in itertools.islice(decoder, MOTION_FRAMES):
             frames.append(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))
     except VideoError:  # extraction will name it
         pass

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.own_clips.collection import Clip, shown
-from twostream.own_clips.looks import SHORT_SIDE, Look, MotionSample
+from twostream.own_clips.looks import Look, MotionSample, short_side_of
 from twostream.own_clips.trunks import SMALL, Trunk
 from twostream.preparation.motion import FlowAdvice, suggest_flow
 
@@ -89,7 +89,7 @@ def make_plan(
     seconds = 60 * minutes
     num_frames = len(clips) * statistics.fmean(look.seconds * (fps or look.fps) for look in looks)
     extraction = extraction_seconds(looks, motion, fps=fps, num_clips=len(clips), num_cpus=speed.num_cpus)
-    short_side = min(SHORT_SIDE, int(statistics.median(min(look.width, look.height) for look in looks)) // 2 * 2)
+    short_side = short_side_of(looks)
     reasons.append(
         f"frames: about {num_frames:.0f} with a short side of {short_side} pixels, about {extraction:.0f} s to extract with their flow"
     )

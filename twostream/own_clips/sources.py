@@ -52,7 +52,7 @@ def _before_class(clip: Clip) -> str:
 
 
 def _before_number(clip: Clip) -> str:
-    match = re.fullmatch(r"(.*[^\d ._-])[ ._-]*(?:clip|part|cut|c|p)?[ ._-]*\(?\d+\)?", clip.path.stem, re.IGNORECASE)
+    match = re.fullmatch(r"(.*[^\d ._(-])[ ._-]*(?:clip|part|cut|c|p)?[ ._-]*\(?\d+\)?", clip.path.stem, re.IGNORECASE)
     return match[1] if match else ""
 
 

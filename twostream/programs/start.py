@@ -38,7 +38,7 @@ from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError
 from twostream.files import read_json, write_text
 from twostream.own_clips.collection import Collection, find_clips, shown, write_list
 from twostream.own_clips.comparison import compare
-from twostream.own_clips.looks import Look, look_at, sample_motion
+from twostream.own_clips.looks import Look, look_at, sample_motion, short_side_of
 from twostream.own_clips.plan import (
     TRAINED_SIZE,
     Plan,
@@ -171,12 +171,14 @@ def new_plan(args: argparse.Namespace, collection: Collection) -> tuple[Plan, li
     check_enough(rows, [split for split, _ in chosen])
     fps, sentence = choose_fps(list(looks.values()))
     sampled = [clip for clip in clips if clip.id in looks]
-    motion = sample_motion(sampled, fps=fps, progress=show_progress)
+    short_side = short_side_of(list(looks.values()))
+    motion = sample_motion(sampled, fps=fps, short_side=short_side, progress=show_progress)
     slower, why = afford_fps(
         list(looks.values()), motion, fps=fps, num_clips=len(clips), num_cpus=available_cpus(), minutes=args.minutes
     )
     if slower:
-        fps, sentence, motion = slower, why, sample_motion(sampled, fps=slower, progress=show_progress)
+        fps, sentence = slower, why
+        motion = sample_motion(sampled, fps=fps, short_side=short_side, progress=show_progress)
     trunk = find_trunk(args.global_models_dir, weights=args.weights, backbone=args.arch)
     speed = measure(trunk.backbone if trunk else SMALL, collection.classes, is_trunk=trunk is not None)
     plan = make_plan(

@@ -1,0 +1,106 @@
+"""The choices of a plan for made-up clips and machines."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.own_clips.conftest import clip, look
+from twostream.errors import BadInputError
+from twostream.own_clips.looks import MotionSample
+from twostream.own_clips.plan import (
+    EXTRACTION_SHARE,
+    Speed,
+    afford_fps,
+    check_enough,
+    choose_fps,
+    extraction_seconds,
+    make_plan,
+)
+from twostream.own_clips.trunks import Trunk
+from twostream.preparation.motion import Motion
+
+LEVELS = np.zeros((2, 256))
+LEVELS[:, 128] = 990
+LEVELS[:, [112, 144]] = 5  # one value in a hundred moves by 4 of 32 pixels
+MOTION = MotionSample(Motion.of_levels(LEVELS), 32.0, seconds_per_frame=0.02)
+FAST = Speed(num_cpus=8, trunk=1000.0, small=5000.0)
+SLOW = Speed(num_cpus=1, trunk=5.0, small=20.0)
+TRUNK = Trunk("mobilenet_v2", Path("weights.pth"))
+
+
+def planned(*, labels=("run", "sit"), number=40, minutes=5.0, **changes):
+    clips = [clip(str(n), label) for label in labels for n in range(number)]
+    splits = ["val" if n % 5 == 0 else "train" for n in range(len(clips))]
+    given = {"fps": 10.0, "trunk": TRUNK, "fetch": "twostream fetch mobilenet_v2", "speed": FAST, "minutes": minutes}
+    return make_plan(clips, splits, [look()] * len(clips), MOTION, **given | changes)
+
+
+def test_a_trunk_is_used_and_flow_competes_with_a_training():
+    plan = planned()
+    rgb, flow = plan.streams
+    assert (
+        "--init_from=weights.pth" in rgb.linear
+        and "--arch=mobilenet_v2" in flow.linear
+        and "--head=linear" in flow.linear
+    )
+    assert not rgb.trained and "--pretrained=False" in flow.trained
+    assert "--seq_len=8" in flow.linear and "--bound=" in " ".join(plan.extract)
+
+
+def test_without_a_trunk_it_says_what_would_help_and_goes_on():
+    plan = planned(trunk=None)
+    assert any("twostream fetch mobilenet_v2" in reason for reason in plan.reasons)
+    assert all("--pretrained=False" in stream.linear and stream.trained for stream in plan.streams)
+
+
+def test_what_does_not_fit_is_not_tried():
+    plan = planned(speed=SLOW)
+    assert not any(stream.trained for stream in plan.streams)
+    assert any("not tried" in reason and "--minutes=" in reason for reason in plan.reasons)
+    fewer, more = (planned(speed=replace(SLOW, trunk=trunk)).streams[0].linear for trunk in (0.1, 1000.0))
+    assert "--clips_per_video=1" in fewer and "--clips_per_video=6" in more
+
+
+@pytest.mark.parametrize("minutes", [2, 5, 20, 60])
+def test_the_trainings_fit_in_the_time(minutes):
+    plan = planned(minutes=minutes, speed=replace(FAST, small=600.0))
+    flags = plan.streams[1].trained
+    if flags:
+        iterations = next(int(flag.split("=")[1]) for flag in flags if flag.startswith("--max_iterations"))
+        assert 2 * iterations * 16 * 3 / 600 < 60 * minutes
+
+
+@pytest.mark.parametrize(
+    "labels, mirrors",
+    [(("turn_left", "turn_right"), False), (("forehand", "serve"), False), (("cleft", "bright"), True)],
+)
+def test_classes_with_a_side_are_not_mirrored(labels, mirrors):
+    assert f"--mirror={mirrors}" in planned(labels=labels).streams[0].linear
+
+
+@pytest.mark.parametrize(
+    "seconds, fps, expected", [(4, 30, 10), (4, 10, 0), (4, 14, 0), (0.3, 30, 0), (4, 0, 0)],
+)  # fmt: skip
+def test_rate(seconds, fps, expected):
+    assert choose_fps([look(seconds=seconds, fps=fps)] * 9)[0] == expected
+
+
+@pytest.mark.parametrize("minutes", [1, 5, 600])
+def test_long_videos_are_extracted_at_a_rate_that_fits(minutes):
+    looks = [look(seconds=60)] * 100
+    machine = {"num_clips": 100, "num_cpus": 2}
+    fps, reason = afford_fps(looks, MOTION, fps=10, minutes=minutes, **machine)
+    seconds = extraction_seconds(looks, MOTION, fps=fps or 10, **machine)
+    assert (fps == 0) == (reason == "") == (minutes == 600)
+    assert seconds <= EXTRACTION_SHARE * 60 * minutes or fps == 3
+
+
+def test_too_few_clips_are_one_line():
+    clips = [clip(str(n), label) for label in ("run", "sit") for n in range(2)]
+    assert Counter(c.label for c in clips) == {"run": 2, "sit": 2}
+    with pytest.raises(BadInputError, match="4 clips, of class 'sit' only 2; expected at least 3 of a class"):
+        check_enough(clips, ["train", "val", "train", "val"])
+    check_enough([*clips, clip("9", "run")], ["train", "val", "train", "val", "train"])
