@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING
 from twostream.annotations.json_file import find_root, read_annotations
 from twostream.annotations.videos import SPLITS
 from twostream.clips.crops import VIEWS
-from twostream.clips.testing import Sampling
+from twostream.clips.sampling import SPREADS
+from twostream.clips.testing import MAX_TEST_SIZE, Sampling
 from twostream.engine.run_folder import find_run
 from twostream.errors import BadInputError
 from twostream.fusion.consensus import Consensus
@@ -59,9 +60,11 @@ def build_parser() -> options.Parser:
     add("--onnx", type=options.folder, default=None, metavar="FILE", help="score a network of this file, which twostream export --onnx wrote, instead of a checkpoint; of several streams in it, that of --input_type")
     add("--test_iteration", "--test_iterations", type=test_iterations, default=(), metavar="N,N", help="iterations to score; best: the checkpoint that twostream train --keep_best has kept (default: the latest)")
     add("--split", choices=SPLITS, default="val", metavar="NAME", help="split of the annotations (default: val)")
-    add("--frame_step", type=options.integer(1, 1_000_000), default=None, metavar="N", help="score every Nth frame (default: 2)")
+    add("--frame_step", "--clip_step", type=options.integer(1, 1_000_000), default=None, metavar="N", help="score every Nth frame, or the clip that begins there; 1 is dense prediction (default: 2)")
     add("--num_clips", type=options.positive, default=None, metavar="N", help="instead: this many clips per video, evenly spaced, such as TSN's 25")
-    add("--views", choices=tuple(VIEWS), default="centre", help="crops of each clip: centre; flip: also its mirror image; three: the largest squares along the long side; three-flip: also their mirror images; ten: centre, corners and their mirror images (default: centre)")
+    add("--spread", choices=SPREADS, default="parts", help="where these clips are; parts: in the middle of N equal parts of the video, as in TSN; ends: from its first clip to its last, as in torchvision's and pytorch-resnet3d's tests (default: parts)")
+    add("--views", choices=tuple(VIEWS), default="centre", help="crops of each clip: centre; flip: also its mirror image; three: the largest squares along the long side; three-flip: also their mirror images; ten: centre, corners and their mirror images; full: the whole picture, with the head of the network applied at every position, and the mean of their softmax (default: centre)")
+    add("--test_size", type=options.integer(1, MAX_TEST_SIZE), default=0, metavar="PX", help="side of the crops, or short side of whole pictures, such as 256 for networks trained on 224 (default: that of the training; of --views=full, the size from which it cut its crops)")
     add("--test_batch_size", "--batch_size", "-tb", "-b", type=options.integer(1, 1_000_000), default=128, metavar="N", help="views per batch; halved if memory is too small (default: 128)")
     add("--amp", choices=("off", "bf16", "fp16"), default="off", help="compute in half precision (default: off)")
     add("--shard", type=options.part, default=(0, 1), metavar="I/N", help="score part I of N, I from 0, as in a Slurm array; the last to finish makes the score file")
@@ -89,6 +92,8 @@ def main() -> int:
         parser.error(f"--consensus: {error}")
     if args.num_clips and args.frame_step:
         parser.error("--num_clips and --frame_step are two ways to choose clips; give only one")
+    if args.spread != "parts" and not args.num_clips:
+        parser.error("--spread says where the clips of --num_clips are; add --num_clips")
     if args.onnx and (args.amp != "off" or args.ngpu > 1 or args.test_iteration or args.run):
         parser.error("--onnx names a file with one network; leave out --amp, --ngpu, --run and --test_iteration")
 
@@ -123,7 +128,9 @@ def scoring_options(args: argparse.Namespace) -> "ScoringOptions":
 
     return ScoringOptions(
         split=args.split,
-        sampling=Sampling(args.num_clips or 0, args.frame_step or Sampling.clip_step, args.views),
+        sampling=Sampling(
+            args.num_clips or 0, args.frame_step or Sampling.clip_step, args.views, args.spread, args.test_size
+        ),
         amp=args.amp,
         batch_size=args.test_batch_size,
         num_workers=args.workers,

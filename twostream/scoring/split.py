@@ -2,20 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 import twostream
 from twostream.annotations.class_names import class_difference
 from twostream.annotations.videos import Annotations, VideoTable
-from twostream.clips.crops import make_views
 from twostream.clips.dataset import eval_loader, usable_videos
 from twostream.clips.items import Items
 from twostream.clips.online_flow import network_inputs, open_dataset
-from twostream.clips.testing import Sampling
+from twostream.clips.testing import Sampling, items_as_tested
 from twostream.counts import counted
 from twostream.engine.distributed import ALONE, World
 from twostream.engine.loops import predict
@@ -23,6 +24,8 @@ from twostream.errors import BadInputError
 from twostream.files import sha256
 from twostream.flow.methods import same_levels
 from twostream.frames.stores import open_store
+from twostream.models.every_position import apply_at_every_position, check_test_size
+from twostream.models.network import StreamNetwork
 from twostream.scores.parts import Scoring
 from twostream.scores.table import ScoreTable
 from twostream.scoring.networks import ScoredNetwork
@@ -63,11 +66,10 @@ def score_split(
     _check_data(network, annotations.classes, store.tree_flow_coding())
     videos, ids_without_images = usable_videos(annotations, options.split, store)
     videos = videos[_sorting_order(videos.ids)]
-    views = make_views(sampling.views, stream.input_size, stream.resize_side)
-    items = Items(videos, stream, views=views, clip_step=sampling.clip_step, num_clips=sampling.num_clips)
+    items = items_as_tested(videos, stream, sampling)
     clips = open_dataset(items, store)
     table = _table_to_fill(network, annotations.split(options.split), items, options)
-    scoring = Scoring(network.scores, table, len(views))
+    scoring = Scoring(network.scores, table, len(items.views))
 
     if not world.is_first:
         log = _ignore
@@ -93,18 +95,46 @@ def score_split(
     if num_done := scoring.num_parts - len(scoring.missing()):
         log(f"{num_done} of {counted(scoring.num_parts, 'part is', 'parts are')} scored already")
 
+    module = _prepared(network, sampling)
+    batches = list(scoring.batches(own_parts, num_clips=max(options.batch_size // len(items.views), 1)))
     loader = eval_loader(
         clips, num_workers=options.num_workers, pin_memory=device.type == "cuda",
-        batch_sampler=list(scoring.batches(own_parts, num_clips=max(options.batch_size // len(views), 1))),
+        batch_sampler=_one_video_each(batches, items) if sampling.views == "full" else batches,
     )  # fmt: skip
     bar = show_progress(loader, desc=f"score {stream.input_type}", disable=not world.is_first or None)
-    results = predict(
-        network.load(), network_inputs(bar, stream, device), device=device, amp=options.amp, log=bar.write
-    )
+    inputs = network_inputs(bar, items.stream, device)
+    results = predict(module, inputs, device=device, amp=options.amp, log=bar.write)
     for _ in scoring.write_parts(own_parts, (logits.numpy() for _, _, logits in results)):
         pass
     world.wait()
     return _finish(scoring, since, log, world)
+
+
+def _prepared(network: ScoredNetwork, sampling: Sampling) -> nn.Module:
+    """The network, ready for pictures of the size in which it is tested. BadInputError if it takes no such pictures."""
+    module, stream = network.load(), network.stream
+    if not sampling.test_size and sampling.views != "full":
+        return module
+    inner = module.module if isinstance(module, nn.DataParallel) else module
+    if not isinstance(inner, StreamNetwork):
+        raise BadInputError(
+            f"{network.path} takes pictures of {stream.input_size} pixels only: leave out --test_size and --views=full, or "
+            "score the checkpoint"
+        )
+    if sampling.views == "full":
+        if stream.is_online:
+            raise BadInputError("--views=full needs flow that is stored: extract it, or choose other --views")
+        apply_at_every_position(inner, stream)
+    else:
+        check_test_size(inner, stream, sampling.test_size)
+    return module
+
+
+def _one_video_each(batches: list[list[int]], items: Items) -> list[list[int]]:
+    """The same clips in batches of one video, whose pictures have one shape."""
+    return [
+        list(clips) for batch in batches for _, clips in groupby(batch, lambda clip: int(items.index.locate(clip)[0]))
+    ]
 
 
 def _ignore(line: str) -> None:
@@ -141,7 +171,6 @@ def _table_to_fill(network: ScoredNetwork, split: VideoTable, items: Items, opti
     video_ids = np.array(list(split.ids))[order]
     video, start = items.index.locate(np.arange(len(items)))
     index_in_split = np.searchsorted(video_ids, np.array(list(items.videos.ids)))  # of each video that has images
-    clip_choice = {"num_clips": sampling.num_clips} if sampling.num_clips else {"frame_step": sampling.clip_step}
     return ScoreTable(
         stream=stream.to_json(),
         split=options.split,
@@ -153,8 +182,8 @@ def _table_to_fill(network: ScoredNetwork, split: VideoTable, items: Items, opti
         logits=np.empty((0, len(stream.classes)), np.float32),
         provenance={"checkpoint": path.name, "sha256": sha256(path), "run": path.parent.name}
         | network.provenance
-        | clip_choice
-        | {"views": sampling.views, "amp": options.amp}
+        | sampling.to_json()
+        | {"amp": options.amp}
         | {"twostream": twostream.__version__, "torch": torch.__version__, "command": options.command},
     )
 
