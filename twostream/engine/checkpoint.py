@@ -25,7 +25,7 @@ from twostream.engine.device import choose_device
 from twostream.engine.distributed import ALONE, World
 from twostream.errors import BadInputError, EnvironmentFaultError, one_line
 from twostream.files import write_file
-from twostream.models.network import StreamNetwork, build_model
+from twostream.models.network import StreamNetwork, build_with_weights
 from twostream.models.weights import read_torch_file
 from twostream.stream import StreamConfig
 
@@ -246,9 +246,9 @@ def checkpoint_stream(path: str | Path, content: dict[str, Any]) -> StreamConfig
 
 def checkpoint_network(stream: StreamConfig, content: dict[str, Any], *, device: torch.device) -> StreamNetwork:
     """The network of a checkpoint, as it is tested: in eval mode, with the averaged weights if the checkpoint has them."""
-    network = build_model(stream).to(device)
-    restore_weights(network.backbone, content, name="average" if "average" in content else "weights")
-    return network.eval()
+    with _fitting_weights():
+        network = build_with_weights(stream, content["average" if "average" in content else "weights"])
+    return network.to(device).eval()
 
 
 def newest_checkpoint(path: Path) -> Path:
@@ -312,8 +312,14 @@ def restore_weights(backbone: nn.Module, content: dict[str, Any], *, name: str =
 
     `name` is "weights", or "average" for the averaged weights that --ema keeps.
     """
-    try:
+    with _fitting_weights():
         backbone.load_state_dict(content[name])
+
+
+@contextmanager
+def _fitting_weights() -> Iterator[None]:
+    try:
+        yield
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise BadInputError(f"the checkpoint's weights do not fit its own network: {one_line(error)}") from None
 

@@ -35,7 +35,7 @@ from twostream.inference.contract import (
     write_contract,
 )
 from twostream.inference.recognizer import Recognizer
-from twostream.models.network import StreamNetwork, build_model
+from twostream.models.network import StreamNetwork, build_with_weights
 from twostream.runtimes.torch_network import TorchNetwork, run_by_torch
 from twostream.stream import StreamConfig
 
@@ -203,8 +203,7 @@ def _read_network(folder: Path, stream: StreamContract, device: torch.device) ->
         raise BadInputError(f"{path} is not the file that {folder / CONTRACT_NAME} was written with; export again")
     try:
         weights = safetensors.torch.load_file(path)
-        network = build_model(stream.config)
-        network.backbone.load_state_dict(weights)
+        network = build_with_weights(stream.config, weights)
     except (SafetensorError, RuntimeError, ValueError, KeyError, OSError) as error:
         raise BadInputError(f"{path}: {one_line(error)}; expected the weights of {stream.config.backbone}") from None
     return network.to(device).eval()
