@@ -24,8 +24,9 @@ from tests.conftest import REPOSITORY, call
 from tests.engine.test_checkpoint import same
 from tests.training_kills import Tally
 from twostream.annotations.videos import fingerprint
-from twostream.engine import checkpoint, loops
+from twostream.engine import checkpoint, device, loops
 from twostream.engine.checkpoint import CheckpointSaver, checkpoint_iterations, load_stream, read_checkpoint
+from twostream.engine.run_folder import recorded_settings
 from twostream.engine.signals import Stop
 from twostream.errors import BadInputError, EnvironmentFaultError, Terminated
 from twostream.frames.folders import FrameFolders
@@ -219,8 +220,8 @@ def test_a_training_killed_in_its_last_save_has_its_confusion_matrix(here, tiny,
     class Killed(BaseException):
         pass
 
-    def save_and_be_killed(self, iteration, progress, *, final):
-        save(self, iteration, progress, final=final)
+    def save_and_be_killed(self, iteration, progress, **words):
+        save(self, iteration, progress, **words)
         if progress["validation"]:
             raise Killed
 
@@ -648,6 +649,19 @@ def test_a_job_that_slurm_queues_again(here, tmp_path, monkeypatch):
 )  # fmt: skip
 def test_values_of_resume(words, value):
     assert build_parser().parse_args(["--root=x", *words]).resume == value
+
+
+def test_the_fastest_options_of_a_device_are_chosen_recorded_and_kept(train, tmp_path, monkeypatch):
+    """As on a GPU, then resumed on a CPU: the format of numbers does not change in mid-run, unless a flag says so."""
+    with monkeypatch.context() as patch:
+        patch.setattr(device, "fastest_options", lambda device: {"amp": "bf16", "channels_last": True})
+        assert train(tmp_path, "--max_iterations=3").returncode == 0
+    chosen = {"amp": "bf16", "channels_last": True}
+    assert chosen.items() <= recorded_settings(tmp_path / RGB_RUN).items()
+    resumed = train(tmp_path, "--max_iterations=6", "--resume")
+    assert resumed.returncode == 0 and "amp: bf16" in resumed.stdout
+    assert chosen.items() <= recorded_settings(tmp_path / RGB_RUN).items()
+    assert_refused(train(tmp_path, "--max_iterations=9", "--resume", "--amp=off"), 3, "amp = bf16, now off")
 
 
 @pytest.mark.parametrize("word", ["--batch_size=5", "--lr=0.002", "--frame_step=5", "--seq_len=2", "--dataset=other"])

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -62,6 +63,19 @@ def split_over_gpus(network: nn.Module, num_gpus: int) -> nn.Module:
 
 AMP = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """value of --amp -> dtype in which the network's heavy layers compute; weights, losses and sums stay float32"""
+
+
+def fastest_options(device: torch.device) -> dict[str, Any]:
+    """What --amp=auto and --channels_last=auto mean on a device: bf16 where a GPU has it, and channels last on a GPU.
+
+    On CPUs, convolutions in bf16 are slow without special instructions, and float32 is what results are compared in.
+    """
+    if device.type != "cuda":
+        return {"amp": "off", "channels_last": False}
+    with torch.cuda.device(device):
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return {"amp": "bf16" if has_bf16 else "off", "channels_last": True}
+
 
 CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 """values of --compile that record all kernels of a network as a CUDA graph, and replay it"""

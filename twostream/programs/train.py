@@ -58,7 +58,7 @@ from twostream.annotations.videos import fingerprint
 from twostream.clips.crops import VIEWS
 from twostream.clips.sampling import TrainingOrder, iterations_of
 from twostream.counts import counted
-from twostream.engine.run_folder import lock_run, run_name, similar_runs, write_stream
+from twostream.engine.run_folder import lock_run, recorded_settings, run_name, similar_runs, write_stream
 from twostream.errors import BadInputError, Terminated
 from twostream.flow.coding import FlowCoding
 from twostream.flow.methods import FARNEBACK_PRESETS, FlowSettings
@@ -106,9 +106,12 @@ DECIDES_RESULT = (
 """settings that decide the result: they are compared when a run is resumed, as are the stream and the training videos"""
 
 
-def resume(text: str) -> bool | str:
-    """Value of --resume: "auto" is true as well, see `check_other_runs`."""
-    return text.lower() if text.lower() == "auto" else options.boolean(text)
+AUTO = "auto"
+
+
+def boolean_or_auto(text: str) -> bool | str:
+    """True, False, or "auto"."""
+    return AUTO if text.lower() == AUTO else options.boolean(text)
 
 
 def kept_checkpoints(text: str) -> int:
@@ -169,8 +172,8 @@ def build_parser() -> options.Parser:
 
     group = parser.add_argument_group("speed")
     add = group.add_argument
-    add("--amp", choices=("off", "bf16", "fp16"), default="off", help="number format of the heavy layers; weights stay float32 (Micikevicius et al., ICLR 2018) (default: off)")
-    options.add_boolean(group, "--channels_last", default=False, help="use the memory order that is fastest for convolutions on a GPU (default: False)")
+    add("--amp", choices=(AUTO, "off", "bf16", "fp16"), default=AUTO, help="number format of the heavy layers; weights stay float32 (Micikevicius et al., ICLR 2018); auto: bf16 on a GPU that has it, off elsewhere, and when a run is resumed, what it began with (default: auto)")
+    add("--channels_last", type=boolean_or_auto, nargs="?", const=True, default=AUTO, metavar="True|False|auto", help="use the memory order that is fastest for convolutions on a GPU; auto: on a GPU, or what a resumed run began with (default: auto)")
     add("--accumulate", type=options.integer(1, 1_000_000), default=1, metavar="N", help="compute each batch in N parts, which takes the memory of one part and gives the gradient of the whole; batch norm sees one part at a time (default: 1)")
     options.add_boolean(group, "--deterministic", default=False, help="compute with algorithms that give the same result each time on a GPU too, which are slower; an operation that has none ends the training. On the CPU, results repeat anyway (default: False)")
     add("--compile", choices=("off", "default", "reduce-overhead", "max-autotune"), default="off", help="mode of torch.compile; the last two use CUDA graphs. The first iteration takes a minute or more; validation runs uncompiled (default: off)")
@@ -180,7 +183,7 @@ def build_parser() -> options.Parser:
     options.add_boolean(group, "--pretrained", default=True, help="start from published weights, of ImageNet or of Kinetics (pretrained/README.md) (default: True)")
     add("--global_models_dir", type=options.folder, default=options.PRETRAINED, metavar="DIR", help="folder of these weights (default: pretrained/)")
     add("--init_from", type=options.folder, default=None, metavar="FILE", help="start from these weights instead: a torch file, safetensors or a checkpoint; latest.pth of 2D-kinectics also brings its momentum")
-    add("--resume", type=resume, nargs="?", const=True, default=False, metavar="True|False|auto", help="continue from the run's newest checkpoint, or start the run if it has none; if --save_root has the same stream under another name, because a flag in the name has changed, True is an error and auto only says so; auto is for jobs that are queued again (default: False)")
+    add("--resume", type=boolean_or_auto, nargs="?", const=True, default=False, metavar="True|False|auto", help="continue from the run's newest checkpoint, or start the run if it has none; if --save_root has the same stream under another name, because a flag in the name has changed, True is an error and auto only says so; auto is for jobs that are queued again (default: False)")
     add("--allow_change", type=changeable, default=(), metavar="FLAG,FLAG", help="flags that may differ from the run that is resumed; their new values are used from here on (see the table above)")
     add("--run", type=options.optional_name, default="", metavar="NAME", help="name of the run's folder (default: made of the flags: <dataset>-<arch>-<input_type>-sl..-g..-fs..-<batch_size>-<lr>)")
 
@@ -280,6 +283,8 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
     stream, train_set, val_set, split_summary = open_clips(args, root)
     epoch_size = args.epoch_size or len(train_set)
     args = in_iterations(args, epoch_size)
+    folder = run_folder(args, root, stream)
+    args = with_fastest_options(args, device, recorded_settings(folder) if args.resume else {})
     settings = settings_of(
         args, fingerprint(stream.classes, train_set.items.videos.ids, train_set.items.videos.label_index)
     )
@@ -287,7 +292,7 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
     part_size = world.part_of_batch(args.batch_size, accumulate=args.accumulate)
 
     # Where the run is written, and where it resumes.
-    run = open_run(args, root, stream, settings, world, exit_stack)
+    run = open_run(args, folder, stream, settings, world, exit_stack)
     unlogged, is_done = run.unlogged_validation(), run.first >= args.max_iterations and not run.to_validate
     if world.is_first and not is_done:
         frames = open_store(root, stream.stored_type).tree_settings()
@@ -417,6 +422,21 @@ def in_iterations(args: argparse.Namespace, epoch_size: int) -> argparse.Namespa
     values = vars(args)
     given = {flag: values[name] for name, flag in IN_EPOCHS.items() if values[name] is not None}
     return argparse.Namespace(**values | {flag: iterations(epochs) for flag, epochs in given.items()})
+
+
+def with_fastest_options(
+    args: argparse.Namespace, device: "torch.device", recorded: dict[str, Any]
+) -> argparse.Namespace:
+    """The flags, with a value in place of auto: the one in `recorded`, the settings of the run that is resumed, or the
+    fastest one on the device."""
+    from twostream.engine.device import fastest_options
+
+    chosen = {
+        name: recorded.get(name, value)
+        for name, value in fastest_options(device).items()
+        if getattr(args, name) == AUTO
+    }
+    return argparse.Namespace(**vars(args) | chosen)
 
 
 def settings_of(args: argparse.Namespace, train_split: str) -> dict[str, Any]:
@@ -549,8 +569,16 @@ class Run:
         self.monitors.message(text)
 
 
+def run_folder(args: argparse.Namespace, root: Path, stream: StreamConfig) -> Path:
+    """The folder of the run."""
+    name = args.run or run_name(
+        stream, dataset=args.dataset, clip_step=args.frame_step, batch_size=args.batch_size, learning_rate=args.lr
+    )
+    return Path(args.save_root or root) / name
+
+
 def open_run(
-    args: argparse.Namespace, root: Path, stream: StreamConfig, settings: dict[str, Any], world: "World",
+    args: argparse.Namespace, folder: Path, stream: StreamConfig, settings: dict[str, Any], world: "World",
     exit_stack: contextlib.ExitStack,
 ) -> Run:  # fmt: skip
     """Lock the folder of the run, and find where to resume. Raises BadInputError if it must not be resumed."""
@@ -558,10 +586,6 @@ def open_run(
     from twostream.engine import checkpoint as checkpoints
     from twostream.models.weights import find_pretrained
 
-    name = args.run or run_name(
-        stream, dataset=args.dataset, clip_step=args.frame_step, batch_size=args.batch_size, learning_rate=args.lr
-    )
-    folder = (args.save_root or root) / name
     saved = checkpoints.checkpoint_iterations(folder)
     if saved and not args.resume:
         raise BadInputError(
@@ -605,7 +629,7 @@ def check_other_runs(args: argparse.Namespace, folder: Path, stream: StreamConfi
     if not texts:
         return ""
     found = f"{folder} has no checkpoint, but {folder.parent} has the same stream as {', '.join(texts)}"
-    if args.resume == "auto":
+    if args.resume == AUTO:
         return f"WARNING: {found}; starting a new run at iteration {args.start_iteration}"
     name = next(path.name for path in saved if saved[path])
     raise BadInputError(
