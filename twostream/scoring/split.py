@@ -1,6 +1,6 @@
 """Score the videos of a split by one network: the clips are chosen, cut into parts, computed, and written as a score file."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import nn
 import twostream
 from twostream.annotations.class_names import class_difference
 from twostream.annotations.videos import Annotations, VideoTable
+from twostream.clips.crops import WholePicture
 from twostream.clips.dataset import eval_loader, usable_videos
 from twostream.clips.items import Items
 from twostream.clips.online_flow import network_inputs, open_dataset
@@ -96,11 +97,10 @@ def score_split(
         log(f"{num_done} of {counted(scoring.num_parts, 'part is', 'parts are')} scored already")
 
     module = _prepared(network, sampling)
-    batches = list(scoring.batches(own_parts, num_clips=max(options.batch_size // len(items.views), 1)))
+    batches = _Batches(scoring, own_parts, max(options.batch_size // len(items.views), 1), items)
     loader = eval_loader(
-        clips, num_workers=options.num_workers, pin_memory=device.type == "cuda",
-        batch_sampler=_one_video_each(batches, items) if sampling.views == "full" else batches,
-    )  # fmt: skip
+        clips, num_workers=options.num_workers, pin_memory=device.type == "cuda", batch_sampler=batches
+    )
     bar = show_progress(loader, desc=f"score {stream.input_type}", disable=not world.is_first or None)
     inputs = network_inputs(bar, items.stream, device)
     results = predict(module, inputs, device=device, amp=options.amp, log=bar.write)
@@ -130,11 +130,27 @@ def _prepared(network: ScoredNetwork, sampling: Sampling) -> nn.Module:
     return module
 
 
-def _one_video_each(batches: list[list[int]], items: Items) -> list[list[int]]:
-    """The same clips in batches of one video, whose pictures have one shape."""
-    return [
-        list(clips) for batch in batches for _, clips in groupby(batch, lambda clip: int(items.index.locate(clip)[0]))
-    ]
+@dataclass(frozen=True)
+class _Batches:
+    """Batches of clip numbers, made when they are needed: dense prediction has millions. Whole pictures of a batch are of one
+    video, because those of others may have another shape."""
+
+    scoring: Scoring
+    parts: list[int]
+    num_clips: int
+    items: Items
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.scoring.batches(self.parts, num_clips=self.num_clips):
+            if isinstance(self.items.views[0].crop, WholePicture):
+                yield from (
+                    list(clips) for _, clips in groupby(batch, lambda clip: int(self.items.index.locate(clip)[0]))
+                )
+            else:
+                yield batch
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def _ignore(line: str) -> None:
