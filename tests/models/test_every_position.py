@@ -11,13 +11,12 @@ from twostream.models.network import build_model
 from twostream.stream import StreamConfig
 
 CLASSES = ("run", "walk", "jump")
-SIZE = {"resnet18": 64, "squeezenet1_1": 64, "mobilenet_v3_large": 64, "inception_v3": 107, "r3d_18": 32, "vmz_mc3_10": 32,
-        "i3d_r50": 64}  # fmt: skip
+SIZE = {"resnet18": 64, "squeezenet1_1": 64, "mobilenet_v3_large": 64, "r3d_18": 32, "i3d_r50": 64}
 """side of the crops in training"""
 
 
 def stream_of(name: str, input_type: str = "rgb") -> StreamConfig:
-    clip_len = {"r3d_18": 2, "vmz_mc3_10": 2, "i3d_r50": 7}.get(name, 1)
+    clip_len = {"r3d_18": 2, "i3d_r50": 7}.get(name, 1)
     return StreamConfig(input_type=input_type, backbone=name, classes=CLASSES, input_size=SIZE[name], clip_len=clip_len)
 
 

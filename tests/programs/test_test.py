@@ -509,11 +509,16 @@ def test_a_file_of_weights_is_scored_like_its_checkpoint(run_test, toy_root, sav
         ("head", "its head is for 5 classes, expected one for the 4 classes of the annotations"),
         ("no head", "it has no head, expected one for the 4 classes"),
         ("arch", "of another network than resnet18|none for its first layer conv1"),
+        ("order", "4 and 4 classes that differ, first 'red_right' and 'blue_left'"),
         ("missing", "no such file"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_in_a_line(run_test, toy_root, save_root, tmp_path, change, message):
-    weights = torch.load(the_run(save_root) / "checkpoint_000001.pth", weights_only=True)["weights"]
+    content = torch.load(the_run(save_root) / "checkpoint_000001.pth", weights_only=True)
+    weights = content["weights"]
+    if change == "order":  # a file of ours says its classes
+        content["stream"]["classes"].reverse()
+        weights = {name: content[name] for name in ("stream", "weights")}
     heads = [name for name in weights if name.startswith("classifier.1.")]
     for name in heads:
         if change == "head":

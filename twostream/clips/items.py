@@ -64,10 +64,8 @@ class Items:
     """The items of a data set, for one stream and phase: which frames and regions each has, and its label.
 
     The items are all clips, `clip_step` frames apart; or `num_clips` clips of each video, evenly spaced (`spread`: see
-    UniformIndex); or, with
-    `num_segments` S, the videos, from each of which S clips are drawn; or `clips_per_video` clips of each video, drawn one
-    by one. The key of an item is its number or, in
-    training, (epoch, number): key and `seed` decide segments, crop and mirroring, so they are the same in any process.
+    UniformIndex); or, with `num_segments` S, the videos, from each of which S clips are drawn; or `clips_per_video` clips of
+    each video, drawn one by one. The key of an item is its number or, in training, (epoch, number): key and `seed` decide segments, crop and mirroring, so they are the same in any process.
 
     Either `crop` or `views` is given. With V views, item n fills V rows of its batch, one for each view; in
     `Batch.numbers` these rows are V n ... V n + V - 1.
@@ -82,8 +80,8 @@ class Items:
 
     def __init__(
         self, videos: VideoTable, stream: StreamConfig, *, crop: Crop | None = None, views: Sequence[View] = (),
-        clip_step: int = 1, num_clips: int = 0, spread: str = "parts", num_segments: int = 0, clips_per_video: int = 0, mirror: bool = False, seed: int = 0,
-        max_unreadable: int = 0,
+        clip_step: int = 1, num_clips: int = 0, spread: str = "parts", num_segments: int = 0, clips_per_video: int = 0,
+        mirror: bool = False, seed: int = 0, max_unreadable: int = 0,
     ):  # fmt: skip
         if (crop is None) == (len(views) == 0):
             raise ValueError("expected either a crop or views")
@@ -193,7 +191,7 @@ class Items:
         channels = 3 if self.stream.modality == "rgb" else 2
         height = width = self.crop_size
         if isinstance(crop := self.views[0].crop, WholePicture):
-            (video,) = {self._draw(0, number).video for number in keys if isinstance(number, int)}
+            (video,) = set(self.index.locate(np.array(keys))[0].tolist())
             height, width = crop.shape(*images.picture_size(self.videos.ids[video]))
         return len(keys) * len(self.views), self.num_segments, self.stream.clip_len, height, width, channels
 

@@ -63,6 +63,7 @@ class ClipIndex:
 
 
 SPREADS = ("parts", "ends")
+"""where evenly spaced clips are, see UniformIndex"""
 
 
 class UniformIndex:

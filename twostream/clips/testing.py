@@ -14,6 +14,7 @@ from twostream.video.ffmpeg import MAX_FRAMES
 DEFAULT_NUM_CLIPS = 25
 """clips of a video, evenly spaced: TSN's choice for testing (ECCV 2016)"""
 MAX_TEST_SIZE = 4096
+"""pixels"""
 
 
 @dataclass(frozen=True)
