@@ -209,7 +209,7 @@ def build_parser() -> options.Parser:
     options.add_boolean(group, "--test_last", default=False, help="at the end, score val by the last checkpoint as twostream test does, into the same file; if that is killed, --resume continues it (default: False)")
     options.add_boolean(group, "--test_best", default=False, help="the same by the checkpoint of the best validation; with --keep_best (default: False)")
     add("--num_clips", type=options.positive, default=None, metavar="N", help="for --test_last and --test_best: this many clips per video, evenly spaced (default: a clip every 2 frames)")
-    add("--views", choices=tuple(VIEWS), default="centre", help="for --test_last and --test_best: crops of each clip, see twostream test --help (default: centre)")
+    add("--views", choices=tuple(VIEWS), default="centre", help="for --test_last and --test_best, and with --head=linear for the fit: crops of each clip, see twostream test --help (default: centre)")
 
     group = parser.add_argument_group("watching")
     add = group.add_argument
@@ -275,6 +275,8 @@ def main() -> int:
             parser.error(
                 "--ema, --num_segments, --early_stop and --trunk_factor are for trainings; leave them out with --head=linear"
             )
+        if args.views == "full":
+            parser.error("--views=full is for tests, and --head=linear fits to --views too; use --views=three")
         args.max_iterations, args.schedule, args.epochs, args.stepvalues, args.step_epochs = 1, "step", None, (), None
     args.keep_best |= bool(args.early_stop)
     if args.test_best and not args.keep_best:
