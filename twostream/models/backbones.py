@@ -113,6 +113,8 @@ def _i3d(build: Callable[..., nn.Module]) -> Backbone:
     return replace(record, **I3D, first_layer="conv1", min_clip_len=7, added=r"\.nl\.")
 
 
+SQUEEZENET = _torchvision("squeezenet1_1", torchvision_networks.build_squeezenet, first_layer="features.0", head="classifier.1")  # fmt: skip
+
 BACKBONES: dict[str, Backbone] = {
     "inception_v3": Backbone(
         build=torchvision_networks.build_inception_v3,
@@ -144,9 +146,11 @@ BACKBONES: dict[str, Backbone] = {
     "resnet50": _resnet("resnet50"),
     "resnet101": _resnet("resnet101"),
     "resnet152": _resnet("resnet152"),
-    "squeezenet1_1": _torchvision("squeezenet1_1", torchvision_networks.build_squeezenet, first_layer="features.0", head="classifier.1"),
+    "squeezenet1_1": SQUEEZENET,
     "mobilenet_v3_large": _torchvision("mobilenet_v3_large", torchvision_networks.build, first_layer="features.0.0", head="classifier.3"),
     **{name: _clips(name, functools.partial(video_resnets.build_torchvision, name)) for name in ("r3d_18", "mc3_18", "r2plus1d_18")},
+    "r2plus1d_10_quarter": replace(_clips("", video_resnets.build_quarter), weight_files=()),
+    "squeezenet1_1_3d": replace(SQUEEZENET, build=i3d.build_squeezenet, layout="3d", clip_len=16),
     "i3d_r50": _i3d(i3d.build),
     "i3d_nl_r50": _i3d(i3d.build_non_local),
     **{f"vmz_{name}_{depth}": _vmz(name, depth) for name, depths in video_resnets.DEPTHS.items() for depth in depths},
