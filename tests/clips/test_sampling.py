@@ -6,6 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from twostream.annotations.videos import Video, VideoTable
 from twostream.clips.sampling import (
     ClipIndex,
     JitterIndex,
@@ -16,6 +17,8 @@ from twostream.clips.sampling import (
     clip_starts,
     item_random,
 )
+from twostream.clips.testing import Sampling, items_as_tested
+from twostream.stream import StreamConfig
 
 SINGLE = {"clip_len": 1, "frame_stride": 1}
 
@@ -300,3 +303,45 @@ def test_uniform_clips_are_the_middles_of_equal_parts(num_clips, clip_len, frame
     videos, starts = index.locate(np.arange(len(index)))
     assert list(zip(videos.tolist(), starts.tolist(), strict=True)) == expected == sorted(set(expected))
     assert [index.draw(k, None) for k in range(len(index))] == [(video, [start]) for video, start in expected]
+
+
+def test_clips_from_end_to_end():
+    """As torchvision's UniformClipSampler chooses them from all clips of a video, one frame apart: `linspace`, rounded down."""
+    num_frames = np.array([33, 40, 96, 300])
+    index = UniformIndex(num_frames + 1, np.ones(4, int), clip_len=32, frame_stride=1, num_clips=10, spread="ends")
+    videos, starts = index.locate(np.arange(len(index)))
+    for video, count in enumerate(num_frames):
+        num_starts = count - 32 + 1
+        every = np.floor(np.linspace(0, num_starts - 1, min(10, num_starts)))
+        assert starts[videos == video].tolist() == every.tolist() and every[-1] == num_starts - 1
+    one = UniformIndex(num_frames, np.ones(4, int), clip_len=32, frame_stride=1, num_clips=1, spread="ends")
+    assert one.locate(np.arange(4))[1].tolist() == [0, 4, 32, 134], "a single clip is in the middle"
+
+
+@pytest.mark.parametrize("num_frames", [42, 64, 95, 150, 251, 300])
+def test_clips_of_pytorch_resnet3d(num_frames):
+    """Its video mode takes the clips around ten centres, from 16 to 16 before the end; its clip mode the one in the middle."""
+    videos = VideoTable.of([Video("v", "val", "a", num_frames)])
+    stream = StreamConfig(
+        input_type="rgb", backbone="i3d_r50", classes=("a",), input_size=224, clip_len=32, resize_side=256
+    )
+    items = items_as_tested(videos, stream, Sampling(num_clips=10, spread="ends", views="three", test_size=256))
+    centres = [int(centre) for centre in np.linspace(32 // 2, num_frames - 32 // 2, 10)]
+    assert [items.index.draw(k, None)[1][0] for k in range(10)] == [centre - 16 for centre in centres]
+    middle = items_as_tested(videos, stream, Sampling(num_clips=1, test_size=256))
+    assert middle.index.draw(0, None)[1] == [num_frames // 2 - 16]
+    # Crops of 256 from pictures of 256 on the short side, where it draws three at random along the long side.
+    assert middle.crop_size == items.crop_size == 256
+    assert [view.crop(256, 340) for view in items.views] == [(0, 0, 256, 256), (0, 42, 256, 256), (0, 84, 256, 256)]
+    assert middle.views[0].crop(256, 340) == (0, 42, 256, 256)
+
+
+def test_flow_ends_one_frame_earlier():
+    """The last frame has no flow to a next one."""
+    videos = VideoTable.of([Video("v", "val", "a", 50)])
+    starts = {}
+    for kind in ("rgb", "dis"):
+        stream = StreamConfig(input_type=kind, backbone="resnet18", classes=("a",), input_size=64, clip_len=3)
+        items = items_as_tested(videos, stream, Sampling(num_clips=4, spread="ends"))
+        starts[kind] = [items.index.draw(k, None)[1][0] for k in range(4)]
+    assert starts == {"rgb": [0, 15, 31, 47], "dis": [0, 15, 30, 46]}

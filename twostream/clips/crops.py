@@ -69,6 +69,22 @@ class PlacedCrop:
         return Region(int((height - side) * self.y), int((width - side) * self.x), side, side)
 
 
+@dataclass(frozen=True)
+class WholePicture:
+    """All of a picture, scaled to a short side; so pictures of different shapes are seen in different shapes."""
+
+    size: int
+    """the short side, pixels of what the network sees"""
+
+    def __call__(self, height: int, width: int, rng: Random | None = None) -> Region:
+        return Region(0, 0, height, width)
+
+    def shape(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of what the network sees of a picture of that size."""
+        short = min(height, width)
+        return round(height * self.size / short), round(width * self.size / short)
+
+
 class View(NamedTuple):
     """One way of looking at a clip in testing."""
 
@@ -84,13 +100,14 @@ VIEWS = {
     "three": (10, 11, 12),
     "three-flip": (10, 11, 12, 13, 14, 15),
     "ten": (0, 1, 2, 3, 4, 5, 6, 7, 8, 9),
+    "full": (16,),
 }
 """--views -> numbers of views.
 
 0 is the centre, 1 ... 4 are the corners (top left, top right, bottom left, bottom right), 5 ... 9 the same mirrored.
 10 ... 12 are the largest squares at the beginning, middle and end of the long side, 13 ... 15 the same mirrored; the
-three together show all of a picture whose long side is at most three times its short side. Ten crops are TSN's (ECCV
-2016); three are usual for 3D networks."""
+three together show all of a picture whose long side is at most three times its short side. 16 is the whole picture. Ten
+crops are TSN's (ECCV 2016); three are usual for 3D networks."""
 
 
 def make_views(name: str, size: int, resize_side: int | None = None) -> tuple[View, ...]:
@@ -99,6 +116,7 @@ def make_views(name: str, size: int, resize_side: int | None = None) -> tuple[Vi
     small: list[Crop] = [CentreCrop(size, resize_side), *corners]
     large: list[Crop] = [PlacedCrop(size, position, position, largest=True) for position in (0, 0.5, 1)]
     views = [(crop, mirrored) for crops in (small, large) for mirrored in (False, True) for crop in crops]
+    views.append((WholePicture(resize_side or int(SHORT_SIDE * size)), False))
     return tuple(View(number, *views[number]) for number in VIEWS[name])
 
 

@@ -62,7 +62,7 @@ class ClipDataset(Dataset[Batch]):
         return len(self.items)
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        clips = torch.empty(self.items.clips_shape(len(keys)), dtype=torch.uint8)
+        clips = torch.empty(self.items.clips_shape(keys, self.store), dtype=torch.uint8)
         if get_worker_info():
             clips.share_memory_()  # before it is filled: else all of it would be copied when it is sent
         columns = self.items.read_clips(keys, self.store, clips.numpy())

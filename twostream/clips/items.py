@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from twostream.annotations.videos import VideoTable
-from twostream.clips.crops import CentreCrop, Crop, PlacedCrop, View
+from twostream.clips.crops import CentreCrop, Crop, PlacedCrop, View, WholePicture
 from twostream.clips.sampling import ClipIndex, JitterIndex, SegmentIndex, UniformIndex, clip_frames, item_random
 from twostream.counts import counted
 from twostream.errors import BadInputError
@@ -40,6 +40,9 @@ class Images(Protocol):
     ) -> None:
         """See `FrameStore.read_regions`."""
 
+    def picture_size(self, video_id: str) -> tuple[int, int]:
+        """See `FrameStore.picture_size`."""
+
     def read_grey(self, video_id: str, frame_indices: list[int]) -> np.ndarray:
         """See `FrameStore.read_grey`."""
 
@@ -60,10 +63,9 @@ class Item(NamedTuple):
 class Items:
     """The items of a data set, for one stream and phase: which frames and regions each has, and its label.
 
-    The items are all clips, `clip_step` frames apart; or `num_clips` clips of each video, evenly spaced; or, with
-    `num_segments` S, the videos, from each of which S clips are drawn; or `clips_per_video` clips of each video, drawn one
-    by one. The key of an item is its number or, in
-    training, (epoch, number): key and `seed` decide segments, crop and mirroring, so they are the same in any process.
+    The items are all clips, `clip_step` frames apart; or `num_clips` clips of each video, evenly spaced (`spread`: see
+    UniformIndex); or, with `num_segments` S, the videos, from each of which S clips are drawn; or `clips_per_video` clips of
+    each video, drawn one by one. The key of an item is its number or, in training, (epoch, number): key and `seed` decide segments, crop and mirroring, so they are the same in any process.
 
     Either `crop` or `views` is given. With V views, item n fills V rows of its batch, one for each view; in
     `Batch.numbers` these rows are V n ... V n + V - 1.
@@ -78,8 +80,8 @@ class Items:
 
     def __init__(
         self, videos: VideoTable, stream: StreamConfig, *, crop: Crop | None = None, views: Sequence[View] = (),
-        clip_step: int = 1, num_clips: int = 0, num_segments: int = 0, clips_per_video: int = 0, mirror: bool = False, seed: int = 0,
-        max_unreadable: int = 0,
+        clip_step: int = 1, num_clips: int = 0, spread: str = "parts", num_segments: int = 0, clips_per_video: int = 0,
+        mirror: bool = False, seed: int = 0, max_unreadable: int = 0,
     ):  # fmt: skip
         if (crop is None) == (len(views) == 0):
             raise ValueError("expected either a crop or views")
@@ -100,7 +102,11 @@ class Items:
                 videos.num_frames, videos.stored_step, **self.geometry, clips_per_video=clips_per_video
             )
         elif num_clips:
-            self.index = UniformIndex(videos.num_frames, videos.stored_step, **self.geometry, num_clips=num_clips)
+            # The last frame of a video has no flow of its own.
+            reaches_end = spread == "ends" and stream.modality == "rgb"
+            self.index = UniformIndex(
+                videos.num_frames + reaches_end, videos.stored_step, **self.geometry, num_clips=num_clips, spread=spread
+            )
         else:
             self.index = ClipIndex(videos.num_frames, **self.geometry, clip_step=clip_step)
 
@@ -177,20 +183,25 @@ class Items:
         numbers = np.array([item.number for item in items], np.int64)[:, None] * num_views + np.arange(num_views)
         return contents, Columns(mirrored.ravel(), labels.repeat(num_views), numbers.ravel(), tuple(unreadable))
 
-    def clips_shape(self, num_items: int) -> tuple[int, ...]:
-        """Shape of the clips of that many items, (N, S, T, H, W, C), with a row for each view; see `Batch.clips`."""
+    def clips_shape(self, keys: Sequence[Key], images: Images) -> tuple[int, ...]:
+        """Shape of the clips of a batch, (N, S, T, H, W, C), with a row for each view; see `Batch.clips`.
+
+        Whole pictures have the shape of their video's, so all items of such a batch must be of one video.
+        """
         channels = 3 if self.stream.modality == "rgb" else 2
-        size = self.crop_size
-        return num_items * len(self.views), self.num_segments, self.stream.clip_len, size, size, channels
+        height = width = self.crop_size
+        if isinstance(crop := self.views[0].crop, WholePicture):
+            (video,) = set(self.index.locate(np.array(keys))[0].tolist())
+            height, width = crop.shape(*images.picture_size(self.videos.ids[video]))
+        return len(keys) * len(self.views), self.num_segments, self.stream.clip_len, height, width, channels
 
     def read_clips(self, keys: Sequence[Key], images: Images, out: np.ndarray) -> Columns:
         """Read the clips of a batch from stored images into `out`, uint8 of `clips_shape`, and its columns.
 
         Clips that overlap share their frames: each image is read once, where all of them see the same part of it.
         """
-        num_views, (*_, size, _, channels) = len(self.views), out.shape
-        rows = out.reshape(len(keys), num_views, -1, size, size, channels)  # (N, V, S x T, H, W, C), the same memory
-        shares = all(isinstance(view.crop, CentreCrop | PlacedCrop) for view in self.views)
+        rows = out.reshape(len(keys), len(self.views), -1, *out.shape[3:])  # (N, V, S x T, H, W, C), the same memory
+        shares = all(isinstance(view.crop, CentreCrop | PlacedCrop | WholePicture) for view in self.views)
         shared: dict[int, _Pictures] = {}
 
         def read_item(row: int, item: Item) -> None:
@@ -217,12 +228,12 @@ class _Pictures:
 
     def __init__(self) -> None:
         self.pictures: dict[int, np.ndarray] = {}
-        """frame index -> its regions, (V, S, S, C)"""
+        """frame index -> its regions, (V, H, W, C)"""
         self.size: tuple[int, int] | None = None
         """height and width of the images"""
 
     def read(self, images: Images, video_id: str, item: Item, out: np.ndarray) -> None:
-        """Fill `out`, (V, T, S, S, C), with the item's images, and read those that are not there yet."""
+        """Fill `out`, (V, T, H, W, C), with the item's images, and read those that are not there yet."""
         sizes: list[tuple[int, int]] = []
 
         def choose(height: int, width: int) -> list[Region]:

@@ -62,19 +62,27 @@ class ClipIndex:
         return video, [(clip - first) * self.clip_step]
 
 
+SPREADS = ("parts", "ends")
+"""where evenly spaced clips are, see UniformIndex"""
+
+
 class UniformIndex:
     """`num_clips` clips of each video, evenly spaced.
 
     All clips of a video at its own `stored_step`, see `clip_starts`, are cut into `num_clips` equal parts, and the middle
-    clip of each part is taken; where there are fewer clips than parts, each is taken once:
+    clip of each part is taken (`spread` "parts", as TSN; ECCV 2016); or the first, the last and those between them ("ends",
+    as torchvision's UniformClipSampler and Tushar-N/pytorch-resnet3d), rounded down; a single clip is the middle one.
+    Where there are fewer clips than `num_clips`, each is taken once:
 
         9 starts, 3 clips    [0 (1) 2][3 (4) 5][6 (7) 8]     2 starts, 3 clips    [(0)][(1)]
+                             (0) 1 2 3 (4) 5 6 7 (8)
     """
 
     def __init__(
-        self, num_frames: np.ndarray, stored_step: np.ndarray, *, clip_len: int, frame_stride: int, num_clips: int
-    ):
-        self.stored_step, self.num_clips = stored_step, num_clips
+        self, num_frames: np.ndarray, stored_step: np.ndarray, *, clip_len: int, frame_stride: int, num_clips: int,
+        spread: str = "parts",
+    ):  # fmt: skip
+        self.stored_step, self.num_clips, self.spread = stored_step, num_clips, spread
         span = (clip_len - 1) * frame_stride + 1
         self.num_starts = _number_of_starts(np.asarray(num_frames, np.int64), span, stored_step)
         self.ends = np.cumsum(np.minimum(self.num_starts, num_clips))
@@ -88,7 +96,10 @@ class UniformIndex:
         numbers = clips - np.where(videos > 0, self.ends[videos - 1], 0)
         starts = self.num_starts[videos]
         parts = np.minimum(starts, self.num_clips)
-        return videos, (2 * numbers + 1) * starts // (2 * parts) * self.stored_step[videos]
+        chosen = (2 * numbers + 1) * starts // (2 * parts)
+        if self.spread == "ends":
+            chosen = np.where(parts > 1, numbers * (starts - 1) // np.maximum(parts - 1, 1), chosen)
+        return videos, chosen * self.stored_step[videos]
 
     def draw(self, clip: int, rng: Random) -> tuple[int, list[int]]:
         """Index of the clip's video, and a list of its one start; nothing is random."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from twostream.errors import BadInputError
 from twostream.fusion.consensus import CLIPS_AT_ONCE, Consensus, softmax
-from twostream.fusion.streams import are_spread_alike, common_rows, fuse
+from twostream.fusion.streams import are_joined_by_video, common_rows, fuse
 from twostream.metrics import accuracy
 from twostream.scores.table import ScoreTable
 from twostream.threads import Progress, map_in_threads, no_progress
@@ -61,14 +61,14 @@ def fused_clip_ranks(
     progress: Progress = no_progress,
 ) -> np.ndarray:
     """Ranks as `clip_ranks`, of the fused scores of the clips that all tables have; empty if rows are not frames,
-    or if evenly spaced clips begin at other frames, see `are_spread_alike`.
+    or if the streams have other clips on purpose, see `are_joined_by_video`.
 
     `names` are the streams' names for messages. BadInputError if the tables have no clip in common.
     """
     if any(table.level != "frames" for table in tables):
         return np.array([], int)
     rows_of_tables = common_rows(tables)
-    if are_spread_alike(tables) and any(
+    if are_joined_by_video(tables) and any(
         len(rows) < len(table.start) for rows, table in zip(rows_of_tables, tables, strict=True)
     ):
         return np.array([], int)  # the clips in common are few, and no fair choice

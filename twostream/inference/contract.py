@@ -66,6 +66,10 @@ class StreamContract:
         if not is_count(self.quality, 0, 100):
             raise ValueError(f"JPEG quality {self.quality!r}, expected 0 to 100")
         self.flow_settings()
+        if self.sampling.views == "full":
+            raise ValueError(
+                f"stream {self.name!r} is to see whole pictures, which only twostream test does; choose other --views"
+            )
 
     @property
     def geometry(self) -> Geometry:

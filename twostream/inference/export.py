@@ -74,9 +74,7 @@ def recognizer_of_report(
     for number, scored in enumerate(measured.provenances):
         try:
             folder, name, digest = str(scored["run"]), str(scored["checkpoint"]), scored["sha256"]
-            samplings.append(
-                Sampling(scored.get("num_clips", 0), scored.get("frame_step", Sampling.clip_step), scored["views"])
-            )
+            samplings.append(Sampling.from_json(scored))
         except (KeyError, TypeError, ValueError):
             raise BadInputError(
                 f"{report}: stream {number + 1} was not scored by twostream test, which records the checkpoint; give --runs, "
@@ -84,6 +82,11 @@ def recognizer_of_report(
             ) from None
         run = runs[number] if runs else report.parent / Path(folder).name
         path = run if run.is_file() else run / Path(name).name
+        if samplings[-1].views == "full":
+            raise BadInputError(
+                f"{report}: stream {number + 1} was scored with --views=full, which is for twostream test only; score it with "
+                "other --views, and make the report again by twostream eval"
+            )
         if not path.is_file():
             raise BadInputError(
                 f"{path}: no such checkpoint, but {report} was made with it; say with --runs where it is"

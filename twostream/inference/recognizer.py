@@ -16,10 +16,10 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from twostream.annotations.videos import Video, VideoTable
-from twostream.clips.crops import make_views
 from twostream.clips.footage import Footage
 from twostream.clips.items import Images, Items
 from twostream.clips.sampling import clip_frames
+from twostream.clips.testing import items_as_tested
 from twostream.counts import counted
 from twostream.errors import BadInputError, one_line
 from twostream.inference.contract import Contract, StreamContract
@@ -384,13 +384,8 @@ class _Scoring:
         if self.flow and self.flow.method == "farneback" and network and network.computes_flow:
             config = config.with_flow("online")
         self.is_stored = any(video.is_stored for video in videos)
-        sampling = stream.sampling
         rows = [Video(str(k), "test", None, video.num_frames) for k, video in enumerate(videos)]
-        self.items = Items(
-            VideoTable.of(rows, config.classes), config,
-            views=make_views(sampling.views, config.input_size, config.resize_side),
-            num_clips=sampling.num_clips, clip_step=sampling.clip_step,
-        )  # fmt: skip
+        self.items = items_as_tested(VideoTable.of(rows, config.classes), config, stream.sampling)
         self.video, self.start = self.items.index.locate(np.arange(len(self.items)))
         self.logits: list[np.ndarray] = []
         self.num_done = 0

@@ -13,6 +13,7 @@ from twostream.annotations.videos import Video, VideoTable
 from twostream.clips.crops import make_views
 from twostream.clips.footage import Footage
 from twostream.clips.items import Images, Items
+from twostream.clips.testing import stream_as_tested
 from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.files import write_file
@@ -58,7 +59,7 @@ def write_onnx(recognizer: Recognizer, folder: Path, source: Source) -> list[str
     require_packages()
     contract = recognizer.contract
     models = {
-        stream.name: network_graph(network, stream.config)
+        stream.name: network_graph(network, stream_as_tested(stream.config, stream.sampling))
         for stream, network in zip(contract.streams, run_by_torch(recognizer.networks), strict=True)
     }
     paths = [folder / f"{name}.onnx" for name in models]
@@ -91,7 +92,7 @@ class _Both:
 
     def logits(self, items: Items, images: Images, batches: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
         for numbers in batches:
-            clips = np.empty(items.clips_shape(len(numbers)), np.uint8)
+            clips = np.empty(items.clips_shape(numbers, images), np.uint8)
             mirrored = items.read_clips(numbers, images, clips).mirrored
             yield np.concatenate([self.by_torch.run(clips, mirrored), self.from_file.run(clips, mirrored)], axis=1)
 
@@ -150,6 +151,7 @@ def _usual_answers(
             footage.compute_flow(("0", frame) for frame in needed)
             images = np.stack([footage.flow_image("0", frame)[..., :2] for frame in needed])
             flow.append(images.transpose(0, 3, 1, 2))
+        config = stream_as_tested(config, stream.sampling)
         views = make_views(stream.sampling.views, config.input_size, config.resize_side)
         videos = VideoTable.of([Video("0", "test", None, num_frames)], config.classes)
         items = Items(videos, config, views=views, clip_step=1)  # so the number of an item is its first frame

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from twostream.clips.crops import make_views
 from twostream.clips.online_flow import Cut, cut_out
+from twostream.clips.testing import stream_as_tested
 from twostream.errors import BadInputError
 from twostream.flow.farneback import encode
 from twostream.flow.farneback_graph import FarnebackGraph
@@ -72,7 +73,7 @@ class _StreamClips(nn.Module):
 
     def __init__(self, stream: StreamContract, offsets: list[int], height: int, width: int):
         super().__init__()
-        config, settings = stream.config, stream.flow_settings()
+        config, settings = stream_as_tested(stream.config, stream.sampling), stream.flow_settings()
         self.clip_len = config.clip_len
         positions = [offsets.index(k * config.frame_stride) for k in range(config.clip_len)]
         self.flow = _Flow(settings, positions, height, width) if settings else None

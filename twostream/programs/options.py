@@ -258,7 +258,7 @@ def add_sampling_flags(parser: argparse.ArgumentParser, *, default: str) -> None
     group = parser.add_argument_group("clips")
     group.add_argument("--num_clips", type=positive, default=None, metavar="N", help=f"look at this many clips of each video, evenly spaced (default: {default})")
     group.add_argument("--frame_step", type=positive, default=None, metavar="N", help="instead: look at a clip every N frames")
-    group.add_argument("--views", choices=tuple(VIEWS), default=None, help=f"crops of each clip, see twostream test --help (default: {default})")
+    group.add_argument("--views", choices=tuple(name for name in VIEWS if name != "full"), default=None, help=f"crops of each clip, see twostream test --help (default: {default})")
 
 
 def add_loading_flags(parser: argparse.ArgumentParser) -> None:

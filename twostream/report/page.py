@@ -27,8 +27,8 @@ MAX_IDS = 100
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 """content security policy: a browser loads nothing from the network, whatever is in the file"""
 PROVENANCE = (
-    "kind", "file", "run", "iteration", "checkpoint", "sha256", "split_fingerprint", "level", "frame_step", "num_clips",
-    "views", "amp", "command", "twostream", "torch",
+    "kind", "file", "run", "iteration", "checkpoint", "sha256", "split_fingerprint", "level", "frame_step", "num_clips", "spread",
+    "views", "test_size", "amp", "command", "twostream", "torch",
 )  # fmt: skip
 """keys of the scores' provenance in the order of the table; other keys follow"""
 

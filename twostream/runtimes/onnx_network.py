@@ -66,7 +66,7 @@ class OnnxNetwork:
         """See `Network.logits`."""
 
         def read(numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-            clips = np.empty(items.clips_shape(len(numbers)), np.uint8)
+            clips = np.empty(items.clips_shape(numbers, images), np.uint8)
             return clips, items.read_clips(numbers, images, clips).mirrored
 
         # OpenCV computes the flow of one batch after the other, on all cores already.
