@@ -10,6 +10,7 @@ import numpy as np
 from twostream.annotations.class_names import class_difference
 from twostream.counts import counted
 from twostream.errors import BadInputError
+from twostream.metrics.accuracy import labels_differ
 from twostream.scores.table import ScoreTable
 
 
@@ -66,8 +67,13 @@ def _check_same_annotations(tables: list[ScoreTable], names: list[str]) -> None:
         if table.classes != first.classes:
             difference = class_difference(first.classes, table.classes)
             raise BadInputError(f"{pair}: they have {difference}; train both on the same classes")
+        if table.is_multi_label != first.is_multi_label:
+            raise BadInputError(
+                f"{pair}: the videos have a list of labels in one of them, and one label in the other; train both on the "
+                "same annotations"
+            )
         _, ours, theirs = np.intersect1d(first.video_ids, table.video_ids, assume_unique=True, return_indices=True)
-        differs = first.labels[ours] != table.labels[theirs]
+        differs = labels_differ(first.labels[ours], table.labels[theirs])
         if differs.any():
             raise BadInputError(
                 f"{pair}: {counted(int(differs.sum()), 'video has', 'videos have')} different labels ({_first_five(first.video_ids[ours][differs])}); "
@@ -106,8 +112,8 @@ def _videos_with_other_clips(first: ScoreTable, second: ScoreTable) -> np.ndarra
         last_start = np.full(len(table.video_ids), -1)
         last_start[partner.video_index] = partner.start  # rows are in order: the last assignment of a video stays
         is_alone &= last_start[table.video_index] >= 0
-        if partner.clip_extent > table.clip_extent:
-            is_alone &= table.start < last_start[table.video_index]
+        is_shorter = partner.clip_extents > table.clip_extents
+        is_alone &= ~is_shorter[table.video_index] | (table.start < last_start[table.video_index])
         differs[table.video_index[is_alone]] = True
     return np.flatnonzero(differs)
 

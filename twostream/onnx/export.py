@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from twostream.clips.testing import stream_as_tested
 from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.files import write_file
-from twostream.fusion.consensus import Clips, softmax
+from twostream.fusion.consensus import Clips, class_probabilities
 from twostream.inference.contract import Contract
 from twostream.inference.recognizer import Recognizer
 from twostream.inference.sources import Source
@@ -71,7 +72,10 @@ def write_onnx(recognizer: Recognizer, folder: Path, source: Source) -> list[str
     lines = []
     for path, (name, model), table in zip(paths, models.items(), tables, strict=True):
         expected, found = np.split(table.logits, 2, axis=1)
-        agreement = _compare(softmax(expected), softmax(found), path)
+        by_torch, from_file = (
+            class_probabilities(part, multi_label=contract.is_multi_label) for part in (expected, found)
+        )
+        agreement = _compare(by_torch, from_file, path)
         _write(model, path, {RECOGNIZER_KEY: contract.to_json(), STREAMS_KEY: [name]})
         lines.append(f"wrote {path}: {agreement}")
     if not (reason := reason_against(contract)) and sum(model.ByteSize() for model in models.values()) > MAX_BYTES // 2:
@@ -143,7 +147,7 @@ def _usual_answers(
     scores: list[list[np.ndarray]] = []
     flow: list[np.ndarray] = []
     for stream, network in zip(contract.streams, recognizer.networks, strict=True):
-        settings, config = stream.flow_settings(), stream.config
+        settings, config = stream.flow_settings(), replace(stream.config, frame_rate=0.0)  # as if they had that rate
         footage = Footage({"0": (dict(enumerate(frames)), num_frames)}, flow=settings)
         if settings:
             config = config.with_flow("stored")
