@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from twostream.annotations.splits import choose_folds, choose_val
-from twostream.annotations.videos import NO_GROUP
+from twostream.annotations.splits import choose_folds, choose_val, hold_out
+from twostream.annotations.videos import NO_GROUP, Video, VideoTable
 from twostream.errors import BadInputError
 
 Videos = list[tuple[str, str, str]]
@@ -111,3 +111,14 @@ def test_fewer_folds_where_a_class_has_few_groups(labels, groups, expected):
 def test_what_cannot_be_divided_is_refused(labels, groups):
     with pytest.raises(BadInputError, match="expected a class with at least 2, so that one can be held out"):
         choose_folds(np.array(labels), np.array(groups), num_folds=5)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_fold_is_held_out_whole(several):
+    """Of videos with one label, and of some with several, whose sets of labels differ everywhere."""
+    names = [f"class{k % 3}" for k in range(12)]
+    labels = [(name, f"x{k}") if several else name for k, name in enumerate(names)]
+    videos = VideoTable.of(Video(f"v{k:02}", "train", labels[k], 9, group=k // 2) for k in range(12))
+    parts = [hold_out(videos, (fold, 2)) for fold in range(2)]
+    assert sorted(parts[0][1].ids) == sorted(parts[1][0].ids) and len(parts[0][0]) + len(parts[0][1]) == 12
+    assert not set(parts[0][0].group) & set(parts[0][1].group)

@@ -13,7 +13,7 @@ CLASSES = ("run", "jump", "walk", "sit", "wave")
 
 def watched(history=()) -> tuple[WarningMonitor, list[str]]:
     said: list[str] = []
-    return WarningMonitor(said.append, num_classes=len(CLASSES), history=history), said
+    return WarningMonitor(said.append, len(CLASSES), history=history), said
 
 
 def train(monitor: WarningMonitor, losses, *, top1: float = 0.5, first: int = 0) -> None:

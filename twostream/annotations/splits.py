@@ -80,7 +80,10 @@ def hold_out(videos: VideoTable, fold: tuple[int, int], *, seed: int = 0) -> tup
     Raises BadInputError where the videos make fewer folds, as their smallest class has fewer groups.
     """
     number, num_folds = fold
-    folds = choose_folds(videos.label_index, videos.group, num_folds=num_folds, seed=seed)
+    labels = (
+        np.zeros(len(videos), np.int64) if videos.is_multi_label else videos.label_index
+    )  # sets of labels hardly repeat
+    folds = choose_folds(labels, videos.group, num_folds=num_folds, seed=seed)
     if num_folds != folds.max() + 1:
         raise BadInputError(
             f"--fold={number}/{num_folds}: the training videos make {folds.max() + 1} folds, because a class has no more groups of videos than "

@@ -75,7 +75,7 @@ class Footage:
         self, video_id: str, frame_indices: list[int], choose: Callable[[int, int], Sequence[Region]], out: np.ndarray
     ) -> None:
         """As `FrameStore.read_regions`."""
-        height, width = next(iter(self.videos[video_id][0].values())).shape[:2]
+        height, width = self.picture_size(video_id)
         regions = choose(height, width)
         header = Header(height, width, self.flow is not None)
         quality = self.flow_quality if self.flow else self.frame_quality
@@ -88,6 +88,11 @@ class Footage:
                 jpeg = encode_jpeg(picture, quality=quality, chroma_subsampling=self.flow is None)
                 is_readable = decode_regions(jpeg, header, regions, targets)
                 assert is_readable, "encoded a line above"
+
+    def picture_size(self, video_id: str) -> tuple[int, int]:
+        """As `FrameStore.picture_size`."""
+        height, width = next(iter(self.videos[video_id][0].values())).shape[:2]
+        return height, width
 
     def read_grey(self, video_id: str, frame_indices: list[int]) -> np.ndarray:
         """As `FrameStore.read_grey`."""

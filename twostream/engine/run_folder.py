@@ -29,11 +29,12 @@ def run_name(
     """Name of a run, in the form of 2D-kinectics: kinetics-inception_v3-rgb-sl01-g1-fs6-64-000500.
 
     A run of --head=linear has -linear in place of batch size and learning rate, and one of --fold=0/5 then -fold0of5. The
-    name ends in -online if the flow is computed while training.
+    name has -fr and the rate of clips that are resampled, and ends in -online if the flow is computed while training.
     """
     how = "linear" if is_linear else f"{batch_size}-{round(learning_rate * 1e6):06d}"
+    rate = f"-fr{stream.frame_rate:g}" if stream.frame_rate else ""
     return (
-        f"{dataset}-{stream.backbone}-{stream.input_type}-sl{stream.clip_len:02d}-g{stream.frame_stride}"
+        f"{dataset}-{stream.backbone}-{stream.input_type}-sl{stream.clip_len:02d}-g{stream.frame_stride}{rate}"
         f"-fs{clip_step}-{how}"
         + (f"-fold{fold[0]}of{fold[1]}" if fold else "")
         + ("-online" if stream.is_online else "")

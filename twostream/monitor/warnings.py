@@ -34,10 +34,10 @@ class WarningMonitor(Monitor):
     training and validation part. Each is said once in a run.
     """
 
-    def __init__(self, say: Callable[[str], None], *, num_classes: int, history: Iterable[dict[str, Any]] = ()):
-        """`history` are the entries of log.jsonl that a resumed training continues from: what they show was said before."""
+    def __init__(self, say: Callable[[str], None], num_answers: int, *, history: Iterable[dict[str, Any]] = ()):
+        """`num_answers`: the number of classes; 2, yes and no, where a video may have several labels. `history` are the entries of log.jsonl that a resumed training continues from: what they show was said before."""
         self.say: Callable[[str], None] = lambda text: None
-        self.chance_loss = math.log(num_classes)
+        self.chance_loss = math.log(num_answers)
         self.said: set[str] = set()
         self.losses: list[float] = []
         self.lowest = math.inf
@@ -54,7 +54,7 @@ class WarningMonitor(Monitor):
         self.say = say
 
     def train(self, values: dict[str, float]) -> None:
-        self.train_top1 = values["mean_top1"]
+        self.train_top1 = values.get("mean_top1", 0.0)
         self.losses.append(values["loss"])
         if len(self.losses) < WINDOW:
             return
@@ -90,6 +90,8 @@ class WarningMonitor(Monitor):
             )
 
     def validation(self, values: dict[str, float]) -> None:
+        if "top1" not in values:  # several labels a video: average precision of clips and of the split do not compare
+            return
         loss, top1, iteration = values["loss"], values["top1"], int(values["iteration"])
         gap = self.train_top1 - top1
         apart = loss > WORSE_LOSS * self.best_loss and top1 <= self.best_top1 and gap > APART
