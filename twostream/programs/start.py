@@ -76,7 +76,7 @@ def build_parser() -> options.Parser:
     add("--global_models_dir", type=options.folder, default=options.PRETRAINED, metavar="DIR", help="folder of published weights (default: pretrained/)")
     add("--arch", default=None, metavar="NAME", help="network of the weights (default: by their file name)")
     add("--workers", "-j", type=options.integer(0, options.MAX_PROCESSES), default=max(available_cpus() - 1, 0), metavar="N", help="processes that load images (default: one less than the CPUs that may be used, %(default)s here)")
-    options.add_boolean(parser, "--dry-run", default=False, help="print the plan and stop")
+    options.add_boolean(parser, "--dry_run", default=False, help="print the plan and stop")
     return parser
 # fmt: on
 

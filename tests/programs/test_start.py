@@ -1,0 +1,157 @@
+"""twostream start, as users run it, on toy clips: its commands run within this process, as `call` runs programs."""
+
+import json
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import toy
+from tests.conftest import call
+from twostream.own_clips import steps
+from twostream.own_clips.trunks import Trunk, find_trunk
+from twostream.programs import start
+
+NAMES = ("blue_left", "red_right")
+FLAGS = ("--workers=0", "--minutes=0.1", "--global_models_dir=no_weights")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    """Two classes of the toy world with four clips each, in class folders, and a file that is no video."""
+    folder = tmp_path_factory.mktemp("start") / "clips"
+    for name in NAMES:
+        for seed in range(4):
+            toy.write_video(
+                folder / name / f"{name}_{seed}.mkv", toy.frames(seed + 50 * len(name), *name.split("_"))[:8, ::2, ::2]
+            )
+    (folder / NAMES[0] / "broken.mkv").write_bytes(b"no video")
+    return folder
+
+
+def run_in_process(words, log: Path) -> int:
+    result = call("twostream", *words)
+    log.write_text(result.stdout + result.stderr)
+    return result.returncode
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Commands run within this process; returns the names of those that ran."""
+    ran = []
+    monkeypatch.setattr(steps, "run_command", lambda words, log: (ran.append(words[0]), run_in_process(words, log))[1])
+    monkeypatch.setattr(start, "measure", lambda *given, **named: start.Speed(1, trunk=200.0, small=100.0))
+    make = start.make_plan
+    monkeypatch.setattr(start, "make_plan", lambda *given, **named: with_training(make(*given, **named)))
+    return ran
+
+
+def with_training(plan: start.Plan) -> start.Plan:
+    """The plan, with a training of the flow stream in two iterations."""
+    flags = (
+        "--arch=squeezenet1_1",
+        "--pretrained=False",
+        "--batch_size=2",
+        "--input_size=32",
+        "--max_iterations=2",
+        "--val_interval=2",
+        "--num_segments=1",
+    )
+    rgb, flow = plan.streams
+    return start.replace(plan, streams=(rgb, start.replace(flow, trained=flags)))
+
+
+def test_from_clips_to_a_recognizer(clips, tmp_path, in_process, run_command):
+    """Plan, work, a comparison, nothing done twice, refusal of other clips, and a recognizer that names a clip."""
+    out = tmp_path / "out"
+    words = ("start", clips, f"--out={out}", *FLAGS)
+    plan = run_command(*words, "--dry_run")
+    assert plan.returncode == 5 and not out.exists()
+    for part in ("left out: 1 video that cannot be read: blue_left__broken", "8 clips, 2 classes", "val: 2 clips of 8 held out",
+                 "no mirroring: class names speak of left, right", "twostream fetch mobilenet_v2"):  # fmt: skip
+        assert part in plan.stdout
+
+    done = run_command(*words)
+    assert done.returncode == 5, done.stderr
+    assert in_process[:6] == ["extract", "annotate", "train", "train", "train", "test"]
+    assert in_process[-3:] == ["eval", "eval", "export"]
+    assert "of 2 val videos right" in done.stdout and "weights of the streams" in done.stdout
+    assert all(any(word in line for line in (out / "commands.sh").read_text().splitlines()) for word in in_process)
+    report = json.loads((out / "report.json").read_text())
+    # Two iterations are far too few to learn: what was compared is said, and the better of the two is used.
+    assert "that neither has seen, the trained network has" in done.stdout
+    flow = "flow-trained" if "it is used" in done.stdout else "flow-linear"
+    assert [source["provenance"]["run"] for source in report["sources"]] == ["rgb-linear", flow]
+    assert (out / "report.html").stat().st_size > 10_000
+
+    # The last line says how to go on.
+    command = shlex.split(done.stdout.splitlines()[-1].removeprefix("next: twostream "))
+    command[command.index("VIDEO")] = str(clips / NAMES[0] / f"{NAMES[0]}_0.mkv")
+    assert any(name in run_command(*command).stdout for name in NAMES)
+
+    # Killed in the last step, which left a part: only that is done again.
+    in_process.clear()
+    (out / "recognizer" / "recognizer.json").unlink()
+    assert "rgb linear: done already" in run_command(*words).stdout
+    assert in_process == ["extract", "export"]
+
+    shutil.copytree(clips, tmp_path / "clips")
+    (tmp_path / "clips" / NAMES[0] / f"{NAMES[0]}_0.mkv").unlink()
+    other = run_command("start", tmp_path / "clips", f"--out={out}", *FLAGS)
+    assert other.returncode == 3 and "plan for other clips or flags" in other.stderr
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        ((), "holds no video files"),
+        (("a/1", "a/2", "a/3"), "has one class, 'a', expected two classes or more"),
+        (("a/1", "b/2"), "expected at least 3 of a class"),
+        (("a/1", "a/2", "b/3", "b/4"), "expected at least 3 of a class"),
+    ],
+)
+def test_what_cannot_work_is_one_line(tmp_path, in_process, run_command, clips, names, message):
+    video = clips / NAMES[0] / f"{NAMES[0]}_0.mkv"
+    (tmp_path / "few").mkdir()
+    for name in names:
+        path = tmp_path / "few" / f"{name}.mkv"
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(video, path)
+    result = run_command("start", tmp_path / "few", f"--out={tmp_path / 'out'}", *FLAGS)
+    assert result.returncode == 3 and message in result.stderr and result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists() and not in_process
+
+
+def test_weights_are_found_by_file_or_folder(tmp_path):
+    path = tmp_path / "mobilenet_v2-7ebf99e0.pth"
+    path.touch()
+    (tmp_path / "mine.pth").touch()
+    assert find_trunk(tmp_path) == Trunk("mobilenet_v2", path) == find_trunk(tmp_path / "none", weights=path)
+    assert find_trunk(tmp_path, weights=tmp_path / "mine.pth", backbone="resnet50") == Trunk(
+        "resnet50", tmp_path / "mine.pth"
+    )
+    assert find_trunk(tmp_path / "none") is None
+    with pytest.raises(start.BadInputError, match="does not say which network it is of; add --arch"):
+        find_trunk(tmp_path, weights=tmp_path / "mine.pth")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["extract", "rgb linear", "flow linear", "report", "export"])
+def test_killed_in_a_step_it_goes_on(clips, tmp_path, step):
+    """SIGKILL as soon as the step has begun; the command that was running ends too, and the same command finishes."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "twostream", "start", str(clips), f"--out={out}", *FLAGS]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    log = out / "log" / f"{step.replace(' ', '_')}.txt"
+    while not log.exists():
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    if "another training writes" in done.stderr:  # that command is still saving
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 5 and (out / "recognizer" / "recognizer.json").is_file(), done.stderr
