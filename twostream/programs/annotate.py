@@ -57,14 +57,16 @@ from twostream.annotations.splits import VAL_FRACTION
 from twostream.annotations.videos import SPLITS, Annotations
 from twostream.counts import counted
 from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError
+from twostream.frames.encoded import EncodedVideos
 from twostream.frames.store import FrameStore
-from twostream.frames.stores import image_stores
+from twostream.frames.stores import image_stores, open_store
 from twostream.frames.videos import IndexJob, VideoFiles, index_for_store
 from twostream.preparation.findings import OTHER_TOOL, remake
 from twostream.preparation.settings import ExtractionSettings
 from twostream.preparation.workers import Failure, raise_program_errors, run_jobs
 from twostream.programs import options
 from twostream.programs.options import list_file
+from twostream.stream import RGB
 from twostream.terminal import printable
 from twostream.threads import available_cpus
 from twostream.video.ffmpeg import VideoError
@@ -101,6 +103,9 @@ def index_videos(args: argparse.Namespace) -> int:
     if not args.videos.is_dir():
         raise BadInputError(f"--videos {args.videos} is not a folder")
     import_av()  # before the workers need it
+    if isinstance(open_store(args.root, RGB), EncodedVideos):
+        print(f"{args.root} has the videos that twostream extract encoded: they are indexed already")
+        return 0
     videos, num_others = find_videos(args.videos.absolute(), id_from=args.ids)
     if not videos:
         raise BadInputError(f"--videos {args.videos} holds no video files ({counted(num_others, 'other file')})")
