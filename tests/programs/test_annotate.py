@@ -380,6 +380,42 @@ def test_annotate_train_and_test_without_extraction(run_here, toy_videos, toy_ro
         assert len(refused.stderr.splitlines()) == 1
 
 
+def test_train_and_test_on_a_store_of_videos(run_here, toy_videos, toy_root, tmp_path):
+    """Encoded again by extraction: the annotations are those of images, and streams of RGB and of flow train on it."""
+    pytest.importorskip("av")
+    root = tmp_path / "data"
+    made = run_here("prep/extract.py", "--root", root, "--videos", toy_videos, "--store=videos", "--short_side=96")
+    assert made.returncode == 0, made.stderr
+    for flags in ([], ["--frames=videos"]):  # nothing is left to index
+        made = run_here("prep/build_annotations.py", "--root", root, "--videos", toy_videos, *flags)
+        assert made.returncode == 0, made.stderr
+        assert list(read_annotations(root).videos) == list(read_annotations(toy_root).videos)
+    assert "indexed already" in made.stdout
+    flags = [
+        "--workers=0",
+        "--device=cpu",
+        "--arch=squeezenet1_1",
+        "--input_size=64",
+        "--pretrained=False",
+        "--batch_size=2",
+    ]
+    for stream in (["--input_type=rgb"], ["--input_type=farneback", "--flow=online"]):
+        trained = run_here(
+            "train.py", "--root", root, *stream, *flags, "--max_iterations=1", "--frame_step=30", "--seq_len=1"
+        )
+        assert trained.returncode == 0, trained.stderr
+    tested = run_here("test.py", "--root", root, "--input_type=rgb", "--workers=0", "--device=cpu", "--num_clips=1")
+    assert tested.returncode == 0 and "videos by" in tested.stdout, tested.stderr
+    written = ["--write=mmaction2_frames", "--out", tmp_path / "list"]
+    refused = run_here("prep/build_annotations.py", "--root", root, *written)
+    assert refused.returncode == 3 and "use --write=mmaction2_videos" in refused.stderr
+    packed = run_here("prep/pack.py", "--root", root, "--to", tmp_path / "packed", "--store=packed")
+    assert packed.returncode == 3 and "the frames of videos" in packed.stderr
+
+    images = run_here("prep/build_annotations.py", "--root", toy_root, "--videos", toy_videos, "--frames=videos")
+    assert images.returncode == 3 and "leave out --frames=videos" in images.stderr
+
+
 def test_bad_videos_are_listed_and_the_others_used(run_here, toy_videos, tmp_path):
     pytest.importorskip("av")
     videos, root = shutil.copytree(toy_videos, tmp_path / "videos"), tmp_path / "data"

@@ -231,7 +231,7 @@ class VideoFiles(VideoStore):
 
 def index_from_record(record: dict[str, Any]) -> VideoIndex:
     """The index that `asdict` made a part of a record. Raises KeyError, TypeError or ValueError if it is none."""
-    values = {field.name: record[field.name] for field in fields(VideoIndex)}
+    values = {field.name: record[field.name] for field in fields(VideoIndex) if field.name in record}
     lists = {name: tuple(map(int, values[name])) for name in ("stamps", "key_frames", "stored_size")}
     index = VideoIndex(**values | lists)
     if len(index.stamps) not in (0, index.num_frames):
