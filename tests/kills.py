@@ -131,8 +131,9 @@ def run_rounds(
     write_videos(videos)
     truth = {}
     for store in dict.fromkeys(undisturbed_store(store) for store in stores):
-        assert start(videos, folder / store, store, device).wait() == 0, "the undisturbed run failed"
-        truth[store] = {t: content(open_store(folder / store, t)) for t in STORES[store]}
+        root = folder / f"undisturbed_{store}"
+        assert start(videos, root, store, device).wait() == 0, "the undisturbed run failed"
+        truth[store] = {t: content(open_store(root, t)) for t in STORES[store]}
     tally = Tally()
     while tally.kills < kills:
         root = folder / f"round{tally.rounds}"

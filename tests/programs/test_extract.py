@@ -629,6 +629,11 @@ def test_store_of_videos_has_the_frames_of_the_decoder(extract, videos, tmp_path
     assert tree(tmp_path / "again") == before
 
 
+def test_store_of_videos_among_the_videos_is_refused(extract, videos):
+    result = extract("--store=videos", f"--root={videos / 'left'}", code=2)
+    assert "is inside --videos" in result.stderr and not (videos / "left" / "rgb-images").exists()
+
+
 def test_bad_videos_and_flow_beside_a_store_of_videos(extract, videos, tmp_path):
     pytest.importorskip("av")
     (videos / "bad.mp4").write_text("no video")

@@ -316,6 +316,8 @@ def check_flags(parser: options.Parser, args: argparse.Namespace) -> ExtractionS
         parser.error(str(error))
     if args.videos is None and settings.rgb:
         parser.error("--input_types has rgb, so --videos must name the folder of videos")
+    if settings.encoding and args.root.resolve().is_relative_to(args.videos.resolve()):
+        parser.error(f"--root {args.root} is inside --videos {args.videos}, so the new videos would be among the old ones")
     if args.trim and not (args.videos and args.list):
         parser.error("--trim needs --videos, and --list with the segments")
     if args.flow_device != "cpu":
