@@ -27,10 +27,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from twostream.clips.testing import Sampling
 from twostream.engine.device import choose_device
 from twostream.flow.methods import FlowSettings
 from twostream.fusion.consensus import Consensus
-from twostream.inference.contract import Contract, Fusion, Sampling, StreamContract
+from twostream.inference.contract import Contract, Fusion, StreamContract
 from twostream.inference.export import write_recognizer
 from twostream.inference.recognizer import Recognizer
 from twostream.inference.sources import VideoFile

@@ -28,11 +28,12 @@ MAY_IMPORT = {
     "conversion": "models",
     "fusion": "annotations metrics scores",
     "runtimes": "annotations clips engine flow frames models",
+    "scoring": "annotations clips engine flow frames fusion metrics scores",
     "report": "flow frames fusion metrics pages scores",
     "inference": "annotations clips engine flow frames fusion models pages runtimes scores video",
     "display": "clips flow frames fusion inference pages video",
     "onnx": "annotations clips flow frames fusion inference runtimes",
-    "programs": "annotations clips conversion display engine flow frames fusion inference metrics models monitor onnx pages preparation report runtimes scores video",
+    "programs": "annotations clips conversion display engine flow frames fusion inference metrics models monitor onnx pages preparation report runtimes scores scoring video",
 }
 """package -> the packages below it that it may import; the modules beside them are open to all"""
 
@@ -41,7 +42,7 @@ NEED_TORCH = {"models", "engine"} | {
     for name in (
         "flow/farneback", "flow/farneback_kernels", "flow/farneback_tables", "flow/server", "clips/dataset",
         "clips/online_flow", "conversion/convert", "conversion/weight_files", "runtimes/torch_network", "flow/farneback_graph",
-        "onnx/conversion", "onnx/graphs", "onnx/export", "inference/export", "inference/features",
+        "onnx/conversion", "onnx/graphs", "onnx/export", "inference/export", "inference/features", "scoring/networks", "scoring/split",
     )
 }  # fmt: skip
 NO_TORCH_YET = {"twostream/engine/run_folder.py", "twostream/engine/signals.py", "twostream/models/__init__.py"}

@@ -449,6 +449,15 @@ def test_batch_norm_of_one_value():
         train(network(), batches(1), accumulate=5)
 
 
+def test_an_operation_without_a_deterministic_algorithm():
+    """torch's own message, as max_pool3d raises it on a GPU."""
+    error = RuntimeError(
+        "max_pool3d_with_indices_backward_cuda does not have a deterministic implementation, but you set"
+    )
+    with pytest.raises(BadInputError, match="^--deterministic: max_pool3d_with_indices_backward_cuda has no algorithm"):
+        train(network_that_fails(error), batches(3))
+
+
 def test_other_errors_are_not_changed():
     with pytest.raises(RuntimeError, match="a bug"):
         train(network_that_fails(RuntimeError("a bug")), batches(3))

@@ -14,7 +14,15 @@ import time
 import pytest
 
 from tests.conftest import REPOSITORY
-from twostream.engine.run_folder import find_run, find_scores, lock_run, run_name, scores_path, write_stream
+from twostream.engine.run_folder import (
+    find_run,
+    find_scores,
+    lock_run,
+    recorded_settings,
+    run_name,
+    scores_path,
+    write_stream,
+)
 from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.stream import StreamConfig
 
@@ -147,3 +155,9 @@ def test_a_folder_that_cannot_be_created(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(EnvironmentFaultError, match="cannot write .*file/run/run.lock: .*--save_root"):
         lock_run(tmp_path / "file" / "run", print)
+
+
+def test_settings_of_a_run_that_is_not_there_yet(tmp_path):
+    assert recorded_settings(tmp_path) == {}
+    (tmp_path / "stream.json").write_text('{"settings": 3}')
+    assert recorded_settings(tmp_path) == {}

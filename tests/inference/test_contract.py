@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 
+from twostream.clips.testing import Sampling
 from twostream.errors import BadInputError
 from twostream.flow.methods import FlowSettings
 from twostream.fusion.consensus import Consensus
@@ -13,7 +14,6 @@ from twostream.inference.contract import (
     CONTRACT_NAME,
     Contract,
     Fusion,
-    Sampling,
     StreamContract,
     read_contract,
     write_contract,

@@ -12,9 +12,11 @@ from tests import toy
 from tests.inference.samples import make_run
 from twostream.engine.checkpoint import checkpoint_path
 from twostream.errors import BadInputError
+from twostream.inference import loading
 from twostream.inference.contract import CONTRACT_NAME
 from twostream.inference.export import recognizer_of_runs, write_recognizer
 from twostream.inference.loading import load
+from twostream.inference.sources import Pictures, VideoFile
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,28 @@ def test_folder_and_runs_have_the_same_answer(runs, exported):
     from_runs = recognizer_of_runs(runs, weights=(2, 1)).predict(pictures)
     np.testing.assert_array_equal(from_folder.probabilities, from_runs.probabilities)
     assert from_folder.classes == toy.CLASSES
+
+
+@pytest.mark.parametrize("driver", ["none", "there"])
+def test_a_video_that_is_decoded_while_networks_are_loaded_has_the_same_answer(driver, exported, monkeypatch, tmp_path):
+    (tmp_path / "there").touch()
+    monkeypatch.setattr(loading, "NVIDIA_DRIVER", tmp_path / driver)
+    first, other = (Pictures("clip", toy.frames(4, colour, "right"), fps=25) for colour in ("red", "blue"))
+    ahead = load(exported, first=first)
+    with_other = [result.probabilities for result in ahead.predict_all([other, first, first])]
+    alone = load(exported)
+    for result, source in zip(with_other, [other, first, first], strict=True):
+        np.testing.assert_array_equal(result, alone.predict(source).probabilities)
+
+
+def test_a_broken_first_video_does_not_keep_networks_from_loading(exported, tmp_path):
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(b"no video")
+    broken = VideoFile(path)
+    recognizer = load(exported, first=broken)
+    with pytest.raises(BadInputError, match="broken.mp4"):
+        recognizer.predict(broken)
+    assert recognizer.predict(toy.frames(4, "red", "right")).top(1)
 
 
 def test_runs_and_checkpoints_are_recognizers_too(runs):

@@ -8,11 +8,11 @@ import pytest
 
 from tests import toy
 from tests.inference.samples import make_run
+from twostream.clips.testing import Sampling
 from twostream.errors import BadInputError
 from twostream.fusion.consensus import Consensus
 from twostream.fusion.streams import fuse
 from twostream.inference import recognizer as recognizer_module
-from twostream.inference.contract import Sampling
 from twostream.inference.export import recognizer_of_runs
 from twostream.inference.recognizer import Failure, Prediction, Recognizer
 from twostream.inference.sources import Pictures, VideoFile, find_sources

@@ -17,7 +17,14 @@ from twostream.errors import BadInputError
 from twostream.flow.coding import FlowCoding, from_planes
 from twostream.flow.methods import FlowSettings
 from twostream.models.backbones import BACKBONES, backbone_name
-from twostream.models.network import StreamNetwork, as_seen, build_model, normalisation, use_channels_last
+from twostream.models.network import (
+    StreamNetwork,
+    as_seen,
+    build_model,
+    build_with_weights,
+    normalisation,
+    use_channels_last,
+)
 from twostream.models.vgg import build_reducedfc
 from twostream.models.weights import find_pretrained, load_weights
 from twostream.stream import StreamConfig
@@ -59,6 +66,16 @@ def network(backbone):
     """With dropout off, for short clips, at the smallest size. Tests run in order; the last one trains it."""
     torch.manual_seed(0)
     return build_model(stream(backbone, clip_len=frames(backbone)), dropout=0.0)
+
+
+def test_network_with_given_weights_is_that_network(backbone, network):
+    """Also when the weights were stored with half the precision, and for tensors that are not stored."""
+    state = network.backbone.state_dict()
+    loaded = build_with_weights(stream(backbone, clip_len=frames(backbone)), state)
+    assert all(torch.equal(state[name], tensor) for name, tensor in loaded.backbone.state_dict().items())
+    tensors = dict((*network.named_parameters(), *network.named_buffers()))
+    for name, tensor in (*loaded.named_parameters(), *loaded.named_buffers()):
+        assert torch.equal(tensor, tensors[name]) and tensor.requires_grad == tensors[name].requires_grad
 
 
 def test_logits_of_clips(backbone, network):
@@ -298,6 +315,28 @@ def test_flow_of_an_unknown_kind_is_refused():
     config = replace(stream("r2plus1d_18", input_type="farneback"), flow_coding={"method": "farneback", "coding": 3})
     with torch.device("meta"), pytest.raises(BadInputError, match="expected a record of flow settings"):
         build_model(config)
+
+
+def test_weights_of_half_precision_are_used_as_floats():
+    state = {
+        name: t.half() if t.is_floating_point() else t
+        for name, t in build_model(stream("resnet18")).backbone.state_dict().items()
+    }
+    loaded = build_with_weights(stream("resnet18"), state)
+    assert {tensor.dtype for tensor in loaded.parameters()} == {torch.float32}
+    with pytest.raises(RuntimeError, match="Missing key.*fc.bias"):
+        build_with_weights(stream("resnet18"), {name: t for name, t in state.items() if name != "fc.bias"})
+
+
+def test_tensors_that_are_not_in_files_are_computed(monkeypatch):
+    def build(num_classes, input_size, dropout):
+        module = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, num_classes))
+        module.register_buffer("ramp", torch.arange(3.0), persistent=False)
+        return module
+
+    monkeypatch.setitem(BACKBONES, "resnet18", replace(BACKBONES["resnet18"], build=build, head="3", first_layer="0"))
+    state = build_model(stream("resnet18")).backbone.state_dict()
+    assert build_with_weights(stream("resnet18"), state).get_buffer("backbone.ramp").tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("coding", [FlowCoding(), FlowCoding(bound=8), FlowCoding(20, True)], ids=repr)

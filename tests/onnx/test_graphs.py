@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from twostream.clips.crops import make_views
+from twostream.clips.testing import Sampling
 from twostream.flow.methods import FlowSettings
 from twostream.frames.jpeg import Header, cut_regions
 from twostream.fusion.consensus import Clips, Consensus
-from twostream.inference.contract import Contract, Fusion, Sampling, StreamContract
+from twostream.inference.contract import Contract, Fusion, StreamContract
 from twostream.onnx.graphs import FramesToClips, LogitsToAnswer, frame_offsets, reason_against
 from twostream.stream import StreamConfig
 

@@ -163,7 +163,8 @@ def test_scores_do_not_depend_on_batch_and_processes(run_test, scored, toy_root,
 
 def test_several_iterations_and_another_split(run_test, toy_root, save_root):
     run = the_run(save_root)
-    shutil.copy(run / "checkpoint_000001.pth", run / "checkpoint_000003.pth")
+    content = torch.load(run / "checkpoint_000001.pth", weights_only=True)
+    torch.save(content | {"iteration": 3}, run / "checkpoint_000003.pth")
     result = run_test(toy_root, save_root, "--test_iterations=3,1", "--split=train", *FEW)
     assert result.returncode == 0, result.stderr
     assert {path.name for path in run.glob("scores_*")} == {"scores_train_000001.npz", "scores_train_000003.npz"}

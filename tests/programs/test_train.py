@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import signal
 import socket
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,15 +24,19 @@ from tests.conftest import REPOSITORY, call
 from tests.engine.test_checkpoint import same
 from tests.training_kills import Tally
 from twostream.annotations.videos import fingerprint
-from twostream.engine.checkpoint import CheckpointSaver, checkpoint_iterations, read_checkpoint
+from twostream.engine import checkpoint, device, loops
+from twostream.engine.checkpoint import CheckpointSaver, checkpoint_iterations, load_stream, read_checkpoint
+from twostream.engine.run_folder import recorded_settings
 from twostream.engine.signals import Stop
-from twostream.errors import BadInputError, Terminated
+from twostream.errors import BadInputError, EnvironmentFaultError, Terminated
 from twostream.frames.folders import FrameFolders
 from twostream.models.backbones import BACKBONES
 from twostream.models.network import build_model
 from twostream.monitor.log import read_log
 from twostream.programs import train as train_program
 from twostream.programs.train import IN_EPOCHS, MAY_CHANGE, build_parser, main
+from twostream.scores.npz import read_scores
+from twostream.scoring.summary import DEFAULT_RULES
 from twostream.stream import StreamConfig
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # bit-exactness is promised for the same number of threads
@@ -214,8 +220,8 @@ def test_a_training_killed_in_its_last_save_has_its_confusion_matrix(here, tiny,
     class Killed(BaseException):
         pass
 
-    def save_and_be_killed(self, iteration, progress, *, final):
-        save(self, iteration, progress, final=final)
+    def save_and_be_killed(self, iteration, progress, **words):
+        save(self, iteration, progress, **words)
         if progress["validation"]:
             raise Killed
 
@@ -347,9 +353,9 @@ def rows_of_flags():
 
 ELSEWHERE = {
     "workers": 1, "device": "cpu", "ngpu": 1, "compile": "default", "print_freq": 7, "val_interval": 2, "save_interval": 2,
-    "keep_checkpoints": 2, "max_iterations": 5, "max_unreadable": 5, "max_skipped": 5, "visdom": True,
+    "keep_checkpoints": 2, "keep_best": True, "deterministic": True, "max_iterations": 5, "max_unreadable": 5, "max_skipped": 5, "visdom": True,
     "visdom_server": "http://nowhere", "visdom_port": 9, "tensorboard": True, "pretrained": True, "global_models_dir": "nowhere",
-    "init_from": "none.pth", "start_iteration": 3, "dataset": "other",
+    "init_from": "none.pth", "start_iteration": 3, "dataset": "other", "test_last": "False", "test_best": "False", "num_clips": 3, "views": "flip",
 }  # fmt: skip
 """flag -> a value with which the run may be resumed"""
 
@@ -387,6 +393,36 @@ def test_flags_that_may_change_if_allowed(resumed, flag, value):
     assert f"changed after iteration 6: {flag} = " in text
 
 
+def test_the_last_checkpoint_is_scored_as_test_does(resumed, here, run_here, tmp_path):
+    """Also where the training was done already. The command in the score file makes the same file, byte for byte."""
+    words = ("--test_last", "--num_clips=2", "--views=flip")
+    assert "videos by softmax-mean: Top1" in resumed("--max_iterations=6", *words)
+    path = tmp_path / "tiny" / "scores_val_000006.npz"
+    written, results = path.read_bytes(), {p.name: p.read_text() for p in path.parent.glob("results_*")}
+    program, *arguments = shlex.split(read_scores(path).provenance["command"])
+    path.unlink()
+    assert run_here(program, *arguments).returncode == 0
+    assert path.read_bytes() == written
+    assert len(results) == len(DEFAULT_RULES) and results == {
+        p.name: p.read_text() for p in path.parent.glob("results_*")
+    }
+    assert "exists already with these settings" in here(*TINY, "--resume", "--max_iterations=6", *words)
+    assert "Top1" in (path.parent / "train.log").read_text()
+
+
+def test_the_best_checkpoint_is_scored_as_test_does(here, tmp_path):
+    """Iteration 1 is the best so far, and both; then the better of 1 and 2, in the file that is named after it."""
+    words = (*TINY, "--keep_best", "--test_best", "--test_last", "--num_clips=1", "--val_interval=1")
+    text = here(*words, "--max_iterations=1")
+    assert text.count("wrote") == 1 + len(DEFAULT_RULES) and "is of iteration 1 too, which has been scored" in text
+    here(*words, "--max_iterations=3", "--lr=0.01", "--resume", "--allow_change=lr")
+    best = read_checkpoint(tmp_path / "tiny" / "checkpoint_best.pth")["iteration"]
+    made = {path.name for path in (tmp_path / "tiny").glob("scores_*.npz")}
+    assert made == {"scores_val_000001.npz", "scores_val_000003.npz"} | {f"scores_val_{best:06d}.npz"}
+    with pytest.raises(SystemExit):
+        here(*TINY, "--test_best", "--max_iterations=1")
+
+
 def test_epochs_are_iterations(here, tmp_path):
     """6 clips an epoch in batches of 4: 2 epochs are 3 iterations. Stopped after 2 epochs, and resumed."""
     here(*TINY, "--run=iterations", "--max_iterations=6", "--stepvalues=3,5", "--warm_up=2", "--val_interval=3")
@@ -401,6 +437,76 @@ def test_epochs_are_iterations(here, tmp_path):
         BadInputError, match=r"stepvalues = \[3, 5\], now \[2, 5\]: .* or add --allow_change=stepvalues$"
     ):
         here(*epochs, "--epochs=4", "--resume", "--step_epochs=1,3")
+
+
+@pytest.mark.parametrize("ema", ["0", "0.5"])
+def test_the_best_checkpoint_is_kept(here, run_here, toy_root, tmp_path, monkeypatch, ema):
+    """Validations get .5, .7, .6, .7, .8: iteration 2 is best until 5 is; the run is stopped after 3 and resumed."""
+    accuracies = {1: 0.5, 2: 0.7, 3: 0.6, 4: 0.7, 5: 0.8}
+    validated = []
+
+    def evaluate(batches, *, world):
+        result = loops.evaluate(batches, world=world)
+        validated.append(len(validated) + 1)
+        return replace(result, top1=accuracies[validated[-1]])
+
+    monkeypatch.setattr("twostream.engine.session.evaluate", evaluate)
+    words = [*TINY, "--keep_best", "--keep_checkpoints=2", "--val_interval=1", f"--ema={ema}"]
+    best, weights = tmp_path / "tiny" / "checkpoint_best.pth", "weights" if ema == "0" else "average"
+    here(*words, "--max_iterations=2")
+    second = read_checkpoint(tmp_path / "tiny" / "checkpoint_000002.pth")
+    for last in (3, 4):
+        assert "best so far" not in here(*words, f"--max_iterations={last}", "--resume")
+        assert same(read_checkpoint(best), second) and checkpoint_iterations(tmp_path / "tiny") == [last - 1, last]
+    where = [f"--root={toy_root}", f"--save_root={tmp_path}", "--workers=0", "--device=cpu", "--num_clips=1"]
+    assert run_here("test.py", *where, "--test_iteration=best").returncode == 0
+    scored = read_scores(tmp_path / "tiny" / "scores_val_000002.npz")
+    assert scored.provenance["checkpoint"] == best.name and scored.provenance["iteration"] == 2
+    _, network = load_stream(best)
+    assert same(dict(network.backbone.state_dict()), dict(second[weights]))
+
+    assert "best so far" in here(*words, "--max_iterations=5", "--resume")
+    assert same(read_checkpoint(best), read_checkpoint(tmp_path / "tiny" / "checkpoint_000005.pth"))
+
+
+def test_a_best_checkpoint_that_could_not_be_saved_is_not_the_one_to_beat(here, tmp_path, monkeypatch):
+    """.7 is lost, so .6 is the best that was kept."""
+    accuracies, write = iter([0.5, 0.7, 0.6]), checkpoint.write_file
+
+    def full(path, fill):
+        if str(path).endswith("checkpoint_best.pth") and validated == [0.5, 0.7]:
+            raise EnvironmentFaultError(f"cannot write {path}: No space left on device")
+        write(path, fill)
+
+    validated = []
+
+    def evaluate(batches, *, world):
+        validated.append(next(accuracies))
+        return replace(loops.evaluate(batches, world=world), top1=validated[-1])
+
+    monkeypatch.setattr("twostream.engine.session.evaluate", evaluate)
+    monkeypatch.setattr(checkpoint, "write_file", full)
+    text = here(*TINY, "--keep_best", "--val_interval=1", "--max_iterations=3")
+    assert "iteration 2 is NOT SAVED" in text
+    assert read_checkpoint(tmp_path / "tiny" / "checkpoint_best.pth")["iteration"] == 3
+
+
+def test_a_run_without_a_best_checkpoint(run_here, tiny, toy_root):
+    words = [f"--root={toy_root}", f"--save_root={tiny}", "--test_iteration=best"]
+    assert_refused(run_here("test.py", *words), 3, "no checkpoint of iteration best", "--keep_best")
+
+
+def test_deterministic_algorithms_are_for_this_training_only(here, tmp_path):
+    """On the CPU they change nothing."""
+    here(*TINY, "--run=usual", "--max_iterations=2")
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loops, "_backward", lambda *values, backward=loops._backward: (
+            seen.append(torch.are_deterministic_algorithms_enabled()), backward(*values))[1])  # fmt: skip
+        here(*TINY, "--run=deterministic", "--max_iterations=2", "--deterministic")
+    assert seen == [True, True] and not torch.are_deterministic_algorithms_enabled()
+    usual, ours = (read_checkpoint(tmp_path / n / "checkpoint_000002.pth") for n in ("usual", "deterministic"))
+    assert same(usual["weights"], ours["weights"])
 
 
 def test_an_epoch_is_all_clips(here):
@@ -543,6 +649,19 @@ def test_a_job_that_slurm_queues_again(here, tmp_path, monkeypatch):
 )  # fmt: skip
 def test_values_of_resume(words, value):
     assert build_parser().parse_args(["--root=x", *words]).resume == value
+
+
+def test_the_fastest_options_of_a_device_are_chosen_recorded_and_kept(train, tmp_path, monkeypatch):
+    """As on a GPU, then resumed on a CPU: the format of numbers does not change in mid-run, unless a flag says so."""
+    with monkeypatch.context() as patch:
+        patch.setattr(device, "fastest_options", lambda device: {"amp": "bf16", "channels_last": True})
+        assert train(tmp_path, "--max_iterations=3").returncode == 0
+    chosen = {"amp": "bf16", "channels_last": True}
+    assert chosen.items() <= recorded_settings(tmp_path / RGB_RUN).items()
+    resumed = train(tmp_path, "--max_iterations=6", "--resume")
+    assert resumed.returncode == 0 and "amp: bf16" in resumed.stdout
+    assert chosen.items() <= recorded_settings(tmp_path / RGB_RUN).items()
+    assert_refused(train(tmp_path, "--max_iterations=9", "--resume", "--amp=off"), 3, "amp = bf16, now off")
 
 
 @pytest.mark.parametrize("word", ["--batch_size=5", "--lr=0.002", "--frame_step=5", "--seq_len=2", "--dataset=other"])

@@ -53,6 +53,15 @@ class Footage:
         kept = {pair: planes for pair, planes in self._planes.items() if pair in pairs or self.keeps_flow}
         self._planes = kept | dict(zip(missing, map_in_threads(self._compute, missing), strict=True))
 
+    def flow_of(self, video_id: str) -> dict[int, np.ndarray]:
+        """The flow of a video that is kept: first frame of a pair -> planes, uint8 (2H, W)."""
+        return {index: planes for (name, index), planes in self._planes.items() if name == video_id}
+
+    def add_flow(self, video_id: str, flow: Mapping[int, np.ndarray]) -> None:
+        """Flow of a video, from `flow_of`, that need not be computed; it is kept."""
+        self.keeps_flow |= bool(flow)
+        self._planes |= {(video_id, index): planes for index, planes in flow.items()}
+
     def move_on(self, video_id: str, frames: Frames, *, by: int) -> None:
         """Replace the frames of a video by as many that begin `by` frames later; the flow of pairs in both is kept."""
         self.videos = {**self.videos, video_id: (frames, self.videos[video_id][1])}

@@ -1,4 +1,5 @@
-"""Checkpoints of a run: `checkpoint_<iteration>.pth`, written whole or not at all, checked when read.
+"""Checkpoints of a run: `checkpoint_<iteration>.pth`, written whole or not at all, checked when read; and
+`checkpoint_best.pth`, a checkpoint like the others: that of the best validation (--keep_best).
 
 A checkpoint is a torch file, which is a zip archive with a CRC-32 of each part; `python -m zipfile -t FILE` checks one.
 It holds tensors and plain values only: format, stream, weights, optimizer, iteration, random state, meters, settings.
@@ -24,11 +25,12 @@ from twostream.engine.device import choose_device
 from twostream.engine.distributed import ALONE, World
 from twostream.errors import BadInputError, EnvironmentFaultError, one_line
 from twostream.files import write_file
-from twostream.models.network import StreamNetwork, build_model
+from twostream.models.network import StreamNetwork, build_with_weights
 from twostream.models.weights import read_torch_file
 from twostream.stream import StreamConfig
 
 FORMAT = 1
+BEST_NAME = "checkpoint_best.pth"
 PARTS = {"iteration": int, "stream": dict, "settings": dict, "progress": dict}
 """of a checkpoint, that are looked up before their values are used"""
 
@@ -50,9 +52,10 @@ def checkpoint_iterations(run_dir: str | Path) -> list[int]:
 def write_checkpoint(
     run_dir: str | Path, *, stream: StreamConfig, backbone: nn.Module, optimizer: torch.optim.Optimizer,
     iteration: int, settings: dict[str, Any], progress: dict[str, Any], scaler: torch.amp.GradScaler | None = None,
-    average: AveragedModel | None = None, random_states: dict[str, Any] | None = None,
+    average: AveragedModel | None = None, random_states: dict[str, Any] | None = None, is_best: bool = False,
 ) -> Path:  # fmt: skip
-    """Save all that the next iterations depend on; returns the path of the checkpoint.
+    """Save all that the next iterations depend on; returns the path of the checkpoint. With `is_best`, it replaces
+    checkpoint_best.pth too.
 
     `settings` are the flags that decide the result; `progress` is what the caller's loop needs back (meters, best
     value); both hold plain values. `random_states` are those of all ranks; without them, those of this process are
@@ -83,7 +86,9 @@ def write_checkpoint(
         content["average"] = _averaged_backbone(average).state_dict()
         content["averaged"] = average.n_averaged
     path = checkpoint_path(run_dir, iteration)
-    write_file(path, lambda file: _save(content, file))
+    # The best one first: a run that is killed between the two validates this iteration again, and finds the same.
+    for target in [Path(run_dir, BEST_NAME), path] if is_best else [path]:
+        write_file(target, lambda file: _save(content, file))
     return path
 
 
@@ -130,20 +135,25 @@ class CheckpointSaver:
         self.failed: set[int] = set()
         """iterations that could not be saved since the last success"""
 
-    def save(self, iteration: int, progress: dict[str, Any], *, final: bool) -> None:
-        """Write a checkpoint. If the disk does not allow that, warn and keep the checkpoints that exist.
+    def save(self, iteration: int, progress: dict[str, Any], *, final: bool, is_best: bool = False) -> bool:
+        """Write a checkpoint, with `is_best` as checkpoint_best.pth too; returns whether this rank's part was done.
 
-        All ranks must call this, and they continue when rank 0 has written. Raises EnvironmentFaultError if this was
-        the last chance to save (`final`), or the third failure in a row.
+        If the disk does not allow that, warn and keep the checkpoints that exist. All ranks must call this, and they
+        continue when rank 0 has written. Raises EnvironmentFaultError if this was the last chance to save (`final`), or
+        the third failure in a row.
         """
         random_states = gather_random_states(self.world)
-        if self.world.is_first:
-            self._write(iteration, progress, random_states, final=final)
+        is_saved = not self.world.is_first or self._write(
+            iteration, progress, random_states, final=final, is_best=is_best
+        )
         self.world.wait()
+        return is_saved
 
-    def _write(self, iteration: int, progress: dict[str, Any], random_states: dict[str, Any], *, final: bool) -> None:
+    def _write(
+        self, iteration: int, progress: dict[str, Any], random_states: dict[str, Any], *, final: bool, is_best: bool
+    ) -> bool:
         try:
-            path = self.write(iteration=iteration, progress=progress, random_states=random_states)
+            path = self.write(iteration=iteration, progress=progress, random_states=random_states, is_best=is_best)
         except EnvironmentFaultError as error:
             self.failed.add(iteration)
             if final or len(self.failed) >= self.MAX_FAILURES:
@@ -152,11 +162,12 @@ class CheckpointSaver:
                 f"WARNING: iteration {iteration} is NOT SAVED (failure {len(self.failed)} of {self.MAX_FAILURES} in a row, "
                 f"then the run stops): {error}. Training continues and tries again at the next interval: free some space"
             )
-        else:
-            self.failed.clear()
-            self.log(f"saved {path}")
-            for old in checkpoint_iterations(self.run_dir)[: -self.keep] if self.keep else ():
-                checkpoint_path(self.run_dir, old).unlink(missing_ok=True)
+            return False
+        self.failed.clear()
+        self.log(f"saved {path}" + (f", the best so far, also as {BEST_NAME}" if is_best else ""))
+        for old in checkpoint_iterations(self.run_dir)[: -self.keep] if self.keep else ():
+            checkpoint_path(self.run_dir, old).unlink(missing_ok=True)
+        return True
 
 
 def remove_leftovers(run_dir: Path) -> None:
@@ -235,9 +246,9 @@ def checkpoint_stream(path: str | Path, content: dict[str, Any]) -> StreamConfig
 
 def checkpoint_network(stream: StreamConfig, content: dict[str, Any], *, device: torch.device) -> StreamNetwork:
     """The network of a checkpoint, as it is tested: in eval mode, with the averaged weights if the checkpoint has them."""
-    network = build_model(stream).to(device)
-    restore_weights(network.backbone, content, name="average" if "average" in content else "weights")
-    return network.eval()
+    with _fitting_weights():
+        network = build_with_weights(stream, content["average" if "average" in content else "weights"])
+    return network.to(device).eval()
 
 
 def newest_checkpoint(path: Path) -> Path:
@@ -251,6 +262,16 @@ def newest_checkpoint(path: Path) -> Path:
     if not iterations:
         raise BadInputError(f"{path} has no checkpoint: expected the folder of a run of twostream train")
     return checkpoint_path(path, iterations[-1])
+
+
+def find_checkpoint(run_dir: Path, iteration: int | str) -> Path:
+    """The checkpoint of an iteration, or of the best validation ("best"); BadInputError if the run does not have it."""
+    path = run_dir / BEST_NAME if iteration == "best" else checkpoint_path(run_dir, int(iteration))
+    if not path.is_file():
+        saved = ", ".join(map(str, checkpoint_iterations(run_dir))) or "none"
+        reason = "twostream train keeps one with --keep_best" if iteration == "best" else f"choose from {saved}"
+        raise BadInputError(f"{run_dir} has no checkpoint of iteration {iteration}; {reason}")
+    return path
 
 
 def load_stream(path: str | Path, *, device: str = "cpu") -> tuple[StreamConfig, StreamNetwork]:
@@ -291,8 +312,14 @@ def restore_weights(backbone: nn.Module, content: dict[str, Any], *, name: str =
 
     `name` is "weights", or "average" for the averaged weights that --ema keeps.
     """
-    try:
+    with _fitting_weights():
         backbone.load_state_dict(content[name])
+
+
+@contextmanager
+def _fitting_weights() -> Iterator[None]:
+    try:
+        yield
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise BadInputError(f"the checkpoint's weights do not fit its own network: {one_line(error)}") from None
 

@@ -1,8 +1,10 @@
 """Choosing a device and a precision, moving batches to the device, and out-of-memory errors in one line."""
 
 import contextlib
+import os
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -44,6 +46,16 @@ def choose_device(name: str, *, num_gpus: int = 1, world: World = ALONE) -> torc
     return device
 
 
+def use_deterministic_algorithms(exit_stack: contextlib.ExitStack) -> None:
+    """Let torch use only algorithms that give the same result each time, until `exit_stack` is closed.
+
+    `readable_errors` reports an operation that has none.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS divides its work as it likes
+    exit_stack.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
+    torch.use_deterministic_algorithms(True)
+
+
 def split_over_gpus(network: nn.Module, num_gpus: int) -> nn.Module:
     """The network with each batch split over GPUs 0 ... `num_gpus` - 1, in this one process (--ngpu)."""
     return nn.DataParallel(network, device_ids=list(range(num_gpus))) if num_gpus > 1 else network
@@ -51,6 +63,19 @@ def split_over_gpus(network: nn.Module, num_gpus: int) -> nn.Module:
 
 AMP = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """value of --amp -> dtype in which the network's heavy layers compute; weights, losses and sums stay float32"""
+
+
+def fastest_options(device: torch.device) -> dict[str, Any]:
+    """What --amp=auto and --channels_last=auto mean on a device: bf16 where a GPU has it, and channels last on a GPU.
+
+    On CPUs, convolutions in bf16 are slow without special instructions, and float32 is what results are compared in.
+    """
+    if device.type != "cuda":
+        return {"amp": "off", "channels_last": False}
+    with torch.cuda.device(device):
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return {"amp": "bf16" if has_bf16 else "off", "channels_last": True}
+
 
 CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 """values of --compile that record all kernels of a network as a CUDA graph, and replay it"""
@@ -81,10 +106,11 @@ class OutOfMemoryError(EnvironmentFaultError):
 
 
 @contextlib.contextmanager
-def readable_memory_errors(network: nn.Module, batch: Batch, *, more_parts: int | None = None) -> Iterator[None]:
-    """Turn torch's errors about memory, compilation and batch norm of a single value into one line that says what to do.
+def readable_errors(network: nn.Module, batch: Batch, *, more_parts: int | None = None) -> Iterator[None]:
+    """Turn errors of torch that users can do something about into one line that says what.
 
-    Raises OutOfMemoryError, EnvironmentFaultError if the network cannot be compiled, or BadInputError for batch norm.
+    Raises OutOfMemoryError; EnvironmentFaultError if the network cannot be compiled; BadInputError for batch norm of a
+    single value, and for operations that --deterministic does not allow.
     `more_parts` is the value of --accumulate to recommend, if there is one.
     """
     try:
@@ -102,6 +128,11 @@ def readable_memory_errors(network: nn.Module, batch: Batch, *, more_parts: int 
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise EnvironmentFaultError(
                 f"the network cannot be compiled: {one_line(error)}; install a C++ compiler (g++), or leave --compile out"
+            ) from None
+        if found := re.match(r"(\w+) does not have a deterministic implementation", str(error)):
+            raise BadInputError(
+                f"--deterministic: {found[1]} has no algorithm for {batch.clips.device.type} that gives the same result each "
+                "time; leave --deterministic out, or choose another --arch"
             ) from None
         raise
     except ValueError as error:

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from twostream.clips.dataset import Batch
 from twostream.counts import counted
-from twostream.engine.device import AMP, CUDA_GRAPHS, OutOfMemoryError, on_device, readable_memory_errors
+from twostream.engine.device import AMP, CUDA_GRAPHS, OutOfMemoryError, on_device, readable_errors
 from twostream.engine.distributed import ALONE, World
 from twostream.engine.optimizer import Schedule, choose_sgd
 from twostream.engine.progress import Step
@@ -117,7 +117,7 @@ def fit(
         learning_rate = schedule(iteration)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * group["lr_factor"]
-        with readable_memory_errors(network, batch, more_parts=2 * options.accumulate):
+        with readable_errors(network, batch, more_parts=2 * options.accumulate):
             optimizer.zero_grad(set_to_none=True)
             before = statistics.copy()
             loss, top1, top3 = world.mean(_backward(network, batch, options, scaler))
@@ -240,7 +240,7 @@ def predict(
                 at_once = max(len(batch.labels) >> halvings, 1)
                 try:
                     with (
-                        readable_memory_errors(network, batch),
+                        readable_errors(network, batch),
                         torch.autocast(device.type, AMP[amp], enabled=amp != "off"),
                     ):
                         # Called by its `forward`, the network runs uncompiled: batches of this size are too few to compile for.

@@ -81,6 +81,8 @@ class Progress:
     def __init__(self) -> None:
         self.meters = {name: Meter() for name in ("seconds", "data_seconds", "loss", "top1", "top3")}
         self.best_top1, self.unreadable = 0.0, 0
+        self.kept_top1 = -1.0
+        """accuracy of the checkpoint that --keep_best keeps; -1 if there is none"""
         self.unread: list[Step] = []
         """steps since the last `take_skipped`"""
 
@@ -111,10 +113,12 @@ class Progress:
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps and `load_state` takes, as plain values."""
         meters = {name: meter.state() for name, meter in self.meters.items()}
-        return {"best_top1": self.best_top1, "unreadable": self.unreadable, "meters": meters}
+        best = {"best_top1": self.best_top1, "kept_top1": self.kept_top1}
+        return best | {"unreadable": self.unreadable, "meters": meters}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from what `state` returned, perhaps in an older version."""
         self.best_top1, self.unreadable = float(state["best_top1"]), int(state.get("unreadable", 0))
+        self.kept_top1 = float(state.get("kept_top1", -1))
         for name, meter in self.meters.items():
             meter.load_state(state["meters"][name])

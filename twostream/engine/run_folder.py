@@ -45,6 +45,13 @@ def write_stream(
     write_text(run_dir / STREAM_NAME, json.dumps(content, indent=1) + "\n")
 
 
+def recorded_settings(run_dir: Path) -> dict[str, Any]:
+    """The settings in the stream.json of a run; none if there is no such file, or it cannot be understood."""
+    with contextlib.suppress(OSError, BadInputError, LookupError, TypeError, ValueError):
+        return dict(read_json(run_dir / STREAM_NAME)["settings"])
+    return {}
+
+
 def lock_run(run_dir: Path, log: Callable[[str], None]) -> TextIO:
     """Create the folder, and lock it against other trainings until the returned file is closed.
 

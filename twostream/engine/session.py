@@ -84,18 +84,20 @@ class Session:
         batch_size: int,
         epoch_size: int,
         max_iterations: int,
+        keep_best: bool,
         show_progress: Callable[..., Iterable[Any]],
     ):
         """`items` are the items of the training; `stop` must be inside its `with` block.
 
-        `batch_size` counts the clips of all ranks together, and `epoch_size` those of an epoch. `show_progress(iterable, total=..., desc=...)` passes the
+        `batch_size` counts the clips of all ranks together, and `epoch_size` those of an epoch. With `keep_best`,
+        the checkpoint of the best validation is kept as checkpoint_best.pth. `show_progress(iterable, total=..., desc=...)` passes the
         elements of the iterable on, and draws a progress bar.
         """
         self.stream, self.state, self.fit_options = stream, state, fit_options
         self.items, self.val_loader = items, val_loader
         self.saver, self.monitors, self.stop, self.device, self.world = saver, monitors, stop, device, world
         self.batch_size, self.epoch_size = batch_size, epoch_size
-        self.max_iterations, self.show_progress = max_iterations, show_progress
+        self.max_iterations, self.show_progress, self.keep_best = max_iterations, show_progress, keep_best
         self.progress = Progress()
         self._newest: Batch | None = None
         """the batch that was trained on last"""
@@ -155,7 +157,10 @@ class Session:
         # The checkpoint has no confusion matrix, so that is written first: if the training is killed before it has saved,
         # it validates again; if it is killed before it has logged, the values are logged from the checkpoint.
         self.monitors.confusion(iteration, result.confusion, self.stream.classes)
-        self.save(iteration, validation=values, final=iteration == self.max_iterations)
+        self.save(
+            iteration, validation=values, final=iteration == self.max_iterations,
+            is_best=self.keep_best and result.top1 > self.progress.kept_top1,
+        )  # fmt: skip
         self.monitors.validation(values)
         return True
 
@@ -165,15 +170,20 @@ class Session:
         return self.state.network if self.world.size > 1 else self.state.forward
 
     def save(
-        self, iteration: int, *, final: bool, to_validate: bool = False, validation: dict[str, Any] | None = None
-    ) -> None:
+        self, iteration: int, *, final: bool, to_validate: bool = False, validation: dict[str, Any] | None = None,
+        is_best: bool = False,
+    ) -> None:  # fmt: skip
         """Write a checkpoint with all that the next iterations depend on.
 
         `final`: this is the last chance to save. `to_validate`: this iteration is still to be validated; `validation`:
-        the values of its validation.
+        the values of its validation, and `is_best`: its accuracy is above that of the checkpoint which is kept.
         """
+        kept_before = self.progress.kept_top1
+        if is_best and validation:
+            self.progress.kept_top1 = validation["top1"]
         progress = self.progress.state() | {"to_validate": to_validate, "validation": validation}
-        self.saver.save(iteration, progress, final=final)
+        if not self.saver.save(iteration, progress, final=final, is_best=is_best):
+            self.progress.kept_top1 = kept_before
 
     def log(self, step: Step) -> None:
         """Log the step, the means since the last reset, and skipped batches; waits until a GPU has caught up."""

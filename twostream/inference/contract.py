@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from twostream.clips.crops import VIEWS
+from twostream.clips.testing import Sampling, is_count
 from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.files import read_json, write_text
@@ -22,38 +22,11 @@ from twostream.fusion.fitting import FittedWeights
 from twostream.fusion.streams import fuse
 from twostream.inference.sources import Geometry
 from twostream.stream import StreamConfig
-from twostream.video.ffmpeg import MAX_FRAMES
 
 CONTRACT_NAME = "recognizer.json"
 FORMAT = 1
 MAX_SIDE, MAX_FPS, MAX_WEIGHT = 8192, 1000, 1e9
 """largest values; the first two are also those of an extraction"""
-DEFAULT_NUM_CLIPS = 25
-"""clips of a video, evenly spaced: TSN's choice for testing (ECCV 2016)"""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Which clips of a video are looked at, and how. Raises ValueError for values that are not allowed."""
-
-    num_clips: int = DEFAULT_NUM_CLIPS
-    """evenly spaced clips of each video; 0: all clips that start `clip_step` frames apart"""
-    clip_step: int = 2
-    """frames from the start of a clip to the start of the next one, if `num_clips` is 0"""
-    views: str = "centre"
-    """a key of VIEWS: the crops of each clip"""
-
-    def __post_init__(self) -> None:
-        if not (_is_count(self.num_clips, 0) and _is_count(self.clip_step, 1) and self.views in tuple(VIEWS)):
-            raise ValueError(
-                f"num_clips {self.num_clips!r}, clip_step {self.clip_step!r}, views {self.views!r}; expected 0 or more, "
-                f"1 or more, and one of {', '.join(VIEWS)}"
-            )
-
-
-def _is_count(value: object, lowest: int, highest: int = MAX_FRAMES) -> bool:
-    """Is it an integer from `lowest` to `highest`? A file may hold any type."""
-    return isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= highest
 
 
 def _is_number(value: object, highest: float) -> bool:
@@ -84,13 +57,13 @@ class StreamContract:
     """where the weights come from: run, iteration, SHA-256 of the checkpoint"""
 
     def __post_init__(self) -> None:
-        if not (_is_count(self.short_side, 0, MAX_SIDE) and _is_number(self.fps, MAX_FPS)):
+        if not (is_count(self.short_side, 0, MAX_SIDE) and _is_number(self.fps, MAX_FPS)):
             raise ValueError(
                 f"short_side {self.short_side!r}, fps {self.fps!r}; expected 0 to {MAX_SIDE} pixels, and 0 to {MAX_FPS}"
             )
         if not isinstance(self.square_pixels, bool):
             raise ValueError(f"square_pixels {self.square_pixels!r}, expected true or false")
-        if not _is_count(self.quality, 0, 100):
+        if not is_count(self.quality, 0, 100):
             raise ValueError(f"JPEG quality {self.quality!r}, expected 0 to 100")
         self.flow_settings()
 

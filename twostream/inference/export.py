@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 import twostream
+from twostream.clips.testing import Sampling
 from twostream.counts import counted
 from twostream.engine.checkpoint import (
     checkpoint_network,
@@ -29,13 +30,12 @@ from twostream.inference.contract import (
     CONTRACT_NAME,
     Contract,
     Fusion,
-    Sampling,
     StreamContract,
     read_contract,
     write_contract,
 )
 from twostream.inference.recognizer import Recognizer
-from twostream.models.network import StreamNetwork, build_model
+from twostream.models.network import StreamNetwork, build_with_weights
 from twostream.runtimes.torch_network import TorchNetwork, run_by_torch
 from twostream.stream import StreamConfig
 
@@ -200,8 +200,7 @@ def _read_network(folder: Path, stream: StreamContract, device: torch.device) ->
         raise BadInputError(f"{path} is not the file that {folder / CONTRACT_NAME} was written with; export again")
     try:
         weights = safetensors.torch.load_file(path)
-        network = build_model(stream.config)
-        network.backbone.load_state_dict(weights)
+        network = build_with_weights(stream.config, weights)
     except (SafetensorError, RuntimeError, ValueError, KeyError, OSError) as error:
         raise BadInputError(f"{path}: {one_line(error)}; expected the weights of {stream.config.backbone}") from None
     return network.to(device).eval()

@@ -1,23 +1,29 @@
 """A recognizer from what a user has: its folder, its ONNX files, runs, or checkpoints."""
 
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from twostream.errors import BadInputError
-from twostream.inference.contract import Contract
-from twostream.inference.recognizer import Recognizer
+from twostream.inference.contract import CONTRACT_NAME, Contract, read_contract
+from twostream.inference.recognizer import Recognizer, look_ahead
+from twostream.inference.sources import Source
 from twostream.runtimes.onnx_network import OnnxFile
 
 ONNX_SUFFIX = ".onnx"
+NVIDIA_DRIVER = Path("/proc/driver/nvidia")
+"""is there where a GPU may be, which torch would tell only after seconds"""
 
 
-def load(path: str | Path | Sequence[str | Path], *, device: str = "auto") -> Recognizer:
+def load(path: str | Path | Sequence[str | Path], *, device: str = "auto", first: Source | None = None) -> Recognizer:
     """A recognizer from its folder; from its ONNX file or files, without torch; or from the folders or checkpoints of
     runs, one for each stream, fused 1:1.
 
-    `device` is "cpu", "cuda", "cuda:1", or "auto" for a GPU if there is one. Raises BadInputError naming the file if
-    something is missing, damaged or does not fit together, and EnvironmentFaultError if there is no such device.
+    `device` is "cpu", "cuda", "cuda:1", or "auto" for a GPU if there is one. `first` is a video that will be asked about
+    first: while torch and the networks of a folder are loaded, which takes seconds, it is decoded. Raises BadInputError
+    naming the file if something is missing, damaged or does not fit together, and EnvironmentFaultError if there is no
+    such device.
 
         recognizer = twostream.load("recognizer")
         recognizer.predict("clip.mp4").top(5)
@@ -25,8 +31,17 @@ def load(path: str | Path | Sequence[str | Path], *, device: str = "auto") -> Re
     paths = [Path(path)] if isinstance(path, str | Path) else [Path(part) for part in path]
     if all(part.suffix.lower() == ONNX_SUFFIX for part in paths):
         return read_onnx(paths, device=device)
+    if len(paths) == 1 and first and (paths[0] / CONTRACT_NAME).is_file():
+        contract = read_contract(paths[0])
+        with_flow = device == "cpu" or not NVIDIA_DRIVER.exists()  # a card computes it itself
+        with ThreadPoolExecutor(1) as background:
+            ahead = background.submit(look_ahead, contract, first, with_flow=with_flow)
+            from twostream.inference.export import read_recognizer  # late: torch takes seconds to import
 
-    from twostream.engine.checkpoint import checkpoint_iterations  # late: torch takes seconds to import
+            recognizer = read_recognizer(paths[0], device=device)
+        return Recognizer(recognizer.contract, recognizer.networks, ahead=ahead.result())
+
+    from twostream.engine.checkpoint import checkpoint_iterations
     from twostream.inference.export import read_recognizer, recognizer_of_runs
 
     is_folder = len(paths) == 1 and not paths[0].is_file() and not checkpoint_iterations(paths[0])

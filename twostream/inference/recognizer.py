@@ -8,10 +8,10 @@ need more memory than FRAMES_BYTES is decoded twice, first to count its frames, 
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -69,6 +69,8 @@ class Decoded:
     notes: tuple[str, ...]
     is_stored: bool
     """frames of a data root, which were JPEG already"""
+    flow: dict[str, dict[int, np.ndarray]] = field(default_factory=dict)
+    """name of a stream -> the flow that it will need, if it is computed already, see `Footage.flow_of`"""
 
 
 class Recognizer:
@@ -78,9 +80,10 @@ class Recognizer:
     >>> recognizer.predict("clip.mp4").top(5)            # doctest: +SKIP
     """
 
-    def __init__(self, contract: Contract, networks: Sequence[Network]):
-        """`networks` belong to the contract's streams, in their order."""
+    def __init__(self, contract: Contract, networks: Sequence[Network], *, ahead: "Ahead | None" = None):
+        """`networks` belong to the contract's streams, in their order; `ahead` is what `look_ahead` found."""
         self.contract, self.networks = contract, tuple(networks)
+        self._ahead = ahead
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -92,7 +95,7 @@ class Recognizer:
         streams = tuple(
             replace(stream, sampling=replace(stream.sampling, **changes)) for stream in self.contract.streams
         )
-        return Recognizer(replace(self.contract, streams=streams), self.networks)
+        return Recognizer(replace(self.contract, streams=streams), self.networks, ahead=self._ahead)
 
     def predict(self, video: AnyVideo, *, fps: float = 0.0) -> Prediction:
         """The classes of one video: a file, or its frames, uint8 (T, H, W, 3) RGB, at `fps` frames per second.
@@ -224,12 +227,10 @@ class Recognizer:
         return found
 
     def _decode(self, source: Source) -> dict[Geometry, Decoded] | Failure:
-        try:
-            return {
-                geometry: decode(source, geometry) for geometry in {stream.geometry for stream in self.contract.streams}
-            }
-        except (VideoError, BadInputError) as error:
-            return Failure(source.name, one_line(error).removeprefix(f"{source.name}: "))
+        if self._ahead and self._ahead[0] is source:
+            found, self._ahead = self._ahead[1], None
+            return found
+        return decode_all(self.contract, source)
 
     # ------------------------------------------------------------------------------------------------------- scoring
 
@@ -248,6 +249,8 @@ class Recognizer:
             parts = [video[stream.geometry] for video in videos]
             scoring = _Scoring(stream, network, parts)
             footage = scoring.footage({str(k): part.frames for k, part in enumerate(parts)})
+            for k, part in enumerate(parts):
+                footage.add_flow(str(k), part.flow.get(stream.name, {}))
             scoring.add(footage, range(scoring.num_items))
             by_stream.append([scoring.table(video) for video in range(len(videos))])
         return [list(tables) for tables in zip(*by_stream, strict=True)]
@@ -303,6 +306,33 @@ def _is_in_memory(decoded: Mapping[Geometry, Decoded]) -> bool:
     return all(part.frames for part in decoded.values())
 
 
+Ahead: TypeAlias = tuple[Source, dict[Geometry, Decoded] | Failure]
+"""a video, and what was decoded of it before it was asked about"""
+
+
+def look_ahead(contract: Contract, source: Source, *, with_flow: bool) -> Ahead:
+    """Decode the video that will be asked about first, and `with_flow` compute the flow of its clips on CPUs.
+
+    It needs no network, so that it can be done while the networks are loaded.
+    """
+    found = decode_all(contract, source)
+    if with_flow and not isinstance(found, Failure) and _is_in_memory(found):
+        for stream in contract.streams:
+            if stream.flow_settings():
+                part = found[stream.geometry]
+                with contextlib.suppress(VideoError):  # it will be raised again, for the video
+                    part.flow[stream.name] = _Scoring(stream, None, [part]).flow_of_all_clips(part.frames)
+    return source, found
+
+
+def decode_all(contract: Contract, source: Source) -> dict[Geometry, Decoded] | Failure:
+    """The frames of a source at the sizes and rates of all streams."""
+    try:
+        return {geometry: decode(source, geometry) for geometry in {stream.geometry for stream in contract.streams}}
+    except (VideoError, BadInputError) as error:
+        return Failure(source.name, one_line(error).removeprefix(f"{source.name}: "))
+
+
 def decode(source: Source, geometry: Geometry) -> Decoded:
     """The frames of a source, or only their number if all of them need more memory than FRAMES_BYTES."""
     frames: dict[int, np.ndarray] = {}
@@ -346,11 +376,12 @@ class _NewestClip:
 class _Scoring:
     """The clips of some videos for one stream, and the logits of those that were computed."""
 
-    def __init__(self, stream: StreamContract, network: Network, videos: Sequence[Decoded]):
+    def __init__(self, stream: StreamContract, network: Network | None, videos: Sequence[Decoded]):
+        """`network` may be None until clips are added."""
         self.stream, self.network = stream, network
         self.flow = stream.flow_settings()
         config = stream.config.with_flow("stored") if self.flow else stream.config
-        if self.flow and self.flow.method == "farneback" and network.computes_flow:
+        if self.flow and self.flow.method == "farneback" and network and network.computes_flow:
             config = config.with_flow("online")
         self.is_stored = any(video.is_stored for video in videos)
         sampling = stream.sampling
@@ -381,18 +412,28 @@ class _Scoring:
 
     def add(self, footage: Footage, numbers: range) -> None:
         """Compute the clips with these numbers, which follow those that were computed before."""
+        assert self.network is not None
         batch_size = min(BATCH_SIZE, BATCH_FRAMES // self.stream.config.clip_len)
         clips_at_once = max(batch_size // len(self.items.views), 1)
 
         def batches() -> Iterator[range]:
             for first in range(0, len(numbers), clips_at_once):
                 batch = numbers[first : first + clips_at_once]
-                if footage.flow:
-                    footage.compute_flow((str(self.video[n]), index) for n in batch for index in self._frames_of(n))
+                self._compute_flow(footage, batch)
                 yield batch
 
         self.logits += self.network.logits(self.items, footage, batches())
         self.num_done += len(numbers)
+
+    def flow_of_all_clips(self, frames: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+        """The flow of the only video that its clips need, see `Footage.flow_of`."""
+        footage = self.footage({"0": frames})
+        self._compute_flow(footage, range(self.num_items))
+        return footage.flow_of("0")
+
+    def _compute_flow(self, footage: Footage, numbers: Iterable[int]) -> None:
+        if footage.flow:
+            footage.compute_flow((str(self.video[n]), index) for n in numbers for index in self._frames_of(n))
 
     def _qualities(self) -> dict[str, int]:
         """What JPEG has to take from the images, so that they are those of the training."""

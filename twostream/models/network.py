@@ -1,6 +1,6 @@
 """The network of a stream: mirroring, normalisation and a backbone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -125,6 +125,30 @@ def build_model(stream: StreamConfig, *, dropout: float = 0.6, batch_norm: str =
     Raises BadInputError when there is no such network, when it does not take pictures of that size or clips of that
     length, or when it has no batch norm to freeze.
     """
+    network = _stream_network(stream, _build_backbone(stream, dropout))
+    freeze_batch_norm(network, batch_norm)
+    return network
+
+
+def build_with_weights(stream: StreamConfig, weights: Mapping[str, torch.Tensor]) -> StreamNetwork:
+    """The network of a stream with these weights of its backbone, in training mode; it may share their memory.
+
+    No random weights are drawn first, which takes 1.4 seconds for InceptionV3. Raises BadInputError as `build_model` does,
+    and RuntimeError if the weights do not fit.
+    """
+    with torch.device("meta"):  # tensors with a shape and no memory
+        backbone = _build_backbone(stream)
+    own = backbone.state_dict()
+    fitted = {
+        name: tensor.to(own[name].dtype).contiguous() if name in own else tensor for name, tensor in weights.items()
+    }
+    if any(name not in own for name, _ in (*backbone.named_parameters(), *backbone.named_buffers())):
+        backbone = _build_backbone(stream)  # tensors that are not in files, and have to be computed
+    backbone.load_state_dict(fitted, assign=True)
+    return _stream_network(stream, backbone)
+
+
+def _build_backbone(stream: StreamConfig, dropout: float = 0.6) -> nn.Module:
     backbone = BACKBONES[backbone_name(stream.backbone)]
     if stream.input_size < backbone.min_input_size:
         raise BadInputError(
@@ -138,13 +162,17 @@ def build_model(stream: StreamConfig, *, dropout: float = 0.6, batch_norm: str =
     head = module.get_submodule(backbone.head)
     nn.init.normal_(head.get_parameter("weight"), std=HEAD_STD)
     nn.init.zeros_(head.get_parameter("bias"))
+    num_channels = len(normalisation(backbone, stream)[0])
+    _widen(module, backbone.first_layer, num_channels * (1 if backbone.layout == "3d" else stream.clip_len))
+    return module
+
+
+def _stream_network(stream: StreamConfig, module: nn.Module) -> StreamNetwork:
+    backbone = BACKBONES[backbone_name(stream.backbone)]
     mean, std = normalisation(backbone, stream)
-    _widen(module, backbone.first_layer, len(mean) * (1 if backbone.layout == "3d" else stream.clip_len))
-    network = StreamNetwork(
+    return StreamNetwork(
         module, mean=mean, std=std, clip_len=stream.clip_len, modality=stream.modality, layout=backbone.layout
     )
-    freeze_batch_norm(network, batch_norm)
-    return network
 
 
 def normalisation(backbone: Backbone, stream: StreamConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:

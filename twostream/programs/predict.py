@@ -92,7 +92,8 @@ def main() -> int:
 
     from twostream.inference.loading import load
 
-    recognizer = load(args.model, device=args.device).with_sampling(**sampling)
+    first = None if sampling or args.timeline else sources[0]  # these look at other clips
+    recognizer = load(args.model, device=args.device, first=first).with_sampling(**sampling)
     if args.background not in (None, *recognizer.classes):
         raise BadInputError(f"--background={args.background}, expected one of {', '.join(recognizer.classes)}")
     answers: list[Answer] = []

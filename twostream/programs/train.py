@@ -3,14 +3,16 @@
   CUDA_VISIBLE_DEVICES=0 twostream train --root=data --save_root=runs --input_type=rgb
   CUDA_VISIBLE_DEVICES=1 twostream train --root=data --save_root=runs --input_type=farneback --stepvalues=300000,425000
 
-Writes to <save_root>/<run>/: stream.json, train.log, log.jsonl, run.lock, checkpoint_<iteration>.pth, curves.html (a page
-of curves for any browser) and confusion.json (the confusion matrix of the last validation).
+Writes to <save_root>/<run>/: stream.json, train.log, log.jsonl, run.lock, checkpoint_<iteration>.pth, with --keep_best
+checkpoint_best.pth, curves.html (a page of curves for any browser) and confusion.json (the confusion matrix of the last
+validation).
 
 --resume continues from the newest checkpoint that can be read; on the CPU, the result is the same bit for bit. What
 happens to a flag that differs from the original run:
-  accepted              --workers, --print_freq, --val_interval, --save_interval, --keep_checkpoints, --max_skipped,
-                        --max_unreadable, --max_iterations (not with --schedule=cosine), --visdom, --visdom_server,
-                        --visdom_port, --tensorboard; not bit for bit: --device, --ngpu, --compile, number of ranks
+  accepted              --workers, --print_freq, --val_interval, --save_interval, --keep_checkpoints, --keep_best,
+                        --max_skipped, --max_unreadable, --max_iterations (not with --schedule=cosine), --visdom,
+                        --visdom_server, --visdom_port, --tensorboard, --test_last, --test_best, --num_clips, --views;
+                        not bit for bit: --device, --ngpu, --compile, --deterministic, number of ranks
   as its iterations     --epochs, --epoch_size, --step_epochs, --warm_up_epochs, --val_epochs
   ignored               --pretrained, --global_models_dir, --init_from, --start_iteration
   selects the run       --root, --dataset, --datasubset, --save_root, --run, --resume, --allow_change
@@ -44,6 +46,7 @@ import argparse
 import contextlib
 import functools
 import os
+import shlex
 import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -52,9 +55,10 @@ from typing import TYPE_CHECKING, Any
 
 from twostream.annotations.json_file import find_root, read_annotations
 from twostream.annotations.videos import fingerprint
+from twostream.clips.crops import VIEWS
 from twostream.clips.sampling import TrainingOrder, iterations_of
 from twostream.counts import counted
-from twostream.engine.run_folder import lock_run, run_name, similar_runs, write_stream
+from twostream.engine.run_folder import lock_run, recorded_settings, run_name, similar_runs, write_stream
 from twostream.errors import BadInputError, Terminated
 from twostream.flow.coding import FlowCoding
 from twostream.flow.methods import FARNEBACK_PRESETS, FlowSettings
@@ -74,6 +78,7 @@ if TYPE_CHECKING:  # torch is imported after the flags are parsed, so that --hel
     from twostream.engine.progress import Step
     from twostream.engine.session import Session, TrainState
     from twostream.monitor import Monitors
+    from twostream.scoring.split import ScoringOptions
 
 METER_WINDOW = 500
 """iterations after which the printed means start again, as in 2D-kinectics"""
@@ -101,9 +106,12 @@ DECIDES_RESULT = (
 """settings that decide the result: they are compared when a run is resumed, as are the stream and the training videos"""
 
 
-def resume(text: str) -> bool | str:
-    """Value of --resume: "auto" is true as well, see `check_other_runs`."""
-    return text.lower() if text.lower() == "auto" else options.boolean(text)
+AUTO = "auto"
+
+
+def boolean_or_auto(text: str) -> bool | str:
+    """True, False, or "auto"."""
+    return AUTO if text.lower() == AUTO else options.boolean(text)
 
 
 def kept_checkpoints(text: str) -> int:
@@ -164,9 +172,10 @@ def build_parser() -> options.Parser:
 
     group = parser.add_argument_group("speed")
     add = group.add_argument
-    add("--amp", choices=("off", "bf16", "fp16"), default="off", help="number format of the heavy layers; weights stay float32 (Micikevicius et al., ICLR 2018) (default: off)")
-    options.add_boolean(group, "--channels_last", default=False, help="use the memory order that is fastest for convolutions on a GPU (default: False)")
+    add("--amp", choices=(AUTO, "off", "bf16", "fp16"), default=AUTO, help="number format of the heavy layers; weights stay float32 (Micikevicius et al., ICLR 2018); auto: bf16 on a GPU that has it, off elsewhere, and when a run is resumed, what it began with (default: auto)")
+    add("--channels_last", type=boolean_or_auto, nargs="?", const=True, default=AUTO, metavar="True|False|auto", help="use the memory order that is fastest for convolutions on a GPU; auto: on a GPU, or what a resumed run began with (default: auto)")
     add("--accumulate", type=options.integer(1, 1_000_000), default=1, metavar="N", help="compute each batch in N parts, which takes the memory of one part and gives the gradient of the whole; batch norm sees one part at a time (default: 1)")
+    options.add_boolean(group, "--deterministic", default=False, help="compute with algorithms that give the same result each time on a GPU too, which are slower; an operation that has none ends the training. On the CPU, results repeat anyway (default: False)")
     add("--compile", choices=("off", "default", "reduce-overhead", "max-autotune"), default="off", help="mode of torch.compile; the last two use CUDA graphs. The first iteration takes a minute or more; validation runs uncompiled (default: off)")
 
     group = parser.add_argument_group("weights")
@@ -174,9 +183,16 @@ def build_parser() -> options.Parser:
     options.add_boolean(group, "--pretrained", default=True, help="start from published weights, of ImageNet or of Kinetics (pretrained/README.md) (default: True)")
     add("--global_models_dir", type=options.folder, default=options.PRETRAINED, metavar="DIR", help="folder of these weights (default: pretrained/)")
     add("--init_from", type=options.folder, default=None, metavar="FILE", help="start from these weights instead: a torch file, safetensors or a checkpoint; latest.pth of 2D-kinectics also brings its momentum")
-    add("--resume", type=resume, nargs="?", const=True, default=False, metavar="True|False|auto", help="continue from the run's newest checkpoint, or start the run if it has none; if --save_root has the same stream under another name, because a flag in the name has changed, True is an error and auto only says so; auto is for jobs that are queued again (default: False)")
+    add("--resume", type=boolean_or_auto, nargs="?", const=True, default=False, metavar="True|False|auto", help="continue from the run's newest checkpoint, or start the run if it has none; if --save_root has the same stream under another name, because a flag in the name has changed, True is an error and auto only says so; auto is for jobs that are queued again (default: False)")
     add("--allow_change", type=changeable, default=(), metavar="FLAG,FLAG", help="flags that may differ from the run that is resumed; their new values are used from here on (see the table above)")
     add("--run", type=options.optional_name, default="", metavar="NAME", help="name of the run's folder (default: made of the flags: <dataset>-<arch>-<input_type>-sl..-g..-fs..-<batch_size>-<lr>)")
+
+    group = parser.add_argument_group("testing")
+    add = group.add_argument
+    options.add_boolean(group, "--test_last", default=False, help="at the end, score val by the last checkpoint as twostream test does, into the same file; if that is killed, --resume continues it (default: False)")
+    options.add_boolean(group, "--test_best", default=False, help="the same by the checkpoint of the best validation; with --keep_best (default: False)")
+    add("--num_clips", type=options.positive, default=None, metavar="N", help="for --test_last and --test_best: this many clips per video, evenly spaced (default: a clip every 2 frames)")
+    add("--views", choices=tuple(VIEWS), default="centre", help="for --test_last and --test_best: crops of each clip, see twostream test --help (default: centre)")
 
     group = parser.add_argument_group("watching")
     add = group.add_argument
@@ -185,6 +201,7 @@ def build_parser() -> options.Parser:
     validation.add_argument("--val_epochs", type=options.positive, default=None, metavar="N", help="instead: every N epochs, and at the end")
     add("--save_interval", type=options.positive, default=None, metavar="N", help="save every N iterations as well (default: only at validations)")
     add("--keep_checkpoints", type=kept_checkpoints, default=0, metavar="N", help="keep only the newest N checkpoints, 2 or more. 0: keep all, 20 in a run by default, 194 MB each for inception_v3 (default: 0)")
+    options.add_boolean(group, "--keep_best", default=False, help="also keep the checkpoint of the best validation so far, by its top-1 accuracy (with --ema, that of the averaged weights), as checkpoint_best.pth: for twostream test --test_iteration=best, and wherever a checkpoint is named (default: False)")
     add("--print_freq", "-p", type=options.positive, default=20, metavar="N", help=f"print every N iterations; the numbers in brackets are means, which start again every {METER_WINDOW} iterations (default: 20)")
     options.add_boolean(group, "--visdom", default=False, help="draw on a Visdom server; if it has a login, set the variables VISDOM_USERNAME and VISDOM_PASSWORD (default: False)")
     add("--visdom_server", type=options.url, default="http://localhost", metavar="URL", help="address of the Visdom server (default: http://localhost)")
@@ -232,6 +249,8 @@ def main() -> int:
     args = parser.parse_args()
     if args.step_epochs is not None and args.schedule == "cosine":
         parser.error("--step_epochs is for --schedule=step, but --schedule is cosine; leave one of them out")
+    if args.test_best and not args.keep_best:
+        parser.error("--test_best scores the checkpoint that --keep_best keeps; add --keep_best")
     if args.epoch_size and all(getattr(args, name) is None for name in IN_EPOCHS):
         parser.error(
             f"--epoch_size is for flags that count epochs; add one of {', '.join(f'--{n}' for n in IN_EPOCHS)}"
@@ -241,25 +260,31 @@ def main() -> int:
     from twostream.engine.distributed import process_group  # after the flags are parsed, so that --help answers at once
 
     with process_group() as world, contextlib.ExitStack() as exit_stack:
-        return train(args, world, exit_stack)
+        run = train(args, world, exit_stack)
+        test_at_the_end(args, run, world)
+    return 0
 
 
-def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitStack) -> int:
-    """Train, or do this rank's share of it; returns the exit code.
+def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitStack) -> "Run":
+    """Train, or do this rank's share of it; returns the run.
 
     `exit_stack` closes what was opened, however the training ends. Raises Terminated if a signal stopped it.
     """
     from twostream.engine.checkpoint import CheckpointSaver, restoring
-    from twostream.engine.device import choose_device
+    from twostream.engine.device import choose_device, use_deterministic_algorithms
     from twostream.engine.session import Session
     from twostream.engine.signals import Stop
 
     # What is trained.
     device = choose_device(args.device, num_gpus=args.ngpu, world=world)
+    if args.deterministic:
+        use_deterministic_algorithms(exit_stack)
     root = find_root(args.root, args.dataset)
     stream, train_set, val_set, split_summary = open_clips(args, root)
     epoch_size = args.epoch_size or len(train_set)
     args = in_iterations(args, epoch_size)
+    folder = run_folder(args, root, stream)
+    args = with_fastest_options(args, device, recorded_settings(folder) if args.resume else {})
     settings = settings_of(
         args, fingerprint(stream.classes, train_set.items.videos.ids, train_set.items.videos.label_index)
     )
@@ -267,7 +292,7 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
     part_size = world.part_of_batch(args.batch_size, accumulate=args.accumulate)
 
     # Where the run is written, and where it resumes.
-    run = open_run(args, root, stream, settings, world, exit_stack)
+    run = open_run(args, folder, stream, settings, world, exit_stack)
     unlogged, is_done = run.unlogged_validation(), run.first >= args.max_iterations and not run.to_validate
     if world.is_first and not is_done:
         frames = open_store(root, stream.stored_type).tree_settings()
@@ -279,7 +304,7 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
         run.monitors.validation(unlogged)
     if is_done:
         run.log(f"{run.folder} has {run.first} of {counted(args.max_iterations, 'iteration')} already: nothing to do")
-        return 0
+        return run
     for line in [run.folder.name, *(f"{flag}: {value}" for flag, value in sorted(vars(args).items())), *split_summary]:
         run.log(line)
 
@@ -300,7 +325,7 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
         session = Session(
             stream=stream, state=state, fit_options=fit_options, items=train_set.items, val_loader=val_loader, saver=saver,
             monitors=run.monitors, stop=stop, device=device, world=world, batch_size=args.batch_size,
-            epoch_size=epoch_size, max_iterations=args.max_iterations,
+            epoch_size=epoch_size, max_iterations=args.max_iterations, keep_best=args.keep_best,
             show_progress=functools.partial(options.progress_bar, disable=None if world.is_first else True),
         )  # fmt: skip
         ranks = f", {world.size} ranks with {counted(part_size, 'clip')} each" if world.size > 1 else ""
@@ -317,7 +342,52 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
             args, session, session.steps(train_loader, first=run.first), first=run.first
         ):
             raise Terminated
-    return 0
+    return run
+
+
+def test_at_the_end(args: argparse.Namespace, run: "Run", world: "World") -> None:
+    """Score val by the last checkpoint and the best one, as --test_last and --test_best ask; all ranks share the work."""
+    from twostream.engine.checkpoint import checkpoint_iterations, find_checkpoint
+    from twostream.engine.device import choose_device
+    from twostream.fusion.consensus import Consensus
+    from twostream.scoring.networks import network_of_checkpoint
+    from twostream.scoring.split import score_split
+    from twostream.scoring.summary import DEFAULT_RULES, summarise
+
+    root = find_root(args.root, args.dataset)
+    annotations = read_annotations(root, datasubset=args.datasubset)
+    device = choose_device(args.device, num_gpus=args.ngpu, world=world)
+    asked = [checkpoint_iterations(run.folder)[-1]] * args.test_last + ["best"] * args.test_best
+    for iteration in asked:
+        path = find_checkpoint(run.folder, iteration)
+        network = network_of_checkpoint(path, split="val", device=device, num_gpus=args.ngpu)
+        if iteration == "best" and network.provenance["iteration"] in asked:
+            run.log(f"{path} is of iteration {network.provenance['iteration']} too, which has been scored")
+            continue
+        scores = score_split(
+            network, root, annotations, scoring_options(args, run.folder, iteration, world), device=device, log=run.log,
+            show_progress=options.progress_bar, world=world,
+        )  # fmt: skip
+        if scores and world.is_first:
+            summarise(scores, [Consensus.parse(rule) for rule in DEFAULT_RULES], run.log)
+
+
+def scoring_options(args: argparse.Namespace, folder: Path, iteration: int | str, world: "World") -> "ScoringOptions":
+    """How the checkpoint of an iteration is scored at the end, and the command of twostream test that does the same."""
+    from twostream.clips.testing import Sampling
+    from twostream.scoring.split import ScoringOptions
+
+    batch_size = world.part_of_batch(args.batch_size, accumulate=args.accumulate)  # for which there is memory
+    words = {
+        "root": args.root, "dataset": args.dataset, "datasubset": args.datasubset, "save_root": folder.parent,
+        "input_type": args.input_type, "run": folder.name, "test_iteration": iteration, "num_clips": args.num_clips,
+        "views": args.views, "test_batch_size": batch_size, "workers": args.workers, "device": args.device,
+    }  # fmt: skip
+    flags = [f"--{flag}={value}" for flag, value in words.items() if value not in (None, "")]
+    sampling = Sampling(args.num_clips or 0, views=args.views)
+    return ScoringOptions(
+        sampling=sampling, batch_size=batch_size, num_workers=args.workers, command=shlex.join(["test.py", *flags])
+    )
 
 
 def train_to_the_end(args: argparse.Namespace, session: "Session", steps: Iterable["Step"], *, first: int) -> bool:
@@ -352,6 +422,21 @@ def in_iterations(args: argparse.Namespace, epoch_size: int) -> argparse.Namespa
     values = vars(args)
     given = {flag: values[name] for name, flag in IN_EPOCHS.items() if values[name] is not None}
     return argparse.Namespace(**values | {flag: iterations(epochs) for flag, epochs in given.items()})
+
+
+def with_fastest_options(
+    args: argparse.Namespace, device: "torch.device", recorded: dict[str, Any]
+) -> argparse.Namespace:
+    """The flags, with a value in place of auto: the one in `recorded`, the settings of the run that is resumed, or the
+    fastest one on the device."""
+    from twostream.engine.device import fastest_options
+
+    chosen = {
+        name: recorded.get(name, value)
+        for name, value in fastest_options(device).items()
+        if getattr(args, name) == AUTO
+    }
+    return argparse.Namespace(**vars(args) | chosen)
 
 
 def settings_of(args: argparse.Namespace, train_split: str) -> dict[str, Any]:
@@ -484,8 +569,16 @@ class Run:
         self.monitors.message(text)
 
 
+def run_folder(args: argparse.Namespace, root: Path, stream: StreamConfig) -> Path:
+    """The folder of the run."""
+    name = args.run or run_name(
+        stream, dataset=args.dataset, clip_step=args.frame_step, batch_size=args.batch_size, learning_rate=args.lr
+    )
+    return Path(args.save_root or root) / name
+
+
 def open_run(
-    args: argparse.Namespace, root: Path, stream: StreamConfig, settings: dict[str, Any], world: "World",
+    args: argparse.Namespace, folder: Path, stream: StreamConfig, settings: dict[str, Any], world: "World",
     exit_stack: contextlib.ExitStack,
 ) -> Run:  # fmt: skip
     """Lock the folder of the run, and find where to resume. Raises BadInputError if it must not be resumed."""
@@ -493,10 +586,6 @@ def open_run(
     from twostream.engine import checkpoint as checkpoints
     from twostream.models.weights import find_pretrained
 
-    name = args.run or run_name(
-        stream, dataset=args.dataset, clip_step=args.frame_step, batch_size=args.batch_size, learning_rate=args.lr
-    )
-    folder = (args.save_root or root) / name
     saved = checkpoints.checkpoint_iterations(folder)
     if saved and not args.resume:
         raise BadInputError(
@@ -540,7 +629,7 @@ def check_other_runs(args: argparse.Namespace, folder: Path, stream: StreamConfi
     if not texts:
         return ""
     found = f"{folder} has no checkpoint, but {folder.parent} has the same stream as {', '.join(texts)}"
-    if args.resume == "auto":
+    if args.resume == AUTO:
         return f"WARNING: {found}; starting a new run at iteration {args.start_iteration}"
     name = next(path.name for path in saved if saved[path])
     raise BadInputError(
