@@ -3,7 +3,7 @@
 Writes <root>/rgb-images/<video id>/00001.jpg ... and <root>/farneback-images/<video id>/00001.jpg ..., or with
 --store=packed a few tar files. A video appears when it is complete; running the command again skips what is done and
 tries the rest. With --store=videos the RGB frames of each video become one short H.264 file, <root>/rgb-images/<video
-id>/video.mp4, a fifth to an eighth as large as JPEG images, from which training decodes the frames that it needs. Without --videos, flow is computed from the frames in <root>/rgb-images, at their size and rate.
+id>/video.mp4, a fifth as large as JPEG images, from which training decodes the frames that it needs. Without --videos, flow is computed from the frames in <root>/rgb-images, at their size and rate.
 
 Many machines: --shard=0/16 ... 15/16 in one job each, or --scheduler with a Dask cluster.
 
@@ -317,7 +317,9 @@ def check_flags(parser: options.Parser, args: argparse.Namespace) -> ExtractionS
     if args.videos is None and settings.rgb:
         parser.error("--input_types has rgb, so --videos must name the folder of videos")
     if settings.encoding and args.root.resolve().is_relative_to(args.videos.resolve()):
-        parser.error(f"--root {args.root} is inside --videos {args.videos}, so the new videos would be among the old ones")
+        parser.error(
+            f"--root {args.root} is inside --videos {args.videos}, so the new videos would be among the old ones"
+        )
     if args.trim and not (args.videos and args.list):
         parser.error("--trim needs --videos, and --list with the segments")
     if args.flow_device != "cpu":
