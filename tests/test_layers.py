@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "monitor": "flow metrics pages",
     "annotations": "frames video",
     "clips": "annotations flow frames video",
+    "labelling": "annotations clips flow frames pages video",
     "scores": "annotations metrics video",
     "preparation": "annotations flow frames video",
     "engine": "annotations clips metrics models monitor",
@@ -33,7 +34,7 @@ MAY_IMPORT = {
     "inference": "annotations clips engine flow frames fusion models pages runtimes scores video",
     "display": "clips flow frames fusion inference pages video",
     "onnx": "annotations clips flow frames fusion inference runtimes",
-    "programs": "annotations clips conversion display engine flow frames fusion inference metrics models monitor onnx pages preparation report runtimes scores scoring video",
+    "programs": "annotations clips conversion display engine flow frames fusion inference labelling metrics models monitor onnx pages preparation report runtimes scores scoring video",
 }
 """package -> the packages below it that it may import; the modules beside them are open to all"""
 

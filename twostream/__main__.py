@@ -13,6 +13,7 @@ import twostream
 from twostream.errors import EXIT_DONE, EXIT_USAGE
 
 COMMANDS = {
+    "label": ("label", "give classes to videos on a page in the browser"),
     "extract": ("extract", "videos -> RGB frames and flow images"),
     "annotate": ("annotate", "lists + extracted videos -> annotations.json"),
     "verify": ("verify", "check a data root for damage, and print the commands that fix it"),

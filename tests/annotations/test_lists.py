@@ -110,6 +110,16 @@ def test_ids_are_not_paths(tmp_path, video_id):
             assert not set("/\\\0") & set(listed[0].ids[0]) and not listed[0].ids[0].startswith(".")
 
 
+def test_rows_of_a_csv_may_be_parts_of_videos(tmp_path):
+    text = "video,label,start_seconds,end_seconds,group\na.mp4,jump,1,2.5,anna\na.mp4,run,12,22,anna\nb.mp4,run,,,\n"
+    found = [(entry.ids, entry.label, entry.segment, entry.group) for entry in read_text(tmp_path, "csv", text)]
+    assert found == [
+        (("a_000001.000_000002.500", "a"), "jump", (1, 2.5), "anna"),
+        (("a_000012_000022", "a"), "run", (12, 22), "anna"),
+        (("b",), "run", None, ""),
+    ]
+
+
 # -------------------------------------------------------------------------------------------------- broken CSV files
 
 CSV = "video,label,split\n" + "".join(f'"v{k}.mp4","push, pull",train\n' for k in range(2, 7))
@@ -138,6 +148,7 @@ BROKEN = [
     *(("kinetics_csv", 3, in_line(3, ",3,13,", f",{times},")) for times in (
         "13,3", "13,13", "3,", ",13", "soon,13", "nan,13", "3,nan", "3,inf", "-3,13", "3,1e999", "0x3,13", "0:03,0:13",
     )),
+    *(("csv", 2, lambda text, times=times: text.replace("split", "start_seconds,end_seconds", 1).replace("train", times)) for times in ("9,3", "3,3")),
     *(("kinetics_csv", 6, in_line(6, "id6", video_id)) for video_id in (
         "#NAME?", "=-ABC", "#REF!", "#VALUE!", "#DIV/0!", "#N/A", "#NUM!", "1.23E+10", "7E+05", '"=""x"""', "",
     )),

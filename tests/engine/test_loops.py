@@ -343,7 +343,7 @@ def compiled(monkeypatch):
         return graph.forward
 
     def compile_in_place(network, *, mode, dynamic, compile=nn.Module.compile):
-        assert (mode, dynamic) == ("default", False)
+        assert (mode, dynamic) in (("default", False), ("reduce-overhead", False))
         compile(network, backend=backend, dynamic=dynamic)
 
     monkeypatch.setattr(nn.Module, "compile", compile_in_place)
@@ -352,13 +352,13 @@ def compiled(monkeypatch):
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("accumulate, sizes", [(1, [5]), (2, [3, 2])])
-def test_a_compiled_network_trains_like_an_uncompiled_one(compiled, accumulate, sizes):
+@pytest.mark.parametrize("kind, accumulate, sizes", [("default", 1, [5]), ("default", 2, [3, 2]), ("auto", 1, [5])])
+def test_a_compiled_network_trains_like_an_uncompiled_one(compiled, kind, accumulate, sizes):
     """It is compiled once per size of a part; validation, the average and skipped batches work as without compiling."""
     results = []
     data = batches(5)
     data[2].clips[0, 0] = math.nan
-    for mode in ("off", "default"):
+    for mode in ("off", kind):
         net = network()
         options = FitOptions(compile=mode, accumulate=accumulate)
         average = average_weights(net, 0.5)
@@ -382,6 +382,48 @@ def test_a_compiled_network_trains_like_an_uncompiled_one(compiled, accumulate, 
     for plain_state, state in zip(plain_states, states, strict=True):
         for name, tensor in plain_state.items():
             assert torch.allclose(tensor, state[name], rtol=1e-4, atol=1e-6), name
+
+
+@pytest.mark.parametrize("where", ["compiling", "backward"])
+def test_a_network_that_cannot_be_compiled_stays_uncompiled_with_auto(where, monkeypatch):
+    """In the third iteration it would be compiled. That iteration is computed again: nothing else differs."""
+
+    def fail(*_):
+        raise RuntimeError("out of memory while recording")
+
+    def backend(graph, inputs):
+        if where == "compiling":
+            fail()
+
+        def compiled(*values):
+            outputs = graph.forward(*values)
+            outputs[0].register_hook(fail)
+            return outputs
+
+        return compiled
+
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda net, *, mode, dynamic, compile=nn.Module.compile: compile(net, backend=backend)
+    )
+    torch._dynamo.reset()
+    results = []
+    for mode in ("off", "auto"):
+        torch.manual_seed(0)
+        net, lines = Network(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4)), []
+        options = FitOptions(compile=mode)
+        options.compile_network(net)
+        optimizer = build_optimizer(net, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
+        losses = [
+            float(step.loss)
+            for step in fit(net, batches(5), optimizer, step_schedule(0.1, (), 1.0), device=CPU, first=0,
+                            options=options, log=lines.append)
+        ]  # fmt: skip
+        results.append((losses, net))
+    torch._dynamo.reset()
+    assert results[0][0] == results[1][0]
+    assert_equal_states(*(net for _, net in results))
+    assert len(lines) == 2 and "--compile=off" in lines[0] and "stays uncompiled" in lines[1]
+    assert "out of memory while recording" in lines[1]
 
 
 def test_without_a_compiler(monkeypatch):

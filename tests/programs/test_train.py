@@ -26,6 +26,7 @@ from tests.training_kills import Tally
 from twostream.annotations.videos import fingerprint
 from twostream.engine import checkpoint, device, loops
 from twostream.engine.checkpoint import CheckpointSaver, checkpoint_iterations, load_stream, read_checkpoint
+from twostream.engine.distributed import World
 from twostream.engine.run_folder import recorded_settings
 from twostream.engine.signals import Stop
 from twostream.errors import BadInputError, EnvironmentFaultError, Terminated
@@ -662,6 +663,21 @@ def test_the_fastest_options_of_a_device_are_chosen_recorded_and_kept(train, tmp
     assert resumed.returncode == 0 and "amp: bf16" in resumed.stdout
     assert chosen.items() <= recorded_settings(tmp_path / RGB_RUN).items()
     assert_refused(train(tmp_path, "--max_iterations=9", "--resume", "--amp=off"), 3, "amp = bf16, now off")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "num_ranks", "expected"),
+    [
+        ("cuda", [], 1, "auto"), ("cuda", ["--max_iterations=9999"], 1, "off"), ("cuda", ["--accumulate=2"], 1, "off"),
+        ("cuda", ["--ngpu=2"], 1, "off"), ("cuda", [], 2, "off"), ("cuda", ["--deterministic"], 1, "off"),
+        ("cuda", ["--compile=off"], 1, "off"), ("cuda", ["--compile=default", "--ngpu=2"], 1, "default"), ("cpu", [], 1, "off"),
+    ],
+)  # fmt: skip
+def test_what_is_compiled(kind, words, num_ranks, expected, monkeypatch):
+    monkeypatch.setattr(device, "fastest_options", lambda device: {})
+    args = build_parser().parse_args(["--root=x", *words])
+    world = World(size=num_ranks)
+    assert train_program.with_fastest_options(args, torch.device(kind), world, {}).compile == expected
 
 
 @pytest.mark.parametrize("word", ["--batch_size=5", "--lr=0.002", "--frame_step=5", "--seq_len=2", "--dataset=other"])

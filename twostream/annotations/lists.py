@@ -29,6 +29,9 @@ from twostream.errors import BadInputError
 from twostream.files import read_cell, read_json
 from twostream.video.ids import VIDEO_SUFFIXES, check_video_id, find_videos, video_id_of
 
+PART_COLUMNS = ("start_seconds", "end_seconds")
+"""of a CSV whose rows may be parts of videos"""
+
 
 class Listed(NamedTuple):
     """One entry of a data set's own list."""
@@ -107,20 +110,30 @@ def read_folder(
         yield Listed((_checked_id(video_id, str(path)),), label, split, str(path))
 
 
+def id_of_cell(video: str, path: Path, line: int, *, id_from: str) -> str:
+    """The id of a video as a CSV names it, by its id or its path. Raises BadInputError with file and line."""
+    # An id that begins like a formula is damaged, unless it is written as text, as twostream eval writes it.
+    return read_cell(_checked_id(video_id_of(Path(video), id_from=id_from), path, line))
+
+
 def read_csv(path: Path, *, id_from: str = "stem", group_by: str = "", **_unused: object) -> Iterator[Listed]:
-    """CSV with columns video, label, and optionally split and group (or the column that `group_by` names)."""
-    columns = ("video", "label", "split", group_by or "group")
+    """CSV with columns video, label, and optionally split and group (or the column that `group_by` names).
+
+    A row with values in columns start_seconds and end_seconds is a part of the video, as in Kinetics' lists.
+    """
+    columns = ("video", "label", "split", group_by or "group", *PART_COLUMNS)
     required = ("video", "label", *([group_by] if group_by else []))
-    for line, (video, label, split, group) in _csv_rows(path, columns, required=required):
-        # An id that begins like a formula is damaged, unless it is written as text, as twostream eval writes it.
-        video_id = read_cell(_checked_id(video_id_of(Path(video), id_from=id_from), path, line))
+    for line, (video, label, split, group, start, end) in _csv_rows(path, columns, required=required):
+        video_id = id_of_cell(video, path, line, id_from=id_from)
+        segment = _part(start, end, path, line) if start or end else None
         yield Listed(
-            (video_id,),
+            (segment_id(video_id, *segment), video_id) if segment else (video_id,),
             read_cell(label) or None,
             _split(split, path, line) if split else None,
             str(path),
             line,
             read_cell(group),
+            segment,
         )
 
 
@@ -129,9 +142,7 @@ def read_kinetics_csv(path: Path, **_unused: object) -> Iterator[Listed]:
     name = str(path)
     columns = ("youtube_id", "time_start", "time_end", "split", "label")
     for line, (source, start, end, split, label) in _csv_rows(path, columns, required=columns[:-1]):
-        segment = _segment(start, end, path, line)
-        if segment[0] == segment[1]:
-            raise BadInputError(f"{location(path, line)}: time {start!r} to {end!r}, expected a later end")
+        segment = _part(start, end, path, line)
         ids = segment_id(_checked_id(source, path, line), *segment), source
         yield Listed(ids, label or None, _split(split, path, line), name, line, "", segment)
 
@@ -433,6 +444,14 @@ def _segment(start: str | float, end: str | float, path: str | Path, line: int =
     if 0 <= segment[0] <= segment[1] < math.inf:
         return segment
     raise BadInputError(f"{location(path, line)}: time {start!r} to {end!r}, expected seconds, 0 <= start <= end")
+
+
+def _part(start: str, end: str, path: Path, line: int) -> tuple[float, float]:
+    """Start and end of a part in seconds, which is not empty."""
+    segment = _segment(start, end, path, line)
+    if segment[0] == segment[1]:
+        raise BadInputError(f"{location(path, line)}: time {start!r} to {end!r}, expected a later end")
+    return segment
 
 
 def _numbered_label(text: str, classes: tuple[str, ...], path: Path, line: int) -> str:

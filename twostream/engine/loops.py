@@ -19,13 +19,16 @@ from twostream.engine.device import AMP, CUDA_GRAPHS, OutOfMemoryError, on_devic
 from twostream.engine.distributed import ALONE, World
 from twostream.engine.optimizer import Schedule, choose_sgd
 from twostream.engine.progress import Step
-from twostream.errors import BadInputError
+from twostream.errors import BadInputError, one_line
 from twostream.metrics import accuracy
 from twostream.metrics.confusion import confusion_matrix
 from twostream.models.network import use_channels_last
 
 RUNS_AHEAD = ("cuda",)
 """device types that compute while Python runs ahead: reading a value from them means waiting until they have caught up"""
+
+AUTO_UNCOMPILED, AUTO_GUARDED = 2, 10
+"""--compile=auto: how many iterations run uncompiled at first, and in how many after them compilation may fail"""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class FitOptions:
     max_skipped: int = 10
     """this many batches in a row, skipped because loss or gradient is not finite, end the training"""
     compile: str = "off"
-    """a mode of torch.compile"""
+    """a mode of torch.compile; or "auto", see `_AutoCompiled`"""
 
     def __post_init__(self) -> None:
         if self.amp not in AMP:
@@ -65,7 +68,7 @@ class FitOptions:
     def compile_network(self, network: nn.Module) -> None:
         """Compile the network in place, at its first call; `network.forward` and the names of its weights stay the same."""
         if self.compile != "off":
-            network.compile(mode=self.compile, dynamic=False)
+            network.compile(mode=CUDA_GRAPHS[0] if self.compile == "auto" else self.compile, dynamic=False)
 
     def scaler(self, device: torch.device) -> torch.amp.GradScaler:
         """Scales the loss of fp16, and does nothing for other formats. Its `state_dict()` holds plain values, if any.
@@ -87,13 +90,14 @@ def fit(
     scaler: torch.amp.GradScaler | None = None,
     average: AveragedModel | None = None,
     world: World = ALONE,
+    log: Callable[[str], object] = lambda line: None,
 ) -> Iterator[Step]:
     """Train on each batch of the loader and yield after each; iterations count from `first` + 1.
 
     The caller's loop decides what happens between two iterations (print, validate, save, stop). Pass `scaler`, made by
     `options.scaler`, if its state is to be saved; `average`, made by `average_weights`, is updated after each iteration.
     With several ranks, the network is what `world.share` returned, and the loader gives this rank's part of each batch;
-    the loss and the accuracies are those of the whole batch.
+    the loss and the accuracies are those of the whole batch. `log` is given a line about compilation.
 
     A batch whose loss or gradient is not finite changes nothing: weights, momentum and batch norm's statistics (which
     already change in the forward pass) stay as they were. Raises BadInputError after `max_skipped` such batches in a
@@ -108,6 +112,7 @@ def fit(
     scaler = scaler or options.scaler(device)
     statistics = _Buffers(network)
     skipped = _SkippedInARow(device, options.max_skipped)
+    backward = _AutoCompiled(log) if options.compile == "auto" else _backward
     network.train()
     start = time.perf_counter()
     for iteration, batch in enumerate(on_device(loader, device), first + 1):
@@ -120,7 +125,7 @@ def fit(
         with readable_errors(network, batch, more_parts=2 * options.accumulate):
             optimizer.zero_grad(set_to_none=True)
             before = statistics.copy()
-            loss, top1, top3 = world.mean(_backward(network, batch, options, scaler))
+            loss, top1, top3 = world.mean(backward(network, batch, options, scaler))
             scaler.unscale_(optimizer)
             weights = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
             norm = nn.utils.get_total_norm([p.grad for p in weights])
@@ -172,6 +177,42 @@ def _backward(network: nn.Module, batch: Batch, options: FitOptions, scaler: tor
     return torch.stack(results).sum(dim=0)
 
 
+class _AutoCompiled:
+    """`_backward`, which runs a network compiled from its third iteration on, so that a training begins at once.
+
+    If that fails in the first iterations, in which torch compiles, warms up and records CUDA graphs, for example because
+    there is no C compiler or too little memory, the batch is computed again and the network stays uncompiled.
+    """
+
+    def __init__(self, log: Callable[[str], object]):
+        self.log = log
+        self.calls, self.failed = 0, False
+
+    def __call__(
+        self, network: nn.Module, batch: Batch, options: FitOptions, scaler: torch.amp.GradScaler
+    ) -> torch.Tensor:
+        self.calls += 1
+        if self.failed or self.calls <= AUTO_UNCOMPILED:
+            with torch.compiler.set_stance("force_eager"):
+                return _backward(network, batch, options, scaler)
+        if self.calls > AUTO_UNCOMPILED + AUTO_GUARDED:
+            return _backward(network, batch, options, scaler)
+        if self.calls == AUTO_UNCOMPILED + 1:
+            self.log("compiling the network, which takes a minute or two; --compile=off trains without it")
+            torch.cuda.empty_cache()
+        buffers = _Buffers(network)
+        before = buffers.copy()
+        try:
+            return _backward(network, batch, options, scaler)
+        except RuntimeError as error:
+            self.failed = True
+            self.log(f"warning: the network stays uncompiled, which is slower: {one_line(error)}")
+        for weight in network.parameters():
+            weight.grad = None
+        buffers.set(before)
+        return self(network, batch, options, scaler)
+
+
 class _SkippedInARow:
     """Counts how many batches in a row were skipped.
 
@@ -217,8 +258,17 @@ class _Buffers:
     def restore(self, copies: list[torch.Tensor], *, unless: torch.Tensor) -> None:
         """Set the buffers to the copies unless `unless`, a bool tensor on the device, is true; Python does not read it."""
         for group, before, now in zip(self.groups.values(), copies, self.copy(), strict=True):
-            values = torch.where(unless, now, before).split([buffer.numel() for buffer in group])
-            torch._foreach_copy_(group, [v.view_as(buffer) for v, buffer in zip(values, group, strict=True)])
+            self._set(group, torch.where(unless, now, before))
+
+    def set(self, copies: list[torch.Tensor]) -> None:
+        """Set the buffers to the copies."""
+        for group, before in zip(self.groups.values(), copies, strict=True):
+            self._set(group, before)
+
+    @staticmethod
+    def _set(group: list[torch.Tensor], flat: torch.Tensor) -> None:
+        values = flat.split([buffer.numel() for buffer in group])
+        torch._foreach_copy_(group, [v.view_as(buffer) for v, buffer in zip(values, group, strict=True)])
 
 
 @torch.no_grad()

@@ -117,6 +117,7 @@ class Session:
         steps = fit(
             state.forward, inputs, state.optimizer, state.schedule, device=self.device, first=first,
             options=self.fit_options, scaler=state.scaler, average=state.average, world=self.world,
+            log=self.monitors.message,
         )  # fmt: skip
         last: Step | None = None
         try:

@@ -1,7 +1,7 @@
 """A data set's own list and what was extracted -> <root>/annotations.json.
 
   --format folder            --videos DIR: class folders of videos, with or without train/val/test folders above them
-  --format csv               columns video,label[,split][,group]
+  --format csv               columns video,label[,split][,group][,start_seconds,end_seconds], as twostream label writes
   --format kinetics_csv      label,youtube_id,time_start,time_end,split[,is_cc] of Kinetics-400, 600, 700
   --format ucf101            folder with classInd.txt, trainlist0N.txt and testlist0N.txt; --split N
   --format hmdb51            folder with <class>_test_splitN.txt; --split N
@@ -20,7 +20,7 @@ The order of the classes is that of --classes, of the list (classInd.txt of UCF1
 2D-kinectics and MMAction2), or else alphabetical. annotations.json says which ("class_order"), and with which flags it
 was made ("annotate_flags").
 
-A part of a video (Kinetics, ActivityNet) is matched with the extracted video <id>_<start>_<end>, in seconds with six
+A part of a video (CSV with start_seconds, Kinetics, ActivityNet) is matched with the extracted video <id>_<start>_<end>, in seconds with six
 digits each (with milliseconds where they are not whole), or with <id> if no other row has that id.
 
 With --write and --out, lists for MMAction2 are written from the annotations: PREFIX_train.txt, ..., PREFIX_classes.txt.

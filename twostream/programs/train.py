@@ -82,6 +82,9 @@ if TYPE_CHECKING:  # torch is imported after the flags are parsed, so that --hel
 
 METER_WINDOW = 500
 """iterations after which the printed means start again, as in 2D-kinectics"""
+COMPILED_ITERATIONS = 10_000
+"""from which on compiling pays: it takes a minute or two, and saves a hundredth of a second in each (docs/benchmarks.md)"""
+
 VAL_STEP_FACTOR = 6
 """validation uses every 6th of the clips that training uses"""
 
@@ -176,7 +179,7 @@ def build_parser() -> options.Parser:
     add("--channels_last", type=boolean_or_auto, nargs="?", const=True, default=AUTO, metavar="True|False|auto", help="use the memory order that is fastest for convolutions on a GPU; auto: on a GPU, or what a resumed run began with (default: auto)")
     add("--accumulate", type=options.integer(1, 1_000_000), default=1, metavar="N", help="compute each batch in N parts, which takes the memory of one part and gives the gradient of the whole; batch norm sees one part at a time (default: 1)")
     options.add_boolean(group, "--deterministic", default=False, help="compute with algorithms that give the same result each time on a GPU too, which are slower; an operation that has none ends the training. On the CPU, results repeat anyway (default: False)")
-    add("--compile", choices=("off", "default", "reduce-overhead", "max-autotune"), default="off", help="mode of torch.compile; the last two use CUDA graphs. The first iteration takes a minute or more; validation runs uncompiled (default: off)")
+    add("--compile", choices=(AUTO, "off", "default", "reduce-overhead", "max-autotune"), default=AUTO, help=f"mode of torch.compile; the last two use CUDA graphs. Compiling takes a minute or more; validation runs uncompiled. auto: for {COMPILED_ITERATIONS:,} iterations or more on one GPU, reduce-overhead after the first iterations, unless that fails; otherwise off (default: auto)")
 
     group = parser.add_argument_group("weights")
     add = group.add_argument
@@ -284,7 +287,7 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
     epoch_size = args.epoch_size or len(train_set)
     args = in_iterations(args, epoch_size)
     folder = run_folder(args, root, stream)
-    args = with_fastest_options(args, device, recorded_settings(folder) if args.resume else {})
+    args = with_fastest_options(args, device, world, recorded_settings(folder) if args.resume else {})
     settings = settings_of(
         args, fingerprint(stream.classes, train_set.items.videos.ids, train_set.items.videos.label_index)
     )
@@ -425,10 +428,11 @@ def in_iterations(args: argparse.Namespace, epoch_size: int) -> argparse.Namespa
 
 
 def with_fastest_options(
-    args: argparse.Namespace, device: "torch.device", recorded: dict[str, Any]
+    args: argparse.Namespace, device: "torch.device", world: "World", recorded: dict[str, Any]
 ) -> argparse.Namespace:
     """The flags, with a value in place of auto: the one in `recorded`, the settings of the run that is resumed, or the
-    fastest one on the device."""
+    fastest one on the device. --compile stays auto if the run is to be compiled, which decides nothing but the last bits.
+    """
     from twostream.engine.device import fastest_options
 
     chosen = {
@@ -436,6 +440,9 @@ def with_fastest_options(
         for name, value in fastest_options(device).items()
         if getattr(args, name) == AUTO
     }
+    is_alone = world.size == args.ngpu == args.accumulate == 1 and not args.deterministic
+    if args.compile == AUTO and not (device.type == "cuda" and is_alone and args.max_iterations >= COMPILED_ITERATIONS):
+        chosen["compile"] = "off"
     return argparse.Namespace(**vars(args) | chosen)
 
 

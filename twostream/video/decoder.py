@@ -93,6 +93,20 @@ def probe(path: str | Path, *, time_limit_seconds: float = TIME_LIMIT_SECONDS) -
     return header
 
 
+def measure_seconds(path: str | Path, *, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> float:
+    """Duration of a video whose header declares none, by its last time stamp; it is read, but not decoded.
+
+    Raises VideoError as `probe`, and if there is no time stamp.
+    """
+    options = (*PICTURE_ONLY, "-c", "copy", "-f", "null", "-")
+    with Ffmpeg(Path(path), output_options=options, time_limit_seconds=time_limit_seconds) as ffmpeg:
+        ffmpeg.wait()
+        seconds = Log(ffmpeg.log()).end_seconds()
+    if not seconds:
+        raise VideoError("neither its header nor its time stamps say how long it is")
+    return seconds
+
+
 class Decoder:
     """Decode one video to upright RGB frames: iterate over it once, then read `.result`.
 
