@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from twostream.counts import counted
 from twostream.errors import EnvironmentFaultError
 from twostream.frames.jpeg import decode_jpeg, encode_jpeg
 from twostream.preparation.settings import ExtractionSettings
@@ -72,7 +73,7 @@ class ReadingRates:
         """Two lines: what the folder allows, and in which batches `num_workers` cores feed it to a training."""
         clips, frames = (num_workers * rate / BATCH_SIZE for rate in (self.videos.clips, self.videos.frames))
         return (
-            f"rate: a core reads {self.videos.to_text()}; a key frame every {self.gop:.0f} frames\n"
+            f"rate: a core reads {self.videos.to_text()}; a key frame every {counted(round(self.gop), 'frame')}\n"
             f"rate: {num_workers} workers feed batches of {BATCH_SIZE} clips at {_number(clips)} iterations/s, of single frames at "
             f"{_number(frames)}"
         )
