@@ -67,7 +67,7 @@ def test_pictures_keep_their_size_and_nearly_their_pixels(store, height, width):
     opened = open_store(store.root, "rgb")
     assert opened.kind == "videos" and opened.video_ids() == ["v"]
     found = opened.read("v", [5, 0, 3])
-    assert found.shape == (3, height, width, 3)
+    assert found.shape == (3, height, width, 3) and opened.picture_size("v") == (height, width)
     assert np.abs(found.astype(int) - truth[[5, 0, 3]]).mean() < TOLERANCE
     assert np.abs(found.astype(int).mean((1, 2)) - truth[[5, 0, 3]].mean((1, 2))).max() < 3, "colours keep their hue"
     size = min(height, width)

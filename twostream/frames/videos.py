@@ -74,6 +74,10 @@ class VideoStore(FrameFolders):
                 regions = choose(header.height, header.width)
             cut_regions(picture, header, regions, list(out[:, position]))
 
+    def picture_size(self, video_id: str) -> tuple[int, int]:
+        height, width = self._decode(video_id, 0).shape[:2]
+        return height, width
+
     def _decode(self, video_id: str, frame_index: int) -> np.ndarray:
         reader, stored_step, size = self._open(video_id)
         if frame_index % stored_step:
