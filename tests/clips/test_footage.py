@@ -19,7 +19,7 @@ def test_flow_is_computed_in_the_same_threads_again_and_again(monkeypatch):
         return compute(footage, pair)
 
     monkeypatch.setattr(Footage, "_compute", note_thread)
-    frames = dict(enumerate(np.random.default_rng(0).integers(0, 256, (9, 24, 32, 3), np.uint8)))
+    frames = dict(enumerate(np.random.default_rng(0).integers(0, 256, (9, 48, 64, 3), np.uint8)))
     footage = Footage({"0": (frames, 9)}, flow=FlowSettings("dis"), keeps_flow=True)
     for _ in range(20):
         footage.compute_flow(("0", index) for index in range(8))
