@@ -131,6 +131,14 @@ def test_changed_file_is_refused_until_it_is_indexed_again(store):
         VideoFiles(store.root, "rgb").read("v", [0])
 
 
+def test_index_of_an_older_version_is_read(store):
+    add(store, "v", numbered_pictures(10), H264)
+    path = store.folder / "v" / "video.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in record.items() if k not in ("is_packet_a_frame", "opens_quickly")}))
+    assert numbers_of(store.read("v", [8, 2])) == [8, 2]
+
+
 @pytest.mark.parametrize(
     "change",
     [{"version": 2}, {"stamps": [1]}, {"stamps": "x"}, {"key_frames": [99]}, {"source": {}}, {"stored_size": None}],
