@@ -7,9 +7,11 @@ from typing import Any
 RGB = "rgb"
 _KINDS: dict[str, Any] = {
     "input_type": str, "backbone": str, "classes": list | tuple, "input_size": int, "clip_len": int, "frame_stride": int,
-    "flow_coding": dict | None, "resize_side": int | None,
+    "flow_coding": dict | None, "resize_side": int | None, "multi_label": bool,
 }  # fmt: skip
 """type of each setting of a stream, as JSON holds it"""
+OPTIONAL = {"resize_side": None, "multi_label": False}
+"""settings that a file has only where they differ from this"""
 
 _LARGEST = {"clip_len": 1000, "frame_stride": 1_000_000, "input_size": 2048}
 """of settings that a file may have: they decide how much memory its network takes"""
@@ -41,6 +43,9 @@ class StreamConfig:
     resize_side: int | None = None
     """short side to which pictures are scaled before crops of `input_size` are cut from them; None: 1.1 times that. Files
     have it only where it is given, so older ones are read and written as before"""
+    multi_label: bool = False
+    """does a video have any number of the classes? Then a sigmoid makes the probability of each class from its logit;
+    otherwise softmax makes all of them. Files have it only where it is true"""
 
     def __post_init__(self) -> None:
         if self.resize_side is not None and self.resize_side < self.input_size:
@@ -83,17 +88,17 @@ class StreamConfig:
     def to_json(self) -> dict[str, Any]:
         """The fields by name, as JSON can hold them."""
         content = asdict(self) | {"classes": list(self.classes)}
-        return {name: value for name, value in content.items() if name != "resize_side" or value is not None}
+        return {name: value for name, value in content.items() if name not in OPTIONAL or value != OPTIONAL[name]}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "StreamConfig":
         """The reverse of `to_json`; ValueError names the fields that are missing or unknown, or not of their type."""
-        content = {"resize_side": None} | content
+        content = OPTIONAL | content
         names = {field.name for field in fields(cls)}
         if names != content.keys():
             raise ValueError(f"missing or unknown stream settings: {', '.join(sorted(names ^ content.keys()))}")
         for name, kind in _KINDS.items():
-            if not isinstance(content[name], kind) or isinstance(content[name], bool):
+            if not isinstance(content[name], kind) or isinstance(content[name], bool) != (kind is bool):
                 raise ValueError(f"{name} of a stream is {reprlib.repr(content[name])}")
         for name, largest in _LARGEST.items():
             if not 1 <= content[name] <= largest:

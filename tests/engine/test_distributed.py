@@ -233,13 +233,17 @@ def fit_with_a_bad_part(target: Path) -> None:
         done = [
             (bool(step.skipped), float(step.loss), world.gather(step.clip_numbers).flatten().tolist()) for step in steps
         ]
-        torch.save((network.state_dict(), done), target / f"rank{world.rank}.pth")
+        rows = world.gather_rows(torch.full((3 * world.rank, 2), float(world.rank)))
+        torch.save((network.state_dict(), done, rows), target / f"rank{world.rank}.pth")
 
 
 def test_a_bad_batch_of_one_rank_is_skipped_by_all(tmp_path):
     ranks = Ranks(2, fit_with_a_bad_part, tmp_path, folder=tmp_path)
     assert ranks.exit_codes() == [0, 0], ranks.output()
-    (weights0, steps0), (weights1, steps1) = (torch.load(tmp_path / f"rank{r}.pth", weights_only=True) for r in (0, 1))
+    (weights0, steps0, rows0), (weights1, steps1, rows1) = (
+        torch.load(tmp_path / f"rank{r}.pth", weights_only=True) for r in (0, 1)
+    )
+    assert rows0.tolist() == rows1.tolist() == [[1.0, 1.0]] * 3  # rank 0 had none
     assert exact(steps0[::2]) == exact(steps1[::2])
     assert [skipped for skipped, _, _ in steps0] == [skipped for skipped, _, _ in steps1] == [False, True, False]
     assert steps0[0][2] == [0, 1, 2, 3, 10, 11, 12, 13]
@@ -402,7 +406,7 @@ def test_a_process_alone_exchanges_nothing():
     assert world.is_first and world.part_of_batch(5, accumulate=3) == 5
     assert world.mean(values) is values and world.sum_patiently(values) is values
     assert world.sum_counts(True, 3) == [1, 3] and world.broadcast_from_first(7) == 7
-    assert torch.equal(world.gather(values), values[None])
+    assert torch.equal(world.gather(values), values[None]) and world.gather_rows(values) is values
     network = nn.Linear(2, 2)
     assert world.share(network, torch.device("cpu")) is network
     world.broadcast_buffers(network)

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import pickle
+import re
 import zipfile
 
 import numpy as np
@@ -329,3 +330,36 @@ def test_an_array_that_is_larger_than_its_bytes_is_refused(path, name):
 def test_a_device_is_refused():
     with pytest.raises(BadInputError, match="/dev/zero: found a device"):
         read_scores("/dev/zero")
+
+
+# -------------------------------------------------------------------------------------------------------- multi-label
+
+SEVERAL = ((0, 1, 0, 1), (0, 0, 0, 0), (-1, -1, -1, -1))
+
+
+def test_multi_label_tables_come_back(tmp_path):
+    table = make_table(labels=SEVERAL, multi_label=True)
+    write_scores(tmp_path / "x.npz", table)
+    found = read_scores(tmp_path / "x.npz")
+    assert_same_table(found, table)
+    assert found.is_multi_label and found.has_label.tolist() == [True, True, False]  # in order of the ids
+    assert found.only(np.array(["b"])).labels.tolist() == [[0, 1, 0, 1]]
+    assert "multi_label" not in make_table().stream and not make_table().is_multi_label
+
+
+@pytest.mark.parametrize(
+    ("labels", "word"),
+    [
+        (np.array(SEVERAL, np.int32), "labels has type int32 and shape"),
+        (np.array([1, 0, 3], np.int8), "labels has type int8 and shape"),
+        (np.array(SEVERAL, np.int8)[:, :3], "labels have shape .*expected 4 columns, one for each class"),
+        (np.array(SEVERAL, np.int8) * 2, r"labels\[0, 1\] is 2, expected -1 or more and below 2"),
+        (np.array(SEVERAL, np.int8)[:2], "lengths of its arrays differ"),
+        (np.roll(np.array(SEVERAL, np.int8), 1, axis=1), "the file was changed"),
+    ],
+)
+def test_damaged_labels_of_multi_label_tables_are_named(tmp_path, labels, word):
+    table = make_table(video_ids=("a", "b", "c"), labels=SEVERAL, multi_label=True)
+    write_scores(tmp_path / "x.npz", table)
+    rewrite(tmp_path / "x.npz", labels=labels)
+    assert re.search(word, refused(tmp_path / "x.npz"))

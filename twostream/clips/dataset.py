@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     mirrored: torch.Tensor
     """bool (N,): which ones the network has to mirror"""
     labels: torch.Tensor
-    """int64 (N,): label indices; -1 without label"""
+    """int64 (N,): label indices; -1 without label. Multi-label: int64 (N, K), see `VideoTable.labels`"""
     numbers: torch.Tensor
     """int64 (N,): numbers of the items, which are clips or, with segments, videos"""
     unreadable: tuple[str, ...] = ()

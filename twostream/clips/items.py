@@ -26,7 +26,7 @@ class Columns(NamedTuple):
     mirrored: np.ndarray
     """bool (N,)"""
     labels: np.ndarray
-    """int64 (N,)"""
+    """int64 (N,) or (N, K)"""
     numbers: np.ndarray
     """int64 (N,)"""
     unreadable: tuple[str, ...]
@@ -152,8 +152,8 @@ class Items:
         )
 
     def labels(self) -> np.ndarray:
-        """Label index of each item, (number of items,); -1 without label."""
-        return np.repeat(self.videos.label_index, np.diff(self.index.ends, prepend=0))
+        """The label of each item, as `VideoTable.labels` has those of videos."""
+        return np.repeat(self.videos.labels(), np.diff(self.index.ends, prepend=0), axis=0)
 
     def read(self, keys: Sequence[Key], read_item: Callable[[int, Item], T]) -> tuple[list[T], Columns]:
         """Read a batch: what `read_item` returns for each item, and the columns of the batch beside the images.
@@ -179,9 +179,9 @@ class Items:
                     number = (number + 1) % len(self)
         num_views = len(self.views)
         mirrored = np.array([[item.mirrored or view.mirrored for view in self.views] for item in items], bool)
-        labels = np.array([int(self.videos.label_index[item.video]) for item in items], np.int64)
+        labels = self.videos.labels([item.video for item in items]).astype(np.int64).repeat(num_views, axis=0)
         numbers = np.array([item.number for item in items], np.int64)[:, None] * num_views + np.arange(num_views)
-        return contents, Columns(mirrored.ravel(), labels.repeat(num_views), numbers.ravel(), tuple(unreadable))
+        return contents, Columns(mirrored.ravel(), labels, numbers.ravel(), tuple(unreadable))
 
     def clips_shape(self, keys: Sequence[Key], images: Images) -> tuple[int, ...]:
         """Shape of the clips of a batch, (N, S, T, H, W, C), with a row for each view; see `Batch.clips`.

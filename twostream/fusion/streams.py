@@ -10,6 +10,7 @@ import numpy as np
 from twostream.annotations.class_names import class_difference
 from twostream.counts import counted
 from twostream.errors import BadInputError
+from twostream.metrics.accuracy import labels_differ
 from twostream.scores.table import ScoreTable
 
 
@@ -66,8 +67,13 @@ def _check_same_annotations(tables: list[ScoreTable], names: list[str]) -> None:
         if table.classes != first.classes:
             difference = class_difference(first.classes, table.classes)
             raise BadInputError(f"{pair}: they have {difference}; train both on the same classes")
+        if table.is_multi_label != first.is_multi_label:
+            raise BadInputError(
+                f"{pair}: the videos have a list of labels in one of them, and one label in the other; train both on the "
+                "same annotations"
+            )
         _, ours, theirs = np.intersect1d(first.video_ids, table.video_ids, assume_unique=True, return_indices=True)
-        differs = first.labels[ours] != table.labels[theirs]
+        differs = labels_differ(first.labels[ours], table.labels[theirs])
         if differs.any():
             raise BadInputError(
                 f"{pair}: {counted(int(differs.sum()), 'video has', 'videos have')} different labels ({_first_five(first.video_ids[ours][differs])}); "

@@ -39,6 +39,10 @@ from twostream.models.network import StreamNetwork, build_with_weights
 from twostream.runtimes.torch_network import TorchNetwork, run_by_torch
 from twostream.stream import StreamConfig
 
+TITLES = {"video_top1": "top-1, %", "video_top5": "top-5, %"}
+MULTI_LABEL_TITLES = {"mean_average_precision_full": "mAP, %", "mmit_mean_average_precision": "mmit mAP, %"}
+"""measures of a report's row, with their titles in README.md"""
+
 # ---------------------------------------------------------------------------------------------------------- from runs
 
 
@@ -237,13 +241,14 @@ def _accuracy_lines(accuracy: dict[str, Any]) -> list[str]:
     if not accuracy:
         return ["Accuracy: not measured; `twostream export --report` takes it from a report of twostream eval."]
     rows = [*accuracy["streams"], accuracy] if len(accuracy["streams"]) > 1 else [accuracy]
+    titles = MULTI_LABEL_TITLES if "mmit_mean_average_precision" in accuracy else TITLES
     return [
         f"Accuracy on the videos of split {accuracy['split']}, clips chosen as above unless they were changed later:",
         "",
-        "| row | top-1, % | top-5, % | videos |",
+        f"| row | {' | '.join(titles.values())} | videos |",
         "|---|---|---|---|",
         *(
-            f"| {row['row']} | {100 * row['video_top1']:.2f} | {100 * row['video_top5']:.2f} | {row['num_videos']} |"
+            f"| {row['row']} | {' | '.join(f'{100 * row[name]:.2f}' for name in titles)} | {row['num_videos']} |"
             for row in rows
             if row["num_videos"]
         ),

@@ -44,10 +44,10 @@ class LiveAnswer(Prediction):
     picture: np.ndarray = field(repr=False, compare=False)
     """that frame as it was decoded, uint8 (H, W, 3) RGB"""
 
-    def to_json(self, *, k: int = 5) -> dict[str, Any]:
-        """The best k classes, fused and by stream, as JSON can hold them."""
-        content = super().to_json(k=k)
-        return {
+    def to_json(self, *, k: int = 5, threshold: float = 0.5) -> dict[str, Any]:
+        """The best k classes, fused and by stream, as JSON can hold them; multi-label, also those above the threshold."""
+        content = super().to_json(k=k, threshold=threshold)
+        answer = {
             "source": self.source,
             "frame": self.frame_index,
             "at_seconds": round(self.at_seconds, 3),
@@ -59,6 +59,7 @@ class LiveAnswer(Prediction):
             "top": content["top"],
             "streams": content["streams"],
         }
+        return answer | ({"labels": content["labels"]} if self.multi_label else {})
 
 
 class ClipScorer(Protocol):
@@ -221,6 +222,6 @@ def _answer(
     latency = reader.clock() - newest.arrived
     return LiveAnswer(
         reader.feed.name, contract.classes, probabilities, parts, reader.num_frames, fps,
-        frame_index=newest.number, at_seconds=newest.seconds, captured=time.time() - latency, latency_seconds=latency,
+        multi_label=contract.is_multi_label, frame_index=newest.number, at_seconds=newest.seconds, captured=time.time() - latency, latency_seconds=latency,
         num_dropped=reader.num_dropped, num_losses=reader.num_losses, picture=newest.picture,
     )  # fmt: skip

@@ -142,7 +142,8 @@ class Recognizer:
             window_seconds=window_seconds, stride_seconds=stride_seconds,
         )  # fmt: skip
         return Timeline(
-            source.name, self.classes, stride_seconds, probabilities, seconds, first.num_frames, first.notes
+            source.name, self.classes, stride_seconds, probabilities, seconds, first.num_frames, first.notes,
+            self.contract.is_multi_label,
         )  # fmt: skip
 
     def stream(
@@ -292,6 +293,7 @@ class Recognizer:
             first.num_frames,
             first.fps,
             (*first.notes, *self._short_notes(found, tables)),
+            self.contract.is_multi_label,
         )
 
     def _short_notes(self, found: Mapping[Geometry, Decoded], tables: Sequence[ScoreTable]) -> Iterator[str]:

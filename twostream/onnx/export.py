@@ -17,7 +17,7 @@ from twostream.clips.testing import stream_as_tested
 from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.files import write_file
-from twostream.fusion.consensus import Clips, softmax
+from twostream.fusion.consensus import Clips, class_probabilities
 from twostream.inference.contract import Contract
 from twostream.inference.recognizer import Recognizer
 from twostream.inference.sources import Source
@@ -71,7 +71,10 @@ def write_onnx(recognizer: Recognizer, folder: Path, source: Source) -> list[str
     lines = []
     for path, (name, model), table in zip(paths, models.items(), tables, strict=True):
         expected, found = np.split(table.logits, 2, axis=1)
-        agreement = _compare(softmax(expected), softmax(found), path)
+        by_torch, from_file = (
+            class_probabilities(part, multi_label=contract.is_multi_label) for part in (expected, found)
+        )
+        agreement = _compare(by_torch, from_file, path)
         _write(model, path, {RECOGNIZER_KEY: contract.to_json(), STREAMS_KEY: [name]})
         lines.append(f"wrote {path}: {agreement}")
     if not (reason := reason_against(contract)) and sum(model.ByteSize() for model in models.values()) > MAX_BYTES // 2:

@@ -177,7 +177,10 @@ class _Flow(nn.Module):
 
 
 class LogitsToAnswer(nn.Module):
-    """Logits of each stream's clips and views, float32 (M V, K) -> fused probabilities of the video, float32 (K,)."""
+    """Logits of each stream's clips and views, float32 (M V, K) -> fused probabilities of the video, float32 (K,).
+
+    Each step is that of fusion.consensus.
+    """
 
     def __init__(self, fusion: Fusion):
         super().__init__()
@@ -185,7 +188,8 @@ class LogitsToAnswer(nn.Module):
 
     def forward(self, logits: list[Tensor]) -> Tensor:
         fusion = self.fusion
-        scores = [self._reduce(part.softmax(dim=1) if fusion.consensus.on_softmax else part) for part in logits]
+        on_probabilities = fusion.consensus.on_probabilities
+        scores = [self._reduce(self._activate(part) if on_probabilities else part) for part in logits]
         weights = [torch.tensor(weight) for weight in fusion.weights]
         if fusion.temperatures:
             tempered = [self._temper(part, t) for part, t in zip(scores, fusion.temperatures, strict=True)]
@@ -211,9 +215,17 @@ class LogitsToAnswer(nn.Module):
         weights = is_used.float()[:, None]
         return (scores.sort(dim=0, descending=True).values * weights).sum(dim=0) / weights.sum()
 
+    def _activate(self, logits: Tensor) -> Tensor:
+        """Class probabilities along the last axis."""
+        return logits.sigmoid() if self.fusion.consensus.multi_label else logits.softmax(dim=-1)
+
     def _probabilities(self, scores: Tensor) -> Tensor:
-        return scores / scores.sum() if self.fusion.consensus.on_softmax else scores.softmax(dim=0)
+        if not self.fusion.consensus.on_probabilities:
+            return self._activate(scores)
+        return scores if self.fusion.consensus.multi_label else scores / scores.sum()
 
     def _temper(self, scores: Tensor, temperature: float) -> Tensor:
+        if temperature == 1:
+            return self._probabilities(scores)
         powers = self._probabilities(scores).clamp(min=SMALLEST) ** (1 / temperature)
         return powers / powers.sum()

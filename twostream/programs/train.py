@@ -54,7 +54,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twostream.annotations.json_file import find_root, read_annotations
-from twostream.annotations.videos import fingerprint
+from twostream.annotations.videos import Annotations, VideoTable, fingerprint
 from twostream.clips.crops import VIEWS
 from twostream.clips.sampling import TrainingOrder, iterations_of
 from twostream.counts import counted
@@ -289,7 +289,7 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
     folder = run_folder(args, root, stream)
     args = with_fastest_options(args, device, world, recorded_settings(folder) if args.resume else {})
     settings = settings_of(
-        args, fingerprint(stream.classes, train_set.items.videos.ids, train_set.items.videos.label_index)
+        args, fingerprint(stream.classes, train_set.items.videos.ids, train_set.items.videos.labels())
     )
     fit_options = fit_options_of(args)
     part_size = world.part_of_batch(args.batch_size, accumulate=args.accumulate)
@@ -514,9 +514,12 @@ def open_clips(
             frame_stride=args.gap,
             flow_coding=online or store.tree_flow_coding(),
             resize_side=args.resize_side,
+            multi_label=annotations.videos.is_multi_label,
         )
     except ValueError as error:
         raise BadInputError(str(error)) from None
+    if stream.multi_label:
+        check_multi_label(args, annotations)
     videos, split_summary = {}, []
     for split in ("train", "val"):
         videos[split], missing = usable_videos(annotations, split, store)
@@ -538,10 +541,28 @@ def open_clips(
     for split, items in (("train", train_items), ("val", val_items)):
         if text := items.short_videos():
             split_summary.append(f"WARNING: {split}: {text}")
-        if len(labels := set(items.labels().tolist())) == 1:
-            name = stream.classes[labels.pop()]
-            split_summary.append(f"WARNING: {split} has videos of one class only, {name!r}: its accuracy says nothing")
+        if text := one_sided_labels(items.videos):
+            split_summary.append(f"WARNING: {split} has {text}")
     return stream, open_dataset(train_items, store), open_dataset(val_items, store), split_summary
+
+
+def check_multi_label(args: argparse.Namespace, annotations: Annotations) -> None:
+    """Raise BadInputError for a flag that means nothing where a video has several labels."""
+    for flag in ("class_balance", "label_smoothing"):
+        if getattr(args, flag):
+            raise BadInputError(
+                f"--{flag} is for videos with one label, but {annotations.path} has lists of labels; leave it out"
+            )
+
+
+def one_sided_labels(videos: VideoTable) -> str:
+    """What makes a measure of these videos say little, as the end of a sentence; "" if nothing does."""
+    found = videos.occurring()
+    if not videos.is_multi_label:
+        return f"videos of one class only, {next(iter(found))!r}: its accuracy says nothing" if len(found) == 1 else ""
+    absent = [name for name in videos.classes if name not in found]
+    names = ", ".join(absent[:5])
+    return f"no video of {counted(len(absent), 'class', 'classes')} ({names}), left out of its mAP" if absent else ""
 
 
 @dataclass

@@ -136,7 +136,7 @@ def _scores_by_frame(
         clips = [consensus.clip_scores(logits[chosen]) for (_, logits), chosen in zip(streams, rows, strict=True)]
         fused = fuse(clips, weights)
         extent = max(table.clip_extent for table in tables)
-        probabilities = fused if consensus.on_softmax else softmax(fused)
+        probabilities = fused if consensus.on_probabilities else softmax(fused)
         yield outcomes[-1].name, *_mean_over_views(common, probabilities, extent)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 import twostream
 from twostream.annotations.class_names import class_difference
-from twostream.annotations.videos import Annotations, VideoTable
+from twostream.annotations.videos import NO_LABEL, Annotations, VideoTable
 from twostream.clips.crops import WholePicture
 from twostream.clips.dataset import eval_loader, usable_videos
 from twostream.clips.items import Items
@@ -30,6 +30,7 @@ from twostream.models.network import StreamNetwork
 from twostream.scores.parts import Scoring
 from twostream.scores.table import ScoreTable
 from twostream.scoring.networks import ScoredNetwork
+from twostream.stream import StreamConfig
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def score_split(
     """
     stream, sampling, num_shards = network.stream, options.sampling, options.shard[1]
     store = open_store(root, stream.stored_type)
-    _check_data(network, annotations.classes, store.tree_flow_coding())
+    _check_data(network, annotations, options.split, store.tree_flow_coding())
     videos, ids_without_images = usable_videos(annotations, options.split, store)
     videos = videos[_sorting_order(videos.ids)]
     items = items_as_tested(videos, stream, sampling)
@@ -191,7 +192,7 @@ def _table_to_fill(network: ScoredNetwork, split: VideoTable, items: Items, opti
         stream=stream.to_json(),
         split=options.split,
         video_ids=video_ids,
-        labels=split.label_index[order].astype(np.int32),
+        labels=_labels(split, stream)[order],
         video_index=np.repeat(index_in_split[video], len(items.views)).astype(np.int32),
         start=np.repeat(start, len(items.views)).astype(np.int32),
         view=np.tile([view.number for view in items.views], len(start)).astype(np.int16),
@@ -204,13 +205,29 @@ def _table_to_fill(network: ScoredNetwork, split: VideoTable, items: Items, opti
     )
 
 
-def _check_data(network: ScoredNetwork, classes: tuple[str, ...], flow_coding: dict[str, Any] | None) -> None:
-    """BadInputError if the classes or the flow of the data root are not those of the training."""
+def _labels(split: VideoTable, stream: StreamConfig) -> np.ndarray:
+    """The labels of the split as `ScoreTable.labels` has them; `_check_data` was called before."""
+    if split.is_multi_label != stream.multi_label:  # no video has a label, which is of no kind
+        return np.full((len(split), len(stream.classes)) if stream.multi_label else len(split), NO_LABEL)
+    return split.labels()
+
+
+def _check_data(
+    network: ScoredNetwork, annotations: Annotations, split: str, flow_coding: dict[str, Any] | None
+) -> None:  # fmt: skip
+    """BadInputError if the classes, the kind of labels or the flow of the data root are not those of the training."""
     path, stream = network.path, network.stream
-    if classes != stream.classes:
+    if annotations.classes != stream.classes:
         raise BadInputError(
-            f"{path} and the annotations have {class_difference(stream.classes, classes)}; "
+            f"{path} and the annotations have {class_difference(stream.classes, annotations.classes)}; "
             "expected the same classes in the same order"
+        )
+    videos = annotations.split(split)
+    if videos.is_multi_label != stream.multi_label and (videos.label_index >= 0).any():
+        kinds = ("one label", "a list of labels")
+        raise BadInputError(
+            f"{path} was trained on videos with {kinds[stream.multi_label]}, but {annotations.path} has "
+            f"{kinds[videos.is_multi_label]} for each: score it on annotations like those of its training, or train on these"
         )
     if stream.flow_coding and flow_coding and not same_levels(flow_coding, stream.flow_coding):
         raise BadInputError(
