@@ -43,3 +43,5 @@ def assert_same_table(table: ScoreTable, expected: ScoreTable) -> None:
     assert (table.stream, table.split, table.provenance) == (expected.stream, expected.split, expected.provenance)
     for name in ("video_ids", "labels", "video_index", "start", "view", "logits"):
         np.testing.assert_array_equal(getattr(table, name), getattr(expected, name), err_msg=name)
+    assert (table.extents is None) == (expected.extents is None)
+    np.testing.assert_array_equal(table.clip_extents, expected.clip_extents)

@@ -18,7 +18,7 @@ from twostream.clips.crops import CentreCrop, CornerCrop, RandomCrop, make_views
 from twostream.clips.dataset import Batch, ClipDataset, eval_loader, train_loader
 from twostream.clips.items import Items
 from twostream.clips.online_flow import Cut, FrameDataset, OnlineFlow, cut_out, reduce
-from twostream.clips.sampling import TrainingOrder, clip_frames, item_random
+from twostream.clips.sampling import TrainingOrder, item_random
 from twostream.errors import BadInputError
 from twostream.flow.coding import FlowCoding
 from twostream.flow.methods import FARNEBACK_PRESETS, FlowSettings, same_levels
@@ -88,7 +88,7 @@ def opencv_clips(dataset: FrameDataset, keys: list) -> np.ndarray:
         grey = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in store.read(name, list(range(num_frames)))]
         region = items.views[0].crop(*grey[0].shape, rng)
         for start in starts:
-            for frame in clip_frames(start, num_frames, **items.geometry):
+            for frame in items.frames_of(video, start):
                 first = max(min(frame, num_frames - 2), 0)
                 flow = SETTINGS.function()(grey[first], grey[min(first + 1, num_frames - 1)])
                 levels = SETTINGS.coding.encode(flow)[..., :2]

@@ -174,6 +174,21 @@ def test_several_ranks_train_like_one(root, alone, tmp_path, size, more):
     assert (tmp_path / "ranks" / "output1").read_text() == "", "only rank 0 prints"
 
 
+@pytest.mark.slow
+def test_two_ranks_train_clips_like_one(root, tmp_path):
+    """Compiled, in parts, and in another order in memory. Batch norm is frozen, as it would see parts of a batch."""
+    clips = [
+        "--arch=vmz_r3d_10", "--seq_len=2", "--dropout=0", "--batch_norm=frozen", "--lr=0.005", "--max_iterations=2",
+        "--val_interval=2",
+    ]  # fmt: skip
+    _, expected = run(1, words(root, tmp_path, *clips), tmp_path / "one")
+    more = ["--compile=default", "--accumulate=2", "--channels_last"]
+    _, found = run(2, words(root, tmp_path, *clips, *more), tmp_path / "two")
+    assert [entry["event"] for entry in found] == ["train", "train", "validation"]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3) and ours["top1"] == theirs["top1"]
+
+
 def test_a_stopped_run_continues_bit_for_bit(root, tmp_path):
     """One rank gets the signal, and all stop at the same iteration; batch norm, dropout and average are restored."""
     more = [*WITH_STATE, "--max_iterations=8", "--val_interval=4", "--resume=auto"]
@@ -459,10 +474,11 @@ def test_each_rank_uses_its_own_gpu(monkeypatch, name, expected):
         choose_device("auto", num_gpus=2, world=world)
 
 
+@pytest.mark.parametrize("backbone, clip_len, count", [("resnet18", 1, 20), ("vmz_r3d_10", 4, 12)])
 @pytest.mark.parametrize("kind", ["train", "partial", "frozen"])
-def test_batch_norm_over_all_ranks(kind):
+def test_batch_norm_over_all_ranks(kind, backbone, clip_len, count):
     """Names and weights are the same, and frozen layers stay frozen."""
-    stream = StreamConfig("rgb", "resnet18", ("a", "b"), 32)
+    stream = StreamConfig("rgb", backbone, ("a", "b"), 32, clip_len)
     network, reference = (build_model(stream, batch_norm=kind) for _ in range(2))
     world = World(size=2)
     with pytest.raises(BadInputError, match="--sync_bn needs GPUs"):
@@ -475,9 +491,9 @@ def test_batch_norm_over_all_ranks(kind):
     synced = 0
     for (name, module), original in zip(network.named_modules(), reference.modules(), strict=True):
         assert module.training == original.training, name
-        assert isinstance(module, nn.SyncBatchNorm) == isinstance(original, nn.BatchNorm2d)
+        assert isinstance(module, nn.SyncBatchNorm) == isinstance(original, nn.BatchNorm2d | nn.BatchNorm3d)
         synced += isinstance(module, nn.SyncBatchNorm)
-    assert synced == 20
+    assert synced == count
 
 
 @pytest.mark.parametrize("error, lost", [

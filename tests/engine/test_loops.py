@@ -296,21 +296,35 @@ def pictures_network() -> nn.Module:
     )
 
 
+def clips_network() -> nn.Module:
+    torch.manual_seed(0)
+    return Network(
+        nn.Conv3d(3, 4, 3), nn.BatchNorm3d(4), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 4)
+    )
+
+
 def picture_batches(count: int, *shape: int) -> list:
     generator = torch.Generator().manual_seed(1)
     return [batch(torch.randn(4, *shape, generator=generator), torch.tensor([0, 1, 2, 3])) for _ in range(count)]
 
 
-def test_channels_last(either_way):
+@pytest.mark.parametrize(
+    "make, shape, order",
+    [
+        (pictures_network, (3, 7, 7), torch.channels_last),
+        (clips_network, (3, 5, 7, 7), torch.channels_last_3d),
+    ],
+)
+def test_channels_last(either_way, make, shape, order):
     """The order in memory changes, also of the momentum of a run that started without the flag; the values do not."""
-    net, reference, seen = pictures_network(), pictures_network(), []
-    data = picture_batches(4, 3, 7, 7)
+    net, reference, seen = make(), make(), []
+    data = picture_batches(4, *shape)
     _, optimizer = train(net, data[:2])
     net[0].register_forward_hook(lambda module, inputs, output: seen.append(output))
     train(net, data[2:], optimizer=optimizer, first=2, channels_last=True)
     train(reference, data)
     for tensor in [net[0].weight, *seen]:
-        assert tensor.is_contiguous(memory_format=torch.channels_last)
+        assert tensor.is_contiguous(memory_format=order)
     for name, tensor in reference.state_dict().items():
         assert torch.allclose(net.state_dict()[name], tensor, rtol=1e-4, atol=1e-5), name
 

@@ -15,6 +15,7 @@ from tests.conftest import REPOSITORY
 from twostream.annotations.json_file import read_annotations
 from twostream.annotations.lists import READERS
 from twostream.annotations.videos import Video
+from twostream.frames.folders import FrameFolders
 
 
 @pytest.fixture
@@ -201,6 +202,20 @@ def test_ucf101_validates_on_its_test_list_unless_asked_for_more(run_here, tmp_p
     groups = {split: {name[:-4] for name in names} for split, names in ids.items()}
     assert not groups["train"] & groups["val"]
     assert Counter(name.split("_")[1] for name in groups["val"]) == {"run": 3, "Jump": 3}
+
+
+def test_a_rate_for_frames_that_do_not_record_it(run_here, tmp_path, root):
+    """Those of an extraction keep their own rate."""
+    with FrameFolders(root, "rgb").writer("own") as writer:
+        writer.write(0, b"")
+        writer.publish({"num_frames": 1, "fps": 29.97})
+    path = write(tmp_path / "list.csv", "video,label,split\nclip_000001_000011.mp4,jump,train\nown.mp4,run,val\n")
+    words = ["prep/build_annotations.py", "--root", root, "--format=csv", "--list", path]
+    for flags, rate in ([], 0.0), (["--fps=12.5"], 12.5):
+        assert run_here(*words, *flags).returncode == 0
+        annotations = read_annotations(root)
+        assert {video.id: video.fps for video in annotations.videos} == {"clip_000001_000011": rate, "own": 29.97}
+    assert "--fps=12.5" in annotations.annotate_flags
 
 
 def test_annotations_say_where_their_order_is_from_and_how_they_were_made(run_here, tmp_path, root):

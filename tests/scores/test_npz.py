@@ -56,6 +56,19 @@ def test_videos_without_rows_and_without_labels_come_back(tmp_path):
     assert_same_table(read_scores(tmp_path / "x.npz"), table)
 
 
+def test_extents_of_clips_that_are_resampled_come_back(tmp_path):
+    """In the order of the videos, which a table sorts; a file without them has none, as older ones."""
+    table = dataclasses.replace(make_table(), extents=np.array([4, 9, 2], np.int32))
+    write_scores(tmp_path / "x.npz", dataclasses.replace(table, video_ids=np.array(["c", "a", "b"])))
+    found = read_scores(tmp_path / "x.npz")
+    assert dict(zip(found.video_ids.tolist(), found.clip_extents.tolist(), strict=True)) == {"c": 4, "a": 9, "b": 2}
+    assert found.only(np.array(["a", "c"])).clip_extents.tolist() == [9, 4]
+    for wrong in ([4, 9], [4, 9, -1], [[4, 9, 2]]):
+        write_scores(tmp_path / "x.npz", dataclasses.replace(table, extents=np.array(wrong, np.int32)))
+        with pytest.raises(BadInputError, match="extents|lengths of its arrays"):
+            read_scores(tmp_path / "x.npz")
+
+
 def test_names_of_any_script_come_back(tmp_path):
     ids = ("b ü 中文 😀", "-x'\"%", "c" * 200)
     table = make_table(video_ids=ids, classes=("Jump, high", "läuft", "日", " "))

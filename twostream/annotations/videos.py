@@ -250,6 +250,11 @@ class Annotations:
             )
         return videos
 
+    def with_rate(self, fps: float) -> "Annotations":
+        """With a rate for the videos whose rate is unknown."""
+        videos = replace(self.videos, fps=np.where(self.videos.fps > 0, self.videos.fps, fps))
+        return replace(self, videos=videos)
+
     def _remedy(self, split: str) -> str:
         """End of a message about a split without videos."""
         if self.path is None:

@@ -11,7 +11,7 @@ from twostream.flow.coding import from_planes
 from twostream.flow.methods import FlowFunction, FlowSettings
 from twostream.frames.jpeg import Header, Region, cut_regions, decode_jpeg, decode_regions, encode_jpeg
 from twostream.stream import RGB
-from twostream.threads import map_in_threads
+from twostream.threads import map_in_threads, thread_pool
 from twostream.video.ffmpeg import VideoError
 
 Frames = Mapping[int, np.ndarray]
@@ -39,6 +39,9 @@ class Footage:
         self.frame_quality, self.flow_quality = frame_quality, flow_quality
         self.keeps_flow = keeps_flow
         self._planes: dict[tuple[str, int], np.ndarray] = {}
+        # Live answers need flow again and again. Each new thread would need a flow function of its own, and in each,
+        # OpenCV's Farneback leaves 900 bytes behind for ever.
+        self._pool = thread_pool()
         self._thread = threading.local()
 
     def compute_flow(self, frames: Iterable[tuple[str, int]]) -> None:
@@ -51,7 +54,7 @@ class Footage:
         pairs = {(video_id, self._first(video_id, index)) for video_id, index in frames}
         missing = sorted(pairs - self._planes.keys())
         kept = {pair: planes for pair, planes in self._planes.items() if pair in pairs or self.keeps_flow}
-        self._planes = kept | dict(zip(missing, map_in_threads(self._compute, missing), strict=True))
+        self._planes = kept | dict(zip(missing, map_in_threads(self._compute, missing, pool=self._pool), strict=True))
 
     def flow_of(self, video_id: str) -> dict[int, np.ndarray]:
         """The flow of a video that is kept: first frame of a pair -> planes, uint8 (2H, W)."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from twostream.annotations.videos import VideoTable
 from twostream.clips.crops import CentreCrop, Crop, PlacedCrop, View, WholePicture
-from twostream.clips.sampling import ClipIndex, JitterIndex, SegmentIndex, UniformIndex, clip_frames, item_random
+from twostream.clips.sampling import ClipGeometry, ClipIndex, JitterIndex, SegmentIndex, UniformIndex, item_random
 from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.frames.jpeg import Region
@@ -90,25 +90,22 @@ class Items:
         self.crop_size = self.views[0].crop.size
         self.seed, self.max_unreadable = seed, max_unreadable
         self.num_segments = num_segments or 1
-        self.geometry = {"clip_len": stream.clip_len, "frame_stride": stream.frame_stride}
+        self.geometry = ClipGeometry(
+            videos.fps, clip_len=stream.clip_len, frame_stride=stream.frame_stride, frame_rate=stream.frame_rate
+        )
         self._check_stored_steps(None if num_segments or num_clips or clips_per_video else clip_step)
+        columns, span = (videos.num_frames, videos.stored_step), self.geometry.spans
         self.index: ClipIndex | UniformIndex | SegmentIndex
         if num_segments:
-            self.index = SegmentIndex(
-                videos.num_frames, videos.stored_step, **self.geometry, num_segments=num_segments
-            )  # fmt: skip
+            self.index = SegmentIndex(*columns, span=span, num_segments=num_segments)
         elif clips_per_video:
-            self.index = JitterIndex(
-                videos.num_frames, videos.stored_step, **self.geometry, clips_per_video=clips_per_video
-            )
+            self.index = JitterIndex(*columns, span=span, clips_per_video=clips_per_video)
         elif num_clips:
             # The last frame of a video has no flow of its own.
-            reaches_end = spread == "ends" and stream.modality == "rgb"
-            self.index = UniformIndex(
-                videos.num_frames + reaches_end, videos.stored_step, **self.geometry, num_clips=num_clips, spread=spread
-            )
+            num_frames = videos.num_frames + (spread == "ends" and stream.modality == "rgb")
+            self.index = UniformIndex(num_frames, videos.stored_step, span=span, num_clips=num_clips, spread=spread)
         else:
-            self.index = ClipIndex(videos.num_frames, **self.geometry, clip_step=clip_step)
+            self.index = ClipIndex(videos.num_frames, span=span, clip_step=clip_step)
 
     def _check_stored_steps(self, clip_step: int | None) -> None:
         """Raise BadInputError where clips need frames that were not stored.
@@ -123,9 +120,16 @@ class Items:
                     "--flow=online needs the frame after each stored one: extract again with --frame_step=1, or "
                     "extract flow too, and leave out --flow"
                 )
+        if self.stream.frame_rate:
+            for index in np.flatnonzero(~self.geometry.needs_only(stored_step))[:1]:
+                raise BadInputError(
+                    f"video {self.videos.ids[index]!r}, {self.videos.fps[index]:g} frames a second, was extracted with "
+                    f"--frame_step={stored_step[index]}, so not all frames that --frame_rate={self.stream.frame_rate:g} "
+                    "needs are stored; extract again with --frame_step=1, or leave out --frame_rate"
+                )
         # A clip of one frame needs that frame only; a longer one needs its neighbours too.
         steps = [clip_step] if clip_step is not None else []
-        if self.stream.clip_len > 1:
+        if self.stream.clip_len > 1 and not self.stream.frame_rate:
             steps.append(self.stream.frame_stride)
         needed = math.gcd(*steps)
         for index in np.flatnonzero(needed % stored_step)[:1]:
@@ -141,15 +145,23 @@ class Items:
 
     def short_videos(self) -> str:
         """A line with the number of items whose video is shorter than a clip; "" if there are none."""
-        span = (self.stream.clip_len - 1) * self.stream.frame_stride + 1
-        is_short = (self.videos.num_frames < span) & (self.videos.num_frames > 0)
+        stream, spans = self.stream, self.geometry.spans
+        is_short = (self.videos.num_frames < spans) & (self.videos.num_frames > 0)
         if not is_short.any():
             return ""
+        length, rate = counted(int(spans[0]), "frame"), ""
+        if stream.frame_rate:
+            length = f"{(stream.clip_len - 1) * stream.frame_stride / stream.frame_rate:.2f} s"
+            rate = f", --frame_rate={stream.frame_rate:g}"
         num_clips = int(np.diff(self.index.ends, prepend=0)[is_short].sum())
         return (
             f"{num_clips} of {counted(len(self), 'clip')} repeat frames: {np.count_nonzero(is_short)} of {counted(len(self.videos), 'video is', 'videos are')} "
-            f"shorter than the {counted(span, 'frame')} of a clip (--seq_len={self.stream.clip_len}, --gap={self.stream.frame_stride})"
+            f"shorter than the {length} of a clip (--seq_len={stream.clip_len}, --gap={stream.frame_stride}{rate})"
         )
+
+    def frames_of(self, video: int, start: int) -> list[int]:
+        """Frame indices of the clip of a video that begins at frame `start`."""
+        return self.geometry.frames(video, start, int(self.videos.num_frames[video]))
 
     def labels(self) -> np.ndarray:
         """The label of each item, as `VideoTable.labels` has those of videos."""
@@ -213,8 +225,7 @@ class Items:
     def _draw(self, epoch: int, number: int) -> Item:
         rng = item_random(self.seed, epoch, number)
         video, starts = self.index.draw(number, rng)
-        num_frames = int(self.videos.num_frames[video])
-        frames = [frame for start in starts for frame in clip_frames(start, num_frames, **self.geometry)]
+        frames = [frame for start in starts for frame in self.frames_of(video, start)]
         mirrored = self.mirror and rng.random() < 0.5
 
         def choose(height: int, width: int) -> list[Region]:

@@ -8,7 +8,7 @@ from twostream.clips.crops import SHORT_SIDE, VIEWS, make_views
 from twostream.clips.items import Items
 from twostream.clips.sampling import SPREADS
 from twostream.errors import BadInputError
-from twostream.stream import StreamConfig
+from twostream.stream import ResizeSide, StreamConfig
 from twostream.video.ffmpeg import MAX_FRAMES
 
 DEFAULT_NUM_CLIPS = 25
@@ -79,9 +79,18 @@ def stream_as_tested(stream: StreamConfig, sampling: Sampling) -> StreamConfig:
                 f"--test_size={size}, expected {stream.input_size} or more for --views=full: the network was trained on "
                 f"crops of {stream.input_size} pixels"
             )
-        return replace(stream, resize_side=size)
-    short = stream.resize_side or int(SHORT_SIDE * stream.input_size)
-    return replace(stream, input_size=size, resize_side=max(short, size))
+        return replace(stream, resize_side=_with_short_side(stream.resize_side, size))
+    side = stream.resize_side or int(SHORT_SIDE * stream.input_size)
+    short = min(side) if isinstance(side, tuple) else side
+    return replace(stream, input_size=size, resize_side=_with_short_side(side, max(short, size)))
+
+
+def _with_short_side(resize_side: ResizeSide, short: int) -> ResizeSide:
+    """A size of pictures with this short side; a height and width keep their shape."""
+    if not isinstance(resize_side, tuple):
+        return short
+    height, width = (round(side * short / min(resize_side)) for side in resize_side)
+    return height, width
 
 
 def items_as_tested(videos: VideoTable, stream: StreamConfig, sampling: Sampling) -> Items:

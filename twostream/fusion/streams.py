@@ -112,8 +112,8 @@ def _videos_with_other_clips(first: ScoreTable, second: ScoreTable) -> np.ndarra
         last_start = np.full(len(table.video_ids), -1)
         last_start[partner.video_index] = partner.start  # rows are in order: the last assignment of a video stays
         is_alone &= last_start[table.video_index] >= 0
-        if partner.clip_extent > table.clip_extent:
-            is_alone &= table.start < last_start[table.video_index]
+        is_shorter = partner.clip_extents > table.clip_extents
+        is_alone &= ~is_shorter[table.video_index] | (table.start < last_start[table.video_index])
         differs[table.video_index[is_alone]] = True
     return np.flatnonzero(differs)
 

@@ -225,8 +225,9 @@ def card(contract: Contract) -> str:
         config, sampling = stream.config, stream.sampling
         clips = f"{sampling.num_clips}" if sampling.num_clips else f"every {sampling.clip_step} frames"
         rate = f", {stream.fps:g} a second" if stream.fps else ""
+        clip_rate = f", {config.frame_rate:g} a second" if config.frame_rate else ""
         lines.append(
-            f"| {stream.name} | {config.backbone}, {config.input_size} x {config.input_size} | {config.clip_len} frames | "
+            f"| {stream.name} | {config.backbone}, {config.input_size} x {config.input_size} | {config.clip_len} frames{clip_rate} | "
             f"short side {stream.short_side or 'as in the video'}{rate} | {clips}, views {sampling.views} | "
             f"{weight if isinstance(weight, float | int) else 'by class'} |"
         )

@@ -129,8 +129,11 @@ def _to_json(answers: list[Answer]) -> list[dict[str, Any]]:
     return [{"label": answer.label, "probability": round(answer.probability, 6)} for answer in answers]
 
 
-def clips_table(stream: StreamContract, starts: np.ndarray, logits: np.ndarray) -> ScoreTable:
-    """The scores of the clips of one video, (n, views, K), as a table; `starts` are their first frames, (n,)."""
+def clips_table(stream: StreamContract, starts: np.ndarray, logits: np.ndarray, *, extent: int) -> ScoreTable:
+    """The scores of the clips of one video, (n, views, K), as a table; `starts` are their first frames, (n,).
+
+    `extent`: frames from the first frame of a clip to its last.
+    """
     num_clips, num_views, num_classes = logits.shape
     return ScoreTable(
         stream=stream.config.to_json(),
@@ -142,6 +145,7 @@ def clips_table(stream: StreamContract, starts: np.ndarray, logits: np.ndarray) 
         view=np.tile(VIEWS[stream.sampling.views], num_clips).astype(np.int16),
         logits=logits.reshape(-1, num_classes),
         provenance={},
+        extents=np.array([extent], np.int32),
     )
 
 

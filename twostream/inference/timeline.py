@@ -160,7 +160,7 @@ def _of_windows(
     """Fused probabilities (w, K) of these windows."""
     scores = []
     for table, rate in zip(tables, rates, strict=True):
-        middles = (table.start + table.clip_extent / 2) / rate
+        middles = (table.start + table.clip_extents[0] / 2) / rate
         first = np.searchsorted(middles, windows * stride_seconds - 1e-9)
         end = np.searchsorted(middles, windows * stride_seconds + window_seconds - 1e-9)
         nearest = np.abs(middles[None] - (windows * stride_seconds + window_seconds / 2)[:, None]).argmin(axis=1)

@@ -9,6 +9,7 @@ from torch import nn
 
 from twostream.errors import BadInputError
 from twostream.models import i3d, torchvision_networks, vgg, video_resnets
+from twostream.stream import ResizeSide
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Backbone:
     """smallest number of frames of a clip"""
     frame_stride: int = 1
     """distance between the frames of a clip in its published training and test"""
-    resize_side: int | None = None
-    """short side to which its published test scales pictures, before it cuts crops of `input_size`; None: 1.1 times that"""
+    resize_side: ResizeSide = None
+    """size to which its published test scales pictures, before it cuts crops of `input_size`, see StreamConfig"""
 
 
 IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -97,7 +98,7 @@ def _clips(name: str, build: Callable[..., nn.Module], *, input_size: int = 112,
         ignored=r"^$",
         layout="3d",
         clip_len=clip_len,
-        resize_side=128 if input_size == 112 else 256,
+        resize_side=(128, 171) if input_size == 112 else 256,
     )
 
 

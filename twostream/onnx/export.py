@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -146,7 +147,7 @@ def _usual_answers(
     scores: list[list[np.ndarray]] = []
     flow: list[np.ndarray] = []
     for stream, network in zip(contract.streams, recognizer.networks, strict=True):
-        settings, config = stream.flow_settings(), stream.config
+        settings, config = stream.flow_settings(), replace(stream.config, frame_rate=0.0)  # as if they had that rate
         footage = Footage({"0": (dict(enumerate(frames)), num_frames)}, flow=settings)
         if settings:
             config = config.with_flow("stored")

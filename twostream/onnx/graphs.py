@@ -27,7 +27,10 @@ SORTED_RULES = ("max", "clstk", "trimmed")
 
 
 def frame_offsets(contract: Contract) -> list[int]:
-    """The frames that a clip needs, counted from its first one: those of all streams, and what flow points to."""
+    """The frames that a clip needs, counted from its first one: those of all streams, and what flow points to.
+
+    If clips are resampled, these are frames at the `frame_rate` of the streams.
+    """
     return sorted({offset for stream in contract.streams for offset in _offsets(stream)})
 
 
@@ -45,6 +48,11 @@ def reason_against(contract: Contract) -> str:
             return f"the flow of stream {stream.name} is {flow.method}, and only farneback can be computed in a graph"
     if len({stream.geometry for stream in contract.streams}) > 1:
         return "its streams were trained on frames of different sizes or rates"
+    rates = {stream.config.frame_rate for stream in contract.streams}
+    if len(rates) > 1:
+        return "its streams take frames at different rates (--frame_rate)"
+    if rates != {0} and any(stream.flow_settings() for stream in contract.streams):
+        return "its clips are resampled (--frame_rate), but flow is that of neighbouring frames of the video"
     if contract.fusion.consensus.rule == "segment":
         return f"the consensus {contract.fusion.consensus} depends on where in the video the clips are"
     return ""

@@ -95,6 +95,7 @@ def build_parser() -> options.Parser:
     options.add_boolean(parser, "--multi_label", default=False, help="videos may have several labels, or none of the classes (default: False; charades: True)")
     add("--ids", choices=("stem", "path"), default="stem", help="as given to twostream extract (default: stem)")
     add("--val_fraction", type=options.share, default=None, metavar="F", help=f"share of val if the lists have none: of the videos without a split, or of the train videos, by group where there is one; the test lists of ucf101 and hmdb51 then are test. 0: no val (default: {VAL_FRACTION}; test lists of ucf101 and hmdb51 are val)")
+    add("--fps", type=options.rate, default=0.0, metavar="RATE", help="frames per second of the videos whose images do not say it, because another tool made them; twostream train --frame_rate needs it (default: unknown)")
     add("--group_by", default="", metavar="COLUMN", help="csv column of the groups (default: group, if it exists)")
     add("--seed", type=options.seed, default=123, metavar="N", help="seed for the choice of val (default: 123)")
     add("--write", choices=tuple(WRITERS), help="write this kind of list from the annotations of --root; reads no list")
@@ -183,6 +184,8 @@ def build(args: argparse.Namespace, files: list[tuple[str | None, Path]]) -> Non
             f"{files[0][1]} has one class folder, {annotations.classes[0]!r}, expected {files[0][1]}/<class>/<video> with two "
             "classes or more; if there is one class only, name it with --classes FILE"
         )
+    if args.fps:
+        annotations = annotations.with_rate(args.fps)
     write_annotations(args.root / FILE_NAME, annotations)
     for note in notes:
         print(note)
@@ -208,7 +211,7 @@ def flags_of(args: argparse.Namespace, files: list[tuple[str | None, Path]]) -> 
     if args.classes:
         flags.append(f"--classes={os.path.abspath(args.classes)}")
     defaults = build_parser()
-    names = ("split", "ids", "multi_label", "val_fraction", "group_by", "seed", "short_side")
+    names = ("split", "ids", "multi_label", "val_fraction", "fps", "group_by", "seed", "short_side")
     return flags + [f"--{n}={getattr(args, n)}" for n in names if getattr(args, n) != defaults.get_default(n)]
 
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from twostream.annotations.videos import SPLITS
 from twostream.errors import EXIT_ENVIRONMENT, EXIT_USAGE, BadInputError, Terminated, UserError, exit_code
+from twostream.stream import ResizeSide
 from twostream.terminal import Terminal
 from twostream.threads import share_the_machine
 
@@ -126,6 +127,13 @@ num_processes = integer(0, MAX_PROCESSES)
 """for --workers, where 0 means that the program itself does the work"""
 rate = number(0, MAX_NUMBER)
 share = number(0, 1)
+
+
+def resize_side(text: str) -> ResizeSide:
+    """A short side, or height x width, in pixels."""
+    height, times, width = text.partition("x")
+    side = integer(1, 10_000)
+    return (side(height), side(width)) if times else side(text)
 
 
 def integers(text: str) -> tuple[int, ...]:

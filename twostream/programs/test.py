@@ -80,8 +80,9 @@ def build_parser() -> options.Parser:
     group = parser.add_argument_group("of the training: with --weights what the file does not say, else checks against the checkpoint")
     group.add_argument("--seq_len", "--clip_len", type=options.integer(1, 1000), metavar="N", help="frames of a clip (default: as published for --arch)")
     group.add_argument("--gap", type=options.positive, metavar="N", help="distance between these frames (default: as published)")
+    group.add_argument("--frame_rate", type=options.rate, metavar="R", help="frames per second at which clips see a video (default: its own)")
     group.add_argument("--input_size", "--isize", "--is", type=options.integer(1, 2048), metavar="PX", help="side of the crops (default: as published)")
-    group.add_argument("--resize_side", type=options.integer(1, 10_000), metavar="PX", help="short side of the pictures from which they are cut (default: as published, or 1.1 times --input_size if that is given)")
+    group.add_argument("--resize_side", type=options.resize_side, metavar="PX|HxW", help="short side, or height and width, of the pictures from which they are cut (default: as published, or 1.1 times --input_size if that is given)")
 
     options.add_ignored_flags(parser, "--lr --learning_rate", "--print_freq -p", "--global_models_dir", "--pretrained")
     return parser
@@ -205,6 +206,7 @@ def weights_network(
             frame_stride=args.gap or record.frame_stride,
             flow_coding=open_store(root, args.input_type).tree_flow_coding(),
             resize_side=args.resize_side or (None if args.input_size else record.resize_side),
+            frame_rate=args.frame_rate or 0.0,
         )
     except ValueError as error:
         raise BadInputError(str(error)) from None
@@ -237,7 +239,8 @@ def as_asked(args: argparse.Namespace, network: "ScoredNetwork") -> "ScoredNetwo
         except ValueError as error:
             raise BadInputError(f"{path}: {error}") from None
     names = {"clip_len": "seq_len", "frame_stride": "gap"}
-    flags = {f"--{names.get(n, n)}": n for n in ("clip_len", "frame_stride", "input_size", "resize_side")}
+    checked = ("clip_len", "frame_stride", "frame_rate", "input_size", "resize_side")
+    flags = {f"--{names.get(n, n)}": n for n in checked}
     for flag, name in flags.items():
         value, trained = getattr(args, flag.removeprefix("--")), getattr(stream, name)
         if value not in (None, trained):

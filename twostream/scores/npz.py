@@ -32,6 +32,9 @@ ARRAYS: dict[str, tuple[type[np.generic], int]] = {
 MULTI_LABEL_ARRAYS = ARRAYS | {"labels": (np.int8, 2)}
 """the same where videos have any number of classes"""
 
+OPTIONAL_ARRAYS: dict[str, tuple[type[np.generic], int]] = {"extents": (np.int32, 1)}
+"""of files of clips that are resampled to a frame rate"""
+
 MAX_EMPTY = 1_000_000
 """rows of an array without numbers"""
 
@@ -88,7 +91,8 @@ def read_scores(path: str | Path) -> ScoreTable:
             check_zip(parts)
             if damaged := parts.testzip():
                 raise _bad_file(path, f"{damaged} does not match its checksum")
-            arrays = {n: _read_array(parts, f"{n}.npy") for n in ("header", *ARRAYS) if n != "logits"}
+            optional = [n for n in OPTIONAL_ARRAYS if f"{n}.npy" in parts.namelist()]
+            arrays = {n: _read_array(parts, f"{n}.npy") for n in ("header", *ARRAYS, *optional) if n != "logits"}
             arrays["logits"] = _map_array(path, parts)
         header = json.loads(str(arrays.pop("header")))
         json.dumps(header, allow_nan=False)  # infinities, which a report could not hold
@@ -119,7 +123,8 @@ def read_scores(path: str | Path) -> ScoreTable:
 
 
 def _arrays_of(table: ScoreTable) -> dict[str, tuple[type[np.generic], int]]:
-    return MULTI_LABEL_ARRAYS if table.is_multi_label else ARRAYS
+    optional = {name: kind for name, kind in OPTIONAL_ARRAYS.items() if getattr(table, name) is not None}
+    return (MULTI_LABEL_ARRAYS if table.is_multi_label else ARRAYS) | optional
 
 
 def _bad_file(path: Path, found: str) -> BadInputError:
@@ -176,7 +181,8 @@ def _check_arrays(path: Path, table: ScoreTable, num_classes: int) -> None:
             expected = f"{dimensions} dimensions of {kind.__name__}"
             raise _bad_file(path, f"{name} has type {array.dtype} and shape {array.shape}, expected {expected}")
     num_rows, num_videos = len(table.logits), len(table.video_ids)
-    if {len(table.video_index), len(table.start), len(table.view)} != {num_rows} or len(table.labels) != num_videos:
+    by_video = [len(table.labels), *(len(table.extents) for _ in [table.extents] if table.extents is not None)]
+    if {len(table.video_index), len(table.start), len(table.view)} != {num_rows} or {*by_video} != {num_videos}:
         raise _bad_file(
             path, f"lengths of its arrays differ from {counted(num_rows, 'row')} and {counted(num_videos, 'video')}"
         )
@@ -200,6 +206,7 @@ def _check_values(path: Path, table: ScoreTable, num_classes: int) -> None:
     for name, lowest, end in (
         ("video_index", 0, num_videos), ("labels", -1, 2 if table.is_multi_label else num_classes),
         ("start", 0, None), ("view", 0, None),
+        *(("extents", 0, None) for _ in [table.extents] if table.extents is not None),
     ):  # fmt: skip
         array = getattr(table, name)
         is_wrong = (array < lowest) | (False if end is None else array >= end)

@@ -38,6 +38,9 @@ class ScoreTable:
     """(M, K) float32; the logits of a file are mapped into memory, and read when they are used"""
     provenance: dict[str, Any]
     """where the scores come from: checkpoint, iteration, settings of the scoring, versions"""
+    extents: np.ndarray | None = None
+    """(V,) distance from the first frame of a clip to its last, in frames; None if that is the same in all videos, as
+    `stream` says"""
 
     @property
     def classes(self) -> list[str]:
@@ -67,10 +70,12 @@ class ScoreTable:
         return level
 
     @property
-    def clip_extent(self) -> int:
-        """Distance from the first frame of a clip to its last, in frames."""
-        extent: int = (self.stream.get("clip_len", 1) - 1) * self.stream.get("frame_stride", 1)
-        return extent
+    def clip_extents(self) -> np.ndarray:
+        """(V,) distance from the first frame of a clip to its last in each video, in frames."""
+        if self.extents is not None:
+            return self.extents
+        extent = (self.stream.get("clip_len", 1) - 1) * self.stream.get("frame_stride", 1)
+        return np.full(len(self.video_ids), extent)
 
     @property
     def row_labels(self) -> np.ndarray:
@@ -103,6 +108,7 @@ class ScoreTable:
         return ScoreTable(
             self.stream, self.split, self.video_ids[order], self.labels[order],
             video_index[rows], self.start[rows], self.view[rows], self.logits[rows], self.provenance,
+            None if self.extents is None else self.extents[order],
         )  # fmt: skip
 
     def only(self, video_ids: np.ndarray) -> "ScoreTable":
@@ -115,6 +121,7 @@ class ScoreTable:
             self.stream, self.split, self.video_ids[is_kept], self.labels[is_kept],
             (np.cumsum(is_kept, dtype=np.int32) - 1)[self.video_index[rows]],
             self.start[rows], self.view[rows], self.logits[rows], self.provenance,
+            None if self.extents is None else self.extents[is_kept],
         )  # fmt: skip
 
     def chunks(self) -> Iterator[slice]:

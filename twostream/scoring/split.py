@@ -66,7 +66,7 @@ def score_split(
     stream, sampling, num_shards = network.stream, options.sampling, options.shard[1]
     store = open_store(root, stream.stored_type)
     _check_data(network, annotations, options.split, store.tree_flow_coding())
-    videos, ids_without_images = usable_videos(annotations, options.split, store)
+    videos, ids_without_images = usable_videos(annotations, options.split, store, frame_rate=stream.frame_rate)
     videos = videos[_sorting_order(videos.ids)]
     items = items_as_tested(videos, stream, sampling)
     clips = open_dataset(items, store)
@@ -188,6 +188,10 @@ def _table_to_fill(network: ScoredNetwork, split: VideoTable, items: Items, opti
     video_ids = np.array(list(split.ids))[order]
     video, start = items.index.locate(np.arange(len(items)))
     index_in_split = np.searchsorted(video_ids, np.array(list(items.videos.ids)))  # of each video that has images
+    extents = None
+    if stream.frame_rate:  # clips span other numbers of frames in videos of other rates
+        extents = np.zeros(len(video_ids), np.int32)
+        extents[index_in_split] = items.geometry.spans - 1
     return ScoreTable(
         stream=stream.to_json(),
         split=options.split,
@@ -202,6 +206,7 @@ def _table_to_fill(network: ScoredNetwork, split: VideoTable, items: Items, opti
         | sampling.to_json()
         | {"amp": options.amp}
         | {"twostream": twostream.__version__, "torch": torch.__version__, "command": options.command},
+        extents=extents,
     )
 
 
