@@ -18,6 +18,7 @@ from tests.conftest import REPOSITORY, noise_image
 from tests.toy import write_video
 from twostream.flow.farneback_tables import build_basis
 from twostream.stream import StreamConfig
+from twostream.video.decoder import Decoder
 
 NUM_FRAMES = 7
 
@@ -362,6 +363,49 @@ def test_goals_of_loading_name_measured_rows():
     assert {name for goal in loader.GOALS for name in (goal.more, goal.less)} == set(WAYS)
     goal = loader.Goal("", "bare", "ours, packed", at_least=0.8)
     assert goal.verdict(0.8) == ">= 0.8 | met" and goal.verdict(0.79) == ">= 0.8 | not met"
+
+
+# ------------------------------------------------------------------------------------------------ clips of video files
+
+
+def test_the_clip_loop_prints_every_row(clip, run_here):
+    pytest.importorskip("av")
+    words = ["--gops=12", "--clips=3", "--batch_size=2", "--repeats=1"]
+    result = run_here("benchmarks/clip_loop.py", "--video", clip, *words)
+    assert result.returncode == 0, result.stderr
+    (rows,) = tables(result.stdout)
+    assert [row[:2] for row in rows] == [["12", "clips only"], ["12", "with a network"]]
+    for _, _, ours, theirs, ratio, goal, verdict in rows:
+        assert float(ratio) == pytest.approx(float(ours) / float(theirs), rel=0.05)
+        assert (goal, verdict) == (">= 1.5", "met" if float(ratio) >= 1.5 else "not met")
+
+
+def test_both_clip_loops_read_the_same_frames(tmp_path):
+    """The same file and frames at every start, also in torchvision's way of reading; normalised to the same scale."""
+    pytest.importorskip("av")
+    from benchmarks import clip_loop
+
+    (tmp_path / "videos").mkdir()
+    noise = (noise_image(seed, height=64, width=96) for seed in range(23))
+    pictures = (cv2.normalize(picture, None, 0, 255, cv2.NORM_MINMAX) for picture in noise)
+    clip_loop.write_videos(tmp_path / "videos", clip_loop.numbers_below(pictures), 12)
+    ours = clip_loop.Ours(tmp_path)
+    theirs = clip_loop.Torchvision(ours.locate)
+    numbers = [0, 5, 17, len(ours.dataset) - 1]
+    for number, (path, _, first) in zip(numbers, ours.locate(numbers), strict=True):
+        frames = [first + 2 * k for k in range(16)]
+        truth, scaled = (
+            np.stack([frame for k, frame in enumerate(Decoder(path, short_side=side)) if k in frames]).astype(float)
+            for side in (0, clip_loop.RESIZE_SIDE)
+        )
+        found = theirs.frames(number).numpy()
+        assert found.shape == truth.shape == (16, 64, 96, 3) and np.abs(found - truth).mean() < 2
+        assert np.abs(truth[1:] - truth[:-1]).mean() > 10  # another frame would be seen
+        assert np.array_equal(ours.dataset.store.read(path.stem, frames), scaled)
+    for load in (ours, theirs):
+        clips, labels = load(numbers)
+        assert (clips.shape, clips.dtype, labels.tolist()) == ((4, 3, 16, 112, 112), torch.float32, [0] * 4)
+    assert abs(float(ours(numbers)[0].mean() - theirs(numbers)[0].mean())) < 0.1
 
 
 # ------------------------------------------------------------------------------------------------------------ a card

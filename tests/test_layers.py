@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "conversion": "models",
     "fusion": "annotations metrics scores",
     "runtimes": "annotations clips engine flow frames models",
-    "scoring": "annotations clips engine flow frames fusion metrics scores",
+    "scoring": "annotations clips engine flow frames fusion metrics models scores",
     "report": "flow frames fusion metrics pages scores",
     "inference": "annotations clips engine flow frames fusion models pages runtimes scores video",
     "display": "clips flow frames fusion inference pages video",

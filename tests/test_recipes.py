@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from tests.conftest import REPOSITORY, parser_of
+from twostream.conversion.published import PUBLISHED
 from twostream.programs.train import in_iterations
 
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.sh"))
@@ -14,6 +15,15 @@ PLACES = {"ROOT": "/data/a root", "SAVE_ROOT": "/data/runs", "VIDEOS": "/data/vi
 
 CLIPS = {"kinetics400_r2plus1d": (5, None, "centre"), "kinetics400_vmz": (10, None, "centre")}
 """trainings on clips -> how their videos are scored"""
+TESTS = {
+    "kinetics400_vmz_test": [("vmz_r2plus1d_18", 8, 10, None, "ends", "centre", 0)],
+    "kinetics400_vmz_dense": [("vmz_r2plus1d_34", 32, None, 1, "parts", "centre", 0)] * 2,
+    "kinetics400_torchvision_test": [("r2plus1d_18", 16, 5, None, "ends", "centre", 0)],
+    "kinetics400_resnet3d_test": [
+        ("i3d_r50", 32, 10, None, "ends", "three", 256), ("i3d_r50", 32, 1, None, "parts", "centre", 256)
+    ],
+}  # fmt: skip
+"""tests of published weights -> network, frames of a clip, and the clips of a video, of each test.py"""
 
 
 def run(recipe, folder, environment: dict, *arguments: str) -> tuple[int, list[list[str]]]:
@@ -33,7 +43,7 @@ def run(recipe, folder, environment: dict, *arguments: str) -> tuple[int, list[l
 def test_every_data_set_has_its_three():
     names = {recipe.stem for recipe in RECIPES}
     three = {f"{d}_{what}" for d in ("kinetics400", "ucf101", "hmdb51") for what in ("prepare", "rgb", "flow")}
-    assert names == three | CLIPS.keys()
+    assert names == three | CLIPS.keys() | TESTS.keys()
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
@@ -44,7 +54,18 @@ def test_the_programs_take_these_flags(recipe, tmp_path):
         parsed = parser_of(program).parse_args(arguments)
         if getattr(parsed, "root", None):
             assert str(parsed.root) == "/data/a root"
-    if not recipe.stem.endswith("prepare"):
+    if recipe.stem in TESTS:
+        tests = [parser_of(c[0]).parse_args(c[1:]) for c in commands if c[0] == "test.py"]
+        names = ("arch", "seq_len", "num_clips", "frame_step", "spread", "views", "test_size")
+        assert [tuple(getattr(test, name) for name in names) for test in tests] == TESTS[recipe.stem]
+        written = [test.save_root / f"scores_val_{test.weights.stem}.npz" for test in tests]
+        assert len(set(written)) == len(tests)
+        evaluated = [parser_of(c[0]).parse_args(c[1:]).scores for c in commands if c[0] == "eval.py"]
+        assert all(scores == written for scores in evaluated)
+        for test in tests:
+            name = test.weights.stem
+            assert test.arch == (PUBLISHED[name].backbone if name in PUBLISHED else name.partition("-")[0])
+    elif not recipe.stem.endswith("prepare"):
         train, test = (parser_of(c[0]).parse_args(c[1:]) for c in commands[:2])
         assert train.run == test.run and train.input_type == test.input_type
         # The published accuracies of networks of pictures are those of 25 frames and 10 crops.

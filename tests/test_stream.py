@@ -23,6 +23,25 @@ def test_the_side_to_which_pictures_are_scaled_is_in_files_only_if_given():
             StreamConfig.from_json(content | {"resize_side": wrong})
 
 
+def test_pictures_of_another_shape_are_in_files_as_a_list():
+    stream = StreamConfig("rgb", "r2plus1d_18", ("a", "b"), 112, 16, resize_side=(128, 171))
+    content = json.loads(json.dumps(stream.to_json()))
+    assert content["resize_side"] == [128, 171] and StreamConfig.from_json(content) == stream
+    for wrong in ([111, 171], [128], [128, 171, 3], [128, "171"], [True, 171], []):
+        with pytest.raises(ValueError, match="resize_side"):
+            StreamConfig.from_json(content | {"resize_side": wrong})
+
+
+def test_a_frame_rate_is_in_files_only_if_given():
+    assert "frame_rate" not in STREAM.to_json()
+    stream = dataclasses.replace(STREAM, frame_rate=29.97)
+    content = json.loads(json.dumps(stream.to_json()))
+    assert StreamConfig.from_json(content) == stream
+    for wrong in (-1, 1e-9, 1e9, float("nan"), "15", True, None, [15]):
+        with pytest.raises(ValueError, match="frame_rate"):
+            StreamConfig.from_json(content | {"frame_rate": wrong})
+
+
 def test_missing_and_unknown_fields_are_named():
     content = STREAM.to_json()
     del content["clip_len"]

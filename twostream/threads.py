@@ -86,19 +86,27 @@ def no_progress(results: Iterable[Any], total: int, name: str) -> Iterable[Any]:
     return results
 
 
+def thread_pool() -> ThreadPoolExecutor:
+    """As many threads as `map_in_threads` uses; they start when they are needed, and end with the pool."""
+    return ThreadPoolExecutor(min(MAX_THREADS, available_cpus()))
+
+
 def map_in_threads(
-    function: Callable[[Item], Result], items: Iterable[Item], *, progress: Progress = no_progress, name: str = ""
-) -> list[Result]:
+    function: Callable[[Item], Result], items: Iterable[Item], *, progress: Progress = no_progress, name: str = "",
+    pool: ThreadPoolExecutor | None = None,
+) -> list[Result]:  # fmt: skip
     """The function's results in the order of the items, computed on all CPUs, at most MAX_THREADS.
 
     For functions that spend their time in NumPy, which lets other threads run meanwhile. `name` says for `progress` what
-    is being done.
+    is being done. `pool` are threads to use, of `thread_pool`, for functions that are called again and again.
     """
     items = list(items)
     if len(items) < 2:  # live answers would start and end a thread each
         return list(progress(map(function, items), len(items), name))
-    with ThreadPoolExecutor(min(MAX_THREADS, available_cpus())) as pool:
+    if pool:
         return list(progress(pool.map(function, items), len(items), name))
+    with thread_pool() as own_pool:
+        return list(progress(own_pool.map(function, items), len(items), name))
 
 
 def map_in_groups(function: Callable[[Item], Result], items: Iterable[Item], size: int) -> Iterator[Result]:

@@ -101,6 +101,15 @@ def as_activitynet(folder: Path) -> list[str]:
     return [str(write(folder / "list.json", json.dumps({"version": "1.3", "taxonomy": [], "database": videos})))]
 
 
+def as_charades(folder: Path) -> list[str]:
+    write(folder / "Charades_v1_classes.txt", "".join(f"c{k:03d} {name}\n" for k, name in enumerate(CLASSES)))
+    words = []
+    for video_id, label, split in TRUTH:
+        line = f"{video_id},A,c{CLASSES.index(label):03d} 1.00 9.50,30"
+        words.append(f"{split}={write(folder / f'{split}.csv', f'id,subject,actions,length{chr(10)}{line}')}")
+    return words
+
+
 def as_2d_kinectics(folder: Path) -> list[str]:
     videos = {v: {"label": label, "cls": 1 + CLASSES.index(label), "subset": split, "isthere": True, "numf": 9}
               for v, label, split in TRUTH}  # fmt: skip
@@ -117,6 +126,7 @@ LISTS: dict[str, Callable[[Path], list[str]]] = {
     "mmaction2_frames": as_mmaction2_frames,
     "mmaction2_videos": as_mmaction2_videos,
     "activitynet": as_activitynet,
+    "charades": as_charades,
     "2d-kinectics": as_2d_kinectics,
 }
 

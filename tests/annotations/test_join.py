@@ -180,3 +180,57 @@ def test_ids_that_never_match_are_a_warning_with_examples(tmp_path):
 def test_list_without_any_label_is_refused(tmp_path):
     with pytest.raises(BadInputError, match="list, line 1: no entry has a label"):
         joined(tmp_path, ("a", None, "test"))
+
+
+# -------------------------------------------------------------------------------------------------------- multi-label
+
+
+def joined_multi_label(root: Path, *entries: tuple[str, str | None, str | None], **keywords):
+    add_frames(root, "seen", 1)
+    listed = [Listed((v,), label, split, "list", k) for k, (v, label, split) in enumerate(entries, start=1)]
+    return build_annotations(listed, root, multi_label=True, **keywords)
+
+
+def test_a_video_has_the_labels_of_all_its_entries(tmp_path):
+    add_frames(tmp_path, "a", 2)
+    entries = [
+        ("a", "run", "train"),
+        ("b", "", "val"),
+        ("a", "jump", "train"),
+        ("a", "run", "train"),
+        ("c", None, "test"),
+    ]
+    annotations, _, warnings = joined_multi_label(tmp_path, *entries)
+    assert annotations.classes == ("jump", "run")
+    found = [(video.id, video.label, video.num_frames) for video in annotations.videos]
+    assert found == [("a", ("jump", "run"), 2), ("b", (), 0), ("c", None, 0)]
+    assert warnings == []
+
+
+def test_a_video_is_in_one_split(tmp_path):
+    with pytest.raises(
+        BadInputError, match="line 2: video 'a' is already listed in list, line 1, 'val' here and 'train'"
+    ):
+        joined_multi_label(tmp_path, ("a", "run", "train"), ("a", "jump", "val"))
+    with pytest.raises(
+        BadInputError, match="'jump' here and 'run' there; remove one, or add --multi_label if videos have"
+    ):
+        joined(tmp_path, ("a", "run", "train"), ("a", "jump", "train"))
+
+
+def test_val_is_chosen_by_video(tmp_path):
+    """All labels of a video are on one side, and the sentence counts videos."""
+    entries = [(f"{k:02d}", label, None) for k in range(20) for label in ("run", ("jump", "hop")[k % 2])]
+    annotations, notes, _ = joined_multi_label(tmp_path, *entries, val_fraction=0.3)
+    num_val = int((annotations.videos.split_index == 1).sum())
+    assert len(annotations.videos) == 20 and f"{num_val} of 20 train videos are held out" in notes[0]
+    val = annotations.split("val").labels()
+    assert 0 < num_val < 20 and val.sum(axis=0).min() > 0 and (val.sum(axis=1) == 2).all()
+
+
+def test_several_labels_of_one_part_of_a_video_are_no_several_parts(tmp_path):
+    """So the part is matched with the whole video, if that is what was extracted."""
+    add_frames(tmp_path, "v", 3)
+    listed = [Listed(("v_000001_000002", "v"), label, "train", "list", k) for k, label in enumerate(("run", "hop"), 1)]
+    (video,) = build_annotations(listed, tmp_path, multi_label=True).annotations.videos
+    assert (video.id, video.label, video.num_frames) == ("v", ("hop", "run"), 3)

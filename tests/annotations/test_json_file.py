@@ -412,3 +412,45 @@ def test_mutated_file_of_2d_kinectics_is_refused(tmp_path, old, new):
     with pytest.raises(BadInputError) as caught:
         read_annotations(tmp_path)
     assert "finalannots.json" in str(caught.value) and "\n" not in str(caught.value)
+
+
+# -------------------------------------------------------------------------------------------------------- multi-label
+
+SEVERAL = """{"version": 1,
+ "classes": ["run", "jump", "hop"],
+ "videos": {
+  "a": {"split": "train", "label": ["hop", "run"], "num_frames": 9, "fps": 25.0},
+  "b": {"split": "train", "label": [], "num_frames": 9, "fps": 25.0},
+  "c": {"split": "test", "label": null, "num_frames": 9, "fps": 25.0}
+ }
+}
+"""
+
+
+@pytest.mark.parametrize("label", ['["run", "hop"]', "[0, 2]", '["hop", 0]', "[2, 0, 2]"])
+def test_several_labels_are_names_or_indices_in_any_order(tmp_path, label):
+    path = tmp_path / "annotations.json"
+    text = SEVERAL.replace('["hop", "run"]', label)
+    for content in (text.encode(), in_other_layout(text.encode())):
+        path.write_bytes(content)
+        annotations = read_annotations(tmp_path)
+        assert [video.label for video in annotations.videos] == [("run", "hop"), (), None]
+        assert annotations.videos.labels().tolist() == [[1, 0, 1], [0, 0, 0], [-1, -1, -1]]
+    write_annotations(path, annotations)
+    assert read_annotations(tmp_path).videos == annotations.videos
+    assert '"label": ["run", "hop"]' in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "old, new, word",
+    [
+        ('"run"], "num', '"fly"], "num', "line 4: video 'a' has label 'fly', which is not in the class list"),
+        ('["hop", "run"]', "[3]", "line 4: video 'a': label index 3, expected 0 to 2"),
+        ('["hop", "run"]', "[true]", "line 4: video 'a': True is not text"),
+        ("[],", '"run",', "line 5: video 'b' has one label, expected a list of labels"),
+    ],
+)
+def test_broken_lists_of_labels_are_refused_with_their_line(tmp_path, old, new, word):
+    (tmp_path / "annotations.json").write_text(SEVERAL.replace(old, new))
+    with pytest.raises(BadInputError, match=word):
+        read_annotations(tmp_path)

@@ -444,7 +444,7 @@ def test_a_list_brings_its_order_of_classes(tmp_path, name):
 def test_other_lists_bring_none(tmp_path):
     for name in READERS:
         words = LISTS[name](tmp_path / name)
-        if name not in ("ucf101", "2d-kinectics"):
+        if name not in ("ucf101", "charades", "2d-kinectics"):
             assert read_class_order(name, [Path(word.partition("=")[2] or word) for word in words]) is None
 
 
@@ -531,3 +531,57 @@ def test_real_hmdb51(shared_data, split_number):
     assert len(counts) == 2 * 51 and set(counts.values()) == {70, 30}  # 70 and 30 videos of each class, as published
     assert all(entry.group for entry in listed)
     labels_and_splits(listed)
+
+
+# -------------------------------------------------------------------------------------------------------- multi-label
+
+
+@pytest.mark.parametrize(
+    "name, text, labels",
+    [
+        (
+            "csv",
+            "video,label\na.mp4,jump;run\nb.mp4,run\na.mp4,hop ; run\nc.mp4,\nd.mp4,;",
+            "a:jump a:run b:run a:hop a:run c:None d:",
+        ),
+        ("mmaction2_videos", "x/a.mp4 0 2\nb.mp4,1\nmy clip.mp4 run hop", "a:jump a:hop b:run clip:run clip:hop"),
+        ("mmaction2_frames", "x/a 120 0 2\nb 7 1", "a:jump a:hop b:run"),
+        ("mmaction2_frames", "x/a 120 0 1 2", "a:jump a:run a:hop"),
+    ],
+)
+def test_lists_with_several_labels_have_an_entry_for_each(tmp_path, name, text, labels):
+    entries = read_text(tmp_path, name, text, classes=("jump", "run", "hop"), multi_label=True)
+    assert " ".join(f"{entry.ids[0].split()[-1]}:{entry.label}" for entry in entries) == labels
+
+
+@pytest.mark.parametrize(
+    "name, line",
+    [("mmaction2_frames", "a 1"), ("mmaction2_frames", "a 0 1"), ("mmaction2_videos", "a.mp4")],
+)  # fmt: skip
+def test_broken_lines_with_several_labels_are_refused(tmp_path, name, line):
+    with pytest.raises(BadInputError, match="list, line 1: .*expected"):
+        read_text(tmp_path, name, line, multi_label=True)
+
+
+def test_several_labels_say_which_flag_reads_them(tmp_path):
+    for name, text in (("mmaction2_videos", "a.mp4 0 1"), ("mmaction2_frames", "a 50 1\nb 50 1 0")):
+        with pytest.raises(BadInputError, match="if videos have several labels, add --multi_label"):
+            read_text(tmp_path, name, text)
+
+
+def test_charades(tmp_path):
+    """Actions repeat, may be missing, and have names where the data set's file of classes is."""
+    text = "id,quality,actions,length\nAB,3,c001 1.00 2.50;c000 0.00 9.00;c001 5.00 7.00,30\nCD,4,,12\n"
+    entries = read_text(tmp_path, "charades", text)
+    assert [(entry.ids, entry.label) for entry in entries] == [(("AB",), "c001"), (("AB",), "c000"), (("CD",), "")]
+    write(tmp_path / "Charades_v1_classes.txt", "c000 Holding some clothes\nc001 Putting clothes somewhere\n")
+    assert [entry.label for entry in read_text(tmp_path, "charades", text)] == [
+        "Putting clothes somewhere", "Holding some clothes", "",
+    ]  # fmt: skip
+    assert read_class_order("charades", [tmp_path / "list"]).names == (
+        "Holding some clothes",
+        "Putting clothes somewhere",
+    )
+    for action, word in (("c002 1 2", "class number 2, expected 0 to 1"), ("92 1 2", "expected c and three digits")):
+        with pytest.raises(BadInputError, match=f"list, line 2: .*{word}"):
+            read_text(tmp_path, "charades", f"id,actions\nAB,{action}\n")

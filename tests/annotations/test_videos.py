@@ -127,3 +127,65 @@ def test_fingerprint_equals_that_of_older_score_files(count):
     assert fingerprint(table.classes, table.ids, table.label_index) == truth
     assert fingerprint(table.classes, [p[0] for p in pairs], np.array([p[1] for p in pairs], np.int32)) == truth
     assert fingerprint(("run", "walk"), ["a", "b"], [1, 0]) == "4843322418b94bc7"
+
+
+# -------------------------------------------------------------------------------------------------------- multi-label
+
+
+def many_labels(count: int, *, seed: int = 0) -> list[Video]:
+    """Videos with 0 to 3 of the classes, in the order of their names, or without a label."""
+    rng = random.Random(seed)
+    sets = [tuple(sorted(rng.sample("vwxyz", rng.randint(0, 3)))) if rng.random() < 0.9 else None for _ in range(count)]
+    return [Video(f"{k:04d}", "test" if names is None else "train", names, 1) for k, names in enumerate(sets)]
+
+
+def test_a_multi_label_table_is_the_sequence_of_its_videos():
+    videos = many_labels(2500)
+    table = VideoTable.of(iter(videos))
+    assert table.is_multi_label and table.classes == ("v", "w", "x", "y", "z") and table == videos
+    expected = [[-1] * 5 if v.label is None else [int(name in v.label) for name in "vwxyz"] for v in videos]
+    assert table.labels().tolist() == expected
+    chosen = np.array([7, 3, 2000])
+    assert table[chosen] == [videos[k] for k in chosen] and table[chosen].labels().tolist() == [
+        expected[k] for k in chosen
+    ]
+    assert table.labels(chosen).tolist() == [expected[k] for k in chosen]
+    assert VideoTable.of(videos, "zyxwv").labels().tolist() == [row[::-1] for row in expected]
+    assert len(table.label_sets) <= 1 + 1 + 5 + 10 + 10  # the different sets, and the missing one
+
+
+def test_labels_are_all_of_one_kind():
+    videos = [Video("a", "train", ("x",), 1), Video("b", "train", "x", 1)]
+    with pytest.raises(BadInputError, match="video 'b' has one label, expected a list of labels, as the videos before"):
+        make_annotations(videos)
+    with pytest.raises(BadInputError, match="video 'a' has a list of labels, expected one label"):
+        make_annotations(videos[::-1])
+    with pytest.raises(ValueError, match="some are a set"):
+        VideoTable.of(videos)
+    with pytest.raises(BadInputError, match="video 'a' has label 'x', which is not in the class list"):
+        make_annotations(videos[:1], classes=("y",))
+
+
+def test_fingerprint_of_multi_label_videos():
+    """It is that of the JSON text, and another one for each change of a label."""
+    videos = many_labels(30)
+    table = VideoTable.of(videos)
+    pairs = [[v.id, -1 if v.label is None else ["vwxyz".index(name) for name in v.label]] for v in videos]
+    text = json.dumps([list(table.classes), pairs])
+    found = fingerprint(table.classes, list(table.ids), table.labels())
+    assert found == hashlib.sha256(text.encode()).hexdigest()[:16]
+    for change in ((), None, ("v",)):
+        others = [Video("0000", "test", change, 1), *videos[1:]]
+        assert change == videos[0].label or found != fingerprint(
+            table.classes, list(table.ids), VideoTable.of(others, table.classes).labels()
+        )
+
+
+def test_classes_that_occur():
+    table = VideoTable.of(
+        [Video("a", "train", ("x", "y"), 1), Video("b", "val", (), 1), Video("c", "test", None, 1)], "xyz"
+    )
+    assert table.occurring() == {"x", "y", None} and table[:1].occurring() == {"x", "y"}
+    assert table.occurring(np.array([False, False, True])) == {None} and table[:0].occurring() == set()
+    single = VideoTable.of([Video("a", "train", "x", 1), Video("c", "test", None, 1)], "xyz")
+    assert single.occurring() == {"x", None} and single.occurring(slice(1)) == {"x"}

@@ -4,11 +4,15 @@ from collections import Counter
 from itertools import product
 from random import Random
 
+import cv2
 import numpy as np
 import pytest
 
+from tests.conftest import noise_image
 from twostream.clips.crops import VIEWS, CentreCrop, CornerCrop, RandomCrop, corner_regions, make_views
-from twostream.frames.jpeg import Region
+from twostream.clips.testing import Sampling, stream_as_tested
+from twostream.frames.jpeg import Header, Region, cut_regions
+from twostream.stream import StreamConfig
 
 
 def draws(crop, height, width, count=40):
@@ -43,6 +47,62 @@ def test_crops_of_trainings_on_clips():
     assert [view.crop(256, 342)[:2] for view in ten[:5]] == [(16, 59), (0, 0), (0, 118), (32, 0), (32, 118)]
     assert {view.crop(256, 342)[2:] for view in ten} == {(224, 224)}
     assert CentreCrop(112, 112)(128, 171) == Region(0, 21, 128, 128), "the largest square"
+
+
+SQUEEZED = (128, 171)
+SIZES = [(128, 171), (256, 342), (128, 228), (360, 640), (228, 128), (100, 100)]
+
+
+@pytest.mark.parametrize("height, width", SIZES)
+def test_crops_of_squeezed_pictures(height, width):
+    """A part of the picture stands for the crop of 112 that is cut from the picture squeezed to 128x171."""
+    up, across = height / 128, width / 171
+    centre = CentreCrop(112, SQUEEZED)(height, width)
+    assert abs(centre.height - 112 * up) <= 0.5 and abs(centre.width - 112 * across) <= 0.5
+    assert abs(centre.y - 8 * up) <= 1 and abs(centre.x - 29.5 * across) <= 1
+    drawn = draws(RandomCrop(112, SQUEEZED), height, width, 200)
+    assert {region[2:] for region in drawn} == {centre[2:]} and len({region[:2] for region in drawn}) > 100
+    assert all(0 <= y <= height - h and 0 <= x <= width - w for y, x, h, w in drawn)
+    three = [view.crop(height, width) for view in make_views("three", 112, SQUEEZED)]
+    assert {region[2:] for region in three} == {(height, round(128 * across))}, "the largest squares: 128 of 128x171"
+    assert [region.x for region in three] == [0, (width - three[0].width) // 2, width - three[0].width]
+    (whole,) = make_views("full", 112, SQUEEZED)
+    assert whole.crop.shape(height, width) == SQUEEZED and whole.crop.size == 128
+    corners = corner_regions(height, width, (1.0, 0.875), SQUEEZED)
+    assert {region[2:] for region in corners} == {
+        (int(128 * up * a), int(128 * across * b)) for a, b in product((1, 0.875), repeat=2)
+    }
+
+
+@pytest.mark.parametrize(
+    "views, test_size, expected",
+    [
+        ("full", 0, (112, SQUEEZED)), ("full", 256, (112, (256, 342))), ("three", 128, (128, SQUEEZED)),
+        ("three", 256, (256, (256, 342))),
+    ],
+)  # fmt: skip
+def test_squeezed_pictures_keep_their_shape_at_other_test_sizes(views, test_size, expected):
+    stream = StreamConfig("rgb", "r2plus1d_18", ("a",), 112, 16, resize_side=SQUEEZED)
+    seen = stream_as_tested(stream, Sampling(views=views, test_size=test_size))
+    assert (seen.input_size, seen.resize_side) == expected
+
+
+@pytest.mark.parametrize("height, width", SIZES)
+def test_pixels_of_squeezed_pictures(height, width):
+    """Those of squeezing the whole picture and cutting, up to where a pixel's centre lies."""
+    smooth = cv2.GaussianBlur(noise_image(3, height=height, width=width), (0, 0), min(height, width) / 16)
+    picture = cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX)
+    squeezed = cv2.resize(picture, SQUEEZED[::-1], interpolation=cv2.INTER_AREA)
+    expected = squeezed[8 : 8 + 112, 29 : 29 + 112].astype(float)
+
+    def difference(crop):
+        found = np.empty((1, 112, 112, 3), np.uint8)
+        cut_regions(picture, Header(height, width, False), [crop(height, width)], list(found))
+        return np.abs(found[0] - expected).mean()
+
+    assert difference(CentreCrop(112, SQUEEZED)) < 4
+    if abs(width / height - 171 / 128) > 0.01:
+        assert difference(CentreCrop(112, 128)) > 10, "with the shape kept, it is another picture"
 
 
 def test_random_crops_are_everywhere_and_only_there():
@@ -93,6 +153,9 @@ def test_corner_crops_have_the_given_scales():
 @pytest.mark.parametrize("height, width", [(256, 340), (340, 256), (256, 256), (1, 5), (33, 32)])
 def test_views_lie_in_the_picture_and_are_what_they_are_called(height, width):
     views = {name: make_views(name, 224) for name in VIEWS}
+    (whole,) = views.pop("full")
+    assert (whole.number, whole.mirrored, whole.crop(height, width)) == (16, False, Region(0, 0, height, width))
+    assert min(whole.crop.shape(height, width)) == 246, "the short side from which crops of 224 are cut"
     regions = {v.number: v.crop(height, width) for views_of_name in views.values() for v in views_of_name}
     for y, x, h, w in regions.values():
         assert h == w > 0 and 0 <= y <= height - h and 0 <= x <= width - w

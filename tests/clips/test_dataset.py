@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests import toy
-from tests.conftest import REPOSITORY, noise_image
+from tests.conftest import REPOSITORY, assert_commands_work, noise_image
 from twostream.annotations.json_file import read_annotations, write_annotations
 from twostream.annotations.videos import Annotations, Video, VideoTable, make_annotations
 from twostream.clips.crops import CentreCrop, CornerCrop, RandomCrop, make_views
@@ -61,8 +61,8 @@ CLASSES = ("run", "walk")
 VIDEOS = [Video("a", "train", "walk", 6), Video("b", "train", "run", 4)]
 
 
-def dataset(store, *, clip_len=1, frame_stride=1, videos=VIDEOS, crop=None, **options) -> ClipDataset:
-    stream = StreamConfig(store.input_type, "inception_v3", CLASSES, 20, clip_len, frame_stride)
+def dataset(store, *, clip_len=1, frame_stride=1, frame_rate=0.0, videos=VIDEOS, crop=None, **options) -> ClipDataset:
+    stream = StreamConfig(store.input_type, "inception_v3", CLASSES, 20, clip_len, frame_stride, frame_rate=frame_rate)
     return ClipDataset(Items(VideoTable.of(videos, CLASSES), stream, crop=crop or CentreCrop(20), **options), store)
 
 
@@ -348,6 +348,41 @@ def test_training_set_of_a_sparse_extraction_is_that_of_a_full_one(extracted, in
     assert_same(sparse.__getitems__(keys), full.__getitems__(keys))
     with pytest.raises(BadInputError, match=f"--frame_step={stored_step}"):
         dataset(store, videos=videos, **(geometry | {"clip_step": geometry["clip_step"] + 1}))
+
+
+def test_a_sparse_extraction_suits_some_frame_rates(store):
+    """Every second frame of 30 a second: enough for 15 and 7.5 a second, not for 10 and 20."""
+    videos = [Video("a", "train", "walk", 6, 30.0, 2), Video("b", "train", "run", 4, 30.0, 2)]
+    for rate in (15, 7.5):
+        assert len(dataset(store, videos=videos, clip_len=2, frame_rate=rate, num_clips=1)) == 2
+    for rate in (10, 20):
+        with pytest.raises(
+            BadInputError, match=f"'a', 30 frames a second, .*--frame_step=2, .* --frame_rate={rate} needs"
+        ):
+            dataset(store, videos=videos, clip_len=3, frame_rate=rate, num_clips=1)
+    assert len(dataset(store, videos=videos, clip_len=1, frame_rate=10, num_clips=1)) == 2, "one frame needs no other"
+
+
+def test_clips_at_a_frame_rate(store):
+    """10 frames a second of videos with 20 and 5: every second frame, and each frame twice."""
+    videos = [Video("a", "train", "walk", 6, 20.0), Video("b", "train", "run", 4, 5.0)]
+    clips = dataset(store, videos=videos, clip_len=3, frame_rate=10.0, num_clips=1)
+    expected = [[level(0, frame) for frame in (0, 2, 4)], [level(1, frame) for frame in (1, 1, 2)]]
+    np.testing.assert_allclose(levels(clips.__getitems__([0, 1]))[:, 0, :, 0], expected, atol=3)
+    text = dataset(store, videos=videos, clip_len=8, frame_rate=10.0, num_clips=1).items.short_videos()
+    assert "1 of 2 videos are shorter than the 0.70 s of a clip (--seq_len=8, --gap=1, --frame_rate=10)" in text
+
+
+def test_a_frame_rate_needs_the_rates_of_the_videos(store, tmp_path):
+    videos = [VIDEOS[0], replace(VIDEOS[1], fps=25.0)]
+    annotations = make_annotations(videos, classes=CLASSES, path=tmp_path / "annotations.json")
+    assert len(usable_videos(annotations, "train", store)[0]) == 2
+    with pytest.raises(BadInputError, match="1 video of split 'train' without .*'a'.*--frame_rate=15") as error:
+        usable_videos(annotations, "train", store, frame_rate=15)
+    assert_commands_work(str(error.value))
+    known = annotations.with_rate(12.5)
+    assert known.videos.fps.tolist() == [12.5, 25.0]
+    assert len(usable_videos(known, "train", store, frame_rate=15)[0]) == 2
 
 
 def test_segments_of_a_sparse_extraction_are_stored_frames(extracted):

@@ -18,7 +18,7 @@ from twostream.clips.crops import CentreCrop, CornerCrop, RandomCrop, make_views
 from twostream.clips.dataset import Batch, ClipDataset, eval_loader, train_loader
 from twostream.clips.items import Items
 from twostream.clips.online_flow import Cut, FrameDataset, OnlineFlow, cut_out, reduce
-from twostream.clips.sampling import TrainingOrder, clip_frames, item_random
+from twostream.clips.sampling import TrainingOrder, item_random
 from twostream.errors import BadInputError
 from twostream.flow.coding import FlowCoding
 from twostream.flow.methods import FARNEBACK_PRESETS, FlowSettings, same_levels
@@ -88,7 +88,7 @@ def opencv_clips(dataset: FrameDataset, keys: list) -> np.ndarray:
         grey = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in store.read(name, list(range(num_frames)))]
         region = items.views[0].crop(*grey[0].shape, rng)
         for start in starts:
-            for frame in clip_frames(start, num_frames, **items.geometry):
+            for frame in items.frames_of(video, start):
                 first = max(min(frame, num_frames - 2), 0)
                 flow = SETTINGS.function()(grey[first], grey[min(first + 1, num_frames - 1)])
                 levels = SETTINGS.coding.encode(flow)[..., :2]
@@ -148,13 +148,33 @@ def test_other_parameters_give_other_flow(root):
     assert np.abs(first / second.clip(1)).max() > 2  # on another scale
 
 
-def test_each_frame_of_a_clip_is_read_once(root, monkeypatch):
-    _, online = datasets(root, size=24, crop=CentreCrop, clip_len=5)
+@pytest.mark.parametrize(
+    "keys, frames, pairs",
+    [
+        ([0], 6, 5),
+        ([0, 1, 2], 8, 7),  # frames 0 to 7
+        ([2, 0, 1, 2], 8, 7),  # in any order, and the same clip twice
+        ([0, 3], 9, 8),  # frames 0 to 8, of which the clips share 3 to 5
+        ([0, 5, 1, 4], 7 + 7, 6 + 6),  # two videos, of two sizes
+        ([0, 6, 7], 6 + 2 + 1, 5 + 1 + 1),  # three of one size, two of which are shorter than a clip
+    ],
+)
+def test_clips_that_overlap_share_frames_and_flow(root, monkeypatch, keys, frames, pairs):
+    """In a batch each frame is read once, each pair is computed once, and the clips are those of batches of their own."""
+    _, online = datasets(root, size=24, crop=RandomCrop, clip_len=5)
     reads = []
     read = type(online.store).read_bytes
     monkeypatch.setattr(type(online.store), "read_bytes", lambda self, *what: reads.append(what) or read(self, *what))
-    online.__getitems__([0])
-    assert sorted(reads) == [("wide", frame) for frame in range(6)]
+    batch = online.__getitems__(keys)
+    assert len(reads) == len(set(reads)) == sum(group.num_frames for group in batch.groups) == frames
+    computed = []
+    levels = OnlineFlow._levels
+    monkeypatch.setattr(
+        OnlineFlow, "_levels", lambda self, grey, pairs: computed.extend(pairs.tolist()) or levels(self, grey, pairs)
+    )
+    together = OnlineFlow([], online.items.stream, CPU).compute(batch)
+    assert len(computed) == pairs
+    assert torch.equal(together.clips, torch.cat([online_batch(online, [key]).clips for key in keys]))
 
 
 def test_a_still_video_does_not_move(root):
@@ -209,6 +229,14 @@ def test_frames_of_two_sizes_in_one_video(root, tmp_path):
     shutil.copy(mixed / "rgb-images/tall/00001.jpg", mixed / "rgb-images/wide/00002.jpg")
     with pytest.raises(BadInputError, match=r"00002.jpg is 66x88, but other images of this video are 84x60; remove"):
         datasets(mixed, size=24, crop=CentreCrop)[1].__getitems__([0])
+    # Where no item has both sizes, a batch may.
+    shutil.copy(mixed / "rgb-images/wide/00009.jpg", mixed / "rgb-images/wide/00002.jpg")
+    for frame in (7, 8, 9):
+        shutil.copy(mixed / "rgb-images/tall/00001.jpg", mixed / f"rgb-images/wide/0000{frame}.jpg")
+    _, online = datasets(mixed, size=24, crop=CentreCrop)
+    assert [group.num_frames for group in online.__getitems__([0, 7]).groups] == [2, 2]
+    with pytest.raises(BadInputError, match=r"00007.jpg is 66x88, but other images of this video are 84x60; remove"):
+        online.__getitems__([0, 4, 5])
 
 
 def test_sparse_frames_are_refused():

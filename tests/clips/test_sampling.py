@@ -1,12 +1,15 @@
 """Which frames make a clip, which clips a video, and the order in which training sees them."""
 
 import itertools
+from fractions import Fraction
 from random import Random
 
 import numpy as np
 import pytest
 
+from twostream.annotations.videos import Video, VideoTable
 from twostream.clips.sampling import (
+    ClipGeometry,
     ClipIndex,
     JitterIndex,
     SegmentIndex,
@@ -16,8 +19,15 @@ from twostream.clips.sampling import (
     clip_starts,
     item_random,
 )
+from twostream.clips.testing import Sampling, items_as_tested
+from twostream.stream import StreamConfig
 
-SINGLE = {"clip_len": 1, "frame_stride": 1}
+SINGLE = {"span": 1}
+
+
+def span_of(clip_len: int = 1, frame_stride: int = 1) -> int:
+    """Frames from the first frame of a clip to its last."""
+    return (clip_len - 1) * frame_stride + 1
 
 
 @pytest.mark.parametrize(
@@ -36,7 +46,7 @@ def test_clips_are_those_of_2d_kinectics(seq_len, gap, step):
     for num_frames in range(2 * seq_len * gap + 2, 40):
         centres = range(half * gap, num_frames - half * gap - 1, step)
         expected = [[centre + gap * k for k in range(-half, half + 1)] for centre in centres]
-        starts = clip_starts(num_frames, clip_len=seq_len, frame_stride=gap, clip_step=step)
+        starts = clip_starts(num_frames, span=span_of(seq_len, gap), clip_step=step)
         found = [clip_frames(start, num_frames, clip_len=seq_len, frame_stride=gap) for start in starts]
         assert found == expected
         assert max(map(max, found)) < num_frames - 1, "the last frame is never used"
@@ -57,7 +67,7 @@ def test_clips_are_those_of_2d_kinectics(seq_len, gap, step):
 )
 def test_short_videos(num_frames, clip_len, frame_stride, frames):
     geometry = {"clip_len": clip_len, "frame_stride": frame_stride}
-    starts = clip_starts(num_frames, clip_step=6, **geometry)
+    starts = clip_starts(num_frames, clip_step=6, span=span_of(**geometry))
     assert [clip_frames(start, num_frames, **geometry) for start in starts] == frames
 
 
@@ -65,8 +75,8 @@ def test_index_has_the_clips_that_clip_starts_has():
     """The index computes for all videos at once what `clip_starts` returns for one."""
     rng = np.random.default_rng(0)
     for clip_len, frame_stride, clip_step in itertools.product((1, 2, 5), (1, 3), (1, 4, 100)):
-        geometry = {"clip_len": clip_len, "frame_stride": frame_stride, "clip_step": clip_step}
-        span = (clip_len - 1) * frame_stride + 1
+        span = span_of(clip_len, frame_stride)
+        geometry = {"span": span, "clip_step": clip_step}
         near = [span + d for d in range(-2, 3) if span + d >= 0] + [span + clip_step + d for d in range(-2, 3)]
         lengths = [0, 1, 2, *near, *rng.integers(0, 100, 5).tolist(), 0]
         index = ClipIndex(lengths, **geometry)
@@ -89,13 +99,76 @@ def test_index_of_nothing():
     assert len(ClipIndex([], clip_step=1, **SINGLE)) == 0
 
 
+# ------------------------------------------------------------------------------------------------------ frame rates
+
+RATES = (10.0, 15.0, 25.0, 29.97, 30.0, 60.0)
+
+
+def exact(rate: float) -> Fraction:
+    """The decimal number that a rate is written as."""
+    return Fraction(str(rate))
+
+
+@pytest.mark.parametrize("frame_rate, frame_stride", [(15, 1), (15, 2), (30, 1), (7.5, 3), (29.97, 1), (23.976, 4)])
+def test_frames_are_those_that_are_shown_at_their_times(frame_rate, frame_stride):
+    """Frame f of a video is shown from f / fps to (f + 1) / fps: its middle is within half a frame of the ideal time."""
+    geometry = ClipGeometry(np.array(RATES), clip_len=32, frame_stride=frame_stride, frame_rate=frame_rate)
+    for video, fps in enumerate(map(exact, RATES)):
+        for start in (0, 7):
+            frames = geometry.frames(video, start, 10_000)
+            ideal = [start / fps + k * frame_stride / exact(frame_rate) for k in range(32)]
+            assert all(f / fps <= t < (f + 1) / fps for f, t in zip(frames, ideal, strict=True))
+            assert all(abs((f + Fraction(1, 2)) / fps - t) <= 1 / fps / 2 for f, t in zip(frames, ideal, strict=True))
+            assert geometry.spans[video] == frames[-1] - start + 1
+
+
+@pytest.mark.parametrize("frame_rate", [10, 12, 15, 30])
+def test_frames_are_those_of_torchvision(frame_rate):
+    video_utils = pytest.importorskip("torchvision.datasets.video_utils")
+    geometry = ClipGeometry(np.array(RATES), clip_len=40, frame_rate=frame_rate)
+    for video, fps in enumerate(RATES):
+        chosen = video_utils.VideoClips._resample_video_idx(40, fps, frame_rate)  # a step, if that is a whole number
+        theirs = range(10_000)[chosen][:40] if isinstance(chosen, slice) else chosen.tolist()
+        assert geometry.frames(video, 0, 10_000) == list(theirs)
+
+
+def test_a_video_that_ends_early_repeats_its_last_frame():
+    """At 15 frames a second of a video with 25: 0 1 3 5 6 8; the last of them before its end is repeated."""
+    geometry = ClipGeometry(np.array([25.0, 10.0]), clip_len=6, frame_rate=15)
+    ends = [(0, 9), (0, 8), (0, 6), (0, 5), (0, 1), (1, 4), (1, 3)]
+    found = ["".join(map(str, geometry.frames(video, 0, num_frames))) for video, num_frames in ends]
+    assert found == ["013568", "013566", "013555", "013333", "000000", "001223", "001222"]
+    assert geometry.frames(0, 3, 12) == [3, 4, 6, 8, 9, 11]
+
+
+def test_without_a_rate_clips_are_as_they_were():
+    """Also of videos whose rate is unknown."""
+    geometry = ClipGeometry(np.array([0.0, 25.0]), clip_len=4, frame_stride=3)
+    assert geometry.spans.tolist() == [10, 10] and geometry.frames(0, 2, 20) == [2, 5, 8, 11]
+    assert geometry.frames(1, 2, 11) == clip_frames(2, 11, clip_len=4, frame_stride=3) == [2, 5, 8, 8]
+
+
+def test_clips_span_other_numbers_of_frames_in_videos_of_other_rates():
+    """Each index has for each video the starts that `clip_starts` gives for its own span."""
+    geometry = ClipGeometry(np.array(RATES), clip_len=8, frame_rate=15)
+    num_frames, step = np.full(6, 40), np.ones(6, int)
+    starts = [list(clip_starts(40, span=int(span), clip_step=1)) for span in geometry.spans]
+    assert [len(found) for found in starts] == [40 - s for s in (5, 8, 12, 14, 15, 29)]
+    every = ClipIndex(num_frames, span=geometry.spans, clip_step=1)
+    assert [every.draw(k, Random())[1][0] for k in range(len(every))] == sum(starts, [])
+    one = UniformIndex(num_frames, step, span=geometry.spans, num_clips=1)
+    assert [one.draw(k, Random())[1][0] for k in range(6)] == [found[len(found) // 2] for found in starts]
+    drawn = JitterIndex(num_frames, step, span=geometry.spans, clips_per_video=1)
+    assert [max(drawn.draw(k, Random(seed))[1][0] for seed in range(400)) for k in range(6)] == [s[-1] for s in starts]
+
+
 # ------------------------------------------------------------------------------------------------------ segments
 
 
 def drawn(num_frames, num_segments, *, stored_step=1, count=200, **geometry) -> set[tuple[int, ...]]:
     """All draws for one video, between two other videos."""
     index = SegmentIndex(
-        np.array([7, num_frames, 9]), np.array([1, stored_step, 1]), **(SINGLE | geometry), num_segments=num_segments
+        np.array([7, num_frames, 9]), np.array([1, stored_step, 1]), span=span_of(**geometry), num_segments=num_segments
     )
     draws = [index.draw(1, Random(seed)) for seed in range(count)]
     assert {video for video, _ in draws} == {1}
@@ -139,7 +212,7 @@ def test_segments_of_videos_of_every_length(clip_len, stride, step):
     geometry = {"clip_len": clip_len, "frame_stride": stride}
     for num_frames, num_segments in itertools.product((*range(1, 14), 20), (1, 2, 3, 7)):
         draws = drawn(num_frames, num_segments, stored_step=step, count=300, **geometry)
-        starts = set(clip_starts(num_frames, **geometry, clip_step=step))
+        starts = set(clip_starts(num_frames, span=span_of(**geometry), clip_step=step))
         assert {start for starts in draws for start in starts} == starts
         for starts in draws:
             assert len(starts) == num_segments and list(starts) == sorted(starts)
@@ -288,15 +361,57 @@ def test_items_have_independent_draws():
 @pytest.mark.parametrize("clip_len, frame_stride, stored_step", [(1, 1, 1), (5, 1, 1), (3, 2, 1), (1, 1, 4), (2, 4, 2)])
 def test_uniform_clips_are_the_middles_of_equal_parts(num_clips, clip_len, frame_stride, stored_step):
     """Computed here part by part, from the list of all starts."""
-    geometry = {"clip_len": clip_len, "frame_stride": frame_stride}
+    span = span_of(clip_len, frame_stride)
     num_frames = np.array([0, 1, 2, 7, 30, 31, 250, 0])
-    index = UniformIndex(num_frames, np.full(8, stored_step), **geometry, num_clips=num_clips)
+    index = UniformIndex(num_frames, np.full(8, stored_step), span=span, num_clips=num_clips)
     expected = []
     for video, count in enumerate(num_frames):
-        starts = clip_starts(int(count), **geometry, clip_step=stored_step)
+        starts = clip_starts(int(count), span=span, clip_step=stored_step)
         parts = min(num_clips, len(starts))
         expected += [(video, starts[int((k + 0.5) * len(starts) / parts)]) for k in range(parts)]
     assert len(index) == len(expected)
     videos, starts = index.locate(np.arange(len(index)))
     assert list(zip(videos.tolist(), starts.tolist(), strict=True)) == expected == sorted(set(expected))
     assert [index.draw(k, None) for k in range(len(index))] == [(video, [start]) for video, start in expected]
+
+
+def test_clips_from_end_to_end():
+    """As torchvision's UniformClipSampler chooses them from all clips of a video, one frame apart: `linspace`, rounded down."""
+    num_frames = np.array([33, 40, 96, 300])
+    index = UniformIndex(num_frames + 1, np.ones(4, int), span=32, num_clips=10, spread="ends")
+    videos, starts = index.locate(np.arange(len(index)))
+    for video, count in enumerate(num_frames):
+        num_starts = count - 32 + 1
+        every = np.floor(np.linspace(0, num_starts - 1, min(10, num_starts)))
+        assert starts[videos == video].tolist() == every.tolist() and every[-1] == num_starts - 1
+    one = UniformIndex(num_frames, np.ones(4, int), span=32, num_clips=1, spread="ends")
+    assert one.locate(np.arange(4))[1].tolist() == [0, 4, 32, 134], "a single clip is in the middle"
+
+
+@pytest.mark.parametrize("num_frames", [42, 64, 95, 150, 251, 300])
+def test_clips_of_pytorch_resnet3d(num_frames):
+    """Its video mode takes the clips around ten centres, from 16 to 16 before the end; its clip mode the one in the middle."""
+    videos = VideoTable.of([Video("v", "val", "a", num_frames)])
+    stream = StreamConfig(
+        input_type="rgb", backbone="i3d_r50", classes=("a",), input_size=224, clip_len=32, resize_side=256
+    )
+    items = items_as_tested(videos, stream, Sampling(num_clips=10, spread="ends", views="three", test_size=256))
+    centres = [int(centre) for centre in np.linspace(32 // 2, num_frames - 32 // 2, 10)]
+    assert [items.index.draw(k, None)[1][0] for k in range(10)] == [centre - 16 for centre in centres]
+    middle = items_as_tested(videos, stream, Sampling(num_clips=1, test_size=256))
+    assert middle.index.draw(0, None)[1] == [num_frames // 2 - 16]
+    # Crops of 256 from pictures of 256 on the short side, where it draws three at random along the long side.
+    assert middle.crop_size == items.crop_size == 256
+    assert [view.crop(256, 340) for view in items.views] == [(0, 0, 256, 256), (0, 42, 256, 256), (0, 84, 256, 256)]
+    assert middle.views[0].crop(256, 340) == (0, 42, 256, 256)
+
+
+def test_flow_ends_one_frame_earlier():
+    """The last frame has no flow to a next one."""
+    videos = VideoTable.of([Video("v", "val", "a", 50)])
+    starts = {}
+    for kind in ("rgb", "dis"):
+        stream = StreamConfig(input_type=kind, backbone="resnet18", classes=("a",), input_size=64, clip_len=3)
+        items = items_as_tested(videos, stream, Sampling(num_clips=4, spread="ends"))
+        starts[kind] = [items.index.draw(k, None)[1][0] for k in range(4)]
+    assert starts == {"rgb": [0, 15, 31, 47], "dis": [0, 15, 30, 46]}

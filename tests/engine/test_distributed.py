@@ -174,6 +174,21 @@ def test_several_ranks_train_like_one(root, alone, tmp_path, size, more):
     assert (tmp_path / "ranks" / "output1").read_text() == "", "only rank 0 prints"
 
 
+@pytest.mark.slow
+def test_two_ranks_train_clips_like_one(root, tmp_path):
+    """Compiled, in parts, and in another order in memory. Batch norm is frozen, as it would see parts of a batch."""
+    clips = [
+        "--arch=vmz_r3d_10", "--seq_len=2", "--dropout=0", "--batch_norm=frozen", "--lr=0.005", "--max_iterations=2",
+        "--val_interval=2",
+    ]  # fmt: skip
+    _, expected = run(1, words(root, tmp_path, *clips), tmp_path / "one")
+    more = ["--compile=default", "--accumulate=2", "--channels_last"]
+    _, found = run(2, words(root, tmp_path, *clips, *more), tmp_path / "two")
+    assert [entry["event"] for entry in found] == ["train", "train", "validation"]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3) and ours["top1"] == theirs["top1"]
+
+
 def test_a_stopped_run_continues_bit_for_bit(root, tmp_path):
     """One rank gets the signal, and all stop at the same iteration; batch norm, dropout and average are restored."""
     more = [*WITH_STATE, "--max_iterations=8", "--val_interval=4", "--resume=auto"]
@@ -233,13 +248,17 @@ def fit_with_a_bad_part(target: Path) -> None:
         done = [
             (bool(step.skipped), float(step.loss), world.gather(step.clip_numbers).flatten().tolist()) for step in steps
         ]
-        torch.save((network.state_dict(), done), target / f"rank{world.rank}.pth")
+        rows = world.gather_rows(torch.full((3 * world.rank, 2), float(world.rank)))
+        torch.save((network.state_dict(), done, rows), target / f"rank{world.rank}.pth")
 
 
 def test_a_bad_batch_of_one_rank_is_skipped_by_all(tmp_path):
     ranks = Ranks(2, fit_with_a_bad_part, tmp_path, folder=tmp_path)
     assert ranks.exit_codes() == [0, 0], ranks.output()
-    (weights0, steps0), (weights1, steps1) = (torch.load(tmp_path / f"rank{r}.pth", weights_only=True) for r in (0, 1))
+    (weights0, steps0, rows0), (weights1, steps1, rows1) = (
+        torch.load(tmp_path / f"rank{r}.pth", weights_only=True) for r in (0, 1)
+    )
+    assert rows0.tolist() == rows1.tolist() == [[1.0, 1.0]] * 3  # rank 0 had none
     assert exact(steps0[::2]) == exact(steps1[::2])
     assert [skipped for skipped, _, _ in steps0] == [skipped for skipped, _, _ in steps1] == [False, True, False]
     assert steps0[0][2] == [0, 1, 2, 3, 10, 11, 12, 13]
@@ -402,7 +421,7 @@ def test_a_process_alone_exchanges_nothing():
     assert world.is_first and world.part_of_batch(5, accumulate=3) == 5
     assert world.mean(values) is values and world.sum_patiently(values) is values
     assert world.sum_counts(True, 3) == [1, 3] and world.broadcast_from_first(7) == 7
-    assert torch.equal(world.gather(values), values[None])
+    assert torch.equal(world.gather(values), values[None]) and world.gather_rows(values) is values
     network = nn.Linear(2, 2)
     assert world.share(network, torch.device("cpu")) is network
     world.broadcast_buffers(network)
@@ -455,10 +474,11 @@ def test_each_rank_uses_its_own_gpu(monkeypatch, name, expected):
         choose_device("auto", num_gpus=2, world=world)
 
 
+@pytest.mark.parametrize("backbone, clip_len, count", [("resnet18", 1, 20), ("vmz_r3d_10", 4, 12)])
 @pytest.mark.parametrize("kind", ["train", "partial", "frozen"])
-def test_batch_norm_over_all_ranks(kind):
+def test_batch_norm_over_all_ranks(kind, backbone, clip_len, count):
     """Names and weights are the same, and frozen layers stay frozen."""
-    stream = StreamConfig("rgb", "resnet18", ("a", "b"), 32)
+    stream = StreamConfig("rgb", backbone, ("a", "b"), 32, clip_len)
     network, reference = (build_model(stream, batch_norm=kind) for _ in range(2))
     world = World(size=2)
     with pytest.raises(BadInputError, match="--sync_bn needs GPUs"):
@@ -471,9 +491,9 @@ def test_batch_norm_over_all_ranks(kind):
     synced = 0
     for (name, module), original in zip(network.named_modules(), reference.modules(), strict=True):
         assert module.training == original.training, name
-        assert isinstance(module, nn.SyncBatchNorm) == isinstance(original, nn.BatchNorm2d)
+        assert isinstance(module, nn.SyncBatchNorm) == isinstance(original, nn.BatchNorm2d | nn.BatchNorm3d)
         synced += isinstance(module, nn.SyncBatchNorm)
-    assert synced == 20
+    assert synced == count
 
 
 @pytest.mark.parametrize("error, lost", [

@@ -3,8 +3,10 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
+from sklearn import metrics
 from torch import nn
 
 from tests.engine.samples import (
@@ -20,7 +22,7 @@ from tests.engine.samples import (
 )
 from twostream.clips.dataset import Batch
 from twostream.engine import loops
-from twostream.engine.loops import FitOptions, evaluate, fit, predict
+from twostream.engine.loops import FitOptions, evaluate, evaluate_multi_label, fit, predict
 from twostream.engine.optimizer import average_weights, build_optimizer, step_schedule
 from twostream.engine.progress import Meter
 from twostream.errors import BadInputError, EnvironmentFaultError
@@ -294,21 +296,35 @@ def pictures_network() -> nn.Module:
     )
 
 
+def clips_network() -> nn.Module:
+    torch.manual_seed(0)
+    return Network(
+        nn.Conv3d(3, 4, 3), nn.BatchNorm3d(4), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 4)
+    )
+
+
 def picture_batches(count: int, *shape: int) -> list:
     generator = torch.Generator().manual_seed(1)
     return [batch(torch.randn(4, *shape, generator=generator), torch.tensor([0, 1, 2, 3])) for _ in range(count)]
 
 
-def test_channels_last(either_way):
+@pytest.mark.parametrize(
+    "make, shape, order",
+    [
+        (pictures_network, (3, 7, 7), torch.channels_last),
+        (clips_network, (3, 5, 7, 7), torch.channels_last_3d),
+    ],
+)
+def test_channels_last(either_way, make, shape, order):
     """The order in memory changes, also of the momentum of a run that started without the flag; the values do not."""
-    net, reference, seen = pictures_network(), pictures_network(), []
-    data = picture_batches(4, 3, 7, 7)
+    net, reference, seen = make(), make(), []
+    data = picture_batches(4, *shape)
     _, optimizer = train(net, data[:2])
     net[0].register_forward_hook(lambda module, inputs, output: seen.append(output))
     train(net, data[2:], optimizer=optimizer, first=2, channels_last=True)
     train(reference, data)
     for tensor in [net[0].weight, *seen]:
-        assert tensor.is_contiguous(memory_format=torch.channels_last)
+        assert tensor.is_contiguous(memory_format=order)
     for name, tensor in reference.state_dict().items():
         assert torch.allclose(net.state_dict()[name], tensor, rtol=1e-4, atol=1e-5), name
 
@@ -578,3 +594,46 @@ def test_nothing_in_the_loop_waits_for_the_gpu(amp):
     assert [step.iteration for step in steps if step.skipped] == [4]
     assert math.isfinite(meter.mean)
     assert all(bool(torch.isfinite(t).all()) for t in [*net.state_dict().values(), *average.state_dict().values()])
+
+
+def test_multi_label_clips_are_judged_and_learned_by_class():
+    """Loss and average precisions against NumPy and scikit-learn, clips without labels left out; `fit` has that loss."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(40, 3)).astype(np.float32)
+    labels = (rng.random((40, 3)) < 0.4).astype(np.int64)
+    labels[::7] = -1
+    batches = [
+        (None, torch.from_numpy(labels[part]), torch.from_numpy(logits[part])) for part in (slice(25), slice(25, 40))
+    ]
+    result = evaluate_multi_label(batches)
+    known = labels[:, 0] >= 0
+    scores, truth = logits[known].astype(np.float64), labels[known]
+    losses = np.log1p(np.exp(-np.where(truth == 1, scores, -scores)))
+    assert result.loss == pytest.approx(losses.mean(), rel=1e-6)
+    of_classes = metrics.average_precision_score(truth, scores, average=None)
+    assert result.mean_average_precision == pytest.approx(of_classes.mean(), abs=1e-9)
+    some = truth.any(axis=1)
+    assert result.mmit_mean_average_precision == pytest.approx(
+        metrics.label_ranking_average_precision_score(truth[some], scores[some]), abs=1e-9
+    )
+
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shift = nn.Parameter(torch.zeros(3))
+
+        def forward(self, clips, mirrored):
+            return clips.reshape(len(clips), -1)[:, :3].float() / 64 - 2 + self.shift
+
+    clips = torch.from_numpy(rng.integers(0, 256, (6, 1, 1, 1, 1, 3), np.uint8))
+    batch = Batch(clips, torch.zeros(6, dtype=torch.bool), torch.from_numpy(truth[:6]), torch.arange(6))
+    for accumulate in (1, 3):
+        network = Fixed()
+        optimizer = torch.optim.SGD([{"params": [network.shift], "lr_factor": 1.0}], lr=0.1)
+        options = FitOptions(accumulate=accumulate)
+        (step,) = fit(network, [batch], optimizer, lambda _: 0.1, device=torch.device("cpu"), first=0, options=options)
+        given = clips.reshape(6, 3).numpy() / 64 - 2
+        losses = np.log1p(np.exp(-np.where(truth[:6] == 1, given, -given)))
+        assert float(step.loss) == pytest.approx(losses.mean(), rel=1e-5) and step.top1 is None
+        gradient = (1 / (1 + np.exp(-given)) - truth[:6]).mean(axis=0) / 3
+        np.testing.assert_allclose(network.shift.detach().numpy(), -0.1 * gradient, rtol=1e-4)

@@ -43,13 +43,13 @@ def test_progress_counts_applied_steps_only():
     for step in steps[:2]:
         progress.add(step)
     assert progress.take_skipped() == []
-    progress.unreadable, progress.best_top1 = 3, 0.25
+    progress.unreadable, progress.best = 3, 0.25
     resumed.load_state(progress.state())
     for step in steps[2:]:
         progress.add(step)
         resumed.add(step)
     assert [step.iteration for step in progress.take_skipped()] == [4] and progress.take_skipped() == []
-    assert resumed.state() == progress.state() and (resumed.unreadable, resumed.best_top1) == (3, 0.25)
+    assert resumed.state() == progress.state() and (resumed.unreadable, resumed.best) == (3, 0.25)
     counted = [float(step.loss) for step in steps if not step.skipped]
     values = progress.values()
     assert values["mean_loss"] == pytest.approx(sum(counted) / 5, rel=1e-5) and values["loss"] == counted[-1]

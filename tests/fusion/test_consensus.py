@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 from tests.tables import CLASSES, make_table
-from twostream.fusion.consensus import Consensus, group_by_clips, softmax
+from twostream.fusion.consensus import Consensus, group_by_clips, sigmoid, softmax
 
 # One video, three clips, two classes. Softmax of (0, ln 3) is (1/4, 3/4); of (0, 0) is (1/2, 1/2).
 LN3 = float(np.log(3))
@@ -175,3 +175,33 @@ def test_groups_have_each_video_once():
                 assert video_rows.tolist() == np.flatnonzero(table.video_index == video).tolist()
     scored = set(tables[0].video_index.tolist()) | set(tables[1].video_index.tolist())
     assert sorted(seen) == sorted(scored)
+
+
+# -------------------------------------------------------------------------------------------------------- multi-label
+
+
+@pytest.mark.parametrize("text", ["mean", "softmax-mean", "sigmoid-mean", "softmax-max"])
+def test_rules_of_multi_label_tables_use_sigmoids(text):
+    """Against NumPy; a rule on probabilities is called sigmoid-, whatever it was called before."""
+    table = make_table(labels=((0, 1, 0, 1), (0, 0, 0, 0), (-1, -1, -1, -1)), multi_label=True, frames=5)
+    rule = Consensus.parse(text)
+    logits = table.logits.reshape(3, 5, 4).astype(np.float64)
+    clips = logits if text == "mean" else 1 / (1 + np.exp(-logits))
+    expected = clips.max(axis=1) if text.endswith("max") else clips.mean(axis=1)
+    np.testing.assert_allclose(rule.video_scores(table), expected, rtol=1e-12)
+    rule = rule.for_labels(multi_label=True)
+    assert str(rule) == text.replace("softmax", "sigmoid") and Consensus.parse(str(rule)).video_scores(table).shape == (
+        3,
+        4,
+    )
+    shares = 1 / (1 + np.exp(-expected)) if text == "mean" else expected
+    np.testing.assert_allclose(rule.probabilities(expected), shares, rtol=1e-12)
+
+
+def test_sigmoids_are_for_multi_label_videos():
+    with pytest.raises(
+        ValueError, match="consensus sigmoid-clstk-003 is for multi-label videos; use softmax-clstk-003"
+    ):
+        Consensus.parse("sigmoid-clstk-3").video_scores(make_table())
+    assert str(Consensus.parse("softmax-mean").for_labels(multi_label=False)) == "softmax-mean"
+    np.testing.assert_allclose(sigmoid(np.array([-1000.0, 0.0, 1000.0])), [0, 0.5, 1])

@@ -129,3 +129,23 @@ def test_probabilities_of_exactly_0_and_1_give_finite_weights():
         fitted = fitting.fit_weights(method, [sure, sure[:, [1, 2, 0]]], np.array([2, 2, 2, 2]))
         assert np.isfinite(fitted.weights).all() and np.isfinite(fitted.temperatures).all()
         assert np.isfinite(fitted.fuse([sure, sure])).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_weights_of_multi_label_videos_are_the_most_likely_ones(seed):
+    """Each class of each video occurs or not; against SciPy's search. And a class takes the stream that knows it."""
+    rng = np.random.default_rng(seed)
+    truth = (rng.random((400, 4)) < 0.3).astype(np.int8)
+    knows = np.array([True, True, False, False])
+    streams = [
+        1 / (1 + np.exp(-(3 * (2 * truth - 1) * known + rng.normal(size=truth.shape)))) for known in (knows, ~knows)
+    ]
+
+    def loss(w):
+        mixed = w * streams[0] + (1 - w) * streams[1]
+        return -np.log(np.where(truth == 1, mixed, 1 - mixed)).sum()
+
+    best = scipy.optimize.minimize_scalar(loss, bounds=(0, 1), method="bounded", options={"xatol": 1e-9})
+    assert fitting.fit_weights("global", streams, truth).weights[0] == pytest.approx(best.x, abs=1e-4)
+    crossed = fitting.cross_fit("class", streams, np.where(np.arange(400)[:, None] == 7, -1, truth))
+    assert ((crossed.overall.weights[0] > 0.7) == knows).all() and np.isfinite(crossed.scores).all()

@@ -20,11 +20,11 @@ def test_the_last_layer_gives_the_logits_again(backbone, size, tmp_path):
     video = as_source(toy.frames(3, "red", "left"), fps=15)
     expected = recognizer.predict(video)
     (found,) = FeatureExtractor(recognizer).extract(video)
-    assert found.pool.shape == (8, size) and found.softmax.shape == (8, 4)
+    assert found.pool.shape == (8, size) and found.probabilities.shape == (8, 4)
     np.testing.assert_array_equal(found.starts, expected.streams[0].starts)
     np.testing.assert_allclose(found.seconds, found.starts / 15, rtol=1e-6)
     p = np.exp(expected.streams[0].logits)
-    np.testing.assert_allclose(found.softmax, p / p.sum(axis=1, keepdims=True), rtol=1e-4)
+    np.testing.assert_allclose(found.probabilities, p / p.sum(axis=1, keepdims=True), rtol=1e-4)
     if backbone == "resnet18":  # a linear layer at the end
         head = recognizer.networks[0].module.backbone.fc
         np.testing.assert_allclose(head(torch.from_numpy(found.pool)).detach(), expected.streams[0].logits, atol=1e-4)

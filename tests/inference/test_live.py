@@ -68,7 +68,10 @@ class FakeScorer:
     """Logits that say which frames it was given."""
 
     def __init__(self, num_frames, classes):
-        self.num_frames, self.classes, self.calls = num_frames, classes, []
+        self.num_frames, self.extent, self.classes, self.calls = num_frames, num_frames - 1, classes, []
+
+    def begin(self, fps):
+        self.fps = fps
 
     def __call__(self, frames, first):
         self.calls.append((first, [int(frame[0, 0, 0]) for frame in frames]))

@@ -1,5 +1,8 @@
 """Timelines: probabilities by hand-made scores, and segments of a video whose parts are known."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -88,3 +91,13 @@ def test_a_rate_is_needed(tmp_path):
     recognizer = recognizer_of_runs([make_run(tmp_path, "rgb")])
     with pytest.raises(BadInputError, match="--fps"):
         recognizer.timeline(toy.frames(1, "red", "left"))
+
+
+def test_segments_of_a_multi_label_recognizer_overlap():
+    rows = [[0.9, 0.1, 0], [0.8, 0.7, 0.1], [0.1, 0.9, 0], [0.4, 0.35, 0.25], [0, 0.6, 0.8]]
+    found = replace(timeline(rows), multi_label=True)
+    assert [(s.start_seconds, s.end_seconds, s.label) for s in found.segments(threshold=0.5)] == [
+        (0.0, 1.0, "rest"), (0.5, 1.5, "run"), (2.0, 2.5, "run"), (2.0, 2.5, "jump"),
+    ]  # fmt: skip
+    bars = re.findall(r'y="(\d+)" width="[\d.]+" height="28"', found.plot().svg)
+    assert bars == ["2", "33", "33", "64"]

@@ -137,6 +137,36 @@ def test_average_precision_equals_scikit_learn(seed, rounded, several):
     assert accuracy.mean_average_precision(scores, truth) == pytest.approx(expected.mean(), abs=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("rounded", [False, True])
+def test_multi_label_measures_equal_scikit_learn(seed, rounded):
+    """Also with equal scores, and with classes and videos without truth, which do not count."""
+    scores, _, truth = random_scores(seed, several=True)
+    scores = np.round(scores) if rounded else scores
+    truth[:, :2] = False
+    truth[::5] = False
+    has_class = truth.any(axis=1)
+    expected = sklearn_metrics.label_ranking_average_precision_score(truth[has_class], scores[has_class])
+    assert accuracy.mmit_mean_average_precision(scores, truth) == pytest.approx(expected, abs=1e-9)
+    by_class = accuracy.class_average_precisions(scores, truth)
+    assert np.isnan(by_class).tolist() == (~truth.any(axis=0)).tolist()
+    for label in np.flatnonzero(truth.any(axis=0)):
+        expected = sklearn_metrics.average_precision_score(truth[:, label], scores[:, label])
+        assert by_class[label] == pytest.approx(expected, abs=1e-9)
+    assert accuracy.mean_average_precision(scores, truth) == pytest.approx(np.nanmean(by_class), abs=1e-9)
+
+
+def test_videos_without_scores_are_never_found():
+    scores, truth = np.array([[2.0, 1.0], [NAN, NAN]]), np.array([[True, False], [True, True]])
+    assert accuracy.mmit_mean_average_precision(scores, truth) == pytest.approx(1 / 2)
+    assert math.isnan(accuracy.mmit_mean_average_precision(scores, np.zeros_like(truth)))
+
+
+def test_which_labels_are_known():
+    assert accuracy.has_label(np.array([2, -1, 0])).tolist() == [True, False, True]
+    assert accuracy.has_label(torch.tensor([[0, 1], [-1, -1], [0, 0]])).tolist() == [True, False, True]
+
+
 def evaluator(scores, truth, k):
     """The Kinetics/ActivityNet evaluator step by step, on listed predictions, with VOC 2011's interpolated precision."""
     precisions = []

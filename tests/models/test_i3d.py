@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torchvision
+from torch import nn
 from torch.nn import functional
 
 from tests.models.test_video_resnets import fill_norms, random_clips, random_network
@@ -103,6 +104,45 @@ def test_weights_of_a_network_of_pictures_are_inflated(resnet50, input_type, cha
         elif not name.startswith("fc."):
             assert torch.equal(ours[name], tensor)
     assert ours["conv1.weight"].shape == (64, channels, 5, 7, 7)
+
+
+@pytest.fixture(scope="module")
+def squeezenets(tmp_path_factory):
+    """Two networks with the weights of one file: torchvision's SqueezeNet, and the one for clips of any length."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.squeezenet1_1(weights=None).eval()
+    theirs.classifier[2] = nn.Identity()  # by design, see torchvision_networks.build_squeezenet
+    nn.init.normal_(theirs.classifier[1].weight, std=0.1)
+    folder = tmp_path_factory.mktemp("squeezenet")
+    torch.save(theirs.state_dict(), folder / "squeezenet1_1-b8a52dc0.pth")
+    config, ours = random_network("squeezenet1_1_3d", seed=1, classes=tuple(f"class {k}" for k in range(1000)))
+    report = load_weights(ours.backbone, find_pretrained(folder, "squeezenet1_1_3d"), config)
+    assert len(report.loaded) == 52 and not report.random and not report.skipped
+    return theirs, ours.backbone
+
+
+@pytest.mark.parametrize("clip_len", [1, 2, 8, 11])
+@pytest.mark.parametrize("size", [32, 75])
+def test_an_inflated_squeezenet_gives_for_a_still_clip_what_it_gave_for_its_frame(squeezenets, clip_len, size):
+    theirs, ours = squeezenets
+    picture = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(clip_len))
+    with torch.no_grad():
+        expected = theirs(picture)
+        found = ours(picture.unsqueeze(2).expand(-1, -1, clip_len, -1, -1))
+    assert float(expected.std()) > 0.1
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_an_inflated_squeezenet_sees_motion_over_several_frames(squeezenets):
+    """All frames count, and not just their mean: with other frames between the ends, or another order, it changes."""
+    _, ours = squeezenets
+    clip = torch.randn(1, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    (gradient,) = torch.autograd.grad(ours(clip).square().sum(), clip)
+    assert (gradient.abs().amax(dim=(0, 1, 3, 4)) > 0).all()
+    with torch.no_grad():
+        logits, mean = ours(clip), clip.mean(dim=2, keepdim=True).expand_as(clip)
+        for other in (mean, clip[:, :, [0, 4, 2, 6, 1, 5, 3, 7]]):
+            assert float((ours(other) - logits).abs().max()) > 0.01 * float(logits.abs().max())
 
 
 @pytest.mark.parametrize("frames", [1, 3, 5])

@@ -30,8 +30,8 @@ from twostream.models.weights import find_pretrained, load_weights
 from twostream.stream import StreamConfig
 
 NUM_CLASSES = 5
-QUICK_CLIPS = {"i3d_nl_r50", "vmz_rmc4_10", "vmz_ip_csn_26"}
-"""networks of clips with each kind of block; for (2+1)D see test_video_resnets.py"""
+QUICK_CLIPS = {"i3d_nl_r50", "vmz_rmc4_10", "vmz_ip_csn_26", "r2plus1d_10_quarter", "squeezenet1_1_3d"}
+"""networks of clips with each kind of block"""
 SLOW = {n for n, record in BACKBONES.items() if record.layout == "3d" or n.startswith("vmz_")} - QUICK_CLIPS | {
     "resnet101"
 }
@@ -120,7 +120,9 @@ def test_only_the_first_layer_is_widened(backbone, network):
 
 def test_head_is_the_last_layer(backbone, network):
     head = network.backbone.get_submodule(BACKBONES[backbone].head)
-    assert isinstance(head, (nn.Linear, nn.Conv2d))  # SqueezeNet's head scores each position, and averages then
+    assert isinstance(
+        head, (nn.Linear, nn.Conv2d, nn.Conv3d)
+    )  # SqueezeNet's head scores each position, and averages then
     assert head.weight.shape[0] == NUM_CLASSES and not head.bias.any()
 
 

@@ -177,6 +177,27 @@ def test_vmz_differs_from_torchvision_in_batch_norm_only(name):
         torch.testing.assert_close(ours(clips), theirs(clips), rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
+def test_a_quarter_of_the_channels():
+    """R(2+1)D-10 layer by layer, with 16, 32, 64 and 128 channels instead of 64 to 512, and as many between as weights ask."""
+    with torch.device("meta"):
+        full, quarter = (BACKBONES[name].build(5, 112, 0.5) for name in ("vmz_r2plus1d_10", "r2plus1d_10_quarter"))
+    convs = [
+        [(name, m) for name, m in module.named_modules() if isinstance(m, nn.Conv3d)] for module in (full, quarter)
+    ]
+    assert len(convs[0]) == 2 + 4 * 4 + 3
+    for (name, theirs), (own_name, ours) in zip(*convs, strict=True):
+        assert name == own_name and (theirs.kernel_size, theirs.stride, theirs.padding) == (
+            ours.kernel_size, ours.stride, ours.padding
+        )  # fmt: skip
+        for theirs_wide, wide in ((theirs.in_channels, ours.in_channels), (theirs.out_channels, ours.out_channels)):
+            # Between the parts of a convolution the number is rounded down; pictures have three channels in both.
+            assert wide == theirs_wide == 3 or 0 <= 4 * wide - theirs_wide + 3 < 7
+    assert [quarter.get_submodule(f"layer{k}.0.conv2.0.3").out_channels for k in (1, 2, 3, 4)] == [16, 32, 64, 128]
+    assert sum(p.numel() for p in quarter.parameters()) < sum(p.numel() for p in full.parameters()) / 15
+    norms = [m for m in quarter.modules() if isinstance(m, nn.BatchNorm3d)]
+    assert {norm.eps for norm in norms} == {1e-3}
+
+
 def test_f_r2d_is_a_network_of_pictures_averaged_over_frames():
     """The same ResNet on each frame; averaging before the linear head is averaging after it."""
     _, on_clips = random_network("vmz_r2df_10", clip_len=3)

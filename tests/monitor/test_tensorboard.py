@@ -30,6 +30,9 @@ def test_pictures_and_every_figure_are_in_the_event_files(tmp_path):
     monitor = make_tensorboard(tmp_path, None)
     monitor.train(train_values(20))
     monitor.validation(validation_values(20))
+    monitor.validation(
+        {"iteration": 20, "mean_average_precision": 0.5, "mmit_mean_average_precision": 0.25, "loss": 1.0}
+    )
     monitor.grid(20, picture(0))
     monitor.confusion(20, MATRIX, CLASSES)
     monitor.close()

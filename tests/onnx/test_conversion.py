@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from twostream.models.i3d import NonLocal
+from twostream.models.i3d import NonLocal, SteadyConv
 
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -18,7 +18,7 @@ def test_convolutions_of_clips():
     torch.manual_seed(0)
     module = nn.Sequential(
         nn.Conv3d(2, 40, 3, padding=1, bias=False), nn.BatchNorm3d(40), nn.ReLU(), nn.Conv3d(40, 40, 3, groups=40, bias=False),
-        NonLocal(40), nn.Conv3d(40, 512, 1, bias=False),
+        NonLocal(40), SteadyConv(40, 40, 3, padding=(0, 1, 1)), nn.Conv3d(40, 512, 1, bias=False),
     ).eval()  # fmt: skip
     nn.init.ones_(module[4].bn.weight)
     names = list(module.state_dict())

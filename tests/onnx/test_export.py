@@ -26,6 +26,7 @@ from twostream.inference.export import recognizer_of_runs
 from twostream.inference.sources import Pictures
 from twostream.models.backbones import BACKBONES
 from twostream.onnx import export
+from twostream.onnx.graphs import reason_against
 from twostream.scores.npz import read_scores
 
 FEW_STEPS = FlowSettings("farneback", farneback=FarnebackParameters(levels=1, iterations=1)).to_json()
@@ -43,7 +44,11 @@ def tiny():
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    return [make_run(folder, "rgb", **CONFIG), make_run(folder, "farneback", flow_coding=FEW_STEPS, **CONFIG)]
+    # Crops of a squeezed picture are no squares of the frames.
+    return [
+        make_run(folder, "rgb", resize_side=(36, 50), **CONFIG),
+        make_run(folder, "farneback", flow_coding=FEW_STEPS, **CONFIG),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +162,38 @@ def test_a_result_that_differs_is_not_written(runs, tmp_path, monkeypatch):
     with pytest.raises(BadInputError, match="rgb.onnx is not written: the same class as torch"):
         export.write_onnx(recognizer, tmp_path, Pictures("mine", toy.frames(4, "red", "right")))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_clips_at_a_frame_rate(tmp_path):
+    """From 30 frames a second, each second one; the file of all streams takes them at the rate of its streams."""
+    config = CONFIG | {"frames": CONFIG["frames"] | {"quality": 0}}  # no JPEG, which the file of all streams leaves out
+    run = make_run(tmp_path, "rgb", **config, clip_len=3, frame_rate=15.0)
+    recognizer = recognizer_of_runs([run]).with_sampling(num_clips=3)
+    frames = toy.frames(4, "red", "right")[:, 20:60, 10:58]
+    export.write_onnx(recognizer, tmp_path, Pictures("frames", frames, fps=30))
+    found, expected = twostream.load(tmp_path / "rgb.onnx").predict(frames, fps=30), recognizer.predict(frames, fps=30)
+    np.testing.assert_allclose(found.streams[0].logits, expected.streams[0].logits, atol=1e-4)
+    session = onnxruntime.InferenceSession(tmp_path / "recognizer.onnx", providers=["CPUExecutionProvider"])
+    offsets = json.loads(session.get_modelmeta().custom_metadata_map["twostream.frames"])
+    assert offsets == [0, 1, 2]
+    start = int(found.streams[0].starts[1])
+    (_, logits) = session.run(None, {"frames": frames[None, [start + 2 * k for k in offsets]]})
+    np.testing.assert_allclose(logits[0], expected.streams[0].logits[1], atol=1e-4)
+
+
+def test_streams_at_a_frame_rate_in_one_graph(runs, tmp_path):
+    """RGB streams of one rate take their frames at that rate; flow is that of neighbouring frames of the video."""
+
+    def recognizer(kind, seed, **config):
+        return make_run(tmp_path, kind, seed=seed, **CONFIG, **config)
+
+    slow, fast = (recognizer("rgb", k, clip_len=3, frame_rate=rate) for k, rate in ((1, 15.0), (2, 30.0)))
+    flow = recognizer("farneback", 3, flow_coding=FEW_STEPS, frame_rate=15.0)
+    assert reason_against(recognizer_of_runs([slow]).contract) == ""
+    assert "different rates" in reason_against(recognizer_of_runs([slow, fast]).contract)
+    assert "different rates" in reason_against(recognizer_of_runs([slow, runs[0]]).contract)
+    assert "flow is that of neighbouring frames" in reason_against(recognizer_of_runs([slow, flow]).contract)
 
 
 def test_flow_that_no_graph_can_compute_is_said(runs, tmp_path):

@@ -31,8 +31,9 @@ def contract(*streams, consensus="softmax-mean"):
 @pytest.mark.parametrize("number", [1, 4, 11])
 @pytest.mark.parametrize(
     "rule",
-    ["mean", "max", "clstk-1", "clstk-3", "clstk-30", "trimmed-10", "trimmed-40", "softmax-mean", "softmax-clstk-2"],
-)
+    ["mean", "max", "clstk-1", "clstk-3", "clstk-30", "trimmed-10", "trimmed-40", "softmax-mean", "softmax-clstk-2",
+     "sigmoid-mean", "sigmoid-max"],
+)  # fmt: skip
 def test_the_answer_is_that_of_consensus_and_fusion(rule, number):
     rng = np.random.default_rng(number)
     logits = [3 * rng.normal(size=(number, 3)).astype(np.float32) for _ in range(2)]
@@ -42,6 +43,36 @@ def test_the_answer_is_that_of_consensus_and_fusion(rule, number):
         scores = [consensus.reduce(Clips(consensus.clip_scores(part)[None], np.arange(number))) for part in logits]
         found = LogitsToAnswer(fusion)([torch.from_numpy(part) for part in logits])
         np.testing.assert_allclose(found.numpy(), fusion.fuse(scores)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["mean", "clstk-2", "softmax-mean", "softmax-trimmed-40"])
+def test_the_answer_of_a_multi_label_recognizer_has_sigmoids(rule):
+    """Whatever the rule is called in recognizer.json; without temperatures, or with the fitted weights' 1."""
+    rng = np.random.default_rng(0)
+    logits = [3 * rng.normal(size=(5, 3)).astype(np.float32) for _ in range(2)]
+    streams = stream(multi_label=True), replace(stream(multi_label=True), name="other")
+    for pair in (((1.0, 2.5), ()), (((0.1, 0.6, 0.3), (0.9, 0.4, 0.7)), (1.0, 1.0))):
+        fusion = Contract(streams, Fusion(Consensus.parse(rule), *pair)).fusion
+        found = LogitsToAnswer(fusion)([torch.from_numpy(part) for part in logits]).numpy()
+        clips = [part if "softmax" not in rule else 1 / (1 + np.exp(-part)) for part in logits]
+        best = {"clstk-2": 2, "softmax-trimmed-40": 3}.get(rule, 5)
+        first = 2 if "trimmed" in rule else 0
+        scores = [np.sort(part, axis=0)[::-1][first:best].mean(axis=0) for part in clips]
+        weights = np.array(pair[0]) if pair[1] else np.array(pair[0]) / sum(pair[0])
+        if pair[1] and "softmax" not in rule:
+            scores = [1 / (1 + np.exp(-part)) for part in scores]
+        expected = sum(w * part for w, part in zip(weights, scores, strict=True))
+        if not pair[1] and "softmax" not in rule:
+            expected = 1 / (1 + np.exp(-expected))
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        np.testing.assert_allclose(
+            fusion.fuse([fusion.consensus.reduce(Clips(c[None], np.arange(5))) for c in clips])[0], expected, atol=1e-6
+        )
+    for fusion in (Fusion(Consensus.parse(rule), (1.0, 1.0), (1.0, 2.0)), Fusion(Consensus.parse(rule), (1.0, 1.0))):
+        with pytest.raises(
+            ValueError, match="temperatures are for softmax|some streams were trained on videos with one"
+        ):
+            Contract(streams if fusion.temperatures else (streams[0], replace(stream(), name="other")), fusion)
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(64, 80, 32), (66, 64, 64), (90, 61, 50), (33, 200, 40)])

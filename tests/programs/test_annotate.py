@@ -15,6 +15,7 @@ from tests.conftest import REPOSITORY
 from twostream.annotations.json_file import read_annotations
 from twostream.annotations.lists import READERS
 from twostream.annotations.videos import Video
+from twostream.frames.folders import FrameFolders
 
 
 @pytest.fixture
@@ -32,7 +33,10 @@ def test_list_is_joined_with_what_is_extracted(run_here, tmp_path, root, name):
     assert "1 of them is not extracted: öl_000002_000012" in result.stdout
     annotations = read_annotations(root)
     assert annotations.classes == ("air drumming", "jump")
-    assert list(annotations.videos) == [Video(i, s, lab, 5 * (s == "train")) for i, lab, s in TRUTH]
+    labels = [(lab,) if name == "charades" else lab for _, lab, _ in TRUTH]
+    assert list(annotations.videos) == [
+        Video(i, s, label, 5 * (s == "train")) for (i, _, s), label in zip(TRUTH, labels, strict=True)
+    ]
 
 
 def test_annotations_of_the_toy_world(toy_root):
@@ -198,6 +202,20 @@ def test_ucf101_validates_on_its_test_list_unless_asked_for_more(run_here, tmp_p
     groups = {split: {name[:-4] for name in names} for split, names in ids.items()}
     assert not groups["train"] & groups["val"]
     assert Counter(name.split("_")[1] for name in groups["val"]) == {"run": 3, "Jump": 3}
+
+
+def test_a_rate_for_frames_that_do_not_record_it(run_here, tmp_path, root):
+    """Those of an extraction keep their own rate."""
+    with FrameFolders(root, "rgb").writer("own") as writer:
+        writer.write(0, b"")
+        writer.publish({"num_frames": 1, "fps": 29.97})
+    path = write(tmp_path / "list.csv", "video,label,split\nclip_000001_000011.mp4,jump,train\nown.mp4,run,val\n")
+    words = ["prep/build_annotations.py", "--root", root, "--format=csv", "--list", path]
+    for flags, rate in ([], 0.0), (["--fps=12.5"], 12.5):
+        assert run_here(*words, *flags).returncode == 0
+        annotations = read_annotations(root)
+        assert {video.id: video.fps for video in annotations.videos} == {"clip_000001_000011": rate, "own": 29.97}
+    assert "--fps=12.5" in annotations.annotate_flags
 
 
 def test_annotations_say_where_their_order_is_from_and_how_they_were_made(run_here, tmp_path, root):
@@ -397,3 +415,29 @@ def test_bad_videos_are_listed_and_the_others_used(run_here, toy_videos, tmp_pat
     assert [video.num_frames for video in annotations.videos] == [33] * 7
     assert second.stem not in {path.name for path in (root / "rgb-images").iterdir()}
     assert annotations.annotate_flags == ("--videos=" + str(videos), "--frames=videos", "--short_side=0")
+
+
+def test_lists_with_several_labels(run_here, tmp_path, root):
+    """Written, read, made again by the flags in the file, and written as MMAction2's lists, which are read again."""
+    path = write(tmp_path / "list.csv", "video,label,split\nclip_000001_000011,run;jump,train\nb,jump,val\nb,hop,val\n")
+    result = run_here("prep/build_annotations.py", "--root", root, "--format=csv", "--list", path, "--multi_label")
+    assert result.returncode == 0, result.stderr
+    assert "train: 1 video, 5 frames, 2 classes, 2.00 a video" in result.stdout
+    annotations = read_annotations(root)
+    assert {video.id: video.label for video in annotations.videos} == {
+        "clip_000001_000011": ("jump", "run"), "b": ("hop", "jump"),
+    }  # fmt: skip
+    assert "--multi_label=True" in annotations.annotate_flags
+    result = run_here("prep/build_annotations.py", "--root", root, *annotations.annotate_flags)
+    assert result.returncode == 0 and read_annotations(root) == annotations
+
+    written = run_here(
+        "prep/build_annotations.py", "--root", root, "--write=mmaction2_frames", "--out", tmp_path / "mm"
+    )
+    assert written.returncode == 0 and (tmp_path / "mm_train.txt").read_text() == "clip_000001_000011 5 1 2\n"
+    lists = (f"train={tmp_path / 'mm_train.txt'}", "--classes", tmp_path / "mm_classes.txt", "--multi_label")
+    result = run_here(
+        "prep/build_annotations.py", "--root", root, "--format=mmaction2_frames", "--val_fraction=0", "--list", *lists
+    )
+    assert result.returncode == 0, result.stderr
+    assert [video.label for video in read_annotations(root).videos] == [("jump", "run")]

@@ -185,6 +185,47 @@ def test_the_row_that_was_asked_for_is_written(run_here, tmp_path):
     assert result.returncode == 2 and "'RGB', 'Flow', 'RGB+Flow'" in result.stderr
 
 
+def test_frames_and_clips_are_fused_by_video(run_here, tmp_path):
+    """A stream of frames, one of clips in three views, and one of dense clips of flow: other starts and numbers for each."""
+    num_frames = {"a": 40, "b": 21, "c": 33}
+    spread = {  # the starts of a video's clips, and the number of views of each
+        "frames": (lambda n: range(0, n - 1, 2), 1, {"input_type": "rgb", "clip_len": 1}, {"frame_step": 2}),
+        "clips": (
+            lambda n: np.linspace(0, n - 16, 4).astype(int),
+            3,
+            {"input_type": "rgb", "clip_len": 16},
+            {"num_clips": 4},
+        ),
+        "flow": (lambda n: range(n - 8), 1, {"input_type": "farneback", "clip_len": 8}, {"frame_step": 1}),
+    }
+    rng = np.random.default_rng(4)
+    tables, weights = {}, (1, 2, 1.5)
+    for name, (starts, num_views, stream, choice) in spread.items():
+        rows = [(v, s, k) for v, n in enumerate(num_frames.values()) for s in starts(n) for k in range(num_views)]
+        video, start, view = np.array(rows).T
+        logits = rng.normal(size=(len(rows), 4)).astype(np.float32)
+        table = make_table(logits, video_ids=("a", "b", "c"), labels=(0, 1, 3), video_index=video, start=start)
+        tables[name] = dataclasses.replace(
+            table, view=view.astype(np.int16), stream=table.stream | stream, provenance=choice
+        )
+        write_scores(tmp_path / f"{name}.npz", tables[name])
+    assert len({len(table.start) for table in tables.values()}) == 3
+    expected = fused_by_hand(tables.values(), weights)
+    files = [tmp_path / f"{name}.npz" for name in tables]
+    result = run_here(
+        "eval.py", "--scores", *files, "--consensus=softmax-mean", "--fusion_weights=1,2,1.5",
+        f"--report={tmp_path}/r.json", "--write", f"challenge={tmp_path}/c.json",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    written = json.loads((tmp_path / "c.json").read_text())["results"]
+    scores = {video: {entry["label"]: entry["score"] for entry in entries} for video, entries in written.items()}
+    for video, row in zip("abc", expected / 4.5, strict=True):
+        found = np.array([scores[video][name] for name in CLASSES])
+        np.testing.assert_allclose(found / found.sum(), row, atol=1e-6)
+    *streams, fused, _ = rows_of(tmp_path / "r.json").values()  # the last one is fused 1:1:1
+    assert len(streams) == 3 and fused["video_top1"] == np.mean(expected.argmax(axis=1) == [0, 1, 3])
+
+
 def split_tables(split: str, seed: int, num_videos: int) -> list:
     """Two streams: the second is right far more often."""
     rng = np.random.default_rng(seed)

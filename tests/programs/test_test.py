@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,12 +16,14 @@ import pytest
 import torch
 
 from tests import toy
-from tests.conftest import REPOSITORY, call
+from tests.conftest import REPOSITORY, call, noise_image
+from twostream.annotations.json_file import read_annotations
 from twostream.annotations.videos import fingerprint
 from twostream.engine.checkpoint import checkpoint_path, read_checkpoint, write_checkpoint
 from twostream.engine.run_folder import write_stream
 from twostream.fusion.consensus import Consensus
 from twostream.models.network import build_model
+from twostream.programs.test import build_parser, weights_network
 from twostream.scores.npz import read_scores
 from twostream.stream import StreamConfig
 
@@ -410,3 +413,135 @@ def test_a_killed_scoring_continues(run_here, toy_root, save_root, tmp_path):
 def test_the_stream_of_the_table_is_that_of_the_checkpoint(scored):
     table, run, _ = scored
     assert table.stream == read_checkpoint(run / "checkpoint_000001.pth")["stream"]
+
+
+def network_of(content):
+    network = build_model(StreamConfig.from_json(content["stream"])).eval()
+    network.backbone.load_state_dict(content["weights"])
+    return network
+
+
+@pytest.fixture
+def wide_root(root):
+    """The data root with a video of another shape, 96x150: with pictures of noise, so that its parts differ."""
+    folder = root / "rgb-images" / "red_left_10000"
+    folder.unlink()
+    folder.mkdir()
+    for number in range(1, toy.NUM_FRAMES + 1):
+        cv2.imwrite(str(folder / f"{number:05d}.jpg"), noise_image(number, height=96, width=150))
+    return root
+
+
+@torch.no_grad()
+def test_whole_pictures(run_test, wide_root, save_root):
+    """Against pictures that are scaled by hand, and windows of squeezenet's scores: 5x9 positions, in windows of 4x4."""
+    words = ("--views=full", "--test_size=96", "--num_clips=2", "--consensus=mean", "-tb", "32")
+    assert run_test(wide_root, save_root, *words).returncode == 0
+    table = read_scores(the_run(save_root) / "scores_val_000001.npz")
+    assert table.provenance["test_size"] == 96 and table.view.tolist() == [16] * 8
+    network = network_of(torch.load(the_run(save_root) / "checkpoint_000001.pth", weights_only=True))
+    for row in range(len(table.logits)):
+        video = table.video_ids[table.video_index[row]]
+        picture = cv2.imread(str(wide_root / "rgb-images" / video / f"{table.start[row] + 1:05d}.jpg"))[:, :, ::-1]
+        assert picture.shape[:2] == ((96, 150) if video == "red_left_10000" else (96, 96))
+        seen = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))[None].float()
+        features = network.backbone.features(seen * network.scale + network.shift)
+        scores = network.backbone.classifier[1](features)[0]
+        softmaxes = [
+            scores[:, y : y + 4, x : x + 4].mean(dim=(1, 2)).softmax(dim=0)
+            for y in range(scores.shape[1] - 3) for x in range(scores.shape[2] - 3)
+        ]  # fmt: skip
+        assert len(softmaxes) == (12 if video == "red_left_10000" else 4)
+        found = torch.tensor(table.logits[row]).softmax(dim=0)
+        torch.testing.assert_close(found, torch.stack(softmaxes).mean(dim=0), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_larger_crops_than_in_training(run_test, wide_root, save_root):
+    words = ("--views=three", "--test_size=90", "--num_clips=1", "--consensus=mean")
+    assert run_test(wide_root, save_root, *words).returncode == 0
+    table = read_scores(the_run(save_root) / "scores_val_000001.npz")
+    network = network_of(torch.load(the_run(save_root) / "checkpoint_000001.pth", weights_only=True))
+    row = int(np.flatnonzero(table.video_ids[table.video_index] == "red_left_10000")[0])
+    folder = wide_root / "rgb-images" / "red_left_10000"
+    picture = cv2.imread(str(folder / f"{table.start[row] + 1:05d}.jpg"))[:, :, ::-1]
+    for number, x in enumerate((0, 27, 54)):
+        cut = cv2.resize(picture[:, x : x + 96], (90, 90), interpolation=cv2.INTER_LINEAR)
+        assert_close(table.logits[row + number], network(torch.from_numpy(cut)[None, None, None]).numpy()[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--views=full", "--test_size=60"], 3, "--test_size=60, expected 75 or more for --views=full"),
+        (["--test_size=20"], 3, "--test_size=20, expected 32 or more for squeezenet1_1"),
+        (["--spread=ends"], 2, "add --num_clips"),
+        (["--weights=x.pth"], 2, "--weights needs --arch"),
+        (["--weights=x.pth", "--arch=resnet18", "--run=a"], 2, "leave out --onnx, --run"),
+    ],
+)
+def test_sizes_and_flags_that_make_no_sense(run_test, toy_root, trained, words, code, message):
+    result = run_test(toy_root, trained, "--num_clips=1" if code == 3 else "--split=val", *words)
+    assert result.returncode == code and message in result.stderr.splitlines()[-1]
+
+
+def test_a_file_of_weights_is_scored_like_its_checkpoint(run_test, toy_root, save_root, tmp_path):
+    """A plain state dict, as others publish it, with the geometry from flags; the scores lie in --save_root."""
+    run = the_run(save_root)
+    content = torch.load(run / "checkpoint_000001.pth", weights_only=True)
+    torch.save(content["weights"], tmp_path / "published.pth")
+    assert run_test(toy_root, save_root, *FEW).returncode == 0
+    words = (f"--weights={tmp_path / 'published.pth'}", "--arch=squeezenet1_1", f"--input_size={SIZE}")
+    result = run_test(toy_root, tmp_path / "elsewhere", *FEW, *words)
+    assert result.returncode == 0, result.stderr
+    ours, theirs = (
+        read_scores(path)
+        for path in (run / "scores_val_000001.npz", tmp_path / "elsewhere" / "scores_val_published.npz")
+    )
+    assert_close(theirs.logits, ours.logits)
+    assert theirs.stream == ours.stream and theirs.provenance["checkpoint"] == "published.pth"
+    assert "exists already" in run_test(toy_root, tmp_path / "elsewhere", *FEW, *words).stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("head", "its head is for 5 classes, expected one for the 4 classes of the annotations"),
+        ("no head", "it has no head, expected one for the 4 classes"),
+        ("arch", "of another network than resnet18|none for its first layer conv1"),
+        ("order", "4 and 4 classes that differ, first 'red_right' and 'blue_left'"),
+        ("missing", "no such file"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_in_a_line(run_test, toy_root, save_root, tmp_path, change, message):
+    content = torch.load(the_run(save_root) / "checkpoint_000001.pth", weights_only=True)
+    weights = content["weights"]
+    if change == "order":  # a file of ours says its classes
+        content["stream"]["classes"].reverse()
+        weights = {name: content[name] for name in ("stream", "weights")}
+    heads = [name for name in weights if name.startswith("classifier.1.")]
+    for name in heads:
+        if change == "head":
+            weights[name] = torch.cat([weights[name], weights[name][:1]])
+        if change == "no head":
+            del weights[name]
+    path = tmp_path / "published.pth"
+    if change != "missing":
+        torch.save(weights, path)
+    arch = "resnet18" if change == "arch" else "squeezenet1_1"
+    result = run_test(toy_root, save_root, *FEW, f"--weights={path}", f"--arch={arch}", f"--input_size={SIZE}")
+    assert str(path) in refused(result) and re.search(message, refused(result))
+    assert not list(tmp_path.glob("**/scores_val_published*"))
+
+
+def test_published_clips_are_scored_as_they_were_published(toy_root, tmp_path):
+    """I3D's clips are of 32 frames, 2 apart, in crops of 224 from 256; and flags come first."""
+    stream = StreamConfig(input_type="rgb", backbone="i3d_r50", classes=toy.CLASSES, input_size=224, clip_len=32)
+    torch.save(build_model(stream).backbone.state_dict(), tmp_path / "i3d.pth")
+    words = [f"--root={toy_root}", "--arch=i3d_r50", f"--weights={tmp_path / 'i3d.pth'}"]
+    annotations, found = read_annotations(toy_root), []
+    for more in ([], ["--seq_len=8", "--gap=8"], ["--input_size=112"]):
+        args = build_parser().parse_args([*words, *more])
+        stream = weights_network(args, toy_root, annotations, torch.device("cpu")).stream
+        found.append((stream.input_size, stream.resize_side, stream.clip_len, stream.frame_stride))
+    assert found == [(224, 256, 32, 2), (224, 256, 8, 8), (112, None, 32, 2)]

@@ -364,7 +364,7 @@ CHANGES = {"lr": "0.01", "stepvalues": "5", "gamma": "0.5", "momentum": "0.5", "
            "mirror": "True", "schedule": "cosine", "warm_up": "3", "amp": "bf16", "clip_norm": "5",
            "label_smoothing": "0.1", "crop": "corners", "crop_scales": "1,.8"}  # fmt: skip
 
-REFUSED = {"arch": "vgg16", "input_type": "farneback", "seq_len": "3", "gap": "2", "input_size": "80", "resize_side": "40", "batch_size": "6",
+REFUSED = {"arch": "vgg16", "input_type": "farneback", "seq_len": "3", "gap": "2", "frame_rate": "5", "input_size": "80", "resize_side": "40", "batch_size": "6",
            "frame_step": "3", "seed": "1", "accumulate": "2", "channels_last": "True", "ema": "0.5",
            "batch_norm": "partial", "first_layer_factor": "2.0", "norm_decay": "False", "num_segments": "3",
            "clips_per_video": "2", "class_balance": "True", "lr_batch_size": "8", "sync_bn": "True"}  # fmt: skip
@@ -521,8 +521,9 @@ def test_an_epoch_is_all_clips(here):
 
 
 def test_pictures_are_not_smaller_than_their_crops(here):
-    with pytest.raises(BadInputError, match="--resize_side=31, expected the 32 pixels of a crop"):
-        here(*TINY, "--resize_side=31")
+    for value in ("31", "31x40", "40x31"):
+        with pytest.raises(BadInputError, match=f"--resize_side={value}, expected the 32 pixels of a crop"):
+            here(*TINY, f"--resize_side={value}")
 
 
 @pytest.mark.parametrize(

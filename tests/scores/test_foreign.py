@@ -617,3 +617,28 @@ def test_annotations_that_are_not_those_of_the_file():
 def test_a_name_with_a_dot_is_no_other_video(name):
     assert {"clip.2"} <= set(_possible_ids(name)) and "clip" not in set(_possible_ids(name))
     assert "clip" in set(_possible_ids(name.replace("clip.2", "clip")))
+
+
+def test_files_with_all_classes_are_read_for_multi_label_videos(tmp_path, logits):
+    """Probabilities are sigmoids; what lists a few classes only is refused, and so is our file of one label a video."""
+    labels = [[1, 0, 1], [0, 0, 0], [0, 1, 1], [1, 1, 1]]
+    split = Split.from_table(own_table(labels=labels, multi_label=True))
+    shares = 1 / (1 + np.exp(-logits.mean(axis=1)))
+    path = write(tmp_path / "x.pkl", list(shares))
+    table = read_result(path, split=split, options=ForeignOptions(names=LIST))
+    assert table.is_multi_label and table.labels.tolist() == split.labels.tolist()
+    np.testing.assert_allclose(1 / (1 + np.exp(-table.logits[INDICES])), shares, rtol=1e-5)
+    assert table.provenance["scale"] == "probabilities"
+    challenge = tmp_path / "x.json"
+    challenge.write_text(
+        json.dumps({"version": "1", "external_data": {}, "results": {IDS[0]: [{"label": "run", "score": 1}]}})
+    )
+    with pytest.raises(BadInputError, match="lists a few classes of each video, but these videos have several labels"):
+        read_result(challenge, split=split)
+    with pytest.raises(BadInputError, match="has one label for each video, but the annotations have a list of labels"):
+        apply_split("x.npz", own_table(), split)
+    other = own_table(labels=[[1, 0, 0], *labels[1:]], multi_label=True)
+    with pytest.raises(
+        BadInputError, match=r"another label than in the annotations \(first 'v_Jump_g01': \[0\], not \[0, 2\]"
+    ):
+        apply_split("x.npz", other, split)

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import pickle
+import re
 import zipfile
 
 import numpy as np
@@ -53,6 +54,19 @@ def test_videos_without_rows_and_without_labels_come_back(tmp_path):
     table = make_table(video_index=[2, 0], labels=(1, -1, 3))
     write_scores(tmp_path / "x.npz", table)
     assert_same_table(read_scores(tmp_path / "x.npz"), table)
+
+
+def test_extents_of_clips_that_are_resampled_come_back(tmp_path):
+    """In the order of the videos, which a table sorts; a file without them has none, as older ones."""
+    table = dataclasses.replace(make_table(), extents=np.array([4, 9, 2], np.int32))
+    write_scores(tmp_path / "x.npz", dataclasses.replace(table, video_ids=np.array(["c", "a", "b"])))
+    found = read_scores(tmp_path / "x.npz")
+    assert dict(zip(found.video_ids.tolist(), found.clip_extents.tolist(), strict=True)) == {"c": 4, "a": 9, "b": 2}
+    assert found.only(np.array(["a", "c"])).clip_extents.tolist() == [9, 4]
+    for wrong in ([4, 9], [4, 9, -1], [[4, 9, 2]]):
+        write_scores(tmp_path / "x.npz", dataclasses.replace(table, extents=np.array(wrong, np.int32)))
+        with pytest.raises(BadInputError, match="extents|lengths of its arrays"):
+            read_scores(tmp_path / "x.npz")
 
 
 def test_names_of_any_script_come_back(tmp_path):
@@ -329,3 +343,36 @@ def test_an_array_that_is_larger_than_its_bytes_is_refused(path, name):
 def test_a_device_is_refused():
     with pytest.raises(BadInputError, match="/dev/zero: found a device"):
         read_scores("/dev/zero")
+
+
+# -------------------------------------------------------------------------------------------------------- multi-label
+
+SEVERAL = ((0, 1, 0, 1), (0, 0, 0, 0), (-1, -1, -1, -1))
+
+
+def test_multi_label_tables_come_back(tmp_path):
+    table = make_table(labels=SEVERAL, multi_label=True)
+    write_scores(tmp_path / "x.npz", table)
+    found = read_scores(tmp_path / "x.npz")
+    assert_same_table(found, table)
+    assert found.is_multi_label and found.has_label.tolist() == [True, True, False]  # in order of the ids
+    assert found.only(np.array(["b"])).labels.tolist() == [[0, 1, 0, 1]]
+    assert "multi_label" not in make_table().stream and not make_table().is_multi_label
+
+
+@pytest.mark.parametrize(
+    ("labels", "word"),
+    [
+        (np.array(SEVERAL, np.int32), "labels has type int32 and shape"),
+        (np.array([1, 0, 3], np.int8), "labels has type int8 and shape"),
+        (np.array(SEVERAL, np.int8)[:, :3], "labels have shape .*expected 4 columns, one for each class"),
+        (np.array(SEVERAL, np.int8) * 2, r"labels\[0, 1\] is 2, expected -1 or more and below 2"),
+        (np.array(SEVERAL, np.int8)[:2], "lengths of its arrays differ"),
+        (np.roll(np.array(SEVERAL, np.int8), 1, axis=1), "the file was changed"),
+    ],
+)
+def test_damaged_labels_of_multi_label_tables_are_named(tmp_path, labels, word):
+    table = make_table(video_ids=("a", "b", "c"), labels=SEVERAL, multi_label=True)
+    write_scores(tmp_path / "x.npz", table)
+    rewrite(tmp_path / "x.npz", labels=labels)
+    assert re.search(word, refused(tmp_path / "x.npz"))

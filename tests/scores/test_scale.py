@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from twostream.scores.scale import SUM_OF_SOFTMAX, parse_scale, to_logits
+from twostream.scores.scale import SUM_OF_SOFTMAX, parse_scale, to_logits, to_multi_label_logits
 
 
 def where(row):
@@ -92,3 +92,22 @@ def test_a_row_that_is_none_among_probabilities_is_named(softmax):
 def test_other_scales_are_refused(text):
     with pytest.raises(ValueError, match="expected auto, logits, probabilities, or sum-N"):
         parse_scale(text)
+
+
+def test_multi_label_rows_are_sigmoids_or_logits():
+    logits = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32) * 3
+    shares = 1 / (1 + np.exp(-logits))
+    for rows, scale, text in (
+        (shares, "auto", "probabilities"),
+        (logits, "auto", "logits"),
+        (shares, "logits", "logits"),
+    ):
+        found, name = to_multi_label_logits(rows, scale, where)
+        assert name == text and found.dtype == np.float32
+        np.testing.assert_allclose(found, logits if text == "probabilities" else rows, rtol=1e-3, atol=1e-5)
+    assert np.isfinite(to_multi_label_logits(np.array([[0.0, 1.0]]), "auto", where)[0]).all()
+    with pytest.raises(ValueError, match=r"row \d+: a score below 0 or above 1"):
+        to_multi_label_logits(logits, "probabilities", where)
+    for scale in ("sum-3", SUM_OF_SOFTMAX):
+        with pytest.raises(ValueError, match="several labels, so say --scale=probabilities or --scale=logits"):
+            to_multi_label_logits(shares, scale, where)

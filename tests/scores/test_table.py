@@ -54,9 +54,10 @@ def test_chunks_cover_all_rows(monkeypatch):
 
 def test_clip_extent_is_from_first_to_last_frame():
     table = make_table()
-    assert table.clip_extent == 0
+    assert table.clip_extents.tolist() == [0] * len(table.video_ids)
     stacked = dataclasses.replace(table, stream=table.stream | {"clip_len": 5, "frame_stride": 3})
-    assert stacked.clip_extent == 12
+    assert set(stacked.clip_extents.tolist()) == {12}
+    assert dataclasses.replace(stacked, extents=np.array([5, 9, 12])).clip_extents.tolist() == [5, 9, 12]
 
 
 def test_keys_ascend_if_each_row_is_after_the_one_before():

@@ -6,6 +6,7 @@ import re
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from twostream.annotations.json_file import FILE_NAME
 from twostream.annotations.lines import location
 from twostream.annotations.lists import Listed
 from twostream.annotations.splits import VAL_FRACTION, choose_val
-from twostream.annotations.videos import SPLITS, Annotations, Video, make_annotations
+from twostream.annotations.videos import SPLITS, Annotations, Label, Video, make_annotations
 from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.frames.stores import image_stores
@@ -45,6 +46,7 @@ def build_annotations(
     *,
     classes: ClassOrder | None = None,
     are_numbers: bool = False,
+    multi_label: bool = False,
     val_fraction: float | None = None,
     seed: int = 0,
     annotate_flags: Sequence[str] = (),
@@ -53,14 +55,15 @@ def build_annotations(
     """Annotations from a list and what is extracted below a data root.
 
     The classes are `classes` in their order. Without them, the labels are label indices if `are_numbers` (then a number
-    that no video has is a class too), or names in alphabetical order. Where the list has no val, it is held out of the
+    that no video has is a class too), or names in alphabetical order. With `multi_label`, a video has the labels of all of
+    its entries; otherwise it may have only one. Where the list has no val, it is held out of the
     train videos, or of those without a split: `val_fraction` of the groups of each class (None: `VAL_FRACTION`).
     Videos that were not extracted are kept, with 0 frames. An entry is matched with the extracted video of its own id,
     or of the id of the whole video if no other entry is a part of that one. `progress` may show how many of the videos
     are done. Raises BadInputError with all wrong labels and ids, one per line with its file and line.
     """
     extracted = {video_id: store for store in reversed(image_stores(root)) for video_id in store.video_ids()}
-    table = ListedTable(listed, extracted)
+    table = ListedTable(listed, extracted, multi_label=multi_label)
     notes = [*table.assign_splits(val_fraction, seed)]
     faults = [*table.label_faults(classes.names if classes else ()), *table.repeated()]
     if faults:
@@ -69,14 +72,16 @@ def build_annotations(
             if len(faults) == 1
             else "\n  ".join(["fix these faults of the lists; nothing was written:", *faults])
         )
-    order = classes or _class_order([name for name in table.label_names if name is not None], are_numbers=are_numbers)
+    order = classes or _class_order([name for name in table.label_names if name], are_numbers=are_numbers)
     if not order.names:
         raise BadInputError(f"{table.where(0)}: no entry has a label; add the train list, or --classes FILE")
     videos = (
         Video(video_id, split, label, *(extracted[video_id].facts(video_id) if video_id in extracted else (0,)))
-        for video_id, split, label in table.rows(table.order)
+        for video_id, split, label in table.videos()
     )
-    annotations = make_annotations(progress(videos, len(table.ids)), classes=order.names, path=Path(root, FILE_NAME))
+    annotations = make_annotations(
+        progress(videos, table.count_videos(table.order)), classes=order.names, path=Path(root, FILE_NAME)
+    )
     return Joined(
         replace(annotations, class_order=order.source, annotate_flags=tuple(annotate_flags)),
         notes,
@@ -106,9 +111,9 @@ def _class_order(names: list[str], *, are_numbers: bool) -> ClassOrder:
 class ListedTable:
     """Entries of all lists as columns (about 110 bytes for each), and what is wrong with them."""
 
-    def __init__(self, listed: Iterable[Listed], extracted: Collection[str]):
-        """`extracted` are the ids of the extracted videos."""
-        self.extracted = extracted
+    def __init__(self, listed: Iterable[Listed], extracted: Collection[str], *, multi_label: bool = False):
+        """`extracted` are the ids of the extracted videos; with `multi_label`, several entries are one video."""
+        self.extracted, self.multi_label = extracted, multi_label
         self.ids: list[str] = []
         self.label_names: dict[str | None, int] = {}
         self.paths: dict[str, int] = {}
@@ -130,9 +135,11 @@ class ListedTable:
         self.ambiguous: list[int] = []
         """rows that are parts of one extracted video, which therefore is none of them"""
         if whole:
-            _, inverse, counts = np.unique(self.source, return_inverse=True, return_counts=True)
+            own = np.fromiter(map(hash, self.ids), np.int64, len(self.ids))
+            parts = np.unique(np.stack([self.source, own], axis=1), axis=0)  # of each whole video
+            sources, counts = np.unique(parts[:, 0], return_counts=True)
             for row, video_id in whole.items():
-                if counts[inverse[row]] == 1:
+                if counts[np.searchsorted(sources, self.source[row])] == 1:
                     self.ids[row] = video_id
                 else:
                     self.ambiguous.append(row)
@@ -151,6 +158,19 @@ class ListedTable:
                 *(n.tolist() for n in (block, self.split[block], self.label[block])), strict=True
             ):
                 yield self.ids[row], SPLITS[split], names[label]
+
+    def videos(self) -> Iterator[tuple[str, str, Label]]:
+        """Id, split and label of each video, in order of id."""
+        if not self.multi_label:
+            yield from self.rows(self.order)
+            return
+        for (video_id, split), entries in itertools.groupby(self.rows(self.order), key=itemgetter(0, 1)):
+            names = {name for _, _, name in entries}
+            yield video_id, split, None if names == {None} else tuple(sorted(filter(None, names)))
+
+    def count_videos(self, rows: np.ndarray) -> int:
+        """The number of videos that these entries are about."""
+        return len({self.ids[row] for row in rows.tolist()}) if self.multi_label else len(rows)
 
     def where(self, row: int) -> str:
         """File and line of an entry, for messages."""
@@ -182,16 +202,17 @@ class ListedTable:
         chosen = choose_val(videos, fraction=fraction, seed=seed)
         held_out = candidates[np.isin(self.group[candidates], np.array(list(chosen), np.int64))]
         self.split[held_out] = 1
-        num_groups = len({group for _, _, group in videos})
-        kept_together = f" in {len(chosen)} of {counted(num_groups, 'group')}" if num_groups < len(videos) else ""
+        num_groups, num_videos = len({group for _, _, group in videos}), self.count_videos(candidates)
+        kept_together = f" in {len(chosen)} of {counted(num_groups, 'group')}" if num_groups < num_videos else ""
         yield (
-            f"no {'splits' if has_none.any() else 'val'} in the lists: {len(held_out)} of "
-            f"{counted(len(candidates), 'train video')}{kept_together} are held out as val "
+            f"no {'splits' if has_none.any() else 'val'} in the lists: {self.count_videos(held_out)} of "
+            f"{counted(num_videos, 'train video')}{kept_together} are held out as val "
             f"(--val_fraction={fraction:g} --seed={seed})"
         )
 
     def label_faults(self, classes: tuple[str, ...]) -> Iterator[str]:
         """Entries without a label, labels that are not in the class list, and labels that are nearly the same."""
+        no_class = "; in a csv, a semicolon alone says that none of the classes occurs" if self.multi_label else ""
         unlabelled = np.flatnonzero(
             (self.label == self.label_names.get(None, -1)) & (self.split != SPLITS.index("test"))
         )
@@ -199,7 +220,7 @@ class ListedTable:
             unlabelled,
             lambda row: (
                 f"{self.where(row)}: video {self.ids[row]!r} has no label, expected one in split "
-                f"{SPLITS[self.split[row]]}"
+                f"{SPLITS[self.split[row]]}{no_class}"
             ),
         )
         spelling: dict[str, str] = {}  # normalised name -> its first spelling
@@ -226,7 +247,7 @@ class ListedTable:
     def label_rows(self) -> dict[str, int]:
         """The first row of each label."""
         _, rows = np.unique(self.label, return_index=True)
-        return {name: int(rows[code]) for name, code in self.label_names.items() if name is not None}
+        return {name: int(rows[code]) for name, code in self.label_names.items() if name}
 
     @functools.cached_property
     def label_counts(self) -> np.ndarray:
@@ -240,14 +261,20 @@ class ListedTable:
         return f"{self.where(self.label_rows[name])}: label {name!r} ({counted(int(count), 'video')})"
 
     def repeated(self) -> Iterator[str]:
-        """Entries with the id of an earlier entry."""
-        pairs = sorted((b, a) for a, b in itertools.pairwise(self.order.tolist()) if self.ids[a] == self.ids[b])
+        """Entries with the id of an earlier entry; if these are other labels of one video, only with another split."""
+        pairs = sorted(
+            (b, a)
+            for a, b in itertools.pairwise(self.order.tolist())
+            if self.ids[a] == self.ids[b] and not (self.multi_label and self.split[a] == self.split[b])
+        )
 
         def text(pair: tuple[int, int]) -> str:
             rows = list(self.rows(np.array(pair)))
             changes = "".join(f", {b!r} here and {a!r} there" for b, a in zip(*rows, strict=True) if a != b)
             entry = f"{self.where(pair[0])}: video {rows[0][0]!r}"
-            return f"{entry} is already listed in {self.where(pair[1])}{changes}; remove one"
+            has_two_labels = rows[0][1] == rows[1][1] and rows[0][2] != rows[1][2]
+            remedy = ", or add --multi_label if videos have several labels" if has_two_labels else ""
+            return f"{entry} is already listed in {self.where(pair[1])}{changes}; remove one{remedy}"
 
         yield from _first(pairs, text)
 
@@ -262,7 +289,7 @@ class ListedTable:
     def one_sided_classes(self) -> Iterator[str]:
         """Warnings about classes that are only in the train split, or not in it."""
         train, held_out = self.label_counts[:, 0], self.label_counts[:, 1:].sum(1)
-        labels = [name for name in self.label_names if name is not None]
+        labels = [name for name in self.label_names if name]
         if not all(any(counts[self.label_names[name]] for name in labels) for counts in (train, held_out)):
             return
         for counts, where in ((train, "no train videos"), (held_out, "train videos only")):

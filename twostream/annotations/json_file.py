@@ -3,13 +3,13 @@
 import codecs
 import json
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from twostream.annotations.lines import location
-from twostream.annotations.videos import SPLIT_NAMES, Annotations, Video, collect, make_annotations
+from twostream.annotations.videos import SPLIT_NAMES, Annotations, Label, Video, collect, make_annotations
 from twostream.errors import BadInputError
 from twostream.files import DECODER, read_json, write_file
 from twostream.video.ids import check_video_id
@@ -39,11 +39,11 @@ def _texts(annotations: Annotations) -> Iterator[str]:
         yield f' "annotate_flags": {json.dumps(list(annotations.annotate_flags))},\n'
     yield ' "videos": {\n'
     # Encoding a whole dict for each video would take twice as long.
-    labels = {label: json.dumps(label) for label in (*annotations.classes, None)}
+    labels: dict[Label, str] = {label: json.dumps(label) for label in (*annotations.classes, None)}
     separator = ""
     for video in annotations.videos:
         step = f', "frame_step": {video.stored_step}' if video.stored_step != 1 else ""
-        entry = f'"split": "{video.split}", "label": {labels[video.label]}, "num_frames": {video.num_frames}, "fps": {video.fps}'
+        entry = f'"split": "{video.split}", "label": {labels.get(video.label) or json.dumps(video.label)}, "num_frames": {video.num_frames}, "fps": {video.fps}'
         yield f"{separator}  {json.dumps(video.id)}: {{{entry}{step}}}"
         separator = ",\n"
     yield "\n }\n}\n"
@@ -98,9 +98,10 @@ def _read_lines(path: Path) -> Annotations | None:
             if "classes" not in header:
                 return None
             first_video = len(header) + 3  # its line
+            classes = _class_list(path, header["classes"])
             annotations = collect(
-                _videos_of_lines(path, file, first_video),
-                _class_list(path, header["classes"]),
+                _videos_of_lines(path, file, first_video, classes),
+                classes,
                 path,
                 lambda position: location(path, first_video + position),
             )
@@ -109,7 +110,7 @@ def _read_lines(path: Path) -> Annotations | None:
         return None
 
 
-def _videos_of_lines(path: Path, file: BinaryIO, first_line: int) -> Iterator[Video]:
+def _videos_of_lines(path: Path, file: BinaryIO, first_line: int, classes: Sequence[str]) -> Iterator[Video]:
     """The videos, one per line, and then the end of the file; ValueError where the layout is another."""
     expects_more, text = True, b""
     for number, line in enumerate(file, start=first_line):
@@ -117,7 +118,7 @@ def _videos_of_lines(path: Path, file: BinaryIO, first_line: int) -> Iterator[Vi
         if not expects_more:
             break
         expects_more = text.endswith(b",")
-        yield _video(*_member(text.removesuffix(b",")), location(path, number))
+        yield _video(*_member(text.removesuffix(b",")), location(path, number), classes)
     if expects_more or text != b"}" or file.read().strip(JSON_SPACE) != b"}":
         raise ValueError("the videos and the file are not closed")
 
@@ -146,9 +147,10 @@ def _from_content(path: Path, content: dict[str, Any]) -> Annotations:
     videos = content.get("videos")
     if not isinstance(videos, dict):
         raise BadInputError(f'{path}: "videos" is a {type(videos).__name__}, expected a JSON object with ids as names')
+    classes = _class_list(path, content.get("classes"))
     annotations = make_annotations(
-        (_video(video_id, entry, str(path)) for video_id, entry in videos.items()),
-        classes=_class_list(path, content.get("classes")),
+        (_video(video_id, entry, str(path), classes) for video_id, entry in videos.items()),
+        classes=classes,
         path=path,
     )
     return _with_origin(annotations, content)
@@ -172,7 +174,7 @@ def _class_list(path: Path, names: object) -> list[str]:
     return names
 
 
-def _video(video_id: str, entry: Any, where: str) -> Video:
+def _video(video_id: str, entry: Any, where: str, classes: Sequence[str]) -> Video:
     """The video of one member of "videos"; BadInputError naming file and line where it is none."""
     try:
         if not isinstance(entry, dict):
@@ -180,7 +182,7 @@ def _video(video_id: str, entry: Any, where: str) -> Video:
         return Video(
             check_video_id(video_id),
             _text(entry["split"]),
-            None if entry["label"] is None else _text(entry["label"]),
+            _label(entry["label"], classes),
             _whole_number(entry["num_frames"]),
             _number(entry.get("fps", 0)),
             _whole_number(entry.get("frame_step", 1)),
@@ -189,6 +191,23 @@ def _video(video_id: str, entry: Any, where: str) -> Video:
         raise BadInputError(f"{where}: {error}") from None
     except MALFORMED as error:
         raise BadInputError(f"{where}: video {video_id!r}: {_problem(error)}; run twostream annotate again") from None
+
+
+def _label(value: Any, classes: Sequence[str]) -> Label:
+    """A name, or a list of names or label indices, which is a set: their order and repetitions mean nothing."""
+    if value is None or type(value) is str:
+        return value
+    if isinstance(value, list):
+        return tuple(dict.fromkeys(_class_name(part, classes) for part in value))
+    return _text(value)
+
+
+def _class_name(value: Any, classes: Sequence[str]) -> str:
+    if type(value) is not int:
+        return _text(value)
+    if not 0 <= value < len(classes):
+        raise ValueError(f"label index {value}, expected 0 to {len(classes) - 1}")
+    return classes[value]
 
 
 def _problem(error: Exception) -> str:

@@ -59,15 +59,17 @@ def write_lists(
     """Write PREFIX_<split>.txt for MMAction2, and PREFIX_classes.txt with the names of its class numbers.
 
     `kind` is a key of WRITERS. `paths` are those of the video files, with their folders; without them, lists of videos
-    have file names only. Returns the files and their numbers of lines. Videos without frames or without a label
-    are left out. These lists are split at blanks: raises BadInputError for what they cannot hold, before anything is
-    written.
+    have file names only. Returns the files and their numbers of lines. Videos without frames or without a class are left
+    out; multi-label videos have the numbers of all their classes in a line. These lists are split at blanks: raises
+    BadInputError for what they cannot hold, before anything is written.
     """
     stores = image_stores(root)
     texts: dict[str, list[str]] = {"classes": list(annotations.classes)}
-    for video, number in zip(annotations.videos, annotations.videos.label_index.tolist(), strict=True):
-        if video.num_frames and video.label is not None:
-            words = [*map(str, WRITERS[kind](stores[0], video, paths or {})), str(number)]
+    number_of = {name: str(number) for number, name in enumerate(annotations.classes)}
+    for video in annotations.videos:
+        if video.num_frames and video.label:
+            names = [video.label] if isinstance(video.label, str) else video.label
+            words = [*map(str, WRITERS[kind](stores[0], video, paths or {})), *(number_of[name] for name in names)]
             if words != " ".join(words).split():
                 raise BadInputError(
                     f"video {video.id!r}: {words[0]!r} has a blank, where MMAction2 splits the line; rename it"

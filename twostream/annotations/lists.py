@@ -18,6 +18,7 @@ from twostream.annotations.class_names import (
     ClassOrder,
     class_difference,
     numbered_classes,
+    parse_classes,
     read_classes,
     suggest_class,
 )
@@ -29,12 +30,14 @@ from twostream.errors import BadInputError
 from twostream.files import read_cell, read_json
 from twostream.video.ids import VIDEO_SUFFIXES, check_video_id, find_videos, video_id_of
 
+NO_CLASS = ""
+"""label of a video of which the list says that none of the classes occurs in it; only in multi-label lists"""
 PART_COLUMNS = ("start_seconds", "end_seconds")
 """of a CSV whose rows may be parts of videos"""
 
 
 class Listed(NamedTuple):
-    """One entry of a data set's own list."""
+    """One entry of a data set's own list. A multi-label list has an entry for each label of a video."""
 
     ids: tuple[str, ...]
     """ids under which the video may have been extracted: its own and, for a part of a video, the id of the whole video"""
@@ -116,25 +119,34 @@ def id_of_cell(video: str, path: Path, line: int, *, id_from: str) -> str:
     return read_cell(_checked_id(video_id_of(Path(video), id_from=id_from), path, line))
 
 
-def read_csv(path: Path, *, id_from: str = "stem", group_by: str = "", **_unused: object) -> Iterator[Listed]:
+def read_csv(
+    path: Path, *, id_from: str = "stem", group_by: str = "", multi_label: bool = False, **_unused: object
+) -> Iterator[Listed]:
     """CSV with columns video, label, and optionally split and group (or the column that `group_by` names).
 
-    A row with values in columns start_seconds and end_seconds is a part of the video, as in Kinetics' lists.
+    A row with values in columns start_seconds and end_seconds is a part of the video, as in Kinetics' lists. With
+    `multi_label`, a label cell may have several labels, separated by semicolons; a semicolon alone says that none of the
+    classes occurs.
     """
     columns = ("video", "label", "split", group_by or "group", *PART_COLUMNS)
     required = ("video", "label", *([group_by] if group_by else []))
     for line, (video, label, split, group, start, end) in _csv_rows(path, columns, required=required):
         video_id = id_of_cell(video, path, line, id_from=id_from)
         segment = _part(start, end, path, line) if start or end else None
-        yield Listed(
-            (segment_id(video_id, *segment), video_id) if segment else (video_id,),
-            read_cell(label) or None,
-            _split(split, path, line) if split else None,
-            str(path),
-            line,
-            read_cell(group),
-            segment,
-        )
+        cell = read_cell(label)
+        names: list[str | None] = [cell or None]
+        if multi_label and cell:
+            names = [part.strip() for part in cell.split(";") if part.strip()] or [NO_CLASS]
+        for name in names:
+            yield Listed(
+                (segment_id(video_id, *segment), video_id) if segment else (video_id,),
+                name,
+                _split(split, path, line) if split else None,
+                str(path),
+                line,
+                read_cell(group),
+                segment,
+            )
 
 
 def read_kinetics_csv(path: Path, **_unused: object) -> Iterator[Listed]:
@@ -201,12 +213,21 @@ def read_hmdb51(
 
 
 def read_mmaction2_frames(
-    path: Path, *, id_from: str = "stem", classes: tuple[str, ...] = (), **_unused: object
+    path: Path,
+    *,
+    id_from: str = "stem",
+    classes: tuple[str, ...] = (),
+    multi_label: bool = False,
+    **_unused: object,
 ) -> Iterator[Listed]:
     """Raw-frame lists of MMAction2 and TSN: `dir total_frames label`, or in all lines `dir start total_frames label`.
 
-    With a start, the entry's own id is `<dir>_<start>_<end>`, in frames with six digits each.
+    With a start, the entry's own id is `<dir>_<start>_<end>`, in frames with six digits each. With `multi_label`, lines
+    are `dir total_frames label label ...`.
     """
+    if multi_label:
+        yield from _multi_label_frames(path, id_from=id_from, classes=classes)
+        return
     num_fields = 0
     for line, text in filled_lines(path):
         folder, fields = _path_and_rest(text)
@@ -217,7 +238,7 @@ def read_mmaction2_frames(
         if len(fields) != (num_fields := num_fields or len(fields)):
             raise BadInputError(
                 f"{location(path, line)}: {text!r} has {counted(len(fields), 'number')}, the lines before have {num_fields}; expected a "
-                "folder, its number of frames and one label: several labels for a video are not read"
+                "folder, its number of frames and one label; if videos have several labels, add --multi_label"
             )
         source = "__".join(Path(folder).parts) if id_from == "path" else Path(folder).name
         _checked_id(source, path, line)
@@ -228,17 +249,73 @@ def read_mmaction2_frames(
         yield Listed(ids, _numbered_label(fields[-1], classes, path, line), None, str(path), line)
 
 
+def _multi_label_frames(path: Path, *, id_from: str, classes: tuple[str, ...]) -> Iterator[Listed]:
+    """Lines of a folder, its number of frames, and one label or more."""
+    for line, text in filled_lines(path):
+        folder, fields = _path_and_rest(text)
+        if len(fields) < 2 or not re.fullmatch(r"\d{1,9}", fields[0]) or not int(fields[0]):
+            raise BadInputError(
+                f"{location(path, line)}: {text!r}, expected a folder, its number of frames and one label or more"
+            )
+        video_id = _checked_id("__".join(Path(folder).parts) if id_from == "path" else Path(folder).name, path, line)
+        for label in fields[1:]:
+            yield Listed((video_id,), _numbered_label(label, classes, path, line), None, str(path), line)
+
+
 def read_mmaction2_videos(
-    path: Path, *, id_from: str = "stem", classes: tuple[str, ...] = (), **_unused: object
+    path: Path,
+    *,
+    id_from: str = "stem",
+    classes: tuple[str, ...] = (),
+    multi_label: bool = False,
+    **_unused: object,
 ) -> Iterator[Listed]:
-    """Video lists of MMAction2 and SlowFast: `path label`, with blanks or a comma between them."""
+    """Video lists of MMAction2 and SlowFast: `path label`, with blanks or a comma between them.
+
+    With `multi_label`, there may be more labels in a line.
+    """
     for line, text in filled_lines(path):
         video, labels = _video_and_rest(text)
-        if len(labels) != 1:
-            problem = f"{counted(len(labels), 'label')}, but several for a video are not read" if labels else "no label"
-            raise BadInputError(f"{location(path, line)}: {text!r}: {problem}; expected a video and a label")
+        if not labels:
+            raise BadInputError(f"{location(path, line)}: {text!r}: no label; expected a video and a label")
+        if len(labels) > 1 and not multi_label:
+            raise BadInputError(
+                f"{location(path, line)}: {text!r}: {len(labels)} labels; expected a video and a label; if videos have several "
+                "labels, add --multi_label"
+            )
         video_id = _checked_id(video_id_of(Path(video), id_from=id_from), path, line)
-        yield Listed((video_id,), _numbered_label(labels[0], classes, path, line), None, str(path), line)
+        for label in labels:
+            yield Listed((video_id,), _numbered_label(label, classes, path, line), None, str(path), line)
+
+
+CHARADES_CLASSES = "Charades_v1_classes.txt"
+"""beside the lists of Charades: the names of its classes"""
+
+
+def read_charades(path: Path, **_unused: object) -> Iterator[Listed]:
+    """Charades_v1_train.csv, Charades_v1_test.csv: columns id, and actions such as `c092 11.9 21.2;c147 0.0 12.6`.
+
+    An action is the number of its class, and when it happens, which is not used. The names of the classes are in
+    CHARADES_CLASSES beside the list; without that file, the labels are c000, c001, ...
+    """
+    order = _order_of_charades(path)
+    for line, (video, actions) in _csv_rows(path, ("id", "actions"), required=("id", "actions")):
+        video_id = _checked_id(video, path, line)
+        codes = [text.split()[0] for text in actions.split(";") if text.strip()]
+        for code in dict.fromkeys(codes) or [NO_CLASS]:
+            if code and not re.fullmatch(r"c\d{3}", code):
+                raise BadInputError(f"{location(path, line)}: action {code!r}, expected c and three digits, as in c092")
+            label = _numbered_label(code[1:], order.names, path, line) if code and order else code
+            yield Listed((video_id,), label, None, str(path), line)
+
+
+def _order_of_charades(path: Path) -> ClassOrder | None:
+    """The classes of `c000 Holding some clothes`, `c001 ...`; None without the file."""
+    classes = path.parent / CHARADES_CLASSES
+    if not classes.is_file():
+        return None
+    names = [text.partition(" ")[2].strip() for _, text in filled_lines(classes)]
+    return ClassOrder(parse_classes(names, classes), CHARADES_CLASSES)
 
 
 _VIDEO = re.compile(rf"(.*(?:{'|'.join(map(re.escape, sorted(VIDEO_SUFFIXES)))}))(?=[\s,]|$)(.*)", re.IGNORECASE)
@@ -311,6 +388,7 @@ def read_2d_kinectics(path: Path, **_unused: object) -> Iterator[Listed]:
 CLASS_ORDERS: dict[str, Callable[[Path], ClassOrder | None]] = {
     "ucf101": _order_of_file("classInd.txt"),
     "hmdb51": _order_of_file("class_list.txt"),
+    "charades": _order_of_charades,
     "2d-kinectics": _order_of_2d_kinectics,
 }
 """kinds of lists that bring an order of the classes"""
@@ -324,6 +402,7 @@ READERS: dict[str, Callable[..., Iterator[Listed]]] = {
     "mmaction2_frames": read_mmaction2_frames,
     "mmaction2_videos": read_mmaction2_videos,
     "activitynet": read_activitynet,
+    "charades": read_charades,
     "2d-kinectics": read_2d_kinectics,
 }
 
@@ -337,18 +416,21 @@ def read_lists(
     split_number: int = 1,
     test_split: str = "val",
     classes: tuple[str, ...] = (),
+    multi_label: bool = False,
 ) -> Iterator[Listed]:
     """Entries of several files of one kind, a key of `READERS`.
 
     `files`: the split that all entries of a file are in (None: the list itself says it, or has no splits), and the path.
     `id_from` as in `find_videos`; `group_by` names the CSV column of the groups; `split_number` is the split of UCF101
     and HMDB51, 1 to 3, and `test_split` what their test lists become; `classes` are the names of the class numbers in
-    MMAction2's lists, and of class folders. Raises BadInputError with file and line.
+    MMAction2's lists, and of class folders. `multi_label` reads several labels in a line or cell. Raises BadInputError with
+    file and line.
     """
     for split, path in files:
         entries = READERS[kind](
-            path, id_from=id_from, group_by=group_by, split_number=split_number, test_split=test_split, classes=classes
-        )
+            path, id_from=id_from, group_by=group_by, split_number=split_number, test_split=test_split, classes=classes,
+            multi_label=multi_label,
+        )  # fmt: skip
         for entry in entries:
             if split and entry.split not in (None, split):
                 raise BadInputError(f"{entry.where}: split {entry.split}, but the list was given as {split}={path}")

@@ -28,6 +28,9 @@ MAX_STEP = 2**31 - 1
 NO_LABEL = -1
 """label index of a video without a label"""
 
+Label = str | tuple[str, ...] | None
+"""a class name; of multi-label videos, the names of any number of classes; None: unknown, as in test lists"""
+
 
 @dataclass(frozen=True, slots=True)
 class Video:
@@ -36,8 +39,7 @@ class Video:
     id: str
     split: str
     """one of SPLITS"""
-    label: str | None
-    """class name; None where the list has no label (test sets)"""
+    label: Label
     num_frames: int
     """0: listed, but not extracted"""
     fps: float = 0.0
@@ -80,57 +82,99 @@ class IdColumn(Sequence[str]):
 
 @dataclass(frozen=True, eq=False)
 class VideoTable(Sequence[Video]):
-    """Videos as columns of V numbers, 37 bytes and the id for each; a `Video` is made when it is read."""
+    """Videos as columns of V numbers, 37 bytes and the id for each; a `Video` is made when it is read.
+
+    All labels are class names, or all are sets of names: then the table is multi-label. Videos without a label fit both.
+    """
 
     classes: tuple[str, ...]
     ids: IdColumn
     split_index: np.ndarray
     """int8 (V,): index in SPLITS"""
     label_index: np.ndarray
-    """int32 (V,): index in `classes`; NO_LABEL without a label"""
+    """int32 (V,): index in `classes` or, if there are any, in `label_sets`; NO_LABEL without a label"""
     num_frames: np.ndarray
     """int32 (V,)"""
     fps: np.ndarray
     """float64 (V,)"""
     stored_step: np.ndarray
     """int32 (V,)"""
+    label_sets: np.ndarray | None = None
+    """int8 (sets + 1, K), for multi-label videos: the different sets of classes, 1 where a class belongs to the set; the
+    last row, which NO_LABEL selects, is -1 everywhere"""
 
     @classmethod
     def of(cls, videos: Iterable[Video], classes: Sequence[str] | None = None) -> "VideoTable":
         """Columns of these videos, in their order; without `classes`, the classes are the sorted labels.
 
-        Raises KeyError for a label that is not in `classes`, ValueError for a split that is not in SPLITS.
+        Raises KeyError for a label that is not in `classes`, ValueError for a split that is not in SPLITS, or if some
+        labels are names and some are sets of names.
         """
         data, offsets = bytearray(), array("q", [0])
         split_index, label_index, num_frames, stored_step = array("b"), array("i"), array("i"), array("i")
         fps = array("d")
         class_index = {name: index for index, name in enumerate(classes or ())}
+        set_index: dict[tuple[int, ...], int] = {}
+        has_names = False
         for video in videos:
             data += video.id.encode("utf-8", "surrogatepass")
             offsets.append(len(data))
             split_index.append(SPLITS.index(video.split))
             if video.label is None:
                 label_index.append(NO_LABEL)
-            elif classes is None:
-                label_index.append(class_index.setdefault(video.label, len(class_index)))
-            else:
+            elif isinstance(video.label, str):
+                has_names = True
+                if classes is None:
+                    class_index.setdefault(video.label, len(class_index))
                 label_index.append(class_index[video.label])
+            else:
+                for name in video.label if classes is None else ():
+                    class_index.setdefault(name, len(class_index))
+                indices = tuple(sorted({class_index[name] for name in video.label}))
+                label_index.append(set_index.setdefault(indices, len(set_index)))
             num_frames.append(video.num_frames)
             fps.append(video.fps)
             stored_step.append(video.stored_step)
+        if set_index and has_names:
+            raise ValueError("some labels are a name, and some are a set of names")
         ends = np.asarray(offsets)
         table = cls(
             tuple(class_index), IdColumn(bytes(data), ends[:-1], ends[1:]),
-            *map(np.asarray, (split_index, label_index, num_frames, fps, stored_step)),
+            np.asarray(split_index), np.asarray(label_index), np.asarray(num_frames), np.asarray(fps),
+            np.asarray(stored_step), _many_hot(set_index, len(class_index)) if set_index else None,
         )  # fmt: skip
         return table._with_sorted_classes() if classes is None else table
 
     def _with_sorted_classes(self) -> "VideoTable":
         order = sorted(range(len(self.classes)), key=self.classes.__getitem__)
+        if self.label_sets is not None:
+            return replace(self, classes=tuple(sorted(self.classes)), label_sets=self.label_sets[:, order])
         # One element more than classes, the last: NO_LABEL is -1, indexes it, and so stays -1.
         new_index = np.full(len(order) + 1, NO_LABEL, self.label_index.dtype)
         new_index[order] = np.arange(len(order))
         return replace(self, classes=tuple(sorted(self.classes)), label_index=new_index[self.label_index])
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Are the labels sets of classes?"""
+        return self.label_sets is not None
+
+    def labels(self, rows: slice | Sequence[int] | np.ndarray = slice(None)) -> np.ndarray:
+        """Labels of these n videos: label indices (n,), -1 without a label.
+
+        If the table is multi-label, int8 (n, K): 1 for the classes of a video, 0 for others, and a row of -1 without a
+        label.
+        """
+        indices = self.label_index[rows]
+        return indices if self.label_sets is None else self.label_sets[indices]
+
+    def occurring(self, rows: slice | np.ndarray = slice(None)) -> set[str | None]:
+        """Names of the classes of these videos; None is one of them if a video has no class, or no label."""
+        labels = self.labels(rows)
+        if not self.is_multi_label:
+            return {(*self.classes, None)[index] for index in np.unique(labels).tolist()}
+        found: set[str | None] = {self.classes[k] for k in np.flatnonzero((labels > 0).any(axis=0))}
+        return found | ({None} if (labels <= 0).all(axis=1).any() else set())
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -144,13 +188,15 @@ class VideoTable(Sequence[Video]):
     def __getitem__(self, key: int | slice | np.ndarray) -> "Video | VideoTable":
         """A video; for a slice, a mask or an array of indices, a table of the selected videos."""
         if isinstance(key, slice | np.ndarray):
-            columns = {field.name: getattr(self, field.name)[key] for field in fields(self)[1:]}
+            columns = {field.name: getattr(self, field.name)[key] for field in fields(self)[1:-1]}
             return replace(self, **columns)
         index = range(len(self))[key]
         return next(iter(self[index : index + 1]))
 
     def __iter__(self) -> Iterator[Video]:
-        labels = (*self.classes, None)  # NO_LABEL is -1, the last of them
+        labels: tuple[Label, ...] = (*self.classes, None)  # NO_LABEL is -1, the last of them
+        if self.label_sets is not None:
+            labels = (*(tuple(self.classes[k] for k in np.flatnonzero(row)) for row in self.label_sets[:-1]), None)
         for first in range(0, len(self), 1000):
             rows = slice(first, first + 1000)
             columns = (self.split_index, self.label_index, self.num_frames, self.fps, self.stored_step)
@@ -162,6 +208,16 @@ class VideoTable(Sequence[Video]):
     def __eq__(self, other: object) -> bool:
         """Equal to any sequence of equal videos."""
         return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))
+
+
+def _many_hot(sets: Iterable[tuple[int, ...]], num_classes: int) -> np.ndarray:
+    """`VideoTable.label_sets` from the label indices of each set."""
+    sets = list(sets)
+    rows = np.zeros((len(sets) + 1, num_classes), np.int8)
+    for row, indices in zip(rows, sets, strict=False):
+        row[list(indices)] = 1
+    rows[-1] = NO_LABEL
+    return rows
 
 
 @dataclass(frozen=True)
@@ -193,6 +249,11 @@ class Annotations:
                 f"{self.path}: no videos in split {name!r}; it has {splits or 'no videos at all'}{self._remedy(name)}"
             )
         return videos
+
+    def with_rate(self, fps: float) -> "Annotations":
+        """With a rate for the videos whose rate is unknown."""
+        videos = replace(self.videos, fps=np.where(self.videos.fps > 0, self.videos.fps, fps))
+        return replace(self, videos=videos)
 
     def _remedy(self, split: str) -> str:
         """End of a message about a split without videos."""
@@ -250,15 +311,16 @@ def collect(
 
 
 def _checked(videos: Iterable[Video], classes: Sequence[str] | None, where: Callable[[int], str]) -> Iterator[Video]:
-    known_classes = set(classes or ())
+    known_classes = None if classes is None else set(classes)
+    first: Label = None
     for position, video in enumerate(videos):
         problem = ""
         if video.split not in SPLITS:
             problem = f"is in split {video.split!r}, expected {', '.join(SPLITS)}"
         elif video.label is None and video.split != "test":
             problem = f"has no label, expected one in split {video.split!r}"
-        elif video.label is not None and classes is not None and video.label not in known_classes:
-            problem = f"has label {video.label!r}, which is not in the class list"
+        elif video.label is not None and (problem := _label_problem(video.label, known_classes, first)):
+            pass
         elif not (
             0 <= video.num_frames <= MAX_FRAMES and 1 <= video.stored_step <= MAX_STEP and 0 <= video.fps < math.inf
         ):
@@ -268,16 +330,32 @@ def _checked(videos: Iterable[Video], classes: Sequence[str] | None, where: Call
             )
         if problem:
             raise BadInputError(f"{where(position)}: video {video.id!r} {problem}")
+        first = video.label if first is None else first
         yield video
 
 
-def fingerprint(classes: Sequence[str], video_ids: Sequence[str], label_indices: Sequence[int] | np.ndarray) -> str:
+def _label_problem(label: str | tuple[str, ...], known_classes: set[str] | None, first: Label) -> str:
+    """What is wrong with a label, where the first label of the file is `first`; "" if nothing is."""
+    names = (label,) if isinstance(label, str) else label
+    if known_classes is not None and not known_classes.issuperset(names):
+        unknown = next(name for name in names if name not in known_classes)
+        return f"has label {unknown!r}, which is not in the class list"
+    if first is not None and isinstance(label, tuple) != isinstance(first, tuple):
+        kinds = ("one label", "a list of labels")
+        found, expected = kinds if isinstance(first, tuple) else kinds[::-1]
+        return f"has {found}, expected {expected}, as the videos before it have: write all labels in the same way"
+    return ""
+
+
+def fingerprint(classes: Sequence[str], video_ids: Sequence[str], labels: Sequence[int] | np.ndarray) -> str:
     """16 hexadecimal digits that two splits share exactly when their classes, ids and labels are the same.
 
     They are the beginning of the SHA-256 of the JSON text [classes, [[id, label index], ...]] with the pairs in order,
-    which is made piece by piece.
+    which is made piece by piece. `labels` are as `VideoTable.labels` returns them; multi-label videos have a list of label
+    indices in place of one.
     """
-    pairs: Iterator[tuple[str, int]] = zip(video_ids, map(int, label_indices), strict=True)
+    plain: Iterable[int | list[int]] = map(int, labels) if np.ndim(labels) == 1 else map(_indices, labels)
+    pairs: Iterator[tuple[str, int | list[int]]] = zip(video_ids, plain, strict=True)
     if any(before >= after for before, after in pairwise(video_ids)):
         pairs = iter(sorted(pairs))
     digest = hashlib.sha256(f"[{json.dumps(list(classes))}, [".encode())
@@ -287,3 +365,8 @@ def fingerprint(classes: Sequence[str], video_ids: Sequence[str], label_indices:
         separator = ", "
     digest.update(b"]]")
     return digest.hexdigest()[:16]
+
+
+def _indices(row: np.ndarray) -> int | list[int]:
+    """The label indices of a row (K,) of `VideoTable.labels`; NO_LABEL without a label."""
+    return NO_LABEL if row[0] < 0 else np.flatnonzero(row).tolist()

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from twostream.annotations.videos import Annotations, VideoTable
 from twostream.clips.items import Columns, Images, Items, Key
-from twostream.clips.sampling import TrainingOrder
+from twostream.clips.sampling import TrainingOrder, is_rate
 from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.frames.store import FrameStore
@@ -28,17 +28,20 @@ class Batch(NamedTuple):
     mirrored: torch.Tensor
     """bool (N,): which ones the network has to mirror"""
     labels: torch.Tensor
-    """int64 (N,): label indices; -1 without label"""
+    """int64 (N,): label indices; -1 without label. Multi-label: int64 (N, K), see `VideoTable.labels`"""
     numbers: torch.Tensor
     """int64 (N,): numbers of the items, which are clips or, with segments, videos"""
     unreadable: tuple[str, ...] = ()
     """for each unreadable image whose item was replaced by the next one: what was wrong with it"""
 
 
-def usable_videos(annotations: Annotations, split: str, store: FrameStore) -> tuple[VideoTable, list[str]]:
+def usable_videos(
+    annotations: Annotations, split: str, store: FrameStore, *, frame_rate: float = 0.0
+) -> tuple[VideoTable, list[str]]:
     """The videos of a split that have images in this store, and the ids of the videos that have none.
 
-    Raises BadInputError when no video has any.
+    Raises BadInputError when no video has any, or if clips are to be resampled to a `frame_rate` and the rate of a video is
+    unknown.
     """
     # One listing of the store, instead of a question for each of a million videos.
     stored = set(store.video_ids())
@@ -48,6 +51,12 @@ def usable_videos(annotations: Annotations, split: str, store: FrameStore) -> tu
         raise BadInputError(
             f"none of the {counted(len(videos), 'video')} of split {split!r} has images in {store.folder}: "
             f"{how_to_extract(store.root, store.input_type)}; then make the annotations again with twostream annotate"
+        )
+    if frame_rate and len(unknown := np.flatnonzero(usable & ~is_rate(videos.fps))):
+        raise BadInputError(
+            f"{annotations.path}: {counted(len(unknown), 'video')} of split {split!r} without a known frame rate (first "
+            f"{videos.ids[unknown[0]]!r}), which --frame_rate={frame_rate:g} needs; if that is 25 a second, say so with "
+            f"{annotations.annotate_command('--fps=25')}"
         )
     return videos[usable], list(videos.ids[~usable])
 
@@ -62,7 +71,7 @@ class ClipDataset(Dataset[Batch]):
         return len(self.items)
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        clips = torch.empty(self.items.clips_shape(len(keys)), dtype=torch.uint8)
+        clips = torch.empty(self.items.clips_shape(keys, self.store), dtype=torch.uint8)
         if get_worker_info():
             clips.share_memory_()  # before it is filled: else all of it would be copied when it is sent
         columns = self.items.read_clips(keys, self.store, clips.numpy())

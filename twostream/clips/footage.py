@@ -11,7 +11,7 @@ from twostream.flow.coding import from_planes
 from twostream.flow.methods import FlowFunction, FlowSettings
 from twostream.frames.jpeg import Header, Region, cut_regions, decode_jpeg, decode_regions, encode_jpeg
 from twostream.stream import RGB
-from twostream.threads import map_in_threads
+from twostream.threads import map_in_threads, thread_pool
 from twostream.video.ffmpeg import VideoError
 
 Frames = Mapping[int, np.ndarray]
@@ -39,6 +39,9 @@ class Footage:
         self.frame_quality, self.flow_quality = frame_quality, flow_quality
         self.keeps_flow = keeps_flow
         self._planes: dict[tuple[str, int], np.ndarray] = {}
+        # Live answers need flow again and again. Each new thread would need a flow function of its own, and in each,
+        # OpenCV's Farneback leaves 900 bytes behind for ever.
+        self._pool = thread_pool()
         self._thread = threading.local()
 
     def compute_flow(self, frames: Iterable[tuple[str, int]]) -> None:
@@ -51,7 +54,7 @@ class Footage:
         pairs = {(video_id, self._first(video_id, index)) for video_id, index in frames}
         missing = sorted(pairs - self._planes.keys())
         kept = {pair: planes for pair, planes in self._planes.items() if pair in pairs or self.keeps_flow}
-        self._planes = kept | dict(zip(missing, map_in_threads(self._compute, missing), strict=True))
+        self._planes = kept | dict(zip(missing, map_in_threads(self._compute, missing, pool=self._pool), strict=True))
 
     def flow_of(self, video_id: str) -> dict[int, np.ndarray]:
         """The flow of a video that is kept: first frame of a pair -> planes, uint8 (2H, W)."""
@@ -75,7 +78,7 @@ class Footage:
         self, video_id: str, frame_indices: list[int], choose: Callable[[int, int], Sequence[Region]], out: np.ndarray
     ) -> None:
         """As `FrameStore.read_regions`."""
-        height, width = next(iter(self.videos[video_id][0].values())).shape[:2]
+        height, width = self.picture_size(video_id)
         regions = choose(height, width)
         header = Header(height, width, self.flow is not None)
         quality = self.flow_quality if self.flow else self.frame_quality
@@ -88,6 +91,11 @@ class Footage:
                 jpeg = encode_jpeg(picture, quality=quality, chroma_subsampling=self.flow is None)
                 is_readable = decode_regions(jpeg, header, regions, targets)
                 assert is_readable, "encoded a line above"
+
+    def picture_size(self, video_id: str) -> tuple[int, int]:
+        """As `FrameStore.picture_size`."""
+        height, width = next(iter(self.videos[video_id][0].values())).shape[:2]
+        return height, width
 
     def read_grey(self, video_id: str, frame_indices: list[int]) -> np.ndarray:
         """As `FrameStore.read_grey`."""

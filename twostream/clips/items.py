@@ -7,8 +7,8 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from twostream.annotations.videos import VideoTable
-from twostream.clips.crops import CentreCrop, Crop, PlacedCrop, View
-from twostream.clips.sampling import ClipIndex, JitterIndex, SegmentIndex, UniformIndex, clip_frames, item_random
+from twostream.clips.crops import CentreCrop, Crop, PlacedCrop, View, WholePicture
+from twostream.clips.sampling import ClipGeometry, ClipIndex, JitterIndex, SegmentIndex, UniformIndex, item_random
 from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.frames.jpeg import Region
@@ -26,7 +26,7 @@ class Columns(NamedTuple):
     mirrored: np.ndarray
     """bool (N,)"""
     labels: np.ndarray
-    """int64 (N,)"""
+    """int64 (N,) or (N, K)"""
     numbers: np.ndarray
     """int64 (N,)"""
     unreadable: tuple[str, ...]
@@ -39,6 +39,9 @@ class Images(Protocol):
         self, video_id: str, frame_indices: list[int], choose: Callable[[int, int], Sequence[Region]], out: np.ndarray
     ) -> None:
         """See `FrameStore.read_regions`."""
+
+    def picture_size(self, video_id: str) -> tuple[int, int]:
+        """See `FrameStore.picture_size`."""
 
     def read_grey(self, video_id: str, frame_indices: list[int]) -> np.ndarray:
         """See `FrameStore.read_grey`."""
@@ -60,10 +63,9 @@ class Item(NamedTuple):
 class Items:
     """The items of a data set, for one stream and phase: which frames and regions each has, and its label.
 
-    The items are all clips, `clip_step` frames apart; or `num_clips` clips of each video, evenly spaced; or, with
-    `num_segments` S, the videos, from each of which S clips are drawn; or `clips_per_video` clips of each video, drawn one
-    by one. The key of an item is its number or, in
-    training, (epoch, number): key and `seed` decide segments, crop and mirroring, so they are the same in any process.
+    The items are all clips, `clip_step` frames apart; or `num_clips` clips of each video, evenly spaced (`spread`: see
+    UniformIndex); or, with `num_segments` S, the videos, from each of which S clips are drawn; or `clips_per_video` clips of
+    each video, drawn one by one. The key of an item is its number or, in training, (epoch, number): key and `seed` decide segments, crop and mirroring, so they are the same in any process.
 
     Either `crop` or `views` is given. With V views, item n fills V rows of its batch, one for each view; in
     `Batch.numbers` these rows are V n ... V n + V - 1.
@@ -78,8 +80,8 @@ class Items:
 
     def __init__(
         self, videos: VideoTable, stream: StreamConfig, *, crop: Crop | None = None, views: Sequence[View] = (),
-        clip_step: int = 1, num_clips: int = 0, num_segments: int = 0, clips_per_video: int = 0, mirror: bool = False, seed: int = 0,
-        max_unreadable: int = 0,
+        clip_step: int = 1, num_clips: int = 0, spread: str = "parts", num_segments: int = 0, clips_per_video: int = 0,
+        mirror: bool = False, seed: int = 0, max_unreadable: int = 0,
     ):  # fmt: skip
         if (crop is None) == (len(views) == 0):
             raise ValueError("expected either a crop or views")
@@ -88,21 +90,22 @@ class Items:
         self.crop_size = self.views[0].crop.size
         self.seed, self.max_unreadable = seed, max_unreadable
         self.num_segments = num_segments or 1
-        self.geometry = {"clip_len": stream.clip_len, "frame_stride": stream.frame_stride}
+        self.geometry = ClipGeometry(
+            videos.fps, clip_len=stream.clip_len, frame_stride=stream.frame_stride, frame_rate=stream.frame_rate
+        )
         self._check_stored_steps(None if num_segments or num_clips or clips_per_video else clip_step)
+        columns, span = (videos.num_frames, videos.stored_step), self.geometry.spans
         self.index: ClipIndex | UniformIndex | SegmentIndex
         if num_segments:
-            self.index = SegmentIndex(
-                videos.num_frames, videos.stored_step, **self.geometry, num_segments=num_segments
-            )  # fmt: skip
+            self.index = SegmentIndex(*columns, span=span, num_segments=num_segments)
         elif clips_per_video:
-            self.index = JitterIndex(
-                videos.num_frames, videos.stored_step, **self.geometry, clips_per_video=clips_per_video
-            )
+            self.index = JitterIndex(*columns, span=span, clips_per_video=clips_per_video)
         elif num_clips:
-            self.index = UniformIndex(videos.num_frames, videos.stored_step, **self.geometry, num_clips=num_clips)
+            # The last frame of a video has no flow of its own.
+            num_frames = videos.num_frames + (spread == "ends" and stream.modality == "rgb")
+            self.index = UniformIndex(num_frames, videos.stored_step, span=span, num_clips=num_clips, spread=spread)
         else:
-            self.index = ClipIndex(videos.num_frames, **self.geometry, clip_step=clip_step)
+            self.index = ClipIndex(videos.num_frames, span=span, clip_step=clip_step)
 
     def _check_stored_steps(self, clip_step: int | None) -> None:
         """Raise BadInputError where clips need frames that were not stored.
@@ -117,9 +120,16 @@ class Items:
                     "--flow=online needs the frame after each stored one: extract again with --frame_step=1, or "
                     "extract flow too, and leave out --flow"
                 )
+        if self.stream.frame_rate:
+            for index in np.flatnonzero(~self.geometry.needs_only(stored_step))[:1]:
+                raise BadInputError(
+                    f"video {self.videos.ids[index]!r}, {self.videos.fps[index]:g} frames a second, was extracted with "
+                    f"--frame_step={stored_step[index]}, so not all frames that --frame_rate={self.stream.frame_rate:g} "
+                    "needs are stored; extract again with --frame_step=1, or leave out --frame_rate"
+                )
         # A clip of one frame needs that frame only; a longer one needs its neighbours too.
         steps = [clip_step] if clip_step is not None else []
-        if self.stream.clip_len > 1:
+        if self.stream.clip_len > 1 and not self.stream.frame_rate:
             steps.append(self.stream.frame_stride)
         needed = math.gcd(*steps)
         for index in np.flatnonzero(needed % stored_step)[:1]:
@@ -135,19 +145,27 @@ class Items:
 
     def short_videos(self) -> str:
         """A line with the number of items whose video is shorter than a clip; "" if there are none."""
-        span = (self.stream.clip_len - 1) * self.stream.frame_stride + 1
-        is_short = (self.videos.num_frames < span) & (self.videos.num_frames > 0)
+        stream, spans = self.stream, self.geometry.spans
+        is_short = (self.videos.num_frames < spans) & (self.videos.num_frames > 0)
         if not is_short.any():
             return ""
+        length, rate = counted(int(spans[0]), "frame"), ""
+        if stream.frame_rate:
+            length = f"{(stream.clip_len - 1) * stream.frame_stride / stream.frame_rate:.2f} s"
+            rate = f", --frame_rate={stream.frame_rate:g}"
         num_clips = int(np.diff(self.index.ends, prepend=0)[is_short].sum())
         return (
             f"{num_clips} of {counted(len(self), 'clip')} repeat frames: {np.count_nonzero(is_short)} of {counted(len(self.videos), 'video is', 'videos are')} "
-            f"shorter than the {counted(span, 'frame')} of a clip (--seq_len={self.stream.clip_len}, --gap={self.stream.frame_stride})"
+            f"shorter than the {length} of a clip (--seq_len={stream.clip_len}, --gap={stream.frame_stride}{rate})"
         )
 
+    def frames_of(self, video: int, start: int) -> list[int]:
+        """Frame indices of the clip of a video that begins at frame `start`."""
+        return self.geometry.frames(video, start, int(self.videos.num_frames[video]))
+
     def labels(self) -> np.ndarray:
-        """Label index of each item, (number of items,); -1 without label."""
-        return np.repeat(self.videos.label_index, np.diff(self.index.ends, prepend=0))
+        """The label of each item, as `VideoTable.labels` has those of videos."""
+        return np.repeat(self.videos.labels(), np.diff(self.index.ends, prepend=0), axis=0)
 
     def read(self, keys: Sequence[Key], read_item: Callable[[int, Item], T]) -> tuple[list[T], Columns]:
         """Read a batch: what `read_item` returns for each item, and the columns of the batch beside the images.
@@ -173,24 +191,29 @@ class Items:
                     number = (number + 1) % len(self)
         num_views = len(self.views)
         mirrored = np.array([[item.mirrored or view.mirrored for view in self.views] for item in items], bool)
-        labels = np.array([int(self.videos.label_index[item.video]) for item in items], np.int64)
+        labels = self.videos.labels([item.video for item in items]).astype(np.int64).repeat(num_views, axis=0)
         numbers = np.array([item.number for item in items], np.int64)[:, None] * num_views + np.arange(num_views)
-        return contents, Columns(mirrored.ravel(), labels.repeat(num_views), numbers.ravel(), tuple(unreadable))
+        return contents, Columns(mirrored.ravel(), labels, numbers.ravel(), tuple(unreadable))
 
-    def clips_shape(self, num_items: int) -> tuple[int, ...]:
-        """Shape of the clips of that many items, (N, S, T, H, W, C), with a row for each view; see `Batch.clips`."""
+    def clips_shape(self, keys: Sequence[Key], images: Images) -> tuple[int, ...]:
+        """Shape of the clips of a batch, (N, S, T, H, W, C), with a row for each view; see `Batch.clips`.
+
+        Whole pictures have the shape of their video's, so all items of such a batch must be of one video.
+        """
         channels = 3 if self.stream.modality == "rgb" else 2
-        size = self.crop_size
-        return num_items * len(self.views), self.num_segments, self.stream.clip_len, size, size, channels
+        height = width = self.crop_size
+        if isinstance(crop := self.views[0].crop, WholePicture):
+            (video,) = set(self.index.locate(np.array(keys))[0].tolist())
+            height, width = crop.shape(*images.picture_size(self.videos.ids[video]))
+        return len(keys) * len(self.views), self.num_segments, self.stream.clip_len, height, width, channels
 
     def read_clips(self, keys: Sequence[Key], images: Images, out: np.ndarray) -> Columns:
         """Read the clips of a batch from stored images into `out`, uint8 of `clips_shape`, and its columns.
 
         Clips that overlap share their frames: each image is read once, where all of them see the same part of it.
         """
-        num_views, (*_, size, _, channels) = len(self.views), out.shape
-        rows = out.reshape(len(keys), num_views, -1, size, size, channels)  # (N, V, S x T, H, W, C), the same memory
-        shares = all(isinstance(view.crop, CentreCrop | PlacedCrop) for view in self.views)
+        rows = out.reshape(len(keys), len(self.views), -1, *out.shape[3:])  # (N, V, S x T, H, W, C), the same memory
+        shares = all(isinstance(view.crop, CentreCrop | PlacedCrop | WholePicture) for view in self.views)
         shared: dict[int, _Pictures] = {}
 
         def read_item(row: int, item: Item) -> None:
@@ -202,8 +225,7 @@ class Items:
     def _draw(self, epoch: int, number: int) -> Item:
         rng = item_random(self.seed, epoch, number)
         video, starts = self.index.draw(number, rng)
-        num_frames = int(self.videos.num_frames[video])
-        frames = [frame for start in starts for frame in clip_frames(start, num_frames, **self.geometry)]
+        frames = [frame for start in starts for frame in self.frames_of(video, start)]
         mirrored = self.mirror and rng.random() < 0.5
 
         def choose(height: int, width: int) -> list[Region]:
@@ -217,12 +239,12 @@ class _Pictures:
 
     def __init__(self) -> None:
         self.pictures: dict[int, np.ndarray] = {}
-        """frame index -> its regions, (V, S, S, C)"""
+        """frame index -> its regions, (V, H, W, C)"""
         self.size: tuple[int, int] | None = None
         """height and width of the images"""
 
     def read(self, images: Images, video_id: str, item: Item, out: np.ndarray) -> None:
-        """Fill `out`, (V, T, S, S, C), with the item's images, and read those that are not there yet."""
+        """Fill `out`, (V, T, H, W, C), with the item's images, and read those that are not there yet."""
         sizes: list[tuple[int, int]] = []
 
         def choose(height: int, width: int) -> list[Region]:

@@ -64,17 +64,25 @@ class FrameBatch(NamedTuple):
     """these four as in Batch"""
 
 
-class ItemFrames(NamedTuple):
-    """The decoded frames of one item, and what is cut from their flow."""
+Frames = dict[int, np.ndarray]
+"""frames of a video that items of a batch share, all of one size: frame index -> grey, uint8 (H, W)"""
 
-    frames: np.ndarray
-    """uint8 (F, H, W): each frame that is needed, once"""
+
+class ItemFrames(NamedTuple):
+    """What one item needs of its video, and what is cut from the flow."""
+
+    frames: Frames
+    """the same object for all items that share it; it may have more frames than this item needs"""
     pairs: list[tuple[int, int]]
-    """each pair that is needed, once, as indices of `frames`"""
-    pictures: list[int]
-    """index of the pair of each of the S x T flow images"""
+    """frame indices of the two frames of each of the S x T flow images"""
     regions: list[Region]
     """one for each view"""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of its frames."""
+        height, width = self.frames[self.pairs[0][0]].shape
+        return height, width
 
 
 class Cut(NamedTuple):
@@ -109,55 +117,74 @@ class FrameDataset(Dataset[FrameBatch]):
         return len(self.items)
 
     def __getitems__(self, keys: Sequence[Key]) -> FrameBatch:
-        contents, columns = self.items.read(keys, self._read_item)
+        known: dict[int, Frames] = {}
+        contents, columns = self.items.read(keys, lambda row, item: self._read_item(item, known))
         return _pack(contents, columns, size=self.items.crop_size)
 
-    def _read_item(self, row: int, item: Item) -> ItemFrames:
+    def _read_item(self, item: Item, known: dict[int, Frames]) -> ItemFrames:
+        """An item of a batch, with the frames that are not in `known`: index of a video -> its frames."""
         # The last frame has the flow of the pair before it, as in a tree; a single frame does not move.
-        videos = self.items.videos
-        last = int(videos.num_frames[item.video]) - 1
+        video_id, last = self.items.videos.ids[item.video], int(self.items.videos.num_frames[item.video]) - 1
         firsts = [max(min(frame, last - 1), 0) for frame in item.frames]
-        pairs = sorted({(first, min(first + 1, last)) for first in firsts})
+        pairs = [(first, min(first + 1, last)) for first in firsts]
         needed = sorted({frame for pair in pairs for frame in pair})
-        grey = self.store.read_grey(videos.ids[item.video], needed)
-        frame_numbers = {frame: number for number, frame in enumerate(needed)}
-        pair_numbers = {first: number for number, (first, _) in enumerate(pairs)}
-        return ItemFrames(
-            grey,
-            [(frame_numbers[first], frame_numbers[second]) for first, second in pairs],
-            [pair_numbers[first] for first in firsts],
-            item.choose(*grey.shape[1:]),
-        )
+        frames = known.setdefault(item.video, {})
+        if missing := [frame for frame in needed if frame not in frames]:
+            grey = self.store.read_grey(video_id, missing)
+            if frames and grey.shape[1:] != next(iter(frames.values())).shape:
+                # Other items of this video have another size. If this one has both, the store says which frame is at fault.
+                missing, grey = needed, self.store.read_grey(video_id, needed)
+                frames = known[item.video] = {}
+            frames.update(zip(missing, grey, strict=True))
+        chosen = ItemFrames(frames, pairs, [])
+        return chosen._replace(regions=item.choose(*chosen.size))
 
 
 def _pack(items: list[ItemFrames], columns: Columns, *, size: int) -> FrameBatch:
-    """The items of a batch, ordered by the size of their frames, and their pictures by the way they are scaled."""
-    frames = torch.empty(sum(item.frames.size for item in items), dtype=torch.uint8)
-    if get_worker_info():
-        frames.share_memory_()  # before it is filled: else all of it would be copied when it is sent
-    rows_by_size = sorted(range(len(items)), key=lambda row: items[row].frames.shape[1:])
-    np.concatenate([items[row].frames.ravel() for row in rows_by_size], out=frames.numpy())
+    """The items of a batch, ordered by the size of their frames, and their pictures by the way they are scaled.
+
+    Items of one video share frames and pairs, so that the flow of a pair is computed once.
+    """
+    frames: list[np.ndarray] = []
     pairs: list[tuple[int, int]] = []
     pictures: list[tuple[int, ...]] = []
     groups = []
-    for (height, width), rows in groupby(rows_by_size, lambda row: items[row].frames.shape[1:]):
-        found: list[tuple[tuple[int, int], tuple[int, ...]]] = []  # (reduction, taps) and row of `pictures`
-        num_frames, first_pair = 0, len(pairs)
-        for row in rows:
-            item = items[row]
-            cuts, num_pairs = Cut.choose(height, width, item.regions, size), len(pairs) - first_pair
-            first_picture = row * len(cuts) * len(item.pictures)
-            found += [
-                ((cut.reduction, cut.taps), (first_picture + k, num_pairs + pair, *cut.region))
-                for k, (cut, pair) in enumerate(product(cuts, item.pictures))
+    rows_by_size = sorted(range(len(items)), key=lambda row: items[row].size)
+    for (height, width), group_rows in groupby(rows_by_size, lambda row: items[row].size):
+        rows = list(group_rows)
+        shared = {id(items[row].frames): items[row].frames for row in rows}
+        # Frames and pairs are in the order of their videos and times, as Farneback.between wants them.
+        frame_numbers = {
+            key: number
+            for number, key in enumerate((video, frame) for video in shared for frame in sorted(shared[video]))
+        }
+        pairs_by_row = {
+            row: [
+                (frame_numbers[id(items[row].frames), first], frame_numbers[id(items[row].frames), second])
+                for first, second in items[row].pairs
             ]
-            pairs += [(num_frames + first, num_frames + second) for first, second in item.pairs]
-            num_frames += len(item.frames)
+            for row in rows
+        }
+        group_pairs = sorted({pair for row in rows for pair in pairs_by_row[row]})
+        pair_numbers = {pair: number for number, pair in enumerate(group_pairs)}
+        found: list[tuple[tuple[int, int], tuple[int, ...]]] = []  # (reduction, taps) and row of `pictures`
+        for row in rows:
+            cuts, own = Cut.choose(height, width, items[row].regions, size), pairs_by_row[row]
+            found += [
+                ((cut.reduction, cut.taps), (row * len(cuts) * len(own) + k, pair_numbers[pair], *cut.region))
+                for k, (cut, pair) in enumerate(product(cuts, own))
+            ]
         found.sort()
+        frames += [shared[video][frame] for video, frame in frame_numbers]
+        pairs += group_pairs
         pictures += [picture for _, picture in found]
         kinds = tuple((*scaling, len(list(same))) for scaling, same in groupby(found, lambda entry: entry[0]))
-        groups.append(SameSizeFrames(height, width, num_frames, len(pairs) - first_pair, kinds))
-    return FrameBatch(frames, torch.tensor(pairs), torch.tensor(pictures), tuple(groups), *tensors(columns))
+        groups.append(SameSizeFrames(height, width, len(frame_numbers), len(group_pairs), kinds))
+    pixels = torch.empty(sum(frame.size for frame in frames), dtype=torch.uint8)
+    if get_worker_info():
+        pixels.share_memory_()  # before it is filled: else all of it would be copied when it is sent
+    np.concatenate([frame.ravel() for frame in frames], out=pixels.numpy())
+    return FrameBatch(pixels, torch.tensor(pairs), torch.tensor(pictures), tuple(groups), *tensors(columns))
 
 
 def open_dataset(items: Items, store: Images) -> ClipDataset | FrameDataset:

@@ -1,49 +1,103 @@
 """Which frame indices make a clip, which clips make a video, and in which order training sees them. Integers only."""
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from itertools import pairwise
 from random import Random
 
 import numpy as np
 
 from twostream.counts import counted
+from twostream.stream import HIGHEST_RATE, LOWEST_RATE
+
+THOUSANDTHS = 1000
+"""rates are whole numbers of these, so that no frame depends on how a computer rounds"""
 
 
-def clip_starts(num_frames: int, *, clip_len: int, frame_stride: int, clip_step: int) -> range:
-    """First frames of the clips of a video.
+def is_rate(fps: np.ndarray) -> np.ndarray:
+    """bool (V,): which rates of videos are known, in frames per second."""
+    known: np.ndarray = (fps >= LOWEST_RATE) & (fps <= HIGHEST_RATE)
+    return known
+
+
+def clip_starts(num_frames: int, *, span: int, clip_step: int) -> range:
+    """First frames of the clips of a video, which have `span` frames from their first to their last.
 
     They are 0, `clip_step`, 2 `clip_step`, ... as long as the clip ends before the last frame, which therefore is never
     used (2D-kinectics' rule: a flow folder may have one image less than there are frames):
 
-        num_frames 10, clip_len 1, clip_step 3     0 . . 3 . . 6 . . -        -> 0, 3, 6
-        num_frames 10, clip_len 5, clip_step 3     [0 . . . .][3 ...7] . -    -> 0, 3
+        num_frames 10, span 1, clip_step 3     0 . . 3 . . 6 . . -        -> 0, 3, 6
+        num_frames 10, span 5, clip_step 3     [0 . . . .][3 ...7] . -    -> 0, 3
 
     A video too short for one such clip has one clip at 0, see `clip_frames`; a video without frames has none.
     """
-    span = (clip_len - 1) * frame_stride + 1
     starts = range(0, num_frames - span, clip_step)
     return starts if len(starts) or num_frames == 0 else range(1)
 
 
-def clip_frames(start: int, num_frames: int, *, clip_len: int, frame_stride: int) -> list[int]:
-    """Frame indices of a clip; in a video too short for it, the last of its frames in the video is repeated."""
-    last = (num_frames - 1 - start) // frame_stride
-    return [start + frame_stride * min(k, last) for k in range(clip_len)]
+def clip_frames(start: int, num_frames: int, *, clip_len: int, frame_stride: int | Fraction) -> list[int]:
+    """Frame indices of a clip: start + k * `frame_stride`, rounded down; in a video too short for it, the last of its frames
+    in the video is repeated."""
+    parts, whole = frame_stride.as_integer_ratio()
+    last = -(-(num_frames - start) * whole // parts) - 1  # the last k whose frame is in the video
+    return [start + min(k, last) * parts // whole for k in range(clip_len)]
 
 
-def _number_of_starts(num_frames: np.ndarray, span: int, clip_step: int | np.ndarray) -> np.ndarray:
+class ClipGeometry:
+    """Which frames the clips of V videos have.
+
+    Frame k of a clip is k * `frame_stride` frames after its first. With `frame_rate`, these are frames of that rate: frame k
+    is what the video shows k * `frame_stride` / `frame_rate` seconds after the first, so the last of its frames that has
+    begun by then. A video of a lower rate than that repeats frames. Torchvision's reference training takes the same ones
+    (VideoClips in datasets/video_utils.py):
+
+        frame_rate 15    fps 30: 0 2 4 6 8    fps 25: 0 1 3 5 6    fps 10: 0 0 1 2 2
+    """
+
+    def __init__(self, fps: np.ndarray, *, clip_len: int, frame_stride: int = 1, frame_rate: float = 0.0):
+        """`fps` are the rates of the videos, (V,). Raises ValueError if they are unknown, but needed for a `frame_rate`."""
+        self.clip_len = clip_len
+        self._whole = 1
+        self._parts = np.broadcast_to(np.int64(frame_stride), len(fps))
+        """distance of neighbouring frames of a clip in each video: `_parts` / `_whole` frames"""
+        if frame_rate:
+            if not is_rate(fps).all():
+                raise ValueError("a video whose rate is unknown cannot be resampled")
+            self._whole = round(frame_rate * THOUSANDTHS)
+            self._parts = frame_stride * np.rint(fps * THOUSANDTHS).astype(np.int64)
+
+    @property
+    def spans(self) -> np.ndarray:
+        """(V,) frames from the first frame of a clip to its last, both included."""
+        spans: np.ndarray = (self.clip_len - 1) * self._parts // self._whole + 1
+        return spans
+
+    def needs_only(self, stored_step: np.ndarray) -> np.ndarray:
+        """bool (V,): are the frames of a clip always a multiple of `stored_step` (V,) after its first?"""
+        fits: np.ndarray = (self._parts % (stored_step * self._whole) == 0) | (stored_step == 1)
+        return fits if self.clip_len > 1 else np.ones(len(fits), bool)
+
+    def frames(self, video: int, start: int, num_frames: int) -> list[int]:
+        """Frame indices of the clip of a video that begins at `start`, see `clip_frames`."""
+        stride = Fraction(int(self._parts[video]), self._whole)
+        return clip_frames(start, num_frames, clip_len=self.clip_len, frame_stride=stride)
+
+
+def _number_of_starts(num_frames: np.ndarray, span: int | np.ndarray, clip_step: int | np.ndarray) -> np.ndarray:
     """How many starts `clip_starts` gives: a range of n numbers in steps of s has n / s, rounded up."""
     numbers: np.ndarray = np.maximum(-((span - num_frames) // clip_step), 1) * (num_frames != 0)
     return numbers
 
 
 class ClipIndex:
-    """All clips of V videos, numbered through in the order of the videos; `num_frames` is (V,)."""
+    """All clips of V videos, numbered through in the order of the videos.
 
-    def __init__(self, num_frames: Sequence[int] | np.ndarray, *, clip_len: int, frame_stride: int, clip_step: int):
+    `num_frames` is (V,), and so is `span`, the frames that a clip spans, unless it is the same for all videos.
+    """
+
+    def __init__(self, num_frames: Sequence[int] | np.ndarray, *, span: int | np.ndarray, clip_step: int):
         num_frames = np.asarray(num_frames, np.int64)
         self.clip_step = clip_step
-        span = (clip_len - 1) * frame_stride + 1
         self.ends = np.cumsum(_number_of_starts(num_frames, span, clip_step))  # number of clips in videos 0 ... v
 
     def __len__(self) -> int:
@@ -62,20 +116,27 @@ class ClipIndex:
         return video, [(clip - first) * self.clip_step]
 
 
+SPREADS = ("parts", "ends")
+"""where evenly spaced clips are, see UniformIndex"""
+
+
 class UniformIndex:
     """`num_clips` clips of each video, evenly spaced.
 
     All clips of a video at its own `stored_step`, see `clip_starts`, are cut into `num_clips` equal parts, and the middle
-    clip of each part is taken; where there are fewer clips than parts, each is taken once:
+    clip of each part is taken (`spread` "parts", as TSN; ECCV 2016); or the first, the last and those between them ("ends",
+    as torchvision's UniformClipSampler and Tushar-N/pytorch-resnet3d), rounded down; a single clip is the middle one.
+    Where there are fewer clips than `num_clips`, each is taken once:
 
         9 starts, 3 clips    [0 (1) 2][3 (4) 5][6 (7) 8]     2 starts, 3 clips    [(0)][(1)]
+                             (0) 1 2 3 (4) 5 6 7 (8)
     """
 
     def __init__(
-        self, num_frames: np.ndarray, stored_step: np.ndarray, *, clip_len: int, frame_stride: int, num_clips: int
-    ):
-        self.stored_step, self.num_clips = stored_step, num_clips
-        span = (clip_len - 1) * frame_stride + 1
+        self, num_frames: np.ndarray, stored_step: np.ndarray, *, span: int | np.ndarray, num_clips: int,
+        spread: str = "parts",
+    ):  # fmt: skip
+        self.stored_step, self.num_clips, self.spread = stored_step, num_clips, spread
         self.num_starts = _number_of_starts(np.asarray(num_frames, np.int64), span, stored_step)
         self.ends = np.cumsum(np.minimum(self.num_starts, num_clips))
 
@@ -88,7 +149,10 @@ class UniformIndex:
         numbers = clips - np.where(videos > 0, self.ends[videos - 1], 0)
         starts = self.num_starts[videos]
         parts = np.minimum(starts, self.num_clips)
-        return videos, (2 * numbers + 1) * starts // (2 * parts) * self.stored_step[videos]
+        chosen = (2 * numbers + 1) * starts // (2 * parts)
+        if self.spread == "ends":
+            chosen = np.where(parts > 1, numbers * (starts - 1) // np.maximum(parts - 1, 1), chosen)
+        return videos, chosen * self.stored_step[videos]
 
     def draw(self, clip: int, rng: Random) -> tuple[int, list[int]]:
         """Index of the clip's video, and a list of its one start; nothing is random."""
@@ -107,11 +171,9 @@ class SegmentIndex:
     A clip longer than its video has one start at 0, and repeats frames, see `clip_frames`.
     """
 
-    def __init__(
-        self, num_frames: np.ndarray, stored_step: np.ndarray, *, clip_len: int, frame_stride: int, num_segments: int
-    ):
+    def __init__(self, num_frames: np.ndarray, stored_step: np.ndarray, *, span: int | np.ndarray, num_segments: int):
         self.num_frames, self.stored_step, self.num_segments = num_frames, stored_step, num_segments
-        self.geometry = {"clip_len": clip_len, "frame_stride": frame_stride}
+        self.spans = np.broadcast_to(span, len(num_frames))
         self.ends = np.arange(1, len(num_frames) + 1)  # one item for each video
 
     def __len__(self) -> int:
@@ -123,8 +185,8 @@ class SegmentIndex:
 
     def draw(self, video: int, rng: Random) -> tuple[int, list[int]]:
         """Index of the video, and the starts of its S clips."""
-        stored_step = int(self.stored_step[video])
-        starts = clip_starts(int(self.num_frames[video]), **self.geometry, clip_step=stored_step)
+        num_frames, span, step = (int(column[video]) for column in (self.num_frames, self.spans, self.stored_step))
+        starts = clip_starts(num_frames, span=span, clip_step=step)
         borders = [k * len(starts) // self.num_segments for k in range(self.num_segments + 1)]
         return video, [starts[rng.randrange(first, max(end, first + 1))] for first, end in pairwise(borders)]
 
@@ -133,10 +195,9 @@ class JitterIndex(SegmentIndex):
     """`clips_per_video` clips of each video, one from each of as many segments; each clip is an item of its own."""
 
     def __init__(
-        self, num_frames: np.ndarray, stored_step: np.ndarray, *, clip_len: int, frame_stride: int, clips_per_video: int
+        self, num_frames: np.ndarray, stored_step: np.ndarray, *, span: int | np.ndarray, clips_per_video: int
     ):
-        geometry = {"clip_len": clip_len, "frame_stride": frame_stride}
-        super().__init__(num_frames, stored_step, **geometry, num_segments=clips_per_video)
+        super().__init__(num_frames, stored_step, span=span, num_segments=clips_per_video)
         self.ends = self.ends * clips_per_video
 
     def __len__(self) -> int:

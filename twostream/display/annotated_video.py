@@ -21,14 +21,16 @@ def write_annotated(
 ) -> None:
     """Write the video at its own size and rate, without sound, with the classes of the answer in its upper left corner.
 
-    Of a prediction, these are the best classes of the whole video; of a timeline, the class of the segment that is shown.
+    Of a prediction, these are the best classes of the whole video, and of a multi-label one those with a probability of
+    `threshold` or more; of a timeline, the class of the segment that is shown.
     Raises BadInputError if the rate of the frames is unknown, and EnvironmentFaultError if the file cannot be written.
     """
     rate = answer.num_frames / answer.seconds if answer.seconds else 0.0
     if not rate:
         raise BadInputError(f"{source.name}: its rate is unknown, expected frames per second; give them with --fps")
     if isinstance(answer, Prediction):
-        best = [f"{a.label} {a.probability:.2f}" for a in answer.top(LINES)]
+        answers = answer.above(threshold) if answer.multi_label else answer.top(LINES)
+        best = [f"{a.label} {a.probability:.2f}" for a in answers]
         labels: Callable[[float], list[str]] = lambda seconds: best  # noqa: E731
     else:
         segments = answer.segments(threshold=threshold, background=background)

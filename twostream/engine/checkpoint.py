@@ -27,7 +27,7 @@ from twostream.errors import BadInputError, EnvironmentFaultError, one_line
 from twostream.files import write_file
 from twostream.models.network import StreamNetwork, build_with_weights
 from twostream.models.weights import read_torch_file
-from twostream.stream import StreamConfig
+from twostream.stream import OPTIONAL, StreamConfig
 
 FORMAT = 1
 BEST_NAME = "checkpoint_best.pth"
@@ -401,9 +401,8 @@ def changes(
 
 def differences(content: dict[str, Any], stream: StreamConfig, settings: dict[str, Any]) -> dict[str, str]:
     """How the stream and the settings differ from those in a checkpoint or in stream.json: name -> a text with both."""
-    # Files leave out a resize_side that is None.
-    before = {"resize_side": None} | content["stream"] | content["settings"]
-    now = {"resize_side": None} | stream.to_json() | settings
+    before = OPTIONAL | content["stream"] | content["settings"]
+    now = OPTIONAL | stream.to_json() | settings
     # A setting that an older version did not have is not in its checkpoints.
     differing = [name for name in now if name in before and before[name] != now[name]]
     return {name: _difference(FLAGS.get(name, name), before[name], now[name]) for name in differing}
@@ -412,6 +411,9 @@ def differences(content: dict[str, Any], stream: StreamConfig, settings: dict[st
 def _difference(flag: str, before: Any, now: Any) -> str:
     if flag == "classes" and isinstance(before, list):
         return f"other classes ({class_difference(before, now)})"
+    if flag == "multi_label":
+        texts = ("one label for each video", "a list of labels for each video")
+        return f"{texts[bool(before)]}, now {texts[bool(now)]}"
     if flag == "train_split":  # a fingerprint, which means nothing to people
         return "other training videos or labels"
     if flag == "flow_coding":

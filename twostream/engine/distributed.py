@@ -107,6 +107,15 @@ class World:
         dist.all_gather(parts, values, group=self.patient)
         return torch.stack(parts)
 
+    def gather_rows(self, values: torch.Tensor) -> torch.Tensor:
+        """The rows (n, C) on the CPUs of all ranks together, in order of rank; n may differ, and be 0."""
+        if self.size == 1:
+            return values
+        counts = self.gather(torch.tensor([len(values)])).flatten().tolist()
+        padded = torch.zeros(max(counts), *values.shape[1:], dtype=values.dtype)
+        padded[: len(values)] = values
+        return torch.cat([part[:count] for part, count in zip(self.gather(padded), counts, strict=True)])
+
     def broadcast_from_first(self, number: int) -> int:
         """The integer that rank 0 passes; ranks wait as in `sum_patiently`."""
         if self.size == 1:

@@ -125,7 +125,8 @@ def fit(
         with readable_errors(network, batch, more_parts=2 * options.accumulate):
             optimizer.zero_grad(set_to_none=True)
             before = statistics.copy()
-            loss, top1, top3 = world.mean(backward(network, batch, options, scaler))
+            loss, *accuracies = world.mean(backward(network, batch, options, scaler))
+            top1, top3 = accuracies or (None, None)
             scaler.unscale_(optimizer)
             weights = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
             norm = nn.utils.get_total_norm([p.grad for p in weights])
@@ -157,7 +158,10 @@ def fit(
 
 
 def _backward(network: nn.Module, batch: Batch, options: FitOptions, scaler: torch.amp.GradScaler) -> torch.Tensor:
-    """Add up the gradient of a batch, part by part; return its loss, top-1 and top-3 accuracy, float32 (3,)."""
+    """Add up the gradient of a batch, part by part; return its loss, top-1 and top-3 accuracy, float32 (3,).
+
+    Of multi-label clips, return the loss only, float32 (1,).
+    """
     size = len(batch.labels)
     part_size = -(-size // options.accumulate)
     parts = list(zip(*(tensor.split(part_size) for tensor in batch[:3]), strict=True))
@@ -169,12 +173,22 @@ def _backward(network: nn.Module, batch: Batch, options: FitOptions, scaler: tor
         with exchange:
             with torch.autocast(clips.device.type, AMP[options.amp], enabled=options.amp != "off"):
                 logits = network(clips, mirrored)
-            loss = functional.cross_entropy(logits, labels, label_smoothing=options.label_smoothing)
-            loss = loss * (len(labels) / size)
+            loss = _mean_loss(logits, labels, options.label_smoothing) * (len(labels) / size)
             scaler.scale(loss).backward()
-        accuracies = (accuracy.in_top_k(logits.detach(), labels, k).float().sum() / size for k in (1, 3))
+        ks = (1, 3) if labels.ndim == 1 else ()
+        accuracies = (accuracy.in_top_k(logits.detach(), labels, k).float().sum() / size for k in ks)
         results.append(torch.stack([loss.detach(), *accuracies]))
     return torch.stack(results).sum(dim=0)
+
+
+def _mean_loss(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+    """Cross-entropy with label indices (N,); with multi-label truth (N, K), the binary one of each class.
+
+    The latter is the mean over clips and classes, as MMAction2's BCELossWithLogits has it, so that its learning rates fit.
+    """
+    if labels.ndim == 1:
+        return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    return functional.binary_cross_entropy_with_logits(logits.float(), labels.float())
 
 
 class _AutoCompiled:
@@ -276,7 +290,7 @@ def predict(
     network: nn.Module, loader: Iterable[Batch], *, device: torch.device, amp: str = "off",
     log: Callable[[str], object] = print,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:  # fmt: skip
-    """Yield the item numbers (N,), labels (N,), both int64, and logits (N, K), float32, of each batch, on the CPU.
+    """Yield the item numbers (N,), labels (N,) or (N, K), both int64, and logits (N, K), float32, of each batch, on the CPU.
 
     If memory is too small for a batch, it and all later ones are computed in halves, and `log` is given a line about it;
     EnvironmentFaultError if memory is too small for a single clip. `amp` is a key of AMP.
@@ -340,3 +354,34 @@ def evaluate(batches: Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
     counts = world.sum_patiently(torch.zeros(num_classes, num_classes, dtype=torch.int64) + torch.from_numpy(confusion))
     loss, top1, top3 = (float(total / count) for total in totals)
     return Evaluation(loss, top1, top3, counts.numpy())
+
+
+@dataclass(frozen=True)
+class MultiLabelEvaluation:
+    """Measures of the clips of multi-label videos, over the clips that have a label."""
+
+    loss: float
+    """binary cross-entropy, the mean over clips and classes"""
+    mean_average_precision: float
+    """over the classes that occur, 0 ... 1; NaN if none occurs"""
+    mmit_mean_average_precision: float
+    """over the clips with a class, 0 ... 1; see `metrics.accuracy`"""
+
+
+def evaluate_multi_label(
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], *, world: World = ALONE
+) -> MultiLabelEvaluation:
+    """Loss and average precisions of what `predict` yields, over all ranks; clips without a label are left out.
+
+    Average precision ranks all clips of a class, so the scores of all of them are in memory together.
+    """
+    rows = [torch.cat([labels.float(), logits.float()], dim=1) for _, labels, logits in batches]
+    num_columns = world.broadcast_from_first(rows[0].shape[1] if rows else 0)
+    labels, logits = world.gather_rows(torch.cat([torch.zeros(0, num_columns), *rows])).chunk(2, dim=1)
+    has_label = accuracy.has_label(labels)
+    labels, logits = labels[has_label], logits[has_label]
+    loss = functional.binary_cross_entropy_with_logits(logits.double(), labels.double())
+    scores, truth = logits.numpy(), labels.numpy() > 0
+    return MultiLabelEvaluation(
+        float(loss), accuracy.mean_average_precision(scores, truth), accuracy.mmit_mean_average_precision(scores, truth)
+    )

@@ -15,9 +15,9 @@ class Step:
     """counted from 1"""
     loss: torch.Tensor
     """float32 scalar, as are the accuracies"""
-    top1: torch.Tensor
-    """share of the batch, 0 ... 1"""
-    top3: torch.Tensor
+    top1: torch.Tensor | None
+    """share of the batch, 0 ... 1; None of multi-label clips, which have no single true class"""
+    top3: torch.Tensor | None
     skipped: torch.Tensor
     """bool scalar: loss or gradient was not finite, so the network did not change"""
     clip_numbers: torch.Tensor
@@ -78,11 +78,14 @@ class Meter:
 class Progress:
     """How far a training is: means since the last reset, skipped steps, unreadable images, the best validation."""
 
-    def __init__(self) -> None:
-        self.meters = {name: Meter() for name in ("seconds", "data_seconds", "loss", "top1", "top3")}
-        self.best_top1, self.unreadable = 0.0, 0
-        self.kept_top1 = -1.0
-        """accuracy of the checkpoint that --keep_best keeps; -1 if there is none"""
+    def __init__(self, *, has_accuracies: bool = True) -> None:
+        names = ("seconds", "data_seconds", "loss", *(("top1", "top3") if has_accuracies else ()))
+        self.meters = {name: Meter() for name in names}
+        self.best = 0.0
+        """the best validation's top-1 or, of multi-label clips, mean average precision"""
+        self.kept = -1.0
+        """the same of the checkpoint that --keep_best keeps; -1 if there is none"""
+        self.unreadable = 0
         self.unread: list[Step] = []
         """steps since the last `take_skipped`"""
 
@@ -113,12 +116,12 @@ class Progress:
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps and `load_state` takes, as plain values."""
         meters = {name: meter.state() for name, meter in self.meters.items()}
-        best = {"best_top1": self.best_top1, "kept_top1": self.kept_top1}
+        best = {"best_top1": self.best, "kept_top1": self.kept}  # as they were called before there was another measure
         return best | {"unreadable": self.unreadable, "meters": meters}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from what `state` returned, perhaps in an older version."""
-        self.best_top1, self.unreadable = float(state["best_top1"]), int(state.get("unreadable", 0))
-        self.kept_top1 = float(state.get("kept_top1", -1))
+        self.best, self.unreadable = float(state["best_top1"]), int(state.get("unreadable", 0))
+        self.kept = float(state.get("kept_top1", -1))
         for name, meter in self.meters.items():
             meter.load_state(state["meters"][name])

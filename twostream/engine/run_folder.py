@@ -25,10 +25,11 @@ STREAM_NAME, LOCK_NAME = "stream.json", "run.lock"
 def run_name(stream: StreamConfig, *, dataset: str, clip_step: int, batch_size: int, learning_rate: float) -> str:
     """Name of a run, in the form of 2D-kinectics: kinetics-inception_v3-rgb-sl01-g1-fs6-64-000500.
 
-    It ends in -online if the flow is computed while training.
+    It has -fr and the rate of clips that are resampled, and ends in -online if the flow is computed while training.
     """
+    rate = f"-fr{stream.frame_rate:g}" if stream.frame_rate else ""
     return (
-        f"{dataset}-{stream.backbone}-{stream.input_type}-sl{stream.clip_len:02d}-g{stream.frame_stride}"
+        f"{dataset}-{stream.backbone}-{stream.input_type}-sl{stream.clip_len:02d}-g{stream.frame_stride}{rate}"
         f"-fs{clip_step}-{batch_size}-{round(learning_rate * 1e6):06d}" + ("-online" if stream.is_online else "")
     )
 

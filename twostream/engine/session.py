@@ -21,7 +21,7 @@ from twostream.counts import counted
 from twostream.engine import checkpoint as checkpoints
 from twostream.engine.checkpoint import CheckpointSaver
 from twostream.engine.distributed import World
-from twostream.engine.loops import FitOptions, evaluate, fit, predict
+from twostream.engine.loops import Evaluation, FitOptions, evaluate, evaluate_multi_label, fit, predict
 from twostream.engine.optimizer import Schedule
 from twostream.engine.progress import Progress, Step
 from twostream.engine.signals import Stop
@@ -98,7 +98,9 @@ class Session:
         self.saver, self.monitors, self.stop, self.device, self.world = saver, monitors, stop, device, world
         self.batch_size, self.epoch_size = batch_size, epoch_size
         self.max_iterations, self.show_progress, self.keep_best = max_iterations, show_progress, keep_best
-        self.progress = Progress()
+        self.progress = Progress(has_accuracies=not stream.multi_label)
+        self.compared = "mean_average_precision" if stream.multi_label else "top1"
+        """the measure that says which of two validations is better"""
         self._newest: Batch | None = None
         """the batch that was trained on last"""
 
@@ -149,18 +151,21 @@ class Session:
         batches = itertools.takewhile(lambda _: not self.stop.requested, self.stop.start(self.val_loader))
         bar = self.show_progress(batches, total=len(self.val_loader), desc="validation", leave=False)
         inputs = network_inputs(bar, self.stream, self.device)
-        result = evaluate(predict(network, inputs, device=self.device), world=self.world)
+        judge = evaluate_multi_label if self.stream.multi_label else evaluate
+        result = judge(predict(network, inputs, device=self.device), world=self.world)
         if any(self.world.sum_counts(bool(self.stop.requested))):
             return False
-        self.progress.best_top1 = max(self.progress.best_top1, result.top1)
-        values = {"iteration": iteration, "loss": result.loss, "top1": result.top1, "top3": result.top3}
-        values |= {"best_top1": self.progress.best_top1, "seconds": time.perf_counter() - start}
+        values = {"iteration": iteration} | {name: v for name, v in vars(result).items() if isinstance(v, float)}
+        compared = values[self.compared]
+        self.progress.best = max(self.progress.best, compared)
+        values |= {f"best_{self.compared}": self.progress.best, "seconds": time.perf_counter() - start}
         # The checkpoint has no confusion matrix, so that is written first: if the training is killed before it has saved,
         # it validates again; if it is killed before it has logged, the values are logged from the checkpoint.
-        self.monitors.confusion(iteration, result.confusion, self.stream.classes)
+        if isinstance(result, Evaluation):
+            self.monitors.confusion(iteration, result.confusion, self.stream.classes)
         self.save(
             iteration, validation=values, final=iteration == self.max_iterations,
-            is_best=self.keep_best and result.top1 > self.progress.kept_top1,
+            is_best=self.keep_best and compared > self.progress.kept,
         )  # fmt: skip
         self.monitors.validation(values)
         return True
@@ -179,12 +184,12 @@ class Session:
         `final`: this is the last chance to save. `to_validate`: this iteration is still to be validated; `validation`:
         the values of its validation, and `is_best`: its accuracy is above that of the checkpoint which is kept.
         """
-        kept_before = self.progress.kept_top1
+        kept_before = self.progress.kept
         if is_best and validation:
-            self.progress.kept_top1 = validation["top1"]
+            self.progress.kept = validation[self.compared]
         progress = self.progress.state() | {"to_validate": to_validate, "validation": validation}
         if not self.saver.save(iteration, progress, final=final, is_best=is_best):
-            self.progress.kept_top1 = kept_before
+            self.progress.kept = kept_before
 
     def log(self, step: Step) -> None:
         """Log the step, the means since the last reset, and skipped batches; waits until a GPU has caught up."""
@@ -213,7 +218,8 @@ class Session:
             tensor[:SHOWN_INPUTS].cpu() for tensor in (batch.clips, batch.mirrored, batch.labels)
         )
         seen = as_seen(clips, mirrored, self.stream.modality).flatten(1, 2).numpy()
-        names = [self.stream.classes[label] for label in labels]
+        classes = self.stream.classes
+        names = [", ".join(classes[k] for k in row.nonzero().flatten()) if row.ndim else classes[row] for row in labels]
         self.monitors.grid(iteration, clip_grid(seen, names, modality=self.stream.modality))
 
     def exchange(self, step: Step, *, max_unreadable: int) -> bool:

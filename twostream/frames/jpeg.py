@@ -114,10 +114,10 @@ def decode(data: bytes, header: Header) -> np.ndarray | None:
 def decode_regions(data: bytes, header: Header, regions: Sequence[Region], out: Sequence[np.ndarray]) -> bool:
     """Fill `out` with regions of the picture, which is decoded once; False if the file is damaged.
 
-    Each element of `out` is contiguous: uint8 (S, S, 3), or (S, S, 2) for x and y of flow. The picture is decoded at
-    1/2, 1/4 or 1/8 of its size if the regions are then still as large as `out`.
+    Each element of `out` is contiguous: uint8 (H, W, 3), or (H, W, 2) for x and y of flow. The picture is decoded at
+    1/2, 1/4 or 1/8 of its size if the short sides of the regions are then still as long as that of `out`.
     """
-    reduction = choose_reduction(header, regions, len(out[0]))
+    reduction = choose_reduction(header, regions, min(out[0].shape[:2]))
     picture = _decode(data, header, reduction)
     if picture is None:
         return False
@@ -130,7 +130,7 @@ def cut_regions(picture: np.ndarray, header: Header, regions: Sequence[Region], 
 
     Where a JPEG would be decoded at a fraction of its size, squares of pixels are averaged.
     """
-    reduction = choose_reduction(header, regions, len(out[0]))
+    reduction = choose_reduction(header, regions, min(out[0].shape[:2]))
     if reduction > 1:
         below, right = -len(picture) % reduction, -picture.shape[1] % reduction
         padded = cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_REPLICATE)
@@ -143,17 +143,16 @@ def _cut_regions(
     picture: np.ndarray, header: Header, regions: Sequence[Region], reduction: int, out: Sequence[np.ndarray]
 ) -> None:
     """Fill `out` with regions, in pixels of the full size, of a picture that is reduced already."""
-    size = len(out[0])
     for region, target in zip(regions, out, strict=True):
         y, x, height, width = reduce_region(region, reduction)
         part = slice(y, y + height), slice(x, x + width)
         if header.is_planes:
             planes = picture[: len(picture) // 2], picture[len(picture) // 2 :]
-            cv2.merge([_resize(plane[part], size) for plane in planes], target)
+            cv2.merge([_resize(plane[part], target) for plane in planes], target)
         elif target.shape[2] == 3:
-            _resize(picture[part], size, target)
+            _resize(picture[part], target, target)
         else:
-            target[...] = _resize(picture[part], size)[..., :2]
+            target[...] = _resize(picture[part], target)[..., :2]
 
 
 def choose_reduction(header: Header, regions: Sequence[Region], size: int) -> int:
@@ -190,7 +189,8 @@ def _decode(data: bytes, header: Header, reduction: int) -> np.ndarray | None:
     return picture if picture is not None and picture.shape[:2] == expected else None
 
 
-def _resize(part: np.ndarray, size: int, out: np.ndarray | None = None) -> np.ndarray:
-    """Scale to (size, size), into `out` if given."""
-    method = cv2.INTER_AREA if averages_area(Region(0, 0, *part.shape[:2]), size) else cv2.INTER_LINEAR
-    return cv2.resize(part, (size, size), dst=out, interpolation=method)
+def _resize(part: np.ndarray, like: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Scale to the height and width of `like`, into `out` if given."""
+    height, width = like.shape[:2]
+    method = cv2.INTER_AREA if averages_area(Region(0, 0, *part.shape[:2]), min(height, width)) else cv2.INTER_LINEAR
+    return cv2.resize(part, (width, height), dst=out, interpolation=method)

@@ -138,10 +138,10 @@ class FrameStore(ABC):
     def read_regions(
         self, video_id: str, frame_indices: list[int], choose: Callable[[int, int], Sequence[Region]], out: np.ndarray
     ) -> None:
-        """Fill `out`, uint8 (V, T, S, S, 3), or (V, T, S, S, 2) for x and y of flow, with V regions of a clip's images.
+        """Fill `out`, uint8 (V, T, H, W, 3), or (V, T, H, W, 2) for x and y of flow, with V regions of a clip's images.
 
         `choose(height, width)` is called once, before anything is decoded, and returns the V regions; they are scaled
-        to S x S pixels. Each image is decoded once. Raises BadInputError as `read` does, and if sizes differ.
+        to H x W pixels. Each image is decoded once. Raises BadInputError as `read` does, and if sizes differ.
         """
         first: Header | None = None
         regions: Sequence[Region] = ()
@@ -157,6 +157,15 @@ class FrameStore(ABC):
             targets = out[:, position]
             if not decode_regions(data, header, regions, list(targets)):
                 raise self._damaged(video_id, frame_index, data)
+
+    def picture_size(self, video_id: str) -> tuple[int, int]:
+        """Height and width of the images of a video; BadInputError as for `read`."""
+        frame_index = self.frame_indices(video_id)[0]
+        data = self.read_bytes(video_id, frame_index)
+        header = read_complete_header(data, self.input_type)
+        if header is None:
+            raise self._damaged(video_id, frame_index, data)
+        return header.height, header.width
 
     def read_grey(self, video_id: str, frame_indices: list[int]) -> np.ndarray:
         """RGB frames as flow methods see them: grey, uint8 (T, H, W), converted as extraction does.

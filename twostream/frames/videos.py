@@ -111,6 +111,10 @@ class VideoFiles(FrameFolders):
                 regions = choose(header.height, header.width)
             cut_regions(picture, header, regions, list(out[:, position]))
 
+    def picture_size(self, video_id: str) -> tuple[int, int]:
+        height, width = self._decode(video_id, 0).shape[:2]
+        return height, width
+
     def settings(self) -> dict[str, Any]:
         """The recorded settings; BadInputError if they do not say where the videos are."""
         if self._settings is None:

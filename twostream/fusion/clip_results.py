@@ -6,10 +6,12 @@ import numpy as np
 
 from twostream.errors import BadInputError
 from twostream.fusion.consensus import CLIPS_AT_ONCE, Consensus, softmax
-from twostream.fusion.streams import are_spread_alike, common_rows, fuse
+from twostream.fusion.streams import are_joined_by_video, common_rows, fuse
 from twostream.metrics import accuracy
-from twostream.scores.table import ScoreTable
+from twostream.scores.table import ROWS_AT_ONCE, ScoreTable
 from twostream.threads import Progress, map_in_threads, no_progress
+
+CLASSES_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,41 @@ def frame_result(table: ScoreTable) -> FrameResult:
     )
 
 
+@dataclass(frozen=True)
+class MultiLabelFrameResult:
+    """Measures of the rows of multi-label videos that have a label; NaN if there are none."""
+
+    loss: float
+    """binary cross-entropy, the mean over rows and classes"""
+    mean_average_precision: float
+    """0 ... 1, as is the next one; see metrics.accuracy"""
+    mmit_mean_average_precision: float
+
+
+def multi_label_frame_result(table: ScoreTable) -> MultiLabelFrameResult:
+    """Loss and average precisions of the rows of a table. Classes are read in blocks, because files may be large."""
+    known = table.has_label[table.video_index]
+    rows, num_classes = np.flatnonzero(known), table.logits.shape[1]
+    total_loss, precisions, of_rows = 0.0, [], []
+    for chunk in np.array_split(rows, max(-(-len(rows) // ROWS_AT_ONCE), 1)):
+        logits, truth = np.asarray(table.logits[chunk], np.float64), table.labels[table.video_index[chunk]] > 0
+        total_loss += float(np.logaddexp(0, np.where(truth, -logits, logits)).sum())
+        of_rows += [accuracy.average_precision(*pair) for pair in zip(logits, truth, strict=True)]
+    for first in range(0, num_classes, CLASSES_AT_ONCE):
+        block = slice(first, first + CLASSES_AT_ONCE)
+        truth = table.labels[:, block][table.video_index[rows]] > 0
+        precisions.append(accuracy.class_average_precisions(np.asarray(table.logits[:, block])[rows], truth))
+    return MultiLabelFrameResult(
+        total_loss / (len(rows) * num_classes) if len(rows) else float("nan"),
+        accuracy.mean_of_numbers(np.concatenate(precisions)),
+        accuracy.mean_of_numbers(np.array(of_rows)),
+    )
+
+
 def clip_ranks(table: ScoreTable) -> np.ndarray:
-    """Ranks of the true classes, (n,) integers, of all clips that have a label; empty if the rows are whole videos."""
-    if table.level == "video":
+    """Ranks of the true classes, (n,) integers, of all clips that have a label; empty if the rows are whole videos, or if
+    videos are multi-label."""
+    if table.level == "video" or table.is_multi_label:
         return np.array([], int)
     labels = table.row_labels
     ranks = np.concatenate([accuracy.rank_of_truth(table.logits[chunk], labels[chunk]) for chunk in table.chunks()])
@@ -60,15 +94,15 @@ def fused_clip_ranks(
     *,
     progress: Progress = no_progress,
 ) -> np.ndarray:
-    """Ranks as `clip_ranks`, of the fused scores of the clips that all tables have; empty if rows are not frames,
-    or if evenly spaced clips begin at other frames, see `are_spread_alike`.
+    """Ranks as `clip_ranks`, of the fused scores of the clips that all tables have; empty also if rows are not frames,
+    or if the streams have other clips on purpose, see `are_joined_by_video`.
 
     `names` are the streams' names for messages. BadInputError if the tables have no clip in common.
     """
-    if any(table.level != "frames" for table in tables):
+    if any(table.level != "frames" or table.is_multi_label for table in tables):
         return np.array([], int)
     rows_of_tables = common_rows(tables)
-    if are_spread_alike(tables) and any(
+    if are_joined_by_video(tables) and any(
         len(rows) < len(table.start) for rows, table in zip(rows_of_tables, tables, strict=True)
     ):
         return np.array([], int)  # the clips in common are few, and no fair choice

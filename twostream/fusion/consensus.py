@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -24,11 +24,24 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return exponentials
 
 
-def probabilities(scores: np.ndarray, *, on_softmax: bool) -> np.ndarray:
-    """Video scores (V, K) as class probabilities; rows of NaN stay. `on_softmax`: they are probabilities up to a factor."""
-    if not on_softmax:
-        return softmax(scores)
-    return np.asarray(scores / scores.sum(axis=1, keepdims=True))
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Logistic function of each element, as float64."""
+    return 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))  # so that exp cannot overflow
+
+
+def class_probabilities(logits: np.ndarray, *, multi_label: bool) -> np.ndarray:
+    """Probabilities of the classes, along the last axis, as float64: sigmoid if videos are multi-label, else softmax."""
+    return sigmoid(logits) if multi_label else softmax(logits)
+
+
+def probabilities(scores: np.ndarray, *, on_probabilities: bool, multi_label: bool = False) -> np.ndarray:
+    """Video scores (V, K) as class probabilities; rows of NaN stay.
+
+    `on_probabilities`: they are probabilities already, up to a factor if they sum to 1; otherwise logits.
+    """
+    if not on_probabilities:
+        return class_probabilities(scores, multi_label=multi_label)
+    return scores if multi_label else np.asarray(scores / scores.sum(axis=1, keepdims=True))
 
 
 class Clips:
@@ -106,51 +119,70 @@ SWEPT = ("mean", "max", "clstk-1", "clstk-5", "clstk-10", "clstk-20", "clstk-30"
 
 @dataclass(frozen=True)
 class Consensus:
-    """How a video's clips become one row of scores: a rule, applied to logits or to their softmax."""
+    """How a video's clips become one row of scores: a rule, applied to logits or to class probabilities."""
 
     rule: str
     """a name of RULES"""
     number: int = 0
     """K of clstk-K, percent of trimmed-P, segments of segment-S; 0 for mean and max"""
-    on_softmax: bool = False
+    on_probabilities: bool = False
+    multi_label: bool = False
+    """are the probabilities sigmoids, because a video has any number of classes? Otherwise they are softmax"""
 
     @classmethod
     def parse(cls, text: str) -> "Consensus":
-        """`mean`, `max`, `clstk-30`, `trimmed-10`, `segment-3` on logits; with `softmax-` before it, on softmax.
+        """`mean`, `max`, `clstk-30`, `trimmed-10`, `segment-3` on logits; with `softmax-` before it, on softmax, and with
+        `sigmoid-`, on the sigmoids of multi-label videos.
 
         Raises ValueError for anything else.
         """
-        match = re.fullmatch(r"(softmax-)?(?:(mean|max)|(clstk|segment|trimmed)-0*([1-9]\d{0,5}))", text)
+        match = re.fullmatch(r"(softmax-|sigmoid-)?(?:(mean|max)|(clstk|segment|trimmed)-0*([1-9]\d{0,5}))", text)
         if not match or (match[3] == "trimmed" and int(match[4]) >= 50):
             raise ValueError(
                 f"consensus {text!r}, expected mean, max, clstk-K (best K clips of each class), segment-S or trimmed-P "
                 "(without P percent at each end, P below 50), or softmax- before one of these"
             )
-        return cls(match[2] or match[3], int(match[4] or 0), bool(match[1]))
+        return cls(match[2] or match[3], int(match[4] or 0), bool(match[1]), match[1] == "sigmoid-")
+
+    def for_labels(self, *, multi_label: bool) -> "Consensus":
+        """The same rule for multi-label videos, or others: where it is applied to probabilities, it is to theirs.
+
+        Raises ValueError for a rule on sigmoids if videos have one label.
+        """
+        if self.on_probabilities and self.multi_label and not multi_label:
+            raise ValueError(f"consensus {self} is for multi-label videos; use softmax-{str(self).partition('-')[2]}")
+        return replace(self, multi_label=multi_label)
 
     def __str__(self) -> str:
-        prefix = "softmax-" if self.on_softmax else ""
+        prefix = ("sigmoid-" if self.multi_label else "softmax-") if self.on_probabilities else ""
         if self.rule in ("mean", "max"):
             return f"{prefix}{self.rule}"
         digits = 3 if self.rule == "clstk" else 1  # clstk-030, as 2D-kinectics names its files
         return f"{prefix}{self.rule}-{self.number:0{digits}d}"
 
     def clip_scores(self, logits: np.ndarray) -> np.ndarray:
-        """What the rule is applied to: logits (..., K) or their softmax, as float64."""
-        return softmax(logits) if self.on_softmax else logits.astype(np.float64)
+        """What the rule is applied to: logits (..., K) or class probabilities, as float64."""
+        if not self.on_probabilities:
+            return logits.astype(np.float64)
+        return class_probabilities(logits, multi_label=self.multi_label)
+
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """Video scores (V, K) as the rule makes them -> class probabilities (V, K)."""
+        return probabilities(scores, on_probabilities=self.on_probabilities, multi_label=self.multi_label)
 
     def reduce(self, clips: Clips) -> np.ndarray:
-        """Clips, whose scores are already logits or softmax as the rule needs them, -> (n, K) float64."""
+        """Clips, whose scores are already logits or probabilities as the rule needs them, -> (n, K) float64."""
         return RULES[self.rule](clips, self.number)
 
     def video_scores(self, table: ScoreTable, *, progress: Progress = no_progress) -> np.ndarray:
-        """(V, K) float64; rows of NaN for videos without clips."""
+        """(V, K) float64; rows of NaN for videos without clips. The rule is applied `for_labels` of the table's kind."""
+        rule = self.for_labels(multi_label=table.is_multi_label)
         result = np.full((len(table.video_ids), table.logits.shape[1]), np.nan)
 
         def reduce_group(group: VideoGroup) -> None:
             logits = table.logits[group.rows[0]]
-            clips = Clips(softmax(logits) if self.on_softmax else logits, group.ordinals[0])
-            result[group.videos] = self.reduce(clips)
+            clips = Clips(rule.clip_scores(logits) if rule.on_probabilities else logits, group.ordinals[0])
+            result[group.videos] = rule.reduce(clips)
 
         map_in_threads(reduce_group, group_by_clips([table]), progress=progress, name="clips to videos")
         return result

@@ -1,7 +1,8 @@
 """Fusion weights fitted to a split by cross-fitting: no video is fused by weights that were fitted to its label.
 
 The streams' class probabilities of a video are mixed. The weights of the mixture are those under which the true classes
-are most likely; expectation maximisation finds them, and needs the probabilities of the true classes only.
+are most likely; expectation maximisation finds them, and needs the probabilities of the true classes only. Of
+multi-label videos, each class of each video is a case of its own, whose truth is that the class occurs, or that it does not.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 
 from twostream.counts import counted
 from twostream.errors import BadInputError
+from twostream.metrics import accuracy
 from twostream.threads import Progress, map_in_threads, no_progress
 
 METHODS = {
@@ -52,18 +54,29 @@ def _temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def fit_weights(method: str, probabilities: list[np.ndarray], labels: np.ndarray) -> FittedWeights:
-    """Fit to S arrays (n, K) of probabilities and n label indices, none of them missing; `method` is one of METHODS."""
+    """Fit to S arrays (n, K) of probabilities and n labels, none of them missing; `method` is one of METHODS.
+
+    Labels are (n,) label indices or, multi-label, (n, K); "temperature" is for the former only.
+    """
     temperatures = np.ones(len(probabilities))
     if method == "temperature":
+        assert labels.ndim == 1, "temperatures are those of a softmax"
         temperatures = np.array([_fit_temperature(p, labels) for p in probabilities])
-    rows = np.arange(len(labels))
-    true = np.stack(
-        [np.maximum(_temper(p, t)[rows, labels], SMALLEST) for p, t in zip(probabilities, temperatures, strict=True)]
-    )
+    tempered = (_temper(p, t) for p, t in zip(probabilities, temperatures, strict=True))
+    true = np.stack([np.maximum(_of_truth(p, labels), SMALLEST) for p in tempered])
     weights = _fit_shares(true)
     if method == "class":
-        weights = _fit_class_shares(true, labels, probabilities[0].shape[1], weights)
+        num_classes = probabilities[0].shape[1]
+        class_of_case = labels if labels.ndim == 1 else np.tile(np.arange(num_classes), len(labels))
+        weights = _fit_class_shares(true, class_of_case, num_classes, weights)
     return FittedWeights(weights, temperatures)
+
+
+def _of_truth(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Probabilities (n, K) of what is true: of the true classes (n,) or, multi-label, of each class's truth (n K,)."""
+    if labels.ndim == 1:
+        return np.asarray(probabilities[np.arange(len(labels)), labels])
+    return np.asarray(np.where(labels > 0, probabilities, 1 - probabilities)).ravel()
 
 
 def _fit_shares(true: np.ndarray) -> np.ndarray:
@@ -134,12 +147,12 @@ def cross_fit(
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> CrossFit:
-    """Fit to S arrays (V, K) of probabilities, rows of NaN without scores, and labels (V,), -1 without a label.
+    """Fit to S arrays (V, K) of probabilities, rows of NaN without scores, and labels as `ScoreTable.labels`.
 
     BadInputError if fewer than two videos have a label and scores of all streams.
     """
     scored = np.flatnonzero(~np.any([np.isnan(p).any(axis=1) for p in probabilities], axis=0))
-    has_label = labels[scored] >= 0
+    has_label = accuracy.has_label(labels[scored])
     num_folds = min(folds, int(has_label.sum()))
     if num_folds < 2:
         raise BadInputError(

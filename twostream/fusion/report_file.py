@@ -14,6 +14,7 @@ from twostream.fusion.fitting import METHODS, FittedWeights
 from twostream.scores.table import ScoreTable
 
 MEASURES = ("video_top1", "video_top5", "num_videos")
+MULTI_LABEL_MEASURES = ("mean_average_precision_full", "mmit_mean_average_precision", "num_videos")
 """what a recognizer says of a row"""
 
 
@@ -54,6 +55,10 @@ def read_weights(path: Path, tables: Sequence[ScoreTable], consensus: Consensus)
         raise BadInputError(
             f"{path} has no fitted weights; twostream eval makes them, by --fit_weights=global and --report=FILE"
         )
+    try:
+        consensus = consensus.for_labels(multi_label=tables[0].is_multi_label)
+    except ValueError as error:
+        raise BadInputError(f"{path}: {error}") from None
     if rule != str(consensus):
         raise BadInputError(
             f"{path}: its weights were fitted with --consensus={rule}, not {consensus}; add --consensus={rule}"
@@ -128,7 +133,7 @@ def read_row(path: Path, name: str = "") -> MeasuredRow:
             weights, temperatures = tuple(fitted["weights"]), tuple(fitted["temperatures"])
         elif row != fusions[0]:  # the one with equal weights
             weights = (1.0,) * num_streams
-        measured = {part["name"]: {measure: part[measure] for measure in MEASURES} for part in content["rows"]}
+        measured = {part["name"]: _measures(part) for part in content["rows"]}
         accuracy = {"report": path.name, "split": str(content["split"]), "row": row} | measured[row]
         provenances = tuple(dict(source["provenance"]) for source in content["sources"])
         return MeasuredRow(
@@ -139,6 +144,12 @@ def read_row(path: Path, name: str = "") -> MeasuredRow:
         raise BadInputError(
             f"{path}: not a report ({type(error).__name__} {error}); twostream eval makes it, by --report=FILE"
         ) from None
+
+
+def _measures(row: dict[str, Any]) -> dict[str, Any]:
+    """Accuracies of a row, or average precisions if it has none, because videos have several labels."""
+    names = MULTI_LABEL_MEASURES if row.get("class_average_precision") else MEASURES
+    return {measure: row[measure] for measure in names}
 
 
 def _usual_row(path: Path, fusions: list[str], fitted: list[str]) -> str:

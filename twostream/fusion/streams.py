@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from functools import reduce
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 
 from twostream.annotations.class_names import class_difference
 from twostream.counts import counted
 from twostream.errors import BadInputError
+from twostream.metrics.accuracy import labels_differ
 from twostream.scores.table import ScoreTable
 
 
@@ -26,7 +29,8 @@ def align_tables(
     """The tables restricted to the videos that all of them list; and the ids that differ, by a sentence that says how.
 
     BadInputError if splits, classes or labels differ. The same if only some of the tables list a video or a clip,
-    unless `intersect` says to leave those out. Clips that are spread alike, see `are_spread_alike`, are no difference. A listed video without clips is no difference: it stays, without a score.
+    unless `intersect` says to leave those out. Other clips are no difference where `are_joined_by_video` is true. A listed
+    video without clips is no difference: it stays, without a score.
     """
     _check_same_annotations(tables, names)
     differences = {}
@@ -39,10 +43,9 @@ def align_tables(
     tables = [table.only(common) for table in tables]
 
     with_frames = [(table, name) for table, name in zip(tables, names, strict=True) if table.level == "frames"]
-    for table, name in with_frames[1:]:
-        first_table, first_name = with_frames[0]
-        if are_spread_alike([first_table, table]):
-            continue
+    for number, (table, name) in enumerate(with_frames):
+        comparable = (pair for pair in with_frames[:number] if not are_joined_by_video([pair[0], table]))
+        first_table, first_name = next(comparable, (table, name))
         videos = _videos_with_other_clips(first_table, table)
         if len(videos):
             sentence = f"videos of which {first_name} and {name} scored different frames"
@@ -64,8 +67,13 @@ def _check_same_annotations(tables: list[ScoreTable], names: list[str]) -> None:
         if table.classes != first.classes:
             difference = class_difference(first.classes, table.classes)
             raise BadInputError(f"{pair}: they have {difference}; train both on the same classes")
+        if table.is_multi_label != first.is_multi_label:
+            raise BadInputError(
+                f"{pair}: the videos have a list of labels in one of them, and one label in the other; train both on the "
+                "same annotations"
+            )
         _, ours, theirs = np.intersect1d(first.video_ids, table.video_ids, assume_unique=True, return_indices=True)
-        differs = first.labels[ours] != table.labels[theirs]
+        differs = labels_differ(first.labels[ours], table.labels[theirs])
         if differs.any():
             raise BadInputError(
                 f"{pair}: {counted(int(differs.sum()), 'video has', 'videos have')} different labels ({_first_five(first.video_ids[ours][differs])}); "
@@ -104,19 +112,36 @@ def _videos_with_other_clips(first: ScoreTable, second: ScoreTable) -> np.ndarra
         last_start = np.full(len(table.video_ids), -1)
         last_start[partner.video_index] = partner.start  # rows are in order: the last assignment of a video stays
         is_alone &= last_start[table.video_index] >= 0
-        if partner.clip_extent > table.clip_extent:
-            is_alone &= table.start < last_start[table.video_index]
+        is_shorter = partner.clip_extents > table.clip_extents
+        is_alone &= ~is_shorter[table.video_index] | (table.start < last_start[table.video_index])
         differs[table.video_index[is_alone]] = True
     return np.flatnonzero(differs)
 
 
-def are_spread_alike(tables: Sequence[ScoreTable]) -> bool:
-    """Do the tables have the same number of evenly spaced clips of each video (--num_clips), and the same views?
+def are_joined_by_video(tables: Sequence[ScoreTable]) -> bool:
+    """May two of the tables have other clips of a video, so that only videos are fused?
 
-    Where the streams' clips differ in length, they then begin at other frames, but are the same parts of the video.
+    They may if they have the same number of evenly spaced clips (--num_clips) in the same views: where these differ in
+    length, they begin at other frames, but are the same parts of the video. And they may if clips of another length were
+    chosen in another way on purpose: a stream of frames with --frame_step=2 beside one of clips with --num_clips=10.
     """
-    choices = {(table.provenance.get("num_clips"), *np.unique(table.view).tolist()) for table in tables}
+    return any(_are_spread_alike(*pair) or _were_chosen_otherwise(*pair) for pair in combinations(tables, 2))
+
+
+def _are_spread_alike(first: ScoreTable, second: ScoreTable) -> bool:
+    choices = {(t.provenance.get("num_clips"), *np.unique(t.view).tolist()) for t in (first, second)}
     return len(choices) == 1 and None not in next(iter(choices))
+
+
+def _were_chosen_otherwise(first: ScoreTable, second: ScoreTable) -> bool:
+    def length(table: ScoreTable) -> tuple[int, int]:
+        return table.stream.get("clip_len", 1), table.stream.get("frame_stride", 1)
+
+    def choice(table: ScoreTable) -> list[Any]:
+        return [table.provenance.get(name) for name in ("num_clips", "frame_step", "spread", "views")]
+
+    is_recorded = any(choice(first)[:2]) and any(choice(second)[:2])
+    return is_recorded and length(first) != length(second) and choice(first) != choice(second)
 
 
 def common_rows(tables: list[ScoreTable]) -> list[np.ndarray]:

@@ -50,17 +50,17 @@ def sweep(
     # Variants that need the same clips are computed together, so that their rules sort the scores once.
     selections: dict[tuple[bool, int, int], list[int]] = {}
     for variant, (rule, stride, count) in enumerate(variants):
-        selections.setdefault((rule.on_softmax, stride, count), []).append(variant)
+        selections.setdefault((rule.on_probabilities, stride, count), []).append(variant)
     labels = tables[0].labels
     ranks = np.zeros((len(variants), len(names), len(labels)), np.int32)
 
     def rank_group(group: VideoGroup) -> None:
         logits = [table.logits[rows] for table, rows in zip(tables, group.rows, strict=True)]
         scores = {False: logits, True: [softmax(part) for part in logits]}
-        for (on_softmax, stride, count), members in selections.items():
+        for (on_probabilities, stride, count), members in selections.items():
             clips = [
                 _select(part, ordinals, stride, count)
-                for part, ordinals in zip(scores[on_softmax], group.ordinals, strict=True)
+                for part, ordinals in zip(scores[on_probabilities], group.ordinals, strict=True)
             ]
             for variant in members:
                 rule, _, _ = variants[variant]

@@ -6,7 +6,7 @@ one runs no code from it: JSON and safetensors hold values only.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.files import read_json, write_text
 from twostream.flow.methods import FlowSettings
-from twostream.fusion.consensus import Consensus, probabilities
+from twostream.fusion.consensus import Consensus
 from twostream.fusion.fitting import FittedWeights
 from twostream.fusion.streams import fuse
 from twostream.inference.sources import Geometry
@@ -66,6 +66,10 @@ class StreamContract:
         if not is_count(self.quality, 0, 100):
             raise ValueError(f"JPEG quality {self.quality!r}, expected 0 to 100")
         self.flow_settings()
+        if self.sampling.views == "full":
+            raise ValueError(
+                f"stream {self.name!r} is to see whole pictures, which only twostream test does; choose other --views"
+            )
 
     @property
     def geometry(self) -> Geometry:
@@ -108,7 +112,7 @@ class Fusion:
 
     def probabilities(self, scores: np.ndarray) -> np.ndarray:
         """Video scores (V, K) as the consensus makes them -> class probabilities (V, K)."""
-        return probabilities(scores, on_softmax=self.consensus.on_softmax)
+        return self.consensus.probabilities(scores)
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,13 @@ class Contract:
             raise ValueError(f"streams {names}, expected one or more, with different names")
         if len({stream.config.classes for stream in self.streams}) > 1:
             raise ValueError("the streams have different classes, expected the same in the same order")
+        if len({stream.config.multi_label for stream in self.streams}) > 1:
+            raise ValueError("some streams were trained on videos with one label, and some on lists of labels")
+        # A rule says softmax or sigmoid for people; the streams decide which it is.
+        consensus = self.fusion.consensus.for_labels(multi_label=self.is_multi_label)
+        object.__setattr__(self, "fusion", replace(self.fusion, consensus=consensus))
+        if self.is_multi_label and self.fusion.temperatures and set(self.fusion.temperatures) != {1.0}:
+            raise ValueError("temperatures are for softmax, but its streams have sigmoids")
         for weight in (*np.ravel(self.fusion.weights).tolist(), *self.fusion.temperatures):
             if not _is_number(weight, MAX_WEIGHT):
                 raise ValueError(f"weight or temperature {weight!r}, expected a number, 0 or more")
@@ -143,6 +154,11 @@ class Contract:
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the label indices."""
         return self.streams[0].config.classes
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Has a video any number of classes, so that their probabilities do not sum to 1?"""
+        return self.streams[0].config.multi_label
 
     def to_json(self) -> dict[str, Any]:
         """The content of recognizer.json."""

@@ -39,6 +39,10 @@ from twostream.models.network import StreamNetwork, build_with_weights
 from twostream.runtimes.torch_network import TorchNetwork, run_by_torch
 from twostream.stream import StreamConfig
 
+TITLES = {"video_top1": "top-1, %", "video_top5": "top-5, %"}
+MULTI_LABEL_TITLES = {"mean_average_precision_full": "mAP, %", "mmit_mean_average_precision": "mmit mAP, %"}
+"""measures of a report's row, with their titles in README.md"""
+
 # ---------------------------------------------------------------------------------------------------------- from runs
 
 
@@ -74,9 +78,7 @@ def recognizer_of_report(
     for number, scored in enumerate(measured.provenances):
         try:
             folder, name, digest = str(scored["run"]), str(scored["checkpoint"]), scored["sha256"]
-            samplings.append(
-                Sampling(scored.get("num_clips", 0), scored.get("frame_step", Sampling.clip_step), scored["views"])
-            )
+            samplings.append(Sampling.from_json(scored))
         except (KeyError, TypeError, ValueError):
             raise BadInputError(
                 f"{report}: stream {number + 1} was not scored by twostream test, which records the checkpoint; give --runs, "
@@ -84,6 +86,11 @@ def recognizer_of_report(
             ) from None
         run = runs[number] if runs else report.parent / Path(folder).name
         path = run if run.is_file() else run / Path(name).name
+        if samplings[-1].views == "full":
+            raise BadInputError(
+                f"{report}: stream {number + 1} was scored with --views=full, which is for twostream test only; score it with "
+                "other --views, and make the report again by twostream eval"
+            )
         if not path.is_file():
             raise BadInputError(
                 f"{path}: no such checkpoint, but {report} was made with it; say with --runs where it is"
@@ -218,8 +225,9 @@ def card(contract: Contract) -> str:
         config, sampling = stream.config, stream.sampling
         clips = f"{sampling.num_clips}" if sampling.num_clips else f"every {sampling.clip_step} frames"
         rate = f", {stream.fps:g} a second" if stream.fps else ""
+        clip_rate = f", {config.frame_rate:g} a second" if config.frame_rate else ""
         lines.append(
-            f"| {stream.name} | {config.backbone}, {config.input_size} x {config.input_size} | {config.clip_len} frames | "
+            f"| {stream.name} | {config.backbone}, {config.input_size} x {config.input_size} | {config.clip_len} frames{clip_rate} | "
             f"short side {stream.short_side or 'as in the video'}{rate} | {clips}, views {sampling.views} | "
             f"{weight if isinstance(weight, float | int) else 'by class'} |"
         )
@@ -234,13 +242,14 @@ def _accuracy_lines(accuracy: dict[str, Any]) -> list[str]:
     if not accuracy:
         return ["Accuracy: not measured; `twostream export --report` takes it from a report of twostream eval."]
     rows = [*accuracy["streams"], accuracy] if len(accuracy["streams"]) > 1 else [accuracy]
+    titles = MULTI_LABEL_TITLES if "mmit_mean_average_precision" in accuracy else TITLES
     return [
         f"Accuracy on the videos of split {accuracy['split']}, clips chosen as above unless they were changed later:",
         "",
-        "| row | top-1, % | top-5, % | videos |",
+        f"| row | {' | '.join(titles.values())} | videos |",
         "|---|---|---|---|",
         *(
-            f"| {row['row']} | {100 * row['video_top1']:.2f} | {100 * row['video_top5']:.2f} | {row['num_videos']} |"
+            f"| {row['row']} | {' | '.join(f'{100 * row[name]:.2f}' for name in titles)} | {row['num_videos']} |"
             for row in rows
             if row["num_videos"]
         ),

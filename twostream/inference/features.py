@@ -7,14 +7,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from twostream.fusion.consensus import softmax
+from twostream.errors import BadInputError
+from twostream.fusion.consensus import class_probabilities
 from twostream.inference.recognizer import Recognizer
 from twostream.inference.sources import Source
 from twostream.models.backbones import BACKBONES
 from twostream.runtimes.torch_network import TorchNetwork, run_by_torch
 
-LAYERS = {"pool": "pool", "final_avg": "pool", "softmax": "softmax"}
+LAYERS = {"pool": "pool", "final_avg": "pool", "softmax": "probabilities", "sigmoid": "probabilities"}
 """name of a layer, also as VMZ's extract_features calls it -> what it is here"""
+
+
+def check_layers(recognizer: Recognizer, names: Sequence[str]) -> None:
+    """Raise BadInputError for probabilities of the other kind: sigmoids are those of multi-label recognizers only."""
+    own, other = ("sigmoid", "softmax") if recognizer.contract.is_multi_label else ("softmax", "sigmoid")
+    if other in names:
+        raise BadInputError(f"--layers={','.join(names)}: the probabilities of this recognizer are {own}; use {own}")
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,7 @@ class StreamFeatures:
     name: str
     pool: np.ndarray
     """(M, D) float32: what the last layer is given; of a convolution, the mean over its positions"""
-    softmax: np.ndarray
+    probabilities: np.ndarray
     """(M, K) float32: class probabilities"""
     starts: np.ndarray
     """(M,) first frame of each clip"""
@@ -35,7 +43,8 @@ class StreamFeatures:
 
     def layer(self, name: str) -> np.ndarray:
         """The features of a name in LAYERS."""
-        return self.pool if LAYERS[name] == "pool" else self.softmax
+        layer: np.ndarray = getattr(self, LAYERS[name])
+        return layer
 
 
 class FeatureExtractor:
@@ -56,12 +65,10 @@ class FeatureExtractor:
             num_classes = len(stream.config.classes)
             pool, logits = table.logits[:, :-num_classes], table.logits[:, -num_classes:]
             seconds = table.start / part.fps if part.fps else np.full(len(table.start), np.nan)
+            probabilities = class_probabilities(logits, multi_label=stream.config.multi_label).astype(np.float32)
             found.append(
-                StreamFeatures(
-                    stream.name, pool, softmax(logits).astype(np.float32), table.start, seconds.astype(np.float32),
-                    table.view,
-                )
-            )  # fmt: skip
+                StreamFeatures(stream.name, pool, probabilities, table.start, seconds.astype(np.float32), table.view)
+            )
         return found
 
 

@@ -1,6 +1,7 @@
 """Answers about a source while it is going on: from its newest frames, and the seconds before them."""
 
 import contextlib
+import functools
 import itertools
 import time
 from collections import deque
@@ -44,10 +45,10 @@ class LiveAnswer(Prediction):
     picture: np.ndarray = field(repr=False, compare=False)
     """that frame as it was decoded, uint8 (H, W, 3) RGB"""
 
-    def to_json(self, *, k: int = 5) -> dict[str, Any]:
-        """The best k classes, fused and by stream, as JSON can hold them."""
-        content = super().to_json(k=k)
-        return {
+    def to_json(self, *, k: int = 5, threshold: float = 0.5) -> dict[str, Any]:
+        """The best k classes, fused and by stream, as JSON can hold them; multi-label, also those above the threshold."""
+        content = super().to_json(k=k, threshold=threshold)
+        answer = {
             "source": self.source,
             "frame": self.frame_index,
             "at_seconds": round(self.at_seconds, 3),
@@ -59,6 +60,7 @@ class LiveAnswer(Prediction):
             "top": content["top"],
             "streams": content["streams"],
         }
+        return answer | ({"labels": content["labels"]} if self.multi_label else {})
 
 
 class ClipScorer(Protocol):
@@ -66,6 +68,14 @@ class ClipScorer(Protocol):
 
     num_frames: int
     """neighbouring frames that it needs"""
+    extent: int
+    """distance from the first frame of a clip to its last; both are known after `begin`"""
+
+    def begin(self, fps: float) -> None:
+        """Before the first clip: the rate of the frames, 0 if it is unknown.
+
+        Raises BadInputError if the rate must be known.
+        """
 
     def __call__(self, frames: Sequence[np.ndarray], first: int) -> np.ndarray:
         """Logits (views, K) of these `num_frames` frames, of which `first` is the index of the first one."""
@@ -149,16 +159,23 @@ def watch(
     """
     outputs = list(dict.fromkeys(stream.geometry for stream in contract.streams))
     of_stream = [outputs.index(stream.geometry) for stream in contract.streams]
-    capacities = [
-        max(scorer.num_frames for scorer, number in zip(scorers, of_stream, strict=True) if number == output)
-        for output in range(len(outputs))
-    ]
+
+    def capacity(output: int, fps: float) -> int:
+        own = [scorer for scorer, number in zip(scorers, of_stream, strict=True) if number == output]
+        for scorer in own:
+            try:
+                scorer.begin(fps)
+            except BadInputError as error:
+                raise BadInputError(f"{feed.name}: {error}") from None
+        return max(scorer.num_frames for scorer in own)
+
+    capacities = [functools.partial(capacity, output) for output in range(len(outputs))]
     clips: list[deque[_Scored]] = [deque() for _ in scorers]
     arrivals: deque[tuple[float, int]] = deque()
     reader = LiveReader(feed, capacities, stride_seconds=stride_seconds, clock=clock, sleep=sleep, log=log)
     with reader, ThreadPoolExecutor(len(scorers)) as pool:
         for number in itertools.count():
-            taken = _take(reader, capacities, is_first=number == 0, max_seconds=max_seconds)
+            taken = _take(reader, scorers, is_first=number == 0, max_seconds=max_seconds)
             if not taken:
                 return
             parts = [taken[output][-scorer.num_frames :] for scorer, output in zip(scorers, of_stream, strict=True)]
@@ -170,7 +187,7 @@ def watch(
             arrivals.append((newest.seconds, newest.number))
             while len(arrivals) > 2 and arrivals[0][0] < newest.seconds - window_seconds:
                 arrivals.popleft()
-            yield _answer(contract, clips, newest, reader, fps=_rate(arrivals))
+            yield _answer(contract, scorers, clips, newest, reader, fps=_rate(arrivals))
 
 
 def _score(scorer: ClipScorer, frames: Sequence[Frame]) -> np.ndarray:
@@ -178,7 +195,7 @@ def _score(scorer: ClipScorer, frames: Sequence[Frame]) -> np.ndarray:
 
 
 def _take(
-    reader: LiveReader, capacities: Sequence[int], *, is_first: bool, max_seconds: float
+    reader: LiveReader, scorers: Sequence[ClipScorer], *, is_first: bool, max_seconds: float
 ) -> list[list[Frame]]:  # fmt: skip
     """The newest frames; [] at the end."""
     # A source may take its time until its first frame.
@@ -189,8 +206,9 @@ def _take(
     except VideoError as error:
         raise BadInputError(f"{reader.feed.name}: {one_line(error)}") from None
     if not taken and is_first and reader.is_over:
+        needed = max(1, *(scorer.num_frames for scorer in scorers))
         raise BadInputError(
-            f"{reader.feed.name} ended after {counted(reader.num_frames, 'frame')}; expected {max(capacities)} at least, which a "
+            f"{reader.feed.name} ended after {counted(reader.num_frames, 'frame')}; expected {needed} at least, which a "
             "clip of this recognizer needs"
         )
     if taken and max_seconds and taken[0][-1].seconds > max_seconds:
@@ -205,12 +223,20 @@ def _rate(arrivals: Sequence[tuple[float, int]]) -> float:
 
 
 def _answer(
-    contract: Contract, clips: Sequence[Sequence[_Scored]], newest: Frame, reader: LiveReader, *, fps: float
+    contract: Contract,
+    scorers: Sequence[ClipScorer],
+    clips: Sequence[Sequence[_Scored]],
+    newest: Frame,
+    reader: LiveReader,
+    *,
+    fps: float,
 ) -> LiveAnswer:
     fusion = contract.fusion
     tables = [
-        clips_table(stream, np.array([clip.start for clip in scored]), np.stack([clip.logits for clip in scored]))
-        for stream, scored in zip(contract.streams, clips, strict=True)
+        clips_table(
+            stream, np.array([c.start for c in scored]), np.stack([c.logits for c in scored]), extent=scorer.extent
+        )
+        for stream, scorer, scored in zip(contract.streams, scorers, clips, strict=True)
     ]
     scores = [fusion.consensus.video_scores(table) for table in tables]
     parts = tuple(
@@ -221,6 +247,6 @@ def _answer(
     latency = reader.clock() - newest.arrived
     return LiveAnswer(
         reader.feed.name, contract.classes, probabilities, parts, reader.num_frames, fps,
-        frame_index=newest.number, at_seconds=newest.seconds, captured=time.time() - latency, latency_seconds=latency,
+        multi_label=contract.is_multi_label, frame_index=newest.number, at_seconds=newest.seconds, captured=time.time() - latency, latency_seconds=latency,
         num_dropped=reader.num_dropped, num_losses=reader.num_losses, picture=newest.picture,
     )  # fmt: skip

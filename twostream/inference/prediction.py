@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from twostream.clips.crops import VIEWS
-from twostream.fusion.consensus import softmax
+from twostream.fusion.consensus import class_probabilities
 from twostream.inference.contract import StreamContract
 from twostream.pages import charts
 from twostream.pages.page import escape, table
@@ -44,13 +44,15 @@ class Prediction:
     """the video, as it was named"""
     classes: tuple[str, ...]
     probabilities: np.ndarray
-    """(K,) fused; they sum to 1"""
+    """(K,) fused; they sum to 1, unless the recognizer is multi-label"""
     streams: tuple[StreamPrediction, ...]
     num_frames: int
     fps: float
     """frames per second; 0 if unknown"""
     notes: tuple[str, ...] = ()
     """what is unusual about the video: damage, repeated frames"""
+    multi_label: bool = False
+    """may the video have any number of the classes? Then `above` names them"""
 
     @property
     def seconds(self) -> float:
@@ -62,6 +64,10 @@ class Prediction:
         values = self.probabilities if stream is None else self.stream(stream).probabilities
         order = np.argsort(-values, kind="stable")[:k]
         return [Answer(self.classes[index], float(values[index])) for index in order]
+
+    def above(self, threshold: float = 0.5) -> list[Answer]:
+        """The classes with at least this fused probability, the best first."""
+        return [answer for answer in self.top(len(self.classes)) if answer.probability >= threshold]
 
     def stream(self, name: str) -> StreamPrediction:
         """What the stream with this name says; KeyError if there is none."""
@@ -83,16 +89,19 @@ class Prediction:
         first, second = (self.classes.index(answer.label) for answer in (best[0], best[-1]))
         title = f"probability of {best[0].label} over the frames of {self.source}"
         return charts.Drawing(
-            charts.strips(title, [_strip(part, first, second, self.classes) for part in self.streams])
+            charts.strips(
+                title,
+                [_strip(part, first, second, self.classes, multi_label=self.multi_label) for part in self.streams],
+            )
         )
 
     def _repr_html_(self) -> str:
         """What notebooks show."""
         return f"<b>{escape(self.source)}</b>{self.to_html()}"
 
-    def to_json(self, *, k: int = 5) -> dict[str, Any]:
-        """The best k classes, fused and by stream, as JSON can hold them."""
-        return {
+    def to_json(self, *, k: int = 5, threshold: float = 0.5) -> dict[str, Any]:
+        """The best k classes, fused and by stream, as JSON can hold them; multi-label, also those above the threshold."""
+        content = {
             "source": self.source,
             "num_frames": self.num_frames,
             "fps": self.fps,
@@ -101,11 +110,14 @@ class Prediction:
             "streams": {stream.name: _to_json(self.top(k, stream=stream.name)) for stream in self.streams},
             "notes": list(self.notes),
         }
+        return content | ({"labels": _to_json(self.above(threshold))} if self.multi_label else {})
 
 
-def _strip(stream: StreamPrediction, first: int, second: int, classes: tuple[str, ...]) -> charts.Strip:
+def _strip(
+    stream: StreamPrediction, first: int, second: int, classes: tuple[str, ...], *, multi_label: bool
+) -> charts.Strip:
     starts = np.unique(stream.starts)
-    probabilities = softmax(stream.logits)
+    probabilities = class_probabilities(stream.logits, multi_label=multi_label)
     of_start = [probabilities[stream.starts == start].mean(axis=0) for start in starts]
     return charts.Strip(
         f"{stream.name}: {classes[first]}", "rgb" if stream.name.startswith("rgb") else "flow", [int(s) + 1 for s in starts],
@@ -117,8 +129,11 @@ def _to_json(answers: list[Answer]) -> list[dict[str, Any]]:
     return [{"label": answer.label, "probability": round(answer.probability, 6)} for answer in answers]
 
 
-def clips_table(stream: StreamContract, starts: np.ndarray, logits: np.ndarray) -> ScoreTable:
-    """The scores of the clips of one video, (n, views, K), as a table; `starts` are their first frames, (n,)."""
+def clips_table(stream: StreamContract, starts: np.ndarray, logits: np.ndarray, *, extent: int) -> ScoreTable:
+    """The scores of the clips of one video, (n, views, K), as a table; `starts` are their first frames, (n,).
+
+    `extent`: frames from the first frame of a clip to its last.
+    """
     num_clips, num_views, num_classes = logits.shape
     return ScoreTable(
         stream=stream.config.to_json(),
@@ -130,6 +145,7 @@ def clips_table(stream: StreamContract, starts: np.ndarray, logits: np.ndarray) 
         view=np.tile(VIEWS[stream.sampling.views], num_clips).astype(np.int16),
         logits=logits.reshape(-1, num_classes),
         provenance={},
+        extents=np.array([extent], np.int32),
     )
 
 

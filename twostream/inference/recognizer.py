@@ -16,10 +16,10 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from twostream.annotations.videos import Video, VideoTable
-from twostream.clips.crops import make_views
 from twostream.clips.footage import Footage
 from twostream.clips.items import Images, Items
-from twostream.clips.sampling import clip_frames
+from twostream.clips.sampling import ClipGeometry, is_rate
+from twostream.clips.testing import items_as_tested
 from twostream.counts import counted
 from twostream.errors import BadInputError, one_line
 from twostream.inference.contract import Contract, StreamContract
@@ -142,7 +142,8 @@ class Recognizer:
             window_seconds=window_seconds, stride_seconds=stride_seconds,
         )  # fmt: skip
         return Timeline(
-            source.name, self.classes, stride_seconds, probabilities, seconds, first.num_frames, first.notes
+            source.name, self.classes, stride_seconds, probabilities, seconds, first.num_frames, first.notes,
+            self.contract.is_multi_label,
         )  # fmt: skip
 
     def stream(
@@ -292,14 +293,25 @@ class Recognizer:
             first.num_frames,
             first.fps,
             (*first.notes, *self._short_notes(found, tables)),
+            self.contract.is_multi_label,
         )
 
     def _short_notes(self, found: Mapping[Geometry, Decoded], tables: Sequence[ScoreTable]) -> Iterator[str]:
         """A line for each stream whose clips are longer than the video."""
         for stream, table in zip(self.contract.streams, tables, strict=True):
-            if found[stream.geometry].num_frames <= table.clip_extent:
-                frames = counted(table.clip_extent + 1, "frame")
+            extent = int(table.clip_extents[0])
+            if found[stream.geometry].num_frames <= extent:
+                frames = counted(extent + 1, "frame")
                 yield f"shorter than the {frames} of a clip of {stream.name}, which repeats frames"
+
+
+def _check_rate(stream: StreamContract, fps: float) -> None:
+    """Raise BadInputError if the clips of a stream are resampled, but the rate of the frames is unknown."""
+    if stream.config.frame_rate and not is_rate(np.array(fps)):
+        raise BadInputError(
+            f"the rate of these frames is unknown, but stream {stream.name} takes {stream.config.frame_rate:g} of them a second; "
+            "give their rate with --fps"
+        )
 
 
 def _is_in_memory(decoded: Mapping[Geometry, Decoded]) -> bool:
@@ -328,7 +340,10 @@ def look_ahead(contract: Contract, source: Source, *, with_flow: bool) -> Ahead:
 def decode_all(contract: Contract, source: Source) -> dict[Geometry, Decoded] | Failure:
     """The frames of a source at the sizes and rates of all streams."""
     try:
-        return {geometry: decode(source, geometry) for geometry in {stream.geometry for stream in contract.streams}}
+        found = {geometry: decode(source, geometry) for geometry in {stream.geometry for stream in contract.streams}}
+        for stream in contract.streams:
+            _check_rate(stream, found[stream.geometry].fps)
+        return found
     except (VideoError, BadInputError) as error:
         return Failure(source.name, one_line(error).removeprefix(f"{source.name}: "))
 
@@ -351,15 +366,24 @@ class _NewestClip:
     """The last clip of frames that go on, for one stream; see `ClipScorer`."""
 
     def __init__(self, stream: StreamContract, network: Network):
-        config = stream.config
-        extent = (config.clip_len - 1) * config.frame_stride + 1
-        self.num_frames = extent + (config.modality == "flow")
-        """frames of a clip, and the one after them to which flow points"""
-        # A video with a frame more than the clip, which has one clip.
-        dense = replace(stream, sampling=replace(stream.sampling, num_clips=0, clip_step=1))
-        self._scoring = _Scoring(dense, network, [Decoded({}, extent + 1, 0.0, (), is_stored=False)])
+        self._stream = replace(stream, sampling=replace(stream.sampling, num_clips=0, clip_step=1))
+        self._network = network
+        self.num_frames = self.extent = 0
         self._footage: Footage | None = None
         self._first = 0
+
+    def begin(self, fps: float) -> None:
+        """See `ClipScorer`."""
+        _check_rate(self._stream, fps)
+        config = self._stream.config
+        geometry = ClipGeometry(
+            np.array([fps]), clip_len=config.clip_len, frame_stride=config.frame_stride, frame_rate=config.frame_rate
+        )
+        span = int(geometry.spans[0])
+        # A video with a frame more than the clip, which has one clip.
+        self._scoring = _Scoring(self._stream, self._network, [Decoded({}, span + 1, fps, (), is_stored=False)])
+        self.num_frames = span + (config.modality == "flow")  # flow points to the frame after the clip
+        self.extent = span - 1
 
     def __call__(self, frames: Sequence[np.ndarray], first: int) -> np.ndarray:
         numbered = dict(enumerate(frames))
@@ -384,13 +408,8 @@ class _Scoring:
         if self.flow and self.flow.method == "farneback" and network and network.computes_flow:
             config = config.with_flow("online")
         self.is_stored = any(video.is_stored for video in videos)
-        sampling = stream.sampling
-        rows = [Video(str(k), "test", None, video.num_frames) for k, video in enumerate(videos)]
-        self.items = Items(
-            VideoTable.of(rows, config.classes), config,
-            views=make_views(sampling.views, config.input_size, config.resize_side),
-            num_clips=sampling.num_clips, clip_step=sampling.clip_step,
-        )  # fmt: skip
+        rows = [Video(str(k), "test", None, video.num_frames, video.fps) for k, video in enumerate(videos)]
+        self.items = items_as_tested(VideoTable.of(rows, config.classes), config, stream.sampling)
         self.video, self.start = self.items.index.locate(np.arange(len(self.items)))
         self.logits: list[np.ndarray] = []
         self.num_done = 0
@@ -442,9 +461,7 @@ class _Scoring:
         return {"frame_quality": 0 if self.is_stored else self.stream.quality}
 
     def _frames_of(self, number: int) -> list[int]:
-        return clip_frames(
-            int(self.start[number]), int(self.items.videos.num_frames[self.video[number]]), **self.items.geometry
-        )
+        return self.items.frames_of(int(self.video[number]), int(self.start[number]))
 
     # For a single long video:
 
@@ -459,7 +476,7 @@ class _Scoring:
 
     def ready(self, index: int, *, is_last: bool) -> range:
         """The clips that are not computed yet, and need no frame after this one; all of them if no frame follows."""
-        extent = (self.stream.config.clip_len - 1) * self.stream.config.frame_stride + (self.flow is not None)
+        extent = int(self.items.geometry.spans[0]) - 1 + (self.flow is not None)
         end = self.num_items if is_last else int(np.searchsorted(self.start, index - extent, side="right"))
         return range(self.num_done, max(end, self.num_done))
 
@@ -470,4 +487,5 @@ class _Scoring:
     def table(self, video: int) -> ScoreTable:
         """The scores of one of the videos."""
         logits = np.concatenate(self.logits).reshape(self.num_items, len(self.items.views), -1)
-        return clips_table(self.stream, self.start[self.video == video], logits[self.video == video])
+        extent = int(self.items.geometry.spans[video]) - 1
+        return clips_table(self.stream, self.start[self.video == video], logits[self.video == video], extent=extent)

@@ -201,10 +201,13 @@ class _StoredFrames(Sequence[np.ndarray]):
         return self.store.read(self.video_id, [index])[0]
 
 
-def stored_video(store: FrameStore, video_id: str) -> Source:
-    """A video of a data root: its stored RGB frames. Raises BadInputError if not all frames are stored."""
+def stored_video(store: FrameStore, video_id: str, *, fps: float = 0.0) -> Source:
+    """A video of a data root: its stored RGB frames, at `fps` if their rate is not recorded.
+
+    Raises BadInputError if not all frames are stored.
+    """
     frames = _StoredFrames(store, video_id)
-    source = Pictures(video_id, frames, fps=frames.fps)
+    source = Pictures(video_id, frames, fps=frames.fps or fps)
     source.is_stored = True
     return source
 
@@ -215,7 +218,7 @@ def find_sources(
     """The videos that a command-line argument names: a file, a folder of videos or of frames, a data root, or a pattern;
     "-" for standard input, a camera, or an address of the network.
 
-    `fps` is the rate of folders of frames; `split` is one of a data root, "" takes all of its videos. Addresses are
+    `fps` is the rate of frames that are not in a video, if it is not recorded; `split` is one of a data root, "" takes all of its videos. Addresses are
     opened only with `network`. `seconds` is how much of a camera or a stream is looked at, which both have no end. Raises
     BadInputError if there is no such file, or no video in a folder.
     """
@@ -225,7 +228,7 @@ def find_sources(
     if path.is_dir() and RGB in input_types(path):
         store = open_store(path, RGB)
         ids = list(read_annotations(path).split(split).ids) if split else store.video_ids()
-        return [stored_video(store, video_id) for video_id in ids if store.has(video_id)]
+        return [stored_video(store, video_id, fps=fps) for video_id in ids if store.has(video_id)]
     if path.is_dir():
         return _in_folder(path, fps=fps)
     if path.exists():

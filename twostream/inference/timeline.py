@@ -15,6 +15,8 @@ from twostream.scores.table import ScoreTable
 
 CLIPS_PER_STRIDE = 2
 """clips that are looked at from the start of one window to the start of the next"""
+BAR_HEIGHT = 31
+"""of a timeline's drawing, with the gap below it"""
 WINDOWS_AT_ONCE = 1000
 """windows that are reduced together, which bounds the memory of their clips"""
 
@@ -44,41 +46,52 @@ class Timeline:
     """duration of the video"""
     num_frames: int
     notes: tuple[str, ...] = ()
+    multi_label: bool = False
+    """may several classes happen at once?"""
 
     def segments(self, *, threshold: float = 0.5, background: str | None = None) -> list[Segment]:
         """The longest runs in which the same class is the most likely one, with at least the probability `threshold`.
 
-        `background` is a class that stands for nothing of interest, and makes no segments.
+        `background` is a class that stands for nothing of interest, and makes no segments. Of a multi-label recognizer,
+        each class has the runs in which it has that probability, so segments may overlap; they are in order of their starts.
         """
         best = self.probabilities.argmax(axis=1)
-        is_sure = self.probabilities.max(axis=1) >= threshold
+        is_sure = self.probabilities >= threshold
         found = []
-        for (label_index, sure), run in groupby(range(len(best)), lambda i: (int(best[i]), bool(is_sure[i]))):
-            rows = list(run)
-            label = self.classes[label_index]
-            if sure and label != background:
-                end = min((rows[-1] + 1) * self.stride_seconds, self.seconds)
-                confidence = float(self.probabilities[rows, label_index].mean())
-                found.append(Segment(rows[0] * self.stride_seconds, end, label, confidence))
-        return found
+        for label_index, label in enumerate(self.classes):
+            happens = is_sure[:, label_index] & (self.multi_label | (best == label_index))
+            for sure, run in groupby(range(len(best)), happens.__getitem__):
+                rows = list(run)
+                if sure and label != background:
+                    end = min((rows[-1] + 1) * self.stride_seconds, self.seconds)
+                    confidence = float(self.probabilities[rows, label_index].mean())
+                    found.append(Segment(rows[0] * self.stride_seconds, end, label, confidence))
+        return sorted(found, key=lambda segment: segment.start_seconds)
 
     def plot(self, *, threshold: float = 0.5, background: str | None = None) -> charts.Drawing:
-        """The segments as a bar, a colour for each class; a notebook shows the drawing."""
-        width, height = 720, 46
+        """The segments as a bar, a colour for each class; a notebook shows the drawing.
+
+        Of a multi-label recognizer, each class that happens has a bar of its own.
+        """
+        width = 720
         scale = width / max(self.seconds, 1e-9)
-        elements = [f'<line class="rule" x1="0" x2="{width}" y1="31" y2="31"/>']
-        for part in self.segments(threshold=threshold, background=background):
+        segments = self.segments(threshold=threshold, background=background)
+        lanes = list(dict.fromkeys(part.label for part in segments)) if self.multi_label else []
+        below = BAR_HEIGHT * max(len(lanes), 1)
+        elements = [f'<line class="rule" x1="0" x2="{width}" y1="{below}" y2="{below}"/>']
+        for part in segments:
+            y = 2 + BAR_HEIGHT * (lanes.index(part.label) if lanes else 0)
             x, length = part.start_seconds * scale, (part.end_seconds - part.start_seconds) * scale
             hue = self.classes.index(part.label) % HUES
             text = f"{part.start_seconds:.1f} to {part.end_seconds:.1f} s: {part.label} {part.confidence:.2f}"
             elements.append(
-                f'<rect class="hue{hue}" x="{x:.1f}" y="2" width="{max(length - 0.5, 0.5):.1f}" height="28">'
+                f'<rect class="hue{hue}" x="{x:.1f}" y="{y}" width="{max(length - 0.5, 0.5):.1f}" height="{BAR_HEIGHT - 3}">'
                 f"<title>{escape(text)}</title></rect>"
             )
         for tick in charts.ticks(0, self.seconds, count=6):
             if tick <= self.seconds:
-                elements.append(f'<text x="{tick * scale:.1f}" y="43">{charts.short_number(tick)} s</text>')
-        return charts.Drawing(charts.svg(width, height, f"timeline of {self.source}", elements))
+                elements.append(f'<text x="{tick * scale:.1f}" y="{below + 12}">{charts.short_number(tick)} s</text>')
+        return charts.Drawing(charts.svg(width, below + 15, f"timeline of {self.source}", elements))
 
     def to_json(self, *, threshold: float = 0.5, background: str | None = None) -> dict[str, Any]:
         """The segments, as JSON can hold them, in the form of ActivityNet's results."""
@@ -147,7 +160,7 @@ def _of_windows(
     """Fused probabilities (w, K) of these windows."""
     scores = []
     for table, rate in zip(tables, rates, strict=True):
-        middles = (table.start + table.clip_extent / 2) / rate
+        middles = (table.start + table.clip_extents[0] / 2) / rate
         first = np.searchsorted(middles, windows * stride_seconds - 1e-9)
         end = np.searchsorted(middles, windows * stride_seconds + window_seconds - 1e-9)
         nearest = np.abs(middles[None] - (windows * stride_seconds + window_seconds / 2)[:, None]).argmin(axis=1)

@@ -13,6 +13,20 @@ Array: TypeAlias = Any
 """a NumPy array or a torch tensor"""
 
 
+def has_label(labels: Array) -> Array:
+    """Which of n labels are known: booleans (n,).
+
+    `labels` are label indices (n,), -1 if unknown, or multi-label truth (n, K): 1, 0, and rows of -1 if unknown.
+    """
+    return (labels if labels.ndim == 1 else labels[:, 0]) >= 0
+
+
+def labels_differ(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Which of n labels, as in `has_label`, differ: booleans (n,)."""
+    differs = np.asarray(first != second)
+    return differs if differs.ndim == 1 else np.asarray(differs.any(axis=1))
+
+
 def rank_of_truth(scores: Array, labels: Array) -> Array:
     """Number of classes whose score is at least that of the true class: 1 is best, 0 means that the row has no score.
 
@@ -98,11 +112,11 @@ def average_precision(scores: np.ndarray, truth: np.ndarray, *, interpolated: bo
     True videos without a score count as never found. NaN if no video is true.
     """
     num_true = truth.sum()
+    if not num_true:
+        return float("nan")
     is_scored = ~np.isnan(scores)
     order = np.argsort(-scores[is_scored])
     ranked, hits = scores[is_scored][order], np.cumsum(truth[is_scored][order])
-    if not num_true:
-        return float("nan")
     if not len(ranked):
         return 0.0
     ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # the last of each run of equal scores
@@ -112,11 +126,34 @@ def average_precision(scores: np.ndarray, truth: np.ndarray, *, interpolated: bo
     return float(np.sum(np.diff(recall, prepend=0) * precision))
 
 
-def mean_average_precision(scores: np.ndarray, truth: np.ndarray, *, interpolated: bool = False) -> float:
-    """Mean of `average_precision` over the classes that occur in the truth; scores and truth (V, K)."""
+def class_average_precisions(scores: np.ndarray, truth: np.ndarray, *, interpolated: bool = False) -> np.ndarray:
+    """`average_precision` of each class, (K,); NaN for classes that do not occur in the truth. Scores and truth (V, K)."""
     columns = zip(np.ascontiguousarray(scores.T), np.ascontiguousarray(truth.T), strict=True)
-    precisions = [average_precision(*column, interpolated=interpolated) for column in columns if column[1].any()]
-    return float(np.mean(precisions)) if precisions else float("nan")
+    return np.array([average_precision(*column, interpolated=interpolated) for column in columns])
+
+
+def mean_average_precision(scores: np.ndarray, truth: np.ndarray, *, interpolated: bool = False) -> float:
+    """Mean of `average_precision` over the classes that occur in the truth; scores and truth (V, K).
+
+    Without `interpolated`, MMAction2's measure of this name for multi-label recognition.
+    """
+    return mean_of_numbers(class_average_precisions(scores, truth, interpolated=interpolated))
+
+
+def mmit_mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+    """How well the classes of each video are ranked: `average_precision` over classes, averaged over the videos.
+
+    The measure of Multi-Moments in Time (Monfort et al. 2019), as MMAction2 computes it. Videos with none of the classes
+    do not count. Scores and truth (V, K); videos without scores count as 0.
+    """
+    rows = zip(np.ascontiguousarray(scores), np.ascontiguousarray(truth), strict=True)
+    return mean_of_numbers([average_precision(*row) for row in rows])
+
+
+def mean_of_numbers(values: np.ndarray | list[float]) -> float:
+    """Mean of the values that are not NaN; NaN if there are none."""
+    numbers = [value for value in values if value == value]
+    return float(np.mean(numbers)) if numbers else float("nan")
 
 
 def reliability(

@@ -9,6 +9,7 @@ from torch import nn
 
 from twostream.errors import BadInputError
 from twostream.models import i3d, torchvision_networks, vgg, video_resnets
+from twostream.stream import ResizeSide
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ class Backbone:
     """default number of frames of a clip"""
     min_clip_len: int = 1
     """smallest number of frames of a clip"""
+    frame_stride: int = 1
+    """distance between the frames of a clip in its published training and test"""
+    resize_side: ResizeSide = None
+    """size to which its published test scales pictures, before it cuts crops of `input_size`, see StreamConfig"""
 
 
 IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -93,25 +98,29 @@ def _clips(name: str, build: Callable[..., nn.Module], *, input_size: int = 112,
         ignored=r"^$",
         layout="3d",
         clip_len=clip_len,
+        resize_side=(128, 171) if input_size == 112 else 256,
     )
 
 
 def _vmz(name: str, depth: int) -> Backbone:
     """A network of VMZ. R2D reads its clip in the first layer, so it is a network of pictures here."""
-    size, frames = (224, 32) if "csn" in name else (112, 8)
+    size, frames, stride = (224, 32, 2) if "csn" in name else (112, 8, 1)
     if name == "r2d":
         build = functools.partial(video_resnets.build_r2d, depth)
         record = _clips(f"vmz_r2d_{depth}", build, input_size=size, clip_len=frames)
         return replace(record, weight_files=(), layout="2d", first_layer="conv1")
     build = functools.partial(video_resnets.build_vmz, name, depth)
-    return replace(_clips(f"vmz_{name}_{depth}", build, input_size=size, clip_len=frames), weight_files=())
+    record = _clips(f"vmz_{name}_{depth}", build, input_size=size, clip_len=frames)
+    return replace(record, weight_files=(), frame_stride=stride)
 
 
 def _i3d(build: Callable[..., nn.Module]) -> Backbone:
     """I3D-ResNet-50; its published weights began with those of ImageNet, inflated."""
     record = _clips("resnet50", build, input_size=224, clip_len=32)
-    return replace(record, **I3D, first_layer="conv1", min_clip_len=7, added=r"\.nl\.")
+    return replace(record, **I3D, first_layer="conv1", min_clip_len=7, frame_stride=2, added=r"\.nl\.")
 
+
+SQUEEZENET = _torchvision("squeezenet1_1", torchvision_networks.build_squeezenet, first_layer="features.0", head="classifier.1")  # fmt: skip
 
 BACKBONES: dict[str, Backbone] = {
     "inception_v3": Backbone(
@@ -144,9 +153,11 @@ BACKBONES: dict[str, Backbone] = {
     "resnet50": _resnet("resnet50"),
     "resnet101": _resnet("resnet101"),
     "resnet152": _resnet("resnet152"),
-    "squeezenet1_1": _torchvision("squeezenet1_1", torchvision_networks.build_squeezenet, first_layer="features.0", head="classifier.1"),
+    "squeezenet1_1": SQUEEZENET,
     "mobilenet_v3_large": _torchvision("mobilenet_v3_large", torchvision_networks.build, first_layer="features.0.0", head="classifier.3"),
     **{name: _clips(name, functools.partial(video_resnets.build_torchvision, name)) for name in ("r3d_18", "mc3_18", "r2plus1d_18")},
+    "r2plus1d_10_quarter": replace(_clips("", video_resnets.build_quarter), weight_files=()),
+    "squeezenet1_1_3d": replace(SQUEEZENET, build=i3d.build_squeezenet, layout="3d", clip_len=16),
     "i3d_r50": _i3d(i3d.build),
     "i3d_nl_r50": _i3d(i3d.build_non_local),
     **{f"vmz_{name}_{depth}": _vmz(name, depth) for name, depths in video_resnets.DEPTHS.items() for depth in depths},

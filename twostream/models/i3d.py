@@ -1,13 +1,16 @@
-"""I3D with a ResNet-50: a network of pictures whose filters get a time axis (Carreira and Zisserman, CVPR 2017).
+"""I3D: networks of pictures whose filters get a time axis (Carreira and Zisserman, CVPR 2017).
 
-Clips (N, C, T, S, S) float32 -> logits (N, K) float32. This is the network of Wang et al., Non-local Neural Networks,
-CVPR 2018, as in facebookresearch/video-nonlocal-net and Tushar-N/pytorch-resnet3d, whose names the tensors have: those of
-torchvision's ResNet-50, with a time axis, so that its ImageNet weights can be inflated (models/weights.py).
+Clips (N, C, T, S, S) float32 -> logits (N, K) float32. Tensors have the names of torchvision's networks of pictures, so that
+their ImageNet weights can be inflated (models/weights.py). I3D-ResNet-50 is the network of Wang et al., Non-local Neural
+Networks, CVPR 2018, as in facebookresearch/video-nonlocal-net and Tushar-N/pytorch-resnet3d. SqueezeNet is inflated here by
+the same rule, as a network that is small enough for a CPU.
 """
 
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models import resnet
+from torchvision.models import resnet, squeezenet
+
+from twostream.models import torchvision_networks
 
 FRAMES = {"layer1": (3, 3, 3), "layer2": (3, 1, 3, 1), "layer3": (3, 1, 3, 1, 3, 1), "layer4": (1, 3, 1)}
 """stage -> over how many frames the first convolution of each of its blocks goes"""
@@ -93,3 +96,47 @@ class NonLocal(nn.Module):
         means = functional.scaled_dot_product_attention(theta, phi, g).squeeze(1).transpose(1, 2)
         means = means.unflatten(2, features.shape[2:])
         return features + self.bn(self.out(means))
+
+
+def build_squeezenet(num_classes: int, input_size: int, dropout: float) -> nn.Module:
+    """SqueezeNet 1.1 for clips: its first layer and each squeeze layer go over three frames, its first two poolings halve time.
+
+    A clip in which nothing moves gives what its frame gives the network of pictures.
+    """
+    module = torchvision_networks.build_squeezenet("squeezenet1_1", num_classes, input_size, dropout)
+    features, classifier = module.get_submodule("features"), module.get_submodule("classifier")
+    assert isinstance(features, nn.Sequential) and isinstance(classifier, nn.Sequential)
+    features[0] = _steady(features[0], 3)
+    for number, frames in ((2, 2), (5, 2), (8, 1)):
+        features[number] = nn.MaxPool3d((frames, 3, 3), stride=(frames, 2, 2), ceil_mode=True)
+    for block in features:
+        if isinstance(block, squeezenet.Fire):
+            block.squeeze = _steady(block.squeeze, 3)
+            block.expand1x1, block.expand3x3 = _steady(block.expand1x1, 1), _steady(block.expand3x3, 1)
+    classifier[1] = _steady(classifier[1], 1)
+    classifier[3] = nn.AdaptiveAvgPool3d(1)
+    return module
+
+
+class SteadyConv(nn.Conv3d):
+    """A convolution that gives as many frames as it gets: beyond its ends a clip's first and last frame are repeated.
+
+    Frames of zeros there, as padding usually is, would be motion in a still clip. `padding` is that of the pictures.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        if margin := self.kernel_size[0] // 2:
+            features = functional.pad(features, (0, 0, 0, 0, margin, margin), mode="replicate")
+        return super().forward(features)
+
+
+def _steady(old: nn.Module, frames: int) -> SteadyConv:
+    """A convolution of pictures as one over `frames` frames, with random weights."""
+    assert isinstance(old, nn.Conv2d) and isinstance(old.padding, tuple)
+    (height, width), (y_stride, x_stride), (above, left) = old.kernel_size, old.stride, old.padding
+    new = SteadyConv(
+        old.in_channels, old.out_channels, (frames, height, width), (1, y_stride, x_stride), (0, above, left)
+    )  # fmt: skip
+    nn.init.kaiming_uniform_(new.weight)
+    nn.init.zeros_(new.get_parameter("bias"))
+    return new

@@ -15,18 +15,29 @@ class ConsoleMonitor(Monitor):
 
     def train(self, values: dict[str, float]) -> None:
         v = values
+        accuracies = ""
+        if "top1" in v:
+            accuracies = (
+                f"Prec@1 {100 * v['top1']:.3f} ({100 * v['mean_top1']:.3f}) "
+                f"Prec@3 {100 * v['top3']:.3f} ({100 * v['mean_top3']:.3f}) "
+            )
         self.message(
             f"Epoch: [{v['epoch']}][{v['iteration']}/{v['batches_per_epoch']}] "
             f"Time {v['seconds']:.3f} ({v['mean_seconds']:.3f}) "
             f"Data {v['data_seconds']:.3f} ({v['mean_data_seconds']:.3f})"
             f"Loss {v['loss']:.4f} ({v['mean_loss']:.4f}) "
-            f"Prec@1 {100 * v['top1']:.3f} ({100 * v['mean_top1']:.3f}) "
-            f"Prec@3 {100 * v['top3']:.3f} ({100 * v['mean_top3']:.3f}) "
-            f"lr {v['learning_rate']:g} ETA {clock(v['seconds_left'])}"
+            f"{accuracies}lr {v['learning_rate']:g} ETA {clock(v['seconds_left'])}"
         )
 
     def validation(self, values: dict[str, float]) -> None:
         v = values
+        if "mean_average_precision" in v:
+            self.message(
+                f"\nValidation @ {v['iteration']}: mAP {100 * v['mean_average_precision']:.2f} "
+                f"mmit mAP {100 * v['mmit_mean_average_precision']:.2f} Loss {v['loss']:.3f}\n"
+                f"\nBest mAP so far {100 * v['best_mean_average_precision']:.3f} Time taken for Validation {v['seconds']:.3f}\n"
+            )
+            return
         self.message(
             f"\nValidation @ {v['iteration']}: Top1 {100 * v['top1']:.2f} Top3 {100 * v['top3']:.2f} Loss {v['loss']:.3f}\n"
             f"\nBest Top1 sofar {100 * v['best_top1']:.3f} current top1 {100 * v['top1']:.3f} "

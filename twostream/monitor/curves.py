@@ -1,6 +1,7 @@
 """The figures of a training and their curves, from the values that monitors are given."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -18,6 +19,16 @@ class Figure:
     """name -> the event it comes from ("train" or "validation"), and the function from its values to the curve's"""
     is_share: bool = False
     """are the values shares, 0 ... 1?"""
+
+    def new_points(self, event: str, values: dict[str, Any]) -> Iterator[tuple[str, Point]]:
+        """The name of each curve that comes from this event, and its point; not of curves whose values are missing.
+
+        A training has accuracies or average precisions, and the log of an older version does not have all values.
+        """
+        for name, (source, value_of) in self.curves.items():
+            if source == event:
+                with suppress(KeyError):
+                    yield name, (values["iteration"], value_of(values))
 
 
 def images_per_second(values: dict[str, Any]) -> float:
@@ -43,6 +54,14 @@ FIGURES = {
             "valTop3": ("validation", itemgetter("top3")),
             "trainTop1": ("train", itemgetter("mean_top1")),
             "valTop1": ("validation", itemgetter("top1")),
+        },
+        is_share=True,
+    ),
+    "average_precision": Figure(  # of multi-label videos, in place of the accuracies
+        "Val average precision",
+        {
+            "mAP": ("validation", itemgetter("mean_average_precision")),
+            "mmit mAP": ("validation", itemgetter("mmit_mean_average_precision")),
         },
         is_share=True,
     ),
@@ -91,13 +110,8 @@ class Curves:
     def add(self, event: str, values: dict[str, Any]) -> None:
         """Add the values of an event ("train" or "validation") to the curves that come from it."""
         for figure in FIGURES.values():
-            for name, (source, value_of) in figure.curves.items():
-                if source == event:
-                    try:
-                        point = (values["iteration"], value_of(values))
-                    except KeyError:  # the log of an older version does not have all values
-                        continue
-                    self.curves.setdefault(name, Curve()).add(point)
+            for name, point in figure.new_points(event, values):
+                self.curves.setdefault(name, Curve()).add(point)
 
     def points(self) -> dict[str, list[Point]]:
         """name -> points of each curve that has any, at most MAX_POINTS; callers must not change the lists."""

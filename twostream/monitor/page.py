@@ -26,6 +26,9 @@ MAX_NAMED_CLASSES = 60
 MAX_LETTERS = 24
 """longest class name beside the confusion matrix"""
 SHOWN_VALIDATIONS = 10
+TITLES = {"top1": "top-1 %", "top3": "top-3 %"}
+MULTI_LABEL_TITLES = {"mean_average_precision": "mAP %", "mmit_mean_average_precision": "mmit mAP %"}
+"""measures of a validation by their names in the log, with the titles of their columns"""
 
 
 class PageMonitor(Monitor):
@@ -124,11 +127,13 @@ def _curve_style(figure: Figure, name: str) -> str:
 
 
 def _validation_section(validations: Sequence[dict[str, Any]]) -> str:
+    is_multi_label = "mean_average_precision" in validations[-1]
+    titles = MULTI_LABEL_TITLES if is_multi_label else TITLES
     rows = [
-        (f"{v['iteration']:,}", f"{100 * v['top1']:.2f}", f"{100 * v['top3']:.2f}", f"{v['loss']:.3f}")
+        (f"{v['iteration']:,}", *(f"{100 * v[name]:.2f}" for name in titles), f"{v['loss']:.3f}")
         for v in reversed(validations[-SHOWN_VALIDATIONS:])
     ]
-    table = page.table(("iteration", "top-1 %", "top-3 %", "loss"), rows, text_columns=())
+    table = page.table(("iteration", *titles.values(), "loss"), rows, text_columns=())
     return f"<section><h2>Last validations</h2>\n{table}</section>"
 
 

@@ -54,6 +54,5 @@ class TensorBoardMonitor(Monitor):
 
     def _scalars(self, event: str, values: dict[str, float]) -> None:
         for figure_name, figure in FIGURES.items():
-            for curve_name, (source, value_of) in figure.curves.items():
-                if source == event:
-                    self.writer.add_scalar(f"{figure_name}/{curve_name}", value_of(values), int(values["iteration"]))
+            for curve_name, (iteration, value) in figure.new_points(event, values):
+                self.writer.add_scalar(f"{figure_name}/{curve_name}", value, int(iteration))

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +14,11 @@ from twostream.annotations.videos import Video, VideoTable
 from twostream.clips.crops import make_views
 from twostream.clips.footage import Footage
 from twostream.clips.items import Images, Items
+from twostream.clips.testing import stream_as_tested
 from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.files import write_file
-from twostream.fusion.consensus import Clips, softmax
+from twostream.fusion.consensus import Clips, class_probabilities
 from twostream.inference.contract import Contract
 from twostream.inference.recognizer import Recognizer
 from twostream.inference.sources import Source
@@ -58,7 +60,7 @@ def write_onnx(recognizer: Recognizer, folder: Path, source: Source) -> list[str
     require_packages()
     contract = recognizer.contract
     models = {
-        stream.name: network_graph(network, stream.config)
+        stream.name: network_graph(network, stream_as_tested(stream.config, stream.sampling))
         for stream, network in zip(contract.streams, run_by_torch(recognizer.networks), strict=True)
     }
     paths = [folder / f"{name}.onnx" for name in models]
@@ -70,7 +72,10 @@ def write_onnx(recognizer: Recognizer, folder: Path, source: Source) -> list[str
     lines = []
     for path, (name, model), table in zip(paths, models.items(), tables, strict=True):
         expected, found = np.split(table.logits, 2, axis=1)
-        agreement = _compare(softmax(expected), softmax(found), path)
+        by_torch, from_file = (
+            class_probabilities(part, multi_label=contract.is_multi_label) for part in (expected, found)
+        )
+        agreement = _compare(by_torch, from_file, path)
         _write(model, path, {RECOGNIZER_KEY: contract.to_json(), STREAMS_KEY: [name]})
         lines.append(f"wrote {path}: {agreement}")
     if not (reason := reason_against(contract)) and sum(model.ByteSize() for model in models.values()) > MAX_BYTES // 2:
@@ -91,7 +96,7 @@ class _Both:
 
     def logits(self, items: Items, images: Images, batches: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
         for numbers in batches:
-            clips = np.empty(items.clips_shape(len(numbers)), np.uint8)
+            clips = np.empty(items.clips_shape(numbers, images), np.uint8)
             mirrored = items.read_clips(numbers, images, clips).mirrored
             yield np.concatenate([self.by_torch.run(clips, mirrored), self.from_file.run(clips, mirrored)], axis=1)
 
@@ -142,7 +147,7 @@ def _usual_answers(
     scores: list[list[np.ndarray]] = []
     flow: list[np.ndarray] = []
     for stream, network in zip(contract.streams, recognizer.networks, strict=True):
-        settings, config = stream.flow_settings(), stream.config
+        settings, config = stream.flow_settings(), replace(stream.config, frame_rate=0.0)  # as if they had that rate
         footage = Footage({"0": (dict(enumerate(frames)), num_frames)}, flow=settings)
         if settings:
             config = config.with_flow("stored")
@@ -150,6 +155,7 @@ def _usual_answers(
             footage.compute_flow(("0", frame) for frame in needed)
             images = np.stack([footage.flow_image("0", frame)[..., :2] for frame in needed])
             flow.append(images.transpose(0, 3, 1, 2))
+        config = stream_as_tested(config, stream.sampling)
         views = make_views(stream.sampling.views, config.input_size, config.resize_side)
         videos = VideoTable.of([Video("0", "test", None, num_frames)], config.classes)
         items = Items(videos, config, views=views, clip_step=1)  # so the number of an item is its first frame

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from twostream.clips.crops import make_views
 from twostream.clips.online_flow import Cut, cut_out
+from twostream.clips.testing import stream_as_tested
 from twostream.errors import BadInputError
 from twostream.flow.farneback import encode
 from twostream.flow.farneback_graph import FarnebackGraph
@@ -26,7 +27,10 @@ SORTED_RULES = ("max", "clstk", "trimmed")
 
 
 def frame_offsets(contract: Contract) -> list[int]:
-    """The frames that a clip needs, counted from its first one: those of all streams, and what flow points to."""
+    """The frames that a clip needs, counted from its first one: those of all streams, and what flow points to.
+
+    If clips are resampled, these are frames at the `frame_rate` of the streams.
+    """
     return sorted({offset for stream in contract.streams for offset in _offsets(stream)})
 
 
@@ -44,6 +48,11 @@ def reason_against(contract: Contract) -> str:
             return f"the flow of stream {stream.name} is {flow.method}, and only farneback can be computed in a graph"
     if len({stream.geometry for stream in contract.streams}) > 1:
         return "its streams were trained on frames of different sizes or rates"
+    rates = {stream.config.frame_rate for stream in contract.streams}
+    if len(rates) > 1:
+        return "its streams take frames at different rates (--frame_rate)"
+    if rates != {0} and any(stream.flow_settings() for stream in contract.streams):
+        return "its clips are resampled (--frame_rate), but flow is that of neighbouring frames of the video"
     if contract.fusion.consensus.rule == "segment":
         return f"the consensus {contract.fusion.consensus} depends on where in the video the clips are"
     return ""
@@ -72,7 +81,7 @@ class _StreamClips(nn.Module):
 
     def __init__(self, stream: StreamContract, offsets: list[int], height: int, width: int):
         super().__init__()
-        config, settings = stream.config, stream.flow_settings()
+        config, settings = stream_as_tested(stream.config, stream.sampling), stream.flow_settings()
         self.clip_len = config.clip_len
         positions = [offsets.index(k * config.frame_stride) for k in range(config.clip_len)]
         self.flow = _Flow(settings, positions, height, width) if settings else None
@@ -176,7 +185,10 @@ class _Flow(nn.Module):
 
 
 class LogitsToAnswer(nn.Module):
-    """Logits of each stream's clips and views, float32 (M V, K) -> fused probabilities of the video, float32 (K,)."""
+    """Logits of each stream's clips and views, float32 (M V, K) -> fused probabilities of the video, float32 (K,).
+
+    Each step is that of fusion.consensus.
+    """
 
     def __init__(self, fusion: Fusion):
         super().__init__()
@@ -184,7 +196,8 @@ class LogitsToAnswer(nn.Module):
 
     def forward(self, logits: list[Tensor]) -> Tensor:
         fusion = self.fusion
-        scores = [self._reduce(part.softmax(dim=1) if fusion.consensus.on_softmax else part) for part in logits]
+        on_probabilities = fusion.consensus.on_probabilities
+        scores = [self._reduce(self._activate(part) if on_probabilities else part) for part in logits]
         weights = [torch.tensor(weight) for weight in fusion.weights]
         if fusion.temperatures:
             tempered = [self._temper(part, t) for part, t in zip(scores, fusion.temperatures, strict=True)]
@@ -210,9 +223,17 @@ class LogitsToAnswer(nn.Module):
         weights = is_used.float()[:, None]
         return (scores.sort(dim=0, descending=True).values * weights).sum(dim=0) / weights.sum()
 
+    def _activate(self, logits: Tensor) -> Tensor:
+        """Class probabilities along the last axis."""
+        return logits.sigmoid() if self.fusion.consensus.multi_label else logits.softmax(dim=-1)
+
     def _probabilities(self, scores: Tensor) -> Tensor:
-        return scores / scores.sum() if self.fusion.consensus.on_softmax else scores.softmax(dim=0)
+        if not self.fusion.consensus.on_probabilities:
+            return self._activate(scores)
+        return scores if self.fusion.consensus.multi_label else scores / scores.sum()
 
     def _temper(self, scores: Tensor, temperature: float) -> Tensor:
+        if temperature == 1:
+            return self._probabilities(scores)
         powers = self._probabilities(scores).clamp(min=SMALLEST) ** (1 / temperature)
         return powers / powers.sum()

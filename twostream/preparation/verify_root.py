@@ -375,7 +375,7 @@ class RootCheck:
     def _labels(annotations: Annotations, split: str, *, min_frames: int) -> set[str | None]:
         videos = annotations.videos
         rows = (videos.split_index == SPLITS.index(split)) & (videos.num_frames >= min_frames)
-        return {(*annotations.classes, None)[index] for index in np.unique(videos.label_index[rows]).tolist()}
+        return videos.occurring(rows)
 
 
 def _recorded_settings(store: FrameStore) -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@
   --format mmaction2_frames  dir total_frames label, or dir start total_frames label; with --classes FILE
   --format mmaction2_videos  path label; with --classes FILE
   --format activitynet       JSON of ActivityNet, or of a Kinetics release
+  --format charades          Charades_v1_train.csv and Charades_v1_test.csv, beside Charades_v1_classes.txt; multi-label
   --format 2d-kinectics      hfiles/finalannots.json, to make annotations.json for such a tree
 
 If a list has no splits, name them on the command line: --list train=FILE val=FILE. Where the lists have no val,
@@ -19,6 +20,11 @@ which twostream train and twostream test report; with --val_fraction they become
 The order of the classes is that of --classes, of the list (classInd.txt of UCF101, class_list.txt of HMDB51, the numbers of
 2D-kinectics and MMAction2), or else alphabetical. annotations.json says which ("class_order"), and with which flags it
 was made ("annotate_flags").
+
+With --multi_label, a video may have any number of labels: several rows or entries of it in any list; labels separated by
+semicolons in a csv, where a semicolon alone means none of the classes; several class numbers in a line of MMAction2
+(dir total_frames label label ..., path label label ...). annotations.json then has a list of labels for each video, and
+twostream train uses a sigmoid for each class.
 
 A part of a video (CSV with start_seconds, Kinetics, ActivityNet) is matched with the extracted video <id>_<start>_<end>, in seconds with six
 digits each (with milliseconds where they are not whole), or with <id> if no other row has that id.
@@ -54,7 +60,7 @@ from twostream.annotations.json_file import FILE_NAME, read_annotations, write_a
 from twostream.annotations.list_writers import WRITERS, write_lists
 from twostream.annotations.lists import READERS, read_class_order, read_lists
 from twostream.annotations.splits import VAL_FRACTION
-from twostream.annotations.videos import SPLITS, Annotations
+from twostream.annotations.videos import SPLITS, Annotations, VideoTable
 from twostream.counts import counted
 from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError
 from twostream.frames.store import FrameStore
@@ -86,8 +92,10 @@ def build_parser() -> options.Parser:
     add("--list", type=list_file, nargs="+", metavar="[SPLIT=]FILE", help="list files, for the other formats (for ucf101 and hmdb51: the folder with the lists)")
     add("--split", type=int, choices=(1, 2, 3), default=1, help="which of the three splits of ucf101 and hmdb51 (default: 1)")
     add("--classes", type=options.folder, metavar="FILE", help="class names, one per line, or with their numbers, or as JSON: the allowed labels in their order; of class folders, the folders that are classes (default: the order that the lists bring, or the labels in alphabetical order)")
+    options.add_boolean(parser, "--multi_label", default=False, help="videos may have several labels, or none of the classes (default: False; charades: True)")
     add("--ids", choices=("stem", "path"), default="stem", help="as given to twostream extract (default: stem)")
     add("--val_fraction", type=options.share, default=None, metavar="F", help=f"share of val if the lists have none: of the videos without a split, or of the train videos, by group where there is one; the test lists of ucf101 and hmdb51 then are test. 0: no val (default: {VAL_FRACTION}; test lists of ucf101 and hmdb51 are val)")
+    add("--fps", type=options.rate, default=0.0, metavar="RATE", help="frames per second of the videos whose images do not say it, because another tool made them; twostream train --frame_rate needs it (default: unknown)")
     add("--group_by", default="", metavar="COLUMN", help="csv column of the groups (default: group, if it exists)")
     add("--seed", type=options.seed, default=123, metavar="N", help="seed for the choice of val (default: 123)")
     add("--write", choices=tuple(WRITERS), help="write this kind of list from the annotations of --root; reads no list")
@@ -153,6 +161,7 @@ def build(args: argparse.Namespace, files: list[tuple[str | None, Path]]) -> Non
         split_number=args.split,
         test_split="test" if args.val_fraction else "val",
         classes=order.names if args.classes and order else (),
+        multi_label=args.multi_label,
     )
     first = next(entries, None)
     if first is None:
@@ -164,6 +173,7 @@ def build(args: argparse.Namespace, files: list[tuple[str | None, Path]]) -> Non
         args.root,
         classes=order,
         are_numbers=args.format.startswith("mmaction2"),
+        multi_label=args.multi_label,
         val_fraction=args.val_fraction,
         seed=args.seed,
         annotate_flags=flags_of(args, files),
@@ -174,6 +184,8 @@ def build(args: argparse.Namespace, files: list[tuple[str | None, Path]]) -> Non
             f"{files[0][1]} has one class folder, {annotations.classes[0]!r}, expected {files[0][1]}/<class>/<video> with two "
             "classes or more; if there is one class only, name it with --classes FILE"
         )
+    if args.fps:
+        annotations = annotations.with_rate(args.fps)
     write_annotations(args.root / FILE_NAME, annotations)
     for note in notes:
         print(note)
@@ -199,7 +211,7 @@ def flags_of(args: argparse.Namespace, files: list[tuple[str | None, Path]]) -> 
     if args.classes:
         flags.append(f"--classes={os.path.abspath(args.classes)}")
     defaults = build_parser()
-    names = ("split", "ids", "val_fraction", "group_by", "seed", "short_side")
+    names = ("split", "ids", "multi_label", "val_fraction", "fps", "group_by", "seed", "short_side")
     return flags + [f"--{n}={getattr(args, n)}" for n in names if getattr(args, n) != defaults.get_default(n)]
 
 
@@ -209,17 +221,22 @@ def report(annotations: Annotations) -> None:
         videos = annotations.videos[annotations.videos.split_index == index]
         if videos:
             num_frames = int(videos.num_frames.sum(dtype=np.int64))
-            num_classes = len(np.unique(videos.label_index[videos.label_index >= 0]))
-            print(
-                f"{split}: {counted(len(videos), 'video')}, {counted(num_frames, 'frame')}, "
-                f"{counted(num_classes, 'class', 'classes')}"
-            )
+            print(f"{split}: {counted(len(videos), 'video')}, {counted(num_frames, 'frame')}, {classes_of(videos)}")
             missing = np.flatnonzero(videos.num_frames == 0)
             names = [videos.ids[row] for row in missing[:5].tolist()] + (["..."] if len(missing) > 5 else [])
             if names:
                 print(
                     f"  {len(missing)} of them {'is' if len(missing) == 1 else 'are'} not extracted: {', '.join(names)}"
                 )
+
+
+def classes_of(videos: VideoTable) -> str:
+    """The number of classes that occur in these videos and, of multi-label videos, how many a video has."""
+    text = counted(len(videos.occurring() - {None}), "class", "classes")
+    if not videos.is_multi_label:
+        return text
+    labels = videos.labels()[videos.label_index >= 0]
+    return f"{text}, {labels.sum() / max(len(labels), 1):.2f} a video"
 
 
 def next_steps(args: argparse.Namespace, annotations: Annotations) -> list[str]:
@@ -272,7 +289,7 @@ def write(args: argparse.Namespace) -> None:
     written = write_lists(args.write, annotations, args.root, args.out, paths=paths_below(folder, id_from))
     for path, num_lines in written.items():
         print(f"wrote {path}: {counted(num_lines, 'line')}")
-    left_out = sum(not video.num_frames or video.label is None for video in annotations.videos)
+    left_out = sum(not video.num_frames or not video.label for video in annotations.videos)
     if left_out:
         print(f"left out: {counted(left_out, 'video')} without frames or without a label")
     if args.write == "mmaction2_frames":
@@ -311,6 +328,7 @@ def main() -> int:
     args = parser.parse_args()
     if args.val_fraction is not None and not 0 <= args.val_fraction < 1:
         parser.error(f"--val_fraction is {args.val_fraction:g}, expected 0 or more and less than 1")
+    args.multi_label = args.multi_label or args.format == "charades"
     files = [(None, args.videos)] if args.format == "folder" and args.videos else args.list
     if args.write:
         if args.list or not args.out or (args.videos and args.write != "mmaction2_videos"):

@@ -301,7 +301,7 @@ def read_split(root: Path, name: str) -> Split:
     if not len(videos):
         raise BadInputError(f"{annotations.path} has no videos of split {name!r}; choose another --split")
     source = f"{annotations.path}" + (f" ({annotations.class_order})" if annotations.class_order else "")
-    return Split(name, annotations.classes, np.array(list(videos.ids)), videos.label_index, source)
+    return Split(name, annotations.classes, np.array(list(videos.ids)), videos.labels(), source)
 
 
 def print_sources(paths: Sequence[Path], tables: Sequence[ScoreTable]) -> None:
@@ -312,6 +312,8 @@ def print_sources(paths: Sequence[Path], tables: Sequence[ScoreTable]) -> None:
             print(f"scores: {path}")
             continue
         print(f"scores: {path}: {facts['kind']}, {facts['scale']}; classes {facts['classes']}")
+        if table.is_multi_label:
+            continue
         has_label = table.row_labels >= 0
         matrix = confusion_matrix(table.logits[has_label], table.row_labels[has_label])
         if facts["classes"] != "by name" and (pairs := exchanged_classes(matrix)):

@@ -24,7 +24,7 @@ from twostream.files import write_file
 from twostream.inference.sources import Source
 from twostream.programs import options
 
-LAYERS = ("pool", "final_avg", "softmax")
+LAYERS = ("pool", "final_avg", "softmax", "sigmoid")
 
 
 # fmt: off
@@ -33,7 +33,7 @@ def build_parser() -> options.Parser:
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_source_flags(parser)
     parser.add_argument("--out", type=options.folder, required=True, metavar="DIR", help="folder of the files")
-    parser.add_argument("--layers", type=options.words, default=("pool",), metavar="A,B", help="pool: the input of the last layer; softmax: class probabilities; final_avg is VMZ's name of pool (default: pool)")
+    parser.add_argument("--layers", type=options.words, default=("pool",), metavar="A,B", help="pool: the input of the last layer; softmax: class probabilities, which of a multi-label recognizer are sigmoid; final_avg is VMZ's name of pool (default: pool)")
     parser.add_argument("--shard", type=options.part, default=(0, 1), metavar="I/N", help="do every Nth video, from the Ith on (default: 0/1, all)")
     options.add_sampling_flags(parser, default="as the recognizer says")
     return parser
@@ -49,10 +49,12 @@ def main() -> int:
         parser.error(f"--layers={','.join(args.layers)}, expected {', '.join(LAYERS)} with commas between them")
     sources, failures = options.chosen_sources(parser, args)
 
-    from twostream.inference.features import FeatureExtractor, columns
+    from twostream.inference.features import FeatureExtractor, check_layers, columns
     from twostream.inference.loading import load
 
-    extractor = FeatureExtractor(load(args.model, device=args.device).with_sampling(**sampling))
+    recognizer = load(args.model, device=args.device).with_sampling(**sampling)
+    check_layers(recognizer, args.layers)
+    extractor = FeatureExtractor(recognizer)
     shard, num_shards = args.shard
     targets = list(zip(sources, target_names(sources), strict=True))[shard::num_shards]
     num_written = 0

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from twostream.annotations.videos import SPLITS
 from twostream.errors import EXIT_ENVIRONMENT, EXIT_USAGE, BadInputError, Terminated, UserError, exit_code
+from twostream.stream import ResizeSide
 from twostream.terminal import Terminal
 from twostream.threads import share_the_machine
 
@@ -128,6 +129,13 @@ rate = number(0, MAX_NUMBER)
 share = number(0, 1)
 
 
+def resize_side(text: str) -> ResizeSide:
+    """A short side, or height x width, in pixels."""
+    height, times, width = text.partition("x")
+    side = integer(1, 10_000)
+    return (side(height), side(width)) if times else side(text)
+
+
 def integers(text: str) -> tuple[int, ...]:
     """Comma-separated integers, 0 or more; "" is none."""
     return tuple(not_negative(part) for part in text.split(",") if part.strip())
@@ -234,7 +242,8 @@ def add_stream_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--arch", "-a", default=None, metavar="NAME",
         help="network: inception_v3, vgg16, vgg16_reducedfc, resnet18, resnet34, resnet50, resnet101, resnet152, "
-        "squeezenet1_1 or mobilenet_v3_large; of clips: r3d_18, mc3_18, r2plus1d_18, i3d_r50, i3d_nl_r50, or one of VMZ, as "
+        "squeezenet1_1 or mobilenet_v3_large; of clips: r3d_18, mc3_18, r2plus1d_18, r2plus1d_10_quarter, squeezenet1_1_3d, "
+        "i3d_r50, i3d_nl_r50, or one of VMZ, as "
         "vmz_r2plus1d_34 (docs/clip_streams.md); inceptionV3 and vgg are accepted too",
     )
 
@@ -257,7 +266,7 @@ def add_sampling_flags(parser: argparse.ArgumentParser, *, default: str) -> None
     group = parser.add_argument_group("clips")
     group.add_argument("--num_clips", type=positive, default=None, metavar="N", help=f"look at this many clips of each video, evenly spaced (default: {default})")
     group.add_argument("--frame_step", type=positive, default=None, metavar="N", help="instead: look at a clip every N frames")
-    group.add_argument("--views", choices=tuple(VIEWS), default=None, help=f"crops of each clip, see twostream test --help (default: {default})")
+    group.add_argument("--views", choices=tuple(name for name in VIEWS if name != "full"), default=None, help=f"crops of each clip, see twostream test --help (default: {default})")
 
 
 def add_loading_flags(parser: argparse.ArgumentParser) -> None:

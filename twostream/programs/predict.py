@@ -63,7 +63,7 @@ def build_parser() -> options.Parser:
     options.add_boolean(group, "--timeline", default=False, help="say what happens from when to when, instead of one answer for the video")
     group.add_argument("--window", type=options.number(0.1, 3600), default=2.0, metavar="SECONDS", help="length of the windows that are looked at, also with --live (default: 2)")
     group.add_argument("--stride", type=options.number(0.04, 3600), default=None, metavar="SECONDS", help="time from the start of a window to the start of the next one, and with --live from an answer to the next one (default: 0.5, and with --live as short as the machine allows)")
-    group.add_argument("--threshold", type=options.share, default=0.5, metavar="P", help="probability from which a class makes a segment (default: 0.5)")
+    group.add_argument("--threshold", type=options.share, default=0.5, metavar="P", help="probability from which a class makes a segment and, of a recognizer for videos with several labels, from which it is one of them (default: 0.5)")
     group.add_argument("--background", default=None, metavar="CLASS", help="class that stands for nothing of interest, and makes no segments")
     group = parser.add_argument_group("live")
     options.add_boolean(group, "--live", default=False, help="answer while the source is going on; what there is no time for is dropped and counted")
@@ -180,7 +180,7 @@ def watch(args: argparse.Namespace, sampling: dict[str, Any]) -> int:
         try:
             for answer in answers:
                 if lines:
-                    print(json.dumps(answer.to_json(k=args.top)), file=lines, flush=True)
+                    print(json.dumps(answer.to_json(k=args.top, threshold=args.threshold)), file=lines, flush=True)
                 status.show(answer)
         except KeyboardInterrupt as interrupt:  # the usual end
             return exit_code(interrupt)
@@ -227,7 +227,7 @@ def ask(
 def to_answer(result: Prediction | Timeline, args: argparse.Namespace) -> Answer:
     """What is printed and written about a prediction or a timeline."""
     if isinstance(result, Prediction):
-        return prediction_answer(result, k=args.top)
+        return prediction_answer(result, k=args.top, threshold=args.threshold)
     return timeline_answer(result, threshold=args.threshold, background=args.background)
 
 
@@ -245,18 +245,22 @@ def write_files(args: argparse.Namespace, answers: Sequence[Answer]) -> None:
         write_text(args.srt, answers[0].subtitles)
 
 
-def prediction_answer(prediction: Prediction, *, k: int) -> Answer:
-    """The best k classes, fused and by stream."""
+def prediction_answer(prediction: Prediction, *, k: int, threshold: float) -> Answer:
+    """The best k classes, fused and by stream; in place of the fused ones, all above the threshold if it is multi-label."""
     names = [stream.name for stream in prediction.streams]
     width = max(map(len, [*names, FUSED]))
     lines, rows = [_headline(prediction.source, prediction.seconds, prediction.notes)], []
     for name in [None, *names] if len(names) > 1 else [None]:
         best = prediction.top(k, stream=name)
-        lines.append(f"  {name or FUSED:{width}}  " + "  ".join(f"{a.label} {a.probability:.3f}" for a in best))
+        note = ""
+        if prediction.multi_label and name is None:
+            best = prediction.above(threshold) or best[:1]
+            note = f"  (below {threshold:g}, as all classes are)" if best[0].probability < threshold else ""
+        lines.append(f"  {name or FUSED:{width}}  " + "  ".join(f"{a.label} {a.probability:.3f}" for a in best) + note)
         rows += [
             (prediction.source, name or FUSED, rank, a.label, f"{a.probability:.6f}") for rank, a in enumerate(best, 1)
         ]
-    return Answer("\n".join(lines), prediction.to_json(k=k), rows)
+    return Answer("\n".join(lines), prediction.to_json(k=k, threshold=threshold), rows)
 
 
 def timeline_answer(timeline: Timeline, *, threshold: float, background: str | None) -> Answer:

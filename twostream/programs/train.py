@@ -18,7 +18,7 @@ happens to a flag that differs from the original run:
   selects the run       --root, --dataset, --datasubset, --save_root, --run, --resume, --allow_change
   needs --allow_change  --lr (with --run), --schedule, --stepvalues, --gamma, --warm_up, --momentum, --weight_decay,
                         --dropout, --crop, --crop_scales, --mirror, --amp, --clip_norm, --label_smoothing
-  refused               --arch, --input_type, --seq_len, --gap, --input_size, --resize_side, --batch_size,
+  refused               --arch, --input_type, --seq_len, --gap, --frame_rate, --input_size, --resize_side, --batch_size,
                         --lr_batch_size, --frame_step, --seed, --accumulate, --channels_last, --ema, --batch_norm, --sync_bn, --first_layer_factor,
                         --norm_decay, --num_segments, --clips_per_video, --class_balance, --flow, --flow_preset, --bound,
                         and other classes, videos or labels
@@ -54,7 +54,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twostream.annotations.json_file import find_root, read_annotations
-from twostream.annotations.videos import fingerprint
+from twostream.annotations.videos import Annotations, VideoTable, fingerprint
 from twostream.clips.crops import VIEWS
 from twostream.clips.sampling import TrainingOrder, iterations_of
 from twostream.counts import counted
@@ -159,12 +159,13 @@ def build_parser() -> options.Parser:
     add = group.add_argument
     add("--seq_len", "--clip_len", type=options.integer(1, 10_000), default=None, metavar="N", help="number of frames in a clip; networks of pictures see them stacked on the channels; in a video that is too short for a clip, the last frame that fits is repeated, and the log says how many clips that concerns (default: 1 for networks of pictures, and the network's own for others)")
     add("--gap", type=options.integer(1, 1_000_000), default=1, metavar="N", help="distance between the frames of a clip (default: 1)")
+    add("--frame_rate", type=options.rate, default=0.0, metavar="R", help="frames per second at which clips see each video, whatever its own rate, so --gap counts frames of this rate: 15 as in torchvision's training on clips; the rates are those in the annotations. 0: the frames of the video as they are (default: 0)")
     add("--frame_step", type=options.integer(1, 1_000_000), default=6, metavar="N", help="distance between the clips of a video in training; validation uses every 6th of these clips (default: 6)")
     choice = group.add_mutually_exclusive_group()
     choice.add_argument("--clips_per_video", type=options.integer(0, 10_000), default=0, metavar="C", help="in an epoch, use C clips of each video, one by one: each is drawn again in each epoch, from one of C equal parts of the video, as in torchvision's and VMZ's trainings on clips; --frame_step is then for validation only. 0: use all clips (default: 0)")
     choice.add_argument("--num_segments", type=options.integer(0, 10_000), default=0, metavar="S", help="in an epoch, use each video once: draw one clip from each of its S equal parts, and average their scores (TSN, ECCV 2016); 1 suits videos of unequal length; --frame_step is then for validation only. 0: use all clips, one by one (default: 0)")
     add("--input_size", "--isize", "--is", type=options.integer(1, 10_000), default=None, metavar="PX", help="side of the square crops (default: the network's)")
-    add("--resize_side", type=options.integer(1, 10_000), default=None, metavar="PX", help="scale pictures to this short side before the crops of --input_size are cut from them, as in trainings on clips: 128 for crops of 112; test and predict do the same (default: 1.1 times --input_size)")
+    add("--resize_side", type=options.resize_side, default=None, metavar="PX|HxW", help="scale pictures to this short side before the crops of --input_size are cut from them, or to this height and width, whatever their shape: 128x171 for crops of 112, as in torchvision's and VMZ's trainings on clips; test and predict do the same (default: a short side of 1.1 times --input_size)")
     add("--crop", choices=("random", "corners"), default="random", help="random: a square of --input_size, anywhere; corners: as in TSN, at a corner or the centre, in several sizes (ECCV 2016) (default: random)")
     add("--crop_scales", type=crop_scales, default=(1.0, 0.875, 0.75, 0.66), metavar="A,B", help="sizes for --crop=corners, as shares of the short side; height and width are at most one step apart (default: 1,.875,.75,.66)")
     options.add_boolean(group, "--class_balance", default=False, help="use each class equally often: an epoch repeats clips of small classes, and leaves out some of large ones (default: False)")
@@ -289,7 +290,7 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
     folder = run_folder(args, root, stream)
     args = with_fastest_options(args, device, world, recorded_settings(folder) if args.resume else {})
     settings = settings_of(
-        args, fingerprint(stream.classes, train_set.items.videos.ids, train_set.items.videos.label_index)
+        args, fingerprint(stream.classes, train_set.items.videos.ids, train_set.items.videos.labels())
     )
     fit_options = fit_options_of(args)
     part_size = world.part_of_batch(args.batch_size, accumulate=args.accumulate)
@@ -514,12 +515,16 @@ def open_clips(
             frame_stride=args.gap,
             flow_coding=online or store.tree_flow_coding(),
             resize_side=args.resize_side,
+            frame_rate=args.frame_rate,
+            multi_label=annotations.videos.is_multi_label,
         )
     except ValueError as error:
         raise BadInputError(str(error)) from None
+    if stream.multi_label:
+        check_multi_label(args, annotations)
     videos, split_summary = {}, []
     for split in ("train", "val"):
-        videos[split], missing = usable_videos(annotations, split, store)
+        videos[split], missing = usable_videos(annotations, split, store, frame_rate=stream.frame_rate)
         line = f"{split}: {counted(len(videos[split]), 'video')}"
         if missing:
             line += f", {len(missing)} more without {store.input_type} images: {', '.join(missing[:5])}"
@@ -528,7 +533,7 @@ def open_clips(
     train_items = Items(
         videos["train"], stream, clip_step=args.frame_step, num_segments=args.num_segments,
         clips_per_video=args.clips_per_video, seed=args.seed,
-        crop=CornerCrop(size, args.crop_scales) if args.crop == "corners" else RandomCrop(size, stream.resize_side),
+        crop=CornerCrop(size, args.crop_scales, stream.resize_side) if args.crop == "corners" else RandomCrop(size, stream.resize_side),
         mirror=args.mirror, max_unreadable=args.max_unreadable,
     )  # fmt: skip
     # An unreadable image stops a validation, because its result must be that of exactly these clips.
@@ -538,10 +543,28 @@ def open_clips(
     for split, items in (("train", train_items), ("val", val_items)):
         if text := items.short_videos():
             split_summary.append(f"WARNING: {split}: {text}")
-        if len(labels := set(items.labels().tolist())) == 1:
-            name = stream.classes[labels.pop()]
-            split_summary.append(f"WARNING: {split} has videos of one class only, {name!r}: its accuracy says nothing")
+        if text := one_sided_labels(items.videos):
+            split_summary.append(f"WARNING: {split} has {text}")
     return stream, open_dataset(train_items, store), open_dataset(val_items, store), split_summary
+
+
+def check_multi_label(args: argparse.Namespace, annotations: Annotations) -> None:
+    """Raise BadInputError for a flag that means nothing where a video has several labels."""
+    for flag in ("class_balance", "label_smoothing"):
+        if getattr(args, flag):
+            raise BadInputError(
+                f"--{flag} is for videos with one label, but {annotations.path} has lists of labels; leave it out"
+            )
+
+
+def one_sided_labels(videos: VideoTable) -> str:
+    """What makes a measure of these videos say little, as the end of a sentence; "" if nothing does."""
+    found = videos.occurring()
+    if not videos.is_multi_label:
+        return f"videos of one class only, {next(iter(found))!r}: its accuracy says nothing" if len(found) == 1 else ""
+    absent = [name for name in videos.classes if name not in found]
+    names = ", ".join(absent[:5])
+    return f"no video of {counted(len(absent), 'class', 'classes')} ({names}), left out of its mAP" if absent else ""
 
 
 @dataclass

@@ -126,7 +126,7 @@ def _scores_by_frame(
         keys = list(zip(table.start[first:end].tolist(), table.view[first:end].tolist(), strict=True))
         logits = np.asarray(table.logits[first:end])
         streams.append((keys, logits))
-        yield row.name, *_mean_over_views(keys, softmax(logits), table.clip_extent)
+        yield row.name, *_mean_over_views(keys, softmax(logits), int(table.clip_extents[index]))
     has_fusion = len(outcomes) > len(tables) > 1
     if has_fusion and len(streams) == len(tables) and all(table.level == "frames" for table in tables):
         common = sorted(set.intersection(*(set(keys) for keys, _ in streams)))
@@ -135,8 +135,8 @@ def _scores_by_frame(
         rows = [[keys.index(key) for key in common] for keys, _ in streams]
         clips = [consensus.clip_scores(logits[chosen]) for (_, logits), chosen in zip(streams, rows, strict=True)]
         fused = fuse(clips, weights)
-        extent = max(table.clip_extent for table in tables)
-        probabilities = fused if consensus.on_softmax else softmax(fused)
+        extent = max(int(table.clip_extents[index]) for table in tables)
+        probabilities = fused if consensus.on_probabilities else softmax(fused)
         yield outcomes[-1].name, *_mean_over_views(common, probabilities, extent)
 
 

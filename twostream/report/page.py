@@ -16,7 +16,7 @@ from twostream.fusion.streams import counted_difference
 from twostream.fusion.sweep import SweepPoint, sweep
 from twostream.pages import charts
 from twostream.pages.page import escape, page, table
-from twostream.report.results import COLUMNS, FUSION_VERDICTS, MORE_COLUMNS, Report
+from twostream.report.results import FUSION_VERDICTS, LEFT_OUT, Report
 from twostream.report.style import SCRIPT, STYLE
 from twostream.report.text import few_classes, fitted_lines, percent, sentences, settings
 from twostream.report.video_sections import confusion_section, quadrants_section
@@ -27,8 +27,8 @@ MAX_IDS = 100
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 """content security policy: a browser loads nothing from the network, whatever is in the file"""
 PROVENANCE = (
-    "kind", "file", "run", "iteration", "checkpoint", "sha256", "split_fingerprint", "level", "frame_step", "num_clips",
-    "views", "amp", "command", "twostream", "torch",
+    "kind", "file", "run", "iteration", "checkpoint", "sha256", "split_fingerprint", "level", "frame_step", "num_clips", "spread",
+    "views", "test_size", "amp", "command", "twostream", "torch",
 )  # fmt: skip
 """keys of the scores' provenance in the order of the table; other keys follow"""
 
@@ -45,7 +45,9 @@ def to_html(report: Report, *, root: Path | None = None, command: str = "", file
     """The page as text, see `write_page`."""
     view = View(report, root)
     sections = [("result", "Result", _result(view))]
-    if view.num_labelled:
+    if view.num_labelled and view.is_multi_label:
+        sections.append(("classes", "Average precision of each class", _classes(view)))
+    elif view.num_labelled:
         shown = view.choose_examples()
         sections += [
             ("videos", "Which stream is right where", quadrants_section(view, shown)),
@@ -71,14 +73,17 @@ def to_html(report: Report, *, root: Path | None = None, command: str = "", file
 
 
 def _tiles(view: View) -> str:
-    """Video top-1 of each row at a glance, and whether fusion helps."""
+    """Video top-1 of each row at a glance, or mAP of multi-label videos, and whether fusion helps."""
     tiles = []
     for row in view.report.rows:
         low, high = row.video_top1_interval
         interval = "" if math.isnan(low) else f"95 %: {percent(low)} to {percent(high)}"
+        value, title = row.video_top1, "video top-1"
+        if view.is_multi_label:
+            value, title = row.mean_average_precision_full, "mAP"
         tiles.append(
-            f'<div class="tile {view.styles[row.name]}">{escape(row.name)}<b>{percent(row.video_top1)} %</b>'
-            f"<small>video top-1</small><br><small>{interval}</small></div>"
+            f'<div class="tile {view.styles[row.name]}">{escape(row.name)}<b>{percent(value)} %</b>'
+            f"<small>{title}</small><br><small>{interval}</small></div>"
         )
     if view.report.comparisons:
         first = view.report.comparisons[0]
@@ -94,10 +99,12 @@ def _tiles(view: View) -> str:
 def _result(view: View) -> str:
     """The table of all measures, the comparisons, and video top-1 as rates of three sets of videos."""
     report = view.report
+    if view.is_multi_label:
+        return _multi_label_result(view)
     rows, denominators = [], []
     for row in report.rows:
         cells = [view.row_name(row.name)]
-        for key in COLUMNS | MORE_COLUMNS:
+        for key in report.all_columns:
             interval = getattr(row, f"{key}_interval", None)
             ends = f"<small>{percent(interval[0])} to {percent(interval[1])}</small>" if interval else ""
             cells.append(percent(getattr(row, key)) + ends)
@@ -109,11 +116,7 @@ def _result(view: View) -> str:
     notes = [escape(line) for line in [*sentences(report), *fitted_lines(report)]]
     if note := few_classes(report.num_classes):
         notes.append(f"W{note[1:]}.")
-    notes += [_ids(f"{name}: {count_videos(len(ids))} without scores, counted as wrong", ids)
-              for name, ids in report.unscored.items() if ids]  # fmt: skip
-    notes += [
-        _ids(f"left out: {counted_difference(ids, sentence)}", ids) for sentence, ids in report.differences.items()
-    ]
+    notes += _missing_videos(report)
     intervals = []
     for row in report.rows:
         low, high = row.video_top1_interval
@@ -129,10 +132,35 @@ def _result(view: View) -> str:
     ]
     return (
         "<p>Percent; the small numbers below a rate are its 95 % interval (videos resampled). Videos without scores count "
-        f"as wrong.</p>{table(['', *(COLUMNS | MORE_COLUMNS).values()], rows)}{_list(notes)}"
+        f"as wrong.</p>{table(['', *report.all_columns.values()], rows)}{_list(notes)}"
         '<div class="beside"><div><h3>Video top-1 over three sets of videos</h3>'
         f"{table(heads, denominators)}</div><div>{chart and f'<h3>Video top-1, %</h3>{chart}'}</div></div>"
     )
+
+
+def _multi_label_result(view: View) -> str:
+    """The table of the measures of multi-label videos, and what is left out."""
+    report = view.report
+    rows = []
+    for row in report.rows:
+        scored = f"{row.num_videos - row.num_unscored:,} of {row.num_videos:,}"
+        measures = [percent(getattr(row, key)) for key in report.all_columns]
+        rows.append([view.row_name(row.name), *measures, scored])
+    notes = [*(escape(line) for line in [f"V{LEFT_OUT[1:]}.", *fitted_lines(report)]), *_missing_videos(report)]
+    return (
+        "<p>Percent. mAP: average precision of each class, averaged over the classes that occur. mmit mAP: average precision "
+        "over the classes of each video, averaged over the videos. Videos without scores count as never found.</p>"
+        f"{table(['', *report.all_columns.values(), 'videos scored'], rows)}{_list(notes)}"
+    )
+
+
+def _missing_videos(report: Report) -> list[str]:
+    """Notes about videos without scores, and about videos that were left out."""
+    return [
+        *(_ids(f"{name}: {count_videos(len(ids))} without scores, counted as wrong", ids)
+          for name, ids in report.unscored.items() if ids),
+        *(_ids(f"left out: {counted_difference(ids, sentence)}", ids) for sentence, ids in report.differences.items()),
+    ]  # fmt: skip
 
 
 def _list(items: Sequence[str]) -> str:
@@ -150,9 +178,12 @@ def _ids(sentence: str, ids: Sequence[str]) -> str:
 
 def _classes(view: View) -> str:
     """A table that can be sorted: for each class its videos, a bar for each row, and what fusion gains."""
-    counts = np.bincount(view.labels[view.labels >= 0], minlength=len(view.classes))
-    accuracies = {name: outcomes.class_accuracy(len(view.classes)) for name, outcomes in view.outcomes.items()}
+    counts, accuracies = _measures_of_classes(view)
     best = view.report.comparisons[0].against if view.report.comparisons else view.streams[0]
+    measure = "Video top-1, percent of the class's videos; videos without scores count as wrong."
+    if view.is_multi_label:
+        best = max(view.report.rows[: len(view.streams)], key=lambda row: row.mean_average_precision_full).name
+        measure = "Average precision, percent; videos without scores count as never found."
     heads = ["<th>class</th>", "<th class=number>videos</th>"]
     heads += [f"<th>{view.row_name(name)}</th>" for name in accuracies]
     note = ""
@@ -170,10 +201,19 @@ def _classes(view: View) -> str:
             cells.append(_gain_cell(accuracies[view.main][label] - accuracies[best][label]))
         lines.append(f"<tr>{''.join(cells)}</tr>")
     return (
-        f"<p>Video top-1, percent of the class's videos; videos without scores count as wrong.{note}</p>"
+        f"<p>{measure}{note}</p>"
         f'<div class="scroll tall" tabindex="0"><table class="classes sortable"><thead><tr>{"".join(heads)}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
+
+
+def _measures_of_classes(view: View) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The number of videos of each class (K,), and by row its accuracy or, multi-label, its average precision (K,)."""
+    if view.is_multi_label:
+        by_row = {row.name: np.array(row.class_average_precision) for row in view.report.rows}
+        return (view.labels > 0).sum(axis=0), by_row
+    counts = np.bincount(view.labels[view.labels >= 0], minlength=len(view.classes))
+    return counts, {name: outcomes.class_accuracy(len(view.classes)) for name, outcomes in view.outcomes.items()}
 
 
 def _bar_cell(style: str, accuracy: float) -> str:

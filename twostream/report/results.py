@@ -37,6 +37,15 @@ MORE_COLUMNS = {
     "calibration_error": "calibration error",
 }
 """the same for Markdown, LaTeX and the page, which have room for more columns"""
+MULTI_LABEL_COLUMNS = {"mean_average_precision_full": "mAP", "mmit_mean_average_precision": "mmit mAP"}
+"""the measures where videos have any number of classes"""
+MULTI_LABEL_ONLY = ("mmit_mean_average_precision", "class_average_precision")
+"""keys of a row in report.json that others do not have"""
+LEFT_OUT = (
+    "videos have several labels: top-1 accuracies, their comparison, confusion, calibration and accuracy over frames are left "
+    "out, as they need one label a video"
+)
+"""in a report of such videos"""
 FUSION_VERDICTS = {"better": "fusion helps", "worse": "fusion hurts", "undecided": "undecided whether fusion helps"}
 """what the verdict means if a fusion is compared with a stream"""
 
@@ -87,7 +96,27 @@ class Row:
     calibration_error: float
     """of the scored videos"""
     denominators: dict[str, Rates]
-    """the row's rates over three sets: "official" (all videos), "scored" (by this row), "intersection" (by all streams)"""
+    """the row's rates over three sets: "official" (all videos), "scored" (by this row), "intersection" (by all streams);
+    empty where videos are multi-label"""
+    mmit_mean_average_precision: float = math.nan
+    """of multi-label videos: average precision over the classes of each video, see `metrics.accuracy`"""
+    class_average_precision: tuple[float, ...] = ()
+    """of multi-label videos: of each class; NaN where no video has it"""
+
+    @classmethod
+    def of_multi_label(cls, name: str, scores: np.ndarray, labels: np.ndarray) -> "Row":
+        """A row from scores (n, K) and labels (n, K) of multi-label videos; all measures of one label a video are NaN."""
+        truth = labels > 0
+        of_classes = accuracy.class_average_precisions(scores, truth)
+        return cls(
+            name, frame_top1=math.nan, frame_top3=math.nan, video_top1=math.nan, video_top5=math.nan, mean_error=math.nan,
+            mean_class_accuracy=math.nan, num_frames=0, num_videos=len(labels),
+            num_unscored=int(np.isnan(scores).any(axis=1).sum()), video_top1_interval=(math.nan, math.nan),
+            video_top5_interval=(math.nan, math.nan), mean_average_precision=math.nan,
+            mean_average_precision_full=accuracy.mean_of_numbers(of_classes), calibration_error=math.nan, denominators={},
+            mmit_mean_average_precision=accuracy.mmit_mean_average_precision(scores, truth),
+            class_average_precision=tuple(of_classes.tolist()),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,18 +126,25 @@ class Predictions:
     video_ids: np.ndarray
     """(V,) str, sorted"""
     labels: np.ndarray
-    """(V,) label indices; -1 without a label"""
+    """as `ScoreTable.labels`"""
     classes: list[str]
     scores: dict[str, np.ndarray]
     """(V, K) by row; NaN for videos without scores"""
-    on_softmax: dict[str, bool]
+    on_probabilities: dict[str, bool]
     """by row: are the scores probabilities up to a factor, or logits?"""
     main: str
     """the row that is written to files with room for one"""
 
+    @property
+    def is_multi_label(self) -> bool:
+        """Have videos any number of classes?"""
+        return self.labels.ndim == 2
+
     def probabilities(self, name: str) -> np.ndarray:
         """Class probabilities (V, K) of a row; rows of NaN for videos without scores."""
-        return probabilities(self.scores[name], on_softmax=self.on_softmax[name])
+        return probabilities(
+            self.scores[name], on_probabilities=self.on_probabilities[name], multi_label=self.is_multi_label
+        )
 
 
 @dataclass(frozen=True)
@@ -137,10 +173,22 @@ class Report:
     tables: list[ScoreTable] = field(compare=False, repr=False)
     """the streams' scores, aligned to the same videos"""
 
+    @property
+    def columns(self) -> dict[str, str]:
+        """Measures of a row that are shown, with their titles."""
+        return MULTI_LABEL_COLUMNS if self.predictions.is_multi_label else COLUMNS
+
+    @property
+    def all_columns(self) -> dict[str, str]:
+        """The same where there is room for more."""
+        return MULTI_LABEL_COLUMNS if self.predictions.is_multi_label else COLUMNS | MORE_COLUMNS
+
     def to_json(self) -> dict[str, Any]:
         """Content of report.json; null stands for NaN."""
         content: dict[str, Any] = {k: value for k, value in vars(self).items() if k not in ("predictions", "tables")}
         content |= {name: [asdict(part) for part in content[name]] for name in ("rows", "comparisons", "sweep")}
+        if not self.predictions.is_multi_label:
+            content["rows"] = [{k: v for k, v in row.items() if k not in MULTI_LABEL_ONLY} for row in content["rows"]]
         for part, comparison in zip(content["comparisons"], self.comparisons, strict=True):
             part["verdict"] = comparison.verdict
         return {name: _null_for_nan(value) for name, value in content.items()} | {"version": 1}
@@ -189,7 +237,8 @@ def build_report(
     """
     tables, differences = align_tables(tables, names, intersect=intersect)
     first = tables[0]
-    has_label = first.labels >= 0
+    has_label = first.has_label
+    consensus = _for_labels(consensus, first, fit=fit, given=given, swept=swept)
     if not has_label.any() and not unlabelled:
         raise BadInputError(
             f"{names[0]}: split {first.split!r} has no labels, so accuracies cannot be computed; to write predictions "
@@ -213,17 +262,19 @@ def build_report(
             scores[name], fitted[name] = video_scores, how
             ranks_of_clips.append(np.array([], int))  # the weights are those of videos
 
-    on_softmax = {name: consensus.on_softmax or name in fitted for name in scores}
-    predictions = Predictions(first.video_ids, first.labels, first.classes, scores, on_softmax, main=written or main)
+    on_probabilities = {name: consensus.on_probabilities or name in fitted for name in scores}
+    predictions = Predictions(
+        first.video_ids, first.labels, first.classes, scores, on_probabilities, main=written or main
+    )
     scored_by_all = ~np.any([np.isnan(part).any(axis=1) for part in streams], axis=0) & has_label
-    ranks = {name: np.where(has_label, accuracy.rank_of_truth(part, first.labels), 0) for name, part in scores.items()}
+    ranks = {} if first.is_multi_label else {name: _ranks(part, first.labels) for name, part in scores.items()}
     rows = map_in_threads(
-        lambda part: _row(*part, ranks[part[0]], predictions, scored_by_all),
+        lambda part: _row(*part, ranks.get(part[0]), predictions, scored_by_all),
         zip(scores, ranks_of_clips, strict=True),
         progress=progress,
         name="measures",
     )
-    is_correct = {name: ranks[name][scored_by_all] == 1 for name in scores}
+    is_correct = {name: part[scored_by_all] == 1 for name, part in ranks.items()}
     swept_names = [*names, *fusions[:1]]
     return Report(
         rows=rows,
@@ -236,12 +287,30 @@ def build_report(
         },
         sources=[{"stream": table.stream, "provenance": table.provenance} for table in tables],
         differences=differences,
-        comparisons=_comparisons(is_correct, names) if scored_by_all.any() else [],
+        comparisons=_comparisons(is_correct, names) if is_correct and scored_by_all.any() else [],
         fitted=fitted,
         sweep=sweep(tables, swept_names, weights, consensus=consensus, progress=progress) if swept else [],
         predictions=predictions,
         tables=tables,
     )
+
+
+def _for_labels(
+    consensus: Consensus, table: ScoreTable, *, fit: Sequence[str], given: Sequence[GivenWeights], swept: bool
+) -> Consensus:  # fmt: skip
+    """The consensus for the table's kind of labels; BadInputError for what multi-label videos do not have."""
+    if table.is_multi_label:
+        if swept:
+            raise BadInputError("--sweep compares top-1 accuracies, but these videos have several labels; leave it out")
+        if "temperature" in fit or any(part.method == "temperature" for part in given):
+            raise BadInputError(
+                "weights of method temperature are for softmax, but these videos have several labels, whose probabilities are "
+                "sigmoids; use --fit_weights=global or --fit_weights=class"
+            )
+    try:
+        return consensus.for_labels(multi_label=table.is_multi_label)
+    except ValueError as error:
+        raise BadInputError(str(error)) from None
 
 
 def _mixtures(
@@ -258,7 +327,7 @@ def _mixtures(
     """
     if not given and not fit:
         return
-    stream_probabilities = [probabilities(part, on_softmax=consensus.on_softmax) for part in streams]
+    stream_probabilities = [consensus.probabilities(part) for part in streams]
     for part in given:
         origin = {"report": part.report, "split": part.split, "split_fingerprint": part.split_fingerprint}
         how = {"method": part.method, "of_all_videos": part.weights.to_json(), "of_folds": [], "fitted_on": origin}
@@ -285,12 +354,22 @@ def _comparisons(is_correct: dict[str, np.ndarray], names: list[str]) -> list[Co
     return [compare(name, is_correct[name], against, is_correct[against]) for name, against in pairs]
 
 
+def _ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Ranks (V,) of the true classes of videos; 0 without a label."""
+    return np.where(labels >= 0, accuracy.rank_of_truth(scores, labels), 0)
+
+
 def _row(
-    name: str, clip_ranks: np.ndarray, ranks: np.ndarray, predictions: Predictions, scored_by_all: np.ndarray
+    name: str, clip_ranks: np.ndarray, ranks: np.ndarray | None, predictions: Predictions, scored_by_all: np.ndarray
 ) -> Row:
-    """A row from the ranks of its clips (n,) and videos (V,); `scored_by_all` (V,) as in the "intersection"."""
-    has_label = predictions.labels >= 0
+    """A row from the ranks of its clips (n,) and videos (V,); `scored_by_all` (V,) as in the "intersection".
+
+    Multi-label videos have no ranks.
+    """
+    has_label = accuracy.has_label(predictions.labels)
     scores, labels = predictions.scores[name][has_label], predictions.labels[has_label]
+    if ranks is None:
+        return Row.of_multi_label(name, scores, labels)
     official = ranks[has_label]
     scored = official[~np.isnan(scores).any(axis=1)]
     denominators = {

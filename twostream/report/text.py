@@ -9,10 +9,12 @@ import numpy as np
 from twostream.counts import counted
 from twostream.fusion.streams import counted_difference
 from twostream.fusion.sweep import SweepPoint
-from twostream.report.results import COLUMNS, FUSION_VERDICTS, MORE_COLUMNS, Report, Row
+from twostream.report.results import FUSION_VERDICTS, LEFT_OUT, Report
 
 MAX_IDS = 5
 """of a list of videos in a line of text"""
+MAX_CLASSES = 30
+"""of which the text lists the average precision"""
 DENOMINATORS = {"scored": "it scored", "intersection": "all streams scored"}
 """ends of the sentence "top-1 ... of the N that ..." for the rates of Row.denominators"""
 
@@ -25,10 +27,10 @@ def percent(value: float) -> str:
 def to_text(report: Report) -> str:
     """The table for people, in percent; below it the denominators, the comparisons, and the sweep if there is one."""
     width = max(len(row.name) for row in report.rows)
-    lines = [" | ".join([" " * width, *COLUMNS.values()])]
+    lines = [" | ".join([" " * width, *report.columns.values()])]
     lines.append("-+-".join("-" * len(part) for part in lines[0].split(" | ")))
     for row in report.rows:
-        cells = [percent(getattr(row, key)).rjust(len(title)) for key, title in COLUMNS.items()]
+        cells = [percent(getattr(row, key)).rjust(len(title)) for key, title in report.columns.items()]
         lines.append(" | ".join([row.name.ljust(width), *cells]))
     lines.append(f"percent; {settings(report)}")
     for row in report.rows:
@@ -38,11 +40,13 @@ def to_text(report: Report) -> str:
         )
         if unscored := report.unscored[row.name]:
             lines.append(f"  counted as wrong: {_first_ids(unscored)}")
-            for key, end in DENOMINATORS.items():
+            for key, end in DENOMINATORS.items() if row.denominators else ():
                 rates = row.denominators[key]
                 accuracies = f"top-1 {percent(rates.video_top1)}, top-5 {percent(rates.video_top5)}"
                 lines.append(f"  {accuracies} of the {rates.num_videos} that {end}")
-    if note := few_classes(report.num_classes):
+    if report.predictions.is_multi_label:
+        lines += [LEFT_OUT, *class_lines(report)]
+    elif note := few_classes(report.num_classes):
         lines.append(note)
     for sentence, ids in report.differences.items():
         lines.append(f"left out: {counted_difference(ids, sentence)}: {_first_ids(ids)}")
@@ -50,6 +54,18 @@ def to_text(report: Report) -> str:
     if report.sweep:
         lines += ["", *sweep_lines(report.sweep)]
     return "\n".join(lines)
+
+
+def class_lines(report: Report) -> list[str]:
+    """The average precision of each class of multi-label videos, or where it is found if there are many classes."""
+    if report.num_classes > MAX_CLASSES:
+        return ["the average precision of each class is in the report (class_average_precision)"]
+    width = max(map(len, report.predictions.classes))
+    lines = [f"average precision of each class: {', '.join(row.name for row in report.rows)}"]
+    for number, name in enumerate(report.predictions.classes):
+        cells = [percent(row.class_average_precision[number]).rjust(6) for row in report.rows]
+        lines.append(f"  {name.ljust(width)} {' '.join(cells)}")
+    return lines
 
 
 def _first_ids(ids: Sequence[str]) -> str:
@@ -148,19 +164,24 @@ def sweep_lines(points: Sequence[SweepPoint]) -> list[str]:
     return lines
 
 
-def _cells(row: Row) -> list[str]:
-    interval = f"{percent(row.video_top1)} ({' - '.join(map(percent, row.video_top1_interval))})"
-    values = {key: percent(getattr(row, key)) for key in COLUMNS | MORE_COLUMNS} | {"video_top1": interval}
-    return [row.name, *values.values()]
+def _cells(report: Report) -> list[list[str]]:
+    """The cells of the table, its head first."""
+    lines = [["", *report.all_columns.values()]]
+    for row in report.rows:
+        values = {key: percent(getattr(row, key)) for key in report.all_columns}
+        if "video_top1" in values:
+            values["video_top1"] += f" ({' - '.join(map(percent, row.video_top1_interval))})"
+        lines.append([row.name, *values.values()])
+    return lines
 
 
 def to_markdown(report: Report) -> str:
     """The table with all measures and the 95 % interval of video top-1, and the comparisons as a list."""
-    head = ["", *(COLUMNS | MORE_COLUMNS).values()]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-             for cells in [head, *map(_cells, report.rows)]]  # fmt: skip
-    lines.insert(1, "|" + "---|" * len(head))
-    notes = [f"Percent, with 95 % intervals; {settings(report)}.", *sentences(report)]
+    table = _cells(report)
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in table]
+    lines.insert(1, "|" + "---|" * len(table[0]))
+    intervals = "" if report.predictions.is_multi_label else ", with 95 % intervals"
+    notes = [f"Percent{intervals}; {settings(report)}.", *sentences(report)]
     return "\n".join(lines) + "\n\n" + "\n".join(f"- {note}" for note in notes) + "\n"
 
 
@@ -171,8 +192,7 @@ LATEX |= {character: "\\" + character for character in "&%$#_{}"}
 
 def to_latex(report: Report) -> str:
     """The same table as a LaTeX tabular that needs no packages."""
-    head = ["", *(COLUMNS | MORE_COLUMNS).values()]
-    lines = [" & ".join("".join(LATEX.get(c, c) for c in cell) for cell in cells) + r" \\"
-             for cells in [head, *map(_cells, report.rows)]]  # fmt: skip
+    table = _cells(report)
+    lines = [" & ".join("".join(LATEX.get(c, c) for c in cell) for cell in cells) + r" \\" for cells in table]
     lines.insert(1, r"\hline")
-    return "\n".join([r"\begin{tabular}{l" + "r" * (len(head) - 1) + "}", *lines, r"\end{tabular}", ""])
+    return "\n".join([r"\begin{tabular}{l" + "r" * (len(table[0]) - 1) + "}", *lines, r"\end{tabular}", ""])

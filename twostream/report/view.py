@@ -7,6 +7,7 @@ from typing import NamedTuple
 from twostream.counts import counted
 from twostream.fusion.consensus import Consensus
 from twostream.metrics import confusion
+from twostream.metrics.accuracy import has_label
 from twostream.pages.page import escape
 from twostream.report.example_videos import Example, choose, make_example
 from twostream.report.outcomes import Outcomes, Quadrant, quadrants
@@ -40,8 +41,9 @@ class View:
         """data root with the images"""
         self.classes = report.predictions.classes
         self.labels = report.predictions.labels
-        """(V,) label indices; -1 without a label"""
-        self.num_labelled = int((self.labels >= 0).sum())
+        """as `ScoreTable.labels`"""
+        self.is_multi_label = report.predictions.is_multi_label
+        self.num_labelled = int(has_label(self.labels).sum())
         self.consensus = Consensus.parse(report.consensus)
         names = [row.name for row in report.rows]
         self.streams = names[: len(report.sources)]
@@ -51,10 +53,13 @@ class View:
         self.styles = row_styles(self.streams, self.fusions)
         """CSS class of each row"""
         predictions = report.predictions
-        self.outcomes = {
-            name: Outcomes.from_scores(name, predictions.scores[name], predictions.probabilities(name), self.labels)
-            for name in names
-        }
+        self.outcomes: dict[str, Outcomes] = {}
+        """of each row; of multi-label videos there are none, nor what follows here"""
+        if self.is_multi_label:
+            return
+        for name in names:
+            part = name, predictions.scores[name], predictions.probabilities(name), self.labels
+            self.outcomes[name] = Outcomes.from_scores(*part)
         self.example_rows = [self.outcomes[name] for name in [*self.streams, *self.fusions[:1]]]
         """rows that are shown for each example: the streams, and the main fusion if there is one"""
         self.matrix = self.outcomes[self.main].confusion(len(self.classes))

@@ -11,8 +11,8 @@ import numpy as np
 
 from twostream.errors import BadInputError
 from twostream.files import write_cell, write_file, write_text
-from twostream.metrics.accuracy import rank_of_truth
-from twostream.report.results import Report
+from twostream.metrics.accuracy import average_precision, rank_of_truth
+from twostream.report.results import Predictions, Report
 from twostream.report.text import row_text, to_latex, to_markdown
 from twostream.scores.foreign import video_indices
 from twostream.scores.foreign_formats import JEFFREYYIHUANG_VIEWS
@@ -37,8 +37,14 @@ def write_latex(path: Path, report: Report, _: Tables, __: Names) -> None:
 
 
 def write_csv(path: Path, report: Report, _: Tables, __: Names) -> None:
-    """A line for each video: its label, and for each row of the table the best class, its score and the label's rank."""
+    """A line for each video: its label, and for each row of the table the best class, its score and the label's rank.
+
+    Multi-label videos have their labels, separated by semicolons, and in place of the rank their average precision.
+    """
     predictions = report.predictions
+    if predictions.is_multi_label:
+        _write_multi_label_csv(path, predictions)
+        return
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = [f"{name}: {title}" for name in predictions.scores for title in ("class", "score", "rank of the label")]
@@ -54,6 +60,25 @@ def write_csv(path: Path, report: Report, _: Tables, __: Names) -> None:
             best = int(scores[index].argmax())
             rank = int(ranks[name][index]) if label >= 0 else ""
             cells += [predictions.classes[best], float(scores[index, best]), rank]
+        writer.writerow([write_cell(cell) if isinstance(cell, str) else cell for cell in cells])
+    write_text(path, text.getvalue())
+
+
+def _write_multi_label_csv(path: Path, predictions: Predictions) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [f"{name}: {title}" for name in predictions.scores for title in ("class", "score", "average precision")]
+    writer.writerow(["video", "labels", *map(write_cell, columns)])
+    for index, video_id in enumerate(predictions.video_ids.tolist()):
+        truth = predictions.labels[index] > 0
+        cells: list[object] = [video_id, ";".join(predictions.classes[k] for k in np.flatnonzero(truth))]
+        for scores in (part[index] for part in predictions.scores.values()):
+            if np.isnan(scores).any():
+                cells += ["", "", ""]
+                continue
+            best = int(scores.argmax())
+            precision = average_precision(scores, truth) if truth.any() else ""
+            cells += [predictions.classes[best], float(scores[best]), precision]
         writer.writerow([write_cell(cell) if isinstance(cell, str) else cell for cell in cells])
     write_text(path, text.getvalue())
 
@@ -89,10 +114,18 @@ def write_mmaction2(path: Path, report: Report, _: Tables, names: Names) -> None
 
 
 def write_jeffreyyihuang(path: Path, report: Report, _: Tables, __: Names) -> None:
-    """One row as a file of jeffreyyihuang's two-stream: a pickle of summed logits by video id."""
+    """One row as a file of jeffreyyihuang's two-stream: a pickle of summed logits by video id.
+
+    BadInputError if videos have several labels, for which those programs have no measure.
+    """
     predictions = report.predictions
+    if predictions.is_multi_label:
+        raise BadInputError(
+            f"{path}: not written: jeffreyyihuang's programs expect one label a video, but these have several; use "
+            "--write csv=FILE or mmaction2=FILE"
+        )
     scores = predictions.scores[predictions.main]
-    if predictions.on_softmax[predictions.main]:
+    if predictions.on_probabilities[predictions.main]:
         scores = np.log(np.maximum(predictions.probabilities(predictions.main), SMALLEST))
     sums = (JEFFREYYIHUANG_VIEWS * scores).astype(np.float32)
     pairs = zip(predictions.video_ids.tolist(), sums, strict=True)

@@ -29,7 +29,8 @@ RECOGNIZER_KEY = "twostream.recognizer"
 STREAMS_KEY = "twostream.streams"
 """metadata: the names of the streams whose networks are in the file, as a JSON list"""
 FRAMES_KEY = "twostream.frames"
-"""metadata of the file of all streams: which frames of the video the F frames of a clip are, counted from the first"""
+"""metadata of the file of all streams: which frames of the video the F frames of a clip are, counted from the first; of a
+video at the frame_rate of the streams, if they have one"""
 CLIPS, MIRRORED, LOGITS = "clips", "mirrored", "logits"
 """tensors of a network: uint8 (N, 1, T, S, S, C), bool (N,), float32 (N, K)"""
 FRAMES, ANSWER = "frames", "probabilities"
@@ -66,7 +67,7 @@ class OnnxNetwork:
         """See `Network.logits`."""
 
         def read(numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-            clips = np.empty(items.clips_shape(len(numbers)), np.uint8)
+            clips = np.empty(items.clips_shape(numbers, images), np.uint8)
             return clips, items.read_clips(numbers, images, clips).mirrored
 
         # OpenCV computes the flow of one batch after the other, on all cores already.

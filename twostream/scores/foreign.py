@@ -18,9 +18,10 @@ from twostream.annotations.class_names import class_difference, normalised_name
 from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.files import check_regular
+from twostream.metrics.accuracy import labels_differ
 from twostream.scores.foreign_formats import ForeignScores, recognise
 from twostream.scores.npz import UNREADABLE, read_scores
-from twostream.scores.scale import AUTO, LOGITS, PROBABILITIES, to_logits
+from twostream.scores.scale import AUTO, LOGITS, PROBABILITIES, to_logits, to_multi_label_logits
 from twostream.scores.table import ScoreTable
 from twostream.video.ids import VIDEO_SUFFIXES
 
@@ -37,9 +38,14 @@ class Split:
     video_ids: np.ndarray
     """(V,) str, sorted"""
     labels: np.ndarray
-    """(V,) label indices; -1 without a label"""
+    """as `ScoreTable.labels`"""
     source: str = ""
     """the file that the classes are from, and how it orders them, for messages"""
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Has a video any number of the classes?"""
+        return self.labels.ndim == 2
 
     @classmethod
     def from_table(cls, table: ScoreTable, source: str = "") -> "Split":
@@ -79,11 +85,19 @@ def apply_split(path: str | Path, table: ScoreTable, split: Split, *, intersect:
             f"{path} and the annotations have {difference}; give the annotations that it was scored with"
         )
     _, ours, theirs = np.intersect1d(table.video_ids, split.video_ids, assume_unique=True, return_indices=True)
-    differs = table.labels[ours] != split.labels[theirs]
+    if table.is_multi_label != split.is_multi_label:
+        kinds = ("one label", "a list of labels")
+        raise BadInputError(
+            f"{path} has {kinds[table.is_multi_label]} for each video, but the annotations have {kinds[split.is_multi_label]}; "
+            "give the annotations that it was scored with"
+        )
+    differs = labels_differ(table.labels[ours], split.labels[theirs])
     if differs.any():
         video, label, official = (
             column[differs][0] for column in (table.video_ids[ours], table.labels[ours], split.labels[theirs])
         )
+        if split.is_multi_label:
+            label, official = (np.flatnonzero(row > 0).tolist() for row in (label, official))
         raise BadInputError(
             f"{path}: {counted(int(differs.sum()), 'video has', 'videos have')} another label than in the annotations (first {str(video)!r}: {label}, "
             f"not {official}); run twostream test again, or give the annotations that it was scored with"
@@ -96,9 +110,8 @@ def apply_split(path: str | Path, table: ScoreTable, split: Split, *, intersect:
         )
     table = table.only(split.video_ids)
     indices = np.searchsorted(split.video_ids, table.video_ids).astype(np.int32)
-    return replace(
-        table, video_ids=split.video_ids, labels=split.labels.astype(np.int32), video_index=indices[table.video_index]
-    )
+    labels = split.labels.astype(table.labels.dtype)
+    return replace(table, video_ids=split.video_ids, labels=labels, video_index=indices[table.video_index])
 
 
 def read_result(
@@ -152,6 +165,13 @@ def is_own_file(path: Path) -> bool:
 def _to_table(path: Path, found: ForeignScores, split: Split, options: ForeignOptions) -> ScoreTable:
     scale = found.scale if options.scale == AUTO else options.scale
     class_order = "by name"
+    if split.is_multi_label:
+        found = replace(found, labels=None)  # formats have room for one label a video
+    if found.entries is not None and split.is_multi_label:
+        raise BadInputError(
+            f"{path} is a file of {found.kind}, which lists a few classes of each video, but these videos have several labels, "
+            "whose measures need the scores of all classes; export all of them, for example as MMAction2 does"
+        )
     if found.entries is not None:
         videos, scale = _rows_of_entries(path, found, split.classes, scale)
         found = replace(found, videos=videos)
@@ -174,7 +194,7 @@ def _to_table(path: Path, found: ForeignScores, split: Split, options: ForeignOp
         raise BadInputError(f"{path}: all its scores are 0, so no video has any; export it again")
     rows, video_index = rows[is_scored], video_index[is_scored]
     try:
-        logits, scale = to_logits(
+        logits, scale = (to_multi_label_logits if split.is_multi_label else to_logits)(
             rows,
             scale,
             lambda row: f"row {np.flatnonzero(is_scored)[row]}, video {str(split.video_ids[video_index[row]])!r}",
@@ -182,7 +202,8 @@ def _to_table(path: Path, found: ForeignScores, split: Split, options: ForeignOp
     except ValueError as error:
         raise BadInputError(f"{path}: {error}") from None
     table = ScoreTable(
-        stream={"input_type": path.stem, "backbone": found.kind, "classes": list(split.classes)},
+        stream={"input_type": path.stem, "backbone": found.kind, "classes": list(split.classes)}
+        | ({"multi_label": True} if split.is_multi_label else {}),
         split=split.name,
         video_ids=split.video_ids,
         labels=split.labels,

@@ -29,6 +29,11 @@ ARRAYS: dict[str, tuple[type[np.generic], int]] = {
     "logits": (np.float32, 2),
 }
 """type and number of dimensions of each array in a file"""
+MULTI_LABEL_ARRAYS = ARRAYS | {"labels": (np.int8, 2)}
+"""the same where videos have any number of classes"""
+
+OPTIONAL_ARRAYS: dict[str, tuple[type[np.generic], int]] = {"extents": (np.int32, 1)}
+"""of files of clips that are resampled to a frame rate"""
 
 MAX_EMPTY = 1_000_000
 """rows of an array without numbers"""
@@ -51,9 +56,8 @@ def write_scores(path: str | Path, table: ScoreTable, logits: Iterable[np.ndarra
         logits = [table.logits]
     header = {"format": FORMAT, "stream": table.stream, "split": table.split}
     header |= {"split_fingerprint": table.split_fingerprint, "provenance": table.provenance}
-    arrays = {
-        name: getattr(table, name).astype(kind, copy=False) for name, (kind, _) in ARRAYS.items() if name != "logits"
-    }
+    kinds = {name: kind for name, (kind, _) in _arrays_of(table).items() if name != "logits"}
+    arrays = {name: getattr(table, name).astype(kind, copy=False) for name, kind in kinds.items()}
 
     def fill(file: BinaryIO) -> None:
         with zipfile.ZipFile(file, "w") as parts:
@@ -87,7 +91,8 @@ def read_scores(path: str | Path) -> ScoreTable:
             check_zip(parts)
             if damaged := parts.testzip():
                 raise _bad_file(path, f"{damaged} does not match its checksum")
-            arrays = {n: _read_array(parts, f"{n}.npy") for n in ("header", *ARRAYS) if n != "logits"}
+            optional = [n for n in OPTIONAL_ARRAYS if f"{n}.npy" in parts.namelist()]
+            arrays = {n: _read_array(parts, f"{n}.npy") for n in ("header", *ARRAYS, *optional) if n != "logits"}
             arrays["logits"] = _map_array(path, parts)
         header = json.loads(str(arrays.pop("header")))
         json.dumps(header, allow_nan=False)  # infinities, which a report could not hold
@@ -115,6 +120,11 @@ def read_scores(path: str | Path) -> ScoreTable:
             f"{fingerprint!r}: the file was changed",
         )
     return table.sorted()
+
+
+def _arrays_of(table: ScoreTable) -> dict[str, tuple[type[np.generic], int]]:
+    optional = {name: kind for name, kind in OPTIONAL_ARRAYS.items() if getattr(table, name) is not None}
+    return (MULTI_LABEL_ARRAYS if table.is_multi_label else ARRAYS) | optional
 
 
 def _bad_file(path: Path, found: str) -> BadInputError:
@@ -165,15 +175,21 @@ def _map_array(path: Path, parts: zipfile.ZipFile) -> np.ndarray:
 
 def _check_arrays(path: Path, table: ScoreTable, num_classes: int) -> None:
     """Types, shapes and lengths of the arrays."""
-    for name, (kind, dimensions) in ARRAYS.items():
+    for name, (kind, dimensions) in _arrays_of(table).items():
         array = getattr(table, name)
         if array.dtype.type is not kind or array.ndim != dimensions:
             expected = f"{dimensions} dimensions of {kind.__name__}"
             raise _bad_file(path, f"{name} has type {array.dtype} and shape {array.shape}, expected {expected}")
     num_rows, num_videos = len(table.logits), len(table.video_ids)
-    if {len(table.video_index), len(table.start), len(table.view)} != {num_rows} or len(table.labels) != num_videos:
+    by_video = [len(table.labels), *(len(table.extents) for _ in [table.extents] if table.extents is not None)]
+    if {len(table.video_index), len(table.start), len(table.view)} != {num_rows} or {*by_video} != {num_videos}:
         raise _bad_file(
             path, f"lengths of its arrays differ from {counted(num_rows, 'row')} and {counted(num_videos, 'video')}"
+        )
+    if table.is_multi_label and table.labels.shape[1] != num_classes:
+        raise _bad_file(
+            path,
+            f"labels have shape {table.labels.shape}, expected {counted(num_classes, 'column')}, one for each class",
         )
     if num_rows == 0 or table.logits.shape[1] != num_classes or num_classes == 0:
         raise _bad_file(
@@ -188,14 +204,17 @@ def _check_values(path: Path, table: ScoreTable, num_classes: int) -> None:
     if len(np.unique(table.video_ids)) < num_videos:
         raise _bad_file(path, "a video id occurs twice")
     for name, lowest, end in (
-        ("video_index", 0, num_videos), ("labels", -1, num_classes), ("start", 0, None), ("view", 0, None),
+        ("video_index", 0, num_videos), ("labels", -1, 2 if table.is_multi_label else num_classes),
+        ("start", 0, None), ("view", 0, None),
+        *(("extents", 0, None) for _ in [table.extents] if table.extents is not None),
     ):  # fmt: skip
         array = getattr(table, name)
         is_wrong = (array < lowest) | (False if end is None else array >= end)
         if is_wrong.any():
-            index = int(np.argmax(is_wrong))
+            index = tuple(int(part[0]) for part in np.nonzero(is_wrong))
             limit = "" if end is None else f" and below {end}"
-            raise _bad_file(path, f"{name}[{index}] is {array[index]}, expected {lowest} or more{limit}")
+            place = ", ".join(map(str, index))
+            raise _bad_file(path, f"{name}[{place}] is {array[index]}, expected {lowest} or more{limit}")
     for chunk in table.chunks():
         is_finite = np.isfinite(table.logits[chunk]).all(axis=1)
         if not is_finite.all():

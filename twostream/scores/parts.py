@@ -63,8 +63,10 @@ class Scoring:
         settings = {k: v for k, v in self.table.provenance.items() if k not in NOT_SETTINGS}
         text = json.dumps([self.table.stream, self.table.split, settings, self.table.split_fingerprint])
         digest = hashlib.sha256(text.encode())
-        for column in (self.table.video_index, self.table.start, self.table.view):
-            digest.update(np.ascontiguousarray(column, "<i8").data)
+        table = self.table
+        for column in (table.video_index, table.start, table.view, table.extents):
+            if column is not None:
+                digest.update(np.ascontiguousarray(column, "<i8").data)
         return digest.hexdigest()[:16]
 
     @property

@@ -70,6 +70,24 @@ def to_logits(rows: np.ndarray, scale: str, where: Callable[[int], str]) -> tupl
     )
 
 
+def to_multi_label_logits(rows: np.ndarray, scale: str, where: Callable[[int], str]) -> tuple[np.ndarray, str]:
+    """`to_logits` for multi-label videos, where a probability is the sigmoid of its logit.
+
+    Unless `scale` says otherwise, rows are probabilities if all of their scores are from 0 to 1, and else logits.
+    """
+    if scale not in (AUTO, LOGITS, PROBABILITIES):
+        raise ValueError(f"scale {scale!r}: videos have several labels, so say --scale=probabilities or --scale=logits")
+    is_probability = ((rows >= 0) & (rows <= 1)).all(axis=1)
+    if scale == LOGITS or (scale == AUTO and not is_probability.all()):
+        return rows.astype(np.float32), LOGITS
+    if not is_probability.all():
+        raise ValueError(
+            f"{where(int(np.argmin(is_probability)))}: a score below 0 or above 1, which is no probability"
+        )
+    shares = np.clip(rows.astype(np.float64), SMALLEST, 1 - SMALLEST)
+    return np.log(shares / (1 - shares)).astype(np.float32), PROBABILITIES
+
+
 def _is_one_sum(rows: np.ndarray, counts: np.ndarray) -> bool:
     """Are all rows sums of probabilities over the same number of views? Whole numbers may be anything, such as ranks."""
     return bool((counts == counts[0]).all() and counts[0] >= 1 and (rows != np.rint(rows)).any())

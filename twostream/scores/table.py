@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from twostream.annotations.videos import fingerprint
+from twostream.metrics.accuracy import has_label
 
 ROWS_AT_ONCE = 16384
 """of a chunk, so that what is computed from all rows of a large file needs little memory"""
@@ -26,7 +27,7 @@ class ScoreTable:
     video_ids: np.ndarray
     """(V,) str: all videos of the split, sorted"""
     labels: np.ndarray
-    """(V,) label indices from 0; -1 where the split has no label"""
+    """(V,) label indices from 0; -1 where the split has no label. Multi-label: int8 (V, K), see `VideoTable.labels`"""
     video_index: np.ndarray
     """(M,) index of each row's video in `video_ids`"""
     start: np.ndarray
@@ -37,12 +38,26 @@ class ScoreTable:
     """(M, K) float32; the logits of a file are mapped into memory, and read when they are used"""
     provenance: dict[str, Any]
     """where the scores come from: checkpoint, iteration, settings of the scoring, versions"""
+    extents: np.ndarray | None = None
+    """(V,) distance from the first frame of a clip to its last, in frames; None if that is the same in all videos, as
+    `stream` says"""
 
     @property
     def classes(self) -> list[str]:
         """Class names in the order of the label indices."""
         classes: list[str] = self.stream["classes"]
         return classes
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Has a video any number of classes? Then a sigmoid makes a probability from each logit, otherwise softmax."""
+        return bool(self.stream.get("multi_label"))
+
+    @property
+    def has_label(self) -> np.ndarray:
+        """(V,) booleans: is the label of the video known?"""
+        known: np.ndarray = has_label(self.labels)
+        return known
 
     @property
     def level(self) -> str:
@@ -55,14 +70,16 @@ class ScoreTable:
         return level
 
     @property
-    def clip_extent(self) -> int:
-        """Distance from the first frame of a clip to its last, in frames."""
-        extent: int = (self.stream.get("clip_len", 1) - 1) * self.stream.get("frame_stride", 1)
-        return extent
+    def clip_extents(self) -> np.ndarray:
+        """(V,) distance from the first frame of a clip to its last in each video, in frames."""
+        if self.extents is not None:
+            return self.extents
+        extent = (self.stream.get("clip_len", 1) - 1) * self.stream.get("frame_stride", 1)
+        return np.full(len(self.video_ids), extent)
 
     @property
     def row_labels(self) -> np.ndarray:
-        """(M,) label index of each row; -1 without a label."""
+        """(M,) label index of each row; -1 without a label. Multi-label: (M, K)."""
         labels: np.ndarray = self.labels[self.video_index]
         return labels
 
@@ -71,13 +88,13 @@ class ScoreTable:
         """Videos of the split that have a label, but no row."""
         is_scored = np.zeros(len(self.video_ids), bool)
         is_scored[self.video_index] = True
-        unscored: list[str] = self.video_ids[~is_scored & (self.labels >= 0)].tolist()
+        unscored: list[str] = self.video_ids[~is_scored & self.has_label].tolist()
         return unscored
 
     @property
     def split_fingerprint(self) -> str:
         """Equal for two tables exactly when their classes, videos and labels are."""
-        return fingerprint(tuple(self.classes), self.video_ids.tolist(), self.labels.tolist())
+        return fingerprint(tuple(self.classes), self.video_ids.tolist(), self.labels)
 
     def sorted(self) -> "ScoreTable":
         """The same table with videos and rows in the order that the class promises."""
@@ -91,6 +108,7 @@ class ScoreTable:
         return ScoreTable(
             self.stream, self.split, self.video_ids[order], self.labels[order],
             video_index[rows], self.start[rows], self.view[rows], self.logits[rows], self.provenance,
+            None if self.extents is None else self.extents[order],
         )  # fmt: skip
 
     def only(self, video_ids: np.ndarray) -> "ScoreTable":
@@ -103,6 +121,7 @@ class ScoreTable:
             self.stream, self.split, self.video_ids[is_kept], self.labels[is_kept],
             (np.cumsum(is_kept, dtype=np.int32) - 1)[self.video_index[rows]],
             self.start[rows], self.view[rows], self.logits[rows], self.provenance,
+            None if self.extents is None else self.extents[is_kept],
         )  # fmt: skip
 
     def chunks(self) -> Iterator[slice]:

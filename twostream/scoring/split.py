@@ -1,21 +1,23 @@
 """Score the videos of a split by one network: the clips are chosen, cut into parts, computed, and written as a score file."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 import twostream
 from twostream.annotations.class_names import class_difference
-from twostream.annotations.videos import Annotations, VideoTable
-from twostream.clips.crops import make_views
+from twostream.annotations.videos import NO_LABEL, Annotations, VideoTable
+from twostream.clips.crops import WholePicture
 from twostream.clips.dataset import eval_loader, usable_videos
 from twostream.clips.items import Items
 from twostream.clips.online_flow import network_inputs, open_dataset
-from twostream.clips.testing import Sampling
+from twostream.clips.testing import Sampling, items_as_tested
 from twostream.counts import counted
 from twostream.engine.distributed import ALONE, World
 from twostream.engine.loops import predict
@@ -23,9 +25,12 @@ from twostream.errors import BadInputError
 from twostream.files import sha256
 from twostream.flow.methods import same_levels
 from twostream.frames.stores import open_store
+from twostream.models.every_position import apply_at_every_position, check_test_size
+from twostream.models.network import StreamNetwork
 from twostream.scores.parts import Scoring
 from twostream.scores.table import ScoreTable
 from twostream.scoring.networks import ScoredNetwork
+from twostream.stream import StreamConfig
 
 
 @dataclass(frozen=True)
@@ -60,14 +65,13 @@ def score_split(
     """
     stream, sampling, num_shards = network.stream, options.sampling, options.shard[1]
     store = open_store(root, stream.stored_type)
-    _check_data(network, annotations.classes, store.tree_flow_coding())
-    videos, ids_without_images = usable_videos(annotations, options.split, store)
+    _check_data(network, annotations, options.split, store.tree_flow_coding())
+    videos, ids_without_images = usable_videos(annotations, options.split, store, frame_rate=stream.frame_rate)
     videos = videos[_sorting_order(videos.ids)]
-    views = make_views(sampling.views, stream.input_size, stream.resize_side)
-    items = Items(videos, stream, views=views, clip_step=sampling.clip_step, num_clips=sampling.num_clips)
+    items = items_as_tested(videos, stream, sampling)
     clips = open_dataset(items, store)
     table = _table_to_fill(network, annotations.split(options.split), items, options)
-    scoring = Scoring(network.scores, table, len(views))
+    scoring = Scoring(network.scores, table, len(items.views))
 
     if not world.is_first:
         log = _ignore
@@ -93,18 +97,61 @@ def score_split(
     if num_done := scoring.num_parts - len(scoring.missing()):
         log(f"{num_done} of {counted(scoring.num_parts, 'part is', 'parts are')} scored already")
 
+    module = _prepared(network, sampling)
+    batches = _Batches(scoring, own_parts, max(options.batch_size // len(items.views), 1), items)
     loader = eval_loader(
-        clips, num_workers=options.num_workers, pin_memory=device.type == "cuda",
-        batch_sampler=list(scoring.batches(own_parts, num_clips=max(options.batch_size // len(views), 1))),
-    )  # fmt: skip
-    bar = show_progress(loader, desc=f"score {stream.input_type}", disable=not world.is_first or None)
-    results = predict(
-        network.load(), network_inputs(bar, stream, device), device=device, amp=options.amp, log=bar.write
+        clips, num_workers=options.num_workers, pin_memory=device.type == "cuda", batch_sampler=batches
     )
+    bar = show_progress(loader, desc=f"score {stream.input_type}", disable=not world.is_first or None)
+    inputs = network_inputs(bar, items.stream, device)
+    results = predict(module, inputs, device=device, amp=options.amp, log=bar.write)
     for _ in scoring.write_parts(own_parts, (logits.numpy() for _, _, logits in results)):
         pass
     world.wait()
     return _finish(scoring, since, log, world)
+
+
+def _prepared(network: ScoredNetwork, sampling: Sampling) -> nn.Module:
+    """The network, ready for pictures of the size in which it is tested. BadInputError if it takes no such pictures."""
+    module, stream = network.load(), network.stream
+    if not sampling.test_size and sampling.views != "full":
+        return module
+    inner = module.module if isinstance(module, nn.DataParallel) else module
+    if not isinstance(inner, StreamNetwork):
+        raise BadInputError(
+            f"{network.path} takes pictures of {stream.input_size} pixels only: leave out --test_size and --views=full, or "
+            "score the checkpoint"
+        )
+    if sampling.views == "full":
+        if stream.is_online:
+            raise BadInputError("--views=full needs flow that is stored: extract it, or choose other --views")
+        apply_at_every_position(inner, stream)
+    else:
+        check_test_size(inner, stream, sampling.test_size)
+    return module
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """Batches of clip numbers, made when they are needed: dense prediction has millions. Whole pictures of a batch are of one
+    video, because those of others may have another shape."""
+
+    scoring: Scoring
+    parts: list[int]
+    num_clips: int
+    items: Items
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.scoring.batches(self.parts, num_clips=self.num_clips):
+            if isinstance(self.items.views[0].crop, WholePicture):
+                yield from (
+                    list(clips) for _, clips in groupby(batch, lambda clip: int(self.items.index.locate(clip)[0]))
+                )
+            else:
+                yield batch
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def _ignore(line: str) -> None:
@@ -141,31 +188,51 @@ def _table_to_fill(network: ScoredNetwork, split: VideoTable, items: Items, opti
     video_ids = np.array(list(split.ids))[order]
     video, start = items.index.locate(np.arange(len(items)))
     index_in_split = np.searchsorted(video_ids, np.array(list(items.videos.ids)))  # of each video that has images
-    clip_choice = {"num_clips": sampling.num_clips} if sampling.num_clips else {"frame_step": sampling.clip_step}
+    extents = None
+    if stream.frame_rate:  # clips span other numbers of frames in videos of other rates
+        extents = np.zeros(len(video_ids), np.int32)
+        extents[index_in_split] = items.geometry.spans - 1
     return ScoreTable(
         stream=stream.to_json(),
         split=options.split,
         video_ids=video_ids,
-        labels=split.label_index[order].astype(np.int32),
+        labels=_labels(split, stream)[order],
         video_index=np.repeat(index_in_split[video], len(items.views)).astype(np.int32),
         start=np.repeat(start, len(items.views)).astype(np.int32),
         view=np.tile([view.number for view in items.views], len(start)).astype(np.int16),
         logits=np.empty((0, len(stream.classes)), np.float32),
         provenance={"checkpoint": path.name, "sha256": sha256(path), "run": path.parent.name}
         | network.provenance
-        | clip_choice
-        | {"views": sampling.views, "amp": options.amp}
+        | sampling.to_json()
+        | {"amp": options.amp}
         | {"twostream": twostream.__version__, "torch": torch.__version__, "command": options.command},
+        extents=extents,
     )
 
 
-def _check_data(network: ScoredNetwork, classes: tuple[str, ...], flow_coding: dict[str, Any] | None) -> None:
-    """BadInputError if the classes or the flow of the data root are not those of the training."""
+def _labels(split: VideoTable, stream: StreamConfig) -> np.ndarray:
+    """The labels of the split as `ScoreTable.labels` has them; `_check_data` was called before."""
+    if split.is_multi_label != stream.multi_label:  # no video has a label, which is of no kind
+        return np.full((len(split), len(stream.classes)) if stream.multi_label else len(split), NO_LABEL)
+    return split.labels()
+
+
+def _check_data(
+    network: ScoredNetwork, annotations: Annotations, split: str, flow_coding: dict[str, Any] | None
+) -> None:  # fmt: skip
+    """BadInputError if the classes, the kind of labels or the flow of the data root are not those of the training."""
     path, stream = network.path, network.stream
-    if classes != stream.classes:
+    if annotations.classes != stream.classes:
         raise BadInputError(
-            f"{path} and the annotations have {class_difference(stream.classes, classes)}; "
+            f"{path} and the annotations have {class_difference(stream.classes, annotations.classes)}; "
             "expected the same classes in the same order"
+        )
+    videos = annotations.split(split)
+    if videos.is_multi_label != stream.multi_label and (videos.label_index >= 0).any():
+        kinds = ("one label", "a list of labels")
+        raise BadInputError(
+            f"{path} was trained on videos with {kinds[stream.multi_label]}, but {annotations.path} has "
+            f"{kinds[videos.is_multi_label]} for each: score it on annotations like those of its training, or train on these"
         )
     if stream.flow_coding and flow_coding and not same_levels(flow_coding, stream.flow_coding):
         raise BadInputError(

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from twostream.video.ffmpeg import LONGEST_WAIT_SECONDS, TIME_LIMIT_SECONDS, Address, Ffmpeg, VideoError
-from twostream.video.ffmpeg_log import Log
+from twostream.video.ffmpeg_log import Log, VideoHeader
 
 SILENCE_SECONDS = 10.0
 """without a picture, after which a stream of the network or a camera is lost"""
@@ -35,6 +35,10 @@ Parts = Sequence[Iterable[tuple[int, np.ndarray]]]
 """for each thread that reads a source: pictures, each with the number of its output"""
 
 
+Capacity = int | Callable[[float], int]
+"""how many frames of an output are kept, perhaps decided by its rate, which is 0 if it is unknown"""
+
+
 class Feed(Protocol):
     """A source as `LiveReader` reads it. Its outputs are the same pictures at different sizes and rates."""
 
@@ -52,7 +56,7 @@ class Feed(Protocol):
         """
 
     def rate(self, output: int) -> float:
-        """Frames per second of an output of a source that waits, known after its first picture."""
+        """Frames per second of an output as the source declares them, known after its first picture; 0: unknown."""
 
 
 class FfmpegFeed:
@@ -82,22 +86,19 @@ class FfmpegFeed:
             silence_seconds=SILENCE_SECONDS if self.can_open_again else LONGEST_WAIT_SECONDS,
         ) as ffmpeg:
             first = ((0, picture) for picture in self._first_output(ffmpeg))
-            others = [_numbered(ffmpeg, number) for number in range(1, len(self.outputs))]
+            others = [self._other_output(ffmpeg, number) for number in range(1, len(self.outputs))]
             yield [first, *others], ffmpeg.process.kill
 
     def rate(self, output: int) -> float:
-        """See `Feed`; VideoError if it is unknown."""
-        if not (rate := self.fps[output] or self._declared_fps):
-            raise VideoError("its rate is unknown; add --pace, by which time is that of the clock")
-        return rate
+        """See `Feed`."""
+        return self.fps[output] or self._declared_fps
 
     def _first_output(self, ffmpeg: Ffmpeg) -> Iterator[np.ndarray]:
         has_end, header = True, None
         number = 0
         for number, picture in enumerate(ffmpeg.pictures(), 1):
             if number == 1:
-                header = Log(ffmpeg.log()).read_header()
-                self._declared_fps = header.fps if header else 0.0
+                header = self._read_header(ffmpeg)
                 has_end = header is not None and header.declared_seconds is not None
             elif number % CHECK_EVERY == 0 and self.can_open_again:
                 for change in Log(ffmpeg.log()).size_changes(header):
@@ -111,10 +112,16 @@ class FfmpegFeed:
         if self.can_open_again and not has_end:
             raise VideoError(log.complaint() or "the stream ended")
 
+    def _other_output(self, ffmpeg: Ffmpeg, output: int) -> Iterator[tuple[int, np.ndarray]]:
+        for number, picture in enumerate(ffmpeg.pictures(output)):
+            if number == 0:  # it may be there before the first picture of the first output
+                self._read_header(ffmpeg)
+            yield output, picture
 
-def _numbered(ffmpeg: Ffmpeg, output: int) -> Iterator[tuple[int, np.ndarray]]:
-    for picture in ffmpeg.pictures(output):
-        yield output, picture
+    def _read_header(self, ffmpeg: Ffmpeg) -> VideoHeader | None:
+        header = Log(ffmpeg.log()).read_header()
+        self._declared_fps = header.fps if header else 0.0
+        return header
 
 
 class Frame(NamedTuple):
@@ -133,12 +140,19 @@ class Frame(NamedTuple):
 class _Output:
     """The newest frames of one output."""
 
-    def __init__(self, capacity: int):
-        self.capacity = capacity
-        self.frames: deque[Frame] = deque(maxlen=capacity)
+    def __init__(self, capacity: Capacity):
+        self._capacity = capacity
+        self.capacity = 0
+        """how many are kept; known when the first one comes"""
+        self.frames: deque[Frame] = deque()
         self.num_arrived = 0
         self.is_fresh = False
         """there is a frame that was not there when frames were taken"""
+
+    def begin(self, rate: float) -> None:
+        """Before the first frame comes."""
+        self.capacity = self._capacity(rate) if callable(self._capacity) else self._capacity
+        self.frames = deque(maxlen=self.capacity)
 
 
 class LiveReader:
@@ -151,7 +165,7 @@ class LiveReader:
     """
 
     def __init__(
-        self, feed: Feed, capacities: Sequence[int], *, stride_seconds: float = 0.0,
+        self, feed: Feed, capacities: Sequence[Capacity], *, stride_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], object] | None = None,
         log: Callable[[str], object] = lambda line: None,
     ):  # fmt: skip
@@ -222,7 +236,7 @@ class LiveReader:
             output.is_fresh = False
         self._changed.notify_all()  # a source that waits goes on
         num_due, self._num_due = self._num_due, 0
-        if any(len(output.frames) < output.capacity for output in self._outputs):
+        if any(len(output.frames) < max(output.capacity, 1) for output in self._outputs):
             return []
         now = max(frames[-1].seconds for frames in taken)
         if self._due is not None and now < self._due - TOLERANCE_SECONDS:
@@ -300,7 +314,12 @@ class LiveReader:
             now = self.clock()
             if self._first_arrival is None:
                 self._first_arrival = now
-            seconds = output.num_arrived / self.feed.rate(number) if self.feed.waits else now - self._first_arrival
+            rate = self.feed.rate(number)
+            if self.feed.waits and not rate:
+                raise VideoError("its rate is unknown; add --pace, by which time is that of the clock")
+            if not output.num_arrived:
+                output.begin(rate)
+            seconds = output.num_arrived / rate if self.feed.waits else now - self._first_arrival
             if output.frames and output.frames[-1].picture.shape != picture.shape:
                 output.frames.clear()
             output.frames.append(Frame(output.num_arrived, picture, seconds, now))
