@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -26,12 +27,14 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests import toy
+from twostream.frames.encoded import VIDEO_NAME, EncodedVideos
 from twostream.frames.store import FrameStore, frame_name
 from twostream.frames.stores import open_store
 from twostream.video.ffmpeg import ffmpeg_version, find_ffmpeg
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-INPUT_TYPES = ("rgb", "farneback")
+STORES = {"folders": ("rgb", "farneback"), "packed": ("rgb", "farneback"), "videos": ("rgb",)}
+"""kind of store -> its input types"""
 NUM_VIDEOS = 8
 MARK = "KILLED_EXTRACTION_OF"
 MAX_WAIT_SECONDS = 2.0
@@ -46,6 +49,8 @@ class Tally:
 
     rounds: int = 0
     kills: int = 0
+    compared: int = 0
+    """videos of an input type, in all rounds"""
     differing: int = 0
     """videos, in all rounds, that differ from those of the undisturbed run"""
     orphans: int = 0
@@ -69,12 +74,14 @@ def start(videos: Path, root: Path, store: str, device: str) -> subprocess.Popen
 
 
 def content(store: FrameStore) -> dict[str, dict]:
-    """Everything that is stored, by video: the images by name, and the record; independent of the kind of store."""
-    return {
-        video_id: {frame_name(k): store.read_bytes(video_id, k) for k in store.frame_indices(video_id)}
-        | {"record": store.record(video_id)}
-        for video_id in store.video_ids()
-    }
+    """Everything that is stored, by video: its files by name, and the record; the same for all stores of images."""
+
+    def files(video_id: str) -> dict[str, bytes]:
+        if isinstance(store, EncodedVideos):
+            return {VIDEO_NAME: (store.video_folder(video_id) / VIDEO_NAME).read_bytes()}
+        return {frame_name(k): store.read_bytes(video_id, k) for k in store.frame_indices(video_id)}
+
+    return {video_id: files(video_id) | {"record": store.record(video_id)} for video_id in store.video_ids()}
 
 
 def run_round(
@@ -110,29 +117,36 @@ def count_leftovers(videos: Path) -> int:
     return count
 
 
+def undisturbed_store(store: str) -> str:
+    """The kind of store that an undisturbed run writes, to compare this kind with: all stores of images have the same."""
+    return "videos" if store == "videos" else "folders"
+
+
 def run_rounds(
-    folder: Path, *, kills: int, seed: int, device: str = "cpu", stores: tuple[str, ...] = ("folders", "packed")
+    folder: Path, *, kills: int, seed: int, device: str = "cpu", stores: Sequence[str] = tuple(STORES)
 ) -> Tally:
     """Rounds until there were `kills` kills, alternating between the kinds of store, and in each between one copy and two."""
     rng = random.Random(seed)
     videos = folder / "videos"
     write_videos(videos)
-    program = start(videos, folder / "truth", "folders", device)
-    assert program.wait() == 0, "the undisturbed run failed"
-    truth = {t: content(open_store(folder / "truth", t)) for t in INPUT_TYPES}
+    truth = {}
+    for store in dict.fromkeys(undisturbed_store(store) for store in stores):
+        root = folder / f"undisturbed_{store}"
+        assert start(videos, root, store, device).wait() == 0, "the undisturbed run failed"
+        truth[store] = {t: content(open_store(root, t)) for t in STORES[store]}
     tally = Tally()
     while tally.kills < kills:
         root = folder / f"round{tally.rounds}"
         store = stores[tally.rounds % len(stores)]
-        copies = 1 + (tally.rounds + tally.rounds // len(stores)) % 2
-        # Few kills are spread over two rounds, so that both stores are killed, and one copy as well as two.
-        max_kills = min(kills - tally.kills, 10, max(kills // 2, 1))
+        copies = 1 + (tally.rounds % len(stores) + tally.rounds // len(stores)) % 2
+        # Few kills are spread over the stores.
+        max_kills = min(kills - tally.kills, 10, max(kills // len(stores), 1))
         tally.kills += run_round(videos, root, store, device, copies=copies, max_kills=max_kills, rng=rng)
         tally.rounds += 1
-        for input_type in INPUT_TYPES:
+        for input_type, expected in truth[undisturbed_store(store)].items():
             stored = content(open_store(root, input_type))
-            video_ids = truth[input_type].keys() | stored.keys()
-            tally.differing += sum(stored.get(v) != truth[input_type].get(v) for v in video_ids)
+            tally.compared += NUM_VIDEOS
+            tally.differing += sum(stored.get(v) != expected.get(v) for v in expected.keys() | stored.keys())
         for _ in range(100):  # a killed program's ffmpeg ends at its next write
             if not count_leftovers(videos):
                 break
@@ -160,9 +174,9 @@ ffmpeg {ffmpeg_version(find_ffmpeg())}.
 
 | | |
 |---|---|
-| rounds, alternating between folders and packed, with one copy of the program and with two | {tally.rounds} |
+| rounds, alternating between the stores {", ".join(STORES)}, with one copy of the program and with two | {tally.rounds} |
 | kills (SIGKILL to a copy's process group, at random) | {tally.kills} |
-| videos x input types compared with the undisturbed run, byte for byte | {tally.rounds * NUM_VIDEOS * len(INPUT_TYPES)} |
+| videos x input types compared with the undisturbed run, byte for byte | {tally.compared} |
 | different or missing | {tally.differing} |
 | processes left over | {tally.orphans} |
 """

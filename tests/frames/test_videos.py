@@ -41,7 +41,7 @@ def test_store_is_found_on_the_disk_and_has_the_frames_of_the_decoder(store):
     scaled = VideoFiles.claim(store.root.parent / "scaled", store.root.parent / "videos", short_side=32)
     add(store, "v", truth)
     scaled.add("v", store.root.parent / "videos" / "v.mkv")
-    assert open_store(store.root, "rgb").kind == "videos" and open_store(store.root, "rgb").video_ids() == ["v"]
+    assert open_store(store.root, "rgb").kind == "video files" and open_store(store.root, "rgb").video_ids() == ["v"]
     for opened in (store, open_store(store.root, "rgb")):
         np.testing.assert_array_equal(opened.read("v", [7, 3, 3, 11]), truth[[7, 3, 3, 11]])
         assert opened.facts("v") == (12, 15.0, 1) and opened.frame_indices("v") == list(range(12))
@@ -131,6 +131,14 @@ def test_changed_file_is_refused_until_it_is_indexed_again(store):
         VideoFiles(store.root, "rgb").read("v", [0])
 
 
+def test_index_of_an_older_version_is_read(store):
+    add(store, "v", numbered_pictures(10), H264)
+    path = store.folder / "v" / "video.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in record.items() if k not in ("is_packet_a_frame", "opens_quickly")}))
+    assert numbers_of(store.read("v", [8, 2])) == [8, 2]
+
+
 @pytest.mark.parametrize(
     "change",
     [{"version": 2}, {"stamps": [1]}, {"stamps": "x"}, {"key_frames": [99]}, {"source": {}}, {"stored_size": None}],
@@ -150,5 +158,5 @@ def test_other_settings_and_other_images_are_not_mixed(store, tmp_path):
     with pytest.raises(BadInputError, match="images of another tool"):
         VideoFiles.claim(tmp_path / "other", tmp_path / "videos", short_side=0)
     add(store, "v", pictures(3))
-    with pytest.raises(BadInputError, match="is a 'videos' store, expected 'packed'"):
+    with pytest.raises(BadInputError, match="is a 'video files' store, expected 'packed'"):
         open_store(store.root, "rgb", kind="packed")

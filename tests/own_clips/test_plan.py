@@ -64,6 +64,18 @@ def test_what_does_not_fit_is_not_tried():
     assert "--clips_per_video=1" in fewer and "--clips_per_video=6" in more
 
 
+def test_time_that_no_training_can_use_goes_into_views():
+    """Of wide pictures; square ones have nothing beside their centre."""
+    slow_training = replace(FAST, small=1.0)
+    assert "--views=three" in planned(speed=slow_training).test
+    assert "--views=centre" in planned(speed=FAST).test and "--views=centre" in planned(speed=SLOW).test
+    square = make_plan(
+        [clip(str(n), "ab"[n % 2]) for n in range(8)], ["train", "val"] * 4, [look(size=(240, 240))] * 8, MOTION, fps=10,
+        trunk=TRUNK, fetch="", speed=slow_training, minutes=5,
+    )  # fmt: skip
+    assert "--views=centre" in square.test
+
+
 @pytest.mark.parametrize("minutes", [2, 5, 20, 60])
 def test_the_trainings_fit_in_the_time(minutes):
     plan = planned(minutes=minutes, speed=replace(FAST, small=600.0))

@@ -12,6 +12,7 @@ from twostream.preparation import plan as planning
 from twostream.preparation.extraction import ExtractionJob, extract_video
 from twostream.preparation.plan import Plan, make_plan
 from twostream.preparation.settings import ExtractionSettings
+from twostream.video.encoder import VideoEncoding
 
 BOTH = ExtractionSettings(short_side=0, flow=(FlowSettings("farneback"),))
 
@@ -50,6 +51,19 @@ def test_finished_images_are_not_planned_again(tmp_path):
 
 def test_packed_store_needs_few_files(tmp_path):
     assert make_plan(jobs(tmp_path, store="packed"), num_workers=2).num_files <= 8
+
+
+def test_store_of_videos_is_planned_beside_jpeg(tmp_path):
+    pytest.importorskip("av")
+    encoded = replace(BOTH, flow=(), encoding=VideoEncoding(gop=10))
+    planned = jobs(tmp_path, encoded, store="videos")
+    plan = make_plan(planned, num_workers=1)
+    done = [extract_video(job) for job in planned]
+    assert (plan.num_images, plan.num_files) == (90, 9)  # a folder, a record and a file for each video
+    assert plan.num_bytes == pytest.approx(sum(r.num_bytes for r in done) + 6 * 4096 / 2, rel=0.3)
+    as_jpeg = [extract_video(replace(job, root=f"{job.root}2")) for job in jobs(tmp_path, replace(BOTH, flow=()))]
+    assert plan.jpeg_bytes == pytest.approx(sum(result.num_bytes for result in as_jpeg), rel=0.2)
+    assert plan.seconds > 0 and "of them encoded" in plan.to_text()
 
 
 def test_unreadable_videos_are_left_out_of_the_sample(tmp_path):

@@ -368,7 +368,8 @@ def test_annotate_train_and_test_without_extraction(run_here, toy_videos, toy_ro
         "prep/build_annotations.py", "--root", root, "--videos", videos, "--frames=videos", "--short_side=96"
     )
     assert made.returncode == 0, made.stderr
-    assert "8 videos, 264 frames, a key frame every" in made.stdout and f"twostream train --root={root}" in made.stdout
+    assert "8 videos, 264 frames\n" in made.stdout and "a key frame every" in made.stdout
+    assert f"twostream train --root={root}" in made.stdout
     assert list(read_annotations(root).videos) == list(read_annotations(toy_root).videos)
     assert {path.name for path in (root / "rgb-images").rglob("*") if path.is_file()} == {
         "video.json",
@@ -396,6 +397,55 @@ def test_annotate_train_and_test_without_extraction(run_here, toy_videos, toy_ro
         refused = run_here(program, "--root", root, *more)
         assert refused.returncode == 3 and "the frames of videos" in refused.stderr
         assert len(refused.stderr.splitlines()) == 1
+
+
+def test_plan_says_the_rates_and_writes_nothing(run_here, toy_videos, tmp_path):
+    pytest.importorskip("av")
+    command = ["prep/build_annotations.py", "--root", tmp_path / "data", "--videos", toy_videos]
+    planned = run_here(*command, "--frames=videos", "--plan", "--short_side=64", "--workers=3")
+    assert planned.returncode == 0, planned.stderr
+    lines = planned.stdout.splitlines()
+    assert lines[0] == "plan: 8 videos, about 264 frames; 4 videos measured at --short_side=64"
+    assert [line[:5] for line in lines[1:]] == ["rate:"] * 4 and "3 workers feed batches of 32" in lines[2]
+    assert "--store=videos --gop=12" in lines[3] and "--input_types=rgb --store=packed" in lines[4]
+    assert not (tmp_path / "data").exists()
+    assert "--plan is for --frames=videos" in run_here(*command, "--plan").stderr
+
+
+def test_train_and_test_on_a_store_of_videos(run_here, toy_videos, toy_root, tmp_path):
+    """Encoded again by extraction: the annotations are those of images, and streams of RGB and of flow train on it."""
+    pytest.importorskip("av")
+    root = tmp_path / "data"
+    made = run_here("prep/extract.py", "--root", root, "--videos", toy_videos, "--store=videos", "--short_side=96")
+    assert made.returncode == 0, made.stderr
+    for flags in ([], ["--frames=videos"]):  # nothing is left to index
+        made = run_here("prep/build_annotations.py", "--root", root, "--videos", toy_videos, *flags)
+        assert made.returncode == 0, made.stderr
+        assert list(read_annotations(root).videos) == list(read_annotations(toy_root).videos)
+    assert "indexed already" in made.stdout
+    flags = [
+        "--workers=0",
+        "--device=cpu",
+        "--arch=squeezenet1_1",
+        "--input_size=64",
+        "--pretrained=False",
+        "--batch_size=2",
+    ]
+    for stream in (["--input_type=rgb"], ["--input_type=farneback", "--flow=online"]):
+        trained = run_here(
+            "train.py", "--root", root, *stream, *flags, "--max_iterations=1", "--frame_step=30", "--seq_len=1"
+        )
+        assert trained.returncode == 0, trained.stderr
+    tested = run_here("test.py", "--root", root, "--input_type=rgb", "--workers=0", "--device=cpu", "--num_clips=1")
+    assert tested.returncode == 0 and "videos by" in tested.stdout, tested.stderr
+    written = ["--write=mmaction2_frames", "--out", tmp_path / "list"]
+    refused = run_here("prep/build_annotations.py", "--root", root, *written)
+    assert refused.returncode == 3 and "use --write=mmaction2_videos" in refused.stderr
+    packed = run_here("prep/pack.py", "--root", root, "--to", tmp_path / "packed", "--store=packed")
+    assert packed.returncode == 3 and "the frames of videos" in packed.stderr
+
+    images = run_here("prep/build_annotations.py", "--root", toy_root, "--videos", toy_videos, "--frames=videos")
+    assert images.returncode == 3 and "leave out --frames=videos" in images.stderr
 
 
 def test_bad_videos_are_listed_and_the_others_used(run_here, toy_videos, tmp_path):

@@ -19,6 +19,7 @@ from tests import toy
 from tests.cluster import DaskScheduler
 from tests.conftest import REPOSITORY, call, noise_image
 from tests.kills import content, run_rounds
+from tests.video.samples import numbered_pictures, numbers_of
 from twostream.attempts import process_space
 from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.flow.coding import FlowCoding
@@ -33,6 +34,7 @@ from twostream.preparation.settings import ExtractionSettings, claim_tree
 from twostream.preparation.workers import PROGRAM_ERROR, Failure, ProgramError
 from twostream.programs import extract as extract_program
 from twostream.video import ffmpeg
+from twostream.video.decoder import Decoder
 from twostream.video.ffmpeg import VideoError, find_ffmpeg
 
 NUM_FRAMES = 10
@@ -428,6 +430,10 @@ def test_video_that_changed_since_its_frames_were_stored_is_refused(videos, tmp_
         (["--flow_device=gpu"], "expected cpu, cuda, cuda:1 or torch-cpu"),
         (["--flow_device=cuda", "--input_types=rgb,dis"], "computes only farneback, not dis"),
         (["--flow_device=cuda", "--scheduler=tcp://nowhere:1"], "--shard"),
+        (["--store=videos", "--input_types=rgb,dis"], "RGB frames only, not dis"),
+        (["--store=videos", "--quality=80"], "--crf for --store=videos"),
+        (["--store=videos", "--crf=52"], "--crf is 52, expected 0 to 51"),
+        (["--gop=4"], "--gop is for --store=videos"),
         (["--no_such_flag=1"], "no_such_flag"),
     ],
 )
@@ -585,6 +591,70 @@ def test_flow_of_packed_frames(extract, tmp_path):
     extract("--input_types=rgb", "--store=packed")
     extract("--no-videos", "--input_types=farneback", "--store=packed")
     assert open_store(data, "farneback").video_ids() == ["a", "b c"]
+
+
+# ------------------------------------------------------------------------------------------------- store of videos
+
+
+def test_store_of_videos_has_the_frames_of_the_decoder(extract, videos, tmp_path):
+    """The same frames as images have, by numbers that they show and by their pixels, which the encoder changes a little."""
+    pytest.importorskip("av")
+    toy.write_video(videos / "long.mkv", numbered_pictures(60, height=96, width=128), fps=10)
+    rows = ["label,youtube_id,time_start,time_end,split", "x,long,1,3,train", "x,a,0,9,train"]
+    (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
+    listed = ("--list", tmp_path / "list.csv", "--format=kinetics_csv", "--trim", "--fps=5", "--short_side=48")
+    result = extract(*listed, "--store=videos", "--gop=4")
+    assert "instead of" in result.stdout and "of them encoded" in result.stdout and "frames/s" in result.stdout
+    store = open_store(tmp_path / "data", "rgb")
+    assert store.kind == "videos" and store.video_ids() == ["a_000000_000009", "long_000001_000003"]
+    assert store.facts("long_000001_000003") == (10, 5.0, 1)
+    found = store.read("long_000001_000003", list(range(10)))
+    assert numbers_of(found) == list(range(10, 30, 2))
+    decoder = Decoder(videos / "long.mkv", short_side=48, fps=5, start_seconds=1, end_seconds=3)
+    assert (
+        np.abs(found.astype(int) - np.stack(list(decoder))).mean() < 4
+    )  # grey levels; most at the edges of the squares
+    record = store.record("long_000001_000003")
+    assert record["settings"] == {"short_side": 48, "fps": 5, "frame_step": 1, "sar": "square", "gop": 4, "crf": 17}
+    assert record["source"]["segment"] == [1, 3] and record["index"]["key_frames"] == [0, 4, 8]
+    file = Decoder(store.video_folder("long_000001_000003") / "video.mp4")  # as any player sees it
+    assert len(list(file)) == 10 and file.result.fps == 5
+
+    before = tree(tmp_path / "data")
+    assert "2 of 2 videos are already done" in extract(*listed, "--gop=4").stdout  # recognised without --store
+    assert tree(tmp_path / "data") == before
+    assert "made with gop = 4, now it is 12" in extract(*listed, "--store=videos", code=3).stderr
+    assert "extract to another --root" in extract(*listed, "--store=folders", code=3).stderr
+    extract(*listed, "--store=videos", "--gop=4", f"--root={tmp_path / 'again'}", "--workers=1")
+    assert tree(tmp_path / "again") == before
+
+
+def test_store_of_videos_among_the_videos_is_refused(extract, videos):
+    result = extract("--store=videos", f"--root={videos / 'left'}", code=2)
+    assert "is inside --videos" in result.stderr and not (videos / "left" / "rgb-images").exists()
+
+
+def test_bad_videos_and_flow_beside_a_store_of_videos(extract, videos, tmp_path):
+    pytest.importorskip("av")
+    (videos / "bad.mp4").write_text("no video")
+    result = extract("--store=videos", code=5)
+    assert "1 bad video: 1 unreadable" in result.stderr and (tmp_path / "data" / "failed_videos.jsonl").exists()
+    assert open_store(tmp_path / "data", "rgb").video_ids() == ["a", "b c"]
+    # Flow can still be extracted beside it, from the stored frames.
+    extract("--no-videos", "--input_types=farneback")
+    assert open_store(tmp_path / "data", "farneback").frame_indices("a") == list(range(NUM_FRAMES))
+
+
+def test_full_disk_while_a_video_is_encoded(started, tmp_path):
+    pytest.importorskip("av")
+    root = tmp_path / "data"
+    command = [*started.command(root), "--store=videos", "--check_space=False"]
+    limited = ["bash", "-c", 'trap "" XFSZ; ulimit -f 8; exec "$@"', "x", *command]
+    result = subprocess.run(limited, cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 4, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert "File too large" in line and "files free" in line and "run the command again" in line
+    assert not list(root.glob("*/.tmp-*")) and not (root / "failed_videos.jsonl").exists()
 
 
 # ---------------------------------------------------------------------------------------- flow by a process of its own

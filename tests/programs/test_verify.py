@@ -32,6 +32,7 @@ from twostream.preparation.settings import ExtractionSettings, claim_tree
 from twostream.preparation.verify_root import RootCheck
 from twostream.preparation.verify_video import VideoJob, check_video
 from twostream.programs.extract import build_parser, build_settings
+from twostream.video.encoder import VideoEncoding
 
 NUM_FRAMES = 8
 IDS = ("left_0", "left_1", "right_0", "right_1")  # 0: train, 1: val
@@ -733,6 +734,66 @@ def test_remove_and_the_printed_command_repair_the_root(folders, videos, run_her
     again = run_here("prep/extract.py", *shlex.split(words.replace("VIDEOS", str(videos))), "--workers=1")
     assert again.returncode == 0, again.stderr
     assert findings_of(folders) == []
+
+
+# ------------------------------------------------------------------------------------------------- store of videos
+
+
+@pytest.fixture
+def encoded(videos, tmp_path) -> Path:
+    """A data root of videos that were encoded again."""
+    pytest.importorskip("av")
+    settings = ExtractionSettings(short_side=0, encoding=VideoEncoding(gop=4))
+    extract(tmp_path / "data", videos, settings, "videos")
+    annotate(tmp_path / "data", good_videos())
+    return tmp_path / "data"
+
+
+def change_file(path: Path, change: Callable[[bytearray], bytes | bytearray]) -> None:
+    path.write_bytes(change(bytearray(path.read_bytes())))
+
+
+def flip_a_bit(content: bytearray) -> bytearray:
+    content[len(content) // 2] ^= 1
+    return content
+
+
+ENCODED_FAULTS: dict[str, tuple[str, bool, Callable[[Path], object]]] = {
+    "flipped bit": ("damaged image", False, lambda folder: change_file(folder / "video.mp4", flip_a_bit)),
+    "cut": ("damaged image", True, lambda folder: change_file(folder / "video.mp4", lambda content: content[:900])),
+    "gone": ("missing images", True, lambda folder: (folder / "video.mp4").unlink()),
+    "record gone": ("record", True, lambda folder: (folder / "video.json").unlink()),
+    "no index": (
+        "record",
+        True,
+        lambda folder: change_file(folder / "video.json", lambda content: content.replace(b'"index"', b'"x"')),
+    ),
+    "other settings": (
+        "other settings",
+        True,
+        lambda folder: change_file(folder / "video.json", lambda content: content.replace(b'"crf": 17', b'"crf": 18')),
+    ),
+}
+"""name -> kind of finding, whether --quick finds it, and how to make it in the folder of a video"""
+
+
+@pytest.mark.parametrize("fault", ENCODED_FAULTS)
+def test_a_fault_of_videos_is_found_alone_and_its_command_fixes_it(encoded, videos, run_here, fault):
+    kind, is_found_quickly, make = ENCODED_FAULTS[fault]
+    assert findings_of(encoded) == findings_of(encoded, quick=True) == []
+    make(encoded / "rgb-images" / "left_0")
+    (finding,) = findings_of(encoded)
+    assert finding.kind == kind and "left_0" in finding.where
+    assert [f.kind for f in findings_of(encoded, quick=True)] == [kind] * is_found_quickly
+    assert "--store=videos --gop=4" in finding.fix[-1]
+    fix(finding, videos, run_here)
+    stores._OPEN_STORES.clear()
+    assert findings_of(encoded) == []
+
+
+def test_an_extra_file_beside_a_video_is_found(encoded):
+    (encoded / "rgb-images" / "left_0" / "00001.jpg").write_bytes(b"")
+    assert [finding.kind for finding in findings_of(encoded)] == ["extra file"]
 
 
 @pytest.mark.parametrize("words", [["--root=nowhere"], ["--root={}"], ["--root={}/data", "--input_types=dis"]])

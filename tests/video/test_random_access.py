@@ -58,6 +58,18 @@ def test_frames_are_those_of_the_decoder(tmp_path, name):
         assert numbers_of(reader.read(k) for k in order) == order
 
 
+def test_files_with_regular_packets_open_quickly_and_others_do_not(tmp_path):
+    for name, is_quick in (
+        ("B-frames.mp4", True),
+        ("open groups.mkv", True),
+        ("B-frames.ts", False),
+        ("B-frames.avi", False),
+    ):
+        toy.write_video(tmp_path / name, numbered_pictures(10), codec=FILES[name])
+        index = index_video(tmp_path / name)
+        assert index.opens_quickly == index.is_packet_a_frame == is_quick, name
+
+
 @pytest.mark.parametrize("short_side", [0, 32, 96])
 def test_pixels_of_scaled_pictures_and_pixels_that_are_not_square(tmp_path, short_side):
     toy.write_video(tmp_path / "v.mkv", pictures(6, height=49, width=65))

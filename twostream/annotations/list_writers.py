@@ -9,13 +9,15 @@ from twostream.errors import BadInputError
 from twostream.files import write_text
 from twostream.frames.folders import FrameFolders
 from twostream.frames.store import FrameStore
-from twostream.frames.stores import image_stores
+from twostream.frames.stores import STORES, image_stores
 
 Paths = Mapping[str, Path]
 """video id -> path of its file below the folder of the videos; empty if that folder is not given"""
 
 
 def _frames_line(store: FrameStore, video: Video, _: Paths) -> tuple[str, int]:
+    if store.kind not in STORES:
+        raise BadInputError(f"{store.folder} has no images, but the frames of videos: use --write=mmaction2_videos")
     if store.kind != FrameFolders.kind:
         raise BadInputError(
             f"{store.folder} holds its images in tar files, which MMAction2 does not read; unpack them with twostream pack "

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Self
 
 from twostream.attempts import abandoned, attempt_name, sweep_files
 from twostream.errors import BadInputError
@@ -92,7 +93,7 @@ class FrameFolderWriter(FrameWriter):
         self.final = store.video_folder(video_id)
         self.folder = store.folder / f"{TEMPORARY_PREFIX}{attempt_name()}"
 
-    def __enter__(self) -> "FrameFolderWriter":
+    def __enter__(self) -> Self:
         self.folder.mkdir(parents=True)
         return self
 

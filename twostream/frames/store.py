@@ -97,7 +97,8 @@ class FrameStore(ABC):
         if not path.is_file():
             return None
         settings = read_json(path)
-        numbers = {name: settings.get(name, 0) for name in ("short_side", "fps", "frame_step", "quality")}
+        names = ("short_side", "fps", "frame_step", "quality", "gop", "crf")
+        numbers = {name: settings.get(name, 0) for name in names}
         for name, value in numbers.items():
             if type(value) not in (int, float) or not 0 <= value < 2**31:
                 raise BadInputError(f"{path}: {name} is {reprlib.repr(value)}, expected a number; {RESTORE_SETTINGS}")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from twostream.errors import BadInputError
 from twostream.flow.methods import FLOW_METHODS
+from twostream.frames.encoded import EncodedVideos
 from twostream.frames.folders import FrameFolders
 from twostream.frames.packed import FrameShards
 from twostream.frames.shards import INDEX_SUFFIX
@@ -16,7 +17,10 @@ from twostream.frames.videos import VideoFiles
 from twostream.stream import RGB
 
 STORES: dict[str, type[FrameStore]] = {FrameFolders.kind: FrameFolders, FrameShards.kind: FrameShards}
-"""the kinds that images are written to; VideoFiles has the frames of videos, and no images"""
+"""the kinds that images are written to"""
+
+EXTRACTED_STORES = STORES | {EncodedVideos.kind: EncodedVideos}
+"""the kinds that extraction writes; VideoFiles has the frames of other programs' files"""
 
 
 class _OpenStore(NamedTuple):
@@ -43,15 +47,27 @@ def open_store(root: str | Path, input_type: str, *, kind: str | None = None) ->
     if opened is None or not os.path.lexists(opened.evidence):
         evidence = _find_evidence(folder)
         if evidence is None:
-            return STORES[kind or FrameFolders.kind](root, input_type)
-        found = FrameShards if _is_index(evidence) else VideoFiles if VideoFiles.is_at(folder) else FrameFolders
+            found = EXTRACTED_STORES[kind] if kind else _class_by_settings(folder, None)
+            return found(root, input_type)
+        found = FrameShards if _is_index(evidence) else _class_by_settings(folder, Path(evidence))
         opened = _OPEN_STORES[key] = _OpenStore(found(root, input_type), evidence)
     if kind not in (None, opened.store.kind):
+        if {kind, opened.store.kind} <= STORES.keys():
+            pack = shlex.join(["twostream", "pack", f"--root={root}", "--to=DIR", f"--store={kind}"])
+            advice = f"convert it into another data root: {pack}"
+        else:
+            advice = "extract to another --root"
         raise BadInputError(
-            f"{folder} is a {opened.store.kind!r} store, expected {kind!r}: leave out --store={kind}, or convert it "
-            f"into another data root: {shlex.join(['twostream', 'pack', f'--root={root}', '--to=DIR', f'--store={kind}'])}"
+            f"{folder} is a {opened.store.kind!r} store, expected {kind!r}: leave out --store={kind}, or {advice}"
         )
     return opened.store
+
+
+def _class_by_settings(folder: Path, video_folder: Path | None) -> type[FrameStore]:
+    """The kind of a store that is not packed; `video_folder`: of one of its videos, if there is one."""
+    if EncodedVideos.is_at(folder, video_folder):
+        return EncodedVideos
+    return VideoFiles if VideoFiles.is_at(folder) else FrameFolders
 
 
 def _find_evidence(folder: Path) -> str | None:

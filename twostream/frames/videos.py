@@ -1,4 +1,4 @@
-"""A frame store without images: the frames of encoded video files, decoded when they are read.
+"""Frame stores without images: the frames of encoded video files, decoded when they are read.
 
     <root>/rgb-images/extraction.json              the settings, and "videos", the folder of the videos
     <root>/rgb-images/<video id>/video.json        the index of a video: time stamps and key frames; size and date of its file
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,21 +33,84 @@ MAX_OPEN = 4
 INDEX_VERSION = 1
 
 
-class VideoFiles(FrameFolders):
+class OpenVideo(NamedTuple):
+    """A video that frames are read from."""
+
+    reader: VideoReader
+    stored_step: int = 1
+    """the file has only frames 0, stored_step, 2 stored_step ... of the video"""
+    size: tuple[int, int] | None = None
+    """height and width of the frames, where those of the file may have more rows or columns"""
+
+
+class VideoStore(FrameFolders):
+    """Reads frames of video files: what VideoFiles and EncodedVideos share."""
+
+    def __init__(self, root: str | Path, input_type: str):
+        super().__init__(root, input_type)
+        self._opened: OrderedDict[str, OpenVideo] = OrderedDict()
+        """the videos read last, the latest at the end"""
+        self._process = os.getpid()
+
+    def __reduce__(self) -> tuple[type["VideoStore"], tuple[Path, str]]:
+        return type(self), (self.root, self.input_type)  # another process opens the videos itself
+
+    def open_video(self, video_id: str) -> OpenVideo:
+        """A video of its own to read from. Raises BadInputError if it cannot be opened, or is not the file that was indexed."""
+        raise NotImplementedError
+
+    def read_bytes(self, video_id: str, frame_index: int) -> bytes:
+        """One frame as a JPEG file of high quality; `read` has the exact pixels."""
+        return encode_jpeg(self._decode(video_id, frame_index), quality=95, chroma_subsampling=False)
+
+    def read_regions(
+        self, video_id: str, frame_indices: list[int], choose: Callable[[int, int], Sequence[Region]], out: np.ndarray
+    ) -> None:
+        regions: Sequence[Region] | None = None
+        for position, frame_index in enumerate(frame_indices):
+            picture = self._decode(video_id, frame_index)
+            header = Header(picture.shape[0], picture.shape[1], False)
+            if regions is None:
+                regions = choose(header.height, header.width)
+            cut_regions(picture, header, regions, list(out[:, position]))
+
+    def picture_size(self, video_id: str) -> tuple[int, int]:
+        height, width = self._decode(video_id, 0).shape[:2]
+        return height, width
+
+    def _decode(self, video_id: str, frame_index: int) -> np.ndarray:
+        reader, stored_step, size = self._open(video_id)
+        if frame_index % stored_step:
+            raise BadInputError(missing_message(self.where(video_id, frame_index)))
+        try:
+            picture = reader.read(frame_index // stored_step)
+        except VideoError as error:
+            raise BadInputError(f"{reader.path}: {error}") from None
+        return picture[: size[0], : size[1]] if size else picture
+
+    def _open(self, video_id: str) -> OpenVideo:
+        if self._process != os.getpid():
+            # A file that a parent process has open has one position for both; closing it here closes only this end.
+            self._opened, self._process = OrderedDict(), os.getpid()
+        if video_id not in self._opened:
+            opened = self.open_video(video_id)
+            while len(self._opened) >= MAX_OPEN:
+                self._opened.popitem(last=False)[1].reader.close()
+            self._opened[video_id] = opened
+        self._opened.move_to_end(video_id)
+        return self._opened[video_id]
+
+
+class VideoFiles(VideoStore):
     """The frames of a folder of videos, as `Decoder` gives them at the recorded size."""
 
-    kind = "videos"
+    kind = "video files"
 
     def __init__(self, root: str | Path, input_type: str):
         super().__init__(root, input_type)
         self._settings: dict[str, Any] | None = None
-        self._shared: Converter | None = None
-        self._readers: OrderedDict[str, VideoReader] = OrderedDict()
-        """the videos read last, the latest at the end"""
-        self._process = os.getpid()
-
-    def __reduce__(self) -> tuple[type["VideoFiles"], tuple[Path, str]]:
-        return VideoFiles, (self.root, self.input_type)  # another process opens the videos itself
+        self._converter: Converter | None = None
+        """one for all videos; those of a data set have few sizes"""
 
     @staticmethod
     def is_at(folder: Path) -> bool:
@@ -72,6 +135,11 @@ class VideoFiles(FrameFolders):
             raise BadInputError(
                 f"{store.folder} has images of another tool; use another --root for the frames of videos"
             )
+        if recorded is not None and "videos" not in recorded:
+            raise BadInputError(
+                f"{store.folder} has what twostream extract wrote: leave out --frames=videos, or use another --root for the "
+                "frames of the videos themselves"
+            )
         for name, value in given.items():
             if recorded is not None and recorded.get(name) != value:
                 raise BadInputError(
@@ -85,10 +153,6 @@ class VideoFiles(FrameFolders):
     def frame_indices(self, video_id: str) -> list[int]:
         return list(range(self.index(video_id)[0].num_frames))
 
-    def read_bytes(self, video_id: str, frame_index: int) -> bytes:
-        """One frame as a JPEG file of high quality; `read` has the exact pixels."""
-        return encode_jpeg(self._decode(video_id, frame_index), quality=95, chroma_subsampling=False)
-
     def where(self, video_id: str, frame_index: int | None = None) -> str:
         folder = self.video_folder(video_id)
         return str(folder) if frame_index is None else f"{folder}: frame {frame_index}"
@@ -99,21 +163,6 @@ class VideoFiles(FrameFolders):
             f"{self.folder} has the frames of the videos in {self.settings()['videos']}, so no images can be written there: "
             "use another --root"
         )
-
-    def read_regions(
-        self, video_id: str, frame_indices: list[int], choose: Callable[[int, int], Sequence[Region]], out: np.ndarray
-    ) -> None:
-        regions: Sequence[Region] | None = None
-        for position, frame_index in enumerate(frame_indices):
-            picture = self._decode(video_id, frame_index)
-            header = Header(picture.shape[0], picture.shape[1], False)
-            if regions is None:
-                regions = choose(header.height, header.width)
-            cut_regions(picture, header, regions, list(out[:, position]))
-
-    def picture_size(self, video_id: str) -> tuple[int, int]:
-        height, width = self._decode(video_id, 0).shape[:2]
-        return height, width
 
     def settings(self) -> dict[str, Any]:
         """The recorded settings; BadInputError if they do not say where the videos are."""
@@ -156,56 +205,44 @@ class VideoFiles(FrameFolders):
         try:
             if record["version"] != INDEX_VERSION:
                 raise ValueError(f"version {record['version']}, expected {INDEX_VERSION}")
-            values = {field.name: record[field.name] for field in fields(VideoIndex)}
-            lists = {name: tuple(map(int, values[name])) for name in ("stamps", "key_frames", "stored_size")}
-            index = VideoIndex(**values | lists)
-            if len(index.stamps) not in (0, index.num_frames) or not isinstance(record["source"]["name"], str):
-                raise ValueError(f"{len(index.stamps)} time stamps of {index.num_frames} frames")
-            if not set(index.key_frames) <= set(range(len(index.stamps))):
-                raise ValueError("key frames beyond the end")
-            return index, record["source"]
+            if not isinstance(record["source"]["name"], str):
+                raise ValueError("no name of its file")
+            return index_from_record(record), record["source"]
         except (KeyError, TypeError, ValueError) as error:
             raise BadInputError(
                 f"{self.where(video_id)}/{RECORD_NAME}: no index of a video ({error!r}); {self._how_to_index()}"
             ) from None
 
-    def _decode(self, video_id: str, frame_index: int) -> np.ndarray:
-        reader = self._reader(video_id)
+    def open_video(self, video_id: str) -> OpenVideo:
+        index, source = self.index(video_id)
+        settings = self.settings()
+        path = Path(settings["videos"], source["name"])
+        if self._converter is None:
+            self._converter = Converter(
+                short_side=settings["short_side"], square_pixels=settings.get("sar") == "square"
+            )
         try:
-            return reader.read(frame_index)
-        except VideoError as error:
-            raise BadInputError(f"{reader.path}: {error}") from None
-
-    def _reader(self, video_id: str) -> VideoReader:
-        if self._process != os.getpid():
-            # A file that a parent process has open has one position for both; closing it here closes only this end.
-            self._readers, self._shared, self._process = OrderedDict(), None, os.getpid()
-        if video_id not in self._readers:
-            index, source = self.index(video_id)
-            settings = self.settings()
-            path = Path(settings["videos"], source["name"])
-            try:
-                if _source(path, settings["videos"]) != source:
-                    raise VideoError("has changed since it was indexed")
-                reader = VideoReader(path, index, self._converter())
-            except (VideoError, OSError) as error:
-                raise BadInputError(f"{path}: {error}; {self._how_to_index()}") from None
-            while len(self._readers) >= MAX_OPEN:
-                self._readers.popitem(last=False)[1].close()
-            self._readers[video_id] = reader
-        self._readers.move_to_end(video_id)
-        return self._readers[video_id]
-
-    def _converter(self) -> Converter:
-        """One for all videos; those of a data set have few sizes."""
-        if self._shared is None:
-            settings = self.settings()
-            self._shared = Converter(short_side=settings["short_side"], square_pixels=settings.get("sar") == "square")
-        return self._shared
+            if _source(path, settings["videos"]) != source:
+                raise VideoError("has changed since it was indexed")
+            return OpenVideo(VideoReader(path, index, self._converter))
+        except (VideoError, OSError) as error:
+            raise BadInputError(f"{path}: {error}; {self._how_to_index()}") from None
 
     def _how_to_index(self) -> str:
         command = shlex.join(["twostream", "annotate", f"--root={self.root}", "--frames=videos", "--videos=VIDEOS"])
         return f"index the videos again: {command}, with the flags that made the annotations"
+
+
+def index_from_record(record: dict[str, Any]) -> VideoIndex:
+    """The index that `asdict` made a part of a record. Raises KeyError, TypeError or ValueError if it is none."""
+    values = {field.name: record[field.name] for field in fields(VideoIndex) if field.name in record}
+    lists = {name: tuple(map(int, values[name])) for name in ("stamps", "key_frames", "stored_size")}
+    index = VideoIndex(**values | lists)
+    if len(index.stamps) not in (0, index.num_frames):
+        raise ValueError(f"{len(index.stamps)} time stamps of {index.num_frames} frames")
+    if not set(index.key_frames) <= set(range(len(index.stamps))):
+        raise ValueError("key frames beyond the end")
+    return index
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ class Pictures:
         return self._chunks[key]
 
     def _decode(self, path: Path, facts: Facts, chunk: int) -> list[np.ndarray]:
-        """Whoever watches a video asks for one chunk after the other, so that one decoder serves them all."""
+        """The page asks for one chunk after the other, so one decoder serves them all."""
         stream = self._streams.pop(path, None)
         if stream is None or stream.next_chunk != chunk:
             if stream:

@@ -23,9 +23,12 @@ EXTRACTION_SHARE = 0.4
 SLOWEST_FPS = 3.0
 CLIPS = 6
 """of each video that a linear head is fitted to, and that is tested, if there is time"""
+NUM_VIEWS = 3
+VIEWS = {"centre": "the centre of the pictures", "three": "three views that cover the pictures"}
+"""--views -> what they are"""
 FEATURES_SHARE = 0.25
 """of the time, for the features of one stream"""
-EXTRA_IMAGE_COST = 1.5
+EXTRA_IMAGE_COST = 1.0
 """writing and reading the images, beside decoding and flow"""
 TRAINED_SIZE, BATCH_SIZE = 64, 16
 """crops and clips per iteration of trainings from random weights: the recipe of docs/real_footage.md"""
@@ -33,7 +36,7 @@ MIN_EPOCHS, MAX_EPOCHS = 60, 250
 """of such trainings; docs/real_footage.md has 220 of 65 videos"""
 TRAINING_COST = 3.0
 """a step of training, in passes forward"""
-FIXED_SECONDS = 45.0
+FIXED_SECONDS = 30.0
 """start of the commands, evaluation, page and export"""
 SIDES = re.compile(r"\b(left|right|clockwise|counterclockwise|anticlockwise|forehand|backhand)\b", re.IGNORECASE)
 WORTH = "features of ImageNet, the best start for few clips where appearance decides"
@@ -108,16 +111,11 @@ def make_plan(
         f"features: {used}, weights {trunk.path}" if trunk
         else f"features: {used} with random weights, as none are at hand: {fetch} brings some; {WORTH}"
     )  # fmt: skip
-    views = 1 if mirror else 2
     num_train = list(splits).count("train")
-    pictures = num_train * views + len(clips) - num_train
+    pictures = num_train * (1 if mirror else 2) + len(clips) - num_train
     fits = int(FEATURES_SHARE * seconds * speed.trunk / pictures)
     num_clips = max(min(fits, CLIPS), 1)
     cost = 2 * num_clips * pictures / speed.trunk
-    reasons.append(
-        f"linear heads: {counted(num_clips, 'clip')} of each video, about {cost:.0f} s for both streams at {speed.trunk:.0f} pictures/s; "
-        "their strength and confidence by cross-validation"
-    )
     left = seconds - FIXED_SECONDS - extraction - cost
     stack = advice.train_flags()
     size = [f"--input_size={2 * TRAINED_SIZE}"] if small_input else []
@@ -125,12 +123,25 @@ def make_plan(
     common = [f"--mirror={not mirror}"]
     linear = ["--head=linear", f"--clips_per_video={num_clips}", f"--arch={used}", *start, *size, *common]
     candidates = ["flow"] if trunk else ["flow", "rgb"]
-    trained, sentences = _trained_flags(left, candidates, num_train=num_train, speed=speed, common=common)
+    trained, sentences = _trained_flags(
+        left, candidates, minutes=minutes, num_train=num_train, speed=speed, common=common
+    )
+    views = "three" if not trained and (NUM_VIEWS - 1) * cost < left and _is_long(looks) else "centre"
+    cost *= NUM_VIEWS if views == "three" else 1
+    reasons.append(
+        f"linear heads: {counted(num_clips, 'clip')} of each video, {VIEWS[views]}, about {cost:.0f} s for both streams at "
+        f"{speed.trunk:.0f} pictures/s; their strength and confidence by cross-validation"
+    )
     streams = (
         StreamPlan("rgb", "rgb", tuple(linear), (*trained["rgb"], *stack) if "rgb" in trained else ()),
         StreamPlan("flow", "farneback", (*linear, *stack), (*trained["flow"], *stack) if "flow" in trained else ()),
     )
-    return Plan(extract, streams, (f"--num_clips={num_clips}",), (*reasons, *sentences))
+    return Plan(extract, streams, (f"--num_clips={num_clips}", f"--views={views}"), (*reasons, *sentences))
+
+
+def _is_long(looks: Sequence[Look]) -> bool:
+    """Are the pictures longer than high, or higher than wide, by a fifth or more, so that the centre leaves much out?"""
+    return statistics.median(max(look.width, look.height) / min(look.width, look.height) for look in looks) >= 1.2
 
 
 def _advise(looks: Sequence[Look], motion: MotionSample | None, fps: float) -> FlowAdvice:
@@ -189,7 +200,7 @@ def extraction_seconds(
 
 
 def _trained_flags(
-    seconds: float, candidates: Sequence[str], *, num_train: int, speed: Speed, common: Sequence[str]
+    seconds: float, candidates: Sequence[str], *, minutes: float, num_train: int, speed: Speed, common: Sequence[str]
 ) -> tuple[dict[str, list[str]], list[str]]:
     """By stream, the flags of a training from random weights, where the time allows it; and sentences about it."""
     steps_per_epoch = max(num_train / BATCH_SIZE, 1)
@@ -200,7 +211,7 @@ def _trained_flags(
         needed = 2 * len(candidates) * MIN_EPOCHS * steps_per_epoch * per_step
         return {}, [
             f"training from random weights ({', '.join(candidates)}): not tried, {max(seconds, 0):.0f} s are left and {needed:.0f} s are needed: "
-            f"--minutes={(needed - seconds) / 60:.0f} more would do" if seconds < needed else ""
+            f"--minutes={minutes + math.ceil((needed - seconds) / 60):g} would do"
         ]  # fmt: skip
     epochs = min(int(possible), MAX_EPOCHS)
     iterations = int(epochs * steps_per_epoch)

@@ -1,10 +1,10 @@
 """One video -> its published RGB frames and flow images, each video decoded once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import cv2
 import numpy as np
@@ -13,13 +13,18 @@ from twostream.counts import counted
 from twostream.errors import BadInputError, one_line
 from twostream.flow.methods import FlowFunction, FlowSettings
 from twostream.flow.service import FlowDevice, ServedFlow
+from twostream.frames.encoded import VideoWriter
 from twostream.frames.jpeg import encode_jpeg
 from twostream.frames.store import FrameStore, FrameWriter
 from twostream.frames.stores import open_store
 from twostream.preparation.settings import ExtractionSettings, disk_fault
 from twostream.stream import RGB
 from twostream.video.decoder import Decoded, Decoder
+from twostream.video.encoder import MAX_SIDE, Encoder
 from twostream.video.ffmpeg import VideoError, ffmpeg_version, find_ffmpeg
+
+DEFAULT_RATE = 25
+"""frames per second of an encoded video whose own rate is unknown; players need one"""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Extracted:
     num_frames: int
     """frames of the video"""
     num_images: int
-    """images written, of all input types"""
+    """images written, of all input types; in a store of videos, frames"""
     num_bytes: int
     """bytes of these images"""
     damage: str
@@ -57,6 +62,9 @@ class Extracted:
 
 class Frames(Protocol):
     """Frames of a video, decoded or stored: iterate once over uint8 (H, W, 3) RGB, then read `result`."""
+
+    rate: float
+    """frames per second, known with the first frame; 0 if unknown"""
 
     @property
     def result(self) -> Decoded | None:
@@ -85,7 +93,7 @@ def extract_video(job: ExtractionJob) -> Extracted:
                 stack.enter_context(open_store(job.root, t, kind=job.store).writer(job.video_id)) for t in missing
             ]
             tracks = [
-                stack.enter_context(closing(Track(writer, t, job.settings, job.flow_device)))
+                stack.enter_context(closing(_track(writer, t, job, frames)))
                 for writer, t in zip(writers, missing, strict=True)
             ]
             return _fill(job, frames, tracks)
@@ -114,7 +122,13 @@ def open_frames(job: ExtractionJob) -> Frames:
     )
 
 
-def _fill(job: ExtractionJob, frames: Frames, tracks: list["Track"]) -> Extracted:
+def _track(writer: FrameWriter, input_type: str, job: ExtractionJob, frames: Frames) -> "Track | VideoTrack":
+    if isinstance(writer, VideoWriter):
+        return VideoTrack(writer, job.settings, frames)
+    return Track(writer, input_type, job.settings, job.flow_device)
+
+
+def _fill(job: ExtractionJob, frames: Frames, tracks: Sequence["Track | VideoTrack"]) -> Extracted:
     for frame in frames:
         for track in tracks:
             track.add(frame)
@@ -132,7 +146,7 @@ def _fill(job: ExtractionJob, frames: Frames, tracks: list["Track"]) -> Extracte
         track.writer.publish(record | track.made_by | {"settings": job.settings.to_json(track.input_type)})
     return Extracted(
         result.num_frames,
-        num_images=sum(len(track.writer.checksums) for track in tracks),
+        num_images=sum(track.num_images for track in tracks),
         num_bytes=sum(track.num_bytes for track in tracks),
         damage=result.damage,
         notes=result.notes,
@@ -187,7 +201,7 @@ class Track:
     ):
         """`device` computes the flow; None: OpenCV in this process. `wrap_flow` may put a clock around its function."""
         self.writer, self.input_type, self.settings = writer, input_type, settings
-        self.num_frames = self.num_bytes = 0
+        self.num_frames = self.num_images = self.num_bytes = 0
         self.made_by: dict[str, dict[str, str]] = {}
         """for the record, unless it was OpenCV on this machine's CPU"""
         self.flow_images: PairFlow | ServedFlow | None = None
@@ -232,7 +246,47 @@ class Track:
         except ValueError as error:
             raise VideoError(f"{error}; use a smaller --short_side, or cut the picture", "too large") from None
         self.writer.write(frame_index, jpeg)
+        self.num_images += 1
         self.num_bytes += len(jpeg)
+
+
+class VideoTrack:
+    """Encodes the frames of a video to a file, while they are read one by one: RGB for a store of videos."""
+
+    input_type = RGB
+    made_by: ClassVar[dict[str, str]] = {}
+    """see `Track`; the record names ffmpeg"""
+
+    def __init__(self, writer: VideoWriter, settings: ExtractionSettings, frames: Frames):
+        """`frames` are the ones that will be added; they know their rate."""
+        self.writer, self.settings, self.frames = writer, settings, frames
+        self.num_frames = self.num_images = self.num_bytes = 0
+        self.encoder: Encoder | None = None
+
+    def close(self) -> None:
+        """End the encoder."""
+        if self.encoder:
+            self.encoder.close()
+
+    def add(self, frame: np.ndarray) -> None:
+        """Take the next frame, uint8 (H, W, 3) RGB."""
+        if self.encoder is None:
+            if max(frame.shape) > MAX_SIDE:
+                size = f"{frame.shape[1]}x{frame.shape[0]}"
+                raise VideoError(f"{size} pixels, but a side of a video has at most {MAX_SIDE}", "too large")
+            assert self.settings.encoding
+            rate = (self.frames.rate or DEFAULT_RATE) / self.settings.stored_step
+            self.encoder = Encoder(self.writer.path, fps=rate, options=self.settings.encoding.options())
+        if self.num_frames % self.settings.stored_step == 0:
+            self.encoder.add(frame)
+            self.num_images += 1
+        self.num_frames += 1
+
+    def finish(self) -> None:
+        """Complete the file after the last frame."""
+        assert self.encoder, "the decoder gives a frame or raises an error"
+        self.encoder.finish()
+        self.num_bytes = self.writer.path.stat().st_size
 
 
 class PairFlow:
@@ -281,8 +335,9 @@ class _StoredFrames:
                 "but flow needs consecutive frames: name the folder of videos with --videos"
             )
         self.num_frames = store.count(video_id)
+        self.rate = float(record.get("fps") or 0)
         self.result: Decoded | None = Decoded(
-            self.num_frames, record.get("fps", 0), record.get("declared_seconds"), record.get("damage", "")
+            self.num_frames, self.rate, record.get("declared_seconds"), record.get("damage", "")
         )
 
     def __iter__(self) -> Iterator[np.ndarray]:

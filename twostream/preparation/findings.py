@@ -10,6 +10,7 @@ from twostream.flow.methods import FLOW_METHODS, FlowSettings
 from twostream.frames.stores import open_store
 from twostream.preparation.settings import ExtractionSettings
 from twostream.stream import RGB
+from twostream.video.encoder import VideoEncoding
 
 KINDS = {
     "installation": "this Python environment cannot do all of the work",
@@ -17,7 +18,7 @@ KINDS = {
     "settings": "the settings of an input type cannot be read",
     "record": "the record of a video cannot be used",
     "missing images": "images that the record lists do not exist",
-    "damaged image": "an image is not the one that was written",
+    "damaged image": "an image, or a video file of the store, is not the one that was written",
     "image size": "the images of a video differ in size, or from the record",
     "extra file": "files that the record does not list",
     "other settings": "a video was made with other settings than its input type",
@@ -78,11 +79,14 @@ def remake(root: str, input_type: str, settings: dict[str, Any] | None, record: 
     if not is_of_stored_frames and source.get("segment"):
         words += ["--list=LIST", "--trim"]
     flow = tuple(FlowSettings(method) for method in FLOW_METHODS if method == input_type)
-    usual = ExtractionSettings(flow=flow).to_json(input_type)
+    encoding = VideoEncoding() if "gop" in settings else None
+    usual = ExtractionSettings(flow=flow, encoding=encoding).to_json(input_type)
     words += _flags(settings, usual, ("short_side", "fps", "frame_step"))
     if settings and "sar" not in settings and not is_of_stored_frames:
         words.append("--sar=ignore")
-    if not flow:
+    if encoding:
+        words += ["--store=videos", *_flags(settings, usual, ("gop", "crf"))]
+    elif not flow:
         words += _flags(settings, usual, ("quality",))
     elif "flow" in settings:
         words += _flow_flags(settings, usual)

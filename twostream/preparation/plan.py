@@ -3,21 +3,26 @@
 import math
 import os
 import random
+import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from twostream.counts import counted
 from twostream.flow.methods import FlowFunction
+from twostream.frames.encoded import EncodedVideos
 from twostream.frames.folders import FrameFolders
+from twostream.frames.jpeg import encode_jpeg
 from twostream.frames.store import FrameWriter
 from twostream.frames.stores import open_store
-from twostream.preparation.extraction import ExtractionJob, Track, missing_input_types, open_frames
+from twostream.preparation.extraction import ExtractionJob, Track, VideoTrack, missing_input_types, open_frames
+from twostream.preparation.settings import ExtractionSettings
 from twostream.stream import RGB
 from twostream.video.decoder import probe
 
@@ -49,6 +54,8 @@ class Plan:
     """None: this disk does not limit the number of files"""
     flow_device: str = ""
     """name of the device that computes the flow; "" when the workers compute it"""
+    jpeg_bytes: int = 0
+    """for a store of videos: of the same frames as JPEG images of the usual quality; else 0"""
 
     @property
     def shortage(self) -> str:
@@ -62,13 +69,30 @@ class Plan:
     def to_text(self) -> str:
         """Two lines to print."""
         files = "" if self.free_files is None else f" and {_count(self.free_files)} files"
+        images, instead = "images", ""
+        if self.jpeg_bytes:
+            images, instead = "of them encoded", f", instead of {_bytes(self.jpeg_bytes)} as JPEG images"
         device = f" or more, if flow on {self.flow_device} takes longer" if self.flow_device else ""
         return (
-            f"plan: {counted(self.num_videos, 'video')}, about {_count(self.num_frames)} frames, {_count(self.num_images)} images, "
+            f"plan: {counted(self.num_videos, 'video')}, about {_count(self.num_frames)} frames, {_count(self.num_images)} {images}, "
             f"{_time(self.seconds)}{device}\n"
-            f"plan: about {_bytes(self.num_bytes)} in {_count(self.num_files)} files; "
+            f"plan: about {_bytes(self.num_bytes)} in {_count(self.num_files)} files{instead}; "
             f"{_bytes(self.free_bytes)}{files} free"
         )
+
+
+class _Cost(NamedTuple):
+    """What a video takes, or the mean of some."""
+
+    start_seconds: float = 0.0
+    """until the first frame"""
+    frame_seconds: float = 0.0
+    """for each further frame"""
+    images: float = 0.0
+    """per frame"""
+    image_bytes: float = 0.0
+    jpeg_bytes: float = 0.0
+    """of an image as a JPEG file, where it is not one"""
 
 
 def make_plan(jobs: Sequence[ExtractionJob], *, num_workers: int, seed: int = 0) -> Plan:
@@ -77,32 +101,32 @@ def make_plan(jobs: Sequence[ExtractionJob], *, num_workers: int, seed: int = 0)
     Videos that cannot be read are left out of the sample.
     """
     lengths: list[float] = []
-    costs: list[tuple[float, float, float, float]] = []
+    costs: list[_Cost] = []
     for job in random.Random(seed).sample(jobs, min(NUM_PROBED, len(jobs))):
         with suppress(Exception):  # extraction will meet it again, and report it
             lengths.append(_num_frames(job))
             if len(costs) < NUM_MEASURED:
                 costs.append(_measure(job))
-    means = [sum(column) / len(costs) for column in zip(*costs, strict=True)] or [0.0, 0.0, 0.0, 0.0]
-    start_seconds, frame_seconds, images, num_bytes = means
+    cost = _Cost(*(sum(column) / len(costs) for column in zip(*costs, strict=True)))
     num_frames = round(len(jobs) * sum(lengths) / max(len(lengths), 1))
-    num_images = round(images * num_frames)
-    num_types = len(jobs[0].settings.input_types)
-    are_folders = (
-        open_store(jobs[0].root, jobs[0].settings.input_types[0], kind=jobs[0].store).kind == FrameFolders.kind
-    )
+    num_images = round(cost.images * num_frames)
+    input_types = jobs[0].settings.input_types
+    kind = open_store(jobs[0].root, input_types[0], kind=jobs[0].store).kind
+    small_files = {FrameFolders.kind: num_images, EncodedVideos.kind: 2 * len(jobs)}.get(kind, 0)
+    folders = {FrameFolders.kind: 2 * len(input_types), EncodedVideos.kind: 1}.get(kind, 0) * len(jobs)
     root = Path(jobs[0].root).absolute()
     disk = os.statvfs(next(folder for folder in (root, *root.parents) if folder.exists()))
     return Plan(
         num_videos=len(jobs),
         num_frames=num_frames,
         num_images=num_images,
-        num_bytes=round(num_images * (num_bytes + are_folders * BLOCK_BYTES / 2)),
-        num_files=num_images + 2 * num_types * len(jobs) if are_folders else 2 * num_types * num_workers,
-        seconds=(start_seconds * len(jobs) + frame_seconds * num_frames) / num_workers,
+        num_bytes=round(num_images * cost.image_bytes + small_files * BLOCK_BYTES / 2),
+        num_files=small_files + folders or 2 * len(input_types) * num_workers,
+        seconds=(cost.start_seconds * len(jobs) + cost.frame_seconds * num_frames) / num_workers,
         free_bytes=disk.f_bavail * disk.f_frsize,
         free_files=disk.f_favail if disk.f_files else None,
         flow_device=jobs[0].flow_device.name if jobs[0].flow_device else "",
+        jpeg_bytes=round(num_images * cost.jpeg_bytes),
     )
 
 
@@ -116,13 +140,14 @@ def _num_frames(job: ExtractionJob) -> float:
     return seconds * (job.settings.fps or found.fps)
 
 
-def _measure(job: ExtractionJob) -> tuple[float, float, float, float]:
-    """Measured on the first frames of a video: seconds until the first frame, seconds for each further frame, images
-    per frame, bytes per image.
+def _measure(job: ExtractionJob) -> _Cost:
+    """Measured on the first frames of a video.
 
     Flow is computed in this process; its time does not count where the job has a device for it.
     """
     job = replace(job, settings=replace(job.settings, time_limit=PATIENCE_SECONDS))
+    if job.settings.encoding:
+        return _measure_encoding(job)
     writer = _CountingWriter()
     clocks: list[_Clock] = []
 
@@ -140,12 +165,48 @@ def _measure(job: ExtractionJob) -> tuple[float, float, float, float]:
     start, first, last = times[0], times[1], times[-1]
     if job.flow_device:
         last -= sum(clock.seconds for clock in clocks)
-    return (
+    return _Cost(
         first - start,
         (last - first) / max(len(times) - 2, 1),
         len(tracks) / job.settings.stored_step,
         writer.num_bytes / max(writer.num_images, 1),
     )
+
+
+def _measure_encoding(job: ExtractionJob) -> _Cost:
+    """The first frames of a video, in groups as they will be stored."""
+    encoding, stored_step = job.settings.encoding, job.settings.stored_step
+    assert encoding
+    num_measured = stored_step * encoding.gop * max(1, round(5 * FRAMES_MEASURED / encoding.gop))
+    frames = open_frames(job)
+    num_jpeg_bytes = 0
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        writer = stack.enter_context(EncodedVideos(folder, RGB).writer("sample"))
+        track = stack.enter_context(closing(VideoTrack(writer, job.settings, frames)))
+        start, cpu_start = time.perf_counter(), _cpu_seconds()
+        first = 0.0
+        for frame in islice(frames, num_measured):
+            first = first or time.perf_counter()
+            track.add(frame)
+            if track.num_images == 1:
+                num_jpeg_bytes = len(encode_jpeg(frame, quality=ExtractionSettings.quality, chroma_subsampling=True))
+        track.finish()
+        # All workers together have the CPUs to themselves; one alone shares its work with the processes that it started.
+        seconds = max(time.perf_counter() - first, _cpu_seconds() - cpu_start)
+    return _Cost(
+        first - start,
+        seconds / track.num_frames,
+        1 / stored_step,
+        track.num_bytes / track.num_images,
+        num_jpeg_bytes,
+    )
+
+
+def _cpu_seconds() -> float:
+    """Of this process and those that it has started and that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 class _Clock:

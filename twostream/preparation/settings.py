@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from twostream.frames.store import SETTINGS_NAME
 from twostream.frames.stores import input_types as recorded_input_types
 from twostream.frames.stores import open_store
 from twostream.stream import RGB
+from twostream.video.encoder import VideoEncoding
 
 OLD_SETTINGS = {"sar": "ignore"}
 """what it means if a recorded setting is missing: version 0.1 took pixels as they were stored"""
@@ -46,6 +47,8 @@ class ExtractionSettings:
     """longer videos (or segments) are refused; 0: no limit"""
     time_limit: float = 120
     """seconds to wait for ffmpeg, in addition to what the video's duration allows"""
+    encoding: VideoEncoding | None = field(default=None, repr=False)
+    """store RGB frames as videos; None: as JPEG files. Not in `repr`, by which videos that failed are known"""
 
     def __post_init__(self) -> None:
         for flag, value, low, high in [
@@ -69,6 +72,8 @@ class ExtractionSettings:
         common: dict[str, Any] = {"short_side": self.short_side, "fps": self.fps, "frame_step": self.stored_step}
         if self.square_pixels:
             common |= {"sar": "square"}
+        if self.encoding:
+            return common | asdict(self.encoding)
         flow = [
             {"quality": self.flow_quality, "flow": flow.to_json()} for flow in self.flow if flow.method == input_type
         ]

@@ -27,7 +27,7 @@ from twostream.counts import counted
 from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.flow.coding import ZERO
 from twostream.frames.store import SETTINGS_NAME, TEMPORARY_PREFIX, FrameStore
-from twostream.frames.stores import STORES, open_store
+from twostream.frames.stores import EXTRACTED_STORES, open_store
 from twostream.frames.stores import input_types as input_types_of
 from twostream.preparation.failures import read_failures
 from twostream.preparation.findings import (
@@ -76,7 +76,7 @@ class RootCheck:
             raise BadInputError(f"{root} has no images (rgb-images/, ...): run twostream extract first")
         self.stores = {t: open_store(root, t) for t in existing if t in (input_types or existing)}
         for store in self.stores.values():
-            if store.kind not in STORES:
+            if store.kind not in EXTRACTED_STORES:
                 raise BadInputError(
                     f"{store.folder} has no images to verify, but the frames of videos: run twostream annotate --root={root} "
                     "--frames=videos --videos=VIDEOS, which indexes changed videos again and lists those that cannot be used"

@@ -1,6 +1,6 @@
 """One video of one input type, compared with the record of its extraction.
 
-An image with a record is compared with its checksum, so any changed bit is found. Images of other tools have no
+An image with a record, or a video file, is compared with its checksum, so any changed bit is found. Images of other tools have no
 checksums: only cut and unreadable ones are found, because OpenCV fills damage in the middle of a file with grey.
 """
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from twostream.counts import counted
 from twostream.errors import BadInputError
+from twostream.frames.encoded import VIDEO_NAME, EncodedVideos
 from twostream.frames.folders import FrameFolders
 from twostream.frames.jpeg import JPEG_END, read_header
 from twostream.frames.store import RECORD_NAME, SETTINGS_NAME, FrameStore, checksum, frame_name, record_facts
@@ -83,6 +84,8 @@ def check_video(job: VideoJob) -> VideoReport:
         indices = store.frame_indices(job.video_id)
         if record is None:
             return _check_foreign(job, store, indices)
+        if isinstance(store, EncodedVideos):
+            return _check_encoded(job, store, record, indices)
         return _check_recorded(job, store, record, indices)
     except (BadInputError, OSError) as error:
         return unusable(job, str(error))
@@ -112,7 +115,7 @@ def _to_extract_again(
 
 
 def _check_recorded(job: VideoJob, store: FrameStore, record: dict[str, Any], indices: list[int]) -> VideoReport:
-    if fault := _record_fault(record):
+    if fault := _record_fault(record) or _image_list_fault(record):
         return unusable(job, fault)
     if (facts := store.facts(job.video_id)) != record_facts(record):
         return unusable(job, f"frames, rate and step {facts} in the index, {record_facts(record)} in the record")
@@ -122,9 +125,7 @@ def _check_recorded(job: VideoJob, store: FrameStore, record: dict[str, Any], in
         report.findings.append(_to_extract_again(job, record, kind, where, found, expected))
 
     folder = store.where(job.video_id)
-    if record["settings"] != job.settings:
-        found, expected = (_settings_text(*pair) for pair in permutations((record["settings"], job.settings or {})))
-        find("other settings", folder, found, f"{expected}, as in {store.folder / SETTINGS_NAME}")
+    _check_settings(job, store, record, find)
     checksums = record["checksums"]
     listed = [index for index in indices if frame_name(index) in checksums]
     if len(listed) < len(checksums):
@@ -143,8 +144,53 @@ def _check_recorded(job: VideoJob, store: FrameStore, record: dict[str, Any], in
         where = store.where(job.video_id, min(min(wrong) for wrong in wrong_sizes.values()))
         find("image size", where, _size_text(wrong_sizes), f"{stored_size[0]}x{stored_size[1]} by the record")
     report.levels = sample.levels()
-    report.facts = Facts(record["num_frames"], _stored_step(record), size, record.get("fps"), record["source"])
+    report.facts = _recorded_facts(record)
     return report
+
+
+def _check_encoded(job: VideoJob, store: EncodedVideos, record: dict[str, Any], indices: list[int]) -> VideoReport:
+    """Compare the file of a video with its checksum; if `quick`, decode its first and last frame instead."""
+    if fault := _record_fault(record):
+        return unusable(job, fault)
+    folder = Path(store.where(job.video_id))
+    path = folder / VIDEO_NAME
+    expected = record["checksums"].get(VIDEO_NAME)
+    if list(record["checksums"]) != [VIDEO_NAME]:
+        return unusable(job, f"checksums of {', '.join(record['checksums']) or 'no file'} in the record")
+    store.index(job.video_id)
+    report = VideoReport(job, num_images=len(indices), facts=_recorded_facts(record))
+
+    def find(kind: str, where: str, found: str, expected: str) -> None:
+        report.findings.append(_to_extract_again(job, record, kind, where, found, expected))
+
+    _check_settings(job, store, record, find)
+    report.findings += _extra_files(str(folder), record["checksums"])
+    if not path.is_file():
+        find("missing images", str(folder), f"no {VIDEO_NAME}", "the video of its frames")
+    elif job.quick:
+        try:
+            store.read(job.video_id, [indices[0], indices[-1]])
+        except BadInputError as error:
+            find(
+                "damaged image", str(path), plain(error, str(path)), "a video whose first and last frame can be decoded"
+            )
+    elif (found := checksum(path.read_bytes())) != expected:
+        find("damaged image", str(path), f"checksum {found}", f"checksum {expected}")
+    return report
+
+
+def _check_settings(
+    job: VideoJob, store: FrameStore, record: dict[str, Any], find: Callable[[str, str, str, str], None]
+) -> None:
+    if record["settings"] != job.settings:
+        found, expected = (_settings_text(*pair) for pair in permutations((record["settings"], job.settings or {})))
+        where = store.where(job.video_id)
+        find("other settings", where, found, f"{expected}, as in {store.folder / SETTINGS_NAME}")
+
+
+def _recorded_facts(record: dict[str, Any]) -> Facts:
+    size = record["width"], record["height"]
+    return Facts(record["num_frames"], _stored_step(record), size, record.get("fps"), record["source"])
 
 
 def _extra_files(folder: str, checksums: dict[str, str]) -> list[Finding]:
@@ -203,6 +249,11 @@ def _record_fault(record: dict[str, Any]) -> str:
         return "no name of the source in the record"
     if fault := settings_fault(record.get("settings")):
         return f"{fault} in the record"
+    return ""
+
+
+def _image_list_fault(record: dict[str, Any]) -> str:
+    """What is wrong with the list of images in a record; "" when it has all of them."""
     checksums, num_frames, step = record["checksums"], record["num_frames"], max(int(_stored_step(record)), 1)
     indices = range(0, num_frames, step)  # may be very long in a damaged record
     if not indices or len(checksums) != len(indices) or any(frame_name(index) not in checksums for index in indices):

@@ -34,7 +34,9 @@ With --write and --out, lists for MMAction2 are written from the annotations: PR
 
 With --frames=videos, nothing needs to be extracted: the files below --videos are indexed, which takes seconds for a
 thousand of them, and twostream train and twostream test decode the frames that they need. Streams of flow then need
---flow=online. Run the command again when videos were added or have changed.
+--flow=online. Run the command again when videos were added or have changed. It also says how many clips a core reads from
+such videos in a second, which decides how fast a training can be; --plan says only that, beside the rates of videos that
+twostream extract encodes again and of images, and writes nothing.
 
   twostream annotate --root=data --videos=videos --frames=videos
   twostream train --root=data --input_type=rgb
@@ -63,16 +65,20 @@ from twostream.annotations.splits import VAL_FRACTION
 from twostream.annotations.videos import SPLITS, Annotations, VideoTable
 from twostream.counts import counted
 from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError
+from twostream.frames.encoded import EncodedVideos
 from twostream.frames.store import FrameStore
-from twostream.frames.stores import image_stores
+from twostream.frames.stores import image_stores, open_store
 from twostream.frames.videos import IndexJob, VideoFiles, index_for_store
 from twostream.preparation.findings import OTHER_TOOL, remake
+from twostream.preparation.reading_rate import measure_rates
 from twostream.preparation.settings import ExtractionSettings
 from twostream.preparation.workers import Failure, raise_program_errors, run_jobs
 from twostream.programs import options
 from twostream.programs.options import list_file
+from twostream.stream import RGB
 from twostream.terminal import printable
 from twostream.threads import available_cpus
+from twostream.video.encoder import VideoEncoding
 from twostream.video.ffmpeg import VideoError
 from twostream.video.ids import check_video_id, find_videos
 from twostream.video.random_access import import_av
@@ -89,6 +95,7 @@ def build_parser() -> options.Parser:
     add("--frames", choices=("images", "videos"), default="images", help="images: what twostream extract wrote to --root; videos: the files below --videos themselves, without extraction, for every --format (default: images)")
     add("--short_side", type=options.integer(0, 8192), default=ExtractionSettings.short_side, metavar="PX", help="for --frames=videos: scale frames until their short side has this many pixels, as twostream extract does; 0 keeps the size (default: %(default)s)")
     add("--workers", "-j", type=options.integer(1, options.MAX_PROCESSES), default=available_cpus(), metavar="N", help="for --frames=videos: processes that index videos (default: all CPUs that may be used, %(default)s here)")
+    options.add_boolean(parser, "--plan", default=False, help="for --frames=videos: print how fast frames are read from these videos, from videos encoded again and from images, then stop")
     add("--list", type=list_file, nargs="+", metavar="[SPLIT=]FILE", help="list files, for the other formats (for ucf101 and hmdb51: the folder with the lists)")
     add("--split", type=int, choices=(1, 2, 3), default=1, help="which of the three splits of ucf101 and hmdb51 (default: 1)")
     add("--classes", type=options.folder, metavar="FILE", help="class names, one per line, or with their numbers, or as JSON: the allowed labels in their order; of class folders, the folders that are classes (default: the order that the lists bring, or the labels in alphabetical order)")
@@ -104,21 +111,53 @@ def build_parser() -> options.Parser:
 # fmt: on
 
 
-def index_videos(args: argparse.Namespace) -> int:
-    """Index the files below --videos that are new or have changed; returns how many cannot be used, which are listed."""
+def find_video_files(args: argparse.Namespace) -> dict[str, Path]:
+    """Id -> file of the videos below --videos; BadInputError if there is none."""
     if not args.videos.is_dir():
         raise BadInputError(f"--videos {args.videos} is not a folder")
-    import_av()  # before the workers need it
     videos, num_others = find_videos(args.videos.absolute(), id_from=args.ids)
     if not videos:
         raise BadInputError(f"--videos {args.videos} holds no video files ({counted(num_others, 'other file')})")
+    return videos
+
+
+def print_plan(args: argparse.Namespace) -> None:
+    """Print how fast frames are read from the videos below --videos, and how fast they would be after extraction."""
+    import_av()
+    videos = find_video_files(args)
+    rates = measure_rates(list(videos.values()), short_side=args.short_side, compare=True)
+    if rates is None:
+        raise BadInputError(f"--videos {args.videos}: none of its {counted(len(videos), 'video')} can be read")
+    num_frames = rates.mean_frames * len(videos)
+    print(
+        f"plan: {counted(len(videos), 'video')}, about {num_frames:.0f} frames; "
+        f"{counted(rates.num_measured, 'video')} measured at --short_side={args.short_side}"
+    )
+    print(rates.to_text(num_workers=args.workers))
+    extract = ["twostream", "extract", f"--videos={args.videos}", "--root=DIR", f"--short_side={args.short_side}"]
+    for rate, *flags in [
+        (rates.encoded, "--store=videos", f"--gop={VideoEncoding.gop}"),
+        (rates.images, "--input_types=rgb", "--store=packed"),
+    ]:
+        if rate:
+            size = f"about {num_frames * rate.frame_bytes / 1e6:.0f} MB"
+            print(f"rate: {rate.to_text()}; {size}, after {shlex.join([*extract, *flags])}")
+
+
+def index_videos(args: argparse.Namespace) -> int:
+    """Index the files below --videos that are new or have changed; returns how many cannot be used, which are listed."""
+    import_av()  # before the workers need it
+    if isinstance(open_store(args.root, RGB), EncodedVideos):
+        print(f"{args.root} has the videos that twostream extract encoded: they are indexed already")
+        return 0
+    videos = find_video_files(args)
     store = VideoFiles.claim(args.root, args.videos, short_side=args.short_side)
     store.sweep()
     for video_id in set(store.video_ids()) - videos.keys():
         store.remove(video_id)
     jobs = [IndexJob(str(args.root), check_video_id(video_id), path) for video_id, path in videos.items()]
     failures: dict[Path, Failure] = {}
-    num_frames = num_keys = num_damaged = 0
+    num_frames = num_damaged = 0
     with options.progress_bar(total=len(jobs), unit="video", desc="index", delay=1) as bar:
         for job, result in run_jobs(index_for_store, jobs, num_workers=args.workers, expected=VideoError):
             bar.update()
@@ -128,12 +167,10 @@ def index_videos(args: argparse.Namespace) -> int:
                     store.remove(job.video_id)
             else:
                 num_frames += result.num_frames
-                num_keys += max(len(result.key_frames), 1)
                 num_damaged += bool(result.damage)
-    print(
-        f"{args.videos}: {counted(len(jobs) - len(failures), 'video')}, {counted(num_frames, 'frame')}, a key frame every "
-        f"{num_frames / max(num_keys, 1):.0f} frames: half as many are decoded before the first frame of a clip"
-    )
+    print(f"{args.videos}: {counted(len(jobs) - len(failures), 'video')}, {counted(num_frames, 'frame')}")
+    if rates := measure_rates([path for path in videos.values() if path not in failures], short_side=args.short_side):
+        print(f"{rates.to_text(num_workers=args.workers)}; --plan compares this with extraction")
     if num_damaged:
         print(
             f"warning: {counted(num_damaged, 'video ends', 'videos end')} before the declared end; what there is, is used"
@@ -330,7 +367,11 @@ def main() -> int:
         parser.error(f"--val_fraction is {args.val_fraction:g}, expected 0 or more and less than 1")
     args.multi_label = args.multi_label or args.format == "charades"
     files = [(None, args.videos)] if args.format == "folder" and args.videos else args.list
-    if args.write:
+    if args.plan and (args.frames != "videos" or not args.videos or args.write):
+        parser.error("--plan is for --frames=videos, and needs --videos DIR")
+    if args.plan:
+        print_plan(args)
+    elif args.write:
         if args.list or not args.out or (args.videos and args.write != "mmaction2_videos"):
             parser.error("--write needs --out PREFIX and reads no list; --write=mmaction2_videos may have --videos DIR")
         write(args)

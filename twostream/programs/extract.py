@@ -2,7 +2,8 @@
 
 Writes <root>/rgb-images/<video id>/00001.jpg ... and <root>/farneback-images/<video id>/00001.jpg ..., or with
 --store=packed a few tar files. A video appears when it is complete; running the command again skips what is done and
-tries the rest. Without --videos, flow is computed from the frames in <root>/rgb-images, at their size and rate.
+tries the rest. With --store=videos the RGB frames of each video become one short H.264 file, <root>/rgb-images/<video
+id>/video.mp4, a fifth as large as JPEG images, from which training decodes the frames that it needs. Without --videos, flow is computed from the frames in <root>/rgb-images, at their size and rate.
 
 Many machines: --shard=0/16 ... 15/16 in one job each, or --scheduler with a Dask cluster.
 
@@ -32,8 +33,9 @@ from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError, Environmen
 from twostream.flow.coding import FlowCoding
 from twostream.flow.methods import FARNEBACK_PRESETS, FLOW_METHODS, FarnebackParameters, FlowSettings
 from twostream.flow.service import FlowService, NoGpuError
+from twostream.frames.encoded import EncodedVideos
 from twostream.frames.store import FrameStore
-from twostream.frames.stores import STORES, open_store
+from twostream.frames.stores import EXTRACTED_STORES, open_store
 from twostream.preparation.extraction import Extracted, ExtractionJob, extract_video
 from twostream.preparation.failures import add_failure, is_known, log_path, read_failures, rewrite_failures
 from twostream.preparation.plan import make_plan
@@ -49,8 +51,10 @@ from twostream.programs.options import list_file
 from twostream.stream import RGB
 from twostream.terminal import printable
 from twostream.threads import available_cpus
+from twostream.video.encoder import VideoEncoding, check_h264_encoder
 from twostream.video.ffmpeg import VideoError, find_ffmpeg
 from twostream.video.ids import check_video_id, find_videos
+from twostream.video.random_access import import_av
 
 NUM_SHOWN = 20
 """bad videos printed at the end; failed_videos.jsonl has all"""
@@ -73,10 +77,10 @@ def build_parser() -> options.Parser:
     add = parser.add_argument
     add("--videos", type=options.folder, metavar="DIR", help="folder of videos, at any depth (default: use the frames in --root)")
     add("--root", type=options.folder, required=True, metavar="DIR", help="data root to write into")
-    add("--input_types", type=options.names, default=("rgb", "farneback"), metavar="A,B",
-        help="rgb and flow methods: farneback; dis (a ninth of its time); tvl1 (84 times its time) (default: rgb,farneback)")
+    add("--input_types", type=options.names, default=None, metavar="A,B",
+        help="rgb and flow methods: farneback; dis (a ninth of its time); tvl1 (84 times its time) (default: rgb,farneback; rgb with --store=videos)")
     add("--workers", "-j", type=options.integer(1, options.MAX_PROCESSES), default=available_cpus(), metavar="N", help="processes (default: all CPUs that may be used, %(default)s here)")
-    add("--store", choices=tuple(STORES), default=None, help="a folder for each video, or packed into a few tar files (default: what --root has, else folders)")
+    add("--store", choices=tuple(EXTRACTED_STORES), default=None, help="images in a folder for each video, or packed into a few tar files; or videos, encoded again, of the RGB frames (default: what --root has, else folders)")
     add("--ids", choices=("stem", "path"), default="stem", help="video id: the file's stem, or its path below --videos with __ for / (default: stem)")
 
     group = parser.add_argument_group("a part of the videos")
@@ -98,7 +102,9 @@ def build_parser() -> options.Parser:
     group.add_argument("--short_side", type=options.not_negative, default=256, metavar="PX", help="resize frames to this short side; 0: keep the size (default: 256)")
     group.add_argument("--fps", type=options.rate, default=0, metavar="N", help="resample to this rate; 0: every frame of the file, once (default: 0)")
     group.add_argument("--frame_step", type=options.integer(1, 1_000_000), default=1, metavar="N", help="store only every Nth frame and its flow (default: 1)")
-    group.add_argument("--quality", type=options.not_negative, default=90, metavar="Q", help="JPEG quality of frames (default: 90)")
+    group.add_argument("--quality", type=options.not_negative, default=None, metavar="Q", help=f"JPEG quality of frames (default: {ExtractionSettings.quality})")
+    group.add_argument("--gop", type=options.integer(1, 1000), default=None, metavar="N", help=f"for --store=videos: a key frame every N frames; half as many are decoded before the first frame of a clip (default: {VideoEncoding.gop})")
+    group.add_argument("--crf", type=options.not_negative, default=None, metavar="Q", help=f"for --store=videos: constant quality of H.264, 0 to 51; lower is better and larger (default: {VideoEncoding.crf}, which looks like the original)")
     group.add_argument("--sar", choices=("square", "ignore"), default=None,
                        help="pixels that are not square: scale the width until they are, or ignore it, as version 0.1 did (default: what --root has, else square)")
     options.add_boolean(group, "--accept_partial", default=False, help="keep the readable frames of a damaged video (default: list it as bad)")
@@ -128,7 +134,9 @@ def build_parser() -> options.Parser:
 
 def build_settings(args: argparse.Namespace) -> ExtractionSettings:
     """Flags -> settings; raises ValueError naming the flag."""
-    for input_type in args.input_types:
+    encoding = build_encoding(args)
+    input_types = args.input_types or ((RGB,) if encoding else (RGB, "farneback"))
+    for input_type in input_types:
         if input_type not in (RGB, *FLOW_METHODS):
             raise ValueError(f"--input_types: {input_type!r}, expected {', '.join((RGB, *FLOW_METHODS))}")
     preset = FARNEBACK_PRESETS[args.flow_preset]
@@ -140,20 +148,38 @@ def build_settings(args: argparse.Namespace) -> ExtractionSettings:
     default_quality = 75 if planes else 90
     coding = FlowCoding(bound=bound, integer_scale=old_coding, planes=planes)
     farneback = FarnebackParameters(**(vars(preset) | given))
-    methods = [input_type for input_type in dict.fromkeys(args.input_types) if input_type != RGB]
+    methods = [input_type for input_type in dict.fromkeys(input_types) if input_type != RGB]
     return ExtractionSettings(
         short_side=args.short_side,
         fps=args.fps,
         stored_step=args.frame_step,
-        quality=args.quality,
+        quality=ExtractionSettings.quality if args.quality is None else args.quality,
         flow_quality=default_quality if args.flow_quality is None else args.flow_quality,
         flow=tuple(FlowSettings(method, coding=coding, farneback=farneback) for method in methods),
-        rgb=RGB in args.input_types,
+        rgb=RGB in input_types,
         square_pixels=args.sar != "ignore",
         accept_partial=args.accept_partial,
         max_seconds=args.max_seconds,
         time_limit=args.time_limit,
+        encoding=encoding,
     )
+
+
+def build_encoding(args: argparse.Namespace) -> VideoEncoding | None:
+    """How a store of videos is encoded; None for stores of images. Raises ValueError naming the flag."""
+    given = {name: getattr(args, name) for name in ("gop", "crf") if getattr(args, name) is not None}
+    if args.store != EncodedVideos.kind:
+        if given:
+            raise ValueError(f"--{next(iter(given))} is for --store=videos")
+        return None
+    if args.quality is not None:
+        raise ValueError("--quality is for JPEG images, and --crf for --store=videos")
+    if flow := [input_type for input_type in args.input_types or () if input_type != RGB]:
+        raise ValueError(
+            f"--store=videos has RGB frames only, not {', '.join(flow)}: leave out --input_types, and train streams of flow with "
+            "--flow=online"
+        )
+    return VideoEncoding(**given)
 
 
 def list_jobs(args: argparse.Namespace, settings: ExtractionSettings) -> list[ExtractionJob]:
@@ -253,11 +279,11 @@ class ExtractionSummary:
             self.num_partial += bool(result.damage)
             self.notes.update(result.notes)
 
-    def print_results(self, root: Path, input_types: Sequence[str], *, num_videos: int) -> None:
-        """Print what was written; `num_videos` counts all videos that were asked for."""
+    def print_results(self, root: Path, input_types: Sequence[str], *, num_videos: int, noun: str) -> None:
+        """Print what was written, images or frames (`noun`); `num_videos` counts all videos that were asked for."""
         rate = self.num_images / max(self.seconds, 1e-9)
         print(
-            f"{counted(self.num_images, 'image')}, {self.num_bytes / 1e6:.1f} MB in {self.seconds:.1f} s ({rate:.0f} images/s)"
+            f"{counted(self.num_images, noun)}, {self.num_bytes / 1e6:.1f} MB in {self.seconds:.1f} s ({rate:.0f} {noun}s/s)"
         )
         folders = ", ".join(f"{input_type}-images" for input_type in input_types)
         print(
@@ -290,6 +316,10 @@ def check_flags(parser: options.Parser, args: argparse.Namespace) -> ExtractionS
         parser.error(str(error))
     if args.videos is None and settings.rgb:
         parser.error("--input_types has rgb, so --videos must name the folder of videos")
+    if settings.encoding and args.root.resolve().is_relative_to(args.videos.resolve()):
+        parser.error(
+            f"--root {args.root} is inside --videos {args.videos}, so the new videos would be among the old ones"
+        )
     if args.trim and not (args.videos and args.list):
         parser.error("--trim needs --videos, and --list with the segments")
     if args.flow_device != "cpu":
@@ -320,7 +350,7 @@ def print_plan(args: argparse.Namespace, jobs: list[ExtractionJob]) -> None:
     print(f"{plan.to_text()}; {args.scheduler or f'{args.workers} workers'}", flush=True)
     if plan.shortage and args.check_space:
         raise EnvironmentFaultError(
-            f"{args.root}: {plan.shortage}; free some space, use --store=packed or a smaller --short_side or --quality, "
+            f"{args.root}: {plan.shortage}; free some space, use --store=packed, --store=videos or a smaller --short_side, "
             "or continue with --check_space=False"
         )
 
@@ -362,7 +392,13 @@ def main() -> int:
     """Run the program; returns its exit code."""
     parser = build_parser()
     args = parser.parse_args()
+    has_videos = isinstance(open_store(args.root, RGB), EncodedVideos)
+    if args.store is None and has_videos and args.videos and RGB in (args.input_types or (RGB,)):
+        args.store = EncodedVideos.kind
     settings = check_flags(parser, args)
+    if settings.encoding:
+        check_h264_encoder()
+        import_av()  # which indexes the files
     if args.videos:
         find_ffmpeg()
         if args.sar is None and (square_pixels := takes_square_pixels(args.root)) is not None:
@@ -386,7 +422,8 @@ def main() -> int:
         return EXIT_DONE
 
     rewrite_failures(args.root, summary.failures, tried=[job.video_id for job in jobs], path=summary.failures_path)
-    summary.print_results(args.root, settings.input_types, num_videos=len(jobs))
+    noun = "frame" if settings.encoding else "image"
+    summary.print_results(args.root, settings.input_types, num_videos=len(jobs), noun=noun)
     if summary.failures:
         summary.print_failures(max_seconds=args.max_seconds)
         raise_program_errors(summary.program_errors)

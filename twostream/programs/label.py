@@ -86,6 +86,7 @@ def open_server(args: argparse.Namespace) -> LabelServer:
 
 def print_summary(args: argparse.Namespace, table: LabelTable) -> None:
     """Print what is labelled, and what to run next."""
+    table.refresh()
     labels = [table.of(video_id) for video_id in table.videos]
     num_done = sum(bool(entries) for entries, _, _ in labels)
     num_segments = sum(entry.segment is not None for entries, _, _ in labels for entry in entries)

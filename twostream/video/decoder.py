@@ -153,6 +153,8 @@ class Decoder:
             self.segment = f"segment {start_seconds:g} to {end}"
         self.max_seconds = max_seconds or math.inf
         self.time_limit_seconds = time_limit_seconds
+        self.rate = fps
+        """frames per second, known with the first frame: `fps`, else what the container declares; 0 if unknown"""
         self._result: Decoded | None = None
 
     @property
@@ -196,6 +198,7 @@ class Decoder:
                         header = log.read_header()
                         self._check_length(header)
                         ffmpeg.seconds = self._seconds_to_decode(header, seek_seconds)
+                    self.rate = self.fps or (header.fps if header else 0)
                     max_frames = MAX_RATE * (MISSING_SECONDS + (self._declared_seconds(header) or self.max_seconds))
                 num_frames += 1
                 if num_frames > max_frames:
@@ -251,7 +254,7 @@ class Decoder:
     def _assess(self, num_frames: int, exit_code: int, log: Log, header: VideoHeader | None) -> Decoded:
         """Decide from ffmpeg's log whether the frames are the whole video or segment."""
         seconds = log.end_seconds()
-        rate = self.fps or (header.fps if header else 0) or (num_frames / seconds if seconds else 0)
+        rate = self.rate or (num_frames / seconds if seconds else 0)
         notes = self._notes(log, header)
         damage = log.complaint() or (f"ffmpeg's exit code {exit_code}" if exit_code else "")
         damage = damage or self._lost_frames(num_frames, log, header)

@@ -11,7 +11,7 @@ import math
 import struct
 from bisect import bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 ONE_FRAME_PER_PACKET = frozenset("h264 hevc av1 vp9 mjpeg ffv1 png mpeg4".split())
 """codecs whose packets, in the containers of INDEXED_CONTAINERS, are one shown frame each"""
+
+MAY_SKIP = frozenset(("h264", "hevc"))
+"""codecs whose pictures that no other refers to need not be decoded on the way to a frame"""
 
 MAX_GRAPHS = 16
 """chains of filters that a converter keeps, one for each kind of frame"""
@@ -80,6 +83,10 @@ class VideoIndex:
     """the time stamps are those of decoding instead of showing, which AVI files do not have"""
     damage: str = ""
     """why the frames may not be the whole video; empty if nothing is known"""
+    is_packet_a_frame: bool = False
+    """each packet of the file is one frame, and has its time stamp"""
+    opens_quickly: bool = False
+    """the file can be opened without decoding its beginning, because its headers say all that the decoder needs"""
 
 
 class _Packets(NamedTuple):
@@ -129,6 +136,10 @@ def index_video(path: Path) -> VideoIndex:
         tuple(stamps),
         tuple(number for number, stamp in enumerate(stamps) if stamp in packets.key_stamps),
         by_decoding=by_decoding,
+        is_packet_a_frame=is_packet_a_frame,
+        opens_quickly=is_packet_a_frame
+        and _stream_facts(path, header.stream_index, quickly=True)
+        == _stream_facts(path, header.stream_index, quickly=False),
         damage=f"has frames for {seconds:.1f} s of the declared {declared:.1f} s" if is_short else "",
     )
     with VideoReader(path, index) as reader:
@@ -158,12 +169,16 @@ def _read_packets(container: "InputContainer", stream: "VideoStream", by_decodin
     return _Packets(stamps, key_stamps - {None}, are_regular)
 
 
-def _open(path: Path) -> "InputContainer":
-    """The container; VideoError if it cannot be opened."""
+def _open(path: Path, *, num_unread_streams: int = 0) -> "InputContainer":
+    """The container; VideoError if it cannot be opened. Of the first `num_unread_streams` streams, nothing is decoded yet."""
     av = import_av()
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+    if num_unread_streams:
+        options |= {"probesize": "32", "analyzeduration": "1"}  # the least that FFmpeg allows
     try:
-        container: InputContainer = av.open(f"file:{path}", options=options)
+        container: InputContainer = av.open(
+            f"file:{path}", options=options, stream_options=[{"skip_frame": "all"}] * num_unread_streams or None
+        )
         return container
     except (av.FFmpegError, OSError) as error:
         raise VideoError(f"cannot be opened: {error.strerror or error}", "unreadable") from None
@@ -179,10 +194,32 @@ def _stream(container: "InputContainer", number: int) -> "VideoStream":
     return stream  # type: ignore[return-value]
 
 
+def _stream_facts(path: Path, number: int, *, quickly: bool) -> tuple[object, ...]:
+    """What a reader needs to know of a stream before its first frame; whether frames are reordered among it."""
+    with _open(path, num_unread_streams=(number + 1) * quickly) as container:
+        stream = _stream(container, number)
+        decoder = stream.codec_context
+        decoder.open()
+        return (
+            stream.time_base,
+            stream.sample_aspect_ratio,
+            decoder.name,
+            decoder.width,
+            decoder.height,
+            decoder.has_b_frames,
+        )
+
+
 def _decode(
-    container: "InputContainer", stream: "VideoStream", by_decoding: bool
+    container: "InputContainer",
+    stream: "VideoStream",
+    by_decoding: bool,
+    is_needed: Callable[[int | None], bool] | None = None,
 ) -> Iterator[tuple["VideoFrame | None", int | None]]:
-    """The frames from the present position on with their time stamps; None for a packet that is damaged."""
+    """The frames from the present position on with their time stamps; None for a packet that is damaged.
+
+    Frames whose stamp `is_needed` refuses are left out, unless others refer to them.
+    """
     av = import_av()
     packets = container.demux(stream)
     while True:
@@ -194,6 +231,8 @@ def _decode(
             yield None, packet.pts
         if by_decoding:
             packet.pts = packet.dts  # a frame has the stamp of its packet
+        if is_needed:
+            stream.codec_context.skip_frame = "DEFAULT" if is_needed(packet.pts) else "NONREF"
         try:
             for frame in packet.decode():
                 yield frame, frame.pts
@@ -212,7 +251,10 @@ class VideoReader:
     def __init__(self, path: Path, index: VideoIndex, converter: "Converter | None" = None):
         self.path, self.index = path, index
         self._numbers: dict[int | None, int] = {stamp: number for number, stamp in enumerate(index.stamps)}
+        self._wanted = 0
+        """number of the frame that is being looked for"""
         self._open()
+        self._may_skip = index.is_packet_a_frame and self._stream.codec_context.codec.canonical_name in MAY_SKIP
         self._target: str | None = None
         """the filter that scales pictures of other sizes"""
         self._converter = converter or Converter()
@@ -241,6 +283,10 @@ class VideoReader:
             if kept == number:
                 return picture
         found = self._find(number)
+        if self._may_skip and (found is None or found[1]):
+            self._may_skip = False  # perhaps something was needed that was skipped
+            self._start()
+            found = self._find(number)
         if found is None:
             raise VideoError(f"frame {number} cannot be decoded")
         frame, is_damaged = found
@@ -271,6 +317,7 @@ class VideoReader:
         return self._converter(frame, self._aspect, self._target)
 
     def _find(self, number: int) -> tuple["VideoFrame", bool] | None:
+        self._wanted = number
         keys = self.index.key_frames
         last_key = bisect_right(keys, number) - 1
         if self._next <= number and (last_key < 0 or self._next >= keys[last_key]):
@@ -306,8 +353,11 @@ class VideoReader:
         self._frames, self._next = self._numbered(has_begun=True), 0
 
     def _open(self) -> None:
-        self._container = _open(self.path)
+        self._container = _open(self.path, num_unread_streams=(self.index.stream + 1) * self.index.opens_quickly)
         self._stream = _stream(self._container, self.index.stream)
+
+    def _is_needed(self, stamp: int | None) -> bool:
+        return self._numbers.get(stamp, self._wanted) >= self._wanted
 
     def _numbered(self, *, has_begun: bool) -> Iterator[tuple[int, "VideoFrame", bool]]:
         """Number, frame, and whether it is damaged, from the present position on.
@@ -317,7 +367,8 @@ class VideoReader:
         keys = frozenset(self.index.key_frames)
         damaged_from: float | None = None
         num_frames = 0
-        for frame, stamp in _decode(self._container, self._stream, self.index.by_decoding):
+        is_needed = self._is_needed if self._may_skip else None
+        for frame, stamp in _decode(self._container, self._stream, self.index.by_decoding, is_needed):
             if frame is None or frame.is_corrupt:
                 damaged_from = -math.inf if stamp is None else stamp
             if frame is None:
