@@ -1,5 +1,5 @@
 # make demo                  set up, then the whole job on generated videos: extract, train both streams, test, fuse
-# make demo VIDEOS=<folder>  the same on your own clips: a folder of class folders, with train/ and val/ above or not
+# make demo VIDEOS=<folder>  twostream start on your own clips: class folders, with train/ and val/ above or not, or a CSV
 # make test                  set up, then the linters and the tests; JOBS=4 runs four tests at a time, instead of 2
 # make test-slow             the tests that take minutes each
 # make record-prep           kill extraction 1,000 times and write docs/record_prep.md; half an hour
@@ -42,37 +42,29 @@ endef
 # -------------------------------------------------------------------------------------------------------------- demo
 
 RUN     = $(BIN)/python
-ifdef VIDEOS
-WHAT    = clips
-PREPARE = --ids=path --short_side=128 --fps=10
-TRAIN   = --input_size=96 --batch_size=16 --lr=0.001 --max_iterations=600 --stepvalues=450 --frame_step=1 --dropout=0.3 --val_interval=150
-else
-VIDEOS  = $(DEMO)/videos
-WHAT    = toy
 PREPARE = --short_side=96
-TRAIN   = --input_size=80 --batch_size=16 --lr=0.002 --max_iterations=160 --stepvalues=100,140 --frame_step=2 --mirror=False --val_interval=80
-endif
-TRAIN  += --pretrained=False --workers=2
+TRAIN   = --input_size=80 --batch_size=16 --lr=0.002 --max_iterations=160 --stepvalues=100,140 --frame_step=2 --mirror=False --val_interval=80 \
+          --pretrained=False --workers=2
 WHERE   = --root=$(DEMO)/data --save_root=$(DEMO)/runs
 
-# Exit code 5: some videos were bad, and are listed; the others go on.
 demo: setup
+ifdef VIDEOS
+# Exit code 5: some videos were bad, and are listed; the others go on.
+	$(BIN)/twostream start "$(VIDEOS)" --out=$(DEMO)/clips || [ $$? -eq 5 ]
+else
 	rm -rf $(DEMO)/data $(DEMO)/runs $(DEMO)/recognizer
-ifeq ($(WHAT),toy)
-	$(RUN) tests/toy.py "--videos=$(VIDEOS)"
-endif
-	$(RUN) prep/extract.py "--videos=$(VIDEOS)" --root=$(DEMO)/data --input_types=rgb,farneback $(PREPARE) || [ $$? -eq 5 ]
-	$(RUN) prep/build_annotations.py "--videos=$(VIDEOS)" --root=$(DEMO)/data $(filter --ids%,$(PREPARE))
-	$(RUN) train.py $(WHERE) --dataset=$(WHAT) --input_type=rgb $(TRAIN)
-	$(RUN) train.py $(WHERE) --dataset=$(WHAT) --input_type=farneback $(TRAIN)
+	$(RUN) tests/toy.py --videos=$(DEMO)/videos
+	$(RUN) prep/extract.py --videos=$(DEMO)/videos --root=$(DEMO)/data --input_types=rgb,farneback $(PREPARE)
+	$(RUN) prep/build_annotations.py --videos=$(DEMO)/videos --root=$(DEMO)/data
+	$(RUN) train.py $(WHERE) --dataset=toy --input_type=rgb $(TRAIN)
+	$(RUN) train.py $(WHERE) --dataset=toy --input_type=farneback $(TRAIN)
 	$(RUN) test.py $(WHERE) --input_type=rgb --workers=2
 	$(RUN) test.py $(WHERE) --input_type=farneback --workers=2
 	$(RUN) eval.py --save_root=$(DEMO)/runs
 	$(BIN)/twostream export --report=$(DEMO)/runs/report.json --out=$(DEMO)/recognizer
-ifeq ($(WHAT),toy)
-	$(BIN)/twostream predict $(VIDEOS)/val/red_left/red_left_10000.mkv --model=$(DEMO)/recognizer
+	$(BIN)/twostream predict $(DEMO)/videos/val/red_left/red_left_10000.mkv --model=$(DEMO)/recognizer
+	@echo "videos and images: $(DEMO)/videos, $(DEMO)/data; networks, logs, scores and report: $(DEMO)/runs; $(DEMO)/recognizer"
 endif
-	@echo "videos and images: $(VIDEOS), $(DEMO)/data; networks, logs, scores and report: $(DEMO)/runs; $(DEMO)/recognizer"
 
 # ------------------------------------------------------------------------------------------------------------- tests
 

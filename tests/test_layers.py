@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "inference": "annotations clips engine flow frames fusion models pages runtimes scores video",
     "display": "clips flow frames fusion inference pages video",
     "onnx": "annotations clips flow frames fusion inference runtimes",
-    "own_clips": "annotations engine flow fusion models preparation scores video",
+    "own_clips": "annotations engine flow frames fusion models scores video",
     "programs": "annotations clips conversion display engine flow frames fusion inference labelling metrics models monitor onnx own_clips pages preparation probes report runtimes scores scoring video",
 }
 """package -> the packages below it that it may import; the modules beside them are open to all"""

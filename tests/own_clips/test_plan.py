@@ -9,6 +9,7 @@ import pytest
 
 from tests.own_clips.conftest import clip, look
 from twostream.errors import BadInputError
+from twostream.frames.motion import Motion
 from twostream.own_clips.looks import MotionSample
 from twostream.own_clips.plan import (
     EXTRACTION_SHARE,
@@ -20,7 +21,6 @@ from twostream.own_clips.plan import (
     make_plan,
 )
 from twostream.own_clips.trunks import Trunk
-from twostream.preparation.motion import Motion
 
 LEVELS = np.zeros((2, 256))
 LEVELS[:, 128] = 990

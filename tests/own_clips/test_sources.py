@@ -57,3 +57,11 @@ def test_a_split_of_the_list_is_kept(given, judged):
     chosen, reasons = split_clips(clips, {}, group_column="", seed=0)
     assert [split for split, _ in chosen] == ["val"] * 3 + ["train"] * 5
     assert f"val is the {judged} split of the list, 3 clips" in reasons[-1]
+
+
+def test_the_only_source_to_learn_from_is_not_held_together():
+    """Two persons: one is held out, and the clips of the other can still be cross-validated."""
+    clips = [clip(f"{n}", label, group=f"person {n % 2}") for label in ("run", "sit") for n in range(6)]
+    chosen, reasons = split_clips(clips, {}, group_column="person", seed=0)
+    assert {group for split, group in chosen if split == "train"} == {""} and "too hopeful" in reasons[-1]
+    assert len({c.group for c, (split, _) in zip(clips, chosen, strict=True) if split == "val"}) == 1

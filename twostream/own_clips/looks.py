@@ -11,8 +11,8 @@ import numpy as np
 
 from twostream.flow.coding import FlowCoding
 from twostream.flow.methods import FlowSettings
+from twostream.frames.motion import Motion
 from twostream.own_clips.collection import Clip
-from twostream.preparation.motion import Motion
 from twostream.threads import Progress, map_in_threads, no_progress
 from twostream.video.decoder import Decoder, probe
 from twostream.video.ffmpeg import VideoError

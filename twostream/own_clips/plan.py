@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from twostream.counts import counted
 from twostream.errors import BadInputError
+from twostream.frames.motion import FlowAdvice, suggest_flow
 from twostream.own_clips.collection import Clip, shown
 from twostream.own_clips.looks import Look, MotionSample, short_side_of
 from twostream.own_clips.trunks import SMALL, Trunk
-from twostream.preparation.motion import FlowAdvice, suggest_flow
 
 FPS = 10.0
 """frames per second that are extracted of faster videos: actions take a second or more, and flow is a third of the work of 30"""

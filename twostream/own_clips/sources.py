@@ -148,4 +148,18 @@ def split_clips(
             f"val: {counted(splits.count('val'), 'clip')} of {len(clips)} held out, {chosen} of {counted(num_groups, 'source')}: about "
             f"{100 * VAL_FRACTION:.0f} % of each class"
         )
+    to_learn = [number for number, split in enumerate(splits) if split == "train"]
+    if not _can_be_folded([groups[n] for n in to_learn], [labels[n] for n in to_learn]):
+        groups = ["" if split == "train" else group for split, group in zip(splits, groups, strict=True)]
+        reasons.append(
+            "too few sources are left to learn from: cross-validation is by clip, which is too hopeful; the val result is not"
+        )
     return list(zip(splits, groups, strict=True)), reasons
+
+
+def _can_be_folded(groups: Sequence[str], labels: Sequence[str]) -> bool:
+    """Has a class several groups, so that one can be held out in cross-validation?"""
+    groups_of = defaultdict(set)
+    for number, (group, label) in enumerate(zip(groups, labels, strict=True)):
+        groups_of[label].add(group or number)
+    return any(len(found) > 1 for found in groups_of.values())
