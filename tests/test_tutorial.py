@@ -13,7 +13,7 @@ from twostream.labelling.table import Entry
 from twostream.own_clips import steps
 from twostream.programs import start
 
-QUICK = {"start": ["--minutes=0.01", "--workers=0"]}
+QUICK = {"start": ["--minutes=0.1", "--workers=0"]}
 """flags that make a command short; the last value of a flag counts"""
 
 
