@@ -23,6 +23,8 @@ EXTRACTION_SHARE = 0.4
 SLOWEST_FPS = 3.0
 CLIPS = 6
 """of each video that a linear head is fitted to, and that is tested, if there is time"""
+SMALL_SIDE, SMALL_QUALITY = 160, ("--quality=98", "--flow_quality=90")
+"""pictures up to this short side are stored nearly without loss: they are enlarged for the networks, and JPEG's blocks with them"""
 NUM_VIEWS = 3
 VIEWS = {"centre": "the centre of the pictures", "three": "three views that cover the pictures"}
 """--views -> what they are"""
@@ -96,7 +98,8 @@ def make_plan(
     reasons.append(
         f"frames: about {num_frames:.0f} with a short side of {short_side} pixels, about {extraction:.0f} s to extract with their flow"
     )
-    extract = (f"--short_side={short_side}", f"--bound={advice.bound}", *([f"--fps={fps:g}"] if fps else []))
+    quality = SMALL_QUALITY if short_side <= SMALL_SIDE else ()
+    extract = (f"--short_side={short_side}", f"--bound={advice.bound}", *([f"--fps={fps:g}"] if fps else []), *quality)
 
     mirror = sorted(
         {match[0].lower() for clip in clips for match in [SIDES.search(re.sub(r"[_-]", " ", clip.label))] if match}
