@@ -120,6 +120,8 @@ DEPENDENCIES = {
     "distributed": "distributed",
     "onnx": "onnx",
     "av": "av",
+    "sklearn": "scikit-learn",
+    "scipy": "scikit-learn",
     "google": "onnx",  # protobuf, in which its files are written
 }
 """what the package imports -> the distribution that brings it"""

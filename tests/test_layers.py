@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "scores": "annotations metrics video",
     "preparation": "annotations flow frames video",
     "engine": "annotations clips metrics models monitor",
+    "probes": "annotations clips engine models scores",
     "conversion": "models",
     "fusion": "annotations metrics scores",
     "runtimes": "annotations clips engine flow frames models",
@@ -34,7 +35,7 @@ MAY_IMPORT = {
     "inference": "annotations clips engine flow frames fusion models pages runtimes scores video",
     "display": "clips flow frames fusion inference pages video",
     "onnx": "annotations clips flow frames fusion inference runtimes",
-    "programs": "annotations clips conversion display engine flow frames fusion inference labelling metrics models monitor onnx pages preparation report runtimes scores scoring video",
+    "programs": "annotations clips conversion display engine flow frames fusion inference labelling metrics models monitor onnx pages preparation probes report runtimes scores scoring video",
 }
 """package -> the packages below it that it may import; the modules beside them are open to all"""
 
@@ -43,7 +44,7 @@ NEED_TORCH = {"models", "engine"} | {
     for name in (
         "flow/farneback", "flow/farneback_kernels", "flow/farneback_tables", "flow/server", "clips/dataset",
         "clips/online_flow", "conversion/convert", "conversion/weight_files", "runtimes/torch_network", "flow/farneback_graph",
-        "onnx/conversion", "onnx/graphs", "onnx/export", "inference/export", "inference/features", "scoring/networks", "scoring/split",
+        "onnx/conversion", "onnx/graphs", "onnx/export", "inference/export", "inference/features", "probes/features", "probes/last_layer", "probes/rates", "scoring/networks", "scoring/split",
     )
 }  # fmt: skip
 NO_TORCH_YET = {"twostream/engine/run_folder.py", "twostream/engine/signals.py", "twostream/models/__init__.py"}

@@ -9,6 +9,7 @@ from tests.annotations.samples import add_frames, read, read_text
 from twostream.annotations.class_names import ClassOrder
 from twostream.annotations.join import SHOWN, build_annotations
 from twostream.annotations.lists import Listed
+from twostream.annotations.videos import NO_GROUP
 from twostream.errors import BadInputError
 
 # ------------------------------------------------------------------------------------------------- entries and videos
@@ -82,6 +83,18 @@ def test_a_sound_list_has_no_warnings_and_ordered_classes(tmp_path):
     assert annotations.classes == ("jump", "run") and warnings == []
     annotations, _ = joined(tmp_path, *SOUND, classes=("walk", "jump"))
     assert annotations.classes == ("walk", "jump") and set(annotations.videos.label_index.tolist()) == {1}
+
+
+def test_groups_are_numbered_where_videos_share_one(tmp_path):
+    """In the order of the ids, whatever the order and the names of the list are."""
+    add_frames(tmp_path, "a", 1)
+    groups = {"d": "kim", "a": "ann", "c": "kim", "b": "", "e": "ann", "f": "only here"}
+    listed = [
+        Listed((v,), "run", "train", "list", line, group) for line, (v, group) in enumerate(groups.items(), start=1)
+    ]
+    annotations = build_annotations(listed, tmp_path, val_fraction=0).annotations
+    found = {video.id: video.group for video in annotations.videos}
+    assert found == {"a": 0, "b": NO_GROUP, "c": 1, "d": 1, "e": 0, "f": NO_GROUP}
 
 
 @pytest.mark.parametrize(

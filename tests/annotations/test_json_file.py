@@ -61,6 +61,21 @@ def test_write_and_read_back(tmp_path, written):
     assert path.read_bytes() == written
 
 
+def test_groups_are_kept(tmp_path):
+    """Only videos in a group say so, so that a file without groups is as older versions wrote it."""
+    path = tmp_path / "annotations.json"
+    videos = [
+        Video("a", "train", "run", 3, group=0),
+        Video("b", "val", "run", 3),
+        Video("c", "train", "run", 3, group=0),
+    ]
+    write_annotations(path, make_annotations(videos))
+    assert read_annotations(tmp_path).videos == videos
+    content = path.read_bytes()
+    assert content.count(b', "group": 0}') == content.count(b'"group"') == 2
+    assert "group -7" in str(read_or_refuse(tmp_path, content.replace(b'"group": 0', b'"group": -7', 1)))
+
+
 @pytest.mark.parametrize("class_order", ["", "classInd.txt"])
 @pytest.mark.parametrize("flags", [(), ("--format=csv", "--list", "/a b/\udcff.csv")])
 def test_what_the_file_says_of_its_making_is_read_back(tmp_path, class_order, flags):

@@ -1,11 +1,14 @@
-"""The choice of a validation split."""
+"""The choice of a validation split, and of folds."""
 
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 
-from twostream.annotations.splits import choose_val
+from twostream.annotations.splits import choose_folds, choose_val, hold_out
+from twostream.annotations.videos import NO_GROUP, Video, VideoTable
+from twostream.errors import BadInputError
 
 Videos = list[tuple[str, str, str]]
 """id, label, group"""
@@ -73,3 +76,49 @@ def test_fraction_0_chooses_no_video(groups):
 
 def test_only_video_of_a_class_is_for_training():
     assert val_ids(videos(4), fraction=0.9) == set()
+
+
+# --------------------------------------------------------------------------------------------------------------- folds
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_folds_keep_groups_together_and_classes_even(seed):
+    """Forty videos of four classes: in groups of two of a class, and alone."""
+    labels = np.arange(40) % 4
+    for groups in (np.full(40, NO_GROUP), np.arange(40) % 20):
+        folds = choose_folds(labels, groups, num_folds=5, seed=seed)
+        assert sorted(set(folds)) == [0, 1, 2, 3, 4]
+        assert all(Counter(labels[folds == fold]) == {0: 2, 1: 2, 2: 2, 3: 2} for fold in range(5))
+        assert all(len(set(folds[groups == group])) == 1 for group in set(groups) - {NO_GROUP})
+    assert (choose_folds(labels, groups, num_folds=5, seed=seed) == folds).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "expected"),
+    [
+        ([0] * 9 + [1] * 3, [NO_GROUP] * 12, 3),  # as many as the smallest class has groups
+        ([0] * 9 + [1] * 3, [*range(9), 0, 0, 1], 2),
+        ([0, 0, 0, 1], [NO_GROUP] * 4, 2),  # a class of one video is allowed
+        ([0, 0, 1, 1], [0, 1, 0, 1], 2),  # two people who do everything
+    ],
+)
+def test_fewer_folds_where_a_class_has_few_groups(labels, groups, expected):
+    folds = choose_folds(np.array(labels), np.array(groups), num_folds=5)
+    assert sorted(set(folds)) == list(range(expected))
+
+
+@pytest.mark.parametrize(("labels", "groups"), [([0, 0, 1, 1], [3] * 4), ([0, 1, 2], [NO_GROUP] * 3)])
+def test_what_cannot_be_divided_is_refused(labels, groups):
+    with pytest.raises(BadInputError, match="expected a class with at least 2, so that one can be held out"):
+        choose_folds(np.array(labels), np.array(groups), num_folds=5)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_fold_is_held_out_whole(several):
+    """Of videos with one label, and of some with several, whose sets of labels differ everywhere."""
+    names = [f"class{k % 3}" for k in range(12)]
+    labels = [(name, f"x{k}") if several else name for k, name in enumerate(names)]
+    videos = VideoTable.of(Video(f"v{k:02}", "train", labels[k], 9, group=k // 2) for k in range(12))
+    parts = [hold_out(videos, (fold, 2)) for fold in range(2)]
+    assert sorted(parts[0][1].ids) == sorted(parts[1][0].ids) and len(parts[0][0]) + len(parts[0][1]) == 12
+    assert not set(parts[0][0].group) & set(parts[0][1].group)

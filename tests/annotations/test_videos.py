@@ -41,10 +41,12 @@ def test_parts_of_a_table():
 def test_tables_differ_where_their_videos_do():
     table = VideoTable.of(EXAMPLE.videos)
     for change in (
-        {"id": "z"}, {"split": "val"}, {"label": "run"}, {"num_frames": 241}, {"fps": 29.970001}, {"stored_step": 2}
+        {"id": "z"}, {"split": "val"}, {"label": "run"}, {"num_frames": 241}, {"fps": 29.970001}, {"stored_step": 2}, {"group": 3}
     ):  # fmt: skip
         first = EXAMPLE.videos[0]
-        fields = {name: getattr(first, name) for name in ("id", "split", "label", "num_frames", "fps", "stored_step")}
+        fields = {
+            name: getattr(first, name) for name in ("id", "split", "label", "num_frames", "fps", "stored_step", "group")
+        }
         assert table != [Video(**(fields | change)), *list(EXAMPLE.videos)[1:]]
     assert table != list(table)[:-1] and table != 3
 

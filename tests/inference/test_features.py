@@ -12,7 +12,8 @@ from twostream.inference.sources import as_source
 
 
 @pytest.mark.parametrize(
-    ("backbone", "size"), [("resnet18", 512), ("squeezenet1_1", 512), ("mobilenet_v3_large", 1280)]
+    ("backbone", "size"),
+    [("resnet18", 512), ("squeezenet1_1", 512), ("mobilenet_v2", 1280), ("mobilenet_v3_large", 1280)],
 )
 def test_the_last_layer_gives_the_logits_again(backbone, size, tmp_path):
     run = make_run(tmp_path, "rgb", backbone=backbone)

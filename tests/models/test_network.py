@@ -470,6 +470,7 @@ def test_inception_gives_what_torchvision_gives(tmp_path):
         pytest.param("resnet50", 267, marks=pytest.mark.slow),
         pytest.param("resnet101", 522, marks=pytest.mark.slow),
         ("squeezenet1_1", 52),
+        ("mobilenet_v2", 262),
         ("mobilenet_v3_large", 266),
     ],
 )

@@ -178,6 +178,23 @@ def test_real_squeezenet_features(shared_data, input_type, clip_len):
     assert torch.allclose(ours, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize("input_type, clip_len", [("rgb", 1), ("farneback", 5)])
+def test_real_mobilenet_features(shared_data, input_type, clip_len):
+    """All of the trunk, and nothing but the head is random; the trunk gives what torchvision's gives."""
+    config = stream("mobilenet_v2", input_type=input_type, clip_len=clip_len)
+    module = build_model(config).backbone.eval()
+    path = shared_data / "weights" / "mobilenet_v2-features.pth"
+    report = load_weights(module, path, config)
+    assert (report.random, report.skipped) == (["classifier.1.weight", "classifier.1.bias"], [])
+    theirs = torchvision.models.mobilenet_v2(weights=None).eval()
+    theirs.load_state_dict(torch.load(path, weights_only=True), strict=False)
+    grey = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)).expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        expected = theirs.features(grey)
+        assert expected.abs().max() > 0.1
+        assert torch.allclose(module.features(grey.repeat(1, clip_len, 1, 1)), expected, atol=1e-3)
+
+
 def test_real_squeezenet_features_are_found_by_name(shared_data):
     assert find_pretrained(shared_data / "weights", "squeezenet1_1").name == "squeezenet1_1-features.pth"
 
@@ -380,6 +397,7 @@ def test_missing_file(tmp_path):
         ("resnet50", "resnet50-0676ba61.pth"),
         ("resnet50", "resnet50-11ad3fa6.pth"),
         ("squeezenet1_1", "squeezenet1_1-b8a52dc0.pth"),
+        ("mobilenet_v2", "mobilenet_v2-b0353104.pth"),
         ("mobilenet_v3_large", "mobilenet_v3_large-8738ca79.pth"),
     ],
 )

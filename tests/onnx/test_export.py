@@ -215,7 +215,7 @@ def test_the_python_of_the_docs(exported, monkeypatch, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "backbone", ["resnet18", "squeezenet1_1", "inception_v3", "vgg16_reducedfc", "mobilenet_v3_large"]
+    "backbone", ["resnet18", "squeezenet1_1", "inception_v3", "vgg16_reducedfc", "mobilenet_v2", "mobilenet_v3_large"]
 )
 def test_real_networks_and_all_of_farneback(backbone, shared_data, tmp_path):
     """On real footage, in a minute."""

@@ -357,6 +357,7 @@ ELSEWHERE = {
     "keep_checkpoints": 2, "keep_best": True, "deterministic": True, "max_iterations": 5, "max_unreadable": 5, "max_skipped": 5, "visdom": True,
     "visdom_server": "http://nowhere", "visdom_port": 9, "tensorboard": True, "pretrained": True, "global_models_dir": "nowhere",
     "init_from": "none.pth", "start_iteration": 3, "dataset": "other", "test_last": "False", "test_best": "False", "num_clips": 3, "views": "flip",
+    "early_stop": 5,
 }  # fmt: skip
 """flag -> a value with which the run may be resumed"""
 
@@ -366,7 +367,7 @@ CHANGES = {"lr": "0.01", "stepvalues": "5", "gamma": "0.5", "momentum": "0.5", "
 
 REFUSED = {"arch": "vgg16", "input_type": "farneback", "seq_len": "3", "gap": "2", "frame_rate": "5", "input_size": "80", "resize_side": "40", "batch_size": "6",
            "frame_step": "3", "seed": "1", "accumulate": "2", "channels_last": "True", "ema": "0.5",
-           "batch_norm": "partial", "first_layer_factor": "2.0", "norm_decay": "False", "num_segments": "3",
+           "batch_norm": "partial", "first_layer_factor": "2.0", "trunk_factor": "0.5", "norm_decay": "False", "num_segments": "3",
            "clips_per_video": "2", "class_balance": "True", "lr_batch_size": "8", "sync_bn": "True"}  # fmt: skip
 
 
@@ -376,7 +377,8 @@ def test_every_flag_is_in_one_row_of_the_table():
     assert sorted(itertools.chain(*rows.values())) == sorted(flags)
     assert set(rows["needs --allow_change"]) == set(CHANGES) == set(MAY_CHANGE)
     assert set(rows["as its iterations"]) == {*IN_EPOCHS, "epoch_size"}
-    assert set(rows["refused"]) == {*REFUSED, "flow", "flow_preset", "bound"}  # flow: see test_online_flow.py
+    assert set(rows["refused"]) == {*REFUSED, "flow", "flow_preset", "bound", "head", "fold"}
+    # flow: see test_online_flow.py; head and fold: tests/probes/test_last_layer.py
     assert {*rows["accepted"], *rows["ignored"]} == set(ELSEWHERE) - {"dataset"}
 
 

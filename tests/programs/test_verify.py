@@ -25,11 +25,11 @@ from twostream.frames import stores
 from twostream.frames.folders import FrameFolders
 from twostream.frames.store import FrameStore, frame_name
 from twostream.frames.stores import STORES, open_store
-from twostream.preparation import verify_root, verify_video
+from twostream.preparation import verify_video
 from twostream.preparation.extraction import ExtractionJob, extract_video
 from twostream.preparation.findings import KINDS, Finding, remake, remove
 from twostream.preparation.settings import ExtractionSettings, claim_tree
-from twostream.preparation.verify_root import RootCheck, estimate_bound
+from twostream.preparation.verify_root import RootCheck
 from twostream.preparation.verify_video import VideoJob, check_video
 from twostream.programs.extract import build_parser, build_settings
 from twostream.video.encoder import VideoEncoding
@@ -482,21 +482,6 @@ def test_a_quick_check_measures_other_parts_of_other_videos():
     parts, counts = np.unique(wanted(quick=True), return_counts=True)
     assert list(parts) == sorted(set(wanted(quick=False))) == [5, 15, 25, 35, 45, 55, 65, 75]
     assert counts.sum() == 800 and counts.min() > 70
-
-
-@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
-def test_suggested_bound_is_near_the_true_one_for_an_exponential_tail(scale):
-    """|v| with P(|v| > t) = exp(-t / scale); a bound that clips 0.1 % of it is scale * ln 1000, whatever was clipped."""
-    for bound in (1.0, 2.0, 3.0):
-        levels = np.arange(129) * bound / 128
-        reach = np.exp(-levels / scale)
-        clipped = reach[-1 - verify_root.CLIPPED_LEVELS]
-        if clipped > verify_root.MAX_CLIPPED:
-            assert bound * estimate_bound(reach, clipped) == pytest.approx(scale * np.log(1000), rel=0.03)
-
-
-def test_flow_that_is_all_at_the_bound_needs_the_widest_bound():
-    assert estimate_bound(np.ones(129), 1.0) == 128
 
 
 def test_far_too_wide_bound_is_a_note_and_not_a_finding(videos, tmp_path):

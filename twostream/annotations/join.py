@@ -17,9 +17,10 @@ from twostream.annotations.json_file import FILE_NAME
 from twostream.annotations.lines import location
 from twostream.annotations.lists import Listed
 from twostream.annotations.splits import VAL_FRACTION, choose_val
-from twostream.annotations.videos import SPLITS, Annotations, Label, Video, make_annotations
+from twostream.annotations.videos import NO_GROUP, SPLITS, Annotations, Label, Video, make_annotations
 from twostream.counts import counted
 from twostream.errors import BadInputError
+from twostream.frames.store import FrameStore
 from twostream.frames.stores import image_stores
 
 SHOWN = 20
@@ -75,8 +76,9 @@ def build_annotations(
     order = classes or _class_order([name for name in table.label_names if name], are_numbers=are_numbers)
     if not order.names:
         raise BadInputError(f"{table.where(0)}: no entry has a label; add the train list, or --classes FILE")
+    groups = table.groups()
     videos = (
-        Video(video_id, split, label, *(extracted[video_id].facts(video_id) if video_id in extracted else (0,)))
+        Video(video_id, split, label, *_frames(extracted.get(video_id), video_id), group=groups[video_id])
         for video_id, split, label in table.videos()
     )
     annotations = make_annotations(
@@ -92,6 +94,11 @@ def build_annotations(
             *table.unmatched(),
         ],
     )
+
+
+def _frames(store: FrameStore | None, video_id: str) -> tuple[int, float, int]:
+    """Number of frames, rate and stored step of a video; 0 frames where it was not extracted."""
+    return store.facts(video_id) if store else (0, 0.0, 1)
 
 
 def _class_order(names: list[str], *, are_numbers: bool) -> ClassOrder:
@@ -158,6 +165,16 @@ class ListedTable:
                 *(n.tolist() for n in (block, self.split[block], self.label[block])), strict=True
             ):
                 yield self.ids[row], SPLITS[split], names[label]
+
+    def groups(self) -> dict[str, int]:
+        """Group of each video by id: numbered from 0 in the order of ids, where several videos share one."""
+        row_of = {self.ids[row]: row for row in self.order.tolist()}  # a multi-label video may have several entries
+        _, inverse, counts = np.unique(self.group[list(row_of.values())], return_inverse=True, return_counts=True)
+        numbers: dict[int, int] = {}
+        return {
+            video_id: numbers.setdefault(code, len(numbers)) if counts[code] > 1 else NO_GROUP
+            for video_id, code in zip(row_of, inverse.tolist(), strict=True)
+        }
 
     def videos(self) -> Iterator[tuple[str, str, Label]]:
         """Id, split and label of each video, in order of id."""

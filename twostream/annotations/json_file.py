@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from twostream.annotations.lines import location
-from twostream.annotations.videos import SPLIT_NAMES, Annotations, Label, Video, collect, make_annotations
+from twostream.annotations.videos import NO_GROUP, SPLIT_NAMES, Annotations, Label, Video, collect, make_annotations
 from twostream.errors import BadInputError
 from twostream.files import DECODER, read_json, write_file
 from twostream.video.ids import check_video_id
@@ -43,8 +43,9 @@ def _texts(annotations: Annotations) -> Iterator[str]:
     separator = ""
     for video in annotations.videos:
         step = f', "frame_step": {video.stored_step}' if video.stored_step != 1 else ""
+        group = f', "group": {video.group}' if video.group != NO_GROUP else ""
         entry = f'"split": "{video.split}", "label": {labels.get(video.label) or json.dumps(video.label)}, "num_frames": {video.num_frames}, "fps": {video.fps}'
-        yield f"{separator}  {json.dumps(video.id)}: {{{entry}{step}}}"
+        yield f"{separator}  {json.dumps(video.id)}: {{{entry}{step}{group}}}"
         separator = ",\n"
     yield "\n }\n}\n"
 
@@ -186,6 +187,7 @@ def _video(video_id: str, entry: Any, where: str, classes: Sequence[str]) -> Vid
             _whole_number(entry["num_frames"]),
             _number(entry.get("fps", 0)),
             _whole_number(entry.get("frame_step", 1)),
+            _whole_number(entry.get("group", NO_GROUP)),
         )
     except BadInputError as error:
         raise BadInputError(f"{where}: {error}") from None

@@ -23,10 +23,12 @@ SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "validation"
 SPLIT_NAMES |= {"validate": "val", "test": "test", "testing": "test"}
 """what lists call the splits -> one of SPLITS"""
 
-MAX_STEP = 2**31 - 1
-"""largest stored step, as wide as a column"""
+MAX_STEP = MAX_GROUP = 2**31 - 1
+"""largest stored step and number of a group, as wide as a column"""
 NO_LABEL = -1
 """label index of a video without a label"""
+NO_GROUP = -1
+"""group of a video that belongs to no other"""
 
 Label = str | tuple[str, ...] | None
 """a class name; of multi-label videos, the names of any number of classes; None: unknown, as in test lists"""
@@ -46,6 +48,8 @@ class Video:
     """frames per second; 0: unknown"""
     stored_step: int = 1
     """only frames 0, stored_step, 2 stored_step ... are stored"""
+    group: int = NO_GROUP
+    """the videos of one group were cut from one source, or show one person: they must not be both trained and tested on"""
 
 
 class IdColumn(Sequence[str]):
@@ -82,7 +86,7 @@ class IdColumn(Sequence[str]):
 
 @dataclass(frozen=True, eq=False)
 class VideoTable(Sequence[Video]):
-    """Videos as columns of V numbers, 37 bytes and the id for each; a `Video` is made when it is read.
+    """Videos as columns of V numbers, 41 bytes and the id for each; a `Video` is made when it is read.
 
     All labels are class names, or all are sets of names: then the table is multi-label. Videos without a label fit both.
     """
@@ -99,6 +103,8 @@ class VideoTable(Sequence[Video]):
     """float64 (V,)"""
     stored_step: np.ndarray
     """int32 (V,)"""
+    group: np.ndarray
+    """int32 (V,): from 0; NO_GROUP where a video belongs to no other"""
     label_sets: np.ndarray | None = None
     """int8 (sets + 1, K), for multi-label videos: the different sets of classes, 1 where a class belongs to the set; the
     last row, which NO_LABEL selects, is -1 everywhere"""
@@ -111,7 +117,7 @@ class VideoTable(Sequence[Video]):
         labels are names and some are sets of names.
         """
         data, offsets = bytearray(), array("q", [0])
-        split_index, label_index, num_frames, stored_step = array("b"), array("i"), array("i"), array("i")
+        split_index, label_index, num_frames, stored_step, group = (array(kind) for kind in "biiii")
         fps = array("d")
         class_index = {name: index for index, name in enumerate(classes or ())}
         set_index: dict[tuple[int, ...], int] = {}
@@ -135,13 +141,14 @@ class VideoTable(Sequence[Video]):
             num_frames.append(video.num_frames)
             fps.append(video.fps)
             stored_step.append(video.stored_step)
+            group.append(video.group)
         if set_index and has_names:
             raise ValueError("some labels are a name, and some are a set of names")
         ends = np.asarray(offsets)
         table = cls(
             tuple(class_index), IdColumn(bytes(data), ends[:-1], ends[1:]),
             np.asarray(split_index), np.asarray(label_index), np.asarray(num_frames), np.asarray(fps),
-            np.asarray(stored_step), _many_hot(set_index, len(class_index)) if set_index else None,
+            np.asarray(stored_step), np.asarray(group), _many_hot(set_index, len(class_index)) if set_index else None,
         )  # fmt: skip
         return table._with_sorted_classes() if classes is None else table
 
@@ -199,7 +206,7 @@ class VideoTable(Sequence[Video]):
             labels = (*(tuple(self.classes[k] for k in np.flatnonzero(row)) for row in self.label_sets[:-1]), None)
         for first in range(0, len(self), 1000):
             rows = slice(first, first + 1000)
-            columns = (self.split_index, self.label_index, self.num_frames, self.fps, self.stored_step)
+            columns = (self.split_index, self.label_index, self.num_frames, self.fps, self.stored_step, self.group)
             for video_id, split, label, *numbers in zip(
                 self.ids[rows], *(column[rows].tolist() for column in columns), strict=True
             ):
@@ -322,11 +329,14 @@ def _checked(videos: Iterable[Video], classes: Sequence[str] | None, where: Call
         elif video.label is not None and (problem := _label_problem(video.label, known_classes, first)):
             pass
         elif not (
-            0 <= video.num_frames <= MAX_FRAMES and 1 <= video.stored_step <= MAX_STEP and 0 <= video.fps < math.inf
+            0 <= video.num_frames <= MAX_FRAMES
+            and 1 <= video.stored_step <= MAX_STEP
+            and 0 <= video.fps < math.inf
+            and NO_GROUP <= video.group <= MAX_GROUP
         ):
             problem = (
-                f"has {counted(video.num_frames, 'frame')}, step {video.stored_step}, {video.fps} fps; expected counts, of at most "
-                f"{MAX_FRAMES} frames, and a rate: run twostream annotate again"
+                f"has {counted(video.num_frames, 'frame')}, step {video.stored_step}, {video.fps} fps, group {video.group}; expected counts, "
+                f"of at most {MAX_FRAMES} frames, and a rate: run twostream annotate again"
             )
         if problem:
             raise BadInputError(f"{where(position)}: video {video.id!r} {problem}")

@@ -451,11 +451,13 @@ def environment_changes(content: dict[str, Any]) -> str:
 
 
 def weights_file(path: Path) -> Path:
-    """`path`, or for latest.pth and best.pth of 2D-kinectics the weight file that they name, looked for beside them.
+    """`path`; of the folder of a run its newest checkpoint; or for latest.pth and best.pth of 2D-kinectics the weight file
+    that they name, looked for beside them.
 
     These two hold the absolute path of a model file on the machine of the training. Raises BadInputError if one cannot
-    be read.
+    be read, and for a folder without a checkpoint.
     """
+    path = newest_checkpoint(path)
     if path.name not in ("latest.pth", "best.pth"):
         return path
     name = read_torch_file(path).get("model_file_name")

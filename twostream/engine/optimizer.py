@@ -20,14 +20,18 @@ def build_optimizer(
     first_layer: nn.Module | None = None,
     first_layer_factor: float = 1.0,
     norm_decay: bool = True,
+    head: nn.Module | None = None,
+    trunk_factor: float = 1.0,
 ) -> torch.optim.Optimizer:
     """SGD with momentum; biases learn at twice the rate and without decay, as in Caffe and 2D-kinectics.
 
     `first_layer` learns `first_layer_factor` times as fast (5 for TSN's flow stream). Without `norm_decay`, the scales
-    of batch normalisation do not decay either (TSN, ECCV 2016). `fit` multiplies the learning rate of the schedule by
+    of batch normalisation do not decay either (TSN, ECCV 2016). All layers but `head` learn `trunk_factor` times as fast.
+    `fit` multiplies the learning rate of the schedule by
     the `lr_factor` of each parameter group.
     """
     first = set(first_layer.parameters()) if first_layer else set()
+    last = set(head.parameters()) if head else set()
     norms = {
         p
         for module in network.modules()
@@ -39,6 +43,7 @@ def build_optimizer(
     for name, parameter in network.named_parameters():
         is_bias = "bias" in name
         factor = (2.0 if is_bias else 1.0) * (first_layer_factor if parameter in first else 1.0)
+        factor *= 1.0 if parameter in last else trunk_factor
         decay = 0.0 if is_bias or (parameter in norms and not norm_decay) else weight_decay
         groups.setdefault((factor, decay), []).append(parameter)
     return torch.optim.SGD(

@@ -86,6 +86,8 @@ class Progress:
         self.kept = -1.0
         """the same of the checkpoint that --keep_best keeps; -1 if there is none"""
         self.unreadable = 0
+        self.stale = 0
+        """validations since the one that --keep_best keeps"""
         self.unread: list[Step] = []
         """steps since the last `take_skipped`"""
 
@@ -116,12 +118,16 @@ class Progress:
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps and `load_state` takes, as plain values."""
         meters = {name: meter.state() for name, meter in self.meters.items()}
-        best = {"best_top1": self.best, "kept_top1": self.kept}  # as they were called before there was another measure
+        best = {
+            "best_top1": self.best,
+            "kept_top1": self.kept,
+            "stale": self.stale,
+        }  # as they were called before there was another measure
         return best | {"unreadable": self.unreadable, "meters": meters}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from what `state` returned, perhaps in an older version."""
         self.best, self.unreadable = float(state["best_top1"]), int(state.get("unreadable", 0))
-        self.kept = float(state.get("kept_top1", -1))
+        self.kept, self.stale = float(state.get("kept_top1", -1)), int(state.get("stale", 0))
         for name, meter in self.meters.items():
             meter.load_state(state["meters"][name])

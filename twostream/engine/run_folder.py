@@ -22,15 +22,22 @@ from twostream.stream import StreamConfig
 STREAM_NAME, LOCK_NAME = "stream.json", "run.lock"
 
 
-def run_name(stream: StreamConfig, *, dataset: str, clip_step: int, batch_size: int, learning_rate: float) -> str:
+def run_name(
+    stream: StreamConfig, *, dataset: str, clip_step: int, batch_size: int, learning_rate: float, is_linear: bool = False,
+    fold: tuple[int, int] | None = None,
+) -> str:  # fmt: skip
     """Name of a run, in the form of 2D-kinectics: kinetics-inception_v3-rgb-sl01-g1-fs6-64-000500.
 
-    It has -fr and the rate of clips that are resampled, and ends in -online if the flow is computed while training.
+    A run of --head=linear has -linear in place of batch size and learning rate, and one of --fold=0/5 then -fold0of5. The
+    name has -fr and the rate of clips that are resampled, and ends in -online if the flow is computed while training.
     """
+    how = "linear" if is_linear else f"{batch_size}-{round(learning_rate * 1e6):06d}"
     rate = f"-fr{stream.frame_rate:g}" if stream.frame_rate else ""
     return (
         f"{dataset}-{stream.backbone}-{stream.input_type}-sl{stream.clip_len:02d}-g{stream.frame_stride}{rate}"
-        f"-fs{clip_step}-{batch_size}-{round(learning_rate * 1e6):06d}" + ("-online" if stream.is_online else "")
+        f"-fs{clip_step}-{how}"
+        + (f"-fold{fold[0]}of{fold[1]}" if fold else "")
+        + ("-online" if stream.is_online else "")
     )
 
 

@@ -157,6 +157,7 @@ class Session:
             return False
         values = {"iteration": iteration} | {name: v for name, v in vars(result).items() if isinstance(v, float)}
         compared = values[self.compared]
+        self.progress.stale = 0 if compared > self.progress.kept else self.progress.stale + 1
         self.progress.best = max(self.progress.best, compared)
         values |= {f"best_{self.compared}": self.progress.best, "seconds": time.perf_counter() - start}
         # The checkpoint has no confusion matrix, so that is written first: if the training is killed before it has saved,

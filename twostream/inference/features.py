@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import nn
 
 from twostream.errors import BadInputError
 from twostream.fusion.consensus import class_probabilities
 from twostream.inference.recognizer import Recognizer
 from twostream.inference.sources import Source
 from twostream.models.backbones import BACKBONES
+from twostream.models.features import WithFeatures
 from twostream.runtimes.torch_network import TorchNetwork, run_by_torch
 
 LAYERS = {"pool": "pool", "final_avg": "pool", "softmax": "probabilities", "sigmoid": "probabilities"}
@@ -52,7 +51,7 @@ class FeatureExtractor:
 
     def __init__(self, recognizer: Recognizer):
         networks = [
-            TorchNetwork(_WithFeatures(network.module, BACKBONES[stream.config.backbone].head), network.device)
+            TorchNetwork(WithFeatures(network.module, BACKBONES[stream.config.backbone].head), network.device)
             for network, stream in zip(run_by_torch(recognizer.networks), recognizer.contract.streams, strict=True)
         ]
         self.recognizer = Recognizer(recognizer.contract, networks)
@@ -70,26 +69,6 @@ class FeatureExtractor:
                 StreamFeatures(stream.name, pool, probabilities, table.start, seconds.astype(np.float32), table.view)
             )
         return found
-
-
-class _WithFeatures(nn.Module):
-    """A network whose output (N, D + K) is the input of its head, then the logits."""
-
-    def __init__(self, network: nn.Module, head: str):
-        super().__init__()
-        self.network = network
-        self._given: list[torch.Tensor] = []
-        network.get_submodule(f"backbone.{head}").register_forward_pre_hook(self._keep)
-
-    def _keep(self, head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        self._given.append(inputs[0])
-
-    def forward(self, clips: torch.Tensor, mirrored: torch.Tensor | None = None) -> torch.Tensor:
-        self._given.clear()
-        logits = self.network.forward(clips, mirrored)
-        (given,) = self._given
-        pool = given.flatten(2).mean(dim=2) if given.ndim > 2 else given
-        return torch.cat([pool.float(), logits], dim=1)
 
 
 def columns(features: Sequence[StreamFeatures], layers: Sequence[str]) -> dict[str, np.ndarray]:

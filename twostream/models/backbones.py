@@ -154,6 +154,7 @@ BACKBONES: dict[str, Backbone] = {
     "resnet101": _resnet("resnet101"),
     "resnet152": _resnet("resnet152"),
     "squeezenet1_1": SQUEEZENET,
+    "mobilenet_v2": _torchvision("mobilenet_v2", torchvision_networks.build, first_layer="features.0.0", head="classifier.1"),
     "mobilenet_v3_large": _torchvision("mobilenet_v3_large", torchvision_networks.build, first_layer="features.0.0", head="classifier.3"),
     **{name: _clips(name, functools.partial(video_resnets.build_torchvision, name)) for name in ("r3d_18", "mc3_18", "r2plus1d_18")},
     "r2plus1d_10_quarter": replace(_clips("", video_resnets.build_quarter), weight_files=()),

@@ -119,6 +119,15 @@ def freeze_batch_norm(network: StreamNetwork, kind: str) -> None:
         norm.eval().requires_grad_(False)
 
 
+def freeze_trunk(network: StreamNetwork, head: str) -> None:
+    """Let only the last layer, which is named `head`, learn; the statistics of batch norm are fixed too."""
+    norms = (module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+    network.frozen_norms = tuple(norms)
+    network.train(network.training)
+    network.backbone.requires_grad_(False)
+    network.backbone.get_submodule(head).requires_grad_(True)
+
+
 def build_model(stream: StreamConfig, *, dropout: float = 0.6, batch_norm: str = "train") -> StreamNetwork:
     """The network of a stream, with random weights drawn from torch's generator; `batch_norm`: see `freeze_batch_norm`.
 

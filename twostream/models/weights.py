@@ -45,6 +45,10 @@ class WeightReport:
     random: list[str] = field(default_factory=list)
     """in the network, but not in the file, or not usable"""
 
+    def random_below(self, head: str) -> list[str]:
+        """The tensors outside the last layer that were left random."""
+        return [name for name in self.random if not name.startswith(f"{head}.")]
+
     def __str__(self) -> str:
         def layers(names: list[str]) -> str:
             if not names:

@@ -7,6 +7,7 @@ from twostream.monitor.page import PageMonitor
 from twostream.monitor.pictures import clip_grid
 from twostream.monitor.tensorboard import TensorBoardMonitor
 from twostream.monitor.visdom import VisdomMonitor
+from twostream.monitor.warnings import WarningMonitor
 
 __all__ = [
     "ConsoleMonitor",
@@ -16,6 +17,7 @@ __all__ = [
     "PageMonitor",
     "TensorBoardMonitor",
     "VisdomMonitor",
+    "WarningMonitor",
     "clip_grid",
     "read_confusion",
     "read_log",

@@ -39,17 +39,11 @@ from twostream.preparation.findings import (
     remove_command,
     settings_fault,
 )
+from twostream.preparation.motion import MAX_CLIPPED, TARGET_CLIPPED, FlowAdvice, Motion, suggest_flow
 from twostream.preparation.verify_video import Facts, VideoJob, VideoReport, count_text, plain
 from twostream.stream import RGB
 from twostream.video.ffmpeg import ffmpeg_version, find_ffmpeg
 
-MAX_CLIPPED = 0.01
-"""share of flow values at the bound; above it, the flow is worth making again. docs/prepare.md has the measurement"""
-TARGET_CLIPPED = 0.001
-"""share that the suggested bound would clip"""
-CLIPPED_LEVELS = 2
-"""JPEG moves clipped values off the ends of the range: on real footage with 2.4 % clipped before coding, 2.4 % of the
-values had levels up to 2 or from 253 on, as colours and as planes; levels 0 and 255 alone had 1.8 % and 2.2 %"""
 FAR_FROM_ZERO = 8
 """grey levels between the median of the flow and `ZERO` that no camera motion explains"""
 
@@ -99,6 +93,8 @@ class RootCheck:
         self.num_images: Counter[str] = Counter()
         self.levels: dict[str, np.ndarray] = {}
         """input type -> (2, 256): pixels of x and y at each grey level"""
+        self.flow_advice: dict[str, FlowAdvice] = {}
+        """input type -> what suits its videos, once `findings` has been called"""
 
     def _read_settings(self, store: FrameStore) -> dict[str, Any] | None:
         """The settings of an input type, or if they are lost, of a video in it; None for images of other tools."""
@@ -172,32 +168,35 @@ class RootCheck:
         settings = self.settings[input_type]
         folder = str(self.stores[input_type].folder)
         levels = self.levels[input_type]
-        distance = np.zeros(ZERO + 1)  # pixels at each distance from ZERO, in grey levels
-        np.add.at(distance, np.abs(np.arange(256) - ZERO), levels.sum(axis=0))
-        reach = distance[::-1].cumsum()[::-1] / distance.sum()  # share of values at that distance or more
-        clipped = (levels[:, : CLIPPED_LEVELS + 1].sum() + levels[:, -1 - CLIPPED_LEVELS :].sum()) / levels.sum()
+        motion = Motion.of_levels(levels)
         flow = (settings or {}).get("flow")
         bound = float(flow["coding"]["bound"]) if flow else math.nan
         limit = f"the bound of {bound:g} pixels" if flow else "the ends of the 8 bits"
-        self.notes.append(f"{input_type}: {clipped:.2%} of the flow values are clipped at {limit}")
+        self.notes.append(f"{input_type}: {motion.clipped:.2%} of the flow values are clipped at {limit}")
 
-        if clipped > MAX_CLIPPED:
-            factor = estimate_bound(reach, clipped)
+        if motion.clipped > MAX_CLIPPED:
             if settings and flow:
-                better = min(math.ceil(bound * factor), ZERO)
+                better = min(math.ceil(bound * motion.needed), ZERO)
                 advice = f"a bound of {better} or more (an estimate, because clipped values are lost)"
                 wider = settings | {"flow": flow | {"coding": flow["coding"] | {"bound": better}}}
                 again = remake(self.root, input_type, wider, self._some_record(input_type))
             else:
-                advice = f"a bound at least {factor:.1f} times as large (an estimate)"
+                advice = f"a bound at least {motion.needed:.1f} times as large (an estimate)"
                 again = OTHER_TOOL
             expected = f"{MAX_CLIPPED:.0%} or less: {advice}"
-            self._find("flow clipped", folder, f"{clipped:.1%} at {limit}", expected, delete_command(folder), again)
-        elif reach[ZERO // 4] <= TARGET_CLIPPED and flow:
-            widest = int(np.argmax(reach <= TARGET_CLIPPED)) * bound / ZERO
+            self._find(
+                "flow clipped", folder, f"{motion.clipped:.1%} at {limit}", expected, delete_command(folder), again
+            )
+        elif (needed := motion.quantile(TARGET_CLIPPED)) <= 1 / 4 and flow:
             self.notes.append(
-                f"{input_type}: {1 - TARGET_CLIPPED:.1%} of the flow values are below {widest:.2g} pixels, a small part "
+                f"{input_type}: {1 - TARGET_CLIPPED:.1%} of the flow values are below {needed * bound:.2g} pixels, a small part "
                 f"of the bound of {bound:g}; a smaller --bound would resolve motion more finely"
+            )
+        facts = [found for found in self.facts[input_type].values() if found]
+        if flow and facts:
+            rates = [found.fps for found in facts if found.fps]
+            self.flow_advice[input_type] = suggest_flow(
+                motion, bound=bound, num_frames=[found.num_frames for found in facts], fps=rates
             )
         if settings is None:
             self._check_zero(input_type, levels)
@@ -397,17 +396,6 @@ def _one_shorter(frames: Facts, flow: Facts) -> bool:
 def _is_stored_frames(source: dict[str, Any]) -> bool:
     """Whether images were made from the stored RGB frames, not from a video file."""
     return str(source["name"]).startswith(f"{RGB}-images/")
-
-
-def estimate_bound(reach: np.ndarray, clipped: float) -> float:
-    """By which factor the bound must grow for a share of only `TARGET_CLIPPED` to be clipped.
-
-    `reach[k]`: share of values k or more grey levels from zero. Assumes that the share falls exponentially beyond the
-    bound, as it does between half the bound and the bound: too low an estimate where much is clipped.
-    """
-    half, end = ZERO // 2, ZERO - CLIPPED_LEVELS
-    fall = math.log(reach[half] / clipped) / (end - half) if reach[half] > clipped else 0
-    return 1 + math.log(clipped / TARGET_CLIPPED) / (fall * ZERO) if fall else ZERO
 
 
 def check_installation() -> tuple[list[Finding], list[str]]:

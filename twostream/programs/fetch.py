@@ -64,6 +64,7 @@ def weight_files() -> dict[str, WeightFile]:
         "resnet101": "63fe2227",
         "resnet152": "394f9c45",
         "squeezenet1_1": "b8a52dc0",
+        "mobilenet_v2": "b0353104",
         "mobilenet_v3_large": "8738ca79",
     }
     files = {

@@ -5,12 +5,18 @@
 
 Writes to <save_root>/<run>/: stream.json, train.log, log.jsonl, run.lock, checkpoint_<iteration>.pth, with --keep_best
 checkpoint_best.pth, curves.html (a page of curves for any browser) and confusion.json (the confusion matrix of the last
-validation).
+validation). With --head=linear, also linear_head.json (its cross-validated accuracy, strength and temperature) and
+scores_train_000001.npz (the cross-validated scores of the training videos).
+
+Few videos: fit the last layer, then perhaps train all layers from there (docs/train.md#few-videos).
+
+  twostream train --root=data --save_root=runs --arch=mobilenet_v2 --head=linear --clips_per_video=6 --run=head
+  twostream train --root=data --save_root=runs --arch=mobilenet_v2 --init_from=runs/head --trunk_factor=.1 --lr=.001 --fold=0/5 --early_stop=3
 
 --resume continues from the newest checkpoint that can be read; on the CPU, the result is the same bit for bit. What
 happens to a flag that differs from the original run:
   accepted              --workers, --print_freq, --val_interval, --save_interval, --keep_checkpoints, --keep_best,
-                        --max_skipped, --max_unreadable, --max_iterations (not with --schedule=cosine), --visdom,
+                        --early_stop, --max_skipped, --max_unreadable, --max_iterations (not with --schedule=cosine), --visdom,
                         --visdom_server, --visdom_port, --tensorboard, --test_last, --test_best, --num_clips, --views;
                         not bit for bit: --device, --ngpu, --compile, --deterministic, number of ranks
   as its iterations     --epochs, --epoch_size, --step_epochs, --warm_up_epochs, --val_epochs
@@ -20,8 +26,10 @@ happens to a flag that differs from the original run:
                         --dropout, --crop, --crop_scales, --mirror, --amp, --clip_norm, --label_smoothing
   refused               --arch, --input_type, --seq_len, --gap, --frame_rate, --input_size, --resize_side, --batch_size,
                         --lr_batch_size, --frame_step, --seed, --accumulate, --channels_last, --ema, --batch_norm, --sync_bn, --first_layer_factor,
-                        --norm_decay, --num_segments, --clips_per_video, --class_balance, --flow, --flow_preset, --bound,
+                        --norm_decay, --head, --trunk_factor, --fold, --num_segments, --clips_per_video, --class_balance, --flow, --flow_preset,
+                        --bound (and --views with --head=linear),
                         and other classes, videos or labels
+  trains nothing        --find_lr
 
 Many GPUs, on one machine or several (with the same paths): the same command under torchrun, with one process per GPU, or
 under srun, with one task per GPU.
@@ -45,6 +53,7 @@ or memory, or another training in the same folder; 130 Ctrl-C (resume from the l
 import argparse
 import contextlib
 import functools
+import json
 import os
 import shlex
 import signal
@@ -54,12 +63,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twostream.annotations.json_file import find_root, read_annotations
+from twostream.annotations.splits import hold_out
 from twostream.annotations.videos import Annotations, VideoTable, fingerprint
 from twostream.clips.crops import VIEWS
 from twostream.clips.sampling import TrainingOrder, iterations_of
 from twostream.counts import counted
 from twostream.engine.run_folder import lock_run, recorded_settings, run_name, similar_runs, write_stream
 from twostream.errors import BadInputError, Terminated
+from twostream.files import write_text
 from twostream.flow.coding import FlowCoding
 from twostream.flow.methods import FARNEBACK_PRESETS, FlowSettings
 from twostream.frames.stores import open_store
@@ -87,6 +98,8 @@ COMPILED_ITERATIONS = 10_000
 
 VAL_STEP_FACTOR = 6
 """validation uses every 6th of the clips that training uses"""
+WITH_MIRRORED = {"centre": "flip", "three": "three-flip"}
+"""--views -> the same and their mirror images, for --head=linear"""
 
 IN_EPOCHS = {
     "epochs": "max_iterations",
@@ -104,7 +117,7 @@ MAY_CHANGE = (
 
 DECIDES_RESULT = (
     *MAY_CHANGE, "batch_size", "frame_step", "seed", "accumulate", "channels_last", "ema", "batch_norm",
-    "first_layer_factor", "norm_decay", "num_segments", "clips_per_video", "class_balance", "lr_batch_size", "sync_bn",
+    "first_layer_factor", "norm_decay", "head", "trunk_factor", "num_segments", "clips_per_video", "class_balance", "lr_batch_size", "sync_bn",
 )  # fmt: skip
 """settings that decide the result: they are compared when a run is resumed, as are the stream and the training videos"""
 
@@ -184,9 +197,10 @@ def build_parser() -> options.Parser:
 
     group = parser.add_argument_group("weights")
     add = group.add_argument
+    add("--head", choices=("trained", "linear"), default="trained", help="trained: train the network by SGD; linear: keep it as it is, and fit its last layer to its features of all clips, in one step: multinomial logistic regression, whose strength and confidence are found by cross-validation over the training videos. The flags of the optimization do not matter then; --clips_per_video chooses evenly spaced clips, and --mirror adds their mirror images (default: trained)")
     options.add_boolean(group, "--pretrained", default=True, help="start from published weights, of ImageNet or of Kinetics (pretrained/README.md) (default: True)")
     add("--global_models_dir", type=options.folder, default=options.PRETRAINED, metavar="DIR", help="folder of these weights (default: pretrained/)")
-    add("--init_from", type=options.folder, default=None, metavar="FILE", help="start from these weights instead: a torch file, safetensors or a checkpoint; latest.pth of 2D-kinectics also brings its momentum")
+    add("--init_from", type=options.folder, default=None, metavar="FILE", help="start from these weights instead: a torch file, safetensors, a checkpoint, or the folder of a run (its newest checkpoint), as one of --head=linear; latest.pth of 2D-kinectics also brings its momentum")
     add("--resume", type=boolean_or_auto, nargs="?", const=True, default=False, metavar="True|False|auto", help="continue from the run's newest checkpoint, or start the run if it has none; if --save_root has the same stream under another name, because a flag in the name has changed, True is an error and auto only says so; auto is for jobs that are queued again (default: False)")
     add("--allow_change", type=changeable, default=(), metavar="FLAG,FLAG", help="flags that may differ from the run that is resumed; their new values are used from here on (see the table above)")
     add("--run", type=options.optional_name, default="", metavar="NAME", help="name of the run's folder (default: made of the flags: <dataset>-<arch>-<input_type>-sl..-g..-fs..-<batch_size>-<lr>)")
@@ -196,7 +210,7 @@ def build_parser() -> options.Parser:
     options.add_boolean(group, "--test_last", default=False, help="at the end, score val by the last checkpoint as twostream test does, into the same file; if that is killed, --resume continues it (default: False)")
     options.add_boolean(group, "--test_best", default=False, help="the same by the checkpoint of the best validation; with --keep_best (default: False)")
     add("--num_clips", type=options.positive, default=None, metavar="N", help="for --test_last and --test_best: this many clips per video, evenly spaced (default: a clip every 2 frames)")
-    add("--views", choices=tuple(VIEWS), default="centre", help="for --test_last and --test_best: crops of each clip, see twostream test --help (default: centre)")
+    add("--views", choices=tuple(VIEWS), default="centre", help="for --test_last and --test_best, and with --head=linear for the fit: crops of each clip, see twostream test --help (default: centre)")
 
     group = parser.add_argument_group("watching")
     add = group.add_argument
@@ -205,6 +219,8 @@ def build_parser() -> options.Parser:
     validation.add_argument("--val_epochs", type=options.positive, default=None, metavar="N", help="instead: every N epochs, and at the end")
     add("--save_interval", type=options.positive, default=None, metavar="N", help="save every N iterations as well (default: only at validations)")
     add("--keep_checkpoints", type=kept_checkpoints, default=0, metavar="N", help="keep only the newest N checkpoints, 2 or more. 0: keep all, 20 in a run by default, 194 MB each for inception_v3 (default: 0)")
+    add("--early_stop", type=options.positive, default=None, metavar="N", help="stop after N validations in a row that are not better than the best one, by their top-1 accuracy, and keep that one as --keep_best does; also validates before the first iteration (default: train to the end)")
+    add("--fold", type=options.part, default=None, metavar="I/N", help="hold part I of N of the training videos out, I from 0, and validate on them instead of split val: for choices such as --early_stop, which must not see the videos that a result is reported on. Videos of one group stay together, see twostream annotate; --seed draws the parts (default: validate on val)")
     options.add_boolean(group, "--keep_best", default=False, help="also keep the checkpoint of the best validation so far, by its top-1 accuracy (with --ema, that of the averaged weights), as checkpoint_best.pth: for twostream test --test_iteration=best, and wherever a checkpoint is named (default: False)")
     add("--print_freq", "-p", type=options.positive, default=20, metavar="N", help=f"print every N iterations; the numbers in brackets are means, which start again every {METER_WINDOW} iterations (default: 20)")
     options.add_boolean(group, "--visdom", default=False, help="draw on a Visdom server; if it has a login, set the variables VISDOM_USERNAME and VISDOM_PASSWORD (default: False)")
@@ -234,11 +250,13 @@ def add_optimization_flags(parser: argparse.ArgumentParser) -> None:
     steps.add_argument("--stepvalues", "--step_values", type=options.integers, default=(250_000, 400_000), metavar="N,N", help="iterations at which the learning rate drops (default: 250000,400000)")
     steps.add_argument("--step_epochs", type=options.integers, default=None, metavar="N,N", help="instead: epochs after which it drops, such as 20,30,40")
     add("--gamma", type=options.rate, default=0.2, metavar="G", help="factor of each drop (default: 0.2)")
+    add("--find_lr", type=options.integer(10, 100_000), nargs="?", const=100, default=None, metavar="N", help="look for a learning rate instead of training: N steps (100) with a rate that grows from 1e-6 to 10; prints the loss by rate and a suggestion, and writes <run>-find_lr.json beside the runs, and nothing else (Smith, WACV 2017)")
     add("--dropout", type=options.share, default=0.6, metavar="P", help="probability of dropout before the last layer (default: 0.6)")
     add("--seed", type=options.seed, default=123, metavar="N", help="seed of weights, order and crops (default: 123)")
     add("--label_smoothing", type=options.share, default=0.0, metavar="E", help="share of each label that is spread over all classes (Szegedy et al., CVPR 2016) (default: 0)")
     add("--clip_norm", type=options.rate, default=0.0, metavar="L", help="shorten gradients that are longer than L; TSN uses 40 for RGB, 20 for flow (ECCV 2016). 0: no limit (default: 0)")
     add("--first_layer_factor", type=options.rate, default=1.0, metavar="F", help="factor on the learning rate of the first layer; TSN uses 5 for flow (ECCV 2016) (default: 1)")
+    add("--trunk_factor", "--trunk_lr", type=options.rate, default=1.0, metavar="F", help="factor on the learning rate of all layers but the last: .1 fine-tunes gently, from a run of --head=linear given with --init_from; 0 trains the last layer only, and fixes batch norm (default: 1)")
     options.add_boolean(group, "--norm_decay", default=True, help="apply weight decay to the scales of batch norm too; TSN does not (default: True)")
     add("--batch_norm", choices=("train", "partial", "frozen"), default="train", help="train: all batch norms learn; partial: only the first one, against over-fitting on few videos (TSN, ECCV 2016); frozen: none (default: train)")
     options.add_boolean(group, "--sync_bn", default=False, help="compute batch norm over the parts of all ranks, instead of each rank's own part; needs GPUs (default: False)")
@@ -253,6 +271,15 @@ def main() -> int:
     args = parser.parse_args()
     if args.step_epochs is not None and args.schedule == "cosine":
         parser.error("--step_epochs is for --schedule=step, but --schedule is cosine; leave one of them out")
+    if args.head == "linear":
+        if args.ema or args.num_segments or args.early_stop or args.trunk_factor != 1:
+            parser.error(
+                "--ema, --num_segments, --early_stop and --trunk_factor are for trainings; leave them out with --head=linear"
+            )
+        if args.views == "full":
+            parser.error("--views=full is for tests, and --head=linear fits to --views too; use --views=three")
+        args.max_iterations, args.schedule, args.epochs, args.stepvalues, args.step_epochs = 1, "step", None, (), None
+    args.keep_best |= bool(args.early_stop)
     if args.test_best and not args.keep_best:
         parser.error("--test_best scores the checkpoint that --keep_best keeps; add --keep_best")
     if args.epoch_size and all(getattr(args, name) is None for name in IN_EPOCHS):
@@ -264,9 +291,44 @@ def main() -> int:
     from twostream.engine.distributed import process_group  # after the flags are parsed, so that --help answers at once
 
     with process_group() as world, contextlib.ExitStack() as exit_stack:
+        if args.find_lr:
+            find_rate(args, world)
+            return 0
         run = train(args, world, exit_stack)
         test_at_the_end(args, run, world)
     return 0
+
+
+def find_rate(args: argparse.Namespace, world: "World") -> None:
+    """--find_lr: some steps with a growing rate, and what their loss says; writes a report, and nothing else."""
+    from twostream import monitor
+    from twostream.clips.online_flow import network_inputs
+    from twostream.engine.device import choose_device
+    from twostream.engine.loops import fit
+    from twostream.probes.rates import growing_rate, measure
+
+    if world.size > 1:
+        raise BadInputError(f"--find_lr takes one process, found {world.size}: run it without torchrun")
+    device, num_steps = choose_device(args.device, num_gpus=args.ngpu), args.find_lr
+    root = find_root(args.root, args.dataset)
+    stream, train_set, val_set, _ = open_clips(args, root)
+    args = in_iterations(args, args.epoch_size or len(train_set))
+    args.max_iterations = num_steps
+    args = with_fastest_options(args, device, world, {})
+    folder, fit_options = run_folder(args, root, stream), fit_options_of(args)
+    run = Run(folder, monitor.Monitors([]), None, 0, False, first_weights(args, stream))
+    state = build_state(args, stream, run, device, world, fit_options)
+    batches = network_inputs(build_loaders(args, train_set, val_set, device, world, first=0)[0], stream, device)
+    steps = fit(
+        state.forward, batches, state.optimizer, functools.partial(growing_rate, num_steps), device=device, first=0,
+        options=fit_options, scaler=state.scaler,
+    )  # fmt: skip
+    curve = measure(options.progress_bar(steps, total=num_steps, desc="learning rates", leave=False))
+    print(curve)
+    report = folder.with_name(f"{folder.name}-find_lr.json")
+    report.parent.mkdir(parents=True, exist_ok=True)
+    write_text(report, json.dumps(curve.to_json(), indent=1) + "\n")
+    print(f"wrote {report}")
 
 
 def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitStack) -> "Run":
@@ -297,12 +359,13 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
 
     # Where the run is written, and where it resumes.
     run = open_run(args, folder, stream, settings, world, exit_stack)
-    unlogged, is_done = run.unlogged_validation(), run.first >= args.max_iterations and not run.to_validate
+    ended = run.first >= args.max_iterations or run.is_stopped_early(args.early_stop)
+    unlogged, is_done = run.unlogged_validation(), ended and not run.to_validate
     if world.is_first and not is_done:
         frames = open_store(root, stream.stored_type).tree_settings()
         write_stream(run.folder, stream, settings, frames=frames)
     if world.is_first and (unlogged or not is_done):
-        open_monitors(args, run)
+        open_monitors(args, run, stream)
     if unlogged:
         run.log(f"iteration {run.first} was validated and saved, but not logged, which is done now")
         run.monitors.validation(unlogged)
@@ -342,9 +405,7 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
             with restoring("progress"):
                 session.progress.load_state(run.checkpoint["progress"])
         stopped = run.to_validate and not session.validate(run.first)
-        if stopped or not train_to_the_end(
-            args, session, session.steps(train_loader, first=run.first), first=run.first
-        ):
+        if stopped or not train_to_the_end(args, run, session, train_set, train_loader):
             raise Terminated
     return run
 
@@ -394,7 +455,32 @@ def scoring_options(args: argparse.Namespace, folder: Path, iteration: int | str
     )
 
 
-def train_to_the_end(args: argparse.Namespace, session: "Session", steps: Iterable["Step"], *, first: int) -> bool:
+def train_to_the_end(
+    args: argparse.Namespace, run: "Run", session: "Session", train_set: "ClipDataset | FrameDataset",
+    train_loader: "DataLoader[Any]",
+) -> bool:  # fmt: skip
+    """What is left of a training, or of --head=linear; False if a signal stopped it."""
+    from twostream.probes.last_layer import fit_last_layer
+
+    if args.head == "linear":
+        if session.world.size > 1:
+            raise BadInputError(
+                f"--head=linear takes one process, found {session.world.size}: run it without torchrun, or with srun --ntasks=1"
+            )
+        return run.first > 0 or fit_last_layer(
+            session, train_set, num_workers=args.workers, batch_size=args.batch_size, amp=args.amp, seed=args.seed,
+            balance=args.class_balance,
+        )  # fmt: skip
+    if args.early_stop and not run.checkpoint:  # what training starts from may stay the best
+        session.save(run.first, to_validate=True, final=False)
+        if not session.validate(run.first):
+            return False
+    if args.early_stop and session.progress.stale >= args.early_stop:  # found by a validation that was still to come
+        return True
+    return take_steps(args, session, session.steps(train_loader, first=run.first), first=run.first)
+
+
+def take_steps(args: argparse.Namespace, session: "Session", steps: Iterable["Step"], *, first: int) -> bool:
     """The loop over the iterations, and what is done between two of them; False if a signal stopped it."""
     for step in steps:
         session.progress.add(step)
@@ -412,6 +498,12 @@ def train_to_the_end(args: argparse.Namespace, session: "Session", steps: Iterab
             session.save(step.iteration, to_validate=validates, final=stopping or last)
         if stopping or (validates and not session.validate(step.iteration)):
             return False
+        if validates and args.early_stop and session.progress.stale >= args.early_stop:
+            session.monitors.message(
+                f"stopped after iteration {step.iteration}: the last {counted(args.early_stop, 'validation was', 'validations were')} not better "
+                f"than the best one, {100 * session.progress.kept:.2f} % (--early_stop); checkpoint_best.pth is that one"
+            )
+            return True
     return True
 
 
@@ -454,6 +546,8 @@ def settings_of(args: argparse.Namespace, train_split: str) -> dict[str, Any]:
     """
     settings = {name: getattr(args, name) for name in DECIDES_RESULT}
     settings |= {"stepvalues": list(args.stepvalues), "crop_scales": list(args.crop_scales), "train_split": train_split}
+    settings |= {"fold": list(args.fold)} if args.fold else {}
+    settings |= {"views": args.views} if args.head == "linear" else {}
     return settings | ({"max_iterations": args.max_iterations} if args.schedule == "cosine" else {})
 
 
@@ -495,7 +589,7 @@ def open_clips(
     args: argparse.Namespace, root: Path
 ) -> tuple[StreamConfig, "ClipDataset | FrameDataset", "ClipDataset | FrameDataset", list[str]]:
     """The stream, the clips that it is trained and validated on, and a line for each split about its videos."""
-    from twostream.clips.crops import CentreCrop, CornerCrop, RandomCrop
+    from twostream.clips.crops import CentreCrop, CornerCrop, RandomCrop, make_views
     from twostream.clips.dataset import usable_videos
     from twostream.clips.items import Items
     from twostream.clips.online_flow import open_dataset
@@ -529,6 +623,11 @@ def open_clips(
         if missing:
             line += f", {len(missing)} more without {store.input_type} images: {', '.join(missing[:5])}"
         split_summary.append(line)
+    if args.fold:
+        videos["train"], videos["val"] = hold_out(videos["train"], args.fold, seed=args.seed)
+        split_summary.append(
+            f"--fold={args.fold[0]}/{args.fold[1]}: {len(videos['val'])} of the train videos are held out, and take the place of val"
+        )
     size = stream.input_size
     train_items = Items(
         videos["train"], stream, clip_step=args.frame_step, num_segments=args.num_segments,
@@ -536,6 +635,11 @@ def open_clips(
         crop=CornerCrop(size, args.crop_scales, stream.resize_side) if args.crop == "corners" else RandomCrop(size, stream.resize_side),
         mirror=args.mirror, max_unreadable=args.max_unreadable,
     )  # fmt: skip
+    if args.head == "linear":  # the same clips each time, as tests see them, and their mirror images
+        train_items = Items(
+            videos["train"], stream, clip_step=args.frame_step, num_clips=args.clips_per_video,
+            views=make_views(WITH_MIRRORED.get(args.views, args.views) if args.mirror else args.views, size, stream.resize_side),
+        )  # fmt: skip
     # An unreadable image stops a validation, because its result must be that of exactly these clips.
     val_items = Items(
         videos["val"], stream, clip_step=args.frame_step * VAL_STEP_FACTOR, crop=CentreCrop(size, stream.resize_side)
@@ -555,6 +659,11 @@ def check_multi_label(args: argparse.Namespace, annotations: Annotations) -> Non
             raise BadInputError(
                 f"--{flag} is for videos with one label, but {annotations.path} has lists of labels; leave it out"
             )
+    if args.head == "linear":
+        raise BadInputError(
+            f"--head=linear is for videos with one label, but {annotations.path} has lists of labels; use --trunk_factor=0, "
+            "which trains the last layer only"
+        )
 
 
 def one_sided_labels(videos: VideoTable) -> str:
@@ -594,6 +703,11 @@ class Run:
             return validation
         return None
 
+    def is_stopped_early(self, patience: int | None) -> bool:
+        """Does --early_stop=`patience` end the training at the checkpoint?"""
+        stale: int = self.checkpoint["progress"].get("stale", 0) if self.checkpoint else 0
+        return bool(patience and stale >= patience)
+
     def log(self, text: str) -> None:
         """Print a line, and write it to train.log; other ranks than the first do nothing."""
         self.monitors.message(text)
@@ -602,9 +716,20 @@ class Run:
 def run_folder(args: argparse.Namespace, root: Path, stream: StreamConfig) -> Path:
     """The folder of the run."""
     name = args.run or run_name(
-        stream, dataset=args.dataset, clip_step=args.frame_step, batch_size=args.batch_size, learning_rate=args.lr
-    )
+        stream, dataset=args.dataset, clip_step=args.frame_step, batch_size=args.batch_size, learning_rate=args.lr,
+        is_linear=args.head == "linear", fold=args.fold,
+    )  # fmt: skip
     return Path(args.save_root or root) / name
+
+
+def first_weights(args: argparse.Namespace, stream: StreamConfig) -> Path | None:
+    """The file of the weights that a new training starts from; None for random weights."""
+    from twostream.engine.checkpoint import weights_file
+    from twostream.models.weights import find_pretrained
+
+    if args.init_from:
+        return weights_file(args.init_from)
+    return find_pretrained(args.global_models_dir, stream.backbone) if args.pretrained else None
 
 
 def open_run(
@@ -614,7 +739,6 @@ def open_run(
     """Lock the folder of the run, and find where to resume. Raises BadInputError if it must not be resumed."""
     from twostream import monitor
     from twostream.engine import checkpoint as checkpoints
-    from twostream.models.weights import find_pretrained
 
     saved = checkpoints.checkpoint_iterations(folder)
     if saved and not args.resume:
@@ -622,9 +746,7 @@ def open_run(
             f"{folder} holds the checkpoint of iteration {saved[-1]}: add --resume to continue from it, "
             "or choose another --save_root or --run"
         )
-    weights = checkpoints.weights_file(args.init_from) if args.init_from else None
-    if args.pretrained and not weights and not saved:
-        weights = find_pretrained(args.global_models_dir, stream.backbone)
+    weights = None if saved else first_weights(args, stream)
     note = check_other_runs(args, folder, stream, settings) if args.resume and not saved else ""
     monitors = monitor.Monitors([])
     if world.is_first:
@@ -684,7 +806,7 @@ def report_changes(
         )
 
 
-def open_monitors(args: argparse.Namespace, run: Run) -> None:
+def open_monitors(args: argparse.Namespace, run: Run, stream: StreamConfig) -> None:
     """Add the other monitors to the console, and give them what the run has logged so far."""
     from twostream import monitor
 
@@ -692,6 +814,7 @@ def open_monitors(args: argparse.Namespace, run: Run) -> None:
     monitors: list[monitor.Monitor] = [monitor.JsonMonitor(run.folder, resumed_at=resumed_at)]
     history = monitor.read_log(run.folder)
     monitors.append(monitor.PageMonitor(run.folder, history=history))
+    monitors.append(monitor.WarningMonitor(run.log, 2 if stream.multi_label else len(stream.classes), history=history))
     if args.tensorboard:
         monitors.append(monitor.TensorBoardMonitor(run.folder, first=run.first))
     if args.visdom:
@@ -719,13 +842,25 @@ def build_state(
     from twostream.engine.optimizer import average_weights, build_optimizer
     from twostream.engine.session import TrainState
     from twostream.models.backbones import BACKBONES
-    from twostream.models.network import build_model
+    from twostream.models.network import build_model, freeze_trunk
     from twostream.models.weights import load_weights
 
     torch.manual_seed(args.seed)
     network = build_model(stream, dropout=args.dropout, batch_norm=args.batch_norm).to(device)
     if run.weights:
-        run.log(str(load_weights(network.backbone, run.weights, stream)))
+        report = load_weights(network.backbone, run.weights, stream)
+        run.log(str(report))
+        if args.head == "linear" and (below := report.random_below(BACKBONES[stream.backbone].head)):
+            run.log(
+                f"WARNING: features are partly random: {below} have no weights in {run.weights}; use other weights or another --arch"
+            )
+    elif args.head == "linear" and not run.checkpoint:
+        run.log(
+            "WARNING: features are random, as there are no weights: leave out --pretrained=False, or give some with --init_from"
+        )
+    head = network.backbone.get_submodule(BACKBONES[stream.backbone].head)
+    if args.trunk_factor == 0:
+        freeze_trunk(network, BACKBONES[stream.backbone].head)
     if args.sync_bn:
         network = sync_batch_norm(network, device, world)
     schedule, learning_rate = build_schedule(args)
@@ -734,7 +869,7 @@ def build_state(
     optimizer = build_optimizer(
         network, learning_rate=learning_rate, momentum=args.momentum, weight_decay=args.weight_decay,
         first_layer=network.backbone.get_submodule(BACKBONES[stream.backbone].first_layer),
-        first_layer_factor=args.first_layer_factor, norm_decay=args.norm_decay,
+        first_layer_factor=args.first_layer_factor, norm_decay=args.norm_decay, head=head, trunk_factor=args.trunk_factor,
     )  # fmt: skip
     if args.init_from and not run.checkpoint:
         if note := restore_2d_kinectics_momentum(args.init_from, network.backbone, optimizer):

@@ -89,6 +89,12 @@ def main() -> int:
 
     for note in check.notes:
         print(printable(note))
+    for input_type, advice in check.flow_advice.items():
+        print(
+            f"{input_type}: {' '.join(advice.extract_flags())} of twostream extract and {' '.join(advice.train_flags())} of twostream train would suit:"
+        )
+        for reason in advice.reasons:
+            print(f"  {reason}")
     print_findings(findings)
     if args.json:
         write_text(args.json, json.dumps([finding.to_json() for finding in findings], indent=1) + "\n")

@@ -1,0 +1,162 @@
+"""A linear head on features: multinomial logistic regression, its strength and confidence by cross-validation."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from twostream.errors import BadInputError
+
+STRENGTHS = tuple(10.0 ** (-k / 2) for k in range(2, 13))
+"""penalties on the squared weights that are tried, the strongest first; for features of unit variance, divided by the root of
+their number, and a loss that is the mean over the videos"""
+ABSENT = 5.0
+"""how far the logits of a class without training videos lie below all others"""
+TEMPERATURES = (0.02, 50.0)
+"""range of the temperature"""
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """A last layer for K classes of D features, and how well such a layer did on videos that it had not seen."""
+
+    weight: np.ndarray
+    """(K, D) float64; the temperature is part of it, as of the bias"""
+    bias: np.ndarray
+    """(K,)"""
+    strength: float
+    """one of STRENGTHS"""
+    temperature: float
+    """by which logits were divided, so that the probabilities of unseen videos are honest"""
+    logits: np.ndarray
+    """(V, K): of each training video, by a head that was fitted without the videos of its fold"""
+    labels: np.ndarray
+    """(V,)"""
+    num_folds: int
+    tried: dict[float, float]
+    """strength -> share of the videos that it got right in cross-validation"""
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the training videos that were right in cross-validation, 0 ... 1."""
+        return float((self.logits.argmax(axis=1) == self.labels).mean())
+
+    @property
+    def standard_error(self) -> float:
+        """Of the accuracy: a binomial one."""
+        return float(np.sqrt(self.accuracy * (1 - self.accuracy) / len(self.labels)))
+
+    def record(self) -> dict[str, Any]:
+        """What a run keeps of it, as plain values."""
+        return {
+            "cross_validated_top1": self.accuracy, "standard_error": self.standard_error, "videos": len(self.labels),
+            "folds": self.num_folds, "strength": self.strength, "temperature": self.temperature,
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        tried = ", ".join(f"{strength:.1g}: {100 * share:.1f}" for strength, share in self.tried.items())
+        return (
+            f"linear head: {100 * self.accuracy:.1f} ± {100 * self.standard_error:.1f} % of {len(self.labels)} training videos are right in "
+            f"cross-validation ({self.num_folds} folds); strength {self.strength:.1g} (% right by strength: {tried}); "
+            f"temperature {self.temperature:.2f}, which is part of its weights"
+        )
+
+
+def fit_linear_head(
+    features: np.ndarray, labels: np.ndarray, folds: np.ndarray, *, classes: tuple[str, ...], mirrored: Sequence[bool],
+    balance: bool = False,
+) -> LinearHead:  # fmt: skip
+    """Fit a head to features (V, views, D) of V videos with label indices and folds (V,).
+
+    The views of a video are examples of their own, with the weight of one together; those that are `mirrored` (views,) are
+    for fitting only, as tests see videos as they are. `balance` gives the same weight to each class. Features are brought
+    to unit variance first, which becomes part of the weights. The strength is the one with the smallest cross-validated
+    loss, at its best temperature: with few videos, accuracies have ties. Raises BadInputError where all videos are of one
+    class.
+    """
+    present = np.unique(labels)
+    if len(present) < 2:
+        raise BadInputError(
+            f"all training videos are of class {classes[present[0]]!r}, expected at least two classes: add videos of others to "
+            "the list, and run twostream annotate again"
+        )
+    num_classes, num_folds = len(classes), len(np.unique(folds))
+    tried = np.zeros((len(STRENGTHS), len(labels), num_classes))  # cross-validated logits
+    seen = features[:, ~np.array(mirrored)].mean(axis=1)  # (V, D)
+    for fold in range(num_folds):
+        others = folds != fold
+        path = _path(features[others], labels[others], num_classes, balance=balance)
+        for number, (weight, bias) in enumerate(path):
+            tried[number, ~others] = seen[~others] @ weight.T + bias
+    fits = [_fit_temperature(logits, labels) for logits in tried]
+    best = min(range(len(fits)), key=lambda number: fits[number][1])
+    temperature = fits[best][0]
+    weight, bias = list(_path(features, labels, num_classes, balance=balance, last=best))[-1]
+    accuracies = (tried.argmax(axis=2) == labels).mean(axis=1)
+    return LinearHead(
+        weight / temperature, bias / temperature, STRENGTHS[best], temperature, tried[best] / temperature, labels,
+        num_folds, dict(zip(STRENGTHS, accuracies.tolist(), strict=True)),
+    )  # fmt: skip
+
+
+def _path(
+    features: np.ndarray, labels: np.ndarray, num_classes: int, *, balance: bool, last: int = len(STRENGTHS) - 1
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Weight (K, D) and bias (K,) for each strength up to number `last`; each fit starts from the one before."""
+    from sklearn.linear_model import LogisticRegression
+
+    num_videos, num_views, size = features.shape
+    rows = features.reshape(-1, size).astype(np.float64)
+    label_of_row = np.repeat(labels, num_views)
+    present, counts = np.unique(labels, return_counts=True)
+    share = (1 / len(present) / counts) if balance else np.full(len(present), 1 / num_videos)
+    row_weights = share[np.searchsorted(present, label_of_row)] / num_views
+    mean, deviation = rows.mean(axis=0), rows.std(axis=0)
+    # A feature that hardly ever moved in these videos must not rule others: 1 % of the mean deviation counts as noise.
+    scale = 1 / np.maximum(deviation + 0.01 * deviation.mean(), np.finfo(np.float32).tiny) / np.sqrt(size)
+    rows = (rows - mean) * scale
+    axes = None
+    if len(rows) < size:  # in the space of the rows, the penalty is the same and the fit much quicker
+        left, lengths, axes = np.linalg.svd(rows, full_matrices=False)
+        rows = left * lengths
+    solver = LogisticRegression(max_iter=1000, warm_start=True)
+    for strength in STRENGTHS[: last + 1]:
+        weight, bias = np.zeros((num_classes, size)), np.full(num_classes, -ABSENT)
+        if len(present) == 1:  # the other folds have no video of another class
+            bias[present] = 0
+            yield weight, bias
+            continue
+        solver.C = 1 / strength
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # a weak penalty may need more steps; a fit that is nearly done is tried too
+            solver.fit(rows, label_of_row, row_weights)
+        coefficients, intercepts = solver.coef_, solver.intercept_
+        if len(present) == 2:  # a single logit, of the second class against the first
+            coefficients, intercepts = (np.concatenate([-part, part]) / 2 for part in (coefficients, intercepts))
+        lowest = (rows @ coefficients.T + intercepts).min()
+        weight[present] = (coefficients if axes is None else coefficients @ axes) * scale
+        bias[:] = lowest - ABSENT
+        bias[present] = intercepts - weight[present] @ mean
+        yield weight, bias
+
+
+def _fit_temperature(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """The temperature under which the labels of the videos are most likely, and the loss under it.
+
+    As if one more video had been seen that was wrong: else confidence has no limit where all videos are right.
+    """
+    num_videos, num_classes = logits.shape
+    targets = np.full(logits.shape, 1 / (num_videos + 2) / num_classes)
+    targets[np.arange(num_videos), labels] += 1 - 1 / (num_videos + 2)
+
+    def loss(log_temperature: float) -> float:
+        return float(-(targets * log_softmax(logits / np.exp(log_temperature), axis=1)).sum(axis=1).mean())
+
+    found = minimize_scalar(loss, bounds=tuple(np.log(TEMPERATURES)), method="bounded")
+    return float(np.exp(found.x)), float(found.fun)
