@@ -82,7 +82,7 @@ def test_the_trainings_fit_in_the_time(minutes):
     flags = plan.streams[1].trained
     if flags:
         iterations = next(int(flag.split("=")[1]) for flag in flags if flag.startswith("--max_iterations"))
-        assert 2 * iterations * 16 * 3 / 600 < 60 * minutes
+        assert 2 * iterations * 16 * 6 / 600 < 60 * minutes
 
 
 @pytest.mark.parametrize(
