@@ -38,6 +38,8 @@ class Step:
     """behind `twostream`"""
     writes: str = ""
     """pattern below the folder of the results: the step is done when such a file is there; "": the command finds out itself"""
+    line: str = "{}"
+    """the command as a line of commands.sh, which stops at the first exit code that is not 0"""
 
 
 @dataclass
@@ -51,14 +53,14 @@ class Steps:
     some_bad: bool = False
     """did a command end with exit code 5: some videos were bad?"""
 
-    def run(self, step: Step) -> float:
-        """Run a step unless it is done; returns the seconds that it took. Raises UserError with the command's own words."""
+    def run(self, step: Step) -> None:
+        """Run a step unless it is done. Raises UserError with the command's own words."""
         command = shlex.join(["twostream", *step.words])
-        self.commands.append(command + (" || [ $? -eq 5 ]" if step.words[0] == "extract" else ""))
+        self.commands.append(step.line.format(command))
         write_text(self.out / "commands.sh", "\n".join(["#!/bin/sh -e", *self.commands, ""]))
         if step.writes and any(self.out.glob(step.writes)):
             self.say(f"{step.name}: done already")
-            return 0.0
+            return
         log = self.out / "log" / f"{step.name.replace(' ', '_')}.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
         begin = time.monotonic()
@@ -70,7 +72,6 @@ class Steps:
         if step.writes and not any(self.out.glob(step.writes)):
             raise EnvironmentFaultError(f"{command} ended without {self.out / step.writes}; its output is in {log}")
         self.say(f"{step.name}: {seconds:.0f} s")
-        return seconds
 
 
 def run_command(words: Sequence[str], log: Path) -> int:

@@ -52,8 +52,11 @@ def find_trunk(folder: Path, *, weights: Path | None = None, backbone: str | Non
     return None
 
 
-def measure_rate(backbone: str, *, input_size: int, classes: Sequence[str], num_batches: int = 2) -> float:
-    """Pictures that a network sees per second on this machine, as --device=auto chooses it; after one batch to warm up."""
+def measure_rate(backbone: str, *, input_size: int, classes: Sequence[str], num_batches: int = 4) -> float:
+    """Pictures that a network sees per second on this machine, as --device=auto chooses it.
+
+    Of the fastest batch after the first, since other programs can only slow the others down.
+    """
     import torch
 
     from twostream.engine.device import choose_device
@@ -64,9 +67,10 @@ def measure_rate(backbone: str, *, input_size: int, classes: Sequence[str], num_
     stream = StreamConfig(input_type=RGB, backbone=backbone, classes=tuple(classes), input_size=input_size)
     network = build_model(stream).to(device).eval()
     shape = (BATCH, 3, input_size, input_size)
-    begin = 0.0
+    seconds = []
     with torch.inference_mode():
-        for number in range(num_batches + 1):
+        for _ in range(num_batches + 1):
+            begin = time.perf_counter()
             network.backbone(torch.zeros(shape, device=device)).sum().item()
-            begin = begin or time.perf_counter() if number == 0 else begin
-    return num_batches * BATCH / (time.perf_counter() - begin)
+            seconds.append(time.perf_counter() - begin)
+    return BATCH / min(seconds[1:])

@@ -212,42 +212,55 @@ def do(args: argparse.Namespace, collection: Collection, plan: Plan, steps: Step
     root, runs, listed = f"--root={out / 'data'}", f"--save_root={out / 'runs'}", str(out / LIST_NAME)
     ids = f"--ids={collection.id_from}"
     parts = ["--trim"] if any(clip.segment for clip in collection.clips) else []
-    steps.run(
-        Step(
-            "extract", ("extract", f"--videos={collection.folder}", root, ids, "--list", listed, *parts, *plan.extract)
-        )
-    )
+    extract = ("extract", f"--videos={collection.folder}", root, ids, "--list", listed, *parts, *plan.extract)
+    steps.run(Step("extract", extract, line="{} || [ $? -eq 5 ]"))  # 5: some videos were bad, and are listed
     annotate = ("annotate", root, "--format=csv", ids, "--list", listed)
     steps.run(Step("annotate", annotate, "data/annotations.json"))
-    machine = [f"--workers={args.workers}"]
     chosen, judged = [], []
     for stream in plan.streams:
-        common = [root, runs, "--dataset=clips", f"--input_type={stream.input_type}", f"--seed={SEED}", *machine]
+        common = [
+            root,
+            runs,
+            "--dataset=clips",
+            f"--input_type={stream.input_type}",
+            f"--seed={SEED}",
+            f"--workers={args.workers}",
+        ]
         linear = f"{stream.name}-linear"
         words = ("train", *common, f"--run={linear}", *stream.linear, "--resume=auto", "--test_last", *plan.test)
         steps.run(Step(f"{stream.name} linear", words, f"runs/{linear}/scores_val_*.npz"))
         compared = train_stream(stream, plan, steps, [*common, "--resume=auto"]) if stream.trained else None
         chosen.append(f"{stream.name}-trained" if compared else linear)
         judged.append(compared or linear)
-    inputs = f"--input_types={','.join(stream.input_type for stream in plan.streams)}"
-    fit = (
-        "eval", runs, inputs, f"--runs={','.join(judged)}", "--split=train", "--intersect", "--fit_weights=accuracy",
-        f"--report={out / 'fusion.json'}",
-    )  # fmt: skip
-    steps.run(Step("fusion weights", fit, "fusion.json"))
-    report = (
-        "eval", runs, inputs, f"--runs={','.join(chosen)}", f"--weights_from={out / 'fusion.json'}",
-        f"--annotations={out / 'data'}", f"--report={out / 'report.json'}", f"--html={out / 'report.html'}",
-    )  # fmt: skip
-    steps.run(Step("report", report, "report.html"))
-    if (out / "recognizer").is_dir() and not (out / "recognizer" / "recognizer.json").is_file():
-        shutil.rmtree(out / "recognizer")  # an export that was killed
+    fuse(plan, steps, chosen, judged)
+    recognizer = out / "recognizer"
+    if recognizer.is_dir() and not (recognizer / "recognizer.json").is_file():
+        shutil.rmtree(recognizer)  # an export that was killed
     export = (
         "export", f"--report={out / 'report.json'}", "--runs", *(str(out / "runs" / name) for name in chosen),
-        f"--out={out / 'recognizer'}",
+        f"--out={recognizer}",
     )  # fmt: skip
-    steps.run(Step("export", export, "recognizer/recognizer.json"))
+    again = shlex.join(["rm", "-rf", str(recognizer)]).replace("{", "{{").replace("}", "}}")
+    steps.run(Step("export", export, "recognizer/recognizer.json", line=f"{again}; {{}}"))
     return chosen
+
+
+def fuse(plan: Plan, steps: Steps, chosen: list[str], judged: list[str]) -> None:
+    """Fit the weights of the streams to training videos that the runs `judged` had not seen, and report on the runs `chosen`.
+
+    The linear heads have a report of their own, if they are not what is chosen.
+    """
+    out = steps.out
+    common = ("eval", f"--save_root={out / 'runs'}", f"--input_types={','.join(s.input_type for s in plan.streams)}")
+    fit = ("--split=train", "--intersect", "--fit_weights=accuracy", f"--report={out / 'fusion.json'}")
+    steps.run(Step("fusion weights", (*common, f"--runs={','.join(judged)}", *fit), "fusion.json"))
+    show = (f"--annotations={out / 'data'}", f"--weights_from={out / 'fusion.json'}")
+    page = (*show, f"--report={out / 'report.json'}", f"--html={out / 'report.html'}")
+    steps.run(Step("report", (*common, f"--runs={','.join(chosen)}", *page), "report.html"))
+    linear = [f"{stream.name}-linear" for stream in plan.streams]
+    if chosen != linear:
+        page = (*show[:1], f"--report={out / 'linear.json'}", f"--html={out / 'linear.html'}")
+        steps.run(Step("report on the linear heads", (*common, f"--runs={','.join(linear)}", *page), "linear.html"))
 
 
 def train_stream(stream: StreamPlan, plan: Plan, steps: Steps, common: list[str]) -> str:
@@ -277,17 +290,23 @@ def train_stream(stream: StreamPlan, plan: Plan, steps: Steps, common: list[str]
 
 
 def results(out: Path, runs: list[str]) -> list[str]:
-    """The table in a few lines, and what to do next."""
+    """The tables in a few lines, and what to do next."""
     report = read_json(out / "report.json")
-    lines = []
-    for row in report["rows"]:
-        top1, number = row["video_top1"], row["num_videos"]
-        lines.append(f"{row['name']}: {100 * top1:.1f} % of {counted(number, 'val video')} right")
+    lines = [_row(row) for row in report["rows"]]
+    if any(run.endswith("-trained") for run in runs):
+        lines += [f"by linear heads alone, {_row(row)}" for row in read_json(out / "linear.json")["rows"]]
     weights = ", ".join(f"{run} {weight:.2f}" for run, weight in zip(runs, _weights(report), strict=True))
     lines.append(f"weights of the streams, from the training videos: {weights}")
     lines.append(f"page: {out / 'report.html'}; all commands: {out / 'commands.sh'}")
     lines.append(f"next: twostream predict VIDEO {shlex.quote('--model=' + str(out / 'recognizer'))}")
     return lines
+
+
+def _row(row: dict[str, Any]) -> str:
+    """A row of a report: its accuracy with the interval."""
+    low, high = row["video_top1_interval"]
+    name = row["name"].replace("weights of fusion.json: accuracy", "with fitted weights")
+    return f"{name}: {100 * row['video_top1']:.1f} % of {counted(row['num_videos'], 'val video')} right (95 %: {100 * low:.0f} to {100 * high:.0f})"
 
 
 def _weights(report: dict[str, Any]) -> list[float]:
