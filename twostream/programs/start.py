@@ -259,8 +259,8 @@ def fuse(plan: Plan, steps: Steps, chosen: list[str], judged: list[str]) -> None
     steps.run(Step("report", (*common, f"--runs={','.join(chosen)}", *page), "report.html"))
     linear = [f"{stream.name}-linear" for stream in plan.streams]
     if chosen != linear:
-        page = (*show[:1], f"--report={out / 'linear.json'}", f"--html={out / 'linear.html'}")
-        steps.run(Step("report on the linear heads", (*common, f"--runs={','.join(linear)}", *page), "linear.html"))
+        beside = (show[0], f"--report={out / 'linear.json'}", f"--html={out / 'linear.html'}")
+        steps.run(Step("report on the linear heads", (*common, f"--runs={','.join(linear)}", *beside), "linear.html"))
 
 
 def train_stream(stream: StreamPlan, plan: Plan, steps: Steps, common: list[str]) -> str:
