@@ -26,6 +26,7 @@ from twostream.attempts import UNFINISHED_FILE
 from twostream.counts import counted
 from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.flow.coding import ZERO
+from twostream.frames.motion import MAX_CLIPPED, TARGET_CLIPPED, FlowAdvice, Motion, suggest_flow
 from twostream.frames.store import SETTINGS_NAME, TEMPORARY_PREFIX, FrameStore
 from twostream.frames.stores import EXTRACTED_STORES, open_store
 from twostream.frames.stores import input_types as input_types_of
@@ -39,7 +40,6 @@ from twostream.preparation.findings import (
     remove_command,
     settings_fault,
 )
-from twostream.preparation.motion import MAX_CLIPPED, TARGET_CLIPPED, FlowAdvice, Motion, suggest_flow
 from twostream.preparation.verify_video import Facts, VideoJob, VideoReport, count_text, plain
 from twostream.stream import RGB
 from twostream.video.ffmpeg import ffmpeg_version, find_ffmpeg

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from twostream.flow.coding import ZERO
-from twostream.preparation.motion import MAX_CLIPPED, FlowAdvice, Motion, suggest_flow
+from twostream.frames.motion import MAX_CLIPPED, FlowAdvice, Motion, suggest_flow
 
 
 def levels_of(scale: float, bound: float) -> np.ndarray:
