@@ -71,7 +71,8 @@ class Steps:
             raise _error(step, code, log)
         if step.writes and not any(self.out.glob(step.writes)):
             raise EnvironmentFaultError(f"{command} ended without {self.out / step.writes}; its output is in {log}")
-        self.say(f"{step.name}: {seconds:.0f} s")
+        note = f"; some videos were bad and are left out, see {log}" if code == EXIT_SOME_BAD else ""
+        self.say(f"{step.name}: {seconds:.0f} s{note}")
 
 
 def run_command(words: Sequence[str], log: Path) -> int:
