@@ -76,6 +76,16 @@ def test_time_that_no_training_can_use_goes_into_views():
     assert "--views=centre" in square.test
 
 
+@pytest.mark.parametrize("seconds, num_clips", [(0.1, 1), (0.3, 2), (0.7, 5), (4.0, 6)])
+def test_short_videos_have_few_clips(seconds, num_clips):
+    """At 25 frames a second: 2, 8, 18 and 100 frames, of which every fourth begins a clip."""
+    plan = make_plan(
+        [clip(str(n), "ab"[n % 2]) for n in range(8)], ["train", "val"] * 4, [look(seconds=seconds)] * 8, None, fps=25,
+        trunk=TRUNK, fetch="", speed=FAST, minutes=5,
+    )  # fmt: skip
+    assert f"--num_clips={num_clips}" in plan.test
+
+
 @pytest.mark.parametrize("minutes", [2, 5, 20, 60])
 def test_the_trainings_fit_in_the_time(minutes):
     plan = planned(minutes=minutes, speed=replace(FAST, small=600.0))

@@ -25,6 +25,8 @@ CLIPS = 6
 """of each video that a linear head is fitted to, and that is tested, if there is time"""
 SMALL_SIDE, SMALL_QUALITY = 160, ("--quality=98", "--flow_quality=90")
 """pictures up to this short side are stored nearly without loss: they are enlarged for the networks, and JPEG's blocks with them"""
+FRAMES_APART = 4
+"""clips of a video that begin closer together show nearly the same"""
 NUM_VIEWS = 3
 VIEWS = {"centre": "the centre of the pictures", "three": "three views that cover the pictures"}
 """--views -> what they are"""
@@ -117,7 +119,7 @@ def make_plan(
     num_train = list(splits).count("train")
     pictures = num_train * (1 if mirror else 2) + len(clips) - num_train
     fits = int(FEATURES_SHARE * seconds * speed.trunk / pictures)
-    num_clips = max(min(fits, CLIPS), 1)
+    num_clips = max(min(fits, CLIPS, math.ceil(_short_length(looks, fps) / FRAMES_APART)), 1)
     cost = 2 * num_clips * pictures / speed.trunk
     left = seconds - FIXED_SECONDS - extraction - cost
     stack = advice.train_flags()
@@ -140,6 +142,11 @@ def make_plan(
         StreamPlan("flow", "farneback", (*linear, *stack), (*trained["flow"], *stack) if "flow" in trained else ()),
     )
     return Plan(extract, streams, (f"--num_clips={num_clips}", f"--views={views}"), (*reasons, *sentences))
+
+
+def _short_length(looks: Sequence[Look], fps: float) -> float:
+    """Frames of which a quarter of the videos have no more, at a rate, 0 for that of the files."""
+    return sorted(look.seconds * (fps or look.fps) for look in looks)[len(looks) // 4]
 
 
 def _is_long(looks: Sequence[Look]) -> bool:
