@@ -232,7 +232,7 @@ def _trained_flags(
         f"--val_interval={iterations}", *common,
     ]  # fmt: skip
     sentence = (
-        f"training from random weights ({', '.join(candidates)}): {iterations} iterations of {BATCH_SIZE} clips, {epochs} epochs, about "
+        f"training from random weights ({', '.join(candidates)}): {iterations} iterations of {counted(BATCH_SIZE, 'clip')}, {epochs} epochs, about "
         f"{iterations * per_step:.0f} s; on a held-out part of the training videos first, and it is used only if it wins there"
     )
     return {name: flags for name in candidates}, [sentence]

@@ -46,12 +46,12 @@ class Rate:
     def to_text(self) -> str:
         """For a sentence."""
         return (
-            f"{_number(self.clips)} clips/s of {CLIP_LEN} frames ({_number(self.clips * CLIP_LEN)} pictures/s), or "
-            f"{_number(self.frames)} single frames/s"
+            f"{_rate_text(self.clips)} clips/s of {CLIP_LEN} frames ({_rate_text(self.clips * CLIP_LEN)} pictures/s), or "
+            f"{_rate_text(self.frames)} single frames/s"
         )
 
 
-def _number(value: float) -> str:
+def _rate_text(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
 
 
@@ -74,8 +74,8 @@ class ReadingRates:
         clips, frames = (num_workers * rate / BATCH_SIZE for rate in (self.videos.clips, self.videos.frames))
         return (
             f"rate: a core reads {self.videos.to_text()}; a key frame every {counted(round(self.gop), 'frame')}\n"
-            f"rate: {num_workers} workers feed batches of {BATCH_SIZE} clips at {_number(clips)} iterations/s, of single frames at "
-            f"{_number(frames)}"
+            f"rate: {num_workers} workers feed batches of {counted(BATCH_SIZE, 'clip')} at {_rate_text(clips)} iterations/s, of single frames at "
+            f"{_rate_text(frames)}"
         )
 
 

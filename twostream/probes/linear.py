@@ -9,6 +9,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
+from twostream.counts import counted
 from twostream.errors import BadInputError
 
 STRENGTHS = tuple(10.0 ** (-k / 2) for k in range(2, 13))
@@ -60,7 +61,7 @@ class LinearHead:
     def __str__(self) -> str:
         tried = ", ".join(f"{strength:.1g}: {100 * share:.1f}" for strength, share in self.tried.items())
         return (
-            f"linear head: {100 * self.accuracy:.1f} ± {100 * self.standard_error:.1f} % of {len(self.labels)} training videos are right in "
+            f"linear head: {100 * self.accuracy:.1f} ± {100 * self.standard_error:.1f} % of {counted(len(self.labels), 'training video')} right in "
             f"cross-validation ({self.num_folds} folds); strength {self.strength:.1g} (% right by strength: {tried}); "
             f"temperature {self.temperature:.2f}, which is part of its weights"
         )
