@@ -38,7 +38,7 @@ from torchvision.transforms import v2
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.videos import FRAMES, VIDEOS, moving_pictures, numbers_below, write_videos
+from benchmarks.videos import FRAMES, VIDEOS, add_video_flags, moving_pictures, numbers_below, write_videos
 from twostream.annotations.videos import Video, VideoTable
 from twostream.clips.crops import RandomCrop
 from twostream.clips.dataset import ClipDataset
@@ -175,20 +175,7 @@ def build_parser() -> options.Parser:
     """The flags of this benchmark."""
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add(
-        "--video",
-        type=options.folder,
-        default=None,
-        metavar="FILE",
-        help="take the pictures of this video (default: generated ones)",
-    )
-    add(
-        "--gops",
-        type=options.integers,
-        default=(12, 250),
-        metavar="N,N",
-        help="lengths of the groups of pictures (default: 12,250)",
-    )
+    add_video_flags(parser, gops=(12, 250))
     add("--clips", type=options.positive, default=48, metavar="N", help="clips in each turn (default: 48)")
     add("--batch_size", type=options.positive, default=16, metavar="N", help="clips a batch (default: 16)")
     add(

@@ -146,24 +146,23 @@ def numbers_below(frames: Iterator[np.ndarray]) -> np.ndarray:
     return np.stack(list(islice(cycle(known), FRAMES)))
 
 
+def add_video_flags(parser: options.Parser, *, gops: tuple[int, ...]) -> None:
+    """Add the flags that say which videos are made."""
+    parser.add_argument(
+        "--video", type=options.folder, default=None, metavar="FILE",
+        help="take the pictures of this video (default: generated ones)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--gops", type=options.integers, default=gops, metavar="N,N",
+        help=f"lengths of the groups of pictures (default: {','.join(map(str, gops))})",
+    )  # fmt: skip
+
+
 def main() -> None:
     """Print a line for each length of the groups of pictures."""
     parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add(
-        "--video",
-        type=options.folder,
-        default=None,
-        metavar="FILE",
-        help="take the pictures of this video (default: generated ones)",
-    )
-    add(
-        "--gops",
-        type=options.integers,
-        default=(1, 12, 50, 250),
-        metavar="N,N",
-        help="lengths of the groups of pictures (default: 1,12,50,250)",
-    )
+    add_video_flags(parser, gops=(1, 12, 50, 250))
     add(
         "--clip_len",
         type=options.integer(1, 100),

@@ -360,6 +360,19 @@ def test_long_list_needs_little_memory(tmp_path, num_videos):
 # ------------------------------------------------------------------------------------------------- frames of videos
 
 
+def assert_streams_can_be_trained(run_here, root):
+    """RGB and, by --flow=online, Farneback; and RGB can be tested."""
+    flags = [
+        "--workers=0", "--device=cpu", "--arch=squeezenet1_1", "--input_size=64", "--pretrained=False", "--batch_size=2",
+        "--max_iterations=1", "--frame_step=30", "--seq_len=1",
+    ]  # fmt: skip
+    for stream in (["--input_type=rgb"], ["--input_type=farneback", "--flow=online"]):
+        trained = run_here("train.py", "--root", root, *stream, *flags)
+        assert trained.returncode == 0, trained.stderr
+    tested = run_here("test.py", "--root", root, "--input_type=rgb", "--workers=0", "--device=cpu", "--num_clips=1")
+    assert tested.returncode == 0 and "videos by" in tested.stdout, tested.stderr
+
+
 def test_annotate_train_and_test_without_extraction(run_here, toy_videos, toy_root, tmp_path):
     """From a folder of videos; the annotations are those of extracted frames."""
     pytest.importorskip("av")
@@ -376,21 +389,7 @@ def test_annotate_train_and_test_without_extraction(run_here, toy_videos, toy_ro
         "extraction.json",
     }
 
-    flags = [
-        "--workers=0",
-        "--device=cpu",
-        "--arch=squeezenet1_1",
-        "--input_size=64",
-        "--pretrained=False",
-        "--batch_size=2",
-    ]
-    for stream in (["--input_type=rgb"], ["--input_type=farneback", "--flow=online"]):
-        trained = run_here(
-            "train.py", "--root", root, *stream, *flags, "--max_iterations=1", "--frame_step=30", "--seq_len=1"
-        )
-        assert trained.returncode == 0, trained.stderr
-    tested = run_here("test.py", "--root", root, "--input_type=rgb", "--workers=0", "--device=cpu", "--num_clips=1")
-    assert tested.returncode == 0 and "videos by" in tested.stdout, tested.stderr
+    assert_streams_can_be_trained(run_here, root)
 
     # Verification and packing are for images, and say what to run instead.
     for program, *more in (["prep/verify.py"], ["prep/pack.py", "--to", tmp_path / "packed", "--store=packed"]):
@@ -423,21 +422,7 @@ def test_train_and_test_on_a_store_of_videos(run_here, toy_videos, toy_root, tmp
         assert made.returncode == 0, made.stderr
         assert list(read_annotations(root).videos) == list(read_annotations(toy_root).videos)
     assert "indexed already" in made.stdout
-    flags = [
-        "--workers=0",
-        "--device=cpu",
-        "--arch=squeezenet1_1",
-        "--input_size=64",
-        "--pretrained=False",
-        "--batch_size=2",
-    ]
-    for stream in (["--input_type=rgb"], ["--input_type=farneback", "--flow=online"]):
-        trained = run_here(
-            "train.py", "--root", root, *stream, *flags, "--max_iterations=1", "--frame_step=30", "--seq_len=1"
-        )
-        assert trained.returncode == 0, trained.stderr
-    tested = run_here("test.py", "--root", root, "--input_type=rgb", "--workers=0", "--device=cpu", "--num_clips=1")
-    assert tested.returncode == 0 and "videos by" in tested.stdout, tested.stderr
+    assert_streams_can_be_trained(run_here, root)
     written = ["--write=mmaction2_frames", "--out", tmp_path / "list"]
     refused = run_here("prep/build_annotations.py", "--root", root, *written)
     assert refused.returncode == 3 and "use --write=mmaction2_videos" in refused.stderr

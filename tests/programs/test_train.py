@@ -35,7 +35,8 @@ from twostream.models.backbones import BACKBONES
 from twostream.models.network import build_model
 from twostream.monitor.log import read_log
 from twostream.programs import train as train_program
-from twostream.programs.train import IN_EPOCHS, MAY_CHANGE, build_parser, main
+from twostream.programs.train import build_parser, main
+from twostream.programs.train_flags import IN_EPOCHS, MAY_CHANGE
 from twostream.scores.npz import read_scores
 from twostream.scoring.summary import DEFAULT_RULES
 from twostream.stream import StreamConfig

@@ -70,7 +70,7 @@ class LabelServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """The address of the page; whoever knows it can read and change the labels."""
+        """The address of the page, which is its password: with it, the labels can be read and changed."""
         return f"http://{HOST}:{self.server_port}/{self.token}/"
 
     def server_close(self) -> None:

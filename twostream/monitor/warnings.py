@@ -35,7 +35,10 @@ class WarningMonitor(Monitor):
     """
 
     def __init__(self, say: Callable[[str], None], num_answers: int, *, history: Iterable[dict[str, Any]] = ()):
-        """`num_answers`: the number of classes; 2, yes and no, where a video may have several labels. `history` are the entries of log.jsonl that a resumed training continues from: what they show was said before."""
+        """`num_answers`: the number of classes; 2, yes and no, where a video may have several labels.
+
+        `history` are the entries of log.jsonl that a resumed training continues from: what they show was said before.
+        """
         self.say: Callable[[str], None] = lambda text: None
         self.chance_loss = math.log(num_answers)
         self.said: set[str] = set()

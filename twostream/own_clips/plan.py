@@ -4,7 +4,7 @@ import math
 import re
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from twostream.counts import counted
@@ -32,8 +32,6 @@ VIEWS = {"centre": "the centre of the pictures", "three": "three views that cove
 """--views -> what they are"""
 FEATURES_SHARE = 0.25
 """of the time, for the features of one stream"""
-EXTRA_IMAGE_COST = 1.0
-"""writing and reading the images, beside decoding and flow"""
 TRAINED_SIZE, BATCH_SIZE = 64, 16
 """crops and clips per iteration of trainings from random weights: the recipe of docs/real_footage.md"""
 MIN_EPOCHS, MAX_EPOCHS = 100, 250
@@ -119,7 +117,9 @@ def make_plan(
     num_train = list(splits).count("train")
     pictures = num_train * (1 if mirror else 2) + len(clips) - num_train
     fits = int(FEATURES_SHARE * seconds * speed.trunk / pictures)
-    num_clips = max(min(fits, CLIPS, math.ceil(_short_length(looks, fps) / FRAMES_APART)), 1)
+    num_clips = max(
+        min(fits, CLIPS, math.ceil(_quarter(look.seconds * (fps or look.fps) for look in looks) / FRAMES_APART)), 1
+    )
     cost = 2 * num_clips * pictures / speed.trunk
     left = seconds - FIXED_SECONDS - extraction - cost
     stack = advice.train_flags()
@@ -144,9 +144,10 @@ def make_plan(
     return Plan(extract, streams, (f"--num_clips={num_clips}", f"--views={views}"), (*reasons, *sentences))
 
 
-def _short_length(looks: Sequence[Look], fps: float) -> float:
-    """Frames of which a quarter of the videos have no more, at a rate, 0 for that of the files."""
-    return sorted(look.seconds * (fps or look.fps) for look in looks)[len(looks) // 4]
+def _quarter(values: Iterable[float]) -> float:
+    """What a quarter of the values do not exceed."""
+    ordered = sorted(values)
+    return ordered[len(ordered) // 4]
 
 
 def _is_long(looks: Sequence[Look]) -> bool:
@@ -167,7 +168,7 @@ def choose_fps(looks: Sequence[Look]) -> tuple[float, str]:
     """The rate at which frames are extracted, 0 for that of the files; and the reason."""
     rates = [look.fps for look in looks if look.fps]
     rate = statistics.median(rates) if rates else 0.0
-    short = sorted(look.seconds for look in looks)[len(looks) // 4]
+    short = _quarter(look.seconds for look in looks)
     if rate <= 1.5 * FPS:
         return 0.0, f"rate: the {rate:.3g} frames/s of the videos"
     if short * FPS < MIN_FRAMES:
@@ -191,7 +192,7 @@ def afford_fps(
     seconds = extraction_seconds(looks, motion, fps=fps, num_clips=num_clips, num_cpus=num_cpus)
     allowed = EXTRACTION_SHARE * 60 * minutes
     rate = fps or statistics.median(look.fps for look in looks)
-    short = sorted(look.seconds for look in looks)[len(looks) // 4]
+    short = _quarter(look.seconds for look in looks)
     slowest = max(SLOWEST_FPS, MIN_FRAMES / short if short else rate)
     lower = max(math.floor(rate * allowed / seconds), math.ceil(slowest))
     if seconds <= allowed or lower > 0.8 * rate:
@@ -206,7 +207,7 @@ def extraction_seconds(
 ) -> float:
     """About how long it takes to extract frames and flow at a rate, 0 for that of the files."""
     frames = num_clips * statistics.fmean(look.seconds * (fps or look.fps) for look in looks)
-    return frames * (motion.seconds_per_frame if motion else 0.02) * EXTRA_IMAGE_COST / num_cpus
+    return frames * (motion.seconds_per_frame if motion else 0.02) / num_cpus
 
 
 def _trained_flags(

@@ -5,13 +5,15 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from twostream.annotations.splits import VAL_FRACTION, choose_val
 from twostream.counts import counted
 from twostream.own_clips.collection import Clip
 
 SAME_BITS = 5
-"""first frames whose fingerprints differ in at most so many of 64 bits are nearly the same picture"""
+"""by how many of 64 bits the fingerprints of first frames may differ, if these are nearly the same picture"""
 NUMBERED = re.compile(
     r"(?:^|[^a-z])(person|subject|subj|actor|player|user|people|video|source|scene|session|seq|sequence)[ _-]?(\d+)(?=[^0-9]|$)",
     re.IGNORECASE,
@@ -83,24 +85,17 @@ def join_near_duplicates(groups: Sequence[str], fingerprints: Sequence[int | Non
     A `fingerprint` is None where it is unknown. Clips of a fixed camera all begin with nearly the same picture; that says
     nothing about their source, so a class that would be one group stays as it is.
     """
-    known = [number for number, bits in enumerate(fingerprints) if bits is not None]
-    values = np.array([fingerprints[number] for number in known], np.uint64)
-    parent = list(range(len(groups)))
-
-    def root(number: int) -> int:
-        while parent[number] != number:
-            parent[number] = number = parent[parent[number]]
-        return number
-
+    known = np.array([number for number, bits in enumerate(fingerprints) if bits is not None], int)
+    values = np.array([bits for bits in fingerprints if bits is not None], np.uint64)
     first: dict[str, int] = {}
-    for number, group in enumerate(groups):
-        if group:
-            parent[root(number)] = root(first.setdefault(group, number))
+    pairs = [(number, first.setdefault(group, number)) for number, group in enumerate(groups) if group]
     for row, number in enumerate(known):
         bits = np.unpackbits((values[row + 1 :] ^ values[row]).view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1)
-        for other in np.flatnonzero(bits <= SAME_BITS).tolist():
-            parent[root(known[row + 1 + other])] = root(number)
-    roots = [root(number) for number in range(len(groups))]
+        pairs += [(number, other) for other in known[row + 1 :][bits <= SAME_BITS]]
+    rows, columns = np.array(pairs, int).reshape(-1, 2).T
+    graph = csr_array((np.ones(len(rows), bool), (rows, columns)), shape=(len(groups), len(groups)))
+    _, component = connected_components(graph, directed=False)
+    roots = np.unique(component, return_index=True)[1][component].tolist()  # the first clip of each component
     sizes = Counter(roots)
     joined = [groups[top] or f"like {top}" if sizes[top] > 1 else groups[n] for n, top in enumerate(roots)]
     return joined if splits_each_class(joined, labels) else list(groups)

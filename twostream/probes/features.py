@@ -18,8 +18,8 @@ def video_features(
 ) -> np.ndarray:
     """Mean features of each video of `items` over its clips, for each of its views: float32 (V, views, D).
 
-    D is 0 where there are no inputs, as a signal came first. `inputs` are the batches of all items, on the device. A video with many clips counts as much as one with few, and the
-    features of a large data set need no more memory than this result.
+    `inputs` are the batches of all items, on the device; without any, because a signal came first, D is 0. A video with
+    many clips counts as much as one with few, and the features of a large data set need no more memory than this result.
     """
     head = BACKBONES[items.stream.backbone].head
     use_channels_last(network, clips=device.type != "cpu")  # a third faster for pictures, see runtimes.torch_network
