@@ -127,8 +127,8 @@ def test_imports_are_those_of_the_table(name):
 @pytest.mark.parametrize("package", sorted(MAY_IMPORT))
 def test_a_package_is_small(package):
     files = [name for name in PACKAGE if package_of(name) == package and not name.endswith("/__init__.py")]
-    # Each command is a module; they do not import each other.
-    assert len(files) <= (len(COMMANDS) + 1 if package == "programs" else MAX_FILES)
+    # Each command is a module, beside the flags that they share and the flags of train; they do not import each other.
+    assert len(files) <= (len(COMMANDS) + 2 if package == "programs" else MAX_FILES)
 
 
 def test_modules_import_each_other_in_no_circle():
