@@ -565,7 +565,9 @@ def test_broken_lines_with_several_labels_are_refused(tmp_path, name, line):
 
 def test_several_labels_say_which_flag_reads_them(tmp_path):
     for name, text in (("mmaction2_videos", "a.mp4 0 1"), ("mmaction2_frames", "a 50 1\nb 50 1 0")):
-        with pytest.raises(BadInputError, match="if videos have several labels, add --multi_label"):
+        with pytest.raises(
+            BadInputError, match="if videos have several labels, use --multi_label of twostream annotate"
+        ):
             read_text(tmp_path, name, text)
 
 

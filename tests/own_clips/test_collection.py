@@ -49,6 +49,10 @@ def test_the_list_that_is_written_says_the_same(empty_videos, tmp_path):
     "rows, message",
     [
         ("", "has one class, 'wave'|holds no video files"),
+        (
+            "video,label\nwave/1.mp4,wave\nwave/1.mp4,run\n",
+            "1 has the labels 'wave' and 'run', expected one label a video",
+        ),
         ("video,label\nwave/1.mp4,wave\nwave/2.mp4,wave\n", "has one class, 'wave', expected two"),
         (
             "video,label\nx.mp4,a\ny.mp4,b\n",

@@ -238,7 +238,7 @@ def read_mmaction2_frames(
         if len(fields) != (num_fields := num_fields or len(fields)):
             raise BadInputError(
                 f"{location(path, line)}: {text!r} has {counted(len(fields), 'number')}, the lines before have {num_fields}; expected a "
-                "folder, its number of frames and one label; if videos have several labels, add --multi_label"
+                "folder, its number of frames and one label; if videos have several labels, use --multi_label of twostream annotate"
             )
         source = "__".join(Path(folder).parts) if id_from == "path" else Path(folder).name
         _checked_id(source, path, line)
@@ -281,7 +281,7 @@ def read_mmaction2_videos(
         if len(labels) > 1 and not multi_label:
             raise BadInputError(
                 f"{location(path, line)}: {text!r}: {len(labels)} labels; expected a video and a label; if videos have several "
-                "labels, add --multi_label"
+                "labels, use --multi_label of twostream annotate"
             )
         video_id = _checked_id(video_id_of(Path(video), id_from=id_from), path, line)
         for label in labels:

@@ -142,6 +142,13 @@ def _read(source: Path, folder: Path, *, kind: str, group_by: str) -> tuple[dict
 
 
 def _check(clips: list[Clip], source: Path, folder: Path) -> None:
+    labels: dict[str, str] = {}
+    for clip in clips:
+        if labels.setdefault(clip.id, clip.label) != clip.label:
+            raise BadInputError(
+                f"{source}: {clip.id} has the labels {labels[clip.id]!r} and {clip.label!r}, expected one label a video; for several, run the "
+                "programs one by one, with --multi_label of twostream annotate"
+            )
     classes = sorted({clip.label for clip in clips})
     if len(classes) < 2:
         found = f"one class, {classes[0]!r}" if classes else "no labelled videos"
