@@ -5,10 +5,10 @@
   python benchmarks/predict.py --video=clip.mp4 --arch=resnet18 --device=cuda --copies=64
 
 Times are per second of footage: 5x means that ten seconds of video take two. The networks have random weights; 25 clips
-of each video, centre crop. "predict" is Recognizer.predict_all over copies of the video. "usual way" is what scripts do:
-decode all frames with OpenCV, compute the flow of all pairs, then run both networks on the same clips, one video after
-the other, so one copy is measured. "cold command" is the time from the start of `twostream predict` to its answer. Rows alternate; the table
-has the best of --repeats.
+of each video, centre crop. "predict" is Recognizer.predict_all over copies of the video. "usual way" is what scripts
+do: decode all frames with OpenCV, compute the flow of all pairs, then run both networks on the same clips, one video
+after the other, so one copy is measured. "cold command" is the time from the start of `twostream predict` to the first
+line of its answer. Rows alternate; the table has the best of --repeats.
 """
 
 import argparse
@@ -25,7 +25,8 @@ import cv2
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
 
 from twostream.clips.testing import Sampling
 from twostream.engine.device import choose_device
@@ -95,11 +96,17 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
 
 
 def cold_seconds(folder: Path, video: Path, device: torch.device) -> float:
-    """From the start of the command to its end, which is its answer."""
+    """From the start of the command to the first line of its answer."""
     command = [sys.executable, "-m", "twostream", "predict", str(video), "--model", str(folder), f"--device={device}"]
     start = time.perf_counter()
-    subprocess.run(command, cwd=Path(__file__).resolve().parent.parent, check=True, capture_output=True)
-    return time.perf_counter() - start
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        seconds = time.perf_counter() - start
+        process.communicate()
+    if process.returncode or not line:
+        raise RuntimeError(f"{' '.join(command)}: exit code {process.returncode}")
+    return seconds
 
 
 def main() -> int:

@@ -108,6 +108,7 @@ def main() -> int:
                 bar.update()
                 answers.append(to_answer(result, args))
                 bar.write(answers[-1].text)
+                sys.stdout.flush()  # to those who read it through a pipe, too
                 if lines:
                     print(json.dumps(answers[-1].content), file=lines, flush=True)
                 if args.annotate:
