@@ -6,6 +6,8 @@ A vector comes with its direction in time, but not with the number of the frame 
 refers to the nearest frame shown before that others may refer to and that was decoded already, and one into the future to
 the nearest such frame shown after. That is exact for MPEG, which has no others. In H.264, blocks may refer to frames further
 away; few do.
+
+For B-frames of MPEG-4, FFmpeg hands out zeros. They get the motion of the next frame that is no B-frame, which spans them.
 """
 
 import contextlib
@@ -108,18 +110,18 @@ def read_steps(path: Path, *, from_seconds: float = 0.0) -> Iterator[Step]:
         if first[-1].vectors is None and len(first) > 1:
             reason = "" if num_without else ", and each frame is a picture of its own"
             raise VideoError(f"no motion vectors: codec {codec}{reason}", NO_VECTORS)
-        yield from _Steps(first, frames, has_direct_blocks=codec == "mpeg4")
+        yield from _Steps(first, frames, zeros_in_b_frames=codec == "mpeg4")
 
 
 class _Steps:
     """Frames in the order of showing -> their steps. Some frames are decoded ahead of the one that is given."""
 
-    def __init__(self, first: list[_Frame], frames: Iterator[_Frame], *, has_direct_blocks: bool):
+    def __init__(self, first: list[_Frame], frames: Iterator[_Frame], *, zeros_in_b_frames: bool):
         self._ahead = deque(first)
         self._frames = frames
         self._references: deque[_Frame] = deque(maxlen=MAX_REORDERED)
         """frames that were given and that others may refer to"""
-        self._has_direct_blocks = has_direct_blocks
+        self._zeros_in_b_frames = zeros_in_b_frames
 
     def __iter__(self) -> Iterator[Step]:
         while frame := next(self._look_ahead(), None):
@@ -142,21 +144,15 @@ class _Steps:
     def _field(self, frame: _Frame) -> np.ndarray | None:
         if frame.vectors is None or frame.field is not None:
             return frame.field
-        past = next((frame.number - r.number for r in reversed(self._references) if r.order <= frame.order), 1)
-        is_direct = self._has_direct_blocks and frame.kind == B_FRAME
-        after = None
-        if is_direct or (frame.vectors["source"] > 0).any():
+        if self._zeros_in_b_frames and frame.kind == B_FRAME:
             after = self._reference_after(frame)
+            frame.field = self._field(after) if after else None
+            return frame.field
+        past = next((frame.number - r.number for r in reversed(self._references) if r.order <= frame.order), 1)
+        after = self._reference_after(frame) if (frame.vectors["source"] > 0).any() else None
         future = after.number - frame.number if after else 1
-        field = paint(frame.vectors, *frame.stored_size, past=past, future=future)
-        if is_direct and after and after.stored_size == frame.stored_size:
-            following = self._field(after)
-            if following is not None:
-                # The blocks of B-frames that take their motion from the next frame, as MPEG-4 allows it, come with zeros.
-                is_zero = (field == 0).all(axis=2)
-                field[is_zero] = following[is_zero]
-        frame.field = field
-        return field
+        frame.field = paint(frame.vectors, *frame.stored_size, past=past, future=future)
+        return frame.field
 
     def _reference_after(self, frame: _Frame) -> _Frame | None:
         later = (other for other in self._look_ahead() if other.number > frame.number)
@@ -192,8 +188,6 @@ def _read_frames(container: "InputContainer", stream: "VideoStream") -> Iterator
             packet = next(packets)
         except (StopIteration, av.FFmpegError):  # the file ends here
             return
-        if container.format.name == "avi":
-            packet.pts = packet.dts  # AVI has no others, and a frame has the stamp of its packet
         if is_h264 and packet.size and packet.pts is not None:
             orders[packet.pts] = num_packets, _may_be_referred_to(packet, length_bytes)
             num_packets += 1
@@ -206,10 +200,11 @@ def _read_frames(container: "InputContainer", stream: "VideoStream") -> Iterator
         for frame in decoded:
             kind = int(frame.pict_type)
             order, is_reference = orders.pop(frame.pts, (int(kind == B_FRAME), kind != B_FRAME))
-            if frame.pts is None or stream.time_base is None:
+            stamp = frame.dts if frame.pts is None else frame.pts  # AVI has times of decoding only
+            if stamp is None or stream.time_base is None:
                 seconds += interval
             else:
-                seconds = frame.pts * stream.time_base - start
+                seconds = stamp * stream.time_base - start
             yield _Frame(
                 number, order, is_reference, kind, seconds,
                 (frame.width, frame.height), turning_filters(frame), _vectors(frame),
@@ -236,7 +231,7 @@ def _unit_headers(data: bytes, length_bytes: int) -> Iterator[int]:
     `length_bytes`: of the length before each unit, as in MP4 files (ISO/IEC 14496-15); 0: start codes (H.264, annex B).
     """
     if length_bytes == 0:
-        yield from (found[1][0] for found in re.finditer(rb"\0\0\1(.)", data, re.DOTALL))
+        yield from (found[1][0] for found in re.finditer(rb"\x00\x00\x01(.)", data, re.DOTALL))
         return
     place = 0
     while place + length_bytes < len(data):
