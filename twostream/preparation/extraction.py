@@ -152,7 +152,7 @@ def _fill(job: ExtractionJob, frames: Frames, tracks: Sequence["Track | VideoTra
         num_images=sum(track.num_images for track in tracks),
         num_bytes=sum(track.num_bytes for track in tracks),
         damage=result.damage,
-        notes=result.notes,
+        notes=(*result.notes, *(note for track in tracks for note in track.notes)),
     )
 
 
@@ -206,6 +206,8 @@ class Track:
         self.num_frames = self.num_images = self.num_bytes = 0
         self.made_by: dict[str, Any] = {}
         """for the record, unless it was OpenCV on this machine's CPU, or the vectors of the file"""
+        self.notes: tuple[str, ...] = ()
+        """what is unusual, but no damage"""
         self.flow_images: PairFlow | ServedFlow | None = None
         flow = next((flow for flow in job.settings.flow if flow.method == input_type), None)
         stored_step = job.settings.stored_step
@@ -219,6 +221,7 @@ class Track:
                     raise VideoError(f"{error}; --mv_fallback=dis computes flow for such videos", NO_VECTORS) from None
                 flow = replace(flow, method=job.settings.mv_fallback)
                 self.made_by = {"mv_fallback": flow.method}
+                self.notes = (f"has no motion vectors, so its flow is {flow.method}'s",)
                 self.flow_images = PairFlow(flow, stored_step=stored_step, function=wrap_flow(flow.function()))
         elif flow and job.flow_device:
             self.flow_images = ServedFlow(flow, stored_step=stored_step, device=job.flow_device)
@@ -269,6 +272,7 @@ class VideoTrack:
 
     input_type = RGB
     made_by: ClassVar[dict[str, Any]] = {}
+    notes: ClassVar[tuple[str, ...]] = ()
     """see `Track`; the record names ffmpeg"""
 
     def __init__(self, writer: VideoWriter, settings: ExtractionSettings, frames: Frames):
