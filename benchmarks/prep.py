@@ -62,7 +62,7 @@ from twostream.video.ffmpeg import VideoError, ffmpeg_version, find_ffmpeg
 
 SHORT_SIDE = 256
 QUALITY = 90
-FARNEBACK, DIS = FlowSettings("farneback"), FlowSettings("dis")
+FARNEBACK, DIS, VECTORS = FlowSettings("farneback"), FlowSettings("dis"), FlowSettings("mv")
 OLD_CODING = FlowCoding(bound=8, integer_scale=True)
 WRITTEN_VIDEOS = 5
 """how often the rows of writing write the images of the clip; a single clip takes too little time"""
@@ -258,6 +258,7 @@ ROWS: dict[str, tuple[str, Run]] = {
     "farneback": ("ours: RGB and Farneback", extraction(flow=(FARNEBACK,))),
     "step6": ("ours: RGB and Farneback, `--frame_step=6`", extraction(flow=(FARNEBACK,), stored_step=6)),
     "dis": ("ours: RGB and DIS", extraction(flow=(DIS,))),
+    "mv": ("ours: RGB and motion vectors", extraction(flow=(VECTORS,))),
     "ffmpeg": ("ffmpeg: `-vf scale -qscale:v 2 %05d.jpg`", ffmpeg_jpegs),
     "2d-kinectics": ("2D-kinectics: RGB and Farneback", two_d_kinectics(OLD_FARNEBACK)),
     "2d-kinectics-ours": ("2D-kinectics: the same, with our Farneback parameters", two_d_kinectics(FARNEBACK)),
@@ -276,7 +277,7 @@ ROWS: dict[str, tuple[str, Run]] = {
     "cores": ("`prep/extract.py` on all cores, by its own clock", program()),
     "device": ("the same with `--flow_device`", program(on_device=True)),
 }
-OURS = {"rgb", "rgb-packed", "farneback", "step6", "dis"}
+OURS = {"rgb", "rgb-packed", "farneback", "step6", "dis", "mv"}
 OWN_CLOCK = {"cores", "device"}
 WALL_CLOCK = {"workers-1", "workers-2"} | OWN_CLOCK
 OUTPUT = "output.txt"
@@ -318,6 +319,8 @@ GOALS = [
     Goal("2D-kinectics' way as it was / ours", "2d-kinectics", "farneback"),
     Goal("MMAction2's way / ours", "mmaction2", "farneback"),
     Goal("Farneback / DIS, with RGB", "farneback", "dis", at_least=4),
+    Goal("Farneback / motion vectors, with RGB", "farneback", "mv", at_least=15),
+    Goal("motion vectors with RGB / RGB", "mv", "rgb", at_most=1.4),
     Goal("every flow / every sixth, with RGB", "farneback", "step6", at_least=4.5),
     Goal("RGB: folders / packed", "rgb", "rgb-packed"),
     Goal("writing: a file for each frame / packed", "folders-alone", "packed-alone", at_least=5),

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from twostream.motion_vectors.fields import fill_unknown, paint
+from twostream.motion_vectors.fields import paint
 from twostream.video.decoder import INDEXED_CONTAINERS, probe
 from twostream.video.ffmpeg import VideoError
 from twostream.video.random_access import import_av, open_container, open_stream, turning_filters
@@ -126,9 +126,7 @@ class _Steps:
     def __iter__(self) -> Iterator[Step]:
         while frame := next(self._look_ahead(), None):
             self._ahead.popleft()
-            field = self._field(frame)
-            motion = None if field is None else fill_unknown(field)
-            yield Step(frame.seconds, frame.stored_size, frame.turns, motion)
+            yield Step(frame.seconds, frame.stored_size, frame.turns, self._field(frame))
             frame.vectors = frame.field = None
             if frame.is_reference:
                 self._references.append(frame)
