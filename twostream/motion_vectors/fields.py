@@ -7,14 +7,14 @@ in stored pixels, x to the right and y down, forward in time.
 import cv2
 import numpy as np
 
-CELL = 4
-"""side of a cell, stored pixels; blocks of all codecs are whole cells"""
+CELL = 8
+"""side of a cell, stored pixels: FFmpeg hands out no smaller blocks"""
 
 MACROBLOCK = 16
-"""side of the squares with which encoders cover the picture, beyond its right and lower end"""
+"""side of the squares with which encoders cover the picture, beyond its right and lower end: two cells"""
 
-NEIGHBOURHOOD = 9
-"""side of the square around an intra cell whose known motion it takes the mean of, cells: its macroblock and the next ones"""
+NEIGHBOURHOOD = 5
+"""side of the square around an intra cell of whose known motion it gets the mean, cells"""
 
 TURNS = {
     "transpose=clock": (True, True, False),
@@ -36,30 +36,29 @@ def paint(vectors: np.ndarray, width: int, height: int, *, past: float, future: 
     is_past = vectors["source"] < 0
     # A block comes from where its vector points: to a past frame it points against the motion.
     factor = np.where(is_past, -1 / past, 1 / future) / np.maximum(vectors["motion_scale"], 1)
-    motion = np.stack([vectors["motion_x"] * factor, vectors["motion_y"] * factor], -1).astype(np.float32)
-    sizes = np.stack([vectors["w"], vectors["h"]], -1).astype(np.intp) // CELL
-    ends = np.stack([vectors["dst_x"], vectors["dst_y"]], -1).astype(np.intp) // CELL - sizes // 2
-    origins = ends - np.rint(motion / CELL).astype(np.intp)
-    field = np.full((-(-height // MACROBLOCK) * 4, -(-width // MACROBLOCK) * 4, 2), np.nan, np.float32)
-    # A block is where it ends, unless what moves comes from there: so the still ground stays behind an object.
-    for direction in (False, True):
-        _put(field, motion, ends, sizes, is_past == direction)
-    moves = (origins != ends).any(axis=1)
-    for direction in (False, True):
-        _put(field, motion, origins, sizes, moves & (is_past == direction))
+    motion = np.empty((len(vectors), 2), np.float32)
+    motion[:, 0], motion[:, 1] = vectors["motion_x"] * factor, vectors["motion_y"] * factor
+
+    # From blocks to cells, those of the future first: of two that are written to one place, the second stays.
+    num_columns = np.maximum(vectors["w"].astype(np.intp) // CELL, 1)
+    num_cells = num_columns * np.maximum(vectors["h"] // CELL, 1)
+    in_order = np.concatenate([np.flatnonzero(~is_past), np.flatnonzero(is_past)])
+    block = np.repeat(in_order, num_cells[in_order])
+    firsts = np.cumsum(num_cells[in_order]) - num_cells[in_order]
+    number = np.arange(len(block)) - np.repeat(firsts, num_cells[in_order])
+    columns = ((vectors["dst_x"].astype(np.intp) - vectors["w"] // 2) // CELL)[block] + number % num_columns[block]
+    rows = ((vectors["dst_y"].astype(np.intp) - vectors["h"] // 2) // CELL)[block] + number // num_columns[block]
+
+    # A cell is where it ends, unless one that moves comes from there: so the still ground stays behind an object.
+    back = np.rint(motion / -CELL).astype(np.intp)[block]
+    moves = back.any(axis=1)
+    rows = np.concatenate([rows, (rows + back[:, 1])[moves]])
+    columns = np.concatenate([columns, (columns + back[:, 0])[moves]])
+    block = np.concatenate([block, block[moves]])
+    field = np.full((-(-height // MACROBLOCK) * 2, -(-width // MACROBLOCK) * 2, 2), np.nan, np.float32)
+    is_inside = (rows >= 0) & (rows < field.shape[0]) & (columns >= 0) & (columns < field.shape[1])
+    field[rows[is_inside], columns[is_inside]] = motion[block[is_inside]]
     return _filled(field)
-
-
-def _put(field: np.ndarray, motion: np.ndarray, places: np.ndarray, sizes: np.ndarray, chosen: np.ndarray) -> None:
-    """Write the motion of the chosen blocks; places and sizes are in cells, x before y. Blocks must be inside."""
-    cells = field.view(np.complex64)[..., 0]  # NumPy writes single numbers faster than pairs
-    height, width = cells.shape
-    chosen = chosen & (places >= 0).all(axis=1) & (places + sizes <= (width, height)).all(axis=1)
-    for num_columns, num_rows in {*map(tuple, sizes[chosen].tolist())}:
-        of_size = chosen & (sizes == (num_columns, num_rows)).all(axis=1)
-        x, y = places[of_size].T[..., None, None]
-        values = motion[of_size].view(np.complex64)[..., None]
-        cells[y + np.arange(num_rows)[:, None], x + np.arange(num_columns)] = values
 
 
 def _filled(field: np.ndarray) -> np.ndarray:
