@@ -7,7 +7,9 @@ refers to the nearest frame shown before that others may refer to and that was d
 the nearest such frame shown after. That is exact for MPEG, which has no others. In H.264, blocks may refer to frames further
 away; few do.
 
-For B-frames of MPEG-4, FFmpeg hands out zeros. They get the motion of the next frame that is no B-frame, which spans them.
+For B-frames of MPEG-4, FFmpeg hands out zeros. They get the field of the next frame that is no B-frame, whose vectors span
+them; what moves is then given a little further on than it is. Moving it back changes little (cosine to Farneback's flow
+.566 instead of .563 on UT-Interaction), and costs a new image for each frame.
 """
 
 import contextlib
