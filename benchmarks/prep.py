@@ -59,6 +59,7 @@ from twostream.programs import options
 from twostream.stream import RGB
 from twostream.video.decoder import Decoder
 from twostream.video.ffmpeg import VideoError, ffmpeg_version, find_ffmpeg
+from twostream.video.random_access import import_av
 
 SHORT_SIDE = 256
 QUALITY = 90
@@ -346,6 +347,8 @@ def timed(name: str, clip: Clip, folder: Path) -> tuple[float, int, str]:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     if name in OURS:
         prepare_process()
+    if name == "mv":
+        import_av()  # once in a worker, as all other imports, which this process has from its parent
     clock = time.perf_counter if name in WALL_CLOCK else cpu_seconds
     start = clock()
     num_frames = ROWS[name][1](clip, folder)
