@@ -216,7 +216,7 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
         run.folder, keep=args.keep_checkpoints, log=run.log, world=world, stream=stream, settings=settings,
         **state.saved_parts(),
     )  # fmt: skip
-    with Stop() as stop:
+    with Stop() as stop, saver:
         session = Session(
             stream=stream, state=state, fit_options=fit_options, items=train_set.items, val_loader=val_loader, saver=saver,
             monitors=run.monitors, stop=stop, device=device, world=world, batch_size=args.batch_size,
@@ -639,7 +639,9 @@ def open_monitors(args: argparse.Namespace, run: Run, stream: StreamConfig) -> N
     from twostream import monitor
 
     resumed_at = run.first if run.checkpoint else None
-    monitors: list[monitor.Monitor] = [monitor.JsonMonitor(run.folder, resumed_at=resumed_at)]
+    monitors: list[monitor.Monitor] = [
+        monitor.JsonMonitor(run.folder, resumed_at=resumed_at, validates_again=run.to_validate)
+    ]
     history = monitor.read_log(run.folder)
     monitors.append(monitor.PageMonitor(run.folder, history=history))
     monitors.append(monitor.WarningMonitor(run.log, 2 if stream.multi_label else len(stream.classes), history=history))
