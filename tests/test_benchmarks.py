@@ -43,7 +43,9 @@ def test_prep_measures_every_row_on_the_same_frames(clip, run_here):
     result = run_here("benchmarks/prep.py", "--video", clip, "--repeats=1", "--copies=1")
     assert result.returncode == 0, result.stderr
     assert f"{NUM_FRAMES} frames of 384x256, in the file 96x64; medians of 1;" in result.stdout
-    costs, goals = tables(result.stdout)
+    costs, cores, goals = tables(result.stdout)
+    assert [row[0] for row in cores] == [name for name in prep.ROWS if name in prep.OWN_CLOCK]
+    assert all(float(busy) > 0 for *_, busy in cores)
     assert [row[0] for row in costs] == [*prep.ROWS, *prep.SUMS, *prep.WITHOUT_CHECKSUM]
     assert [row[0] for row in goals] == [goal.text for goal in prep.GOALS]
     for name, title, frames_per_second, ms in costs:
@@ -276,9 +278,10 @@ def test_training_prints_every_row(run_here):
 
 
 def test_training_without_real_images(run_here):
-    words = [*SMALL_TRAINING, "--batch_size=8,64", "--data=synthetic"]
+    words = [*SMALL_TRAINING, "--batch_size=8,64", "--data=synthetic", "--save", "--deterministic"]
     result = run_here("benchmarks/train.py", *words)
-    rows, hours = tables(result.stdout)
+    rows, hours, saving = tables(result.stdout)
+    assert [row[0] for row in saving] == ["8", "64"]
     assert [row[:2] for row in rows] == [["8", "synthetic"], ["64", "synthetic"]] and result.returncode == 0
     assert hours == [["synthetic", rows[1][2], hours[0][2]]]
     assert number(hours[0][2]) == pytest.approx(500_000 * 64 / number(rows[1][2]) / 3600, rel=0.01)

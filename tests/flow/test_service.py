@@ -293,6 +293,7 @@ def test_the_process_starts_answers_counts_and_ends():
             assert_same(images_of(served, frames), images_of(PairFlow(FARNEBACK, stored_step=1), frames))
         statistics = service.statistics()
         assert statistics.pairs == 3 and statistics.to_text().startswith("3 pairs, ")
+        assert 0 < statistics.cpu_seconds < 600 and statistics.to_text().endswith(" % of a core")
         process = service.process
         process.kill()
         process.wait()

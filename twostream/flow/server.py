@@ -218,7 +218,7 @@ class Server:
             torch.cuda.Stream(flow_images.device) if kind == "cuda" else None for _ in range(BATCHES_AT_A_TIME[kind])
         )
         self.pairs = self.batches = 0
-        self.busy_seconds = self.busy_since = self.first = self.last = 0.0
+        self.busy_seconds = self.busy_since = self.first = self.last = self.first_cpu = self.last_cpu = 0.0
 
     def run(self) -> None:
         """Work until the program has ended."""
@@ -248,7 +248,8 @@ class Server:
 
     def statistics(self) -> ServerStatistics:
         """What has been done so far."""
-        return ServerStatistics(self.pairs, self.last - self.first, self.busy_seconds, self.batches)
+        cpu_seconds = self.last_cpu - self.first_cpu
+        return ServerStatistics(self.pairs, self.last - self.first, self.busy_seconds, self.batches, cpu_seconds)
 
     def _accept(self) -> None:
         connection = self.listener.accept()[0]
@@ -266,7 +267,8 @@ class Server:
             worker.connection.close()
             return
         if request:
-            self.first = self.first or time.monotonic()
+            if not self.first:
+                self.first, self.first_cpu = time.monotonic(), time.process_time()
             self.waiting.setdefault(worker.size, deque()).append(request)
 
     def _take(self) -> list[Request]:
@@ -294,7 +296,7 @@ class Server:
 
     def _answer(self) -> None:
         batch = self.running.popleft()
-        self.last = time.monotonic()
+        self.last, self.last_cpu = time.monotonic(), time.process_time()
         if not self.running:
             self.busy_seconds += self.last - self.busy_since
         for request in batch.requests:
