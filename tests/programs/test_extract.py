@@ -19,6 +19,7 @@ from tests import toy
 from tests.cluster import DaskScheduler
 from tests.conftest import REPOSITORY, call, noise_image
 from tests.kills import content, run_rounds
+from tests.motion_vectors.moving import H264, pan, steady
 from tests.video.samples import numbered_pictures, numbers_of
 from twostream.attempts import process_space
 from twostream.errors import BadInputError, EnvironmentFaultError
@@ -177,6 +178,53 @@ def test_number_of_workers_does_not_change_a_byte(extract, run_program, tmp_path
     for workers in (1, 2):
         extract(f"--root={tmp_path / str(workers)}", f"--workers={workers}", run=run_program)
         assert tree(tmp_path / str(workers)) == tree(tmp_path / "here")
+
+
+def test_motion_vectors_are_a_flow_method_whose_videos_may_have_none(extract, tmp_path, run_here):
+    videos = tmp_path / "encoded"
+    pictures = pan(steady(8, 2, -1), height=64, width=96)
+    toy.write_video(videos / "pan.mp4", pictures, codec=(*H264, "-bf", "2", "-g", "250"))
+    toy.write_video(videos / "none.webm", pictures, codec=("libvpx-vp9", "-deadline", "realtime"))
+    toy.write_video(videos / "one.mp4", pictures[:1], codec=H264)
+    words = ("--videos", videos, "--root", tmp_path / "data", "--input_types=rgb,mv", "--workers=1", "--short_side=32")
+    result = run_here("prep/extract.py", *words)
+    assert result.returncode == 5 and "1 bad video: 1 no vectors" in result.stderr
+    assert "none.webm: no motion vectors: codec vp9; --mv_fallback=dis computes flow for such videos" in result.stderr
+    store = open_store(tmp_path / "data", "mv")
+    assert store.video_ids() == open_store(tmp_path / "data", "rgb").video_ids() == ["one", "pan"]
+    flow = FlowCoding().decode(store.read("pan", list(range(8))))
+    assert flow.shape == (8, 32, 48, 2)
+    assert np.median(flow, axis=(1, 2)) == pytest.approx(np.array([[1, -0.5]] * 8), abs=0.25)
+    np.testing.assert_array_equal(flow[7], flow[6])
+    assert (store.read("one", [0]) == 128).all()
+
+    result = run_here("prep/extract.py", *words, "--mv_fallback=dis")
+    assert result.returncode == 0 and "1 video: has no motion vectors, so its flow is dis's" in result.stdout
+    assert {v: store.record(v).get("mv_fallback") for v in store.video_ids()} == {
+        "none": "dis",
+        "one": None,
+        "pan": None,
+    }
+    flow = FlowCoding().decode(store.read("none", list(range(8))))
+    assert np.median(flow[:, 8:-8, 8:-8], axis=(1, 2)) == pytest.approx(np.array([[1, -0.5]] * 8), abs=0.25)
+    found = run_here("prep/verify.py", "--root", tmp_path / "data", "--workers=1")
+    assert found.returncode == 0, found.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--no-videos", "--input_types=mv"],
+            "mv, which is read from encoded videos, so --videos must name their folder",
+        ),
+        (["--mv_fallback=dis"], "--mv_fallback is for --input_types=mv"),
+        (["--input_types=mv", "--flow_device=cuda"], "computes only farneback, not mv"),
+        (["--input_types=mv", "--store=videos"], "--store=videos has RGB frames only, not mv"),
+    ],
+)
+def test_flags_that_do_not_go_with_motion_vectors(extract, flags, message):
+    assert message in extract(*flags, code=2).stderr
 
 
 # ------------------------------------------------------------------------------------------------- running again

@@ -108,6 +108,13 @@ FLOW_METHODS: dict[str, Callable[[FarnebackParameters], FlowFunction]] = {
     "dis": _dis,
     "tvl1": _tvl1,
 }
+"""name -> the method with these parameters"""
+
+MOTION_VECTORS = "mv"
+"""flow that is not computed from pictures, but read from a video file, where its encoder has put it"""
+
+FLOW_TYPES = (*FLOW_METHODS, MOTION_VECTORS)
+"""input types that are flow"""
 
 
 @dataclass(frozen=True)
@@ -119,11 +126,13 @@ class FlowSettings:
     farneback: FarnebackParameters = field(default_factory=FarnebackParameters)
 
     def __post_init__(self) -> None:
-        if self.method not in FLOW_METHODS:
-            raise ValueError(f"flow method {self.method!r}, expected one of {', '.join(FLOW_METHODS)}")
+        if self.method not in FLOW_TYPES:
+            raise ValueError(f"flow method {self.method!r}, expected one of {', '.join(FLOW_TYPES)}")
 
     def function(self) -> FlowFunction:
-        """The method with its parameters; raises ValueError where this OpenCV does not have it."""
+        """The method with its parameters; raises ValueError where this OpenCV does not have it, or it needs the video file."""
+        if self.method == MOTION_VECTORS:
+            raise ValueError(f"flow method {MOTION_VECTORS} reads encoded videos, and cannot be computed from pictures")
         return FLOW_METHODS[self.method](self.farneback)
 
     def to_json(self) -> dict[str, Any]:
