@@ -275,7 +275,7 @@ def measure_all(args: argparse.Namespace, rgb: StreamConfig, device: torch.devic
                         stream,
                         device=device,
                         fit_options=fit_options,
-                        iterations=args.iterations,
+                        iterations=max(args.iterations, 4),
                     )
                     row.saving = f"| {batch_size} | {median(others):.4f} | {max(others):.4f} | {saving[0]:.4f} | {saving[1]:.4f} |"
 
