@@ -16,6 +16,7 @@ usual length. --save then times single iterations of each network, two of which 
 
 import argparse
 import contextlib
+import functools
 import itertools
 import json
 import platform
@@ -186,7 +187,8 @@ def measure(
 ) -> None:  # fmt: skip
     """Fill in a row: run `warm_up` iterations, then measure `iterations` more."""
     optimizer = build_optimizer(network, learning_rate=0.0, momentum=0.9, weight_decay=1e-4)
-    steps = fit(network, loader, optimizer, lambda _: 0.0, device=device, first=0, options=fit_options)
+    log = functools.partial(print, file=sys.stderr)
+    steps = fit(network, loader, optimizer, lambda _: 0.0, device=device, first=0, options=fit_options, log=log)
     progress = Progress()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -349,6 +349,10 @@ Trials of each setting; those with --max_unreadable read image folders, in which
 {lines}
 """
     print(text)
+    print(
+        f"{tally.trials} trials, {tally.kills} kills ({tally.in_saves} in saves), {tally.requests} requests to end: "
+        f"{tally.differing} differ, {tally.tracebacks} tracebacks, {tally.wrong_exits} wrong exits"
+    )
     if args.out:
         args.out.write_text(text)
     return int(tally.differing + tally.wrong_exits + tally.tracebacks > 0)
