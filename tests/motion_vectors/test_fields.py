@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.video.samples import run_ffmpeg
-from twostream.motion_vectors.fields import TURNS, add_step, paint, to_flow
+from twostream.motion_vectors.fields import TURNS, add_step, cells_to_flow, paint, to_flow
 
 LAYOUT = [
     *(
@@ -86,8 +86,8 @@ def test_steps_are_added_along_the_way():
 
 def test_flow_is_in_pixels_of_the_picture_and_ends_with_it():
     field = np.full((4, 4, 2), (3, 2), np.float32)  # of a frame of 20x32 pixels in macroblocks
-    flow = to_flow(field, (20, 32), (40, 16))
-    np.testing.assert_array_equal(flow, np.full((4, 3, 2), (6, 1)))
+    np.testing.assert_array_equal(cells_to_flow(field, (20, 32), (40, 16)), np.full((4, 3, 2), (6, 1)))
+    np.testing.assert_array_equal(to_flow(field, (20, 32), (40, 16)), np.full((16, 40, 2), (6, 1)))
 
 
 @pytest.mark.parametrize("name", TURNS)
@@ -105,7 +105,7 @@ def test_flow_turns_as_ffmpeg_turns_the_picture(tmp_path, name):
         found.append(np.array([columns[0], rows[0]]))
     field = np.zeros((4, 6, 2), np.float32)
     field[before[1], before[0]] = 8 * np.subtract(after, before)
-    flow = to_flow(field, (48, 32), turned.shape[::-1], (name,))
+    flow = cells_to_flow(field, (48, 32), turned.shape[::-1], (name,))
     assert flow.shape[:2] == (turned.shape[0] // 8, turned.shape[1] // 8)
     column, row = found[0]
     np.testing.assert_array_equal(flow[row, column], 8 * (found[1] - found[0]))

@@ -89,11 +89,18 @@ def add_step(total: np.ndarray, step: np.ndarray) -> np.ndarray:
 def to_flow(
     field: np.ndarray, stored_size: tuple[int, int], size: tuple[int, int], turns: tuple[str, ...] = ()
 ) -> np.ndarray:
-    """A field -> flow of the upright picture's cells, float32 (h, w, 2): pixels of that picture, x to the right and y down.
+    """A field -> flow of the upright picture, float32 (H, W, 2): pixels of that picture, x to the right and y down.
 
     `stored_size` and `size` are width and height of the frame as it is stored, and of the picture that it becomes. `turns`
-    are the filters that turn it upright, keys of TURNS. Scaled to `size`, it is the flow of each pixel.
+    are the filters that turn it upright, keys of TURNS.
     """
+    return cv2.resize(cells_to_flow(field, stored_size, size, turns), size)
+
+
+def cells_to_flow(
+    field: np.ndarray, stored_size: tuple[int, int], size: tuple[int, int], turns: tuple[str, ...] = ()
+) -> np.ndarray:
+    """What to_flow scales to `size`: the flow of each cell, float32 (h, w, 2), in pixels of the upright picture."""
     stored_width, stored_height = stored_size
     flow = field[: -(-stored_height // CELL), : -(-stored_width // CELL)]
     if sum(TURNS[name][0] for name in turns) % 2:

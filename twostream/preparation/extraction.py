@@ -17,7 +17,7 @@ from twostream.frames.encoded import VideoWriter
 from twostream.frames.jpeg import encode_jpeg
 from twostream.frames.store import FrameStore, FrameWriter
 from twostream.frames.stores import open_store
-from twostream.motion_vectors.fields import to_flow
+from twostream.motion_vectors.fields import cells_to_flow
 from twostream.motion_vectors.kept_frames import read_kept
 from twostream.motion_vectors.reader import NO_VECTORS, Step
 from twostream.preparation.settings import ExtractionSettings, disk_fault
@@ -398,7 +398,7 @@ class VectorFlow:
     def _image(self, step: Step) -> np.ndarray:
         flow = np.zeros((1, 1, 2), np.float32)
         if step.motion is not None:
-            flow = to_flow(step.motion, step.stored_size, self.size, step.turns)
+            flow = cells_to_flow(step.motion, step.stored_size, self.size, step.turns)
         if not self.coding.planes:
             return cv2.resize(self.coding.encode(flow), self.size)
         planes = np.vsplit(self.coding.encode_planes(flow), 2)
