@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "flow": "",
     "metrics": "",
     "pages": "",
-    "motion_vectors": "video",
+    "motion_vectors": "flow video",
     "frames": "flow video",
     "architectures": "",
     "models": "architectures flow",

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from tests.video.samples import run_ffmpeg
-from twostream.motion_vectors.fields import TURNS, add_step, cells_to_flow, paint, to_flow
+from twostream.flow.coding import FlowCoding, from_planes
+from twostream.motion_vectors.fields import TURNS, add_step, cells_to_flow, paint, to_flow, to_image
 
 LAYOUT = [
     *(
@@ -87,7 +88,7 @@ def test_steps_are_added_along_the_way():
 def test_flow_is_in_pixels_of_the_picture_and_ends_with_it():
     field = np.full((4, 4, 2), (3, 2), np.float32)  # of a frame of 20x32 pixels in macroblocks
     np.testing.assert_array_equal(cells_to_flow(field, (20, 32), (40, 16)), np.full((4, 3, 2), (6, 1)))
-    np.testing.assert_array_equal(to_flow(field, (20, 32), (40, 16)), np.full((16, 40, 2), (6, 1)))
+    np.testing.assert_allclose(to_flow(field, (20, 32), (40, 16)), np.full((16, 40, 2), (6, 1)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", TURNS)
@@ -109,3 +110,14 @@ def test_flow_turns_as_ffmpeg_turns_the_picture(tmp_path, name):
     assert flow.shape[:2] == (turned.shape[0] // 8, turned.shape[1] // 8)
     column, row = found[0]
     np.testing.assert_array_equal(flow[row, column], 8 * (found[1] - found[0]))
+
+
+@pytest.mark.parametrize("planes", [True, False])
+def test_images_are_those_of_the_flow_up_to_rounding(planes):
+    field = np.random.default_rng(0).normal(size=(4, 6, 2)).astype(np.float32) * 5
+    coding = FlowCoding(planes=planes)
+    image = to_image(field, (48, 30), (70, 45), ("hflip",), coding)
+    image = from_planes(image) if planes else image
+    expected = coding.encode(to_flow(field, (48, 30), (70, 45), ("hflip",)))
+    assert np.abs(image[..., :2].astype(int) - expected[..., :2]).max() <= 1
+    assert (to_image(None, (48, 30), (70, 45), (), coding)[:45] == 128).all()

@@ -7,6 +7,8 @@ in stored pixels, x to the right and y down, forward in time.
 import cv2
 import numpy as np
 
+from twostream.flow.coding import FlowCoding
+
 CELL = 8
 """side of a cell, stored pixels: FFmpeg hands out no smaller blocks"""
 
@@ -108,6 +110,23 @@ def cells_to_flow(
     for name in turns:
         flow = _turn(flow, *TURNS[name])
     return flow * np.array([size[0] / stored_width, size[1] / stored_height], np.float32)
+
+
+def to_image(
+    field: np.ndarray | None,
+    stored_size: tuple[int, int],
+    size: tuple[int, int],
+    turns: tuple[str, ...],
+    coding: FlowCoding,
+) -> np.ndarray:
+    """The flow image of a field, or its planes, as `coding` says; of a picture that does not move where there is none.
+
+    It is coded on its cells, then scaled to the picture: a tenth of the time of coding the flow of each pixel.
+    """
+    flow = np.zeros((1, 1, 2), np.float32) if field is None else cells_to_flow(field, stored_size, size, turns)
+    if not coding.planes:
+        return cv2.resize(coding.encode(flow), size)
+    return cv2.vconcat([cv2.resize(plane, size) for plane in np.vsplit(coding.encode_planes(flow), 2)])
 
 
 def _turn(flow: np.ndarray, exchange: bool, reverse_x: bool, reverse_y: bool) -> np.ndarray:

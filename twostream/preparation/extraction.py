@@ -17,7 +17,7 @@ from twostream.frames.encoded import VideoWriter
 from twostream.frames.jpeg import encode_jpeg
 from twostream.frames.store import FrameStore, FrameWriter
 from twostream.frames.stores import open_store
-from twostream.motion_vectors.fields import cells_to_flow
+from twostream.motion_vectors.fields import to_image
 from twostream.motion_vectors.kept_frames import read_kept
 from twostream.motion_vectors.reader import NO_VECTORS, Step
 from twostream.preparation.settings import ExtractionSettings, disk_fault
@@ -392,17 +392,10 @@ class VectorFlow:
         assert self.step, "the first frame has been added"
         # Frames may share their motion, such as key frames and MPEG-4's B-frames with a neighbour.
         if self.image is None or self.step.motion is not self.motion_of_image:
-            self.image, self.motion_of_image = self._image(self.step), self.step.motion
+            step = self.step
+            self.image = to_image(step.motion, step.stored_size, self.size, step.turns, self.coding)
+            self.motion_of_image = step.motion
         return [(frame_index, self.image)]
-
-    def _image(self, step: Step) -> np.ndarray:
-        flow = np.zeros((1, 1, 2), np.float32)
-        if step.motion is not None:
-            flow = cells_to_flow(step.motion, step.stored_size, self.size, step.turns)
-        if not self.coding.planes:
-            return cv2.resize(self.coding.encode(flow), self.size)
-        planes = np.vsplit(self.coding.encode_planes(flow), 2)
-        return cv2.vconcat([cv2.resize(plane, self.size) for plane in planes])
 
 
 class _StoredFrames:
