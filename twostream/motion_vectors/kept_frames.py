@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from twostream.flow.coding import FlowCoding
-from twostream.motion_vectors.fields import add_step, to_flow
+from twostream.motion_vectors.fields import add_step, to_planes
 from twostream.motion_vectors.reader import Step, read_steps
 from twostream.video.decoder import SEEK_MARGIN_SECONDS, STAMP_SECONDS
 
@@ -25,9 +25,7 @@ class PictureMotion:
     def planes(self, coding: FlowCoding) -> np.ndarray:
         """The planes of its flow image, uint8 (2H, W), see FlowCoding."""
         height, width = self.shape
-        if self.step.motion is None:
-            return coding.encode_planes(np.zeros((height, width, 2), np.float32))
-        return coding.encode_planes(to_flow(self.step.motion, self.step.stored_size, (width, height), self.step.turns))
+        return to_planes(self.step.motion, self.step.stored_size, (width, height), self.step.turns, coding)
 
 
 def read_kept(
@@ -35,10 +33,9 @@ def read_kept(
 ) -> Iterator[Step]:
     """For each frame that `Decoder` gives with these arguments, how it moved since the one that it gave before.
 
-    Motion over frames that are left out is added up along its way. A frame without vectors, as a key frame, moves as the frame before it
-    did. `motion` is None where there is none: in a frame that is repeated, and before the first vectors. At a rate, the last
-    frame is repeated without end.
-    Raises VideoError as `read_steps`.
+    Motion over frames that are left out is added up along its way. A frame without vectors, as a key frame, moves as the
+    frame before it did. `motion` is None where there is none: in a frame that is repeated, and before the first vectors. At
+    a rate, the last frame is repeated without end. Raises VideoError as `read_steps`.
     """
     end = math.inf if end_seconds is None else end_seconds - STAMP_SECONDS
     steps = read_steps(path, from_seconds=max(0.0, start_seconds - SEEK_MARGIN_SECONDS))
