@@ -390,7 +390,11 @@ def measure(
         for name in names if repeat % 2 == 0 else reversed(names):
             with tempfile.TemporaryDirectory() as folder:
                 with ProcessPoolExecutor(1, mp_context=get_context("fork")) as process:
-                    spent, frames[name], cores[name], printed = process.submit(timed, name, clip, Path(folder)).result()
+                    result = process.submit(timed, name, clip, Path(folder))
+                    try:
+                        spent, frames[name], cores[name], printed = result.result()
+                    except VideoError as error:  # motion vectors, which some files do not have
+                        raise BadInputError(f"{name}: {clip.path}: {error}; name the other rows with --only") from None
             device = printed or device
             if frames[name] == 0:
                 raise EnvironmentFaultError(f"{name}: no frame of {clip.path}; name the other rows with --only")

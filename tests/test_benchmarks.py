@@ -26,7 +26,8 @@ NUM_FRAMES = 7
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     path = tmp_path_factory.mktemp("benchmark") / "clip.mkv"
-    write_video(path, np.stack([np.roll(noise_image(height=64, width=96), k, axis=1) for k in range(NUM_FRAMES)]))
+    pictures = np.stack([np.roll(noise_image(height=64, width=96), k, axis=1) for k in range(NUM_FRAMES)])
+    write_video(path, pictures, codec=("mpeg4", "-q:v", "2"))  # which has motion vectors
     return path
 
 
@@ -56,6 +57,12 @@ def test_prep_measures_every_row_on_the_same_frames(clip, run_here):
     ms = {row[0]: float(row[3]) for row in costs}
     parts = ms["decode"] + ms["code-rgb"] + ms["bare-farneback"] + ms["code-flow"]
     assert ms["farneback-parts"] == pytest.approx(parts, abs=0.01)
+
+
+def test_a_clip_without_motion_vectors_is_named(tmp_path, run_here):
+    write_video(tmp_path / "v.mkv", np.stack([noise_image(), noise_image(1)]))
+    result = run_here("benchmarks/prep.py", "--video", tmp_path / "v.mkv", "--repeats=1", "--only=mv")
+    assert result.returncode == 3 and "v.mkv: no motion vectors: codec ffv1" in result.stderr
 
 
 def test_prep_measures_only_the_given_rows(clip, run_here):
