@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from twostream.flow.coding import FlowCoding
-from twostream.motion_vectors.fields import add_step, to_flow
+from twostream.motion_vectors.fields import add_step, to_image
 from twostream.motion_vectors.reader import Step, read_steps
 from twostream.video.decoder import SEEK_MARGIN_SECONDS, STAMP_SECONDS
 
@@ -25,9 +25,8 @@ class PictureMotion:
     def planes(self, coding: FlowCoding) -> np.ndarray:
         """The planes of its flow image, uint8 (2H, W), see FlowCoding."""
         height, width = self.shape
-        if self.step.motion is None:
-            return coding.encode_planes(np.zeros((height, width, 2), np.float32))
-        return coding.encode_planes(to_flow(self.step.motion, self.step.stored_size, (width, height), self.step.turns))
+        step = self.step
+        return to_image(step.motion, step.stored_size, (width, height), step.turns, replace(coding, planes=True))
 
 
 def read_kept(
