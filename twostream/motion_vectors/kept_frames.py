@@ -1,7 +1,7 @@
 """The motion between the frames of a video that are kept: a segment of it, at a lower or higher rate, as `Decoder` does it."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +15,7 @@ from twostream.motion_vectors.fields import add_step, to_image
 from twostream.motion_vectors.reader import Step, read_steps, read_steps_of_packets
 from twostream.video.decoder import SEEK_MARGIN_SECONDS, STAMP_SECONDS
 from twostream.video.ffmpeg import VideoError
+from twostream.video.random_access import VideoIndex
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,33 @@ def read_kept(
     steps = read_steps(path, from_seconds=max(0.0, start_seconds - SEEK_MARGIN_SECONDS))
     inside = _inside(_without_gaps(steps), start_seconds - STAMP_SECONDS if start_seconds else -math.inf, end)
     return _at_rate(inside, Fraction(f"{fps:g}"), Fraction(f"{start_seconds:.6f}")) if fps else inside
+
+
+def read_numbered(path: Path, index: VideoIndex, numbers: Sequence[int]) -> dict[int, Step]:
+    """The steps of `read_kept` to the frames with these numbers, from the key frame before them if the index has time stamps.
+
+    Raises VideoError as `read_steps`, and if there are fewer frames.
+    """
+    wanted = set(numbers)
+    found: dict[int, Step] = {}
+    # The frame before the first one is needed too: a frame without vectors moves as the one before it did.
+    key = max((k for k in index.key_frames if k < min(wanted) - 1), default=0)
+    if key and index.is_packet_a_frame:
+        number_of = {stamp: number for number, stamp in enumerate(index.stamps)}
+        for step in _without_gaps(read_steps(path, from_stamp=index.stamps[key])):
+            number = number_of.get(step.stamp, -1)
+            if not found and number > min(wanted):
+                break  # the seek has gone too far
+            if number in wanted:
+                found[number] = step
+            if len(found) == len(wanted):
+                return found
+    for number, step in enumerate(_without_gaps(read_steps(path))):
+        if number in wanted:
+            found[number] = step if number else replace(step, motion=None)
+        if len(found) == len(wanted):
+            return found
+    raise VideoError(f"motion vectors end before frame {max(wanted)}, but its picture goes on")
 
 
 def follow_kept(file: IO[bytes], *, fps: float = 0) -> Iterator[Step]:

@@ -76,6 +76,8 @@ class Step:
     """width and height as it is stored"""
     turns: tuple[str, ...]
     """ffmpeg's filters that turn it upright"""
+    stamp: int | None
+    """its time stamp in the file"""
     motion: np.ndarray | None
     """a field, see fields.py; None where no block of the frame refers to another frame"""
 
@@ -92,6 +94,7 @@ class _Frame:
     """may others refer to it?"""
     kind: int
     seconds: Fraction
+    stamp: int | None
     stored_size: tuple[int, int]
     turns: tuple[str, ...]
     vectors: np.ndarray | None
@@ -99,15 +102,17 @@ class _Frame:
     """of its vectors, once painted"""
 
 
-def read_steps(path: Path, *, from_seconds: float = 0.0) -> Iterator[Step]:
+def read_steps(path: Path, *, from_seconds: float = 0.0, from_stamp: int | None = None) -> Iterator[Step]:
     """The steps of a video, in the order of showing, as `Decoder` decodes its frames.
 
-    May begin later than at the start of the file, but with a key frame shown at `from_seconds` or before. Raises VideoError
+    May begin later than at the start of the file, but with a key frame shown at `from_seconds`, or with this time stamp, or before. Raises VideoError
     of the kind NO_VECTORS before the first step if the video has none, and other kinds as `Decoder` does.
     """
     with _open(path) as (container, stream):
         if from_seconds and container.format.name.startswith(INDEXED_CONTAINERS):
             container.seek(int(from_seconds * 1e6) + (container.start_time or 0))
+        if from_stamp is not None:
+            container.seek(from_stamp, stream=stream)
         yield from _steps(container, stream)
 
 
@@ -158,7 +163,7 @@ class _Steps:
     def __iter__(self) -> Iterator[Step]:
         while frame := next(self._look_ahead(), None):
             self._ahead.popleft()
-            yield Step(frame.seconds, frame.stored_size, frame.turns, self._field(frame))
+            yield Step(frame.seconds, frame.stored_size, frame.turns, frame.stamp, self._field(frame))
             frame.vectors = frame.field = None
             if frame.is_reference:
                 self._references.append(frame)
@@ -236,7 +241,7 @@ def _read_frames(container: "InputContainer", stream: "VideoStream") -> Iterator
             else:
                 seconds = stamp * stream.time_base - start
             yield _Frame(
-                number, order, is_reference, kind, seconds,
+                number, order, is_reference, kind, seconds, stamp,
                 (frame.width, frame.height), turning_filters(frame), _vectors(frame),
             )  # fmt: skip
             number += 1
