@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from tests.video.samples import run_ffmpeg
-from twostream.flow.coding import FlowCoding, from_planes
-from twostream.motion_vectors.fields import TURNS, add_step, cells_to_flow, paint, to_flow, to_image
+from twostream.flow.coding import FlowCoding
+from twostream.motion_vectors.fields import TURNS, add_step, paint, to_flow, to_planes
 
 LAYOUT = [
     *(
@@ -87,8 +87,7 @@ def test_steps_are_added_along_the_way():
 
 def test_flow_is_in_pixels_of_the_picture_and_ends_with_it():
     field = np.full((4, 4, 2), (3, 2), np.float32)  # of a frame of 20x32 pixels in macroblocks
-    np.testing.assert_array_equal(cells_to_flow(field, (20, 32), (40, 16)), np.full((4, 3, 2), (6, 1)))
-    np.testing.assert_allclose(to_flow(field, (20, 32), (40, 16)), np.full((16, 40, 2), (6, 1)), rtol=1e-6)
+    np.testing.assert_array_equal(to_flow(field, (20, 32), (40, 16)), np.full((4, 3, 2), (6, 1)))
 
 
 @pytest.mark.parametrize("name", TURNS)
@@ -106,18 +105,16 @@ def test_flow_turns_as_ffmpeg_turns_the_picture(tmp_path, name):
         found.append(np.array([columns[0], rows[0]]))
     field = np.zeros((4, 6, 2), np.float32)
     field[before[1], before[0]] = 8 * np.subtract(after, before)
-    flow = cells_to_flow(field, (48, 32), turned.shape[::-1], (name,))
+    flow = to_flow(field, (48, 32), turned.shape[::-1], (name,))
     assert flow.shape[:2] == (turned.shape[0] // 8, turned.shape[1] // 8)
     column, row = found[0]
     np.testing.assert_array_equal(flow[row, column], 8 * (found[1] - found[0]))
 
 
-@pytest.mark.parametrize("planes", [True, False])
-def test_images_are_those_of_the_flow_up_to_rounding(planes):
+def test_images_are_those_of_the_flow_up_to_rounding():
     field = np.random.default_rng(0).normal(size=(4, 6, 2)).astype(np.float32) * 5
-    coding = FlowCoding(planes=planes)
-    image = to_image(field, (48, 30), (70, 45), ("hflip",), coding)
-    image = from_planes(image) if planes else image
-    expected = coding.encode(to_flow(field, (48, 30), (70, 45), ("hflip",)))
-    assert np.abs(image[..., :2].astype(int) - expected[..., :2]).max() <= 1
-    assert (to_image(None, (48, 30), (70, 45), (), coding)[:45] == 128).all()
+    coding, turns = FlowCoding(), ("hflip",)
+    flow = cv2.resize(to_flow(field, (48, 30), (70, 45), turns), (70, 45))
+    planes = to_planes(field, (48, 30), (70, 45), turns, coding)
+    assert np.abs(planes.astype(int) - coding.encode_planes(flow)).max() <= 1
+    assert (to_planes(None, (48, 30), (70, 45), (), coding) == 128).all()

@@ -91,18 +91,11 @@ def add_step(total: np.ndarray, step: np.ndarray) -> np.ndarray:
 def to_flow(
     field: np.ndarray, stored_size: tuple[int, int], size: tuple[int, int], turns: tuple[str, ...] = ()
 ) -> np.ndarray:
-    """A field -> flow of the upright picture, float32 (H, W, 2): pixels of that picture, x to the right and y down.
+    """A field -> flow on the cells of the upright picture, float32 (h, w, 2): its pixels, x to the right and y down.
 
     `stored_size` and `size` are width and height of the frame as it is stored, and of the picture that it becomes. `turns`
     are the filters that turn it upright, keys of TURNS.
     """
-    return cv2.resize(cells_to_flow(field, stored_size, size, turns), size)
-
-
-def cells_to_flow(
-    field: np.ndarray, stored_size: tuple[int, int], size: tuple[int, int], turns: tuple[str, ...] = ()
-) -> np.ndarray:
-    """What to_flow scales to `size`: the flow of each cell, float32 (h, w, 2), in pixels of the upright picture."""
     stored_width, stored_height = stored_size
     flow = field[: -(-stored_height // CELL), : -(-stored_width // CELL)]
     if sum(TURNS[name][0] for name in turns) % 2:
@@ -112,20 +105,18 @@ def cells_to_flow(
     return flow * np.array([size[0] / stored_width, size[1] / stored_height], np.float32)
 
 
-def to_image(
+def to_planes(
     field: np.ndarray | None,
     stored_size: tuple[int, int],
     size: tuple[int, int],
     turns: tuple[str, ...],
     coding: FlowCoding,
 ) -> np.ndarray:
-    """The flow image of a field, or its planes, as `coding` says; of a picture that does not move where there is none.
+    """The planes of the flow image of a field, uint8 (2H, W), see `to_flow`; of a still picture where there is none.
 
-    It is coded on its cells, then scaled to the picture: a tenth of the time of coding the flow of each pixel.
+    They are coded on the cells, then scaled to the picture: in a tenth of the time of coding the flow of each pixel.
     """
-    flow = np.zeros((1, 1, 2), np.float32) if field is None else cells_to_flow(field, stored_size, size, turns)
-    if not coding.planes:
-        return cv2.resize(coding.encode(flow), size)
+    flow = np.zeros((1, 1, 2), np.float32) if field is None else to_flow(field, stored_size, size, turns)
     return cv2.vconcat([cv2.resize(plane, size) for plane in np.vsplit(coding.encode_planes(flow), 2)])
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from twostream.counts import counted
 from twostream.flow.coding import FlowCoding
-from twostream.motion_vectors.fields import add_step, to_image
+from twostream.motion_vectors.fields import add_step, to_planes
 from twostream.motion_vectors.reader import Step, read_steps, read_steps_of_packets
 from twostream.video.decoder import SEEK_MARGIN_SECONDS, STAMP_SECONDS
 from twostream.video.ffmpeg import VideoError
@@ -29,8 +29,7 @@ class PictureMotion:
     def planes(self, coding: FlowCoding) -> np.ndarray:
         """The planes of its flow image, uint8 (2H, W), see FlowCoding."""
         height, width = self.shape
-        step = self.step
-        return to_image(step.motion, step.stored_size, (width, height), step.turns, replace(coding, planes=True))
+        return to_planes(self.step.motion, self.step.stored_size, (width, height), self.step.turns, coding)
 
 
 def read_kept(
@@ -38,10 +37,9 @@ def read_kept(
 ) -> Iterator[Step]:
     """For each frame that `Decoder` gives with these arguments, how it moved since the one that it gave before.
 
-    Motion over frames that are left out is added up along its way. A frame without vectors, as a key frame, moves as the frame before it
-    did. `motion` is None where there is none: in a frame that is repeated, and before the first vectors. At a rate, the last
-    frame is repeated without end.
-    Raises VideoError as `read_steps`.
+    Motion over frames that are left out is added up along its way. A frame without vectors, as a key frame, moves as the
+    frame before it did. `motion` is None where there is none: in a frame that is repeated, and before the first vectors. At
+    a rate, the last frame is repeated without end. Raises VideoError as `read_steps`.
     """
     end = math.inf if end_seconds is None else end_seconds - STAMP_SECONDS
     steps = read_steps(path, from_seconds=max(0.0, start_seconds - SEEK_MARGIN_SECONDS))
@@ -59,7 +57,7 @@ def read_numbered(path: Path, index: VideoIndex, numbers: Sequence[int]) -> dict
     # The frame before the first one is needed too: a frame without vectors moves as the one before it did.
     key = max((k for k in index.key_frames if k < min(wanted) - 1), default=0)
     if key and index.is_packet_a_frame:
-        number_of = {stamp: number for number, stamp in enumerate(index.stamps)}
+        number_of: dict[int | None, int] = {stamp: number for number, stamp in enumerate(index.stamps)}
         for step in _without_gaps(read_steps(path, from_stamp=index.stamps[key])):
             number = number_of.get(step.stamp, -1)
             if not found and number > min(wanted):

@@ -11,14 +11,14 @@ import numpy as np
 
 from twostream.counts import counted
 from twostream.errors import BadInputError, one_line
+from twostream.flow.coding import from_planes
 from twostream.flow.methods import FlowFunction, FlowSettings
 from twostream.flow.service import FlowDevice, ServedFlow
 from twostream.frames.encoded import VideoWriter
 from twostream.frames.jpeg import encode_jpeg
 from twostream.frames.store import FrameStore, FrameWriter
 from twostream.frames.stores import open_store
-from twostream.motion_vectors.fields import to_image
-from twostream.motion_vectors.kept_frames import read_kept
+from twostream.motion_vectors.kept_frames import PictureMotion, read_kept
 from twostream.motion_vectors.reader import NO_VECTORS, Step
 from twostream.preparation.settings import ExtractionSettings, disk_fault
 from twostream.stream import MOTION_VECTORS, RGB
@@ -365,7 +365,7 @@ class VectorFlow:
         self.next = next(self.steps, None)
         self.step: Step | None = None
         self.num_frames = 0
-        self.size = (0, 0)
+        self.shape = (0, 0)
         self.image: np.ndarray | None = None
         self.motion_of_image: np.ndarray | None = None
 
@@ -377,7 +377,7 @@ class VectorFlow:
         self.step = self.next if self.num_frames else replace(self.next, motion=None)
         self.next = next(self.steps, None)
         self.num_frames += 1
-        self.size = (picture.shape[1], picture.shape[0])
+        self.shape = (picture.shape[0], picture.shape[1])
         return self._image_of(self.num_frames - 2) if self.num_frames > 1 else []
 
     def finish(self) -> list[tuple[int, np.ndarray]]:
@@ -392,9 +392,9 @@ class VectorFlow:
         assert self.step, "the first frame has been added"
         # Frames may share their motion, such as key frames and MPEG-4's B-frames with a neighbour.
         if self.image is None or self.step.motion is not self.motion_of_image:
-            step = self.step
-            self.image = to_image(step.motion, step.stored_size, self.size, step.turns, self.coding)
-            self.motion_of_image = step.motion
+            planes = PictureMotion(self.step, self.shape).planes(self.coding)
+            self.image = planes if self.coding.planes else from_planes(planes)
+            self.motion_of_image = self.step.motion
         return [(frame_index, self.image)]
 
 
