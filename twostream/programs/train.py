@@ -288,9 +288,9 @@ def train_to_the_end(
     train_loader: "DataLoader[Any]",
 ) -> bool:  # fmt: skip
     """What is left of a training, or of --head=linear; False if a signal stopped it."""
-    from twostream.probes.last_layer import fit_last_layer
-
     if args.head == "linear":
+        from twostream.probes.last_layer import fit_last_layer
+
         if session.world.size > 1:
             raise BadInputError(
                 f"--head=linear takes one process, found {session.world.size}: run it without torchrun, or with srun --ntasks=1"
