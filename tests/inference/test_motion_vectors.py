@@ -127,6 +127,7 @@ def _agree(live, whole):
     for ours, theirs in zip(live.streams, whole.streams, strict=True):
         common = np.intersect1d(ours.starts, theirs.starts)
         assert len(common)
+        assert len(set(ours.starts.tolist())) * 2 == len(ours.starts), "each clip has two views, and counts once"
         rows, expected = np.isin(ours.starts, common), np.isin(theirs.starts, common)
         np.testing.assert_allclose(ours.logits[rows], theirs.logits[expected], atol=1e-4)
 

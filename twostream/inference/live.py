@@ -193,8 +193,13 @@ def watch(
             if not taken:
                 return
             parts = [taken[output][-scorer.num_frames :] for scorer, output in zip(scorers, of_stream, strict=True)]
-            for frames, logits, scored in zip(parts, pool.map(_score, scorers, parts), clips, strict=True):
-                scored.append(_Scored(frames[-1].seconds, frames[0].number, logits))
+            # Where outputs differ, one may have nothing new since the answer before.
+            new = [n for n, scored in enumerate(clips) if not scored or scored[-1].start != parts[n][0].number]
+            for n, logits in zip(
+                new, pool.map(_score, [scorers[n] for n in new], [parts[n] for n in new]), strict=True
+            ):
+                clips[n].append(_Scored(parts[n][-1].seconds, parts[n][0].number, logits))
+            for frames, scored in zip(parts, clips, strict=True):
                 while scored[0].seconds <= frames[-1].seconds - window_seconds + TOLERANCE_SECONDS:
                     scored.popleft()
             newest = taken[0][-1]
