@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from twostream.flow.coding import ZERO, FlowCoding
+from twostream.stream import MOTION_VECTORS
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,6 @@ FLOW_METHODS: dict[str, Callable[[FarnebackParameters], FlowFunction]] = {
     "tvl1": _tvl1,
 }
 """name -> the method with these parameters"""
-
-MOTION_VECTORS = "mv"
-"""flow that is not computed from pictures, but read from a video file, where its encoder has put it"""
 
 FLOW_TYPES = (*FLOW_METHODS, MOTION_VECTORS)
 """input types that are flow"""

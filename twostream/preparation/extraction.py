@@ -12,7 +12,7 @@ import numpy as np
 from twostream.counts import counted
 from twostream.errors import BadInputError, one_line
 from twostream.flow.coding import from_planes
-from twostream.flow.methods import MOTION_VECTORS, FlowFunction, FlowSettings
+from twostream.flow.methods import FlowFunction, FlowSettings
 from twostream.flow.service import FlowDevice, ServedFlow
 from twostream.frames.encoded import VideoWriter
 from twostream.frames.jpeg import encode_jpeg
@@ -21,7 +21,7 @@ from twostream.frames.stores import open_store
 from twostream.motion_vectors.kept_frames import PictureMotion, read_kept
 from twostream.motion_vectors.reader import NO_VECTORS, Step
 from twostream.preparation.settings import ExtractionSettings, disk_fault
-from twostream.stream import RGB
+from twostream.stream import MOTION_VECTORS, RGB
 from twostream.video.decoder import Decoded, Decoder
 from twostream.video.encoder import MAX_SIDE, Encoder
 from twostream.video.ffmpeg import VideoError, ffmpeg_version, find_ffmpeg
