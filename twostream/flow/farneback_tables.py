@@ -74,16 +74,26 @@ class Level(NamedTuple):
     """float32 (2, h, w): x and y of each pixel"""
 
 
-def build_levels(height: int, width: int, *, pyr_scale: float, levels: int, device: torch.device) -> list[Level]:
-    """The levels of a pyramid over frames of height and width, the coarsest first; at most `levels` below full size."""
+def level_scales(height: int, width: int, *, pyr_scale: float, levels: int) -> list[float]:
+    """Sizes of the levels relative to the frames', the coarsest first; at most `levels` below full size."""
     scales = [1.0]
     while len(scales) <= levels and min(height, width) * scales[-1] * pyr_scale >= SMALLEST_SIDE:
         scales.append(scales[-1] * pyr_scale)
+    return scales[::-1]
+
+
+def level_blur(scale: float) -> tuple[float, int]:
+    """Standard deviation of the blur before frames are resized to a level, and how far it reaches, pixels."""
+    sigma = (1 / scale - 1) / 2
+    # Three taps even where sigma is 0: the finest level is blurred by OpenCV's fixed kernel of that size.
+    return sigma, max(round(5 * sigma) | 1, 3) // 2
+
+
+def build_levels(height: int, width: int, *, pyr_scale: float, levels: int, device: torch.device) -> list[Level]:
+    """The levels of a pyramid over frames of height and width, the coarsest first; at most `levels` below full size."""
     built: list[Level] = []
-    for scale in reversed(scales):
-        sigma = (1 / scale - 1) / 2
-        # Three taps even where sigma is 0: the finest level is blurred by OpenCV's fixed kernel of that size.
-        reach = max(round(5 * sigma) | 1, 3) // 2
+    for scale in level_scales(height, width, pyr_scale=pyr_scale, levels=levels):
+        sigma, reach = level_blur(scale)
         blur = cv2.getGaussianKernel(2 * reach + 1, sigma, cv2.CV_32F).ravel()[reach:]
         h, w = round(height * scale), round(width * scale)
         frame_taps = (
@@ -141,8 +151,8 @@ class Basis(NamedTuple):
     """float64 (4,)"""
 
 
-def build_basis(poly_n: int, poly_sigma: float, *, device: torch.device) -> Basis:
-    """The fit to 2 poly_n + 1 pixels each way, with Gaussian weights of standard deviation poly_sigma, pixels."""
+def basis_numbers(poly_n: int, poly_sigma: float) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+    """Kernels and inverse of a Basis: of the fit to 2 poly_n + 1 pixels each way, with Gaussian weights of poly_sigma."""
     x = np.arange(-poly_n, poly_n + 1)
     g = np.exp(-(x**2) / (2 * poly_sigma**2)).astype(np.float32)
     g = (g * (1 / g.sum(dtype=float))).astype(np.float32)
@@ -154,7 +164,12 @@ def build_basis(poly_n: int, poly_sigma: float, *, device: torch.device) -> Basi
     # Its rows of 1, x^2 and y^2; x, y and xy have entries on its diagonal only.
     block = np.linalg.inv([[one, xx, xx], [xx, xxxx, xxyy], [xx, xxyy, xxxx]])
     kernels = np.stack([g, x * g, x**2 * g])[:, poly_n:].astype(np.float32)
-    inverse = (1 / xx, float(block[0, 1]), float(block[1, 1]), 1 / xxyy)
+    return kernels, (1 / xx, float(block[0, 1]), float(block[1, 1]), 1 / xxyy)
+
+
+def build_basis(poly_n: int, poly_sigma: float, *, device: torch.device) -> Basis:
+    """The fit to 2 poly_n + 1 pixels each way, with Gaussian weights of standard deviation poly_sigma, pixels."""
+    kernels, inverse = basis_numbers(poly_n, poly_sigma)
     kernels_on_device = torch.from_numpy(kernels).to(device)
     return Basis(kernels, inverse, kernels_on_device, torch.tensor(inverse, dtype=torch.float64, device=device))
 
@@ -171,11 +186,16 @@ class Window(NamedTuple):
     weights_on_device: Tensor | None
 
 
+def box_regularisation(win_size: int) -> float:
+    """What is added to the determinant of 4 A'A, summed over a box of win_size pixels each way."""
+    return 16 * REGULARISATION * win_size**4
+
+
 def build_window(win_size: int, *, gaussian: bool, device: torch.device) -> Window:
     """The window of `win_size` pixels each way: a box or, with `gaussian`, Gaussian weights."""
     reach = win_size // 2
     if not gaussian:  # an even window is as wide as the next odd one, but divided by its own size
-        return Window(reach, 16 * REGULARISATION * win_size**4, None, None)
+        return Window(reach, box_regularisation(win_size), None, None)
     x = np.arange(reach + 1)
     weights = np.exp(-(x**2) / (2 * max(0.3 * reach, 1e-9) ** 2)).astype(np.float32)
     weights = (weights * (1 / (1 + 2 * weights[1:].sum(dtype=float)))).astype(np.float32)
