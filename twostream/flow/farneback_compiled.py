@@ -13,6 +13,7 @@ are sums. The five values of a pixel are in the order of farneback.py.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import cv2
@@ -24,50 +25,54 @@ from twostream.flow.methods import FarnebackParameters
 
 BLOCK = 128
 """pixels of a row that are computed together; their values take 9 KB"""
-# Where they are in the array of a block. Values of the second frame are replaced by sums and differences of both frames.
-X_FLOW, Y_FLOW, INSIDE, CERTAINTY, CORNERS, VALUES, EQUATIONS = (BLOCK * k for k in (0, 1, 2, 3, 4, 8, 13))
-NUM_VALUES = 18 * BLOCK
+# Where they are in the array of a block.
+X_FLOW, Y_FLOW, INSIDE, CERTAINTY, CORNERS, FIRST, SECOND, EQUATIONS = (BLOCK * k for k in (0, 1, 2, 3, 4, 8, 13, 18))
+NUM_VALUES = 23 * BLOCK
 NUM_SUMS = 5 * BLOCK
 
 INT, INDEX, F32, F64 = np.int32, np.uintp, np.float32, np.float64
 ZERO, ONE = F32(0), F32(1)
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """A function for numba, which keeps the machine code on the disk if there is a place for it."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    options |= {"nogil": True, "error_model": "numpy"}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # neither this folder nor the user's cache folder can be written
         return numba.njit(**options)(function)
 
 
+inlined = partial(compiled, inline="always")
+"""for short loops: a call with arrays takes longer than they do"""
+
+
 # ------------------------------------------------------------------------------------------------------- expansions
 # The type of a weight decides how a product is rounded.
 
 
-@compiled
+@inlined
 def scale(result, values, weight):
     """result = values * weight"""
     for x in range(len(result)):
         result[x] = values[x] * weight
 
 
-@compiled
+@inlined
 def add_sum(total, before, after, weight):
     """total += (before + after) * weight"""
     for x in range(len(total)):
         total[x] += (before[x] + after[x]) * weight
 
 
-@compiled
+@inlined
 def add_difference(total, before, after, weight):
     """total += (after - before) * weight"""
     for x in range(len(total)):
         total[x] += (after[x] - before[x]) * weight
 
 
-@compiled
+@inlined
 def copy_borders(row, border):
     """Repeats the first and last value inside the borders of a row (w + 2 border,) in them."""
     width = len(row) - 2 * border
@@ -102,13 +107,15 @@ def expand(image, kernels, inverse, planes):
         scale(yy, bend, g)
         x_[:] = xx[:] = xy[:] = 0
         for k in range(1, n + 1):
-            before, after = rows[:, n - k : n - k + width], rows[:, n + k : n + k + width]
-            add_sum(one, before[0], after[0], F64(kernels[0, k]))
-            add_sum(xx, before[0], after[0], F64(kernels[2, k]))
-            add_difference(x_, before[0], after[0], kernels[1, k])
-            add_sum(y_, before[1], after[1], kernels[0, k])
-            add_difference(xy, before[1], after[1], kernels[1, k])
-            add_sum(yy, before[2], after[2], kernels[0, k])
+            before, after = rows[0, n - k : n - k + width], rows[0, n + k : n + k + width]
+            add_sum(one, before, after, F64(kernels[0, k]))
+            add_sum(xx, before, after, F64(kernels[2, k]))
+            add_difference(x_, before, after, kernels[1, k])
+            before, after = rows[1, n - k : n - k + width], rows[1, n + k : n + k + width]
+            add_sum(y_, before, after, kernels[0, k])
+            add_difference(xy, before, after, kernels[1, k])
+            before, after = rows[2, n - k : n - k + width], rows[2, n + k : n + k + width]
+            add_sum(yy, before, after, kernels[0, k])
 
         scale(one, one, one_xx)
         scale(planes[0, y], y_, x_x)
@@ -143,7 +150,7 @@ def find_corners(block, corners, x_start, y, height, width, num):
 
 @compiled
 def look_up(block, corners, second, size, width, num):
-    """VALUES of the second frame where the flow leads; `second` is its flat expansion of planes of `size` pixels."""
+    """SECOND: values of the second frame where the flow leads; `second` is its flat expansion of planes of `size` pixels."""
     for k in range(num):
         above = INDEX(corners[k])
         below = above + INDEX(width)
@@ -151,35 +158,24 @@ def look_up(block, corners, second, size, width, num):
         c, d = block[CORNERS + 2 * BLOCK + k], block[CORNERS + 3 * BLOCK + k]
         for plane in range(5):
             i, j = above + INDEX(plane * size), below + INDEX(plane * size)
-            block[VALUES + plane * BLOCK + k] = (
+            block[SECOND + plane * BLOCK + k] = (
                 second[i] * a + second[i + INDEX(1)] * b + second[j] * c + second[j + INDEX(1)] * d
             )
 
 
 @compiled
-def combine(block, first, num):
-    """VALUES of both frames from those of the second one and from the first one's expansion (5, num)."""
-    for plane in range(2):
-        row, values = first[plane], block[VALUES + plane * BLOCK : VALUES + (plane + 1) * BLOCK]
-        for k in range(num):
-            values[k] = row[k] - (values[k] if block[INSIDE + k] > ZERO else ZERO)
-    for plane in range(2, 5):
-        row, values = first[plane], block[VALUES + plane * BLOCK : VALUES + (plane + 1) * BLOCK]
-        for k in range(num):
-            values[k] = (values[k] if block[INSIDE + k] > ZERO else row[k]) + row[k]
-
-
-@compiled
-def multiply(block, num):
-    """EQUATIONS of each pixel from the VALUES of both frames."""
+def combine(block, num):
+    """EQUATIONS of each pixel from the values of both frames."""
     for k in range(num):
-        y, x = block[VALUES + k], block[VALUES + BLOCK + k]
-        yy, xx, xy = (
-            block[VALUES + 2 * BLOCK + k],
-            block[VALUES + 3 * BLOCK + k],
-            block[VALUES + 4 * BLOCK + k],
-        )
+        inside = block[INSIDE + k] > ZERO
         x_flow, y_flow, certainty = block[X_FLOW + k], block[Y_FLOW + k], block[CERTAINTY + k]
+        y, x = block[FIRST + k], block[FIRST + BLOCK + k]
+        yy, xx, xy = block[FIRST + 2 * BLOCK + k], block[FIRST + 3 * BLOCK + k], block[FIRST + 4 * BLOCK + k]
+        y -= block[SECOND + k] if inside else ZERO
+        x -= block[SECOND + BLOCK + k] if inside else ZERO
+        yy += block[SECOND + 2 * BLOCK + k] if inside else yy
+        xx += block[SECOND + 3 * BLOCK + k] if inside else xx
+        xy += block[SECOND + 4 * BLOCK + k] if inside else xy
         y += yy * y_flow + xy * x_flow
         x += xy * y_flow + xx * x_flow
         y, x, yy, xx, xy = y * certainty, x * certainty, yy * certainty, xx * certainty, xy * certainty
@@ -191,7 +187,7 @@ def multiply(block, num):
         block[EQUATIONS + 4 * BLOCK + k] = xy * y + xx * x
 
 
-@compiled
+@inlined
 def copy(result, values):
     """result = values"""
     for x in range(len(result)):
@@ -210,8 +206,9 @@ def row_equations(first, second, flow, certainty, y, equations, block, corners):
         copy(block[CERTAINTY : CERTAINTY + num], certainty[y, start:end])
         find_corners(block, corners, start, y, height, width, num)
         look_up(block, corners, second, height * width, width, num)
-        combine(block, first[:, y, start:end], num)
-        multiply(block, num)
+        for plane in range(5):
+            copy(block[FIRST + plane * BLOCK : FIRST + plane * BLOCK + num], first[plane, y, start:end])
+        combine(block, num)
         for plane in range(5):
             values = EQUATIONS + plane * BLOCK
             copy(equations[plane, start:end], block[values : values + num])
@@ -278,7 +275,7 @@ def iterate(first, second, flow, certainty, reach, regularisation):
             row_equations(first, second, flow, certainty, y + reach, equations[(y + reach) % kept], block, corners)
         enters, leaves = equations[min(y + reach, height - 1) % kept], equations[max(y - reach - 1, 0) % kept]
         for plane in range(5):
-            add_difference(inner[plane], leaves[plane], enters[plane], ONE)
+            add_difference(sums[plane, reach + 1 : reach + 1 + width], leaves[plane], enters[plane], ONE)
         solve_row(sums, reach, regularisation, block_sums, flow[0, y], flow[1, y])
 
 
