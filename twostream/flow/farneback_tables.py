@@ -1,18 +1,23 @@
 """Constants of Farneback's flow for one size of frames and one set of parameters, which OpenCV computes for each pair.
 
-The plain operations of farneback.py and the kernels of farneback_kernels.py read them. Some weights are here twice: as
+The compiled steps of farneback_compiled.py read the ones that are arrays and numbers, without torch. The plain operations
+of farneback.py and the kernels of farneback_kernels.py read all of them, as tensors. Some weights are here twice: as
 numbers for the plain operations, which would otherwise wait for a GPU's queued work whenever they read them, and in the
 device's memory for the kernels (`..._on_device`).
 
 H W are the sides of the frames, h w of a level of the pyramid.
 """
 
-from typing import Any, NamedTuple
+from __future__ import annotations  # torch is imported by those who have it already
+
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 REGULARISATION = 1e-3
 """added to the determinant of A'A, averaged over a window"""
@@ -20,6 +25,13 @@ SMALLEST_SIDE = 32
 """of a level, pixels"""
 BORDER_CERTAINTY = np.array([0.14, 0.14, 0.4472, 0.4472, 0.4472], np.float32)
 """of the outermost pixels, the border first"""
+
+
+def on_device(values: np.ndarray, device: torch.device) -> Tensor:
+    """The same values in a device's memory."""
+    import torch
+
+    return torch.from_numpy(values).to(device)
 
 
 class Taps(NamedTuple):
@@ -35,7 +47,7 @@ class Taps(NamedTuple):
     """float32 (size of the result,): position between the pixel before (0) and the pixel after (1)"""
 
     @classmethod
-    def build(cls, size: int, new_size: int, *, reach: int = 0, dtype: type, device: torch.device) -> "Taps":
+    def build(cls, size: int, new_size: int, *, reach: int = 0, dtype: type, device: torch.device) -> Taps:
         """Taps from `size` pixels to `new_size`; the filter has 2 reach + 1 taps.
 
         dtype: of the positions. OpenCV's are float64 for images of one channel, float32 for two channels.
@@ -45,7 +57,7 @@ class Taps(NamedTuple):
         nearest = np.stack([before, before + 1][: 1 + (new_size != size)]).clip(0, size - 1)
         pixels = reflected(nearest + np.arange(-reach, reach + 1)[:, None, None], size)
         fraction = (position - before).astype(np.float32)
-        return cls(torch.from_numpy(pixels).to(device), torch.from_numpy(fraction).to(device))
+        return cls(on_device(pixels, device), on_device(fraction, device))
 
 
 def reflected(index: np.ndarray, size: int) -> np.ndarray:
@@ -108,7 +120,7 @@ def build_levels(height: int, width: int, *, pyr_scale: float, levels: int, devi
             )
         pixels = np.indices((h, w), np.float32)[::-1].copy()
         blur_tensor, certainty_tensor, pixels_tensor = (
-            torch.from_numpy(values).to(device) for values in (blur, build_certainty(h, w), pixels)
+            on_device(values, device) for values in (blur, build_certainty(h, w), pixels)
         )
         built.append(
             Level(h, w, frame_taps, blur_tensor, flow_taps, certainty_tensor, build_border(h, w), pixels_tensor)
@@ -170,8 +182,7 @@ def basis_numbers(poly_n: int, poly_sigma: float) -> tuple[np.ndarray, tuple[flo
 def build_basis(poly_n: int, poly_sigma: float, *, device: torch.device) -> Basis:
     """The fit to 2 poly_n + 1 pixels each way, with Gaussian weights of standard deviation poly_sigma, pixels."""
     kernels, inverse = basis_numbers(poly_n, poly_sigma)
-    kernels_on_device = torch.from_numpy(kernels).to(device)
-    return Basis(kernels, inverse, kernels_on_device, torch.tensor(inverse, dtype=torch.float64, device=device))
+    return Basis(kernels, inverse, on_device(kernels, device), on_device(np.array(inverse), device))
 
 
 class Window(NamedTuple):
@@ -199,4 +210,4 @@ def build_window(win_size: int, *, gaussian: bool, device: torch.device) -> Wind
     x = np.arange(reach + 1)
     weights = np.exp(-(x**2) / (2 * max(0.3 * reach, 1e-9) ** 2)).astype(np.float32)
     weights = (weights * (1 / (1 + 2 * weights[1:].sum(dtype=float)))).astype(np.float32)
-    return Window(reach, 16 * REGULARISATION, weights, torch.from_numpy(weights).to(device))
+    return Window(reach, 16 * REGULARISATION, weights, on_device(weights, device))

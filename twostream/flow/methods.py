@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from twostream.errors import EnvironmentFaultError
 from twostream.flow.coding import ZERO, FlowCoding
 
 
@@ -109,6 +110,9 @@ FLOW_METHODS: dict[str, Callable[[FarnebackParameters], FlowFunction]] = {
     "tvl1": _tvl1,
 }
 
+FLOW_ENGINES = ("opencv", "numba")
+"""what computes Farneback's flow on the CPU: OpenCV, or its steps compiled by numba; the same flow but for rounding"""
+
 
 @dataclass(frozen=True)
 class FlowSettings:
@@ -122,9 +126,22 @@ class FlowSettings:
         if self.method not in FLOW_METHODS:
             raise ValueError(f"flow method {self.method!r}, expected one of {', '.join(FLOW_METHODS)}")
 
-    def function(self) -> FlowFunction:
-        """The method with its parameters; raises ValueError where this OpenCV does not have it."""
-        return FLOW_METHODS[self.method](self.farneback)
+    def function(self, engine: str = "opencv") -> FlowFunction:
+        """The method with its parameters, for one thread at a time; engine: one of FLOW_ENGINES, numba for farneback only.
+
+        Raises ValueError where this OpenCV does not have the method, EnvironmentFaultError where numba is missing.
+        """
+        if engine == "opencv":
+            return FLOW_METHODS[self.method](self.farneback)
+        if self.method != "farneback":
+            raise ValueError(f"numba computes only farneback, not {self.method}")
+        try:
+            from twostream.flow.farneback_compiled import CompiledFarneback
+        except ImportError as error:
+            raise EnvironmentFaultError(
+                f"flow by numba needs the package numba ({error}): pip install 'twostream-video[numba]'"
+            ) from None
+        return CompiledFarneback(self.farneback)
 
     def to_json(self) -> dict[str, Any]:
         """A record of these settings, which `from_json` reads."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -41,7 +42,9 @@ class ExtractionJob:
     store: str | None = None
     """kind of frame store where there is none yet; None: folders"""
     flow_device: FlowDevice | None = None
-    """where flow is computed; None: in this process, by OpenCV. Not a setting: a tree may have images of both"""
+    """where flow is computed; None: in this process. Not a setting: a tree may have images of both"""
+    flow_engine: str = "opencv"
+    """what computes flow in this process, one of FLOW_ENGINES. Not a setting either"""
 
 
 @dataclass
@@ -125,7 +128,7 @@ def open_frames(job: ExtractionJob) -> Frames:
 def _track(writer: FrameWriter, input_type: str, job: ExtractionJob, frames: Frames) -> "Track | VideoTrack":
     if isinstance(writer, VideoWriter):
         return VideoTrack(writer, job.settings, frames)
-    return Track(writer, input_type, job.settings, job.flow_device)
+    return Track(writer, input_type, job.settings, job.flow_device, engine=job.flow_engine)
 
 
 def _fill(job: ExtractionJob, frames: Frames, tracks: Sequence["Track | VideoTrack"]) -> Extracted:
@@ -197,9 +200,10 @@ class Track:
         settings: ExtractionSettings,
         device: FlowDevice | None = None,
         *,
+        engine: str = "opencv",
         wrap_flow: Callable[[FlowFunction], FlowFunction] = lambda function: function,
     ):
-        """`device` computes the flow; None: OpenCV in this process. `wrap_flow` may put a clock around its function."""
+        """`device` computes the flow; None: `engine` in this process. `wrap_flow` may put a clock around its function."""
         self.writer, self.input_type, self.settings = writer, input_type, settings
         self.num_frames = self.num_images = self.num_bytes = 0
         self.made_by: dict[str, dict[str, str]] = {}
@@ -210,7 +214,10 @@ class Track:
             self.flow_images = ServedFlow(flow, stored_step=settings.stored_step, device=device)
             self.made_by = {"flow_device": device.made_by}
         elif flow:
-            self.flow_images = PairFlow(flow, stored_step=settings.stored_step, function=wrap_flow(flow.function()))
+            function = wrap_flow(flow.function(engine))
+            self.flow_images = PairFlow(flow, stored_step=settings.stored_step, function=function)
+            if engine != "opencv":
+                self.made_by = {"flow_engine": {"name": engine, "version": metadata.version(engine)}}
 
     def close(self) -> None:
         """Release what computes the flow."""
