@@ -52,10 +52,31 @@ inlined = partial(compiled, inline="always")
 
 
 @inlined
+def fill(result, value):
+    """result = value"""
+    for x in range(len(result)):
+        result[x] = value
+
+
+@inlined
+def write_bend(result, values, one, weight):
+    """result = values * weight + one"""
+    for x in range(len(result)):
+        result[x] = values[x] * weight + one[x]
+
+
+@inlined
 def scale(result, values, weight):
     """result = values * weight"""
     for x in range(len(result)):
         result[x] = values[x] * weight
+
+
+@inlined
+def add(total, values):
+    """total += values"""
+    for x in range(len(total)):
+        total[x] += values[x]
 
 
 @inlined
@@ -91,21 +112,24 @@ def expand(image, kernels, inverse, planes):
     x_x, one_xx, xx_xx, xy_xy = inverse
     g = kernels[0, 0]
     for y in range(height):
-        rows[1:] = ZERO
         flat, slope, bend = rows[0, n : n + width], rows[1, n : n + width], rows[2, n : n + width]
         scale(flat, image[y], g)
+        fill(slope, ZERO)
+        fill(bend, ZERO)
         for k in range(1, n + 1):
             before, after = image[max(y - k, 0)], image[min(y + k, height - 1)]
             add_sum(flat, before, after, kernels[0, k])
             add_difference(slope, before, after, kernels[1, k])
             add_sum(bend, before, after, kernels[2, k])
-        for row in rows:
-            copy_borders(row, n)
+        for row in range(3):
+            copy_borders(rows[row], n)
 
         scale(one, flat, g)
         scale(y_, slope, g)
         scale(yy, bend, g)
-        x_[:] = xx[:] = xy[:] = 0
+        fill(x_, 0)
+        fill(xx, 0)
+        fill(xy, 0)
         for k in range(1, n + 1):
             before, after = rows[0, n - k : n - k + width], rows[0, n + k : n + k + width]
             add_sum(one, before, after, F64(kernels[0, k]))
@@ -121,9 +145,8 @@ def expand(image, kernels, inverse, planes):
         scale(planes[0, y], y_, x_x)
         scale(planes[1, y], x_, x_x)
         scale(planes[4, y], xy, xy_xy / 2)
-        for plane, values in ((planes[2, y], yy), (planes[3, y], xx)):
-            for x in range(width):
-                plane[x] = values[x] * xx_xx + one[x]
+        write_bend(planes[2, y], yy, one, xx_xx)
+        write_bend(planes[3, y], xx, one, xx_xx)
 
 
 # -------------------------------------------------------------------------------------------------------- equations
@@ -217,16 +240,23 @@ def row_equations(first, second, flow, certainty, y, equations, block, corners):
 # --------------------------------------------------------------------------------------------------------- solution
 
 
+@inlined
+def sum_before(row, reach):
+    """Sum of the window around the place before the first one, in a row with borders of m + 1 values."""
+    total = row[reach + 1] * (reach + 2)
+    for k in range(1, reach):
+        total += row[reach + 1 + k]
+    return total
+
+
 @compiled
 def solve_row(sums, reach, regularisation, block, x_flow, y_flow):
     """Writes a row of flow; sums (5, w + 2 m + 2) float64 along y, with borders, are summed along x first."""
     width = len(x_flow)
-    for row in sums:
-        copy_borders(row, reach + 1)
-    totals = sums[:, reach + 1] * (reach + 2)
-    for k in range(1, reach):
-        totals += sums[:, reach + 1 + min(k, width - 1)]
-    t0, t1, t2, t3, t4 = totals
+    for plane in range(5):
+        copy_borders(sums[plane], reach + 1)
+    t0, t1, t2 = sum_before(sums[0], reach), sum_before(sums[1], reach), sum_before(sums[2], reach)
+    t3, t4 = sum_before(sums[3], reach), sum_before(sums[4], reach)
     for start in range(0, width, BLOCK):
         num = min(BLOCK, width - start)
         for plane in range(5):
@@ -262,20 +292,21 @@ def iterate(first, second, flow, certainty, reach, regularisation):
     kept = 2 * reach + 2
     equations = np.empty((kept, 5, width), F32)
     sums = np.empty((5, width + kept), F64)
-    inner = sums[:, reach + 1 : reach + 1 + width]
     block, corners, block_sums = np.empty(NUM_VALUES, F32), np.empty(BLOCK, INT), np.empty(NUM_SUMS, F64)
-    for y in range(min(max(reach, 1), height)):
-        row_equations(first, second, flow, certainty, y, equations[y], block, corners)
-    # The window starts one row above the picture, where it has the first row m + 2 times.
-    inner[:] = equations[0] * F32(reach + 2)
-    for y in range(1, reach):
-        inner += equations[min(y, height - 1)]
-    for y in range(height):
-        if max(reach, 1) <= y + reach < height:
-            row_equations(first, second, flow, certainty, y + reach, equations[(y + reach) % kept], block, corners)
-        enters, leaves = equations[min(y + reach, height - 1) % kept], equations[max(y - reach - 1, 0) % kept]
+    for newest in range(height + reach):
+        if newest < height:
+            row_equations(first, second, flow, certainty, newest, equations[newest % kept], block, corners)
+        y = newest - reach
+        if y < 0:
+            continue
+        enters, leaves = min(newest, height - 1) % kept, max(y - reach - 1, 0) % kept
         for plane in range(5):
-            add_difference(sums[plane, reach + 1 : reach + 1 + width], leaves[plane], enters[plane], ONE)
+            row = sums[plane, reach + 1 : reach + 1 + width]
+            if y == 0:  # the window starts one row above the picture, where it has the first row m + 2 times
+                scale(row, equations[0, plane], F32(reach + 2))
+                for k in range(1, reach):
+                    add(row, equations[min(k, height - 1), plane])
+            add_difference(row, equations[leaves, plane], equations[enters, plane], ONE)
         solve_row(sums, reach, regularisation, block_sums, flow[0, y], flow[1, y])
 
 
