@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "flow": "",
     "metrics": "",
     "pages": "",
+    "motion_vectors": "video",
     "frames": "flow video",
     "models": "flow",
     "monitor": "flow metrics pages",
@@ -24,7 +25,7 @@ MAY_IMPORT = {
     "clips": "annotations flow frames video",
     "labelling": "annotations clips flow frames pages video",
     "scores": "annotations metrics video",
-    "preparation": "annotations flow frames video",
+    "preparation": "annotations flow frames motion_vectors video",
     "engine": "annotations clips metrics models monitor",
     "probes": "annotations clips engine models scores",
     "conversion": "models",
@@ -36,7 +37,7 @@ MAY_IMPORT = {
     "display": "clips flow frames fusion inference pages video",
     "onnx": "annotations clips flow frames fusion inference runtimes",
     "own_clips": "annotations engine flow frames fusion models scores video",
-    "programs": "annotations clips conversion display engine flow frames fusion inference labelling metrics models monitor onnx own_clips pages preparation probes report runtimes scores scoring video",
+    "programs": "annotations clips conversion display engine flow frames fusion inference labelling metrics models monitor motion_vectors onnx own_clips pages preparation probes report runtimes scores scoring video",
 }
 """package -> the packages below it that it may import; the modules beside them are open to all"""
 

@@ -19,6 +19,7 @@ from tests import toy
 from tests.cluster import DaskScheduler
 from tests.conftest import REPOSITORY, call, noise_image
 from tests.kills import content, run_rounds
+from tests.motion_vectors.moving import H264, pan, steady
 from tests.video.samples import numbered_pictures, numbers_of
 from twostream.attempts import process_space
 from twostream.errors import BadInputError, EnvironmentFaultError
@@ -177,6 +178,53 @@ def test_number_of_workers_does_not_change_a_byte(extract, run_program, tmp_path
     for workers in (1, 2):
         extract(f"--root={tmp_path / str(workers)}", f"--workers={workers}", run=run_program)
         assert tree(tmp_path / str(workers)) == tree(tmp_path / "here")
+
+
+def test_motion_vectors_are_a_flow_method_whose_videos_may_have_none(extract, tmp_path, run_here):
+    videos = tmp_path / "encoded"
+    pictures = pan(steady(8, 2, -1), height=64, width=96)
+    toy.write_video(videos / "pan.mp4", pictures, codec=(*H264, "-bf", "2", "-g", "250"))
+    toy.write_video(videos / "none.webm", pictures, codec=("libvpx-vp9", "-deadline", "realtime"))
+    toy.write_video(videos / "one.mp4", pictures[:1], codec=H264)
+    words = ("--videos", videos, "--root", tmp_path / "data", "--input_types=rgb,mv", "--workers=1", "--short_side=32")
+    result = run_here("prep/extract.py", *words)
+    assert result.returncode == 5 and "1 bad video: 1 no vectors" in result.stderr
+    assert "none.webm: no motion vectors: codec vp9; --mv_fallback=dis computes flow for such videos" in result.stderr
+    store = open_store(tmp_path / "data", "mv")
+    assert store.video_ids() == open_store(tmp_path / "data", "rgb").video_ids() == ["one", "pan"]
+    flow = FlowCoding().decode(store.read("pan", list(range(8))))
+    assert flow.shape == (8, 32, 48, 2)
+    assert np.median(flow, axis=(1, 2)) == pytest.approx(np.array([[1, -0.5]] * 8), abs=0.25)
+    np.testing.assert_array_equal(flow[7], flow[6])
+    assert (store.read("one", [0]) == 128).all()
+
+    result = run_here("prep/extract.py", *words, "--mv_fallback=dis")
+    assert result.returncode == 0 and "1 video: has no motion vectors, so its flow is dis's" in result.stdout
+    assert {v: store.record(v).get("mv_fallback") for v in store.video_ids()} == {
+        "none": "dis",
+        "one": None,
+        "pan": None,
+    }
+    flow = FlowCoding().decode(store.read("none", list(range(8))))
+    assert np.median(flow[:, 8:-8, 8:-8], axis=(1, 2)) == pytest.approx(np.array([[1, -0.5]] * 8), abs=0.25)
+    found = run_here("prep/verify.py", "--root", tmp_path / "data", "--workers=1")
+    assert found.returncode == 0, found.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--no-videos", "--input_types=mv"],
+            "mv, which is read from encoded videos, so --videos must name their folder",
+        ),
+        (["--mv_fallback=dis"], "--mv_fallback is for --input_types=mv"),
+        (["--input_types=mv", "--flow_device=cuda"], "computes only farneback, not mv"),
+        (["--input_types=mv", "--store=videos"], "--store=videos has RGB frames only, not mv"),
+    ],
+)
+def test_flags_that_do_not_go_with_motion_vectors(extract, flags, message):
+    assert message in extract(*flags, code=2).stderr
 
 
 # ------------------------------------------------------------------------------------------------- running again
@@ -429,6 +477,7 @@ def test_video_that_changed_since_its_frames_were_stored_is_refused(videos, tmp_
         (["--no-videos"], "--videos"),
         (["--flow_device=gpu"], "expected cpu, cuda, cuda:1 or torch-cpu"),
         (["--flow_device=cuda", "--input_types=rgb,dis"], "computes only farneback, not dis"),
+        (["--flow_engine=numba", "--input_types=rgb,tvl1"], "--flow_engine=numba computes only farneback, not tvl1"),
         (["--flow_device=cuda", "--scheduler=tcp://nowhere:1"], "--shard"),
         (["--store=videos", "--input_types=rgb,dis"], "RGB frames only, not dis"),
         (["--store=videos", "--quality=80"], "--crf for --store=videos"),
@@ -668,6 +717,7 @@ def assert_same_trees(one: Path, other: Path, *, made_by: str) -> None:
         for video_id in expected:
             records = [videos[video_id].pop("record") for videos in (expected, found)]
             assert records[1].pop("flow_device", {}).get("device", "") == (made_by if input_type != "rgb" else "")
+            records[1].pop("flow_engine", None)
             checksums = [record.pop("checksums") for record in records]
             assert records[0] == records[1] and checksums[0].keys() == checksums[1].keys()
             assert expected[video_id].keys() == found[video_id].keys()
@@ -743,6 +793,21 @@ def test_without_a_gpu_the_cpu_computes_flow_and_one_line_says_so(extract, tmp_p
     (line,) = [line for line in result.stdout.splitlines() if "--flow_device" in line]
     assert line.startswith("--flow_device=cuda: no GPU") and line.endswith("flow is computed by OpenCV on the CPU")
     assert tree(tmp_path / "data") == tree(tmp_path / "device")
+
+
+def test_numba_continues_what_opencv_began(extract, two_sizes, tmp_path):
+    pytest.importorskip("numba", reason="numba is not installed: pip install 'twostream-video[numba]'")
+    flags = [f"--root={tmp_path / 'both'}", "--workers=1", "--flow_engine=numba"]
+    extract(*flags[:1], "--shard=0/2")
+    result = extract(*flags, "--shard=1/2", "--flow_device=cuda")
+    assert "flow is computed by numba on the CPU\n--flow_engine=numba: compiled or loaded in " in result.stdout
+    for input_type, made_by in (("farneback", "numba"), ("rgb", None)):
+        stored = content(open_store(tmp_path / "both", input_type))
+        made = {v: images["record"].get("flow_engine", {}).get("name") for v, images in stored.items()}
+        assert made == {"a": None, "b c": made_by, "long": None, "small": made_by}
+    assert "4 of 4 videos are already done\n" in extract(*flags).stdout
+    extract()
+    assert_same_trees(tmp_path / "data", tmp_path / "both", made_by="")
 
 
 def test_flow_on_a_gpu_makes_the_same_tree_as_the_cpu(extract, two_sizes, tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests import toy
-from tests.conftest import noise_image
+from tests.conftest import assert_commands_work, noise_image
 from twostream.annotations.json_file import read_annotations, write_annotations
 from twostream.annotations.videos import Annotations, Video
 from twostream.errors import BadInputError
@@ -632,6 +632,7 @@ def test_a_root_for_scoring_is_not_faulty(folders, split):
         ExtractionSettings(short_side=0, fps=12.5, stored_step=3, quality=75),
         ExtractionSettings(flow=(FlowSettings("dis", FlowCoding(bound=7.5)),)),
         ExtractionSettings(flow_quality=60, flow=(FlowSettings("tvl1", FlowCoding(bound=8)),)),
+        ExtractionSettings(fps=10, flow=(FlowSettings("mv", FlowCoding(bound=10)),)),
         ExtractionSettings(flow_quality=90, flow=(FlowSettings("dis", FlowCoding(planes=False)),)),
         ExtractionSettings(flow=(FlowSettings("farneback", FlowCoding(8, integer_scale=True, planes=False)),)),
         ExtractionSettings(
@@ -660,6 +661,12 @@ def test_the_command_that_makes_videos_again_has_the_same_settings(settings):
 def test_the_command_starts_from_the_same_source(record, words):
     command = shlex.split(remake("r", "farneback", {}, record))
     assert command == ["twostream", "extract", "--root=r", "--input_types=farneback", *words]
+
+
+def test_the_command_for_motion_vectors_keeps_the_fallback():
+    command = remake("r", "mv", {}, {"source": {"name": "v.webm"}, "mv_fallback": "dis"})
+    assert command == "twostream extract --root=r --input_types=mv --videos=VIDEOS --mv_fallback=dis"
+    assert_commands_work(command)
 
 
 def files(folder: Path) -> dict[str, tuple[bytes, int]]:

@@ -109,6 +109,13 @@ FLOW_METHODS: dict[str, Callable[[FarnebackParameters], FlowFunction]] = {
     "dis": _dis,
     "tvl1": _tvl1,
 }
+"""name -> the method with these parameters"""
+
+MOTION_VECTORS = "mv"
+"""flow that is not computed from pictures, but read from a video file, where its encoder has put it"""
+
+FLOW_TYPES = (*FLOW_METHODS, MOTION_VECTORS)
+"""input types that are flow"""
 
 FLOW_ENGINES = ("opencv", "numba")
 """what computes Farneback's flow on the CPU: OpenCV, or its steps compiled by numba; the same flow but for rounding"""
@@ -123,14 +130,17 @@ class FlowSettings:
     farneback: FarnebackParameters = field(default_factory=FarnebackParameters)
 
     def __post_init__(self) -> None:
-        if self.method not in FLOW_METHODS:
-            raise ValueError(f"flow method {self.method!r}, expected one of {', '.join(FLOW_METHODS)}")
+        if self.method not in FLOW_TYPES:
+            raise ValueError(f"flow method {self.method!r}, expected one of {', '.join(FLOW_TYPES)}")
 
     def function(self, engine: str = "opencv") -> FlowFunction:
         """The method with its parameters, for one thread at a time; engine: one of FLOW_ENGINES, numba for farneback only.
 
-        Raises ValueError where this OpenCV does not have the method, EnvironmentFaultError where numba is missing.
+        Raises ValueError where this OpenCV does not have the method, or it needs the video file; EnvironmentFaultError
+        where numba is missing.
         """
+        if self.method == MOTION_VECTORS:
+            raise ValueError(f"flow method {MOTION_VECTORS} reads encoded videos, and cannot be computed from pictures")
         if engine == "opencv":
             return FLOW_METHODS[self.method](self.farneback)
         if self.method != "farneback":

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -12,12 +12,15 @@ import numpy as np
 
 from twostream.counts import counted
 from twostream.errors import BadInputError, one_line
-from twostream.flow.methods import FlowFunction, FlowSettings
+from twostream.flow.methods import MOTION_VECTORS, FlowFunction, FlowSettings
 from twostream.flow.service import FlowDevice, ServedFlow
 from twostream.frames.encoded import VideoWriter
 from twostream.frames.jpeg import encode_jpeg
 from twostream.frames.store import FrameStore, FrameWriter
 from twostream.frames.stores import open_store
+from twostream.motion_vectors.fields import to_flow
+from twostream.motion_vectors.kept_frames import read_kept
+from twostream.motion_vectors.reader import NO_VECTORS, Step
 from twostream.preparation.settings import ExtractionSettings, disk_fault
 from twostream.stream import RGB
 from twostream.video.decoder import Decoded, Decoder
@@ -128,7 +131,7 @@ def open_frames(job: ExtractionJob) -> Frames:
 def _track(writer: FrameWriter, input_type: str, job: ExtractionJob, frames: Frames) -> "Track | VideoTrack":
     if isinstance(writer, VideoWriter):
         return VideoTrack(writer, job.settings, frames)
-    return Track(writer, input_type, job.settings, job.flow_device, engine=job.flow_engine)
+    return Track(writer, input_type, job)
 
 
 def _fill(job: ExtractionJob, frames: Frames, tracks: Sequence["Track | VideoTrack"]) -> Extracted:
@@ -152,7 +155,7 @@ def _fill(job: ExtractionJob, frames: Frames, tracks: Sequence["Track | VideoTra
         num_images=sum(track.num_images for track in tracks),
         num_bytes=sum(track.num_bytes for track in tracks),
         damage=result.damage,
-        notes=result.notes,
+        notes=(*result.notes, *(note for track in tracks for note in track.notes)),
     )
 
 
@@ -197,27 +200,40 @@ class Track:
         self,
         writer: FrameWriter,
         input_type: str,
-        settings: ExtractionSettings,
-        device: FlowDevice | None = None,
+        job: ExtractionJob,
         *,
-        engine: str = "opencv",
         wrap_flow: Callable[[FlowFunction], FlowFunction] = lambda function: function,
     ):
-        """`device` computes the flow; None: `engine` in this process. `wrap_flow` may put a clock around its function."""
-        self.writer, self.input_type, self.settings = writer, input_type, settings
+        """`wrap_flow` may put a clock around the function that computes the flow."""
+        self.writer, self.input_type, self.settings = writer, input_type, job.settings
         self.num_frames = self.num_images = self.num_bytes = 0
-        self.made_by: dict[str, dict[str, str]] = {}
-        """for the record, unless it was OpenCV on this machine's CPU"""
+        self.made_by: dict[str, Any] = {}
+        """for the record, unless it was OpenCV on this machine's CPU, or the vectors of the file"""
+        self.notes: tuple[str, ...] = ()
+        """what is unusual, but no damage"""
         self.flow_images: PairFlow | ServedFlow | None = None
-        flow = next((flow for flow in settings.flow if flow.method == input_type), None)
-        if flow and device:
-            self.flow_images = ServedFlow(flow, stored_step=settings.stored_step, device=device)
-            self.made_by = {"flow_device": device.made_by}
+        flow = next((flow for flow in job.settings.flow if flow.method == input_type), None)
+        stored_step = job.settings.stored_step
+        if flow and flow.method == MOTION_VECTORS:
+            try:
+                self.flow_images = VectorFlow(flow, job)
+            except VideoError as error:
+                if error.kind != NO_VECTORS:
+                    raise
+                if not job.settings.mv_fallback:
+                    raise VideoError(f"{error}; --mv_fallback=dis computes flow for such videos", NO_VECTORS) from None
+                flow = replace(flow, method=job.settings.mv_fallback)
+                self.made_by = {"mv_fallback": flow.method}
+                self.notes = (f"has no motion vectors, so its flow is {flow.method}'s",)
+                self.flow_images = PairFlow(flow, stored_step=stored_step, function=wrap_flow(flow.function()))
+        elif flow and job.flow_device:
+            self.flow_images = ServedFlow(flow, stored_step=stored_step, device=job.flow_device)
+            self.made_by = {"flow_device": job.flow_device.made_by}
         elif flow:
-            function = wrap_flow(flow.function(engine))
-            self.flow_images = PairFlow(flow, stored_step=settings.stored_step, function=function)
-            if engine != "opencv":
-                self.made_by = {"flow_engine": {"name": engine, "version": metadata.version(engine)}}
+            function = wrap_flow(flow.function(job.flow_engine))
+            self.flow_images = PairFlow(flow, stored_step=stored_step, function=function)
+            if job.flow_engine != "opencv":
+                self.made_by = {"flow_engine": {"name": job.flow_engine, "version": metadata.version(job.flow_engine)}}
 
     def close(self) -> None:
         """Release what computes the flow."""
@@ -261,7 +277,8 @@ class VideoTrack:
     """Encodes the frames of a video to a file, while they are read one by one: RGB for a store of videos."""
 
     input_type = RGB
-    made_by: ClassVar[dict[str, str]] = {}
+    made_by: ClassVar[dict[str, Any]] = {}
+    notes: ClassVar[tuple[str, ...]] = ()
     """see `Track`; the record names ffmpeg"""
 
     def __init__(self, writer: VideoWriter, settings: ExtractionSettings, frames: Frames):
@@ -327,6 +344,42 @@ class PairFlow:
             flow = np.zeros((*self.pair[0].shape, 2), np.float32) if is_still else self.function(*self.pair)
             self.image = self.coding.encode_planes(flow) if self.coding.planes else self.coding.encode(flow)
         return [(frame_index, self.image)]
+
+
+class VectorFlow(PairFlow):
+    """Flow images of a video by the motion vectors in its file."""
+
+    def __init__(self, flow: FlowSettings, job: ExtractionJob):
+        """Raises VideoError, of the kind NO_VECTORS where the file has none."""
+        super().__init__(flow, stored_step=job.settings.stored_step, function=self._flow)
+        if job.path is None:
+            raise VideoError("motion vectors are in video files: name their folder with --videos", "no flow")
+        start_seconds, end_seconds = job.segment or (0.0, None)
+        self.steps = read_kept(
+            Path(job.path), fps=job.settings.fps, start_seconds=start_seconds, end_seconds=end_seconds
+        )
+        self.repeats = job.settings.fps > 0
+        """the steps do not end"""
+        self.next = next(self.steps, None)
+        self.step: Step | None = None
+
+    def add(self, gray: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        if self.next is None:
+            raise VideoError(f"motion vectors end after {counted(self.num_frames, 'frame')}, and its picture goes on")
+        self.step, self.next = self.next, next(self.steps, None)
+        return super().add(gray)
+
+    def finish(self) -> list[tuple[int, np.ndarray]]:
+        if self.next is not None and not self.repeats:
+            raise VideoError(f"motion vectors go on after {counted(self.num_frames, 'frame')}, where its picture ends")
+        return super().finish()
+
+    def _flow(self, _first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        height, width = second.shape
+        assert self.step, "the first frame has been added"
+        if self.step.motion is None:
+            return np.zeros((height, width, 2), np.float32)
+        return to_flow(self.step.motion, self.step.stored_size, (width, height), self.step.turns)
 
 
 class _StoredFrames:

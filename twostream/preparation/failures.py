@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from twostream.files import write_text
+from twostream.motion_vectors.reader import NO_VECTORS
 from twostream.preparation.extraction import ExtractionJob
 from twostream.preparation.workers import KILLED, PROGRAM_ERROR, Failure
 
@@ -82,9 +83,10 @@ def token(job: ExtractionJob) -> str:
 def is_known(job: ExtractionJob, failures: dict[str, Record]) -> bool:
     """Whether this video would fail again for the listed reason."""
     failure = failures.get(job.video_id)
-    return bool(
-        failure and job.path and failure.get("kind") not in TEMPORARY_KINDS and failure.get("token") == token(job)
-    )
+    if failure is None or job.path is None or failure.get("kind") in TEMPORARY_KINDS:
+        return False
+    is_cured = failure.get("kind") == NO_VECTORS and job.settings.mv_fallback
+    return not is_cured and failure.get("token") == token(job)
 
 
 def add_failure(path: Path, job: ExtractionJob, failure: Failure) -> Record:

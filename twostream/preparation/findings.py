@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from twostream.flow.methods import FLOW_METHODS, FlowSettings
+from twostream.flow.methods import FLOW_TYPES, FlowSettings
 from twostream.frames.stores import open_store
 from twostream.preparation.settings import ExtractionSettings
 from twostream.stream import RGB
@@ -68,7 +68,7 @@ def remake(root: str, input_type: str, settings: dict[str, Any] | None, record: 
 
     `settings`: as recorded beside the images; None where another tool made them, and no command of ours can.
     """
-    if settings is None or input_type not in (RGB, *FLOW_METHODS):
+    if settings is None or input_type not in (RGB, *FLOW_TYPES):
         return OTHER_TOOL
     record = record or {}
     words = [f"--root={root}", f"--input_types={input_type}"]
@@ -78,7 +78,7 @@ def remake(root: str, input_type: str, settings: dict[str, Any] | None, record: 
         words.append("--videos=VIDEOS")
     if not is_of_stored_frames and source.get("segment"):
         words += ["--list=LIST", "--trim"]
-    flow = tuple(FlowSettings(method) for method in FLOW_METHODS if method == input_type)
+    flow = tuple(FlowSettings(method) for method in FLOW_TYPES if method == input_type)
     encoding = VideoEncoding() if "gop" in settings else None
     usual = ExtractionSettings(flow=flow, encoding=encoding).to_json(input_type)
     words += _flags(settings, usual, ("short_side", "fps", "frame_step"))
@@ -90,6 +90,8 @@ def remake(root: str, input_type: str, settings: dict[str, Any] | None, record: 
         words += _flags(settings, usual, ("quality",))
     elif "flow" in settings:
         words += _flow_flags(settings, usual)
+    if fallback := record.get("mv_fallback"):
+        words.append(f"--mv_fallback={fallback}")
     if record.get("damage"):
         words.append("--accept_partial")
     return shlex.join(["twostream", "extract", *words])

@@ -156,7 +156,8 @@ def _measure(job: ExtractionJob) -> _Cost:
         return clocks[-1]
 
     input_types = missing_input_types(job)
-    tracks = [Track(writer, t, job.settings, engine=job.flow_engine, wrap_flow=with_clock) for t in input_types]
+    here = replace(job, flow_device=None)
+    tracks = [Track(writer, input_type, here, wrap_flow=with_clock) for input_type in input_types]
     times = [time.perf_counter()]
     for frame in islice(open_frames(job), max(FRAMES_MEASURED, 2 * job.settings.stored_step)):
         for track in tracks:

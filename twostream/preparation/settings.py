@@ -47,6 +47,8 @@ class ExtractionSettings:
     """longer videos (or segments) are refused; 0: no limit"""
     time_limit: float = 120
     """seconds to wait for ffmpeg, in addition to what the video's duration allows"""
+    mv_fallback: str = field(default="", repr=False)
+    """flow method for videos without motion vectors; "": they fail. Not in `repr`, by which videos that failed are known"""
     encoding: VideoEncoding | None = field(default=None, repr=False)
     """store RGB frames as videos; None: as JPEG files. Not in `repr`, by which videos that failed are known"""
 

@@ -34,7 +34,15 @@ from twostream.attempts import sweep_files
 from twostream.counts import counted
 from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError, EnvironmentFaultError
 from twostream.flow.coding import FlowCoding
-from twostream.flow.methods import FARNEBACK_PRESETS, FLOW_ENGINES, FLOW_METHODS, FarnebackParameters, FlowSettings
+from twostream.flow.methods import (
+    FARNEBACK_PRESETS,
+    FLOW_ENGINES,
+    FLOW_METHODS,
+    FLOW_TYPES,
+    MOTION_VECTORS,
+    FarnebackParameters,
+    FlowSettings,
+)
 from twostream.flow.service import FlowService, NoGpuError
 from twostream.frames.encoded import EncodedVideos
 from twostream.frames.store import FrameStore
@@ -81,7 +89,7 @@ def build_parser() -> options.Parser:
     add("--videos", type=options.folder, metavar="DIR", help="folder of videos, at any depth (default: use the frames in --root)")
     add("--root", type=options.folder, required=True, metavar="DIR", help="data root to write into")
     add("--input_types", type=options.names, default=None, metavar="A,B",
-        help="rgb and flow methods: farneback; dis (a ninth of its time); tvl1 (84 times its time) (default: rgb,farneback; rgb with --store=videos)")
+        help="rgb and flow methods: farneback; dis (a ninth of its time); tvl1 (84 times its time); mv: no flow is computed, but the motion vectors of the video files are read, see docs/motion.md (default: rgb,farneback; rgb with --store=videos)")
     add("--workers", "-j", type=options.integer(1, options.MAX_PROCESSES), default=available_cpus(), metavar="N", help="processes (default: all CPUs that may be used, %(default)s here)")
     add("--store", choices=tuple(EXTRACTED_STORES), default=None, help="images in a folder for each video, or packed into a few tar files; or videos, encoded again, of the RGB frames (default: what --root has, else folders)")
     add("--ids", choices=("stem", "path"), default="stem", help="video id: the file's stem, or its path below --videos with __ for / (default: stem)")
@@ -117,6 +125,7 @@ def build_parser() -> options.Parser:
                        help="cpu: each worker; cuda, cuda:1: Farneback for all workers on that GPU, or each worker if there is none; torch-cpu: the code for GPUs on the CPU, for tests (default: cpu)")
     group.add_argument("--flow_engine", choices=FLOW_ENGINES, default="opencv",
                        help="how workers compute farneback: by OpenCV, or the same steps compiled by numba, in half the time; needs pip install numba (default: opencv)")
+    group.add_argument("--mv_fallback", choices=tuple(FLOW_METHODS), default="", help="for --input_types=mv: compute this flow for videos whose files have no motion vectors, and record it with them (default: list them as bad)")
     group.add_argument("--bound", type=options.rate, default=None, metavar="PX", help="largest motion that a flow image can hold in its 8 bits (default: 20; 8 with the coding of 2D-kinectics)")
     group.add_argument("--flow_coding", choices=("planes", "colour", "2d-kinectics"), default="planes",
                        help="planes: x above y in one grey image; colour: x, y and magnitude as colours; 2d-kinectics: colour with its 128//bound levels per pixel (default: planes)")
@@ -142,8 +151,8 @@ def build_settings(args: argparse.Namespace) -> ExtractionSettings:
     encoding = build_encoding(args)
     input_types = args.input_types or ((RGB,) if encoding else (RGB, "farneback"))
     for input_type in input_types:
-        if input_type not in (RGB, *FLOW_METHODS):
-            raise ValueError(f"--input_types: {input_type!r}, expected {', '.join((RGB, *FLOW_METHODS))}")
+        if input_type not in (RGB, *FLOW_TYPES):
+            raise ValueError(f"--input_types: {input_type!r}, expected {', '.join((RGB, *FLOW_TYPES))}")
     preset = FARNEBACK_PRESETS[args.flow_preset]
     given = {name: getattr(args, name) for name in vars(preset) if getattr(args, name) is not None}
     old_coding = args.flow_coding == "2d-kinectics"
@@ -166,6 +175,7 @@ def build_settings(args: argparse.Namespace) -> ExtractionSettings:
         accept_partial=args.accept_partial,
         max_seconds=args.max_seconds,
         time_limit=args.time_limit,
+        mv_fallback=args.mv_fallback,
         encoding=encoding,
     )
 
@@ -330,6 +340,10 @@ def check_flags(parser: options.Parser, args: argparse.Namespace) -> ExtractionS
         parser.error(str(error))
     if args.videos is None and settings.rgb:
         parser.error("--input_types has rgb, so --videos must name the folder of videos")
+    if args.videos is None and MOTION_VECTORS in settings.input_types:
+        parser.error("--input_types has mv, which is read from encoded videos, so --videos must name their folder")
+    if args.mv_fallback and MOTION_VECTORS not in settings.input_types:
+        parser.error("--mv_fallback is for --input_types=mv")
     if settings.encoding and args.root.resolve().is_relative_to(args.videos.resolve()):
         parser.error(
             f"--root {args.root} is inside --videos {args.videos}, so the new videos would be among the old ones"
@@ -418,7 +432,8 @@ def main() -> int:
     settings = check_flags(parser, args)
     if settings.encoding:
         check_h264_encoder()
-        import_av()  # which indexes the files
+    if settings.encoding or MOTION_VECTORS in settings.input_types:
+        import_av()  # at once, and not when the first video is read
     if args.videos:
         find_ffmpeg()
         if args.sar is None and (square_pixels := takes_square_pixels(args.root)) is not None:

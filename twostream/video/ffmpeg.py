@@ -60,6 +60,7 @@ FAULT_KINDS = {
     "time limit": "waiting for ffmpeg took too long, and it was killed",
     "killed": "ffmpeg was ended from outside, as the system does when memory runs out",
     "no flow": "a flow method cannot process the frames",
+    "no vectors": "the codec has no motion vectors that FFmpeg's decoder hands out, or no frame refers to another one",
 }
 """kind of fault -> what it means"""
 

@@ -58,7 +58,7 @@ def import_av() -> ModuleType:
         import av
     except ImportError as error:
         raise EnvironmentFaultError(
-            f"frames of video files need the package av ({error}): pip install 'twostream-video[videos]'"
+            f"single frames of video files, and motion vectors, need the package av ({error}): pip install 'twostream-video[videos]'"
         ) from None
     av.logging.set_level(None)  # damage is reported by the frames that it costs
     return av
@@ -105,8 +105,8 @@ def index_video(path: Path) -> VideoIndex:
     """
     header = probe(path)
     by_decoding = header.container == "avi"
-    with _open(path) as container:
-        stream = _stream(container, header.stream_index)
+    with open_container(path) as container:
+        stream = open_stream(container, header.stream_index)
         packets = _read_packets(container, stream, by_decoding)
         is_packet_a_frame = (
             header.container.startswith(INDEXED_CONTAINERS)
@@ -117,8 +117,8 @@ def index_video(path: Path) -> VideoIndex:
     if is_packet_a_frame:
         found = sorted(packets.stamps, key=lambda stamp: stamp or 0)
     else:
-        with _open(path) as container:
-            frames = _decode(container, _stream(container, header.stream_index), by_decoding)
+        with open_container(path) as container:
+            frames = _decode(container, open_stream(container, header.stream_index), by_decoding)
             found = [stamp for frame, stamp in frames if frame is not None]
     num_frames = len(found)
     if not 0 < num_frames <= MAX_FRAMES:
@@ -169,7 +169,7 @@ def _read_packets(container: "InputContainer", stream: "VideoStream", by_decodin
     return _Packets(stamps, key_stamps - {None}, are_regular)
 
 
-def _open(path: Path, *, num_unread_streams: int = 0) -> "InputContainer":
+def open_container(path: Path, *, num_unread_streams: int = 0) -> "InputContainer":
     """The container; VideoError if it cannot be opened. Of the first `num_unread_streams` streams, nothing is decoded yet."""
     av = import_av()
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
@@ -184,7 +184,7 @@ def _open(path: Path, *, num_unread_streams: int = 0) -> "InputContainer":
         raise VideoError(f"cannot be opened: {error.strerror or error}", "unreadable") from None
 
 
-def _stream(container: "InputContainer", number: int) -> "VideoStream":
+def open_stream(container: "InputContainer", number: int) -> "VideoStream":
     """The picture, prepared for decoding as `Decoder` does it."""
     stream = container.streams[number]
     if stream.type != "video":
@@ -196,8 +196,8 @@ def _stream(container: "InputContainer", number: int) -> "VideoStream":
 
 def _stream_facts(path: Path, number: int, *, quickly: bool) -> tuple[object, ...]:
     """What a reader needs to know of a stream before its first frame; whether frames are reordered among it."""
-    with _open(path, num_unread_streams=(number + 1) * quickly) as container:
-        stream = _stream(container, number)
+    with open_container(path, num_unread_streams=(number + 1) * quickly) as container:
+        stream = open_stream(container, number)
         decoder = stream.codec_context
         decoder.open()
         return (
@@ -353,8 +353,10 @@ class VideoReader:
         self._frames, self._next = self._numbered(has_begun=True), 0
 
     def _open(self) -> None:
-        self._container = _open(self.path, num_unread_streams=(self.index.stream + 1) * self.index.opens_quickly)
-        self._stream = _stream(self._container, self.index.stream)
+        self._container = open_container(
+            self.path, num_unread_streams=(self.index.stream + 1) * self.index.opens_quickly
+        )
+        self._stream = open_stream(self._container, self.index.stream)
 
     def _is_needed(self, stamp: int | None) -> bool:
         return self._numbers.get(stamp, self._wanted) >= self._wanted
@@ -399,7 +401,7 @@ class Converter:
         """The picture of a frame whose pixels have this aspect, 0 if it is unknown; `last` are further filters."""
         kind = (
             *(frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range)),
-            *(aspect, (*_turn(frame), *self._scaling, *last)),
+            *(aspect, (*turning_filters(frame), *self._scaling, *last)),
         )
         if kind not in self._graphs:
             if len(self._graphs) == MAX_GRAPHS:
@@ -438,7 +440,7 @@ class Converter:
         return graph, source
 
 
-def _turn(frame: "VideoFrame") -> tuple[str, ...]:
+def turning_filters(frame: "VideoFrame") -> tuple[str, ...]:
     """The filters that turn a frame upright, as ffmpeg's program does, by the matrix of its display.
 
     QuickTime file format, track header: (x, y) is shown at (a x + c y, b x + d y), y down. VideoError if a picture is
@@ -451,7 +453,9 @@ def _turn(frame: "VideoFrame") -> tuple[str, ...]:
     a, b, _, c, d, *_ = struct.unpack("=9i", memoryview(cast("bytes", matrix)))
     straight, across = abs(a) + abs(d), abs(b) + abs(c)
     if min(straight, across) > NEARLY_SQUARE * max(straight, across):
-        raise VideoError("its picture is turned, but not by a quarter or half: extract this video")
+        raise VideoError(
+            "its picture is turned, but not by a quarter or half: use its stored frames, which twostream extract makes"
+        )
     if straight < across:
         names = {
             (True, True): "cclock_flip",

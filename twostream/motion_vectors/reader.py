@@ -1,0 +1,240 @@
+"""An encoded video file -> how each of its frames moved since the one before, by the motion vectors in the file (PyAV).
+
+FFmpeg's decoders hand out the vectors of H.264, MPEG-1, -2 and -4 (Xvid, DivX) and H.263. They do not for HEVC, VP9 and AV1.
+
+A vector comes with its direction in time, but not with the number of the frame that it refers to. Here, one into the past
+refers to the nearest frame shown before that others may refer to and that was decoded already, and one into the future to
+the nearest such frame shown after. That is exact for MPEG, which has no others. In H.264, blocks may refer to frames further
+away; few do.
+
+For B-frames of MPEG-4, FFmpeg hands out zeros. They get the motion of the next frame that is no B-frame, which spans them.
+"""
+
+import contextlib
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from twostream.motion_vectors.fields import fill_unknown, paint
+from twostream.video.decoder import INDEXED_CONTAINERS, probe
+from twostream.video.ffmpeg import VideoError
+from twostream.video.random_access import import_av, open_container, open_stream, turning_filters
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+B_FRAME = 3
+"""FFmpeg's number for frames that may refer to the future too"""
+I_FRAME = 1
+"""FFmpeg's number for frames that refer to no other"""
+
+MAX_REORDERED = 32
+"""frames that are decoded ahead in search of one that is referred to; H.264 allows 16"""
+
+MAX_FRAMES_WITHOUT = 10
+"""frames that refer to others but have no vectors, after which a video is known to have none"""
+
+NO_VECTORS = "no vectors"
+"""kind of the VideoError of a video without motion vectors"""
+
+SLICES = frozenset((1, 2, 5))
+"""H.264's kinds of units that begin a picture"""
+
+OPTIONS = {"flags2": "+export_mvs", "skip_loop_filter": "all", "skip_idct": "all"}
+"""of the decoder: vectors, and less work on pixels, which nobody sees"""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A frame, and how it moved since the frame shown before it."""
+
+    seconds: Fraction
+    """when it is shown, from the start of the file"""
+    stored_size: tuple[int, int]
+    """width and height as it is stored"""
+    turns: tuple[str, ...]
+    """ffmpeg's filters that turn it upright"""
+    motion: np.ndarray | None
+    """a field, see fields.py; None where no block of the frame refers to another frame"""
+
+
+@dataclass
+class _Frame:
+    """What is kept of a decoded frame."""
+
+    number: int
+    """in the order of showing"""
+    order: int
+    """of decoding, where it is known; else 1 for B-frames and 0 for what they refer to"""
+    is_reference: bool
+    """may others refer to it?"""
+    kind: int
+    seconds: Fraction
+    stored_size: tuple[int, int]
+    turns: tuple[str, ...]
+    vectors: np.ndarray | None
+    field: np.ndarray | None = None
+    """of its vectors, once painted"""
+
+
+def read_steps(path: Path, *, from_seconds: float = 0.0) -> Iterator[Step]:
+    """The steps of a video, in the order of showing, as `Decoder` decodes its frames.
+
+    May begin later than at the start of the file, but with a key frame shown at `from_seconds` or before. Raises VideoError
+    of the kind NO_VECTORS before the first step if the video has none, and other kinds as `Decoder` does.
+    """
+    with _open(path) as (container, stream):
+        if from_seconds and container.format.name.startswith(INDEXED_CONTAINERS):
+            container.seek(int(from_seconds * 1e6) + (container.start_time or 0))
+        codec = stream.codec_context.codec.canonical_name
+        frames = _read_frames(container, stream)
+        first: list[_Frame] = []
+        num_without = 0
+        for frame in frames:
+            first.append(frame)
+            num_without += frame.kind != I_FRAME
+            if frame.vectors is not None or num_without > MAX_FRAMES_WITHOUT:
+                break
+        if not first:
+            raise VideoError("no frame of the video could be decoded")
+        if first[-1].vectors is None and len(first) > 1:
+            reason = "" if num_without else ", and each frame is a picture of its own"
+            raise VideoError(f"no motion vectors: codec {codec}{reason}", NO_VECTORS)
+        yield from _Steps(first, frames, zeros_in_b_frames=codec == "mpeg4")
+
+
+class _Steps:
+    """Frames in the order of showing -> their steps. Some frames are decoded ahead of the one that is given."""
+
+    def __init__(self, first: list[_Frame], frames: Iterator[_Frame], *, zeros_in_b_frames: bool):
+        self._ahead = deque(first)
+        self._frames = frames
+        self._references: deque[_Frame] = deque(maxlen=MAX_REORDERED)
+        """frames that were given and that others may refer to"""
+        self._zeros_in_b_frames = zeros_in_b_frames
+
+    def __iter__(self) -> Iterator[Step]:
+        while frame := next(self._look_ahead(), None):
+            self._ahead.popleft()
+            field = self._field(frame)
+            motion = None if field is None else fill_unknown(field)
+            yield Step(frame.seconds, frame.stored_size, frame.turns, motion)
+            frame.vectors = frame.field = None
+            if frame.is_reference:
+                self._references.append(frame)
+
+    def _look_ahead(self) -> Iterator[_Frame]:
+        for position in range(MAX_REORDERED):
+            if position == len(self._ahead):
+                self._ahead.extend(islice(self._frames, 1))
+            if position == len(self._ahead):
+                return
+            yield self._ahead[position]
+
+    def _field(self, frame: _Frame) -> np.ndarray | None:
+        if frame.vectors is None or frame.field is not None:
+            return frame.field
+        if self._zeros_in_b_frames and frame.kind == B_FRAME:
+            after = self._reference_after(frame)
+            frame.field = self._field(after) if after else None
+            return frame.field
+        past = next((frame.number - r.number for r in reversed(self._references) if r.order <= frame.order), 1)
+        after = self._reference_after(frame) if (frame.vectors["source"] > 0).any() else None
+        future = after.number - frame.number if after else 1
+        frame.field = paint(frame.vectors, *frame.stored_size, past=past, future=future)
+        return frame.field
+
+    def _reference_after(self, frame: _Frame) -> _Frame | None:
+        later = (other for other in self._look_ahead() if other.number > frame.number)
+        return next((other for other in later if other.is_reference and other.order <= frame.order), None)
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[tuple["InputContainer", "VideoStream"]]:
+    with open_container(path) as container:
+        pictures = [stream.index for stream in container.streams.video]
+        # ffmpeg's choice among several is known from its program.
+        number = pictures[0] if len(pictures) == 1 else probe(path).stream_index
+        stream = open_stream(container, number)
+        stream.codec_context.options |= OPTIONS
+        yield container, stream
+
+
+def _read_frames(container: "InputContainer", stream: "VideoStream") -> Iterator[_Frame]:
+    av = import_av()
+    codec = stream.codec_context
+    is_h264 = codec.codec.canonical_name == "h264"
+    header = codec.extradata or b""
+    length_bytes = (header[4] & 3) + 1 if is_h264 and len(header) > 4 and header[0] == 1 else 0
+    orders: dict[int | None, tuple[int, bool]] = {}
+    """time stamp of a packet -> its place in the order of decoding, and whether others may refer to its frame"""
+    start = Fraction(container.start_time or 0, 10**6)
+    interval = 1 / Fraction(stream.average_rate or stream.guessed_rate or 25)
+    seconds = -interval
+    number = num_packets = 0
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.FFmpegError):  # the file ends here
+            return
+        if is_h264 and packet.size and packet.pts is not None:
+            orders[packet.pts] = num_packets, _may_be_referred_to(packet, length_bytes)
+            num_packets += 1
+        try:
+            decoded = packet.decode()
+        except av.EOFError:
+            return
+        except av.FFmpegError:  # damage; `Decoder` reports it
+            continue
+        for frame in decoded:
+            kind = int(frame.pict_type)
+            order, is_reference = orders.pop(frame.pts, (int(kind == B_FRAME), kind != B_FRAME))
+            stamp = frame.dts if frame.pts is None else frame.pts  # AVI has times of decoding only
+            if stamp is None or stream.time_base is None:
+                seconds += interval
+            else:
+                seconds = stamp * stream.time_base - start
+            yield _Frame(
+                number, order, is_reference, kind, seconds,
+                (frame.width, frame.height), turning_filters(frame), _vectors(frame),
+            )  # fmt: skip
+            number += 1
+
+
+def _vectors(frame: "VideoFrame") -> np.ndarray | None:
+    """The vectors of a frame, an array of FFmpeg's AVMotionVector; None if it has none."""
+    side_data = frame.side_data
+    vectors = side_data.get("MOTION_VECTORS") if len(side_data) else None
+    return vectors.to_ndarray().copy() if vectors is not None and len(vectors) else None
+
+
+def _may_be_referred_to(packet: "Packet", length_bytes: int) -> bool:
+    """By nal_ref_idc in the header of the first slice (H.264, 7.4.1)."""
+    headers = _unit_headers(bytes(packet), length_bytes)
+    return next(((header >> 5 & 3) > 0 for header in headers if header & 31 in SLICES), True)
+
+
+def _unit_headers(data: bytes, length_bytes: int) -> Iterator[int]:
+    """The first byte of each unit of a packet of H.264.
+
+    `length_bytes`: of the length before each unit, as in MP4 files (ISO/IEC 14496-15); 0: start codes (H.264, annex B).
+    """
+    if length_bytes == 0:
+        yield from (found[1][0] for found in re.finditer(rb"\x00\x00\x01(.)", data, re.DOTALL))
+        return
+    place = 0
+    while place + length_bytes < len(data):
+        begin = place + length_bytes
+        yield data[begin]
+        place = begin + int.from_bytes(data[place:begin], "big")
