@@ -2,6 +2,7 @@
 # Measurements on one GPU, in order of worth, for a card that is lent for minutes.
 #
 #   bash benchmarks/gpu.sh SECONDS [FOLDER] [VIDEO]
+#   ONLY='preparation|stopped' bash benchmarks/gpu.sh SECONDS [FOLDER] [VIDEO]     # rows whose names match
 #
 # Prints one table, a row as soon as it is known, and ends within SECONDS. FOLDER (default: gpu-results) keeps the table
 # and what each benchmark printed. VIDEO is what flow and preparation are measured on; without it they get generated
@@ -30,6 +31,7 @@ row() { echo "| $1 | $2 | $3 |" | tee -a "$folder/table.md"; }
 measure() {
     local name=$1 limit=$2 rows=$3 column=$4 unit=$5 log="$folder/${1//[^a-z0-9]/-}.txt" left=$((end - SECONDS)) code note=
     shift 5
+    [[ $name =~ ${ONLY:-.} ]] || return
     if ((left < 5)); then
         row "$name" "not measured: no time left" ""
         return
@@ -68,17 +70,25 @@ fast=(--amp=bf16 --channels_last)
 
 measure "flow" 90 '^[|] (default|2d-kinectics): ' 3 "pairs/s" \
     "$python" benchmarks/flow.py --device=cuda --pairs=60 --repeats=3 ${ffmpeg:+--video="$video"}
-measure "training, bf16, channels_last" 120 '^[|] [0-9]+ [|] [a-z]+ [|]' 3 "images/s" \
-    "${inception[@]}" "${fast[@]}" --batch_size=64,256 --data=synthetic,flow,online --iterations=30
+measure "training, bf16, channels_last" 120 '^[|] [0-9]+ [|] [a-z-]+ [|]' 3 "images/s" \
+    "${inception[@]}" "${fast[@]}" --batch_size=64,256 --data=synthetic,flow,online,online-in-turn --iterations=30
 if [[ -n $ffmpeg ]]; then
-    measure "preparation with RGB and flow" 90 '^[|] device [|]' 3 "frames/s" \
-        "$python" benchmarks/prep.py --video="$video" --only=device --flow_device=cuda --copies=48 --repeats=1
-else
+    measure "preparation with RGB and flow" 90 '^[|] (device|cores[a-z-]*) [|] [0-9,]+ [|]' 3 "CPU ms a frame, and frames/s" \
+        "$python" benchmarks/prep.py --video="$video" --only=device,cores-rgb,cores-decode --flow_device=cuda \
+        --copies=96 --repeats=1
+elif [[ preparation =~ ${ONLY:-.} ]]; then
     row "preparation with RGB and flow" "not measured: no ffmpeg" ""
 fi
+measure "trainings stopped and resumed" 150 '^[0-9]+ trials' 0 "" \
+    "$python" tests/training_kills.py --device=cuda --trials=40 --at_once="$((cores / 2))" --seconds=70
+measure "training, deterministic" 60 '^[|] [0-9]+ [|]' 3 "images/s; then s of saving iterations" \
+    "${inception[@]}" "${fast[@]}" --batch_size=64,256 --data=synthetic --iterations=30 --deterministic --save
+measure "compilation in mid-run" 90 '^([|] [0-9]+ [|] [a-z]+ [|]|warning)' 3 "images/s" \
+    "$python" benchmarks/train.py --arch=resnet18 "${fast[@]}" --batch_size=64 --data=synthetic --iterations=100 \
+    --warm_up=30 --compile=auto
 measure "tests that need a GPU" 90 '(passed|failed).* in ' 0 "" \
     "$python" -m pytest -q -p no:cacheprovider -k "on_a_gpu or for_the_gpu or farneback_kernels" \
-    tests/flow tests/engine/test_loops.py tests/programs/test_extract.py
+    tests/flow tests/engine/test_loops.py tests/clips/test_online_flow.py tests/programs/test_extract.py
 measure "training, compiled" 150 '^[|] [0-9]+ [|] [a-z]+ [|]' 3 "images/s" \
     "${inception[@]}" "${fast[@]}" --compile=default --batch_norm=frozen --batch_size=256,64 --data=synthetic --iterations=30
 measure "training without options" 40 '^[|] [0-9]+ [|] [a-z]+ [|]' 3 "images/s" \

@@ -113,9 +113,10 @@ def extraction(*, store: str = "folders", **settings) -> Run:
     return run
 
 
-def program(*, workers: int | None = None, on_device: bool = False) -> Run:
+def program(*, workers: int | None = None, on_device: bool = False, flow: bool = True) -> Run:
     def run(clip: Clip, folder: Path) -> int:
         words = ["--videos", str(clip.copies), "--root", str(folder), f"--workers={workers or os.cpu_count()}"]
+        words += [] if flow else ["--input_types=rgb"]
         words += [f"--flow_device={clip.flow_device}"] if on_device else []
         output = call([sys.executable, str(REPOSITORY / "prep" / "extract.py"), *words])
         (folder / OUTPUT).write_text(output)
@@ -125,6 +126,21 @@ def program(*, workers: int | None = None, on_device: bool = False) -> Run:
 
 
 # ------------------------------------------------------------------------------------------------------- its parts
+
+
+def decode_on_all_cores(clip: Clip, folder: Path) -> int:
+    """Our decoder, each core with its share of the copies; its frames are discarded."""
+    copies = sorted(clip.copies.iterdir())
+    start = time.perf_counter()
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("fork")) as processes:
+        num_frames = sum(processes.map(count_frames, copies))
+    rate = num_frames / (time.perf_counter() - start)
+    (folder / OUTPUT).write_text(f"{num_frames} images, by their own clock ({rate:.0f} images/s)\n")
+    return num_frames
+
+
+def count_frames(path: Path) -> int:
+    return sum(1 for _ in Decoder(path, short_side=SHORT_SIDE))
 
 
 def decode_and_scale(clip: Clip, folder: Path) -> int:
@@ -275,9 +291,11 @@ ROWS: dict[str, tuple[str, Run]] = {
     "workers-2": ("`prep/extract.py --workers=2`, wall-clock", program(workers=2)),
     "cores": ("`prep/extract.py` on all cores, by its own clock", program()),
     "device": ("the same with `--flow_device`", program(on_device=True)),
+    "cores-rgb": ("the same, RGB only", program(flow=False)),
+    "cores-decode": ("part: decode, on all cores", decode_on_all_cores),
 }
 OURS = {"rgb", "rgb-packed", "farneback", "step6", "dis"}
-OWN_CLOCK = {"cores", "device"}
+OWN_CLOCK = {"cores", "device", "cores-rgb", "cores-decode"}
 WALL_CLOCK = {"workers-1", "workers-2"} | OWN_CLOCK
 OUTPUT = "output.txt"
 """what prep/extract.py printed, in the folder of the row"""
@@ -333,8 +351,8 @@ def cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def timed(name: str, clip: Clip, folder: Path) -> tuple[float, int, str]:
-    """Seconds and frames of one row, in a process of its own, and what it printed about a flow device.
+def timed(name: str, clip: Clip, folder: Path) -> tuple[float, int, str, str]:
+    """Seconds and frames of one row, in a process of its own; cells about its cores; and what it printed about a flow device.
 
     For our rows the process is prepared as prep/extract.py prepares its workers.
     """
@@ -343,32 +361,35 @@ def timed(name: str, clip: Clip, folder: Path) -> tuple[float, int, str]:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     if name in OURS:
         prepare_process()
-    clock = time.perf_counter if name in WALL_CLOCK else cpu_seconds
-    start = clock()
+    start, start_cpu = time.perf_counter(), cpu_seconds()
     num_frames = ROWS[name][1](clip, folder)
-    seconds = clock() - start
+    seconds, cpu = time.perf_counter() - start, cpu_seconds() - start_cpu
     if name not in OWN_CLOCK:
-        return seconds, num_frames, ""
+        return (seconds if name in WALL_CLOCK else cpu), num_frames, "", ""
     output = (folder / OUTPUT).read_text()
     images, rate = re.search(r"^(\d+) images, .* \((\d+) images/s\)$", output, re.MULTILINE).groups()
     device = re.search(r"^flow on .*", output, re.MULTILINE)
-    return int(images) / max(int(rate), 1), num_frames, device[0] if device else ""
+    cores = f"{1000 * cpu / num_frames:.2f} | {cpu / seconds:.1f}"
+    return int(images) / max(int(rate), 1), num_frames, cores, device[0] if device else ""
 
 
-def measure(clip: Clip, names: list[str], *, repeats: int) -> tuple[dict[str, float], dict[str, int], str]:
-    """Median seconds per frame of each row; its number of frames; and what the last row with a flow device printed."""
+def measure(
+    clip: Clip, names: list[str], *, repeats: int
+) -> tuple[dict[str, float], dict[str, int], dict[str, str], str]:
+    """Median seconds per frame of each row; its number of frames; cells about the cores in its last repeat, for rows with
+    a clock of their own; and what the last row with a flow device printed."""
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    frames, device = {}, ""
+    frames, cores, device = {}, {}, ""
     for repeat in range(repeats):
         for name in names if repeat % 2 == 0 else reversed(names):
             with tempfile.TemporaryDirectory() as folder:
                 with ProcessPoolExecutor(1, mp_context=get_context("fork")) as process:
-                    spent, frames[name], printed = process.submit(timed, name, clip, Path(folder)).result()
+                    spent, frames[name], cores[name], printed = process.submit(timed, name, clip, Path(folder)).result()
             device = printed or device
             if frames[name] == 0:
                 raise EnvironmentFaultError(f"{name}: no frame of {clip.path}; name the other rows with --only")
             seconds[name].append(spent / frames[name])
-    return {name: median(values) for name, values in seconds.items()}, frames, device
+    return {name: median(values) for name, values in seconds.items()}, frames, cores, device
 
 
 def machine() -> str:
@@ -419,7 +440,7 @@ def main() -> None:
     names = [name for name in ROWS if name in args.only]
     with tempfile.TemporaryDirectory() as folder:
         clip = Clip(args.video, Path(folder), copies=args.copies, flow_device=args.flow_device)
-        costs, frames, device = measure(clip, names, repeats=args.repeats)
+        costs, frames, cores, device = measure(clip, names, repeats=args.repeats)
 
     only = [f"--only={','.join(names)}"] if len(names) < len(ROWS) else []
     rows = [f"--copies={args.copies}", f"--flow_device={args.flow_device}"] if OWN_CLOCK & set(names) else []
@@ -442,6 +463,11 @@ def main() -> None:
         count = f" ({frames[name]} frames)" if frames.get(name, 0) % len(clip.frames) else ""
         print(f"| {name} | {titles[name]}{count} | {1 / cost:,.1f} | {1000 * cost:.3f} |")
 
+    if any(cores.values()):
+        print("\nThe programs on all cores, with their start in the last two columns:\n")
+        print("| row | frames/s | CPU ms per frame | cores busy |\n|---|---|---|---|")
+        for name in filter(cores.get, cores):
+            print(f"| {name} | {1 / costs[name]:,.0f} | {cores[name]} |")
     if device:
         print(f"\nThe last time: {device}.")
     print("\n| cost | ratio | goal | |\n|---|---|---|---|")

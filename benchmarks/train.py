@@ -9,13 +9,14 @@
 All rows use `fit` of the engine, with a learning rate of 0. "synthetic" is one batch that stays on the device. "folders"
 and "packed" are JPEG images of 340x256 that are generated here and read by the loader of twostream train, again and
 again, so they are in the system's memory. "flow" is the same with stored flow images, "online" with flow computed from
-the frames in folders, as --flow=online does. The matrix rate is that of one large product in the format of --amp. torch
+the frames in folders, as --flow=online does; "online-in-turn" computes it on the GPU's stream of the network. The matrix rate is that of one large product in the format of --amp. torch
 counts the operations: an addition and a multiplication are two. For networks of clips, an "image" is a clip of the network's
-usual length.
+usual length. --save then times single iterations of each network, two of which save a checkpoint.
 """
 
 import argparse
 import contextlib
+import functools
 import itertools
 import json
 import platform
@@ -29,6 +30,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from statistics import median
 
 import cv2
 import numpy as np
@@ -41,9 +43,10 @@ from twostream.annotations.json_file import read_annotations
 from twostream.clips.crops import RandomCrop
 from twostream.clips.dataset import Batch, train_loader, usable_videos
 from twostream.clips.items import Items
-from twostream.clips.online_flow import network_inputs, open_dataset
+from twostream.clips.online_flow import OnlineFlow, network_inputs, open_dataset
 from twostream.clips.sampling import TrainingOrder
-from twostream.engine.device import AMP, choose_device
+from twostream.engine.checkpoint import CheckpointSaver
+from twostream.engine.device import AMP, choose_device, use_deterministic_algorithms
 from twostream.engine.loops import FitOptions, fit
 from twostream.engine.optimizer import build_optimizer
 from twostream.engine.progress import Progress
@@ -57,7 +60,10 @@ from twostream.programs import options
 from twostream.stream import StreamConfig
 from twostream.threads import map_in_threads
 
-DATA = {"synthetic": "rgb", "folders": "rgb", "packed": "rgb", "flow": "farneback", "online": "farneback"}
+DATA = {
+    "synthetic": "rgb", "folders": "rgb", "packed": "rgb", "flow": "farneback", "online": "farneback",
+    "online-in-turn": "farneback",
+}  # fmt: skip
 """row -> input type of its stream"""
 NUM_CLASSES = 400
 HEIGHT, WIDTH = 256, 340
@@ -140,15 +146,16 @@ def pack(root: Path, packed: Path) -> None:
 
 
 def real_loader(
-    root: Path, stream: StreamConfig, *, batch_size: int, iterations: int, workers: int, device: torch.device
-) -> Iterable[Batch]:
-    """The batches that twostream train would load from a data root."""
+    root: Path, stream: StreamConfig, *, batch_size: int, iterations: int, workers: int, device: torch.device,
+    in_turn: bool,
+) -> Iterable[Batch]:  # fmt: skip
+    """The batches that twostream train would load from a data root; `in_turn`: with flow on the stream of the network."""
     store = open_store(root, stream.stored_type)
     videos, _ = usable_videos(read_annotations(root), "train", store)
     dataset = open_dataset(Items(videos, stream, crop=RandomCrop(stream.input_size), mirror=True), store)
     order = TrainingOrder(len(dataset), batch_size=batch_size, seed=0, first=0, last=iterations)
     loader = train_loader(dataset, order, num_workers=workers, pin_memory=device.type == "cuda")
-    return network_inputs(loader, stream, device)
+    return map(OnlineFlow([], stream, device).compute, loader) if in_turn else network_inputs(loader, stream, device)
 
 
 def stream_of(data: str, rgb: StreamConfig) -> StreamConfig:
@@ -156,7 +163,7 @@ def stream_of(data: str, rgb: StreamConfig) -> StreamConfig:
     if DATA[data] == "rgb":
         return rgb
     flow = replace(rgb, input_type=DATA[data], flow_coding=FlowSettings("farneback").to_json())
-    return flow.with_flow("online") if data == "online" else flow
+    return flow if data == "flow" else flow.with_flow("online")
 
 
 @dataclass
@@ -170,6 +177,8 @@ class Row:
     waiting: float = 0.0
     """share of the time that was spent waiting for a batch"""
     peak_bytes: int = 0
+    saving: str = ""
+    """a row of the table about saving"""
 
 
 def measure(
@@ -178,7 +187,8 @@ def measure(
 ) -> None:  # fmt: skip
     """Fill in a row: run `warm_up` iterations, then measure `iterations` more."""
     optimizer = build_optimizer(network, learning_rate=0.0, momentum=0.9, weight_decay=1e-4)
-    steps = fit(network, loader, optimizer, lambda _: 0.0, device=device, first=0, options=fit_options)
+    log = functools.partial(print, file=sys.stderr)
+    steps = fit(network, loader, optimizer, lambda _: 0.0, device=device, first=0, options=fit_options, log=log)
     progress = Progress()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -196,10 +206,41 @@ def measure(
     row.peak_bytes = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
 
 
+def saving_iterations(
+    network: StreamNetwork, batch: Batch, stream: StreamConfig, *, device: torch.device, fit_options: FitOptions, iterations: int,
+) -> tuple[list[float], list[float]]:  # fmt: skip
+    """Seconds of the iterations that save a checkpoint, and of those that do not, each until the device is done.
+
+    An eighth of them comes before the first save, and half before the second.
+    """
+    optimizer = build_optimizer(network, learning_rate=0.0, momentum=0.9, weight_decay=1e-4)
+    steps = fit(network, itertools.repeat(batch), optimizer, lambda _: 0.0, device=device, first=0, options=fit_options)
+    saving, others = [], []
+    with tempfile.TemporaryDirectory() as folder, CheckpointSaver(
+        Path(folder), keep=1, log=lambda line: None, stream=stream, settings={}, backbone=network.backbone,
+        optimizer=optimizer,
+    ) as saver:  # fmt: skip
+        next(steps)
+        wait_for(device)
+        start = time.perf_counter()
+        for number, step in enumerate(itertools.islice(steps, iterations)):
+            saves = number in (iterations // 8, iterations // 2)
+            if saves:
+                saver.save(step.iteration, {}, final=False)
+            saver.report()
+            wait_for(device)
+            (saving if saves else others).append(time.perf_counter() - start)
+            start = time.perf_counter()
+    steps.close()
+    return saving, others
+
+
 def measure_all(args: argparse.Namespace, rgb: StreamConfig, device: torch.device) -> Iterator[Row]:
     """The rows of the table, one after the other."""
     fit_options = FitOptions(amp=args.amp, channels_last=args.channels_last, compile=args.compile)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as exit_stack:
+        if args.deterministic:
+            use_deterministic_algorithms(exit_stack)
         roots = {data: Path(folder, "packed" if data == "packed" else "folders") for data in DATA}
         if set(args.data) != {"synthetic"}:
             write_images(roots["folders"], num_videos=args.videos, num_frames=args.frames)
@@ -221,7 +262,7 @@ def measure_all(args: argparse.Namespace, rgb: StreamConfig, device: torch.devic
                     warm_up += 4 * args.workers  # so that few batches are left that were read in advance
                     loader = real_loader(
                         roots[data], stream, batch_size=batch_size, iterations=warm_up + args.iterations,
-                        workers=args.workers, device=device,
+                        workers=args.workers, device=device, in_turn=data == "online-in-turn",
                     )  # fmt: skip
                 with contextlib.suppress(EnvironmentFaultError):
                     measure(
@@ -229,6 +270,16 @@ def measure_all(args: argparse.Namespace, rgb: StreamConfig, device: torch.devic
                         iterations=args.iterations,
                     )  # fmt: skip
                 yield row
+                if args.save and data == "synthetic":
+                    saving, others = saving_iterations(
+                        network,
+                        next(iter(loader)),
+                        stream,
+                        device=device,
+                        fit_options=fit_options,
+                        iterations=max(args.iterations, 4),
+                    )
+                    row.saving = f"| {batch_size} | {median(others):.4f} | {max(others):.4f} | {saving[0]:.4f} | {saving[1]:.4f} |"
 
 
 def machine(device: torch.device) -> str:
@@ -264,6 +315,10 @@ def build_parser() -> options.Parser:
     add("--compile", default="off", metavar="MODE", help="as in twostream train (default: off)")
     add("--batch_norm", choices=tuple(BATCH_NORM), default="train", help="as in twostream train (default: train)")
     options.add_boolean(parser, "--channels_last", default=False, help="as in twostream train (default: False)")
+    options.add_boolean(parser, "--deterministic", default=False, help="as in twostream train (default: False)")
+    options.add_boolean(
+        parser, "--save", default=False, help="time iterations that save a checkpoint, too (default: False)"
+    )
     add("--device", default="auto", metavar="NAME", help="as in twostream train (default: auto)")
     add(
         "--workers",
@@ -337,6 +392,11 @@ def main() -> None:
     }
     if best.keys() >= {"flow", "online"}:
         print(f"\nonline / flow: {best['online'] / best['flow']:.3f}")
+    if saving := [row.saving for row in rows if row.saving]:
+        print(
+            "\n| batch size | median iteration, s | longest | first that saves | second that saves |\n|---|---|---|---|---|"
+        )
+        print("\n".join(saving))
     goal = H200_GOALS.get((args.arch, input_size, args.compile != "off"))
     if device.type == "cuda" and goal and any(DATA[data] == "rgb" for data in best):
         at_best, at_schedule = (

@@ -43,7 +43,9 @@ def test_prep_measures_every_row_on_the_same_frames(clip, run_here):
     result = run_here("benchmarks/prep.py", "--video", clip, "--repeats=1", "--copies=1")
     assert result.returncode == 0, result.stderr
     assert f"{NUM_FRAMES} frames of 384x256, in the file 96x64; medians of 1;" in result.stdout
-    costs, goals = tables(result.stdout)
+    costs, cores, goals = tables(result.stdout)
+    assert [row[0] for row in cores] == [name for name in prep.ROWS if name in prep.OWN_CLOCK]
+    assert all(float(busy) > 0 for *_, busy in cores)
     assert [row[0] for row in costs] == [*prep.ROWS, *prep.SUMS, *prep.WITHOUT_CHECKSUM]
     assert [row[0] for row in goals] == [goal.text for goal in prep.GOALS]
     for name, title, frames_per_second, ms in costs:
@@ -276,9 +278,10 @@ def test_training_prints_every_row(run_here):
 
 
 def test_training_without_real_images(run_here):
-    words = [*SMALL_TRAINING, "--batch_size=8,64", "--data=synthetic"]
+    words = [*SMALL_TRAINING, "--batch_size=8,64", "--data=synthetic", "--save", "--deterministic"]
     result = run_here("benchmarks/train.py", *words)
-    rows, hours = tables(result.stdout)
+    rows, hours, saving = tables(result.stdout)
+    assert [row[0] for row in saving] == ["8", "64"]
     assert [row[:2] for row in rows] == [["8", "synthetic"], ["64", "synthetic"]] and result.returncode == 0
     assert hours == [["synthetic", rows[1][2], hours[0][2]]]
     assert number(hours[0][2]) == pytest.approx(500_000 * 64 / number(rows[1][2]) / 3600, rel=0.01)
@@ -414,22 +417,22 @@ GPU_PYTHON = """#!/bin/sh
 case "$*" in
     *is_available*) echo "A card, torch 0" ;;
     *find_ffmpeg*) exit 1 ;;
-    *flow.py*) printf '| method | ms |\\n| farneback | 15.1 | 1 |\\n| default: kernels, a sequence | 328 | 1,234.5 |\\n' ;;
+    *benchmarks/flow.py*) printf '| method | ms |\\n| farneback | 15.1 | 1 |\\n| default: kernels, a sequence | 328 | 1,234.5 |\\n' ;;
     *compile*) printf 'a compiler\\nis missing | here\\n'; exit 1 ;;
-    *train.py*64,256*) echo '| 64 | flow | 99.5 | - |'; exec sleep 60 ;;
+    *train.py*online*) echo '| 64 | flow | 99.5 | - |'; exec sleep 60 ;;
     *train.py*) echo '| 64 | synthetic | 7.0 | - |' ;;
     *pytest*) echo '3 passed, 1 skipped in 2.00s' ;;
 esac
 """
 
 
-def run_gpu_script(folder, *words) -> subprocess.CompletedProcess:
+def run_gpu_script(folder, *words, only: str = "") -> subprocess.CompletedProcess:
     """benchmarks/gpu.sh with a program that prints what the benchmarks print."""
     program = folder / "python"
     program.write_text(GPU_PYTHON)
     program.chmod(0o755)
     command = ["bash", "benchmarks/gpu.sh", *words]
-    environment = os.environ | {"PYTHON": str(program)}
+    environment = os.environ | {"PYTHON": str(program), "ONLY": only}
     return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60)
 
 
@@ -446,9 +449,21 @@ def test_measurements_on_a_gpu_are_one_table(tmp_path):
     # The time is up by now, or nearly.
     assert [row[:2] for row in rows[3:]] == [
         ["preparation with RGB and flow", "not measured: no ffmpeg"],
+        ["trainings stopped and resumed", "not measured: no time left"],
+        ["training, deterministic", "not measured: no time left"],
+        ["compilation in mid-run", "not measured: no time left"],
         ["tests that need a GPU", "not measured: no time left"],
         ["training, compiled", "not measured: no time left"],
         ["training without options", "not measured: no time left"],
+    ]
+
+
+def test_some_measurements_on_a_gpu(tmp_path):
+    result = run_gpu_script(tmp_path, "60", str(tmp_path / "results"), only="tests|deterministic")
+    (rows,) = tables(result.stdout)
+    assert rows == [
+        ["training, deterministic: 64, synthetic", "7.0", "images/s; then s of saving iterations"],
+        ["tests that need a GPU", "3 passed, 1 skipped in 2.00s", ""],
     ]
 
 

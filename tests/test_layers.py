@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "pages": "",
     "motion_vectors": "video",
     "frames": "flow video",
-    "models": "flow",
+    "architectures": "",
+    "models": "architectures flow",
     "monitor": "flow metrics pages",
     "annotations": "frames video",
     "clips": "annotations flow frames video",
@@ -28,7 +29,7 @@ MAY_IMPORT = {
     "preparation": "annotations flow frames motion_vectors video",
     "engine": "annotations clips metrics models monitor",
     "probes": "annotations clips engine models scores",
-    "conversion": "models",
+    "conversion": "architectures models",
     "fusion": "annotations metrics scores",
     "runtimes": "annotations clips engine flow frames models",
     "scoring": "annotations clips engine flow frames fusion metrics models scores",
@@ -41,7 +42,7 @@ MAY_IMPORT = {
 }
 """package -> the packages below it that it may import; the modules beside them are open to all"""
 
-NEED_TORCH = {"models", "engine"} | {
+NEED_TORCH = {"architectures", "models", "engine"} | {
     f"twostream/{name}.py"
     for name in (
         "flow/farneback", "flow/farneback_kernels", "flow/server", "clips/dataset",
@@ -57,7 +58,7 @@ NAMELESS = {"utils", "util", "misc", "helpers", "helper", "common", "tools"}
 
 
 def package_of(name: str) -> str:
-    """twostream/models/vgg.py -> models; a module beside the packages -> ""."""
+    """twostream/architectures/vgg.py -> architectures; a module beside the packages -> ""."""
     folder = Path(name).parent.name
     return "" if folder == "twostream" else folder
 

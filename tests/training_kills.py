@@ -8,11 +8,14 @@ checkpoint must be those of the undisturbed run. Trials alternate between 0 and 
 
 The undisturbed run of the first setting, and one trial in twenty, are `python train.py`, as a user starts it. The others
 run the same file in a fork of a process that has imported torch, because that import takes most of the time of a start.
+
+With --device=cuda, the trials are of GPU_SETTINGS, all with --deterministic, and several run at once:
+
+  python tests/training_kills.py --device=cuda --trials=24 --at_once=8 --seconds=110
 """
 
 import argparse
 import hashlib
-import itertools
 import json
 import math
 import multiprocessing
@@ -20,16 +23,20 @@ import os
 import platform
 import random
 import runpy
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -40,7 +47,7 @@ PROGRAM = REPOSITORY / "train.py"
 ITERATIONS = 8
 FLAGS = [
     "--batch_size=2", "--frame_step=1", "--pretrained=False", "--run=run", f"--max_iterations={ITERATIONS}",
-    "--val_interval=4", "--save_interval=1", "--keep_checkpoints=2", "--print_freq=1", "--resume=auto", "--device=cpu",
+    "--val_interval=4", "--save_interval=1", "--keep_checkpoints=2", "--print_freq=1", "--resume=auto",
 ]  # fmt: skip
 """An epoch is 5 iterations, so runs are stopped in the middle of one; most of the time is spent on saving."""
 
@@ -53,8 +60,17 @@ SETTINGS = {
 }  # fmt: skip
 """Settings that the trials alternate between.
 
-The first and the third read image folders, in which one image is truncated; the others read the packed store.
+Those with --max_unreadable read image folders, in which one image is truncated; the others read the packed store.
 """
+FAST = ["--deterministic", "--amp=bf16", "--channels_last"]
+GPU_SETTINGS = {
+    "resnet": ["--arch=resnet18", "--input_size=64", "--ema=0.5", "--clip_norm=5", *FAST],
+    "inception": ["--arch=inception_v3", "--input_size=96", *FAST],
+    "flow": ["--arch=resnet18", "--input_size=64", "--input_type=farneback", "--flow=online", *FAST],
+    "compiled resnet": ["--arch=resnet18", "--input_size=64", "--compile=default", *FAST],
+    "compiled inception": ["--arch=inception_v3", "--input_size=96", "--compile=default", *FAST],
+}
+"""Settings on a GPU; the last one compiles for a minute or more"""
 
 START_SECONDS = 600
 """no start takes this long; against hangs"""
@@ -87,6 +103,13 @@ class Tally:
     """trials that printed a traceback"""
     differing: int = 0
     """trials whose result differs from that of the undisturbed run"""
+    settings: Counter[str] = field(default_factory=Counter)
+    """trials of each setting"""
+
+    def add(self, other: "Tally") -> None:
+        """Add the counts of other trials."""
+        for name, count in vars(other).items():
+            setattr(self, name, getattr(self, name) + count)
 
 
 def write_world(root: Path) -> None:
@@ -120,8 +143,8 @@ def _train(words: list[str], output: Path, how: str) -> None:
 class Trial:
     """One run, which may be started several times."""
 
-    def __init__(self, root: Path, save_root: Path, setting: str, *, workers: int, how: str):
-        self.words = [f"--root={root}", f"--save_root={save_root}", *FLAGS, *SETTINGS[setting], f"--workers={workers}"]
+    def __init__(self, root: Path, save_root: Path, flags: list[str], *, workers: int, how: str):
+        self.words = [f"--root={root}", f"--save_root={save_root}", *FLAGS, *flags, f"--workers={workers}"]
         self.run_dir, self.output, self.how = save_root / "run", save_root / "output", how
         self.log = self.run_dir / "log.jsonl"
         save_root.mkdir()
@@ -217,37 +240,65 @@ def exact(value: object) -> str:
     return value.hex() if isinstance(value, float) else repr(value)
 
 
-def run_trials(folder: Path, *, trials: int, seed: int) -> Tally:
-    """Do the undisturbed runs, without loader processes, then the trials, with up to three stops each."""
-    # One thread per process; the process that is forked must not have a second one.
-    os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    os.chdir(REPOSITORY)  # the fork server imports from here
-    FORKS.set_forkserver_preload(PRELOADED)
-    rng, tally = random.Random(seed), Tally()
+def write_roots(folder: Path) -> tuple[Path, Path]:
+    """Data roots of the same images: folders, in which one image is truncated, and a packed store."""
     images, packed = folder / "images", folder / "packed"
     write_world(images)
     words = [f"--root={images}", f"--to={packed}", "--store=packed", "--workers=1"]
     subprocess.run([sys.executable, REPOSITORY / "prep" / "pack.py", *words], check=True, stdout=subprocess.DEVNULL)
     truncated = next(images.rglob("train_a/*3.jpg"))
     truncated.write_bytes(truncated.read_bytes()[:500])
-    roots = dict(zip(SETTINGS, itertools.cycle([images, packed])))
-    expected = {}
-    for setting in list(SETTINGS)[:trials]:
-        how = "fork" if expected else "program"
-        expected[setting] = Trial(roots[setting], folder / setting, setting, workers=0, how=how).finish()
-    for number in range(trials):
-        setting = list(SETTINGS)[number % len(SETTINGS)]
-        how = "program" if number % 20 == len(SETTINGS) else "fork"
-        workers = 2 * ((number + number // len(SETTINGS)) % 2)  # each setting has both in turn
-        trial = Trial(roots[setting], folder / f"trial{number}", setting, workers=workers, how=how)
-        tally.trials += 1
-        tally.programs += how == "program"
+    return images, packed
+
+
+def run_trials(
+    folder: Path, settings: dict[str, list[str]], *, trials: int, seed: int, at_once: int, seconds: float
+) -> Tally:
+    """The undisturbed run of each setting, without loader processes, and the trials, with up to three stops each.
+
+    `at_once` of them run at a time; none begins later than `seconds` after the first.
+    """
+    os.chdir(REPOSITORY)  # the fork server imports from here
+    FORKS.set_forkserver_preload(PRELOADED)
+    images, packed = write_roots(folder)
+    names, end = list(settings), time.monotonic() + seconds
+
+    def trial_of(name: str, save_root: Path, **how: Any) -> Trial:
+        flags = settings[name]
+        is_damaged = any("max_unreadable" in flag for flag in flags)
+        return Trial(images if is_damaged else packed, save_root, flags, **how)
+
+    def undisturbed(name: str) -> tuple[list[str], str]:
+        how = "program" if name == names[0] else "fork"
+        return trial_of(name, folder / name, workers=0, how=how).finish()
+
+    def disturbed(number: int) -> Tally:
+        tally = Tally()
+        if time.monotonic() > end:
+            return tally
+        name, rng = names[number % len(names)], random.Random(f"{seed} {number}")
+        how = "program" if number % 20 == len(names) else "fork"
+        workers = 2 * ((number + number // len(names)) % 2)  # each setting has both in turn
+        trial = trial_of(name, folder / f"trial{number}", workers=workers, how=how)
         stops = [signal.SIGKILL, signal.SIGKILL, rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1])]
         rng.shuffle(stops)
         all(trial.stop(stop, tally, rng) for stop in stops)
-        tally.differing += trial.finish() != expected[setting]
-        tally.tracebacks += "Traceback" in trial.output.read_text()
+        found = trial.finish()
         shutil.rmtree(trial.run_dir)
+        differs, failed = found != expected[name].result(), "Traceback" in trial.output.read_text()
+        tally.add(
+            Tally(trials=1, programs=how == "program", differing=differs, tracebacks=failed, settings=Counter([name]))
+        )
+        if differs or failed:
+            print(f"trial {number} ({name}): {'differs' if differs else 'traceback'}", file=sys.stderr)
+        return tally
+
+    with ThreadPoolExecutor(at_once) as pool:  # in this order, so that a trial waits for a run that has begun
+        expected = {name: pool.submit(undisturbed, name) for name in names[:trials]}
+        done = [pool.submit(disturbed, number) for number in range(trials)]
+    tally = Tally()
+    for tallied in done:
+        tally.add(tallied.result())
     return tally
 
 
@@ -257,15 +308,30 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=200, help="number of trials (default: 200)")
     parser.add_argument("--seed", type=int, default=123, help="seed of the random moments (default: 123)")
     parser.add_argument("--out", type=Path, help="Markdown file to write the result into")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default: cpu)")
+    parser.add_argument("--at_once", type=int, default=1, help="number of trials at a time (default: 1)")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="after these, no trial begins (default: no limit)"
+    )
+    parser.add_argument("--settings", help="comma-separated names of the settings (default: all of the device)")
     args = parser.parse_args()
+    settings = SETTINGS if args.device == "cpu" else GPU_SETTINGS
+    settings = {name: settings[name] for name in args.settings.split(",")} if args.settings else settings
+    os.environ["OMP_NUM_THREADS"] = "1"  # for each process; and the one that is forked must not have a second thread
+    os.environ |= {"CUDA_VISIBLE_DEVICES": ""} if args.device == "cpu" else {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    FLAGS.append(f"--device={args.device}")
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        tally = run_trials(Path(folder), trials=args.trials, seed=args.seed)
-    settings = "\n".join(f"- `{' '.join(flags)}`" for flags in SETTINGS.values())
+        tally = run_trials(
+            Path(folder), settings, trials=args.trials, seed=args.seed, at_once=args.at_once, seconds=args.seconds
+        )
+    about = f"{os.cpu_count()} cores ({platform.machine()})"
+    about += f" and one {torch.cuda.get_device_name()}" if args.device == "cuda" else ""
+    lines = "\n".join(f"- {tally.settings.get(name, 0)}: `{' '.join(flags)}`" for name, flags in settings.items())
     text = f"""# Training stopped {tally.kills + tally.requests} times
 
-`python tests/training_kills.py --trials={args.trials} --seed={args.seed}`, {date.today()}, {(time.monotonic() - start) / 60:.0f} minutes on
-{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, torch {torch.__version__.partition("+")[0]}.
+`{shlex.join(["python", "tests/training_kills.py", *sys.argv[1:]])}`, {date.today()}, {(time.monotonic() - start) / 60:.1f} minutes on
+{about}, Python {platform.python_version()}, torch {torch.__version__.partition("+")[0]}.
 
 | | |
 |---|---|
@@ -278,12 +344,15 @@ def main() -> int:
 | trials that printed a traceback | {tally.tracebacks} |
 | trials whose losses, weights, averages, momentum, loss scale or random state differ from the undisturbed run's in any bit | {tally.differing} |
 
-The trials alternate between these settings; the first and the third read image folders, in which one image is truncated, the
-others the packed store:
+Trials of each setting; those with --max_unreadable read image folders, in which one image is truncated, the others the packed store:
 
-{settings}
+{lines}
 """
     print(text)
+    print(
+        f"{tally.trials} trials, {tally.kills} kills ({tally.in_saves} in saves), {tally.requests} requests to end: "
+        f"{tally.differing} differ, {tally.tracebacks} tracebacks, {tally.wrong_exits} wrong exits"
+    )
     if args.out:
         args.out.write_text(text)
     return int(tally.differing + tally.wrong_exits + tally.tracebacks > 0)

@@ -205,6 +205,27 @@ def test_loaders_and_ranks(root, num_workers):
     assert torch.cat([batch.numbers for batch in in_order]).tolist() == list(range(len(online)))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_flow_beside_the_network_on_a_gpu(root):
+    """Batches computed while the stream of the network is busy are those computed on an idle GPU, and nearly the CPU's."""
+    device, (_, online) = torch.device("cuda"), datasets(root, size=24, crop=RandomCrop, clip_len=2)
+
+    def loader():
+        order = TrainingOrder(len(online), batch_size=4, seed=7, first=0, last=8)
+        return train_loader(online, order, num_workers=0, pin_memory=True)
+
+    stream = online.items.stream
+    alone = [OnlineFlow([], stream, device).compute(batch).clips.cpu() for batch in loader()]
+    product, taken = torch.randn(4096, 4096, device=device), []
+    for batch in OnlineFlow(loader(), stream, device):
+        for _ in range(20):
+            product = product @ product / 64  # what a network would do
+        taken.append(batch.clips.clone())
+    assert all(torch.equal(clips.cpu(), expected) for clips, expected in zip(taken, alone, strict=True))
+    on_cpu = torch.cat([batch.clips for batch in OnlineFlow(loader(), stream, CPU)])
+    assert (torch.cat(alone) != on_cpu).float().mean() < 1e-3
+
+
 def test_unreadable_frames(root, tmp_path):
     """A frame is also needed by the item before it; where it is allowed, the next item is read instead."""
     if open_store(root, "rgb").kind == "packed":

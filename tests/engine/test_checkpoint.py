@@ -1,9 +1,11 @@
 """Checkpoints: written completely, checked when read, and never at the cost of an older one."""
 
 import copy
+import math
 import random
 import resource
 import signal
+import threading
 
 import pytest
 import torch
@@ -248,9 +250,9 @@ def saver(folder, *, keep=0, log=print):
 
 @pytest.mark.parametrize("keep, left", [(0, [2, 4, 6, 8]), (2, [6, 8]), (3, [4, 6, 8]), (9, [2, 4, 6, 8])])
 def test_the_newest_are_kept(tmp_path, keep, left):
-    saves = saver(tmp_path, keep=keep)
-    for iteration in (2, 4, 6, 8, 8):
-        saves.save(iteration, {}, final=False)
+    with saver(tmp_path, keep=keep) as saves:
+        for iteration in (2, 4, 6, 8, 8):
+            saves.save(iteration, {}, final=False)
     assert checkpoint_iterations(tmp_path) == left
 
 
@@ -275,9 +277,11 @@ def test_a_full_disk_is_tolerated_for_two_iterations(tmp_path, disk):
     for iteration in (1, 2):
         saves.save(iteration, {}, final=False)
     for _ in range(2):  # a successful save resets the count of failures
+        saves.finish()
         disk["full"] = True
         for iteration in (3, 3, 4):  # before and after a validation, which is one failure
             saves.save(iteration, {}, final=False)
+        assert not saves.finish()
         assert checkpoint_iterations(tmp_path)[-1] in (2, 5), "older checkpoints are kept"
         disk["full"] = False
         saves.save(5, {}, final=False)
@@ -285,17 +289,100 @@ def test_a_full_disk_is_tolerated_for_two_iterations(tmp_path, disk):
     assert len(warnings) == 6 and all("No space left" in text and "\n" not in text for text in warnings)
     assert "iteration 4 is NOT SAVED (failure 2 of 3" in warnings[-1]
 
+    assert saves.finish()
     disk["full"] = True
-    saves.save(6, {}, final=False)
-    saves.save(7, {}, final=False)
+    for iteration in (6, 7, 8):
+        saves.save(iteration, {}, final=False)
     with pytest.raises(EnvironmentFaultError, match="checkpoint_000008.pth: No space left"):
-        saves.save(8, {}, final=False)
+        saves.finish()
     assert checkpoint_iterations(tmp_path) == [2, 5]
 
 
 def test_the_last_save_must_succeed(tmp_path, disk):
     with pytest.raises(EnvironmentFaultError, match="No space left"):
         saver(tmp_path).save(8, {}, final=True)
+
+
+def test_an_early_end_needs_its_last_save(tmp_path, disk):
+    with pytest.raises(EnvironmentFaultError, match="No space left"), saver(tmp_path) as saves:
+        saves.save(8, {}, final=False)
+
+
+def test_a_failed_save_does_not_hide_what_ended_the_training(tmp_path, disk):
+    lines = []
+    with pytest.raises(KeyboardInterrupt), saver(tmp_path, log=lines.append) as saves:
+        saves.save(8, {}, final=False)
+        raise KeyboardInterrupt
+    assert ["No space left" in line for line in lines] == [True]
+
+
+@pytest.fixture
+def slow_disk(monkeypatch):
+    """A disk that writes nothing until it is allowed to; beside it, the iterations in the order of writing."""
+    allowed, written, save = threading.Event(), [], torch.save
+
+    def write(content, file):
+        assert allowed.wait(60), "the training waits for the disk"
+        written.append(content["iteration"])
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", write)
+    return allowed, written
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, slow_disk):
+    """It holds what the save saw: neither weights, momentum, averages nor random state of the steps since."""
+    allowed, written = slow_disk
+    (network, optimizer), lines = trained(0), []
+    average = average_weights(nn.ModuleDict({"backbone": network}), 0.5)
+    expected = copy.deepcopy([network.state_dict(), optimizer.state_dict(), average.module.state_dict()])
+    random_state = torch.get_rng_state()
+    with CheckpointSaver(
+        tmp_path, keep=0, log=lines.append, stream=STREAM, settings={}, backbone=network, optimizer=optimizer,
+        average=average,
+    ) as saves:  # fmt: skip
+        saves.save(1, {}, final=False)
+        for _ in range(3):
+            network(torch.randn(3, 4)).square().sum().backward()
+            optimizer.step()
+            average.update_parameters(nn.ModuleDict({"backbone": network}))
+            saves.report()
+        assert not lines and not checkpoint_iterations(tmp_path)
+        allowed.set()
+        saves.save(2, {}, final=False)
+        assert len(lines) == 1, "one at a time"
+    assert written == checkpoint_iterations(tmp_path) == [1, 2]
+    content = read_checkpoint(checkpoint_path(tmp_path, 1))
+    averages = {f"backbone.{name}": tensor for name, tensor in content["average"].items()}
+    assert same(
+        [dict(content["weights"]), content["optimizer"], averages], [dict(expected[0]), expected[1], dict(expected[2])]
+    )
+    assert torch.equal(content["random_state"][0], random_state)
+    assert not same(dict(network.state_dict()), dict(expected[0])), "the steps have changed something"
+
+
+def test_saving_beside_the_training_writes_the_same_file(tmp_path):
+    network, optimizer = trained(0)
+    network[0].weight.data = network[0].weight.data.t().contiguous().t()  # the order in memory is kept, too
+    direct = write_checkpoint(
+        tmp_path / "direct", stream=STREAM, backbone=network, optimizer=optimizer, iteration=3, settings={}, progress={}
+    )
+    with CheckpointSaver(
+        tmp_path, keep=0, log=print, stream=STREAM, settings={}, backbone=network, optimizer=optimizer
+    ) as saves:
+        saves.save(3, {}, final=False)
+    assert checkpoint_path(tmp_path, 3).read_bytes() == direct.read_bytes()
+
+
+def test_weights_that_are_not_finite_end_the_training_beside_which_they_were_found(tmp_path):
+    network, optimizer = trained(0)
+    saves = CheckpointSaver(
+        tmp_path, keep=0, log=print, stream=STREAM, settings={}, backbone=network, optimizer=optimizer
+    )
+    network[0].weight.data[0] = math.nan
+    saves.save(3, {}, final=False)
+    with pytest.raises(BadInputError, match="iteration 3.*0.weight.*--lr"):
+        saves.finish()
 
 
 # -------------------------------------------------------------------------------------------- changes of a resumed run

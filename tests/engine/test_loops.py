@@ -442,6 +442,22 @@ def test_a_network_that_cannot_be_compiled_stays_uncompiled_with_auto(where, mon
     assert "out of memory while recording" in lines[1]
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_auto_compilation_on_a_gpu():
+    """After single calls come the compilation, the recording of CUDA graphs and their replay: the losses stay the same."""
+    results, lines = [], []
+    for mode in ("off", "auto"):
+        torch._dynamo.reset()
+        net, options = pictures_network().cuda(), FitOptions(compile=mode)
+        options.compile_network(net)
+        optimizer = build_optimizer(net, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
+        steps = fit(net, picture_batches(20, 3, 7, 7), optimizer, step_schedule(0.1, (), 1.0),
+                    device=torch.device("cuda"), first=0, options=options, log=lines.append)  # fmt: skip
+        results.append([float(step.loss) for step in steps])
+    assert results[1] == pytest.approx(results[0], rel=1e-3)
+    assert len(lines) == 1 and lines[0].startswith("compiling"), lines
+
+
 def test_without_a_compiler(monkeypatch):
     """The error is torch's own, for a compiler that does not exist."""
     from torch._inductor import config

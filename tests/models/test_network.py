@@ -10,6 +10,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
+from twostream.architectures.vgg import build_reducedfc
 from twostream.clips.dataset import Batch
 from twostream.engine.loops import fit
 from twostream.engine.optimizer import build_optimizer
@@ -25,12 +26,18 @@ from twostream.models.network import (
     normalisation,
     use_channels_last,
 )
-from twostream.models.vgg import build_reducedfc
 from twostream.models.weights import find_pretrained, load_weights
 from twostream.stream import StreamConfig
 
 NUM_CLASSES = 5
-QUICK_CLIPS = {"i3d_nl_r50", "vmz_rmc4_10", "vmz_ip_csn_26", "r2plus1d_10_quarter", "squeezenet1_1_3d"}
+QUICK_CLIPS = {
+    "i3d_nl_r50",
+    "vmz_rmc4_10",
+    "vmz_ip_csn_26",
+    "r2plus1d_10_quarter",
+    "squeezenet1_1_3d",
+    "flow_histograms",
+}
 """networks of clips with each kind of block"""
 SLOW = {n for n, record in BACKBONES.items() if record.layout == "3d" or n.startswith("vmz_")} - QUICK_CLIPS | {
     "resnet101"
@@ -43,15 +50,23 @@ def frames(backbone, number=3) -> int:
     return max(BACKBONES[backbone].min_clip_len, number)
 
 
-def stream(backbone, *, clip_len=1, input_type="rgb", input_size=None, num_classes=NUM_CLASSES) -> StreamConfig:
+def stream(backbone, *, clip_len=1, input_type=None, input_size=None, num_classes=NUM_CLASSES) -> StreamConfig:
+    input_type = input_type or ("farneback" if BACKBONES[backbone].flow_only else "rgb")
     classes = tuple(f"class {k}" for k in range(num_classes))
     return StreamConfig(input_type, backbone, classes, input_size or BACKBONES[backbone].min_input_size, clip_len)
 
 
-def pictures(size: int, *, count=2, clip_len=1) -> torch.Tensor:
-    """(N, 1, T, H, W, 3)"""
+def pictures(size: int, *, count=2, clip_len=1, channels=3) -> torch.Tensor:
+    """(N, 1, T, H, W, C)"""
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (count, 1, clip_len, size, size, 3), generator=generator, dtype=torch.uint8)
+    return torch.randint(0, 256, (count, 1, clip_len, size, size, channels), generator=generator, dtype=torch.uint8)
+
+
+def clips_for(backbone, *, count=2) -> torch.Tensor:
+    """The smallest that it takes: of flow, if it reads nothing else."""
+    record = BACKBONES[backbone]
+    channels = 2 if record.flow_only else 3
+    return pictures(record.min_input_size, count=count, clip_len=frames(backbone), channels=channels)
 
 
 @pytest.fixture(
@@ -80,7 +95,7 @@ def test_network_with_given_weights_is_that_network(backbone, network):
 
 def test_logits_of_clips(backbone, network):
     with torch.no_grad():
-        logits = network(pictures(BACKBONES[backbone].min_input_size, clip_len=frames(backbone)))
+        logits = network(clips_for(backbone))
     assert logits.shape == (2, NUM_CLASSES) and logits.dtype == torch.float32
     # A new head gives all classes nearly the same score: features are of order 1, and its weights of order HEAD_STD.
     assert logits.abs().max() < 1
@@ -88,7 +103,7 @@ def test_logits_of_clips(backbone, network):
 
 def test_a_head_below_zero_still_learns(backbone, network):
     head = network.backbone.get_submodule(BACKBONES[backbone].head)
-    clips = pictures(BACKBONES[backbone].min_input_size, clip_len=frames(backbone))
+    clips = clips_for(backbone)
     try:
         nn.init.constant_(head.bias, -9.0)
         logits = network(clips)
@@ -102,6 +117,12 @@ def test_a_head_below_zero_still_learns(backbone, network):
 def test_only_the_first_layer_is_widened(backbone, network):
     """A network of pictures sees the channels of three frames; a network of clips sees x and y of flow."""
     record, first = BACKBONES[backbone], BACKBONES[backbone].first_layer
+    if record.flow_only:
+        with pytest.raises(
+            BadInputError, match=f"--arch={backbone} --input_type=rgb: this network reads flow only; expected --input"
+        ):
+            build_model(stream(backbone, input_type="rgb"))
+        return
     clip_len = frames(backbone)
     with torch.device("meta"):
         single = build_model(stream(backbone, clip_len=record.min_clip_len)).backbone
@@ -130,7 +151,7 @@ def test_default_size_fits(backbone):
     size, clip_len = BACKBONES[backbone].input_size, BACKBONES[backbone].clip_len
     with torch.device("meta"):
         network = build_model(stream(backbone, input_size=size, clip_len=clip_len)).eval()
-        clips = torch.empty(1, 1, clip_len, size, size, 3, dtype=torch.uint8)
+        clips = torch.empty(1, 1, clip_len, size, size, 2 if BACKBONES[backbone].flow_only else 3, dtype=torch.uint8)
         assert network(clips).shape == (1, NUM_CLASSES)
 
 
@@ -192,10 +213,7 @@ def test_saved_weights_come_back(backbone, network, tmp_path):
 
 
 def test_one_step_lowers_the_loss(backbone, network):
-    clips, labels = (
-        pictures(BACKBONES[backbone].min_input_size, count=4, clip_len=frames(backbone)),
-        torch.tensor([0, 1, 2, 3]),
-    )
+    clips, labels = clips_for(backbone, count=4), torch.tensor([0, 1, 2, 3])
     network.train()
     before = functional.cross_entropy(network(clips), labels)
     before.backward()

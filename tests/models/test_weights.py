@@ -10,6 +10,7 @@ import pathlib
 import pickle
 import subprocess
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -249,9 +250,11 @@ def meta_network(name, classes=tuple("abcd"), **changes) -> nn.Module:
         return build_model(config).backbone
 
 
-def geometry(name) -> dict[str, int]:
-    """Its usual pictures, in the shortest clips that it takes."""
-    return {"input_size": BACKBONES[name].input_size, "clip_len": BACKBONES[name].min_clip_len}
+def geometry(name) -> dict[str, Any]:
+    """Its usual pictures, in the shortest clips that it takes; flow where it reads nothing else."""
+    record = BACKBONES[name]
+    input_type = "farneback" if record.flow_only else "rgb"
+    return {"input_size": record.input_size, "clip_len": record.min_clip_len, "input_type": input_type}
 
 
 @pytest.mark.parametrize("backbone, other", PAIRS)
@@ -270,6 +273,7 @@ def test_each_network_refuses_the_weights_of_each_other(networks, backbone, othe
 def test_each_network_takes_its_own_weights(networks, backbone, clip_len, input_type):
     """Also for other channels and classes: all layers except the head."""
     clip_len = max(clip_len, BACKBONES[backbone].min_clip_len)
+    input_type = geometry(backbone)["input_type"] if BACKBONES[backbone].flow_only else input_type
     config = stream(backbone, input_size=BACKBONES[backbone].input_size, clip_len=clip_len, input_type=input_type)
     module = meta_network(backbone, clip_len=clip_len, input_type=input_type)
     report = load_weights(module, networks / f"{backbone}.pth", config)

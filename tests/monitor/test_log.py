@@ -25,6 +25,16 @@ def test_entries_after_the_resumed_iteration_are_dropped(tmp_path):
     assert read_log(tmp_path) == []
 
 
+def test_a_validation_that_was_logged_but_not_saved_is_dropped(tmp_path):
+    monitor = JsonMonitor(tmp_path, resumed_at=None)
+    for iteration in (20, 40):
+        monitor.train(train_values(iteration))
+        monitor.validation({"iteration": iteration, "top1": 0.5})
+    for validates_again, left in ((False, ["train", "validation"]), (True, ["train"])):
+        JsonMonitor(tmp_path, resumed_at=40, validates_again=validates_again).close()
+        assert [entry["event"] for entry in read_log(tmp_path)] == ["train", "validation", *left]
+
+
 def test_damaged_line_of_a_log_is_named(tmp_path):
     good = {"event": "train", "iteration": 1, "loss": 0.5}
     for bad in (b'{"itera', b"{}", b"[]", b"[" * 9999, b'{"event": "train", "iteration": 2, "loss": "\xff"}', b"",

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from twostream.models.i3d import NonLocal, SteadyConv
+from twostream.architectures.i3d import NonLocal, SteadyConv
 
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")

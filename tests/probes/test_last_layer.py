@@ -72,6 +72,21 @@ def test_the_run_of_a_linear_head(linear, root):
     assert validation["iteration"] == 1
 
 
+def test_histograms_of_flow_need_no_weights(root, tmp_path):
+    """No flag but the network's name. They tell which way the square of the toy videos moves, but not its colour."""
+    words = (f"--root={root}", f"--save_root={tmp_path}", "--run=h", "--input_type=farneback", "--arch=flow_histograms")
+    result = call(
+        "train.py", *words, "--head=linear", "--clips_per_video=2", "--seq_len=4", "--workers=0", "--mirror=False"
+    )
+    assert result.returncode == 0, result.stderr
+    assert "WARNING" not in result.stdout and "no weights" not in result.stdout
+    stream, _ = load_stream(tmp_path / "h")
+    assert (stream.input_size, stream.resize_side, stream.clip_len) == (64, (64, 64), 4)
+    scores = read_scores(tmp_path / "h" / "scores_train_000001.npz")
+    ways = np.array([name.partition("_")[2] for name in stream.classes])
+    assert set(ways) == {"left", "right"} and (ways[scores.logits.argmax(axis=1)] == ways[scores.labels]).all()
+
+
 def test_no_video_of_its_training_scores_was_seen(linear):
     """The copies of a video are in both folds, so random features recognise them: what is tested is what is in the file."""
     run = linear[0] / RUN

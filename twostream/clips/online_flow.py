@@ -5,7 +5,8 @@ computes the flow of the whole frames, codes it as grey levels, cuts and scales:
 and jpeg.decode_regions do for stored flow. The result is the usual Batch, so the rest of the program sees no
 difference; only the losses of storing flow images as JPEG are missing.
 
-A GPU does this on the stream that computes the network: while it trains, it has no cores to spare for a second stream.
+A GPU does this on a stream of its own: since Python runs ahead of it, it copies the frames and computes the flow of the
+next batch beside the network's work on this one, with the cores that kernels of the network leave free.
 """
 
 import functools
@@ -203,7 +204,16 @@ class OnlineFlow:
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.batches:
-            yield self.compute(batch)
+            yield self.compute(batch) if self.device.type != "cuda" else self._compute_beside(batch)
+
+    def _compute_beside(self, batch: FrameBatch) -> Batch:
+        """The usual batch, for the current stream, which waits for it; earlier work there goes on meanwhile."""
+        beside, current = _flow_stream(self.device), torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(beside):
+            computed = self.compute(batch)
+        current.wait_stream(beside)
+        computed.clips.record_stream(current)  # so that its memory is not reused before it was used
+        return computed
 
     @torch.no_grad()
     def compute(self, batch: FrameBatch) -> Batch:
@@ -245,6 +255,12 @@ class OnlineFlow:
 def network_inputs(batches: Iterable[Any], stream: StreamConfig, device: torch.device) -> Iterable[Batch]:
     """The batches of `open_dataset`'s loader as the network takes them: as they are, or with flow made on the device."""
     return OnlineFlow(batches, stream, device) if stream.is_online else batches
+
+
+@functools.cache
+def _flow_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of a GPU that computes flow: one, because the tables of `cached_method` are filled and read on it."""
+    return torch.cuda.Stream(device)
 
 
 @functools.lru_cache(maxsize=NUM_SIZES)

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from twostream.architectures.video_resnets import BLOCKS
 from twostream.conversion.blob_names import HEAD, OF_TRAINING, OTHER_HEADS, blob_names, has_blob_names
 from twostream.conversion.weight_files import CAFFE2, WeightFile
 from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.models.backbones import BACKBONES
-from twostream.models.video_resnets import BLOCKS
 from twostream.models.weights import own_name
 
 NUM_CLASSES = 400

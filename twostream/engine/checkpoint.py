@@ -6,12 +6,15 @@ It holds tensors and plain values only: format, stream, weights, optimizer, iter
 If the newest one is damaged, it is renamed to `.bad`, and the one before it is used.
 """
 
+import copy
 import functools
 import re
 import reprlib
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any, BinaryIO
 
 import cv2
@@ -23,7 +26,7 @@ from torch.optim.swa_utils import AveragedModel
 from twostream.annotations.class_names import class_difference
 from twostream.engine.device import choose_device
 from twostream.engine.distributed import ALONE, World
-from twostream.errors import BadInputError, EnvironmentFaultError, one_line
+from twostream.errors import BadInputError, EnvironmentFaultError, UserError, one_line
 from twostream.files import write_file
 from twostream.models.network import StreamNetwork, build_with_weights
 from twostream.models.weights import read_torch_file
@@ -49,31 +52,30 @@ def checkpoint_iterations(run_dir: str | Path) -> list[int]:
 # ----------------------------------------------------------------------------------------------------------- writing
 
 
-def write_checkpoint(
-    run_dir: str | Path, *, stream: StreamConfig, backbone: nn.Module, optimizer: torch.optim.Optimizer,
-    iteration: int, settings: dict[str, Any], progress: dict[str, Any], scaler: torch.amp.GradScaler | None = None,
-    average: AveragedModel | None = None, random_states: dict[str, Any] | None = None, is_best: bool = False,
-) -> Path:  # fmt: skip
-    """Save all that the next iterations depend on; returns the path of the checkpoint. With `is_best`, it replaces
-    checkpoint_best.pth too.
+def write_checkpoint(run_dir: str | Path, *, is_best: bool = False, **parts: Any) -> Path:
+    """Save all that the next iterations depend on, the `parts` of `checkpoint_content`; returns the path of the checkpoint.
+
+    With `is_best`, it replaces checkpoint_best.pth too. Raises BadInputError instead of saving weights that are not finite,
+    and EnvironmentFaultError if the file cannot be written.
+    """
+    return _write(run_dir, checkpoint_content(**parts), is_best=is_best)
+
+
+def checkpoint_content(
+    *, stream: StreamConfig, backbone: nn.Module, optimizer: torch.optim.Optimizer, iteration: int, settings: dict[str, Any],
+    progress: dict[str, Any], scaler: torch.amp.GradScaler | None = None, average: AveragedModel | None = None,
+    random_states: dict[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """What a checkpoint holds; its tensors are those of the training, so the next step changes them.
 
     `settings` are the flags that decide the result; `progress` is what the caller's loop needs back (meters, best
-    value); both hold plain values. `random_states` are those of all ranks; without them, those of this process are
-    saved. Raises BadInputError instead of saving weights that are not finite, and EnvironmentFaultError if the file
-    cannot be written.
+    value); both hold plain values. `random_states` are those of all ranks; without them, those of this process are saved.
     """
-    weights = backbone.state_dict()
-    broken = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
-    if broken:
-        raise BadInputError(
-            f"iteration {iteration}: {len(broken)} tensors have values that are not finite (first: {broken[0]}); nothing "
-            f"was saved, the last good checkpoint is kept: lower --lr, or check the images of {stream.input_type}"
-        )
     content = {
         "format": FORMAT,
         "stream": stream.to_json(),
         "iteration": iteration,
-        "weights": weights,
+        "weights": backbone.state_dict(),
         "optimizer": optimizer.state_dict(),
         "settings": settings,
         "progress": progress,
@@ -85,6 +87,17 @@ def write_checkpoint(
     if average is not None:
         content["average"] = _averaged_backbone(average).state_dict()
         content["averaged"] = average.n_averaged
+    return content
+
+
+def _write(run_dir: str | Path, content: dict[str, Any], *, is_best: bool) -> Path:
+    iteration, weights = content["iteration"], content["weights"]
+    broken = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise BadInputError(
+            f"iteration {iteration}: {len(broken)} tensors have values that are not finite (first: {broken[0]}); nothing "
+            f"was saved, the last good checkpoint is kept: lower --lr, or check the images of {content['stream']['input_type']}"
+        )
     path = checkpoint_path(run_dir, iteration)
     # The best one first: a run that is killed between the two validates this iteration again, and finds the same.
     for target in [Path(run_dir, BEST_NAME), path] if is_best else [path]:
@@ -112,8 +125,26 @@ def gather_random_states(world: World = ALONE) -> dict[str, Any]:
     return {"random_state": world.gather(torch.get_rng_state()), "random_state_cuda": cuda}
 
 
+def _on_cpu(value: Any) -> Any:
+    """A copy of a checkpoint's content, or of a part of it, with all tensors on the CPU.
+
+    A GPU copies in its turn, so the copies are complete when its stream has done the work that it has now.
+    """
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", non_blocking=True, copy=True)
+    if isinstance(value, dict):
+        copied = copy.copy(value)  # keeps the versions of modules, which a state_dict has as an attribute
+        copied.update((key, _on_cpu(part)) for key, part in value.items())
+        return copied
+    return type(value)(map(_on_cpu, value)) if isinstance(value, list | tuple) else value
+
+
 class CheckpointSaver:
-    """Saves the checkpoints of a run: tolerates a disk that is full for a while, and removes old checkpoints."""
+    """Saves the checkpoints of a run beside the training: the loop only waits until their tensors are copied.
+
+    Tolerates a disk that is full for a while, and removes old checkpoints. Leaving its `with` block waits for the last
+    checkpoint; all ranks must call the same methods, except `report`.
+    """
 
     MAX_FAILURES = 3
     """after this many iterations in a row that could not be saved, the run stops"""
@@ -125,36 +156,78 @@ class CheckpointSaver:
     ):  # fmt: skip
         """The newest `keep` checkpoints are kept; 0 keeps all. `log` is given each line for people.
 
-        The other parameters are those of `write_checkpoint` that stay the same in all of the run.
+        The other parameters are those of `checkpoint_content` that stay the same in all of the run.
         """
         self.run_dir, self.keep, self.log, self.world = run_dir, keep, log, world
-        self.write = functools.partial(
-            write_checkpoint, run_dir, stream=stream, settings=settings, backbone=backbone, optimizer=optimizer,
+        self.content = functools.partial(
+            checkpoint_content, stream=stream, settings=settings, backbone=backbone, optimizer=optimizer,
             scaler=scaler, average=average,
         )  # fmt: skip
+        self.device = next(backbone.parameters()).device
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self.writing: tuple[int, Future[str]] | None = None
+        """the iteration that is being written, and the line for people when that is done; only on rank 0"""
+        self.is_finished = self.is_saved = True
+        """was the last save waited for, and did it succeed?"""
         self.failed: set[int] = set()
         """iterations that could not be saved since the last success"""
 
-    def save(self, iteration: int, progress: dict[str, Any], *, final: bool, is_best: bool = False) -> bool:
-        """Write a checkpoint, with `is_best` as checkpoint_best.pth too; returns whether this rank's part was done.
+    def __enter__(self) -> "CheckpointSaver":
+        return self
 
-        If the disk does not allow that, warn and keep the checkpoints that exist. All ranks must call this, and they
-        continue when rank 0 has written. Raises EnvironmentFaultError if this was the last chance to save (`final`), or
-        the third failure in a row.
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self.thread:  # leaving it waits, also after a second signal
+            if kind is None:
+                self.finish(final=True)
+            else:  # the other ranks may have ended
+                try:
+                    self._report(final=False)
+                except UserError as fault:
+                    self.log(f"WARNING: {fault}")
+
+    def save(self, iteration: int, progress: dict[str, Any], *, final: bool, is_best: bool = False) -> None:
+        """Copy what a checkpoint holds and start to write it, with `is_best` as checkpoint_best.pth too.
+
+        The one before is finished first. If this is the last chance to save (`final`), this one is, too. If the disk does
+        not allow it, that is a warning, and the checkpoints that exist are kept. Raises EnvironmentFaultError if the disk
+        does not allow a final one, or the third in a row, and BadInputError for weights that are not finite, perhaps in a
+        later call.
         """
+        self.finish()
         random_states = gather_random_states(self.world)
-        is_saved = not self.world.is_first or self._write(
-            iteration, progress, random_states, final=final, is_best=is_best
-        )
-        self.world.wait()
-        return is_saved
+        if self.world.is_first:
+            content = _on_cpu(self.content(iteration=iteration, progress=progress, random_states=random_states))
+            copied = torch.cuda.current_stream(self.device).record_event() if self.device.type == "cuda" else None
+            self.writing = iteration, self.thread.submit(self._write, content, copied, is_best=is_best)
+        self.is_finished = False
+        if final:
+            self.finish(final=True)
 
-    def _write(
-        self, iteration: int, progress: dict[str, Any], random_states: dict[str, Any], *, final: bool, is_best: bool
-    ) -> bool:
+    def finish(self, *, final: bool = False) -> bool:
+        """Wait until the last checkpoint is written, on all ranks; False if it could not be, and errors, as for `save`."""
+        if not self.is_finished:
+            self._report(final=final)
+            self.is_saved = bool(self.world.broadcast_from_first(int(self.is_saved)))
+            self.is_finished = True
+        return self.is_saved
+
+    def report(self) -> None:
+        """Log how the last save went, or raise its error as `save` does, if that is known; this does not wait."""
+        if self.writing and self.writing[1].done():
+            self._report(final=False)
+
+    def _report(self, *, final: bool) -> None:
+        if not self.writing:
+            return
+        iteration, line = self.writing
         try:
-            path = self.write(iteration=iteration, progress=progress, random_states=random_states, is_best=is_best)
+            self.log(line.result())
+            self.failed.clear()
+            self.is_saved = True
         except EnvironmentFaultError as error:
+            self.is_saved = False
             self.failed.add(iteration)
             if final or len(self.failed) >= self.MAX_FAILURES:
                 raise
@@ -162,12 +235,18 @@ class CheckpointSaver:
                 f"WARNING: iteration {iteration} is NOT SAVED (failure {len(self.failed)} of {self.MAX_FAILURES} in a row, "
                 f"then the run stops): {error}. Training continues and tries again at the next interval: free some space"
             )
-            return False
-        self.failed.clear()
-        self.log(f"saved {path}" + (f", the best so far, also as {BEST_NAME}" if is_best else ""))
+        finally:
+            if line.done():  # not if a signal has interrupted the wait
+                self.writing = None
+
+    def _write(self, content: dict[str, Any], copied: torch.cuda.Event | None, *, is_best: bool) -> str:
+        """Write a checkpoint and remove old ones, in the thread; returns the line for people."""
+        if copied:
+            copied.synchronize()
+        path = _write(self.run_dir, content, is_best=is_best)
         for old in checkpoint_iterations(self.run_dir)[: -self.keep] if self.keep else ():
             checkpoint_path(self.run_dir, old).unlink(missing_ok=True)
-        return True
+        return f"saved {path}" + (f", the best so far, also as {BEST_NAME}" if is_best else "")
 
 
 def remove_leftovers(run_dir: Path) -> None:

@@ -52,8 +52,11 @@ def use_deterministic_algorithms(exit_stack: contextlib.ExitStack) -> None:
     `readable_errors` reports an operation that has none.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS divides its work as it likes
+    deterministic: Any = torch.utils.deterministic  # it is typed without its only attribute
     exit_stack.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
+    exit_stack.callback(setattr, deterministic, "fill_uninitialized_memory", deterministic.fill_uninitialized_memory)
     torch.use_deterministic_algorithms(True)
+    deterministic.fill_uninitialized_memory = False  # finds operations that read such memory, and costs a write of all
 
 
 def split_over_gpus(network: nn.Module, num_gpus: int) -> nn.Module:

@@ -103,6 +103,8 @@ class Session:
         """the measure that says which of two validations is better"""
         self._newest: Batch | None = None
         """the batch that was trained on last"""
+        self._kept_before = self.progress.kept
+        """`progress.kept` before the last save, which counts if that fails"""
 
     @property
     def batches_per_epoch(self) -> int:
@@ -131,6 +133,7 @@ class Session:
         except Exception:
             # With several ranks this is not possible, because the others are in the middle of a step.
             if last is not None and batches.awaited and self.world.size == 1:
+                self._finish_save()
                 if last.iteration not in checkpoints.checkpoint_iterations(self.saver.run_dir):
                     self.save(last.iteration, final=True)
             raise
@@ -155,13 +158,14 @@ class Session:
         result = judge(predict(network, inputs, device=self.device), world=self.world)
         if any(self.world.sum_counts(bool(self.stop.requested))):
             return False
+        self._finish_save()  # a confusion matrix is never newer than its checkpoint
         values = {"iteration": iteration} | {name: v for name, v in vars(result).items() if isinstance(v, float)}
         compared = values[self.compared]
         self.progress.stale = 0 if compared > self.progress.kept else self.progress.stale + 1
         self.progress.best = max(self.progress.best, compared)
         values |= {f"best_{self.compared}": self.progress.best, "seconds": time.perf_counter() - start}
         # The checkpoint has no confusion matrix, so that is written first: if the training is killed before it has saved,
-        # it validates again; if it is killed before it has logged, the values are logged from the checkpoint.
+        # it validates again, and logs again; if it is killed before it has logged, the values are logged from the checkpoint.
         if isinstance(result, Evaluation):
             self.monitors.confusion(iteration, result.confusion, self.stream.classes)
         self.save(
@@ -180,17 +184,21 @@ class Session:
         self, iteration: int, *, final: bool, to_validate: bool = False, validation: dict[str, Any] | None = None,
         is_best: bool = False,
     ) -> None:  # fmt: skip
-        """Write a checkpoint with all that the next iterations depend on.
+        """Start to write a checkpoint with all that the next iterations depend on, see `CheckpointSaver.save`.
 
         `final`: this is the last chance to save. `to_validate`: this iteration is still to be validated; `validation`:
         the values of its validation, and `is_best`: its accuracy is above that of the checkpoint which is kept.
         """
-        kept_before = self.progress.kept
+        self._finish_save()
+        self._kept_before = self.progress.kept
         if is_best and validation:
             self.progress.kept = validation[self.compared]
         progress = self.progress.state() | {"to_validate": to_validate, "validation": validation}
-        if not self.saver.save(iteration, progress, final=final, is_best=is_best):
-            self.progress.kept = kept_before
+        self.saver.save(iteration, progress, final=final, is_best=is_best)
+
+    def _finish_save(self) -> None:
+        if not self.saver.finish():
+            self.progress.kept = self._kept_before
 
     def log(self, step: Step) -> None:
         """Log the step, the means since the last reset, and skipped batches; waits until a GPU has caught up."""
@@ -226,9 +234,10 @@ class Session:
     def exchange(self, step: Step, *, max_unreadable: int) -> bool:
         """Exchange with the other ranks what happened in this step; True if any of them was asked to stop.
 
-        Warns about the images that this step could not read. Raises BadInputError, on all ranks, if there were more than
+        Also logs that a checkpoint is written, or raises the error of that. Warns about the images that this step could not read. Raises BadInputError, on all ranks, if there were more than
         `max_unreadable` of them in the whole run.
         """
+        self.saver.report()
         stopping, unreadable = self.world.sum_counts(bool(self.stop.requested), len(step.unreadable))
         self.progress.unreadable += unreadable
         warn = self.monitors.message if self.world.is_first else functools.partial(print, file=sys.stderr)

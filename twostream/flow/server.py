@@ -1,9 +1,9 @@
 """The process that computes Farneback's flow for all workers of a machine, on one device; see service.py.
 
 Waiting windows of any videos are computed together, as many as one pass of the device can hold, if their frames have
-the same size. They are copied one after the other to memory that the device can read by itself, and the flow across
-their seams is discarded. A GPU has two such batches at a time: one is copied while the other is computed. Flow is coded
-on the device, so that only 2 or 3 bytes a pixel are copied back.
+the same size. They are put one after the other, and the flow across their seams is discarded. A GPU has two such batches
+at a time: one is copied while the other is computed. It reads and writes the memory of the workers by itself, so that
+this process copies nothing. Flow is coded on the device: only 2 or 3 bytes a pixel are copied back.
 """
 
 import json
@@ -15,7 +15,9 @@ import socket
 import struct
 import sys
 import time
+import weakref
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -50,6 +52,8 @@ class FlowImages:
         self.on_gpu = device.type == "cuda"
         self.method = lru_cache(NUM_SIZES)(self._build)
         self.parameters = parameters | {"fused": self.on_gpu}
+        self.pins = self.on_gpu
+        """may the device read and write the memory of the workers by itself?"""
         self.limits: dict[tuple[int, int], int] = {}
         """(height, width) -> pairs at a time, for sizes whose usual number did not fit into the memory"""
 
@@ -66,7 +70,26 @@ class FlowImages:
             self.parameters["fused"] = False
             self.method.cache_clear()
             self.method(64, 64).sequence(frames).cpu()
+        if self.pins:
+            memory = torch.zeros(1 << 20, dtype=torch.uint8)
+            try:
+                self.pin(memory.data_ptr(), memory.nbytes)()
+            except RuntimeError as error:
+                self.pins = False
+                with suppress(RuntimeError):  # CUDA reports its last error once more
+                    frames.zero_()
+                note += (
+                    f"the GPU cannot share memory with the workers ({one_line(error)}): frames are copied twice, slower"
+                )
         return note
+
+    def pin(self, address: int, num_bytes: int) -> Callable[[], object]:
+        """Let the device read and write memory of this process by itself, if it can; returns what ends that."""
+        if not self.pins:
+            return lambda: None
+        cuda = torch.cuda.cudart()
+        torch.cuda.check_error(cuda.cudaHostRegister(address, num_bytes, 0))
+        return lambda: cuda.cudaHostUnregister(address)
 
     def _build(self, height: int, width: int) -> Farneback:
         method = Farneback(height, width, device=self.device, **self.parameters)
@@ -79,21 +102,17 @@ class FlowImages:
         return self.limits.get((height, width)) or self.method(height, width).chunk()
 
     @torch.inference_mode()
-    def start(self, windows: list[Tensor]) -> Tensor:
-        """Windows (T, H, W) uint8 -> the flow images of all their frames, one window after the other, on the CPU.
+    def start(self, windows: list[Tensor], results: list[Tensor]) -> None:
+        """Windows (T, H, W) uint8 -> the flow images of their pairs, written to `results`; both are on the CPU.
 
-        Between the images of two windows is the meaningless one of the seam, if pairs are chained. The images are
-        complete once the current stream has done this work. Where the device runs out of memory, half as many pairs at
-        a time are tried, down to one pair; then the error is raised.
+        They are complete once the current stream has done this work; until then, the memory of both is in use. Where the
+        device runs out of memory, half as many pairs at a time are tried, down to one pair; then the error is raised.
         """
-        frames = torch.empty(sum(map(len, windows)), *windows[0].shape[1:], dtype=torch.uint8, pin_memory=self.on_gpu)
-        torch.cat(windows, out=frames)
         height, width = windows[0].shape[1:]
         chunk = self.chunk(height, width)
         while True:
             try:
-                method = self.method(height, width)
-                images = method.encode(self._flow(frames, chunk), scale=self.scale, planes=self.planes)
+                images = self._images(windows, chunk)
                 break
             except torch.OutOfMemoryError:
                 if chunk == 1:
@@ -101,22 +120,29 @@ class FlowImages:
             torch.cuda.synchronize(self.device)  # other batches end and release their memory
             torch.cuda.empty_cache()
             self.limits[height, width] = chunk = chunk // 2
-        result = torch.empty(images.shape, dtype=torch.uint8, pin_memory=self.on_gpu)
-        return result.copy_(images, non_blocking=True)
+        first = 0
+        for result in results:
+            result.copy_(images[first : first + len(result)], non_blocking=True)
+            first += len(result) + self.chained  # skips the image of the seam
 
-    def _flow(self, frames: Tensor, chunk: int) -> Tensor:
-        method = self.method(*frames.shape[1:])
-        frames = frames.to(self.device, non_blocking=True)
+    def _images(self, windows: list[Tensor], chunk: int) -> Tensor:
+        height, width = windows[0].shape[1:]
+        frames = torch.empty(sum(map(len, windows)), height, width, dtype=torch.uint8, device=self.device)
+        for part, window in zip(frames.split([len(window) for window in windows]), windows, strict=True):
+            part.copy_(window, non_blocking=True)
+        method = self.method(height, width)
         if self.chained:
-            return method.sequence(frames, chunk=chunk)
-        return method.pairs(frames[::2], frames[1::2], chunk=chunk)
+            flow = method.sequence(frames, chunk=chunk)
+        else:
+            flow = method.pairs(frames[::2], frames[1::2], chunk=chunk)
+        return method.encode(flow, scale=self.scale, planes=self.planes)
 
 
 class Worker:
     """The connection of a worker for one video."""
 
-    def __init__(self, connection: socket.socket):
-        self.connection = connection
+    def __init__(self, connection: socket.socket, flow_images: FlowImages):
+        self.connection, self.flow_images = connection, flow_images
 
     def read(self) -> "Request | None":
         """The worker's next request; None for its first message, the memory. Raises EOFError when it has ended."""
@@ -129,6 +155,8 @@ class Worker:
         self.size = windows.height, windows.width
         self.frames, self.images = map(torch.from_numpy, windows.lay_out(memory[0]))
         os.close(memory[0])
+        num_bytes = self.frames.nbytes + self.images.nbytes  # one after the other
+        weakref.finalize(self, self.flow_images.pin(self.frames.data_ptr(), num_bytes))  # before it is unmapped
         return None
 
     def answer(self, slot: int) -> None:
@@ -150,31 +178,23 @@ class Request:
         """The frames of the window, in memory that the worker shares: uint8 (T, H, W)."""
         return self.worker.frames[self.slot, : self.num_frames]
 
+    def images(self, *, chained: bool) -> Tensor:
+        """Where the flow images of its pairs go, in the same memory: uint8 (P, ...), see `Windows`."""
+        return self.worker.images[self.slot, : self.num_frames - 1 if chained else self.num_frames // 2]
+
 
 @dataclass(frozen=True)
 class Batch:
     """Requests that the device is working on."""
 
     requests: list[Request]
-    images: Tensor
-    """on the CPU, see `FlowImages.start`"""
+    num_pairs: int
     event: torch.cuda.Event | None
     """after the last work for these images; None on the CPU, which does not return before it is done"""
 
     def is_done(self) -> bool:
-        """Whether the images are complete."""
+        """Whether the images are complete, in the memory of the workers."""
         return self.event is None or self.event.query()
-
-    def answer(self, *, chained: bool) -> int:
-        """Copy the flow images to the workers' memory; returns the number of pairs."""
-        first = pairs = 0
-        for request in self.requests:
-            num = request.num_frames - 1 if chained else request.num_frames // 2
-            request.worker.images[request.slot, :num] = self.images[first : first + num]
-            request.worker.answer(request.slot)
-            first += num + chained  # skips the image of the seam
-            pairs += num
-        return pairs
 
 
 class Server:
@@ -198,7 +218,7 @@ class Server:
             torch.cuda.Stream(flow_images.device) if kind == "cuda" else None for _ in range(BATCHES_AT_A_TIME[kind])
         )
         self.pairs = self.batches = 0
-        self.busy_seconds = self.busy_since = self.first = self.last = 0.0
+        self.busy_seconds = self.busy_since = self.first = self.last = self.first_cpu = self.last_cpu = 0.0
 
     def run(self) -> None:
         """Work until the program has ended."""
@@ -228,7 +248,8 @@ class Server:
 
     def statistics(self) -> ServerStatistics:
         """What has been done so far."""
-        return ServerStatistics(self.pairs, self.last - self.first, self.busy_seconds, self.batches)
+        cpu_seconds = self.last_cpu - self.first_cpu
+        return ServerStatistics(self.pairs, self.last - self.first, self.busy_seconds, self.batches, cpu_seconds)
 
     def _accept(self) -> None:
         connection = self.listener.accept()[0]
@@ -236,7 +257,7 @@ class Server:
         if user != os.getuid():
             connection.close()
             return
-        self.selector.register(connection, selectors.EVENT_READ, Worker(connection))
+        self.selector.register(connection, selectors.EVENT_READ, Worker(connection, self.flow_images))
 
     def _read(self, worker: Worker) -> None:
         try:
@@ -246,7 +267,8 @@ class Server:
             worker.connection.close()
             return
         if request:
-            self.first = self.first or time.monotonic()
+            if not self.first:
+                self.first, self.first_cpu = time.monotonic(), time.process_time()
             self.waiting.setdefault(worker.size, deque()).append(request)
 
     def _take(self) -> list[Request]:
@@ -266,17 +288,20 @@ class Server:
             self.busy_since = time.monotonic()
         stream = self.streams[0]
         self.streams.rotate()
+        results = [request.images(chained=self.flow_images.chained) for request in requests]
         with torch.cuda.stream(stream):
-            images = self.flow_images.start([request.frames for request in requests])
+            self.flow_images.start([request.frames for request in requests], results)
             event = stream.record_event() if stream else None
-        self.running.append(Batch(requests, images, event))
+        self.running.append(Batch(requests, sum(map(len, results)), event))
 
     def _answer(self) -> None:
         batch = self.running.popleft()
-        self.last = time.monotonic()
+        self.last, self.last_cpu = time.monotonic(), time.process_time()
         if not self.running:
             self.busy_seconds += self.last - self.busy_since
-        self.pairs += batch.answer(chained=self.flow_images.chained)
+        for request in batch.requests:
+            request.worker.answer(request.slot)
+        self.pairs += batch.num_pairs
         self.batches += 1
 
 

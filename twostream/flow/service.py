@@ -74,12 +74,15 @@ class ServerStatistics:
     busy_seconds: float
     """the part of `seconds` in which the device had at least one window"""
     batches: int
+    cpu_seconds: float
+    """of the server's process in `seconds`"""
 
     def to_text(self) -> str:
         """One line for people."""
         seconds = max(self.seconds, 1e-9)
         rate, share = self.pairs / seconds, 100 * self.busy_seconds / seconds
-        return f"{self.pairs} pairs, {rate:.0f} pairs/s, busy {share:.0f} % of the time"
+        core = 100 * self.cpu_seconds / seconds
+        return f"{self.pairs} pairs, {rate:.0f} pairs/s, busy {share:.0f} % of the time; its process took {core:.0f} % of a core"
 
 
 @dataclass(frozen=True)

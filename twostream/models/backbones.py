@@ -7,9 +7,12 @@ from typing import Any
 
 from torch import nn
 
+from twostream.architectures import flow_histograms, i3d, torchvision_networks, vgg, video_resnets
 from twostream.errors import BadInputError
-from twostream.models import i3d, torchvision_networks, vgg, video_resnets
 from twostream.stream import ResizeSide
+
+FLOW_STD = (0.972347, 0.755146)
+"""of the data set that VMZ's flow networks were trained on (facebookresearch/VMZ, ops/av_input_op.h)"""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,12 @@ class Backbone:
     """distance between the frames of a clip in its published training and test"""
     resize_side: ResizeSide = None
     """size to which its published test scales pictures, before it cuts crops of `input_size`, see StreamConfig"""
+    flow_std: tuple[float, float] = FLOW_STD
+    """of a network of clips: standard deviation of x and y of flow, pixels, in units of which it sees them"""
+    flow_only: bool = False
+    """does it read nothing but flow?"""
+    ready: bool = False
+    """is everything but its last layer as it should be without weights from a file? Then `resize_side` is for training too"""
 
 
 IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -159,6 +168,23 @@ BACKBONES: dict[str, Backbone] = {
     **{name: _clips(name, functools.partial(video_resnets.build_torchvision, name)) for name in ("r3d_18", "mc3_18", "r2plus1d_18")},
     "r2plus1d_10_quarter": replace(_clips("", video_resnets.build_quarter), weight_files=()),
     "squeezenet1_1_3d": replace(SQUEEZENET, build=i3d.build_squeezenet, layout="3d", clip_len=16),
+    "flow_histograms": Backbone(
+        build=flow_histograms.build,
+        input_size=64,
+        min_input_size=16,
+        **KINETICS,  # of RGB, which it does not read
+        first_layer="directions",
+        head="fc",
+        weight_files=(),
+        renames=(),
+        ignored=r"^$",
+        layout="3d",
+        clip_len=8,
+        resize_side=(64, 64),
+        flow_std=(1.0, 1.0),
+        flow_only=True,
+        ready=True,
+    ),
     "i3d_r50": _i3d(i3d.build),
     "i3d_nl_r50": _i3d(i3d.build_non_local),
     **{f"vmz_{name}_{depth}": _vmz(name, depth) for name, depths in video_resnets.DEPTHS.items() for depth in depths},

@@ -14,10 +14,6 @@ from twostream.stream import StreamConfig
 HEAD_STD = 0.01
 """standard deviation of the random weights of a new head; small, so that training starts from nearly equal scores"""
 
-FLOW_STD = (0.972347, 0.755146)
-"""standard deviation of x and y of flow, pixels, by which networks of clips see it: of the data set that VMZ's flow networks
-were trained on (facebookresearch/VMZ, ops/av_input_op.h)"""
-
 
 class StreamNetwork(nn.Module):
     """Clips as loaders yield them, uint8 (N, S, T, H, W, C), see `Batch` -> logits, float32 (N, K).
@@ -159,6 +155,11 @@ def build_with_weights(stream: StreamConfig, weights: Mapping[str, torch.Tensor]
 
 def _build_backbone(stream: StreamConfig, dropout: float = 0.6) -> nn.Module:
     backbone = BACKBONES[backbone_name(stream.backbone)]
+    if backbone.flow_only and stream.modality != "flow":
+        raise BadInputError(
+            f"--arch={stream.backbone} --input_type={stream.input_type}: this network reads flow only; expected --input_type=farneback or "
+            "the flow that was extracted"
+        )
     if stream.input_size < backbone.min_input_size:
         raise BadInputError(
             f"--input_size {stream.input_size}, expected {backbone.min_input_size} or more for {stream.backbone}"
@@ -188,8 +189,7 @@ def normalisation(backbone: Backbone, stream: StreamConfig) -> tuple[tuple[float
     """Mean and standard deviation of the C channels of a frame, as the backbone sees it, for pixels in 0 ... 1.
 
     A network of pictures sees x, y and magnitude of flow as it sees R, G and B, as in 2D-kinectics. A network of clips
-    sees x and y only, in units of FLOW_STD, as VMZ's flow networks do; flow whose coding is unknown is read as if it had
-    the default coding.
+    sees x and y only, in units of its `flow_std`; flow whose coding is unknown is read as if it had the default coding.
     """
     if backbone.layout == "2d" or stream.modality == "rgb":
         return backbone.mean, backbone.std
@@ -199,7 +199,7 @@ def normalisation(backbone: Backbone, stream: StreamConfig) -> tuple[tuple[float
             coding = FlowSettings.from_json(stream.with_flow("stored").flow_coding or {}).coding
         except ValueError as error:
             raise BadInputError(str(error)) from None
-    return (ZERO / 255,) * 2, tuple(pixels * coding.scale / 255 for pixels in FLOW_STD)
+    return (ZERO / 255,) * 2, tuple(pixels * coding.scale / 255 for pixels in backbone.flow_std)
 
 
 def use_channels_last(network: nn.Module, *, clips: bool = True) -> None:

@@ -22,11 +22,20 @@ LOG_NAME, CONFUSION_NAME = "log.jsonl", "confusion.json"
 class JsonMonitor(Monitor):
     """Writes log.jsonl, one JSON object per line, and the newest confusion matrix to confusion.json."""
 
-    def __init__(self, run_dir: Path, *, resumed_at: int | None):
-        """`resumed_at` is the iteration from which a training continues; None if it starts from the beginning."""
+    def __init__(self, run_dir: Path, *, resumed_at: int | None, validates_again: bool = False):
+        """`resumed_at` is the iteration from which a training continues; None if it starts from the beginning.
+
+        `validates_again`: the validation of that iteration is still to come, or was not saved.
+        """
         self.run_dir = run_dir
-        # A killed run may have logged more than it saved. Those iterations will be repeated, and logged again.
-        kept = [] if resumed_at is None else [e for e in read_log(run_dir) if e["iteration"] <= resumed_at]
+        # A killed run may have logged more than it saved. That will be repeated, and logged again.
+        kept = []
+        if resumed_at is not None:
+            last_validation = resumed_at - validates_again
+            kept = [
+                entry for entry in read_log(run_dir)
+                if entry["iteration"] <= (last_validation if entry["event"] == "validation" else resumed_at)
+            ]  # fmt: skip
         write_text(run_dir / LOG_NAME, "".join(json.dumps(entry) + "\n" for entry in kept))
         if read_confusion(run_dir, last=resumed_at or 0) is None:
             (run_dir / CONFUSION_NAME).unlink(missing_ok=True)

@@ -216,7 +216,7 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
         run.folder, keep=args.keep_checkpoints, log=run.log, world=world, stream=stream, settings=settings,
         **state.saved_parts(),
     )  # fmt: skip
-    with Stop() as stop:
+    with Stop() as stop, saver:
         session = Session(
             stream=stream, state=state, fit_options=fit_options, items=train_set.items, val_loader=val_loader, saver=saver,
             monitors=run.monitors, stop=stop, device=device, world=world, batch_size=args.batch_size,
@@ -427,16 +427,17 @@ def open_clips(
     online = online_flow_coding(args)
     store = open_store(root, RGB if online else args.input_type)
     backbone = backbone_name(args.arch or "inception_v3")
+    record = BACKBONES[backbone]
     try:
         stream = StreamConfig(
             input_type=args.input_type,
             backbone=backbone,
             classes=annotations.classes,
-            input_size=args.input_size or BACKBONES[backbone].input_size,
-            clip_len=args.seq_len or BACKBONES[backbone].clip_len,
+            input_size=args.input_size or record.input_size,
+            clip_len=args.seq_len or record.clip_len,
             frame_stride=args.gap,
             flow_coding=online or store.tree_flow_coding(),
-            resize_side=args.resize_side,
+            resize_side=args.resize_side or (record.resize_side if record.ready and not args.input_size else None),
             frame_rate=args.frame_rate,
             multi_label=annotations.videos.is_multi_label,
         )
@@ -551,13 +552,16 @@ def run_folder(args: argparse.Namespace, root: Path, stream: StreamConfig) -> Pa
 
 
 def first_weights(args: argparse.Namespace, stream: StreamConfig) -> Path | None:
-    """The file of the weights that a new training starts from; None for random weights."""
+    """The file of the weights that a new training starts from; None for random weights, or a network that is ready."""
     from twostream.engine.checkpoint import weights_file
+    from twostream.models.backbones import BACKBONES
     from twostream.models.weights import find_pretrained
 
     if args.init_from:
         return weights_file(args.init_from)
-    return find_pretrained(args.global_models_dir, stream.backbone) if args.pretrained else None
+    if BACKBONES[stream.backbone].ready or not args.pretrained:
+        return None
+    return find_pretrained(args.global_models_dir, stream.backbone)
 
 
 def open_run(
@@ -639,7 +643,9 @@ def open_monitors(args: argparse.Namespace, run: Run, stream: StreamConfig) -> N
     from twostream import monitor
 
     resumed_at = run.first if run.checkpoint else None
-    monitors: list[monitor.Monitor] = [monitor.JsonMonitor(run.folder, resumed_at=resumed_at)]
+    monitors: list[monitor.Monitor] = [
+        monitor.JsonMonitor(run.folder, resumed_at=resumed_at, validates_again=run.to_validate)
+    ]
     history = monitor.read_log(run.folder)
     monitors.append(monitor.PageMonitor(run.folder, history=history))
     monitors.append(monitor.WarningMonitor(run.log, 2 if stream.multi_label else len(stream.classes), history=history))
@@ -682,7 +688,7 @@ def build_state(
             run.log(
                 f"WARNING: features are partly random: {below} have no weights in {run.weights}; use other weights or another --arch"
             )
-    elif args.head == "linear" and not run.checkpoint:
+    elif args.head == "linear" and not run.checkpoint and not BACKBONES[stream.backbone].ready:
         run.log(
             "WARNING: features are random, as there are no weights: leave out --pretrained=False, or give some with --init_from"
         )

@@ -6,9 +6,9 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
+from twostream.architectures.video_resnets import DEPTHS, FactoredConv, build_vmz
 from twostream.models.backbones import BACKBONES
 from twostream.models.network import build_model
-from twostream.models.video_resnets import DEPTHS, FactoredConv, build_vmz
 from twostream.models.weights import find_pretrained, load_weights
 from twostream.stream import StreamConfig
 

@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
-from tests.models.test_video_resnets import fill_norms, random_clips, random_network
+from tests.architectures.test_video_resnets import fill_norms, random_clips, random_network
 from twostream.errors import BadInputError
 from twostream.models.network import fit_weight
 from twostream.models.weights import find_pretrained, load_weights

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import resnet, squeezenet
 
-from twostream.models import torchvision_networks
+from twostream.architectures import torchvision_networks
 
 FRAMES = {"layer1": (3, 3, 3), "layer2": (3, 1, 3, 1), "layer3": (3, 1, 3, 1, 3, 1), "layer4": (1, 3, 1)}
 """stage -> over how many frames the first convolution of each of its blocks goes"""

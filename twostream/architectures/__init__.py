@@ -1,0 +1,1 @@
+"""Networks of others, a family a module: how each is built, with random weights."""
