@@ -115,6 +115,18 @@ def test_a_missing_numba_is_one_line(monkeypatch):
         FlowSettings("farneback").function("numba")
 
 
+def test_code_is_compiled_where_it_cannot_be_kept(monkeypatch):
+    caching = pytest.importorskip("numba.core.caching", reason="numba is not installed")
+    from twostream.flow.farneback_compiled import compiled as compile_function
+
+    def double(value):
+        return 2 * value
+
+    monkeypatch.setattr(caching.CompileResultCacheImpl, "_locator_classes", [])
+    function = compile_function(double)
+    assert function(3) == 6 and function.stats.cache_path is None
+
+
 def test_numba_computes_farneback_only():
     with pytest.raises(ValueError, match="numba computes only farneback, not dis"):
         FlowSettings("dis").function("numba")

@@ -24,7 +24,7 @@ from twostream.flow.farneback_tables import basis_numbers, box_regularisation, b
 from twostream.flow.methods import FarnebackParameters
 
 BLOCK = 128
-"""pixels of a row that are computed together; their values take 9 KB"""
+"""pixels of a row that are computed together; their values take 12 KB"""
 # Where they are in the array of a block.
 X_FLOW, Y_FLOW, INSIDE, CERTAINTY, CORNERS, FIRST, SECOND, EQUATIONS = (BLOCK * k for k in (0, 1, 2, 3, 4, 8, 13, 18))
 NUM_VALUES = 23 * BLOCK
@@ -59,7 +59,7 @@ def fill(result, value):
 
 
 @inlined
-def write_bend(result, values, one, weight):
+def scale_and_add(result, values, one, weight):
     """result = values * weight + one"""
     for x in range(len(result)):
         result[x] = values[x] * weight + one[x]
@@ -145,8 +145,8 @@ def expand(image, kernels, inverse, planes):
         scale(planes[0, y], y_, x_x)
         scale(planes[1, y], x_, x_x)
         scale(planes[4, y], xy, xy_xy / 2)
-        write_bend(planes[2, y], yy, one, xx_xx)
-        write_bend(planes[3, y], xx, one, xx_xx)
+        scale_and_add(planes[2, y], yy, one, xx_xx)
+        scale_and_add(planes[3, y], xx, one, xx_xx)
 
 
 # -------------------------------------------------------------------------------------------------------- equations
