@@ -16,6 +16,7 @@ With --device=cuda, the trials are of GPU_SETTINGS, all with --deterministic, an
 
 import argparse
 import hashlib
+import itertools
 import json
 import math
 import multiprocessing
@@ -56,7 +57,8 @@ SETTINGS = {
     "state": ["--arch=mobilenet_v3_large", "--input_size=64", "--ema=0.5", "--schedule=cosine", "--warm_up=3", "--amp=bf16",
               "--accumulate=2", "--clip_norm=5", "--label_smoothing=0.1"],
     "fp16": ["--arch=squeezenet1_1", "--input_size=32", "--amp=fp16", "--seq_len=2", "--max_unreadable=99"],
-    "segments": ["--arch=squeezenet1_1", "--input_size=32", "--num_segments=2", "--class_balance", "--crop=corners"],
+    "segments": ["--arch=squeezenet1_1", "--input_size=32", "--num_segments=2", "--class_balance", "--crop=corners",
+                 "--channels_last"],
 }  # fmt: skip
 """Settings that the trials alternate between.
 
@@ -229,6 +231,14 @@ def result(run_dir: Path) -> tuple[list[str], str]:
     return log, hashlib.sha256(exact(content).encode()).hexdigest()
 
 
+def difference(found: tuple[list[str], str], expected: tuple[list[str], str]) -> str:
+    """Where two results differ first."""
+    for line, wanted in itertools.zip_longest(found[0], expected[0]):
+        if line != wanted:
+            return f"the log has {line}, expected {wanted}"
+    return "the checkpoint differs, the log does not"
+
+
 def exact(value: object) -> str:
     """A text that is the same only for the same bits; values in seconds are left out."""
     if isinstance(value, torch.Tensor):
@@ -290,7 +300,8 @@ def run_trials(
             Tally(trials=1, programs=how == "program", differing=differs, tracebacks=failed, settings=Counter([name]))
         )
         if differs or failed:
-            print(f"trial {number} ({name}): {'differs' if differs else 'traceback'}", file=sys.stderr)
+            what = difference(found, expected[name].result()) if differs else trial.output.read_text()
+            print(f"trial {number} ({name}): {what}", file=sys.stderr)
         return tally
 
     with ThreadPoolExecutor(at_once) as pool:  # in this order, so that a trial waits for a run that has begun
@@ -316,7 +327,8 @@ def main() -> int:
     parser.add_argument("--settings", help="comma-separated names of the settings (default: all of the device)")
     args = parser.parse_args()
     settings = SETTINGS if args.device == "cpu" else GPU_SETTINGS
-    settings = {name: settings[name] for name in args.settings.split(",")} if args.settings else settings
+    if args.settings:
+        settings = {name: (SETTINGS | GPU_SETTINGS)[name] for name in args.settings.split(",")}
     os.environ["OMP_NUM_THREADS"] = "1"  # for each process; and the one that is forked must not have a second thread
     os.environ |= {"CUDA_VISIBLE_DEVICES": ""} if args.device == "cpu" else {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
     FLAGS.append(f"--device={args.device}")

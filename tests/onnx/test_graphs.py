@@ -111,6 +111,7 @@ def test_flow_clips_are_cut_from_the_flow_of_whole_frames():
     [
         ([stream(), stream("farneback")], "mean", ""),
         ([stream(), stream("dis")], "mean", "is dis, and only farneback"),
+        ([stream(), stream("mv")], "mean", "reads motion vectors from encoded videos, and a graph is given frames"),
         ([stream(), stream("farneback", short_side=96)], "mean", "different sizes or rates"),
         ([stream()], "segment-3", "depends on where in the video"),
     ],

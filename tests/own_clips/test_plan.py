@@ -43,7 +43,8 @@ def test_a_trunk_is_used_and_flow_competes_with_a_training():
     rgb, flow = plan.streams
     assert (
         "--init_from=weights.pth" in rgb.linear
-        and "--arch=mobilenet_v2" in flow.linear
+        and "--arch=flow_histograms" in flow.linear
+        and "--arch=mobilenet_v2" in flow.other
         and "--head=linear" in flow.linear
     )
     assert not rgb.trained and "--pretrained=False" in flow.trained
@@ -53,7 +54,9 @@ def test_a_trunk_is_used_and_flow_competes_with_a_training():
 def test_without_a_trunk_it_says_what_would_help_and_goes_on():
     plan = planned(trunk=None)
     assert any("twostream fetch mobilenet_v2" in reason for reason in plan.reasons)
-    assert all("--pretrained=False" in stream.linear and stream.trained for stream in plan.streams)
+    rgb, flow = plan.streams
+    assert "--pretrained=False" in rgb.linear and "--arch=flow_histograms" in flow.linear and not flow.other
+    assert rgb.trained and flow.trained
 
 
 def test_what_does_not_fit_is_not_tried():
@@ -66,14 +69,15 @@ def test_what_does_not_fit_is_not_tried():
     )  # 20 frames at the 5 frames/s that suit the motion
 
 
-def test_time_that_no_training_can_use_goes_into_views():
+def test_three_views_come_before_all_that_takes_longer():
     """Of wide pictures; square ones have nothing beside their centre."""
-    slow_training = replace(FAST, small=1.0)
-    assert "--views=three" in planned(speed=slow_training).test
-    assert "--views=centre" in planned(speed=FAST).test and "--views=centre" in planned(speed=SLOW).test
+    assert "--views=three" in planned(speed=FAST).test
+    slow = planned(speed=SLOW)
+    assert "--views=three" in slow.test and not slow.streams[1].other
+    assert "--views=centre" in planned(speed=replace(SLOW, trunk=0.5)).test
     square = make_plan(
         [clip(str(n), "ab"[n % 2]) for n in range(8)], ["train", "val"] * 4, [look(size=(240, 240))] * 8, MOTION, fps=10,
-        trunk=TRUNK, fetch="", speed=slow_training, minutes=5,
+        trunk=TRUNK, fetch="", speed=FAST, minutes=5,
     )  # fmt: skip
     assert "--views=centre" in square.test
 

@@ -2,20 +2,24 @@
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 
 from twostream.errors import one_line
 from twostream.flow.coding import from_planes
-from twostream.flow.methods import FlowFunction, FlowSettings
+from twostream.flow.methods import MOTION_VECTORS, FlowFunction, FlowSettings
 from twostream.frames.jpeg import Header, Region, cut_regions, decode_jpeg, decode_regions, encode_jpeg
+from twostream.motion_vectors.kept_frames import PictureMotion
 from twostream.stream import RGB
 from twostream.threads import map_in_threads, thread_pool
 from twostream.video.ffmpeg import VideoError
 
-Frames = Mapping[int, np.ndarray]
-"""frame index -> uint8 (H, W, 3) RGB; frames that no clip needs may be missing"""
+Frame: TypeAlias = np.ndarray | PictureMotion
+"""uint8 (H, W, 3) RGB or, for a stream of motion vectors, how it moved since the frame before"""
+Frames = Mapping[int, Any]
+"""frame index -> Frame, all of one kind; frames that no clip needs may be missing"""
 
 
 class Footage:
@@ -126,6 +130,10 @@ class Footage:
         """The planes of a pair's flow image, uint8 (2H, W); a video of one frame does not move."""
         assert self.flow is not None
         video_id, first = pair
+        if self.flow.method == MOTION_VECTORS:
+            frames, num_frames = self.videos[video_id]
+            motion: PictureMotion = frames[min(first + 1, num_frames - 1)]
+            return motion.planes(self.flow.coding)
         grey = self._grey(video_id, first)
         if self.videos[video_id][1] == 1:
             flow = np.zeros((*grey.shape, 2), np.float32)

@@ -14,6 +14,7 @@ from twostream.flow.coding import flow_colours
 from twostream.frames.jpeg import encode_jpeg
 from twostream.inference.contract import Contract
 from twostream.inference.prediction import Prediction
+from twostream.inference.recognizer import Decoded, read_frames
 from twostream.inference.sources import Source
 from twostream.inference.timeline import Timeline
 from twostream.pages.page import data_url, escape, page, table
@@ -53,16 +54,18 @@ def take_pictures(source: Source, contract: Contract, num_frames: int) -> list[P
 
     Raises VideoError or BadInputError as the source does.
     """
-    flow = next(filter(None, (stream.flow_settings() for stream in contract.streams)), None)
-    first = contract.streams[0]
+    geometry = contract.streams[0].geometry
+    # Flow is computed from any frames, but motion vectors are only read with those of their own stream.
+    streams = [s for s in contract.streams if s.flow_settings() and (s.geometry == geometry or not s.reads_vectors)]
+    flow = streams[0].flow_settings() if streams else None
     wanted = sorted({(2 * k + 1) * num_frames // (2 * NUM_PICTURES) for k in range(NUM_PICTURES)})
     needed = {index for frame in wanted for index in (max(frame - 1, 0), frame, frame + 1)}
-    frames = {
-        index: frame
-        for index, frame in enumerate(islice(source.frames(first.geometry), max(needed) + 1))
-        if index in needed
-    }
-    footage = Footage({"0": (frames, num_frames)}, flow=flow)
+    decoded = Decoded({}, num_frames, 0.0, (), source.is_stored)
+    for index, (frame, motion) in enumerate(islice(read_frames(source, contract, geometry), max(needed) + 1)):
+        if index in needed:
+            decoded.add(index, frame, motion)
+    frames = decoded.frames
+    footage = Footage({"0": (decoded.frames_of(streams[0]) if streams else frames, num_frames)}, flow=flow)
     pictures = []
     for index in wanted:
         colours = flow_colours(footage.flow_image("0", index)) if flow else None

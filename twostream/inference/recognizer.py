@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from twostream.annotations.videos import Video, VideoTable
-from twostream.clips.footage import Footage
+from twostream.clips.footage import Footage, Frames
 from twostream.clips.items import Images, Items
 from twostream.clips.sampling import ClipGeometry, is_rate
 from twostream.clips.testing import items_as_tested
@@ -27,6 +27,7 @@ from twostream.inference.live import LiveAnswer, open_feed, watch
 from twostream.inference.prediction import Prediction, clips_table, stream_prediction
 from twostream.inference.sources import AnyVideo, Geometry, Source, as_source
 from twostream.inference.timeline import Timeline, clip_step, window_probabilities
+from twostream.motion_vectors.kept_frames import PictureMotion
 from twostream.scores.table import ScoreTable
 from twostream.threads import map_in_threads
 from twostream.video.ffmpeg import VideoError
@@ -71,6 +72,24 @@ class Decoded:
     """frames of a data root, which were JPEG already"""
     flow: dict[str, dict[int, np.ndarray]] = field(default_factory=dict)
     """name of a stream -> the flow that it will need, if it is computed already, see `Footage.flow_of`"""
+    motion: dict[int, PictureMotion] = field(default_factory=dict)
+    """frame index -> how it moved since the frame before; empty unless a stream has motion vectors"""
+
+    def add(self, index: int, frame: np.ndarray, motion: PictureMotion | None) -> None:
+        """Keep a frame."""
+        self.frames[index] = frame
+        if motion:
+            self.motion[index] = motion
+
+    def forget(self, *, before: int) -> None:
+        """Keep the frames from this one on."""
+        for kept in (self.frames, self.motion):
+            for index in [index for index in kept if index < before]:
+                del kept[index]
+
+    def frames_of(self, stream: StreamContract) -> Frames:
+        """The frames as a stream needs them."""
+        return self.motion if stream.reads_vectors else self.frames
 
 
 class Recognizer:
@@ -249,7 +268,7 @@ class Recognizer:
         for stream, network in zip(self.contract.streams, self.networks, strict=True):
             parts = [video[stream.geometry] for video in videos]
             scoring = _Scoring(stream, network, parts)
-            footage = scoring.footage({str(k): part.frames for k, part in enumerate(parts)})
+            footage = scoring.footage({str(k): part.frames_of(stream) for k, part in enumerate(parts)})
             for k, part in enumerate(parts):
                 footage.add_flow(str(k), part.flow.get(stream.name, {}))
             scoring.add(footage, range(scoring.num_items))
@@ -266,16 +285,16 @@ class Recognizer:
             parts = [s for s in scorings if s.stream.geometry == geometry]
             needed = np.any([s.needed_frames() for s in parts], axis=0)
             last = int(np.flatnonzero(needed)[-1])
-            frames: dict[int, np.ndarray] = {}
-            with contextlib.closing(source.frames(geometry)) as decoding:
-                for index, frame in enumerate(islice(decoding, last + 1)):
+            piece = replace(found[geometry], frames={}, motion={})
+            with contextlib.closing(read_frames(source, self.contract, geometry)) as decoding:
+                for index, (frame, motion) in enumerate(islice(decoding, last + 1)):
                     if needed[index]:
-                        frames[index] = frame
-                    if len(frames) * frame.nbytes > FRAMES_BYTES or index == last:
+                        piece.add(index, frame, motion)
+                    if len(piece.frames) * frame.nbytes > FRAMES_BYTES or index == last:
                         for scoring in parts:
-                            scoring.add(scoring.footage({"0": frames}), scoring.ready(index, is_last=index == last))
-                        first = min(scoring.first_needed() for scoring in parts)
-                        frames = {kept: picture for kept, picture in frames.items() if kept >= first}
+                            footage = scoring.footage({"0": piece.frames_of(scoring.stream)})
+                            scoring.add(footage, scoring.ready(index, is_last=index == last))
+                        piece.forget(before=min(scoring.first_needed() for scoring in parts))
         return [scoring.table(0) for scoring in scorings]
 
     def _prediction(self, source: Source, found: Mapping[Geometry, Decoded], tables: list[ScoreTable]) -> Prediction:
@@ -333,14 +352,17 @@ def look_ahead(contract: Contract, source: Source, *, with_flow: bool) -> Ahead:
             if stream.flow_settings():
                 part = found[stream.geometry]
                 with contextlib.suppress(VideoError):  # it will be raised again, for the video
-                    part.flow[stream.name] = _Scoring(stream, None, [part]).flow_of_all_clips(part.frames)
+                    part.flow[stream.name] = _Scoring(stream, None, [part]).flow_of_all_clips(part.frames_of(stream))
     return source, found
 
 
 def decode_all(contract: Contract, source: Source) -> dict[Geometry, Decoded] | Failure:
     """The frames of a source at the sizes and rates of all streams."""
     try:
-        found = {geometry: decode(source, geometry) for geometry in {stream.geometry for stream in contract.streams}}
+        found = {
+            geometry: decode(source, contract, geometry)
+            for geometry in {stream.geometry for stream in contract.streams}
+        }
         for stream in contract.streams:
             _check_rate(stream, found[stream.geometry].fps)
         return found
@@ -348,18 +370,28 @@ def decode_all(contract: Contract, source: Source) -> dict[Geometry, Decoded] | 
         return Failure(source.name, one_line(error).removeprefix(f"{source.name}: "))
 
 
-def decode(source: Source, geometry: Geometry) -> Decoded:
+def decode(source: Source, contract: Contract, geometry: Geometry) -> Decoded:
     """The frames of a source, or only their number if all of them need more memory than FRAMES_BYTES."""
-    frames: dict[int, np.ndarray] = {}
-    num_frames = num_bytes = 0
-    for frame in source.frames(geometry):
+    decoded = Decoded({}, 0, 0.0, (), source.is_stored)
+    num_bytes = 0
+    for frame, motion in read_frames(source, contract, geometry):
         num_bytes += frame.nbytes
         if num_bytes <= FRAMES_BYTES:
-            frames[num_frames] = frame
+            decoded.add(decoded.num_frames, frame, motion)
         else:
-            frames.clear()
-        num_frames += 1
-    return Decoded(frames, num_frames, source.fps, source.notes, source.is_stored)
+            decoded.forget(before=decoded.num_frames)
+        decoded.num_frames += 1
+    return replace(decoded, fps=source.fps, notes=source.notes)
+
+
+def read_frames(
+    source: Source, contract: Contract, geometry: Geometry
+) -> Generator[tuple[np.ndarray, PictureMotion | None], None, None]:
+    """The frames of a source, each with how it moved since the one before if a stream of this geometry needs that."""
+    if any(stream.reads_vectors for stream in contract.streams if stream.geometry == geometry):
+        yield from source.moving_frames(geometry)
+    else:
+        yield from ((frame, None) for frame in source.frames(geometry))
 
 
 class _NewestClip:
@@ -419,7 +451,7 @@ class _Scoring:
         """Clips of all videos."""
         return len(self.items)
 
-    def footage(self, frames: Mapping[str, Mapping[int, np.ndarray]], *, keeps_flow: bool = False) -> Footage:
+    def footage(self, frames: Mapping[str, Frames], *, keeps_flow: bool = False) -> Footage:
         """Frames of the videos, as this stream sees them; the ids are the numbers of the videos."""
         num_frames = self.items.videos.num_frames
         return Footage(
@@ -444,7 +476,7 @@ class _Scoring:
         self.logits += self.network.logits(self.items, footage, batches())
         self.num_done += len(numbers)
 
-    def flow_of_all_clips(self, frames: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+    def flow_of_all_clips(self, frames: Frames) -> dict[int, np.ndarray]:
         """The flow of the only video that its clips need, see `Footage.flow_of`."""
         footage = self.footage({"0": frames})
         self._compute_flow(footage, range(self.num_items))

@@ -5,7 +5,8 @@ import glob
 import re
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeAlias
 
@@ -13,9 +14,12 @@ import cv2
 import numpy as np
 
 from twostream.annotations.json_file import read_annotations
+from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.frames.store import FrameStore
 from twostream.frames.stores import input_types, open_store
+from twostream.motion_vectors.kept_frames import PictureMotion, read_kept
+from twostream.motion_vectors.reader import NO_VECTORS, Step
 from twostream.stream import RGB
 from twostream.video.addresses import (
     STDIN,
@@ -27,7 +31,7 @@ from twostream.video.addresses import (
     stdin_address,
 )
 from twostream.video.decoder import Decoder
-from twostream.video.ffmpeg import Address
+from twostream.video.ffmpeg import Address, VideoError
 from twostream.video.ids import VIDEO_SUFFIXES
 from twostream.video.recording import copy_stdin, download, record, stream_advice
 
@@ -65,6 +69,15 @@ class Source(ABC):
         Raises VideoError or BadInputError if there are none, or one of them cannot be read.
         """
 
+    def moving_frames(self, geometry: Geometry) -> Generator[tuple[np.ndarray, PictureMotion], None, None]:
+        """Its frames, each with how it moved since the one before, by the motion vectors of an encoded video.
+
+        Raises what `frames` raises, and if there are no motion vectors.
+        """
+        raise BadInputError(
+            f"{self.name}: these are frames, but motion vectors are in encoded video files: name such a file"
+        )
+
 
 class VideoFile(Source):
     """A file that ffmpeg decodes."""
@@ -79,6 +92,27 @@ class VideoFile(Source):
         result = decoder.result
         self.fps = result.fps
         self.notes = (*((result.damage,) if result.damage else ()), *result.notes)
+
+    def moving_frames(self, geometry: Geometry) -> Generator[tuple[np.ndarray, PictureMotion], None, None]:
+        # ffmpeg decodes pictures in a process of its own, and tells their number and damage, while this one reads vectors.
+        steps = read_kept(self.path, fps=geometry.fps)
+        for number, picture in enumerate(self.frames(geometry)):
+            if (step := _next_step(steps)) is None:
+                raise VideoError(f"motion vectors end after {counted(number, 'frame')}, but its picture goes on")
+            yield picture, PictureMotion(step if number else replace(step, motion=None), picture.shape[:2])
+        if not geometry.fps and _next_step(steps):
+            raise VideoError(f"motion vectors go on after {counted(number + 1, 'frame')}, where its picture ends")
+
+
+def _next_step(steps: Iterator[Step]) -> Step | None:
+    try:
+        return next(steps, None)
+    except VideoError as error:
+        if error.kind != NO_VECTORS:
+            raise
+        raise VideoError(
+            f"{error}; encode it as H.264, or use a recognizer without motion vectors", NO_VECTORS
+        ) from None
 
 
 class Recording(Source):
@@ -95,13 +129,24 @@ class Recording(Source):
         self._complaint = ""
 
     def frames(self, geometry: Geometry) -> Generator[np.ndarray, None, None]:
+        video = self._video()
+        yield from video.frames(geometry)
+        self._take_facts(video)
+
+    def moving_frames(self, geometry: Geometry) -> Generator[tuple[np.ndarray, PictureMotion], None, None]:
+        video = self._video()
+        yield from video.moving_frames(geometry)
+        self._take_facts(video)
+
+    def _video(self) -> VideoFile:
         if self._file is None:
             file = tempfile.NamedTemporaryFile(prefix="twostream-")  # removed with this object
             self._complaint = self._fill(file.file)
             file.flush()
             self._file = file
-        video = VideoFile(self._file.name)
-        yield from video.frames(geometry)
+        return VideoFile(self._file.name)
+
+    def _take_facts(self, video: VideoFile) -> None:
         self.fps, self.notes = video.fps, (self._complaint,) if self._complaint else video.notes
 
 

@@ -2,15 +2,32 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
-from twostream.motion_vectors.fields import add_step
+from twostream.flow.coding import FlowCoding
+from twostream.motion_vectors.fields import add_step, to_flow
 from twostream.motion_vectors.reader import Step, read_steps
 from twostream.video.decoder import SEEK_MARGIN_SECONDS, STAMP_SECONDS
+
+
+@dataclass(frozen=True)
+class PictureMotion:
+    """How a picture moved since the one before it."""
+
+    step: Step
+    shape: tuple[int, int]
+    """height and width of the picture"""
+
+    def planes(self, coding: FlowCoding) -> np.ndarray:
+        """The planes of its flow image, uint8 (2H, W), see FlowCoding."""
+        height, width = self.shape
+        if self.step.motion is None:
+            return coding.encode_planes(np.zeros((height, width, 2), np.float32))
+        return coding.encode_planes(to_flow(self.step.motion, self.step.stored_size, (width, height), self.step.turns))
 
 
 def read_kept(

@@ -68,7 +68,10 @@ def write_onnx(recognizer: Recognizer, folder: Path, source: Source) -> list[str
         _Both(by_torch, OnnxNetwork(model, str(path)))
         for by_torch, model, path in zip(run_by_torch(recognizer.networks), models.values(), paths, strict=True)
     ]
-    tables, _ = Recognizer(contract, pairs).score(source)
+    try:
+        tables, _ = Recognizer(contract, pairs).score(source)
+    except BadInputError as error:
+        raise BadInputError(f"{error}; choose another video to compare on with --check VIDEO") from None
     lines = []
     for path, (name, model), table in zip(paths, models.items(), tables, strict=True):
         expected, found = np.split(table.logits, 2, axis=1)

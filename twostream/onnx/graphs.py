@@ -44,6 +44,8 @@ def reason_against(contract: Contract) -> str:
     """Why a recognizer cannot be one graph, as the end of a sentence; "" if it can."""
     for stream in contract.streams:
         flow = stream.flow_settings()
+        if stream.reads_vectors:
+            return f"stream {stream.name} reads motion vectors from encoded videos, and a graph is given frames"
         if flow and flow.method != "farneback":
             return f"the flow of stream {stream.name} is {flow.method}, and only farneback can be computed in a graph"
     if len({stream.geometry for stream in contract.streams}) > 1:

@@ -1,4 +1,4 @@
-"""A trained stream beside its linear head, on training videos that neither has seen."""
+"""Two ways to make a stream, compared on training videos that neither has seen."""
 
 import math
 from dataclasses import dataclass
@@ -17,30 +17,27 @@ class Comparison:
     """Which of N held-out videos each of two classifiers got right."""
 
     num_videos: int
-    linear: int
-    """right by the linear head"""
-    trained: int
-    """right by the trained network"""
+    first: int
+    """right by the first"""
+    second: int
+    """right by the second"""
     num_different: int
     """right by one of the two"""
 
     @property
-    def trained_wins(self) -> bool:
-        """Is the trained network better by a standard error of the difference, as in McNemar's test?"""
-        gain = self.trained - self.linear
+    def second_is_clearly_better(self) -> bool:
+        """Is it better by a standard error of the difference, as in McNemar's test?"""
+        gain = self.second - self.first
         return gain > 0 and gain >= math.sqrt(self.num_different)
 
-    def __str__(self) -> str:
-        verdict = "it is used" if self.trained_wins else "the linear head stays"
-        return (
-            f"of {counted(self.num_videos, 'training video')} that neither has seen, the trained network has {self.trained} right, the linear "
-            f"head {self.linear}: {verdict}"
-        )
+    def sentence(self, first: str, second: str) -> str:
+        """How many videos the two, who are named, have right."""
+        return f"of {counted(self.num_videos, 'training video')} that neither has seen, {self.second} are right by {second}, {self.first} by {first}"
 
 
-def compare(linear: Path, trained: Path) -> Comparison:
+def compare(first_scores: Path, second_scores: Path) -> Comparison:
     """Compare two score files on the videos that both have scored; see `Comparison`."""
-    (ids, right), (other_ids, other_right) = (_right(read_scores(path)) for path in (linear, trained))
+    (ids, right), (other_ids, other_right) = (_right(read_scores(path)) for path in (first_scores, second_scores))
     _, ours, theirs = np.intersect1d(ids, other_ids, return_indices=True)
     first, second = right[ours], other_right[theirs]
     return Comparison(len(ours), int(first.sum()), int(second.sum()), int((first != second).sum()))

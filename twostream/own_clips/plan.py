@@ -38,8 +38,8 @@ MIN_EPOCHS, MAX_EPOCHS = 100, 250
 """of such trainings: on UT-Interaction, 72 only reach the linear head (12 of 17 unseen videos each), 220 are right for 86 %"""
 TRAINING_COST = 6.0
 """a step of training, in passes forward of single pictures: two passes backward, stacks of frames, and loading"""
-FIXED_SECONDS = 30.0
-"""start of the commands, evaluation, page and export"""
+FIXED_SECONDS = 45.0
+"""start of the commands, histograms of flow, evaluation, page and export"""
 SIDES = re.compile(r"\b(left|right|clockwise|counterclockwise|anticlockwise|forehand|backhand)\b", re.IGNORECASE)
 WORTH = "features of ImageNet, the best start for few clips where appearance decides"
 
@@ -53,6 +53,8 @@ class StreamPlan:
     input_type: str
     linear: tuple[str, ...]
     """flags of twostream train: a linear head on a network as it is"""
+    other: tuple[str, ...] = ()
+    """flags of twostream train: a linear head on another network, to be compared with it; empty: not tried"""
     trained: tuple[str, ...] = ()
     """flags of twostream train: the same stream trained from random weights, to be compared with it; empty: not tried"""
 
@@ -120,27 +122,39 @@ def make_plan(
     num_clips = max(
         min(fits, CLIPS, math.ceil(_quarter(look.seconds * (fps or look.fps) for look in looks) / FRAMES_APART)), 1
     )
-    cost = 2 * num_clips * pictures / speed.trunk
+    cost = num_clips * pictures / speed.trunk
     left = seconds - FIXED_SECONDS - extraction - cost
-    stack = advice.train_flags()
+    views = "three" if (NUM_VIEWS - 1) * cost < left and _is_long(looks) else "centre"
+    left -= (NUM_VIEWS - 1) * cost if views == "three" else 0
+    cost *= NUM_VIEWS if views == "three" else 1
+    common = [f"--mirror={not mirror}"]
+    head = ["--head=linear", f"--clips_per_video={num_clips}", *common]
     size = [f"--input_size={2 * TRAINED_SIZE}"] if small_input else []
     start = [f"--init_from={trunk.path}"] if trunk else ["--pretrained=False"]
-    common = [f"--mirror={not mirror}"]
-    linear = ["--head=linear", f"--clips_per_video={num_clips}", f"--arch={used}", *start, *size, *common]
+    features = (*head, f"--arch={used}", *start, *size)
+    reasons.append(
+        f"linear head for RGB: {counted(num_clips, 'clip')} of each video, {VIEWS[views]}, about {cost:.0f} s at {speed.trunk:.0f} pictures/s; "
+        "strength and confidence of linear heads by cross-validation"
+    )
+    is_tried = trunk is not None and cost < left
+    left -= cost if is_tried else 0
+    reasons.append("linear head for flow: on histograms of flow, which need no weights" + (
+        f"; another on features of {used}, about {cost:.0f} s, is used if it is right for more videos in cross-validation" if is_tried
+        else f"; features of {used} not tried, {max(left, 0):.0f} s are left and {cost:.0f} s are needed" if trunk else ""
+    ))  # fmt: skip
+    stack = advice.train_flags()
     candidates = ["flow"] if trunk else ["flow", "rgb"]
     trained, sentences = _trained_flags(
         left, candidates, minutes=minutes, num_train=num_train, speed=speed, common=common
     )
-    views = "three" if not trained and (NUM_VIEWS - 1) * cost < left and _is_long(looks) else "centre"
-    cost *= NUM_VIEWS if views == "three" else 1
-    reasons.append(
-        f"linear heads: {counted(num_clips, 'clip')} of each video, {VIEWS[views]}, about {cost:.0f} s for both streams at "
-        f"{speed.trunk:.0f} pictures/s; their strength and confidence by cross-validation"
-    )
+    of_stream = {name: (*flags, *stack) for name, flags in trained.items()}
     streams = (
-        StreamPlan("rgb", "rgb", tuple(linear), (*trained["rgb"], *stack) if "rgb" in trained else ()),
-        StreamPlan("flow", "farneback", (*linear, *stack), (*trained["flow"], *stack) if "flow" in trained else ()),
-    )
+        StreamPlan("rgb", "rgb", features, trained=of_stream.get("rgb", ())),
+        StreamPlan(
+            "flow", "farneback", (*head, "--arch=flow_histograms", *stack, "--views=centre"), (*features, *stack) if is_tried else (),
+            of_stream.get("flow", ()),
+        ),
+    )  # fmt: skip
     return Plan(extract, streams, (f"--num_clips={num_clips}", f"--views={views}"), (*reasons, *sentences))
 
 

@@ -141,7 +141,8 @@ def plan_from_json(content: dict[str, Any], path: Path) -> Plan:
     """The plan in plan.json; BadInputError if it is none."""
     try:
         streams = tuple(
-            StreamPlan(s["name"], s["input_type"], tuple(s["linear"]), tuple(s["trained"])) for s in content["streams"]
+            StreamPlan(s["name"], s["input_type"], tuple(s["linear"]), tuple(s.get("other", ())), tuple(s["trained"]))
+            for s in content["streams"]
         )
         return Plan(tuple(content["extract"]), streams, tuple(content["test"]), tuple(content["reasons"]))
     except (LookupError, TypeError) as error:
@@ -216,7 +217,7 @@ def do(args: argparse.Namespace, collection: Collection, plan: Plan, steps: Step
     steps.run(Step("extract", extract, line="{} || [ $? -eq 5 ]"))  # 5: some videos were bad, and are listed
     annotate = ("annotate", root, "--format=csv", ids, "--list", listed)
     steps.run(Step("annotate", annotate, "data/annotations.json"))
-    chosen, judged = [], []
+    chosen, judged, heads = [], [], []
     for stream in plan.streams:
         common = [
             root,
@@ -226,13 +227,12 @@ def do(args: argparse.Namespace, collection: Collection, plan: Plan, steps: Step
             f"--seed={SEED}",
             f"--workers={args.workers}",
         ]
-        linear = f"{stream.name}-linear"
-        words = ("train", *common, f"--run={linear}", *stream.linear, "--resume=auto", "--test_last", *plan.test)
-        steps.run(Step(f"{stream.name} linear", words, f"runs/{linear}/scores_val_*.npz"))
-        compared = train_stream(stream, plan, steps, [*common, "--resume=auto"]) if stream.trained else None
+        linear = fit_heads(stream, plan, steps, [*common, "--resume=auto"])
+        compared = train_stream(stream, linear, plan, steps, [*common, "--resume=auto"]) if stream.trained else ""
+        heads.append(linear)
         chosen.append(f"{stream.name}-trained" if compared else linear)
         judged.append(compared or linear)
-    fuse(plan, steps, chosen, judged)
+    fuse(plan, steps, chosen, judged, heads)
     recognizer = out / "recognizer"
     if recognizer.is_dir() and not (recognizer / "recognizer.json").is_file():
         shutil.rmtree(recognizer)  # an export that was killed
@@ -245,26 +245,52 @@ def do(args: argparse.Namespace, collection: Collection, plan: Plan, steps: Step
     return chosen
 
 
-def fuse(plan: Plan, steps: Steps, chosen: list[str], judged: list[str]) -> None:
+def fuse(plan: Plan, steps: Steps, chosen: list[str], judged: list[str], heads: list[str]) -> None:
     """Fit the weights of the streams to training videos that the runs `judged` had not seen, and report on the runs `chosen`.
 
-    The linear heads have a report of their own, if they are not what is chosen.
+    The linear heads have a report of their own, if they are not what is chosen. Clips are averaged as logits, for which the
+    confidence of a linear head was fitted.
     """
     out = steps.out
-    common = ("eval", f"--save_root={out / 'runs'}", f"--input_types={','.join(s.input_type for s in plan.streams)}")
+    types = ",".join(stream.input_type for stream in plan.streams)
+    common = ("eval", f"--save_root={out / 'runs'}", f"--input_types={types}", "--consensus=mean")
     fit = ("--split=train", "--intersect", "--fit_weights=accuracy", f"--report={out / 'fusion.json'}")
     steps.run(Step("fusion weights", (*common, f"--runs={','.join(judged)}", *fit), "fusion.json"))
     show = (f"--annotations={out / 'data'}", f"--weights_from={out / 'fusion.json'}")
     page = (*show, f"--report={out / 'report.json'}", f"--html={out / 'report.html'}")
     steps.run(Step("report", (*common, f"--runs={','.join(chosen)}", *page), "report.html"))
-    linear = [f"{stream.name}-linear" for stream in plan.streams]
-    if chosen != linear:
+    if chosen != heads:
         beside = (show[0], f"--report={out / 'linear.json'}", f"--html={out / 'linear.html'}")
-        steps.run(Step("report on the linear heads", (*common, f"--runs={','.join(linear)}", *beside), "linear.html"))
+        steps.run(Step("report on the linear heads", (*common, f"--runs={','.join(heads)}", *beside), "linear.html"))
 
 
-def train_stream(stream: StreamPlan, plan: Plan, steps: Steps, common: list[str]) -> str:
-    """Train a stream from random weights without a fold of the videos, and if it beats its linear head there, with all.
+def fit_heads(stream: StreamPlan, plan: Plan, steps: Steps, common: list[str]) -> str:
+    """Fit the linear heads of a stream; the run of the one that is right for more training videos in cross-validation.
+
+    Flags of a stream come last, as histograms see whole pictures in any view.
+    """
+    run = f"{stream.name}-linear"
+    words = ("train", *common, f"--run={run}", "--test_last", *plan.test, *stream.linear)
+    steps.run(Step(f"{stream.name} linear", words, f"runs/{run}/scores_val_*.npz"))
+    if not stream.other:
+        return run
+    other = f"{stream.name}-features"
+    words = ("train", *common, f"--run={other}", "--test_last", *plan.test, *stream.other)
+    steps.run(Step(f"{stream.name} features", words, f"runs/{other}/scores_val_*.npz"))
+    comparison = compare(train_scores(steps.out, run), train_scores(steps.out, other))
+    chosen = other if comparison.second > comparison.first else run  # of equals the quicker one
+    found = comparison.sentence("histograms", "features of the network")
+    steps.say(f"{stream.name}: {found}: {chosen} is used")
+    return chosen
+
+
+def train_scores(out: Path, run: str) -> Path:
+    """The scores that a run has of training videos which it had not seen."""
+    return next((out / "runs" / run).glob("scores_train_*.npz"))
+
+
+def train_stream(stream: StreamPlan, linear: str, plan: Plan, steps: Steps, common: list[str]) -> str:
+    """Train a stream from random weights without a fold of the videos, and if it beats the run `linear` there, with all.
 
     Returns the run whose scores of that fold judge it, or "" if the linear head stays.
     """
@@ -278,10 +304,11 @@ def train_stream(stream: StreamPlan, plan: Plan, steps: Steps, common: list[str]
     data = [word for word in common if word.startswith(("--root=", "--save_root=", "--input_type=", "--workers="))]
     words = ("test", *data, f"--run={name}", "--split=train", fold, f"--seed={SEED}", *plan.test)
     steps.run(Step(f"{stream.name} tested on the fold", words, f"runs/{name}/scores_train_*.npz"))
-    linear, trained = (next((out / "runs" / run).glob("scores_train_*.npz")) for run in (f"{stream.name}-linear", name))
-    comparison = compare(linear, trained)
-    steps.say(f"{stream.name}: {comparison}")
-    if not comparison.trained_wins:
+    comparison = compare(train_scores(out, linear), train_scores(out, name))
+    is_better = comparison.second_is_clearly_better
+    verdict = "it is used" if is_better else "the linear head stays"
+    steps.say(f"{stream.name}: {comparison.sentence('the linear head', 'the trained network')}: {verdict}")
+    if not is_better:
         return ""
     run = f"{stream.name}-trained"
     words = ("train", *common, f"--run={run}", *stream.trained, "--test_last", *plan.test)

@@ -288,9 +288,9 @@ def train_to_the_end(
     train_loader: "DataLoader[Any]",
 ) -> bool:  # fmt: skip
     """What is left of a training, or of --head=linear; False if a signal stopped it."""
-    from twostream.probes.last_layer import fit_last_layer
-
     if args.head == "linear":
+        from twostream.probes.last_layer import fit_last_layer
+
         if session.world.size > 1:
             raise BadInputError(
                 f"--head=linear takes one process, found {session.world.size}: run it without torchrun, or with srun --ntasks=1"
@@ -676,7 +676,7 @@ def build_state(
     from twostream.engine.optimizer import average_weights, build_optimizer
     from twostream.engine.session import TrainState
     from twostream.models.backbones import BACKBONES
-    from twostream.models.network import build_model, freeze_trunk
+    from twostream.models.network import build_model, freeze_trunk, use_channels_last
     from twostream.models.weights import load_weights
 
     torch.manual_seed(args.seed)
@@ -708,6 +708,8 @@ def build_state(
     if args.init_from and not run.checkpoint:
         if note := restore_2d_kinectics_momentum(args.init_from, network.backbone, optimizer):
             run.log(note)
+    if fit_options.channels_last:  # before anything is computed: a resumed run may begin with a validation
+        use_channels_last(network)
     scaler = fit_options.scaler(device)
     average = average_weights(network, args.ema) if args.ema else None
     if device.type == "cuda":
