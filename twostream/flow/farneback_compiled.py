@@ -21,7 +21,6 @@ import numba
 import numpy as np
 
 from twostream.flow.farneback_tables import basis_numbers, box_regularisation, build_certainty, level_blur, level_scales
-from twostream.flow.methods import FarnebackParameters
 
 BLOCK = 128
 """pixels of a row that are computed together; their values take 12 KB"""
@@ -325,16 +324,20 @@ class _Level(NamedTuple):
 
 
 class CompiledFarneback:
-    """A FlowFunction. It remembers the frames of the last pair, so it is fast where pairs follow each other.
+    """A FlowFunction with the parameters of FarnebackParameters, for one thread at a time.
 
-    Not for several threads at a time.
+    It keeps the expansion of the last second frame, so it is fast where each pair begins with the end of the one before.
     """
 
-    def __init__(self, parameters: FarnebackParameters):
-        self.parameters = parameters
-        self.kernels, self.inverse = basis_numbers(parameters.poly_n, parameters.poly_sigma)
-        self.reach = parameters.win_size // 2
-        self.regularisation = box_regularisation(parameters.win_size)
+    def __init__(
+        self, *, pyr_scale: float, levels: int, win_size: int, iterations: int, poly_n: int, poly_sigma: float
+    ):
+        self.pyr_scale = pyr_scale
+        self.max_levels = levels
+        self.iterations = iterations
+        self.kernels, self.inverse = basis_numbers(poly_n, poly_sigma)
+        self.reach = win_size // 2
+        self.regularisation = box_regularisation(win_size)
         self.levels: list[_Level] = []
         self.last: np.ndarray | None = None
         """the second frame of the last pair"""
@@ -357,10 +360,10 @@ class CompiledFarneback:
                 flow = np.zeros((2, level.height, level.width), F32)
             else:  # both channels at once, as OpenCV does: it rounds the positions of one channel in another way
                 resized = cv2.resize(pixels, (level.width, level.height), interpolation=cv2.INTER_LINEAR)
-                flow = np.stack(cv2.split(resized * F32(1 / self.parameters.pyr_scale)))
+                flow = np.stack(cv2.split(resized * F32(1 / self.pyr_scale)))
             num = 5 * level.height * level.width
             planes = of_first[:num].reshape(5, level.height, level.width)
-            for _ in range(self.parameters.iterations):
+            for _ in range(self.iterations):
                 iterate(planes, of_second, flow, level.certainty, self.reach, self.regularisation)
             pixels = cv2.merge(list(flow))
         assert pixels is not None  # there is at least one level
@@ -370,7 +373,7 @@ class CompiledFarneback:
         if self.last is not None and (height, width) == self.last.shape:
             return self.levels
         built = []
-        for factor in level_scales(height, width, pyr_scale=self.parameters.pyr_scale, levels=self.parameters.levels):
+        for factor in level_scales(height, width, pyr_scale=self.pyr_scale, levels=self.max_levels):
             h, w = round(height * factor), round(width * factor)
             sigma, reach = level_blur(factor)
             built.append(_Level(h, w, 2 * reach + 1, sigma, build_certainty(h, w)))

@@ -151,7 +151,7 @@ class FlowSettings:
             raise EnvironmentFaultError(
                 f"flow by numba needs the package numba ({error}): pip install 'twostream-video[numba]'"
             ) from None
-        return CompiledFarneback(self.farneback)
+        return CompiledFarneback(**asdict(self.farneback))
 
     def to_json(self) -> dict[str, Any]:
         """A record of these settings, which `from_json` reads."""
