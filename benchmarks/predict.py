@@ -3,11 +3,12 @@
 
   python benchmarks/predict.py --video=clip.mp4
   python benchmarks/predict.py --video=clip.mp4 --arch=resnet18 --device=cuda --copies=64
+  python benchmarks/predict.py --video=clip.mp4 --arch=resnet18 --flow=farneback,mv
 
 Times are per second of footage: 5x means that ten seconds of video take two. The networks have random weights; 25 clips
 of each video, centre crop. "predict" is Recognizer.predict_all over copies of the video. "usual way" is what scripts
 do: decode all frames with OpenCV, compute the flow of all pairs, then run both networks on the same clips, one video
-after the other, so one copy is measured. "cold command" is the time from the start of `twostream predict` to the first
+after the other, so one copy is measured; beside motion vectors, they compute Farneback's flow. "cold command" is the time from the start of `twostream predict` to the first
 line of its answer. Rows alternate; the table has the best of --repeats.
 """
 
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import date
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -69,7 +71,8 @@ def usual_way(recognizer: Recognizer, path: Path) -> np.ndarray:
     while (read := video.read())[0]:
         frames.append(read[1])
     grey = [cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) for frame in frames]
-    flow_settings = recognizer.contract.streams[1].flow_settings()
+    stream = recognizer.contract.streams[1]
+    flow_settings = FlowSettings("farneback") if stream.reads_vectors else stream.flow_settings()
     assert flow_settings is not None
     function = flow_settings.function()
     flow = [flow_settings.coding.encode(function(*pair)) for pair in zip(grey[:-1], grey[1:], strict=True)]
@@ -126,7 +129,13 @@ def main() -> int:
         metavar="A,B",
         help="networks (default: resnet18,inception_v3)",
     )
-    parser.add_argument("--flow", default="farneback", metavar="NAME", help="flow method (default: farneback)")
+    parser.add_argument(
+        "--flow",
+        type=options.words,
+        default=("farneback",),
+        metavar="A,B",
+        help="flow methods, mv among them (default: farneback)",
+    )
     parser.add_argument(
         "--device", type=options.device, default="auto", metavar="NAME", help="auto, cpu, cuda (default: auto)"
     )
@@ -147,9 +156,9 @@ def main() -> int:
     print(
         f"{name}; {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, {date.today()}\n"
     )
-    print("| network | predict | usual way | predict / usual way | cold command, s |\n|---|---|---|---|---|")
-    for arch in map(backbone_name, args.arch):
-        recognizer = make_recognizer(arch, args.flow, device)
+    print("| network | flow | predict | usual way | predict / usual way | cold command, s |\n|---|---|---|---|---|---|")
+    for arch, flow in product(map(backbone_name, args.arch), args.flow):
+        recognizer = make_recognizer(arch, flow, device)
         (first,) = recognizer.predict_all([VideoFile(args.video)])  # warms up, and tells the duration
         if not hasattr(first, "seconds"):
             parser.error(f"--video: {first}")
@@ -163,7 +172,7 @@ def main() -> int:
             write_recognizer(recognizer, Path(folder))
             cold = min(cold_seconds(Path(folder), args.video, device) for _ in range(args.repeats))
         ours, usual = (footage / min(values) for values in times.values())
-        print(f"| {arch} | {ours:.1f}x | {usual:.1f}x | {ours / usual:.1f} | {cold:.1f} |", flush=True)
+        print(f"| {arch} | {flow} | {ours:.1f}x | {usual:.1f}x | {ours / usual:.1f} | {cold:.1f} |", flush=True)
     return 0
 
 

@@ -59,10 +59,11 @@ from twostream.programs import options
 from twostream.stream import RGB
 from twostream.video.decoder import Decoder
 from twostream.video.ffmpeg import VideoError, ffmpeg_version, find_ffmpeg
+from twostream.video.random_access import import_av
 
 SHORT_SIDE = 256
 QUALITY = 90
-FARNEBACK, DIS = FlowSettings("farneback"), FlowSettings("dis")
+FARNEBACK, DIS, VECTORS = FlowSettings("farneback"), FlowSettings("dis"), FlowSettings("mv")
 OLD_CODING = FlowCoding(bound=8, integer_scale=True)
 WRITTEN_VIDEOS = 5
 """how often the rows of writing write the images of the clip; a single clip takes too little time"""
@@ -274,6 +275,7 @@ ROWS: dict[str, tuple[str, Run]] = {
     "farneback": ("ours: RGB and Farneback", extraction(flow=(FARNEBACK,))),
     "step6": ("ours: RGB and Farneback, `--frame_step=6`", extraction(flow=(FARNEBACK,), stored_step=6)),
     "dis": ("ours: RGB and DIS", extraction(flow=(DIS,))),
+    "mv": ("ours: RGB and motion vectors", extraction(flow=(VECTORS,))),
     "ffmpeg": ("ffmpeg: `-vf scale -qscale:v 2 %05d.jpg`", ffmpeg_jpegs),
     "2d-kinectics": ("2D-kinectics: RGB and Farneback", two_d_kinectics(OLD_FARNEBACK)),
     "2d-kinectics-ours": ("2D-kinectics: the same, with our Farneback parameters", two_d_kinectics(FARNEBACK)),
@@ -294,7 +296,7 @@ ROWS: dict[str, tuple[str, Run]] = {
     "cores-rgb": ("the same, RGB only", program(flow=False)),
     "cores-decode": ("part: decode, on all cores", decode_on_all_cores),
 }
-OURS = {"rgb", "rgb-packed", "farneback", "step6", "dis"}
+OURS = {"rgb", "rgb-packed", "farneback", "step6", "dis", "mv"}
 OWN_CLOCK = {"cores", "device", "cores-rgb", "cores-decode"}
 WALL_CLOCK = {"workers-1", "workers-2"} | OWN_CLOCK
 OUTPUT = "output.txt"
@@ -336,6 +338,8 @@ GOALS = [
     Goal("2D-kinectics' way as it was / ours", "2d-kinectics", "farneback"),
     Goal("MMAction2's way / ours", "mmaction2", "farneback"),
     Goal("Farneback / DIS, with RGB", "farneback", "dis", at_least=4),
+    Goal("Farneback / motion vectors, with RGB", "farneback", "mv", at_least=15),
+    Goal("motion vectors with RGB / RGB", "mv", "rgb", at_most=1.4),
     Goal("every flow / every sixth, with RGB", "farneback", "step6", at_least=4.5),
     Goal("RGB: folders / packed", "rgb", "rgb-packed"),
     Goal("writing: a file for each frame / packed", "folders-alone", "packed-alone", at_least=5),
@@ -361,6 +365,8 @@ def timed(name: str, clip: Clip, folder: Path) -> tuple[float, int, str, str]:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     if name in OURS:
         prepare_process()
+    if name == "mv":
+        import_av()  # once in a worker, as all other imports, which this process has from its parent
     start, start_cpu = time.perf_counter(), cpu_seconds()
     num_frames = ROWS[name][1](clip, folder)
     seconds, cpu = time.perf_counter() - start, cpu_seconds() - start_cpu

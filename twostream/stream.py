@@ -5,6 +5,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeAlias
 
 RGB = "rgb"
+MOTION_VECTORS = "mv"
+"""flow that is not computed from pictures, but read from a video file, where its encoder has put it"""
+ONLINE_TYPES = ("farneback", MOTION_VECTORS)
+"""input types of flow that need not be stored"""
 ResizeSide: TypeAlias = "int | tuple[int, int] | None"
 """see StreamConfig.resize_side"""
 _KINDS: dict[str, Any] = {
@@ -80,6 +84,11 @@ class StreamConfig:
         return bool((self.flow_coding or {}).get("online"))
 
     @property
+    def reads_vectors(self) -> bool:
+        """Is its flow read from encoded videos, instead of computed from frames?"""
+        return (self.flow_coding or {}).get("method") == MOTION_VECTORS
+
+    @property
     def stored_type(self) -> str:
         """Input type of the images that are read from disk."""
         return RGB if self.is_online else self.input_type
@@ -87,13 +96,13 @@ class StreamConfig:
     def with_flow(self, kind: str) -> "StreamConfig":
         """This stream with its flow read from disk ("stored") or computed when needed ("online").
 
-        Raises ValueError for RGB streams, and for "online" flow that is not known to be Farneback's.
+        Raises ValueError for RGB streams, and for "online" flow that is not known to be Farneback's or motion vectors.
         """
         if self.modality == "rgb":
             raise ValueError(f"--flow={kind}: this is an RGB stream, which has no flow")
-        if kind == "online" and (self.flow_coding or {}).get("method") != "farneback":
+        if kind == "online" and (self.flow_coding or {}).get("method") not in ONLINE_TYPES:
             raise ValueError(
-                f"--flow=online: expected a stream trained on farneback flow with recorded settings, found "
+                f"--flow=online: expected a stream trained on {' or '.join(ONLINE_TYPES)} flow with recorded settings, found "
                 f"{self.flow_coding}"
             )
         record = {name: value for name, value in (self.flow_coding or {}).items() if name != "online"}

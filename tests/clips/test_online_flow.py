@@ -408,8 +408,8 @@ def test_the_programs(run_program, run_here, toy_frames, tmp_path):
 @pytest.mark.parametrize(
     "flags, expected",
     [
-        (["--input_type=rgb", "--flow=online"], "--flow=online computes farneback, but --input_type is rgb"),
-        (["--input_type=dis", "--flow=online"], "--flow=online computes farneback, but --input_type is dis"),
+        (["--input_type=rgb", "--flow=online"], "--flow=online computes farneback or reads mv, but --input_type is rgb"),
+        (["--input_type=dis", "--flow=online"], "--flow=online computes farneback or reads mv, but --input_type is dis"),
         (["--input_type=farneback", "--bound=5"], "for --flow=online"),
         (["--input_type=rgb", "--flow_preset=default"], "for --flow=online"),
         (["--input_type=farneback", "--flow=online", "--bound=0"], "--bound is 0, expected"),

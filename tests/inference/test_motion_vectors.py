@@ -1,5 +1,9 @@
 """Streams of motion vectors: predictions from the video files alone have the scores of extraction and testing."""
 
+import contextlib
+import socket
+import threading
+
 import numpy as np
 import pytest
 
@@ -106,3 +110,55 @@ def test_the_folder_of_a_recognizer_keeps_how_vectors_became_flow(recognizer, vi
     loaded = load(tmp_path, device="cpu", first=(video := VideoFile(videos / "mpeg4.avi")))
     assert loaded.contract.streams[1].flow_settings() == recognizer.contract.streams[1].flow_settings()
     np.testing.assert_allclose(loaded.predict(video).probabilities, recognizer.predict(video).probabilities, atol=1e-6)
+
+
+@pytest.mark.parametrize("paced", [False, True])
+@pytest.mark.parametrize("name", ["h264.mp4", "mpeg4.avi"])
+def test_live_answers_of_a_file_have_the_scores_of_prediction(name, paced, recognizer, videos):
+    dense = recognizer.with_sampling(num_clips=0, clip_step=1)
+    whole, *_, last = dense.predict(videos / name), *dense.stream(videos / name, paced=paced, window_seconds=1e6)
+    assert last.frame_index == toy.NUM_FRAMES - 1 and last.stream("mv").starts[-1] == toy.NUM_FRAMES - 6
+    assert last.picture.shape == (96, 96, 3)
+    _agree(last, whole)
+
+
+def _agree(live, whole):
+    """The same logits for the clips that both have."""
+    for ours, theirs in zip(live.streams, whole.streams, strict=True):
+        common = np.intersect1d(ours.starts, theirs.starts)
+        assert len(common)
+        assert len(set(ours.starts.tolist())) * 2 == len(ours.starts), "each clip has two views, and counts once"
+        rows, expected = np.isin(ours.starts, common), np.isin(theirs.starts, common)
+        np.testing.assert_allclose(ours.logits[rows], theirs.logits[expected], atol=1e-4)
+
+
+@contextlib.contextmanager
+def served(content):
+    """The address of a server that sends this once, and then nothing."""
+    with contextlib.ExitStack() as opened, socket.create_server(("127.0.0.1", 0)) as server:
+
+        def send():
+            opened.enter_context(connection := server.accept()[0])
+            connection.sendall(content)
+
+        threading.Thread(target=send, daemon=True).start()
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_stream_of_the_network_has_the_vectors_of_its_packets(recognizer, tmp_path):
+    toy.write_video(tmp_path / "v.ts", toy.frames(7, "red", "left"), codec=(*H264, "-bf", "2", "-g", "9"))
+    dense = recognizer.with_sampling(num_clips=0, clip_step=1)
+    with served((tmp_path / "v.ts").read_bytes()) as address:
+        answers = dense.stream(address, network=True, window_seconds=1e6)
+        for answer in answers:
+            if answer.stream("mv").starts[-1] >= 12:
+                answers.close()
+    _agree(answer, dense.predict(tmp_path / "v.ts"))
+
+
+def test_a_stream_without_vectors_ends_with_one_line(recognizer, videos):
+    with pytest.raises(BadInputError, match=r"^tcp://.*: no motion vectors: codec ffv1, .*; use a recognizer without"):
+        with served((videos / "none.mkv").read_bytes()) as address:
+            list(recognizer.stream(address, network=True))
+    with pytest.raises(BadInputError, match="^frames have no motion vectors"):
+        recognizer.stream(iter(toy.frames(7, "red", "left")))

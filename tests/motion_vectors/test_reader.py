@@ -1,5 +1,6 @@
 """Vectors in files of several codecs are the motion that the pictures were made with."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -44,7 +45,7 @@ def test_still_pictures_do_not_move(tmp_path, name):
     assert moved and np.mean(moved) < 0.05 and (np.median(moved, axis=(1, 2)) == 0).all()
 
 
-@pytest.mark.parametrize("codec", [(*H264, "-g", "250"), (*MPEG4, "-bf", "2", "-g", "250")], ids=["H.264", "MPEG-4"])
+@pytest.mark.parametrize("codec", [(*H264, "-g", "250"), (*MPEG4, "-bf", "0", "-g", "250")], ids=["H.264", "MPEG-4"])
 @pytest.mark.parametrize("shift", [(4, 0), (0, -4)])
 def test_flow_of_a_moving_square_is_where_the_square_was(tmp_path, codec, shift):
     pictures, corners = moving_square(9, *shift)
@@ -52,8 +53,8 @@ def test_flow_of_a_moving_square_is_where_the_square_was(tmp_path, codec, shift)
     for (left, top), step in zip(corners, list(read_steps(tmp_path / "v.mp4"))[1:], strict=False):
         if step.motion is None:
             continue  # the encoder begins again at the end
-        flow = to_flow(step.motion, step.stored_size, (176, 128))
-        inside = flow[top + 8 : top + 40, left + 8 : left + 40]
+        flow = cv2.resize(to_flow(step.motion, step.stored_size, (176, 128)), (176, 128))
+        inside = flow[top + 12 : top + 36, left + 12 : left + 36]
         assert np.median(inside, axis=(0, 1)) == pytest.approx(shift, abs=0.5)
         outside = np.ones(flow.shape[:2], bool)
         outside[top - 20 : top + 68, left - 20 : left + 68] = False

@@ -81,7 +81,7 @@ def test_histograms_of_flow_need_no_weights(root, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "WARNING" not in result.stdout and "no weights" not in result.stdout
     stream, _ = load_stream(tmp_path / "h")
-    assert (stream.input_size, stream.resize_side, stream.clip_len) == (64, (64, 64), 4)
+    assert (stream.input_size, stream.resize_side, stream.clip_len) == (64, (70, 70), 4)
     scores = read_scores(tmp_path / "h" / "scores_train_000001.npz")
     ways = np.array([name.partition("_")[2] for name in stream.classes])
     assert set(ways) == {"left", "right"} and (ways[scores.logits.argmax(axis=1)] == ways[scores.labels]).all()

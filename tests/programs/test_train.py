@@ -24,7 +24,7 @@ from tests.conftest import REPOSITORY, call
 from tests.engine.test_checkpoint import same
 from tests.training_kills import Tally
 from twostream.annotations.videos import fingerprint
-from twostream.engine import checkpoint, device, loops
+from twostream.engine import checkpoint, device, loops, session
 from twostream.engine.checkpoint import CheckpointSaver, checkpoint_iterations, load_stream, read_checkpoint
 from twostream.engine.distributed import World
 from twostream.engine.run_folder import recorded_settings
@@ -236,6 +236,30 @@ def test_a_training_killed_in_its_last_save_has_its_confusion_matrix(here, tiny,
     matrix = json.loads((tmp_path / "tiny" / "confusion.json").read_text())
     assert matrix == json.loads((tiny / "tiny" / "confusion.json").read_text())
     assert read_log(tmp_path / "tiny")[-1]["event"] == "validation"
+
+
+def test_a_resumed_training_validates_in_the_same_memory_order(here, tmp_path, monkeypatch):
+    """Else the last bits of the loss would not be those of the undisturbed run."""
+
+    class Killed(BaseException):
+        pass
+
+    orders, predict = [], session.predict
+
+    def look(network, *batches, **words):
+        weights = [
+            tensor for tensor in network.parameters() if tensor.ndim == 4 and tensor.shape[2] > 1 < tensor.shape[1]
+        ]
+        orders.append(all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in weights))
+        if len(orders) == 1:
+            raise Killed
+        return predict(network, *batches, **words)
+
+    monkeypatch.setattr(session, "predict", look)
+    with pytest.raises(Killed):
+        here(*TINY, "--max_iterations=2", "--channels_last")
+    here(*TINY, "--max_iterations=2", "--channels_last", "--resume")
+    assert orders == [True, True]
 
 
 @contextmanager

@@ -9,10 +9,10 @@ import numpy as np
 
 from twostream.errors import one_line
 from twostream.flow.coding import from_planes
-from twostream.flow.methods import MOTION_VECTORS, FlowFunction, FlowSettings
+from twostream.flow.methods import FlowFunction, FlowSettings
 from twostream.frames.jpeg import Header, Region, cut_regions, decode_jpeg, decode_regions, encode_jpeg
 from twostream.motion_vectors.kept_frames import PictureMotion
-from twostream.stream import RGB
+from twostream.stream import MOTION_VECTORS, RGB
 from twostream.threads import map_in_threads, thread_pool
 from twostream.video.ffmpeg import VideoError
 

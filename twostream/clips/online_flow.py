@@ -22,6 +22,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from twostream.clips.dataset import Batch, ClipDataset, tensors
 from twostream.clips.items import Columns, Images, Item, Items, Key
+from twostream.clips.vector_images import VectorImages
 from twostream.flow.farneback import Farneback
 from twostream.flow.methods import FarnebackParameters, FlowSettings
 from twostream.frames.jpeg import Header, Region, averages_area, choose_reduction, reduce_region
@@ -189,8 +190,17 @@ def _pack(items: list[ItemFrames], columns: Columns, *, size: int) -> FrameBatch
 
 
 def open_dataset(items: Items, store: Images) -> ClipDataset | FrameDataset:
-    """The items as a data set: of stored images or, if the stream's flow is made online, of the frames to make it from."""
-    return FrameDataset(items, store) if items.stream.is_online else ClipDataset(items, store)
+    """The items as a data set: of stored images or, if the stream's flow is made online, of the frames to make it from.
+
+    Motion vectors need no device: their images are made where they are read. Raises BadInputError if `store` has none.
+    """
+    if not items.stream.is_online:
+        return ClipDataset(items, store)
+    return (
+        ClipDataset(items, VectorImages(store, items.stream))
+        if items.stream.reads_vectors
+        else FrameDataset(items, store)
+    )
 
 
 class OnlineFlow:
@@ -254,7 +264,7 @@ class OnlineFlow:
 
 def network_inputs(batches: Iterable[Any], stream: StreamConfig, device: torch.device) -> Iterable[Batch]:
     """The batches of `open_dataset`'s loader as the network takes them: as they are, or with flow made on the device."""
-    return OnlineFlow(batches, stream, device) if stream.is_online else batches
+    return OnlineFlow(batches, stream, device) if stream.is_online and not stream.reads_vectors else batches
 
 
 @functools.cache

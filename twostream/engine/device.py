@@ -52,6 +52,7 @@ def use_deterministic_algorithms(exit_stack: contextlib.ExitStack) -> None:
     `readable_errors` reports an operation that has none.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS divides its work as it likes
+    os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")  # compiled kernels are not chosen by timing them
     deterministic: Any = torch.utils.deterministic  # it is typed without its only attribute
     exit_stack.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
     exit_stack.callback(setattr, deterministic, "fill_uninitialized_memory", deterministic.fill_uninitialized_memory)

@@ -234,8 +234,9 @@ class Session:
     def exchange(self, step: Step, *, max_unreadable: int) -> bool:
         """Exchange with the other ranks what happened in this step; True if any of them was asked to stop.
 
-        Also logs that a checkpoint is written, or raises the error of that. Warns about the images that this step could not read. Raises BadInputError, on all ranks, if there were more than
-        `max_unreadable` of them in the whole run.
+        Warns about the images that this step could not read, and logs that a checkpoint has been written, or raises the error
+        of that, see `CheckpointSaver.save`. Raises BadInputError, on all ranks, if there were more than `max_unreadable`
+        unreadable images in the whole run.
         """
         self.saver.report()
         stopping, unreadable = self.world.sum_counts(bool(self.stop.requested), len(step.unreadable))

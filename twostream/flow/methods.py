@@ -9,6 +9,7 @@ import numpy as np
 
 from twostream.errors import EnvironmentFaultError
 from twostream.flow.coding import ZERO, FlowCoding
+from twostream.stream import MOTION_VECTORS
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,6 @@ FLOW_METHODS: dict[str, Callable[[FarnebackParameters], FlowFunction]] = {
     "tvl1": _tvl1,
 }
 """name -> the method with these parameters"""
-
-MOTION_VECTORS = "mv"
-"""flow that is not computed from pictures, but read from a video file, where its encoder has put it"""
 
 FLOW_TYPES = (*FLOW_METHODS, MOTION_VECTORS)
 """input types that are flow"""

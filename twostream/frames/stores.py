@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from twostream.errors import BadInputError
-from twostream.flow.methods import FLOW_TYPES, MOTION_VECTORS
+from twostream.flow.methods import FLOW_TYPES
 from twostream.frames.encoded import EncodedVideos
 from twostream.frames.folders import FrameFolders
 from twostream.frames.packed import FrameShards
 from twostream.frames.shards import INDEX_SUFFIX
 from twostream.frames.store import RECORD_NAME, FrameStore
 from twostream.frames.videos import VideoFiles
-from twostream.stream import RGB
+from twostream.stream import MOTION_VECTORS, RGB
 
 STORES: dict[str, type[FrameStore]] = {FrameFolders.kind: FrameFolders, FrameShards.kind: FrameShards}
 """the kinds that images are written to"""

@@ -16,7 +16,7 @@ from twostream.clips.testing import Sampling, is_count
 from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.files import read_json, write_text
-from twostream.flow.methods import MOTION_VECTORS, FlowSettings
+from twostream.flow.methods import FlowSettings
 from twostream.fusion.consensus import Consensus
 from twostream.fusion.fitting import FittedWeights
 from twostream.fusion.streams import fuse
@@ -84,7 +84,7 @@ class StreamContract:
     @property
     def reads_vectors(self) -> bool:
         """Is its flow read from encoded videos, instead of computed from frames?"""
-        return (self.config.flow_coding or {}).get("method") == MOTION_VECTORS
+        return self.config.reads_vectors
 
     def flow_settings(self) -> FlowSettings | None:
         """How its flow is made; None for an RGB stream. Raises ValueError if that was never recorded."""

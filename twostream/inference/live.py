@@ -18,6 +18,7 @@ from twostream.errors import BadInputError, one_line
 from twostream.inference.contract import Contract
 from twostream.inference.prediction import Prediction, clips_table, stream_prediction
 from twostream.inference.sources import Geometry, live_input, scaled
+from twostream.motion_vectors.live_feed import MovingFeed
 from twostream.video.decoder import picture_output
 from twostream.video.ffmpeg import VideoError
 from twostream.video.live_reader import TOLERANCE_SECONDS, Feed, FfmpegFeed, Frame, LiveReader, Parts
@@ -77,7 +78,7 @@ class ClipScorer(Protocol):
         Raises BadInputError if the rate must be known.
         """
 
-    def __call__(self, frames: Sequence[np.ndarray], first: int) -> np.ndarray:
+    def __call__(self, frames: Sequence[Any], first: int) -> np.ndarray:
         """Logits (views, K) of these `num_frames` frames, of which `first` is the index of the first one."""
 
 
@@ -122,18 +123,31 @@ class PictureFeed:
 
 
 def open_feed(
-    source: str | Path | Iterable[np.ndarray], geometries: Sequence[Geometry], *, fps: float, paced: bool, network: bool
+    source: str | Path | Iterable[np.ndarray], contract: Contract, *, fps: float, paced: bool, network: bool
 ) -> Feed:
-    """What `Recognizer.stream` accepts, with an output for each different geometry."""
-    different = list(dict.fromkeys(geometries))
+    """What `Recognizer.stream` accepts, with the outputs of `_outputs`."""
+    outputs = _outputs(contract)
+    different = [geometry for geometry, is_motion in outputs if not is_motion]
+    moving = [different.index(geometry) for geometry, is_motion in outputs if is_motion]
     if not isinstance(source, str | Path):
+        if moving:
+            raise BadInputError("frames have no motion vectors, which are in encoded videos; give a file or an address")
         if isinstance(source, Sequence | np.ndarray) and not fps:
             raise BadInputError("the rate of these frames is unknown; give it as fps, in frames per second")
         return PictureFeed(source, different, fps=fps)
-    outputs = [picture_output(**geometry._asdict(), is_live=True) for geometry in different]
-    return FfmpegFeed(
-        live_input(str(source), network=network), outputs, fps=[geometry.fps for geometry in different], paced=paced
-    )
+    options = [picture_output(**geometry._asdict(), is_live=True) for geometry in different]
+    rates = [geometry.fps for geometry in different]
+    place = live_input(str(source), network=network)
+    if moving:
+        return MovingFeed(place, options, fps=rates, paced=paced, moving=moving)
+    return FfmpegFeed(place, options, fps=rates, paced=paced)
+
+
+def _outputs(contract: Contract) -> list[tuple[Geometry, bool]]:
+    """What streams are given: pictures of each different geometry, then the motion of those whose motion vectors are read."""
+    pictures = [(stream.geometry, False) for stream in contract.streams]
+    motion = [(stream.geometry, True) for stream in contract.streams if stream.reads_vectors]
+    return list(dict.fromkeys(pictures + motion))
 
 
 class _Scored(NamedTuple):
@@ -157,8 +171,8 @@ def watch(
     Each answer has the newest clip of each stream, all streams at the same time; the clips whose last frame is in the last `window_seconds` are
     reduced and fused as those of a whole video.
     """
-    outputs = list(dict.fromkeys(stream.geometry for stream in contract.streams))
-    of_stream = [outputs.index(stream.geometry) for stream in contract.streams]
+    outputs = _outputs(contract)
+    of_stream = [outputs.index((stream.geometry, stream.reads_vectors)) for stream in contract.streams]
 
     def capacity(output: int, fps: float) -> int:
         own = [scorer for scorer, number in zip(scorers, of_stream, strict=True) if number == output]
@@ -167,7 +181,7 @@ def watch(
                 scorer.begin(fps)
             except BadInputError as error:
                 raise BadInputError(f"{feed.name}: {error}") from None
-        return max(scorer.num_frames for scorer in own)
+        return max((scorer.num_frames for scorer in own), default=1)
 
     capacities = [functools.partial(capacity, output) for output in range(len(outputs))]
     clips: list[deque[_Scored]] = [deque() for _ in scorers]
@@ -179,8 +193,13 @@ def watch(
             if not taken:
                 return
             parts = [taken[output][-scorer.num_frames :] for scorer, output in zip(scorers, of_stream, strict=True)]
-            for frames, logits, scored in zip(parts, pool.map(_score, scorers, parts), clips, strict=True):
-                scored.append(_Scored(frames[-1].seconds, frames[0].number, logits))
+            # Where outputs differ, one may have nothing new since the answer before.
+            new = [n for n, scored in enumerate(clips) if not scored or scored[-1].start != parts[n][0].number]
+            for n, logits in zip(
+                new, pool.map(_score, [scorers[n] for n in new], [parts[n] for n in new]), strict=True
+            ):
+                clips[n].append(_Scored(parts[n][-1].seconds, parts[n][0].number, logits))
+            for frames, scored in zip(parts, clips, strict=True):
                 while scored[0].seconds <= frames[-1].seconds - window_seconds + TOLERANCE_SECONDS:
                     scored.popleft()
             newest = taken[0][-1]

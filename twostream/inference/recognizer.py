@@ -181,7 +181,7 @@ class Recognizer:
 
         Raises BadInputError if the source cannot be opened or read, or is shorter than a clip.
         """
-        feed = open_feed(source, [s.geometry for s in self.contract.streams], fps=fps, paced=paced, network=network)
+        feed = open_feed(source, self.contract, fps=fps, paced=paced, network=network)
         scorers = [_NewestClip(s, network_) for s, network_ in zip(self.contract.streams, self.networks, strict=True)]
         return watch(
             feed, self.contract, scorers, window_seconds=window_seconds, stride_seconds=stride_seconds,
@@ -417,7 +417,7 @@ class _NewestClip:
         self.num_frames = span + (config.modality == "flow")  # flow points to the frame after the clip
         self.extent = span - 1
 
-    def __call__(self, frames: Sequence[np.ndarray], first: int) -> np.ndarray:
+    def __call__(self, frames: Sequence[Any], first: int) -> np.ndarray:
         numbered = dict(enumerate(frames))
         if self._footage is None:
             self._footage = self._scoring.footage({"0": numbered}, keeps_flow=True)

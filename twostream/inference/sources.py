@@ -5,8 +5,7 @@ import glob
 import re
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeAlias
 
@@ -14,12 +13,11 @@ import cv2
 import numpy as np
 
 from twostream.annotations.json_file import read_annotations
-from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.frames.store import FrameStore
 from twostream.frames.stores import input_types, open_store
-from twostream.motion_vectors.kept_frames import PictureMotion, read_kept
-from twostream.motion_vectors.reader import NO_VECTORS, Step
+from twostream.motion_vectors.kept_frames import PictureMotion, with_motion
+from twostream.motion_vectors.reader import NO_VECTORS
 from twostream.stream import RGB
 from twostream.video.addresses import (
     STDIN,
@@ -34,6 +32,9 @@ from twostream.video.decoder import Decoder
 from twostream.video.ffmpeg import Address, VideoError
 from twostream.video.ids import VIDEO_SUFFIXES
 from twostream.video.recording import copy_stdin, download, record, stream_advice
+
+VECTORS_ADVICE = "encode it as H.264, or use a recognizer without motion vectors"
+"""for a video that has none"""
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
 
@@ -95,24 +96,12 @@ class VideoFile(Source):
 
     def moving_frames(self, geometry: Geometry) -> Generator[tuple[np.ndarray, PictureMotion], None, None]:
         # ffmpeg decodes pictures in a process of its own, and tells their number and damage, while this one reads vectors.
-        steps = read_kept(self.path, fps=geometry.fps)
-        for number, picture in enumerate(self.frames(geometry)):
-            if (step := _next_step(steps)) is None:
-                raise VideoError(f"motion vectors end after {counted(number, 'frame')}, but its picture goes on")
-            yield picture, PictureMotion(step if number else replace(step, motion=None), picture.shape[:2])
-        if not geometry.fps and _next_step(steps):
-            raise VideoError(f"motion vectors go on after {counted(number + 1, 'frame')}, where its picture ends")
-
-
-def _next_step(steps: Iterator[Step]) -> Step | None:
-    try:
-        return next(steps, None)
-    except VideoError as error:
-        if error.kind != NO_VECTORS:
-            raise
-        raise VideoError(
-            f"{error}; encode it as H.264, or use a recognizer without motion vectors", NO_VECTORS
-        ) from None
+        try:
+            yield from with_motion(self.frames(geometry), self.path, fps=geometry.fps)
+        except VideoError as error:
+            raise (
+                VideoError(f"{error}; {VECTORS_ADVICE}", NO_VECTORS) if error.kind == NO_VECTORS else error
+            ) from None
 
 
 class Recording(Source):

@@ -12,17 +12,17 @@ import numpy as np
 
 from twostream.counts import counted
 from twostream.errors import BadInputError, one_line
-from twostream.flow.methods import MOTION_VECTORS, FlowFunction, FlowSettings
+from twostream.flow.coding import from_planes
+from twostream.flow.methods import FlowFunction, FlowSettings
 from twostream.flow.service import FlowDevice, ServedFlow
 from twostream.frames.encoded import VideoWriter
 from twostream.frames.jpeg import encode_jpeg
 from twostream.frames.store import FrameStore, FrameWriter
 from twostream.frames.stores import open_store
-from twostream.motion_vectors.fields import to_flow
-from twostream.motion_vectors.kept_frames import read_kept
+from twostream.motion_vectors.kept_frames import PictureMotion, read_kept
 from twostream.motion_vectors.reader import NO_VECTORS, Step
 from twostream.preparation.settings import ExtractionSettings, disk_fault
-from twostream.stream import RGB
+from twostream.stream import MOTION_VECTORS, RGB
 from twostream.video.decoder import Decoded, Decoder
 from twostream.video.encoder import MAX_SIDE, Encoder
 from twostream.video.ffmpeg import VideoError, ffmpeg_version, find_ffmpeg
@@ -207,11 +207,13 @@ class Track:
         """`wrap_flow` may put a clock around the function that computes the flow."""
         self.writer, self.input_type, self.settings = writer, input_type, job.settings
         self.num_frames = self.num_images = self.num_bytes = 0
+        self.encoded: tuple[np.ndarray | None, bytes] = None, b""
+        """the image that was written last, and its JPEG file"""
         self.made_by: dict[str, Any] = {}
         """for the record, unless it was OpenCV on this machine's CPU, or the vectors of the file"""
         self.notes: tuple[str, ...] = ()
         """what is unusual, but no damage"""
-        self.flow_images: PairFlow | ServedFlow | None = None
+        self.flow_images: PairFlow | ServedFlow | VectorFlow | None = None
         flow = next((flow for flow in job.settings.flow if flow.method == input_type), None)
         stored_step = job.settings.stored_step
         if flow and flow.method == MOTION_VECTORS:
@@ -242,7 +244,9 @@ class Track:
 
     def add(self, frame: np.ndarray) -> None:
         """Take the next frame, uint8 (H, W, 3) RGB."""
-        if self.flow_images:
+        if isinstance(self.flow_images, VectorFlow):
+            self._write_flow(self.flow_images.add, frame)
+        elif self.flow_images:
             self._write_flow(self.flow_images.add, cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))
         elif self.num_frames % self.settings.stored_step == 0:
             self._write(self.num_frames, frame)
@@ -253,9 +257,9 @@ class Track:
         if self.flow_images:
             self._write_flow(self.flow_images.finish)
 
-    def _write_flow(self, compute: Callable[..., list[tuple[int, np.ndarray]]], *gray: np.ndarray) -> None:
+    def _write_flow(self, compute: Callable[..., list[tuple[int, np.ndarray]]], *picture: np.ndarray) -> None:
         try:
-            images = compute(*gray)
+            images = compute(*picture)
         except (ValueError, cv2.error) as error:
             raise VideoError(one_line(error), "no flow") from None
         for frame_index, image in images:
@@ -264,13 +268,15 @@ class Track:
     def _write(self, frame_index: int, image: np.ndarray) -> None:
         is_flow = self.flow_images is not None
         quality = self.settings.flow_quality if is_flow else self.settings.quality
-        try:
-            jpeg = encode_jpeg(image, quality=quality, chroma_subsampling=not is_flow)
-        except ValueError as error:
-            raise VideoError(f"{error}; use a smaller --short_side, or cut the picture", "too large") from None
-        self.writer.write(frame_index, jpeg)
+        if image is not self.encoded[0]:  # flow may repeat
+            try:
+                jpeg = encode_jpeg(image, quality=quality, chroma_subsampling=not is_flow)
+            except ValueError as error:
+                raise VideoError(f"{error}; use a smaller --short_side, or cut the picture", "too large") from None
+            self.encoded = image, jpeg
+        self.writer.write(frame_index, self.encoded[1])
         self.num_images += 1
-        self.num_bytes += len(jpeg)
+        self.num_bytes += len(self.encoded[1])
 
 
 class VideoTrack:
@@ -340,46 +346,62 @@ class PairFlow:
         if frame_index % self.stored_step:
             return []
         if self.image is None:
-            is_still = len(self.pair) == 1  # a video of one frame does not move
-            flow = np.zeros((*self.pair[0].shape, 2), np.float32) if is_still else self.function(*self.pair)
-            self.image = self.coding.encode_planes(flow) if self.coding.planes else self.coding.encode(flow)
+            self.image = self._image()
         return [(frame_index, self.image)]
 
+    def _image(self) -> np.ndarray:
+        is_still = len(self.pair) == 1  # a video of one frame does not move
+        flow = np.zeros((*self.pair[0].shape, 2), np.float32) if is_still else self.function(*self.pair)
+        return self.coding.encode_planes(flow) if self.coding.planes else self.coding.encode(flow)
 
-class VectorFlow(PairFlow):
-    """Flow images of a video by the motion vectors in its file."""
+
+class VectorFlow:
+    """Flow images of a video by the motion vectors in its file; see PairFlow."""
 
     def __init__(self, flow: FlowSettings, job: ExtractionJob):
         """Raises VideoError, of the kind NO_VECTORS where the file has none."""
-        super().__init__(flow, stored_step=job.settings.stored_step, function=self._flow)
         if job.path is None:
             raise VideoError("motion vectors are in video files: name their folder with --videos", "no flow")
         start_seconds, end_seconds = job.segment or (0.0, None)
+        self.coding, self.stored_step = flow.coding, job.settings.stored_step
         self.steps = read_kept(
             Path(job.path), fps=job.settings.fps, start_seconds=start_seconds, end_seconds=end_seconds
         )
-        self.repeats = job.settings.fps > 0
-        """the steps do not end"""
+        self.has_end = not job.settings.fps
         self.next = next(self.steps, None)
         self.step: Step | None = None
+        self.num_frames = 0
+        self.shape = (0, 0)
+        self.image: np.ndarray | None = None
+        self.motion_of_image: np.ndarray | None = None
 
-    def add(self, gray: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    def add(self, picture: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        """Take the next frame, of which only the size counts; return what PairFlow.add returns."""
         if self.next is None:
-            raise VideoError(f"motion vectors end after {counted(self.num_frames, 'frame')}, and its picture goes on")
-        self.step, self.next = self.next, next(self.steps, None)
-        return super().add(gray)
+            raise VideoError(f"motion vectors end after {counted(self.num_frames, 'frame')}, but its picture goes on")
+        # The first frame moved before the segment begins.
+        self.step = self.next if self.num_frames else replace(self.next, motion=None)
+        self.next = next(self.steps, None)
+        self.num_frames += 1
+        self.shape = (picture.shape[0], picture.shape[1])
+        return self._image_of(self.num_frames - 2) if self.num_frames > 1 else []
 
     def finish(self) -> list[tuple[int, np.ndarray]]:
-        if self.next is not None and not self.repeats:
+        """The flow image of the last frame; it repeats the one before, as PairFlow does."""
+        if self.next is not None and self.has_end:
             raise VideoError(f"motion vectors go on after {counted(self.num_frames, 'frame')}, where its picture ends")
-        return super().finish()
+        return self._image_of(self.num_frames - 1)
 
-    def _flow(self, _first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        height, width = second.shape
+    def _image_of(self, frame_index: int) -> list[tuple[int, np.ndarray]]:
+        if frame_index % self.stored_step:
+            return []
         assert self.step, "the first frame has been added"
-        if self.step.motion is None:
-            return np.zeros((height, width, 2), np.float32)
-        return to_flow(self.step.motion, self.step.stored_size, (width, height), self.step.turns)
+        # Frames may share their motion, such as key frames and MPEG-4's B-frames with a neighbour.
+        if self.image is None or self.step.motion is not self.motion_of_image:
+            planes = PictureMotion(self.step, self.shape).planes(self.coding)
+            self.image = planes if self.coding.planes else from_planes(planes)
+            self.motion_of_image = self.step.motion
+        return [(frame_index, self.image)]
 
 
 class _StoredFrames:

@@ -12,26 +12,38 @@ from twostream.models.backbones import BACKBONES
 from twostream.models.features import WithFeatures
 from twostream.models.network import StreamNetwork, use_channels_last
 
+MAX_ROWS = 2500
+"""examples in all, as far as videos are divided into parts: fitting a head to them takes a minute"""
+
 
 def video_features(
     network: StreamNetwork, inputs: Iterable[Batch], items: Items, *, device: torch.device, amp: str = "off"
 ) -> np.ndarray:
-    """Mean features of each video of `items` over its clips, for each of its views: float32 (V, views, D).
+    """Features of each video of `items`, float32 (V, parts, views, D): means over the clips of equal parts of the video.
 
-    `inputs` are the batches of all items, on the device; without any, because a signal came first, D is 0. A video with
-    many clips counts as much as one with few, and the features of a large data set need no more memory than this result.
+    With few videos each clip is a part, as more examples make a better head; with many, a video is a single part, so that
+    the result needs little memory. A video with fewer clips than parts has some of them repeatedly. `inputs` are the batches
+    of all items, on the device; without any, because a signal came first, D is 0.
     """
     head = BACKBONES[items.stream.backbone].head
     use_channels_last(network, clips=device.type != "cpu")  # a third faster for pictures, see runtimes.torch_network
-    num_classes, num_views = len(items.stream.classes), len(items.views)
-    sums = np.zeros((len(items.videos), num_views, 0))
+    num_classes, num_videos, num_views = len(items.stream.classes), len(items.videos), len(items.views)
+    num_clips = np.diff(items.index.ends, prepend=0)
+    num_parts = max(min(num_clips.max(initial=1), MAX_ROWS // max(num_videos * num_views, 1)), 1)
+    sums, counts = np.zeros((num_videos, num_parts, num_views, 0)), np.zeros((num_videos, num_parts, num_views, 1))
     with_features = WithFeatures(network, head)
     for numbers, _, outputs in predict(with_features, inputs, device=device, amp=amp):
         features = outputs[:, :-num_classes].double().numpy()
         if sums.shape[-1] == 0:
-            sums = np.zeros((*sums.shape[:2], features.shape[1]))
+            sums = np.zeros((*sums.shape[:3], features.shape[1]))
         clips, views = np.divmod(numbers.numpy(), num_views)
-        np.add.at(sums, (items.index.locate(clips)[0], views), features)
+        videos = items.index.locate(clips)[0]
+        first = items.index.ends[videos] - num_clips[videos]
+        parts = (clips - first) * num_parts // np.maximum(num_clips[videos], num_parts)
+        np.add.at(sums, (videos, parts, views), features)
+        np.add.at(counts, (videos, parts, views), 1)
     with_features.hook.remove()
-    num_clips = np.diff(items.index.ends, prepend=0)
-    return (sums / num_clips[:, None, None]).astype(np.float32)
+    filled = np.minimum(num_clips, num_parts)[:, None]  # of the parts of each video
+    used = np.arange(num_parts) * filled // num_parts
+    rows = np.arange(num_videos)[:, None]
+    return (sums[rows, used] / np.maximum(counts[rows, used], 1)).astype(np.float32)

@@ -38,8 +38,8 @@ def fit_last_layer(
         return False
     videos = items.videos
     head = fit_linear_head(
-        features, videos.label_index, choose_folds(videos.label_index, videos.group, num_folds=NUM_FOLDS, seed=seed),
-        classes=session.stream.classes, mirrored=[view.mirrored for view in items.views], balance=balance,
+        features.reshape(len(videos), -1, features.shape[-1]), videos.label_index, choose_folds(videos.label_index, videos.group, num_folds=NUM_FOLDS, seed=seed),
+        classes=session.stream.classes, mirrored=[view.mirrored for view in items.views] * features.shape[1], balance=balance,
     )  # fmt: skip
     set_head(network.backbone, BACKBONES[session.stream.backbone].head, head.weight, head.bias)
     session.monitors.message(str(head))

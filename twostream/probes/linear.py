@@ -71,10 +71,10 @@ def fit_linear_head(
     features: np.ndarray, labels: np.ndarray, folds: np.ndarray, *, classes: tuple[str, ...], mirrored: Sequence[bool],
     balance: bool = False,
 ) -> LinearHead:  # fmt: skip
-    """Fit a head to features (V, views, D) of V videos with label indices and folds (V,).
+    """Fit a head to features (V, rows, D) of V videos with label indices and folds (V,).
 
-    The views of a video are examples of their own, with the weight of one together; those that are `mirrored` (views,) are
-    for fitting only, as tests see videos as they are. `balance` gives the same weight to each class. Features are brought
+    The rows of a video, its parts and views, are examples of their own, with the weight of one together; those that are
+    `mirrored` (rows,) are for fitting only, as tests see videos as they are. `balance` gives the same weight to each class. Features are brought
     to unit variance first, which becomes part of the weights. The strength is the one with the smallest cross-validated
     loss, at its best temperature: with few videos, accuracies have ties. Raises BadInputError where all videos are of one
     class.

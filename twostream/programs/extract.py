@@ -39,7 +39,6 @@ from twostream.flow.methods import (
     FLOW_ENGINES,
     FLOW_METHODS,
     FLOW_TYPES,
-    MOTION_VECTORS,
     FarnebackParameters,
     FlowSettings,
 )
@@ -59,7 +58,7 @@ from twostream.preparation.settings import (
 from twostream.preparation.workers import PROGRAM_ERROR, Failure, raise_program_errors, run_jobs
 from twostream.programs import options
 from twostream.programs.options import list_file
-from twostream.stream import RGB
+from twostream.stream import MOTION_VECTORS, RGB
 from twostream.terminal import printable
 from twostream.threads import available_cpus
 from twostream.video.encoder import VideoEncoding, check_h264_encoder

@@ -267,7 +267,7 @@ def fuse(plan: Plan, steps: Steps, chosen: list[str], judged: list[str], heads: 
 def fit_heads(stream: StreamPlan, plan: Plan, steps: Steps, common: list[str]) -> str:
     """Fit the linear heads of a stream; the run of the one that is right for more training videos in cross-validation.
 
-    Flags of a stream come last, as histograms see whole pictures in any view.
+    Flags of a stream come last, as histograms see nearly whole pictures in each view.
     """
     run = f"{stream.name}-linear"
     words = ("train", *common, f"--run={run}", "--test_last", *plan.test, *stream.linear)

@@ -82,7 +82,7 @@ from twostream.programs.train_flags import (
     MAY_CHANGE,
     METER_WINDOW,
 )
-from twostream.stream import RGB, StreamConfig
+from twostream.stream import ONLINE_TYPES, RGB, StreamConfig
 
 if TYPE_CHECKING:  # torch is imported after the flags are parsed, so that --help answers at once
     import torch
@@ -401,15 +401,17 @@ def online_flow_coding(args: argparse.Namespace) -> dict[str, Any] | None:
                 "--flow_preset and --bound are for --flow=online; stored flow was made with those of twostream extract"
             )
         return None
-    if args.input_type != "farneback":
+    if args.input_type not in ONLINE_TYPES:
         raise BadInputError(
-            f"--flow=online computes farneback, but --input_type is {args.input_type}: leave one of them out"
+            f"--flow=online computes farneback or reads mv, but --input_type is {args.input_type}: leave one of them out"
         )
+    if args.flow_preset and args.input_type != "farneback":
+        raise BadInputError("--flow_preset is for farneback; leave it out")
     try:
         coding = FlowCoding() if args.bound is None else FlowCoding(bound=args.bound)
     except ValueError as error:
         raise BadInputError(str(error)) from None
-    settings = FlowSettings("farneback", coding, FARNEBACK_PRESETS[args.flow_preset or "default"])
+    settings = FlowSettings(args.input_type, coding, FARNEBACK_PRESETS[args.flow_preset or "default"])
     return settings.to_json() | {"online": True}
 
 

@@ -74,7 +74,7 @@ def build_parser(description: str) -> options.Parser:
     options.add_loading_flags(parser)
     group = parser.add_argument_group("flow")
     add = group.add_argument
-    add("--flow", choices=("stored", "online"), default="stored", help="stored: read the images that twostream extract made; online: compute farneback flow from the RGB frames of each batch, on the device, with no flow on disk (default: stored)")
+    add("--flow", choices=("stored", "online"), default="stored", help="stored: read the images that twostream extract made; online: no flow on disk, but farneback flow computed from the RGB frames of each batch on the device, or mv read from the video files of twostream annotate --frames=videos (default: stored)")
     add("--flow_preset", choices=tuple(FARNEBACK_PRESETS), default=None, help="parameters of the method for --flow=online, as in twostream extract (default: default)")
     add("--bound", type=options.rate, default=None, metavar="PX", help="motion that fills the 8 bits of flow with --flow=online, as in twostream extract (default: 20)")
 

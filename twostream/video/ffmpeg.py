@@ -132,7 +132,7 @@ class Ffmpeg:
     Entering raises VideoError if a path is not a regular file with content; every method that waits for ffmpeg
     raises VideoError if all waiting together took longer than `time_limit_seconds` plus 30 s per second of video. With
     `silence_seconds`, waiting for a picture may take that long instead, each time. `more_outputs` are the options of
-    further outputs of PPM pictures beside the first. Leaving kills ffmpeg; no file or process stays behind.
+    further outputs beside the first. Leaving kills ffmpeg; no file or process stays behind.
     """
 
     def __init__(
@@ -250,6 +250,10 @@ class Ffmpeg:
                 self._wait_for_bytes(pipe)
             else:
                 yield piece
+
+    def file(self, output: int) -> io.FileIO:
+        """An output of something else than pictures, to read from until ffmpeg ends."""
+        return self._pipes[output]
 
     def _fill(self, buffer: memoryview, pipe: io.FileIO) -> int:
         """Read until the buffer is full or ffmpeg has closed the pipe; returns the number of bytes."""

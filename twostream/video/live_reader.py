@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -31,8 +31,8 @@ LEAVE_SECONDS = 2.0
 CHECK_EVERY = 100
 """pictures from one look at ffmpeg's log to the next"""
 
-Parts = Sequence[Iterable[tuple[int, np.ndarray]]]
-"""for each thread that reads a source: pictures, each with the number of its output"""
+Parts = Sequence[Iterable[tuple[int, Any]]]
+"""for each thread that reads a source: pictures, each with the number of its output; or something else that has a shape"""
 
 
 Capacity = int | Callable[[float], int]
@@ -62,6 +62,9 @@ class Feed(Protocol):
 class FfmpegFeed:
     """A file, or a stream that ffmpeg opens; see `Feed`."""
 
+    copies: Sequence[Sequence[str]] = ()
+    """options of outputs that are no pictures, after `outputs`"""
+
     def __init__(self, source: Path | Address, outputs: Sequence[Sequence[str]], *, fps: Sequence[float], paced: bool):
         """`outputs` are ffmpeg's options, see `picture_output`; `fps` are their rates, 0 for that of the source.
 
@@ -81,13 +84,16 @@ class FfmpegFeed:
             self.source,
             input_options=[*(["-re"] if self.paced else []), *(FAST_START if isinstance(self.source, Address) else ())],
             output_options=[*self.outputs[0], *AT_ONCE, "pipe:1"],
-            more_outputs=[[*output, *AT_ONCE] for output in self.outputs[1:]],
+            more_outputs=[[*output, *AT_ONCE] for output in (*self.outputs[1:], *self.copies)],
             time_limit_seconds=TIME_LIMIT_SECONDS,
             silence_seconds=SILENCE_SECONDS if self.can_open_again else LONGEST_WAIT_SECONDS,
         ) as ffmpeg:
-            first = ((0, picture) for picture in self._first_output(ffmpeg))
-            others = [self._other_output(ffmpeg, number) for number in range(1, len(self.outputs))]
-            yield [first, *others], ffmpeg.process.kill
+            yield self.parts(ffmpeg), ffmpeg.process.kill
+
+    def parts(self, ffmpeg: Ffmpeg) -> Parts:
+        """What `open` gives, of a running ffmpeg."""
+        first = ((0, picture) for picture in self._first_output(ffmpeg))
+        return [first, *(self._other_output(ffmpeg, number) for number in range(1, len(self.outputs)))]
 
     def rate(self, output: int) -> float:
         """See `Feed`."""
@@ -129,8 +135,8 @@ class Frame(NamedTuple):
 
     number: int
     """counted from 0, over all that arrived"""
-    picture: np.ndarray
-    """uint8 (H, W, 3) RGB"""
+    picture: Any
+    """uint8 (H, W, 3) RGB, or what else its output has"""
     seconds: float
     """since the first frame: by the clock or, of a source that waits, by its rate"""
     arrived: float
@@ -287,7 +293,7 @@ class LiveReader:
             if self._closing.is_set():
                 return
 
-            def read(part: Iterable[tuple[int, np.ndarray]]) -> None:
+            def read(part: Iterable[tuple[int, Any]]) -> None:
                 try:
                     for output, picture in part:
                         if not self._put(output, picture):
@@ -305,7 +311,7 @@ class LiveReader:
         if errors:
             raise errors[0]
 
-    def _put(self, number: int, picture: np.ndarray) -> bool:
+    def _put(self, number: int, picture: Any) -> bool:
         """Keep a frame; returns whether more are wanted."""
         output = self._outputs[number]
         with self._changed:
