@@ -8,7 +8,8 @@
 Methods take turns on the same pairs, so that a busy machine slows all of them down; times are CPU time, medians. A
 folder of ground truth has, at any depth, folders with two images (in order of name) and a Middlebury .flo file. The
 end-point error is the distance to the true flow in pixels, over all pixels whose flow is known; "coded" is the flow as
-read from its flow image, which is stored as `twostream extract` does.
+read from its flow image, which is stored as `twostream extract` does. If numba is installed, its Farneback (`extract
+--flow_engine=numba`) is compared with OpenCV's; "times as fast" is the median over pairs that both compute in turn.
 
 With --device, Farneback in tensor operations (twostream/flow/farneback.py) and, on a GPU, in kernels takes turns with
 OpenCV on all cores; times are wall-clock time, and frames are in the device's memory before. "MB a pair" is counted, not
@@ -111,6 +112,31 @@ def compare_costs(functions: dict[str, FlowFunction], frames: list[np.ndarray]) 
     for name, values in costs.items():
         print_row(name, f"{median(values):,.2f}", f"{median(values) / median(costs['farneback']):.2f}")
     return flows
+
+
+def compare_engines(frames: list[np.ndarray]) -> None:
+    """Print the costs of Farneback by OpenCV and by numba, and how far they agree."""
+    if not find_spec("numba"):
+        print("\nnumba is not installed: pip install 'twostream-video[numba]' to compare it with OpenCV")
+        return
+    print_head(
+        *("Farneback on one core", "OpenCV, ms a pair", "numba, ms a pair", "times as fast", "first pair, s"),
+        *("within 0.1 px, %", "same bytes, %"),
+    )
+    for preset, parameters in FARNEBACK_PRESETS.items():
+        settings = FlowSettings("farneback", farneback=parameters)
+        functions = settings.function(), settings.function("numba")
+        first_cost = timed(functions[1], (frames[0], frames[0]))[1] / 1000  # compiled, or loaded from the disk
+        rows = [[timed(function, pair) for function in functions] for pair in itertools.pairwise(frames)]
+        truth, found = (np.stack([row[k][0] for row in rows]) for k in (0, 1))
+        costs = np.array([[cost for _, cost in row] for row in rows])
+        print_row(
+            preset,
+            *(f"{cost:.2f}" for cost in np.median(costs, axis=0)),
+            f"{np.median(costs[:, 0] / costs[:, 1]):.2f}",
+            f"{first_cost:.1f}",
+            *(f"{share:.4f}" for share in agreement(found, truth)),
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------- accuracy
@@ -388,6 +414,7 @@ def main() -> None:
     methods = {name: settings for name, settings in METHODS.items() if settings.method != "tvl1" or args.tvl1}
     functions = {name: settings.function() for name, settings in methods.items()}
     compare_codings(compare_costs(functions, frames))
+    compare_engines(frames)
     if args.ground_truth:
         compare_accuracy(functions, args.ground_truth, repeats=args.repeats)
     if args.device:

@@ -25,9 +25,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from twostream.flow.farneback import farneback
-from twostream.flow.farneback_graph import FarnebackGraph
 from twostream.flow.methods import FlowSettings
 from twostream.onnx.conversion import to_graph
+from twostream.onnx.farneback_graph import FarnebackGraph
 from twostream.programs import options
 from twostream.video.decoder import Decoder
 

@@ -134,7 +134,11 @@ def test_flow_prints_every_row(clip, ground_truth, run_here):
     result = run_here("benchmarks/flow.py", "--video", clip, *words)
     assert result.returncode == 0, result.stderr
     assert "2 pairs of 384x256" in result.stdout
-    costs, codings, accuracy = tables(result.stdout)
+    costs, codings, *engines, accuracy = tables(result.stdout)
+    if flow.find_spec("numba"):
+        (engines,) = engines
+        assert [row[0] for row in engines] == list(flow.FARNEBACK_PRESETS)
+        assert all(float(share) >= 99.9 for row in engines for share in row[-2:])
     methods = [name for name in flow.METHODS if name != "tvl1"]
     assert [row[0] for row in costs] == methods
     assert [row[0] for row in codings] == list(flow.CODINGS)

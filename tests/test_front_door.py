@@ -118,6 +118,7 @@ DEPENDENCIES = {
     "imageio_ffmpeg": "imageio-ffmpeg",
     "triton": "torch",  # comes with torch where there can be a GPU, and is done without elsewhere
     "distributed": "distributed",
+    "numba": "numba",
     "onnx": "onnx",
     "av": "av",
     "sklearn": "scikit-learn",

@@ -45,8 +45,8 @@ MAY_IMPORT = {
 NEED_TORCH = {"architectures", "models", "engine"} | {
     f"twostream/{name}.py"
     for name in (
-        "flow/farneback", "flow/farneback_kernels", "flow/farneback_tables", "flow/server", "clips/dataset",
-        "clips/online_flow", "conversion/convert", "conversion/weight_files", "runtimes/torch_network", "flow/farneback_graph",
+        "flow/farneback", "flow/farneback_kernels", "flow/server", "clips/dataset",
+        "clips/online_flow", "conversion/convert", "conversion/weight_files", "runtimes/torch_network", "onnx/farneback_graph",
         "onnx/conversion", "onnx/graphs", "onnx/export", "inference/export", "inference/features", "probes/features", "probes/last_layer", "probes/rates", "scoring/networks", "scoring/split",
     )
 }  # fmt: skip

@@ -477,6 +477,7 @@ def test_video_that_changed_since_its_frames_were_stored_is_refused(videos, tmp_
         (["--no-videos"], "--videos"),
         (["--flow_device=gpu"], "expected cpu, cuda, cuda:1 or torch-cpu"),
         (["--flow_device=cuda", "--input_types=rgb,dis"], "computes only farneback, not dis"),
+        (["--flow_engine=numba", "--input_types=rgb,tvl1"], "--flow_engine=numba computes only farneback, not tvl1"),
         (["--flow_device=cuda", "--scheduler=tcp://nowhere:1"], "--shard"),
         (["--store=videos", "--input_types=rgb,dis"], "RGB frames only, not dis"),
         (["--store=videos", "--quality=80"], "--crf for --store=videos"),
@@ -716,6 +717,7 @@ def assert_same_trees(one: Path, other: Path, *, made_by: str) -> None:
         for video_id in expected:
             records = [videos[video_id].pop("record") for videos in (expected, found)]
             assert records[1].pop("flow_device", {}).get("device", "") == (made_by if input_type != "rgb" else "")
+            records[1].pop("flow_engine", None)
             checksums = [record.pop("checksums") for record in records]
             assert records[0] == records[1] and checksums[0].keys() == checksums[1].keys()
             assert expected[video_id].keys() == found[video_id].keys()
@@ -791,6 +793,21 @@ def test_without_a_gpu_the_cpu_computes_flow_and_one_line_says_so(extract, tmp_p
     (line,) = [line for line in result.stdout.splitlines() if "--flow_device" in line]
     assert line.startswith("--flow_device=cuda: no GPU") and line.endswith("flow is computed by OpenCV on the CPU")
     assert tree(tmp_path / "data") == tree(tmp_path / "device")
+
+
+def test_numba_continues_what_opencv_began(extract, two_sizes, tmp_path):
+    pytest.importorskip("numba", reason="numba is not installed: pip install 'twostream-video[numba]'")
+    flags = [f"--root={tmp_path / 'both'}", "--workers=1", "--flow_engine=numba"]
+    extract(*flags[:1], "--shard=0/2")
+    result = extract(*flags, "--shard=1/2", "--flow_device=cuda")
+    assert "flow is computed by numba on the CPU\n--flow_engine=numba: compiled or loaded in " in result.stdout
+    for input_type, made_by in (("farneback", "numba"), ("rgb", None)):
+        stored = content(open_store(tmp_path / "both", input_type))
+        made = {v: images["record"].get("flow_engine", {}).get("name") for v, images in stored.items()}
+        assert made == {"a": None, "b c": made_by, "long": None, "small": made_by}
+    assert "4 of 4 videos are already done\n" in extract(*flags).stdout
+    extract()
+    assert_same_trees(tmp_path / "data", tmp_path / "both", made_by="")
 
 
 def test_flow_on_a_gpu_makes_the_same_tree_as_the_cpu(extract, two_sizes, tmp_path):

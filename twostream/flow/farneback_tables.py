@@ -1,18 +1,23 @@
 """Constants of Farneback's flow for one size of frames and one set of parameters, which OpenCV computes for each pair.
 
-The plain operations of farneback.py and the kernels of farneback_kernels.py read them. Some weights are here twice: as
+The compiled steps of farneback_compiled.py read the ones that are arrays and numbers, without torch. The plain operations
+of farneback.py and the kernels of farneback_kernels.py read all of them, as tensors. Some weights are here twice: as
 numbers for the plain operations, which would otherwise wait for a GPU's queued work whenever they read them, and in the
 device's memory for the kernels (`..._on_device`).
 
 H W are the sides of the frames, h w of a level of the pyramid.
 """
 
-from typing import Any, NamedTuple
+from __future__ import annotations  # torch is imported by those who have it already
+
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 REGULARISATION = 1e-3
 """added to the determinant of A'A, averaged over a window"""
@@ -20,6 +25,13 @@ SMALLEST_SIDE = 32
 """of a level, pixels"""
 BORDER_CERTAINTY = np.array([0.14, 0.14, 0.4472, 0.4472, 0.4472], np.float32)
 """of the outermost pixels, the border first"""
+
+
+def on_device(values: np.ndarray, device: torch.device) -> Tensor:
+    """The same values in a device's memory."""
+    import torch
+
+    return torch.from_numpy(values).to(device)
 
 
 class Taps(NamedTuple):
@@ -35,7 +47,7 @@ class Taps(NamedTuple):
     """float32 (size of the result,): position between the pixel before (0) and the pixel after (1)"""
 
     @classmethod
-    def build(cls, size: int, new_size: int, *, reach: int = 0, dtype: type, device: torch.device) -> "Taps":
+    def build(cls, size: int, new_size: int, *, reach: int = 0, dtype: type, device: torch.device) -> Taps:
         """Taps from `size` pixels to `new_size`; the filter has 2 reach + 1 taps.
 
         dtype: of the positions. OpenCV's are float64 for images of one channel, float32 for two channels.
@@ -45,7 +57,7 @@ class Taps(NamedTuple):
         nearest = np.stack([before, before + 1][: 1 + (new_size != size)]).clip(0, size - 1)
         pixels = reflected(nearest + np.arange(-reach, reach + 1)[:, None, None], size)
         fraction = (position - before).astype(np.float32)
-        return cls(torch.from_numpy(pixels).to(device), torch.from_numpy(fraction).to(device))
+        return cls(on_device(pixels, device), on_device(fraction, device))
 
 
 def reflected(index: np.ndarray, size: int) -> np.ndarray:
@@ -74,16 +86,26 @@ class Level(NamedTuple):
     """float32 (2, h, w): x and y of each pixel"""
 
 
-def build_levels(height: int, width: int, *, pyr_scale: float, levels: int, device: torch.device) -> list[Level]:
-    """The levels of a pyramid over frames of height and width, the coarsest first; at most `levels` below full size."""
+def level_scales(height: int, width: int, *, pyr_scale: float, levels: int) -> list[float]:
+    """Sizes of the levels relative to the frames', the coarsest first; at most `levels` below full size."""
     scales = [1.0]
     while len(scales) <= levels and min(height, width) * scales[-1] * pyr_scale >= SMALLEST_SIDE:
         scales.append(scales[-1] * pyr_scale)
+    return scales[::-1]
+
+
+def level_blur(scale: float) -> tuple[float, int]:
+    """Standard deviation of the blur before frames are resized to a level, and how far it reaches, pixels."""
+    sigma = (1 / scale - 1) / 2
+    # Three taps even where sigma is 0: the finest level is blurred by OpenCV's fixed kernel of that size.
+    return sigma, max(round(5 * sigma) | 1, 3) // 2
+
+
+def build_levels(height: int, width: int, *, pyr_scale: float, levels: int, device: torch.device) -> list[Level]:
+    """The levels of a pyramid over frames of height and width, the coarsest first; at most `levels` below full size."""
     built: list[Level] = []
-    for scale in reversed(scales):
-        sigma = (1 / scale - 1) / 2
-        # Three taps even where sigma is 0: the finest level is blurred by OpenCV's fixed kernel of that size.
-        reach = max(round(5 * sigma) | 1, 3) // 2
+    for scale in level_scales(height, width, pyr_scale=pyr_scale, levels=levels):
+        sigma, reach = level_blur(scale)
         blur = cv2.getGaussianKernel(2 * reach + 1, sigma, cv2.CV_32F).ravel()[reach:]
         h, w = round(height * scale), round(width * scale)
         frame_taps = (
@@ -98,7 +120,7 @@ def build_levels(height: int, width: int, *, pyr_scale: float, levels: int, devi
             )
         pixels = np.indices((h, w), np.float32)[::-1].copy()
         blur_tensor, certainty_tensor, pixels_tensor = (
-            torch.from_numpy(values).to(device) for values in (blur, build_certainty(h, w), pixels)
+            on_device(values, device) for values in (blur, build_certainty(h, w), pixels)
         )
         built.append(
             Level(h, w, frame_taps, blur_tensor, flow_taps, certainty_tensor, build_border(h, w), pixels_tensor)
@@ -141,8 +163,8 @@ class Basis(NamedTuple):
     """float64 (4,)"""
 
 
-def build_basis(poly_n: int, poly_sigma: float, *, device: torch.device) -> Basis:
-    """The fit to 2 poly_n + 1 pixels each way, with Gaussian weights of standard deviation poly_sigma, pixels."""
+def basis_numbers(poly_n: int, poly_sigma: float) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+    """Kernels and inverse of a Basis: of the fit to 2 poly_n + 1 pixels each way, with Gaussian weights of poly_sigma."""
     x = np.arange(-poly_n, poly_n + 1)
     g = np.exp(-(x**2) / (2 * poly_sigma**2)).astype(np.float32)
     g = (g * (1 / g.sum(dtype=float))).astype(np.float32)
@@ -154,9 +176,13 @@ def build_basis(poly_n: int, poly_sigma: float, *, device: torch.device) -> Basi
     # Its rows of 1, x^2 and y^2; x, y and xy have entries on its diagonal only.
     block = np.linalg.inv([[one, xx, xx], [xx, xxxx, xxyy], [xx, xxyy, xxxx]])
     kernels = np.stack([g, x * g, x**2 * g])[:, poly_n:].astype(np.float32)
-    inverse = (1 / xx, float(block[0, 1]), float(block[1, 1]), 1 / xxyy)
-    kernels_on_device = torch.from_numpy(kernels).to(device)
-    return Basis(kernels, inverse, kernels_on_device, torch.tensor(inverse, dtype=torch.float64, device=device))
+    return kernels, (1 / xx, float(block[0, 1]), float(block[1, 1]), 1 / xxyy)
+
+
+def build_basis(poly_n: int, poly_sigma: float, *, device: torch.device) -> Basis:
+    """The fit to 2 poly_n + 1 pixels each way, with Gaussian weights of standard deviation poly_sigma, pixels."""
+    kernels, inverse = basis_numbers(poly_n, poly_sigma)
+    return Basis(kernels, inverse, on_device(kernels, device), on_device(np.array(inverse), device))
 
 
 class Window(NamedTuple):
@@ -171,12 +197,17 @@ class Window(NamedTuple):
     weights_on_device: Tensor | None
 
 
+def box_regularisation(win_size: int) -> float:
+    """What is added to the determinant of 4 A'A, summed over a box of win_size pixels each way."""
+    return 16 * REGULARISATION * win_size**4
+
+
 def build_window(win_size: int, *, gaussian: bool, device: torch.device) -> Window:
     """The window of `win_size` pixels each way: a box or, with `gaussian`, Gaussian weights."""
     reach = win_size // 2
     if not gaussian:  # an even window is as wide as the next odd one, but divided by its own size
-        return Window(reach, 16 * REGULARISATION * win_size**4, None, None)
+        return Window(reach, box_regularisation(win_size), None, None)
     x = np.arange(reach + 1)
     weights = np.exp(-(x**2) / (2 * max(0.3 * reach, 1e-9) ** 2)).astype(np.float32)
     weights = (weights * (1 / (1 + 2 * weights[1:].sum(dtype=float)))).astype(np.float32)
-    return Window(reach, 16 * REGULARISATION, weights, torch.from_numpy(weights).to(device))
+    return Window(reach, 16 * REGULARISATION, weights, on_device(weights, device))

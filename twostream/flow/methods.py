@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from twostream.errors import EnvironmentFaultError
 from twostream.flow.coding import ZERO, FlowCoding
 from twostream.stream import MOTION_VECTORS
 
@@ -114,6 +115,9 @@ FLOW_METHODS: dict[str, Callable[[FarnebackParameters], FlowFunction]] = {
 FLOW_TYPES = (*FLOW_METHODS, MOTION_VECTORS)
 """input types that are flow"""
 
+FLOW_ENGINES = ("opencv", "numba")
+"""what computes Farneback's flow on the CPU: OpenCV, or its steps compiled by numba; the same flow but for rounding"""
+
 
 @dataclass(frozen=True)
 class FlowSettings:
@@ -127,11 +131,25 @@ class FlowSettings:
         if self.method not in FLOW_TYPES:
             raise ValueError(f"flow method {self.method!r}, expected one of {', '.join(FLOW_TYPES)}")
 
-    def function(self) -> FlowFunction:
-        """The method with its parameters; raises ValueError where this OpenCV does not have it, or it needs the video file."""
+    def function(self, engine: str = "opencv") -> FlowFunction:
+        """The method with its parameters, for one thread at a time; engine: one of FLOW_ENGINES, numba for farneback only.
+
+        Raises ValueError where this OpenCV does not have the method, or it needs the video file; EnvironmentFaultError
+        where numba is missing.
+        """
         if self.method == MOTION_VECTORS:
             raise ValueError(f"flow method {MOTION_VECTORS} reads encoded videos, and cannot be computed from pictures")
-        return FLOW_METHODS[self.method](self.farneback)
+        if engine == "opencv":
+            return FLOW_METHODS[self.method](self.farneback)
+        if self.method != "farneback":
+            raise ValueError(f"numba computes only farneback, not {self.method}")
+        try:
+            from twostream.flow.farneback_compiled import CompiledFarneback
+        except ImportError as error:
+            raise EnvironmentFaultError(
+                f"flow by numba needs the package numba ({error}): pip install 'twostream-video[numba]'"
+            ) from None
+        return CompiledFarneback(**asdict(self.farneback))
 
     def to_json(self) -> dict[str, Any]:
         """A record of these settings, which `from_json` reads."""

@@ -16,10 +16,10 @@ from twostream.clips.online_flow import Cut, cut_out
 from twostream.clips.testing import stream_as_tested
 from twostream.errors import BadInputError
 from twostream.flow.farneback import encode
-from twostream.flow.farneback_graph import FarnebackGraph
 from twostream.flow.methods import FlowSettings
 from twostream.fusion.fitting import SMALLEST
 from twostream.inference.contract import Contract, Fusion, StreamContract
+from twostream.onnx.farneback_graph import FarnebackGraph
 
 GREY_WEIGHTS = (9798.0, 19235.0, 3735.0)
 """of red, green and blue, in 1/32768: OpenCV's integers; their sums are exact in float32"""

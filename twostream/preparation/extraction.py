@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -44,7 +45,9 @@ class ExtractionJob:
     store: str | None = None
     """kind of frame store where there is none yet; None: folders"""
     flow_device: FlowDevice | None = None
-    """where flow is computed; None: in this process, by OpenCV. Not a setting: a tree may have images of both"""
+    """where flow is computed; None: in this process. Not a setting: a tree may have images of both"""
+    flow_engine: str = "opencv"
+    """what computes flow in this process, one of FLOW_ENGINES. Not a setting either"""
 
 
 @dataclass
@@ -229,7 +232,10 @@ class Track:
             self.flow_images = ServedFlow(flow, stored_step=stored_step, device=job.flow_device)
             self.made_by = {"flow_device": job.flow_device.made_by}
         elif flow:
-            self.flow_images = PairFlow(flow, stored_step=stored_step, function=wrap_flow(flow.function()))
+            function = wrap_flow(flow.function(job.flow_engine))
+            self.flow_images = PairFlow(flow, stored_step=stored_step, function=function)
+            if job.flow_engine != "opencv":
+                self.made_by = {"flow_engine": {"name": job.flow_engine, "version": metadata.version(job.flow_engine)}}
 
     def close(self) -> None:
         """Release what computes the flow."""

@@ -8,8 +8,8 @@ import torch
 from tests.conftest import SHARED_DATA
 from twostream.flow.coding import FlowCoding
 from twostream.flow.farneback import farneback
-from twostream.flow.farneback_graph import FarnebackGraph
 from twostream.flow.methods import FARNEBACK_PRESETS, FarnebackParameters, FlowSettings
+from twostream.onnx.farneback_graph import FarnebackGraph
 
 
 def moving_texture(height: int, width: int, num: int, seed: int) -> np.ndarray:
