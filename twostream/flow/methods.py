@@ -112,11 +112,13 @@ FLOW_METHODS: dict[str, Callable[[FarnebackParameters], FlowFunction]] = {
 }
 """name -> the method with these parameters"""
 
-FLOW_TYPES = (*FLOW_METHODS, MOTION_VECTORS)
-"""input types that are flow"""
-
 FLOW_ENGINES = ("opencv", "numba")
 """what computes Farneback's flow on the CPU: OpenCV, or its steps compiled by numba; the same flow but for rounding"""
+
+
+def flow_types() -> tuple[str, ...]:
+    """The input types that are flow: motion vectors, and the methods, with those that a user has added."""
+    return *FLOW_METHODS, MOTION_VECTORS
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,8 @@ class FlowSettings:
     farneback: FarnebackParameters = field(default_factory=FarnebackParameters)
 
     def __post_init__(self) -> None:
-        if self.method not in FLOW_TYPES:
-            raise ValueError(f"flow method {self.method!r}, expected one of {', '.join(FLOW_TYPES)}")
+        if self.method not in flow_types():
+            raise ValueError(f"flow method {self.method!r}, expected one of {', '.join(flow_types())}")
 
     def function(self, engine: str = "opencv") -> FlowFunction:
         """The method with its parameters, for one thread at a time; engine: one of FLOW_ENGINES, numba for farneback only.

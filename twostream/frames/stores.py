@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from twostream.errors import BadInputError
-from twostream.flow.methods import FLOW_TYPES
+from twostream.flow.methods import flow_types
 from twostream.frames.encoded import EncodedVideos
 from twostream.frames.folders import FrameFolders
 from twostream.frames.packed import FrameShards
@@ -105,7 +105,7 @@ def image_stores(root: str | Path) -> list[FrameStore]:
 
 def how_to_extract(root: str | Path, input_type: str) -> str:
     """The command that makes the images of an input type, as it can be run; or what to do, if none of ours makes them."""
-    if input_type not in (RGB, *FLOW_TYPES):
+    if input_type not in (RGB, *flow_types()):
         return f"put the images of the tool that makes {input_type} into {Path(root, f'{input_type}-images')}"
     words = [f"--root={root}", f"--input_types={input_type}"]
     if (

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from twostream.flow.methods import FLOW_TYPES, FlowSettings
+from twostream.flow.methods import FlowSettings, flow_types
 from twostream.frames.stores import open_store
 from twostream.preparation.settings import ExtractionSettings
 from twostream.stream import RGB
@@ -68,7 +68,7 @@ def remake(root: str, input_type: str, settings: dict[str, Any] | None, record: 
 
     `settings`: as recorded beside the images; None where another tool made them, and no command of ours can.
     """
-    if settings is None or input_type not in (RGB, *FLOW_TYPES):
+    if settings is None or input_type not in (RGB, *flow_types()):
         return OTHER_TOOL
     record = record or {}
     words = [f"--root={root}", f"--input_types={input_type}"]
@@ -78,7 +78,7 @@ def remake(root: str, input_type: str, settings: dict[str, Any] | None, record: 
         words.append("--videos=VIDEOS")
     if not is_of_stored_frames and source.get("segment"):
         words += ["--list=LIST", "--trim"]
-    flow = tuple(FlowSettings(method) for method in FLOW_TYPES if method == input_type)
+    flow = tuple(FlowSettings(method) for method in flow_types() if method == input_type)
     encoding = VideoEncoding() if "gop" in settings else None
     usual = ExtractionSettings(flow=flow, encoding=encoding).to_json(input_type)
     words += _flags(settings, usual, ("short_side", "fps", "frame_step"))

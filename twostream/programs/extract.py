@@ -38,9 +38,9 @@ from twostream.flow.methods import (
     FARNEBACK_PRESETS,
     FLOW_ENGINES,
     FLOW_METHODS,
-    FLOW_TYPES,
     FarnebackParameters,
     FlowSettings,
+    flow_types,
 )
 from twostream.flow.service import FlowService, NoGpuError
 from twostream.frames.encoded import EncodedVideos
@@ -150,8 +150,8 @@ def build_settings(args: argparse.Namespace) -> ExtractionSettings:
     encoding = build_encoding(args)
     input_types = args.input_types or ((RGB,) if encoding else (RGB, "farneback"))
     for input_type in input_types:
-        if input_type not in (RGB, *FLOW_TYPES):
-            raise ValueError(f"--input_types: {input_type!r}, expected {', '.join((RGB, *FLOW_TYPES))}")
+        if input_type not in (RGB, *flow_types()):
+            raise ValueError(f"--input_types: {input_type!r}, expected {', '.join((RGB, *flow_types()))}")
     preset = FARNEBACK_PRESETS[args.flow_preset]
     given = {name: getattr(args, name) for name in vars(preset) if getattr(args, name) is not None}
     old_coding = args.flow_coding == "2d-kinectics"
