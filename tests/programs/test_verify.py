@@ -728,7 +728,7 @@ def test_report_groups_and_counts_and_json_has_all_findings(folders, run_here, t
     assert "... and 4 more" in result.stdout
     assert "\nleftovers: 1, damaged image: 24\n" in result.stdout
     found = json.loads((tmp_path / "found.json").read_text())
-    assert found[0].keys() == {"kind", "where", "found", "expected", "mend", "video_id", "remove"}
+    assert found[0].keys() == {"kind", "where", "found", "expected", "fix", "video_id", "remove"}
     assert [f["kind"] for f in found] == ["leftovers"] + ["damaged image"] * 24
     assert sum("00004.jpg: 0 bytes" in f"{f['where']}: {f['found']}" for f in found) == 3
 

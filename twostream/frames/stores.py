@@ -108,9 +108,8 @@ def how_to_extract(root: str | Path, input_type: str) -> str:
     if input_type not in (RGB, *flow_types()):
         return f"put the images of the tool that makes {input_type} into {Path(root, f'{input_type}-images')}"
     words = [f"--root={root}", f"--input_types={input_type}"]
-    if (
-        input_type in (RGB, MOTION_VECTORS) or not open_store(root, RGB).video_ids()
-    ):  # flow can be computed from stored frames
+    # Only flow that is computed can be made of stored frames.
+    if input_type in (RGB, MOTION_VECTORS) or not open_store(root, RGB).video_ids():
         words.append("--videos=VIDEOS")
     where = ", where VIDEOS is the folder of the videos" if len(words) > 2 else ""
     return f"run {shlex.join(['twostream', 'extract', *words])}{where}"

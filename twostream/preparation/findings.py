@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +57,6 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.found}; expected {self.expected}"
-
-    def to_json(self) -> dict[str, Any]:
-        """The finding as `twostream verify --json` writes it, where the commands have the name "mend"."""
-        return {"mend" if name == "fix" else name: value for name, value in asdict(self).items()}
 
 
 def remake(root: str, input_type: str, settings: dict[str, Any] | None, record: dict[str, Any] | None = None) -> str:

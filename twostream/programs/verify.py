@@ -12,6 +12,7 @@ Exit codes: 0 nothing found; 2 wrong command line; 3 no data root; 4 disk or mem
 import argparse
 import json
 from collections import Counter
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def main() -> int:
             print(f"  {reason}")
     print_findings(findings)
     if args.json:
-        write_text(args.json, json.dumps([finding.to_json() for finding in findings], indent=1) + "\n")
+        write_text(args.json, json.dumps([asdict(finding) for finding in findings], indent=1) + "\n")
         print(f"\nwrote {args.json}")
     if args.remove:
         remove_damaged(args.root, findings)
