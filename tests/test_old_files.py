@@ -105,10 +105,11 @@ def test_the_files_are_small():
 
 @pytest.mark.parametrize("root", ROOTS)
 def test_verify_finds_nothing_wrong(run, root):
-    """But for the cut video that is listed as failed."""
+    """But for the cut video that is listed as failed. The commands of a finding were under "mend", and are under "fix"."""
     result = run("prep/verify.py", f"--root={root}", "--workers=1", "--json=findings.json")
     findings = json.loads(Path("findings.json").read_text())
-    expected = json.loads((EXPECTED / "findings.json").read_text()) if root == "data" else []
+    recorded = (EXPECTED / "findings.json").read_text().replace('"mend":', '"fix":')
+    expected = json.loads(recorded) if root == "data" else []
     assert [(f["kind"], f["where"], f.keys()) for f in findings] == [
         (f["kind"], f["where"], f.keys()) for f in expected
     ]
