@@ -254,7 +254,7 @@ def fuse(plan: Plan, steps: Steps, chosen: list[str], judged: list[str], heads: 
     out = steps.out
     types = ",".join(stream.input_type for stream in plan.streams)
     common = ("eval", f"--save_root={out / 'runs'}", f"--input_types={types}", "--consensus=mean")
-    fit = ("--split=train", "--intersect", "--fit_weights=accuracy", f"--report={out / 'fusion.json'}")
+    fit = ("--split=train", "--intersect", "--fit_weights=product", f"--report={out / 'fusion.json'}")
     steps.run(Step("fusion weights", (*common, f"--runs={','.join(judged)}", *fit), "fusion.json"))
     show = (f"--annotations={out / 'data'}", f"--weights_from={out / 'fusion.json'}")
     page = (*show, f"--report={out / 'report.json'}", f"--html={out / 'report.html'}")
