@@ -529,3 +529,16 @@ def test_busy_measures_a_training_under_a_quota(run_here):
     assert "quota of 1.5 cores" in result.stdout
     assert rows[0][0] == "1, passive" and float(rows[0][1]) > 0
     assert "\n| | same losses |\n" in result.stdout
+
+
+# ------------------------------------------------------------------------------------------------------------ networks
+
+
+def test_each_network_has_a_row_beside_its_copy(run_here):
+    result = run_here(
+        "benchmarks/inference_copy.py", "--arch=squeezenet1_1,flow_histograms", "--batch_size=1", "--repeats=1"
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    (rows,) = tables(result.stdout)
+    assert [row[0] for row in rows] == ["squeezenet1_1", "flow_histograms"]
+    assert all(float(fast) > 0 and float(plain) > 0 for _, plain, fast, _ in rows)
