@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_not_tried():
 def test_three_views_come_before_all_that_takes_longer():
     """Of wide pictures; square ones have nothing beside their centre."""
     assert "--views=three" in planned(speed=FAST).streams[0].other
-    slow = planned(speed=replace(SLOW, trunk=20.0))
+    slow = planned(speed=replace(SLOW, trunk=14.0))
     assert "--views=three" in slow.streams[0].other and not slow.streams[1].other
     assert not planned(speed=replace(SLOW, trunk=0.5)).streams[0].other
     square = make_plan(
