@@ -9,8 +9,11 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
+from threadpoolctl import threadpool_limits
+
 from twostream.counts import counted
 from twostream.errors import BadInputError
+from twostream.threads import map_in_threads
 
 STRENGTHS = tuple(10.0 ** (-k / 2) for k in range(2, 13))
 """penalties on the squared weights that are tried, the strongest first; for features of unit variance, divided by the root of
@@ -96,7 +99,11 @@ def fit_linear_head(
     tried: list[np.ndarray] = []  # cross-validated logits (V, K) by strength
     fits: list[tuple[float, float]] = []  # their temperature, and the loss under it
     best = 0
-    for heads in zip(*paths, strict=True):
+    for _ in STRENGTHS:
+        with threadpool_limits(
+            1
+        ):  # on busy machines, threads that wait for each other in small products take ten times as long
+            heads = map_in_threads(next, paths)
         logits = np.empty((len(labels), num_classes))
         for others, (weight, bias) in zip(outside, heads, strict=True):
             logits[~others] = seen[~others] @ weight.T + bias
