@@ -27,7 +27,7 @@ class PictureMotion:
     """height and width of the picture"""
 
     def planes(self, coding: FlowCoding) -> np.ndarray:
-        """The planes of its flow image, uint8 (2H, W), see FlowCoding."""
+        """The planes of its flow image on cells, uint8 (2h, w), see FlowCoding."""
         height, width = self.shape
         return to_planes(self.step.motion, self.step.stored_size, (width, height), self.step.turns, coding)
 
@@ -100,9 +100,9 @@ def with_motion(
 def _without_gaps(steps: Iterator[Step]) -> Iterator[Step]:
     before: np.ndarray | None = None
     for step in steps:
-        motion = before if step.motion is None else step.motion
-        yield replace(step, motion=motion)
-        before = motion
+        kept = replace(step, motion=before) if step.motion is None else step
+        yield kept
+        before = kept.motion
 
 
 def _inside(steps: Iterator[Step], start: float, end: float) -> Iterator[Step]:
