@@ -43,7 +43,7 @@ def paint(vectors: np.ndarray, width: int, height: int, *, past: float, future: 
         order = np.argsort(is_past, kind="stable")
         vectors, is_past = vectors[order], is_past[order]
     # A block comes from where its vector points: to a past frame it points against the motion.
-    factor = np.where(is_past, -1 / past, 1 / future) / np.maximum(vectors["motion_scale"], 1)
+    factor = np.where(is_past, np.float32(-1 / past), np.float32(1 / future)) / np.maximum(vectors["motion_scale"], 1)
     motion = np.empty(len(vectors), np.complex64)  # x and y as one number, which is copied at once
     motion.real, motion.imag = vectors["motion_x"] * factor, vectors["motion_y"] * factor
 
@@ -112,10 +112,10 @@ def to_flow(
     """
     stored_width, stored_height = stored_size
     flow = field[: -(-stored_height // CELL), : -(-stored_width // CELL)]
-    if sum(TURNS[name][0] for name in turns) % 2:
-        stored_width, stored_height = stored_height, stored_width
     for name in turns:
         flow = _turn(flow, *TURNS[name])
+        if TURNS[name][0]:
+            stored_width, stored_height = stored_height, stored_width
     return flow * np.array([size[0] / stored_width, size[1] / stored_height], np.float32)
 
 

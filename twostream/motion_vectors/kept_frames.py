@@ -12,7 +12,7 @@ import numpy as np
 from twostream.counts import counted
 from twostream.flow.coding import FlowCoding
 from twostream.motion_vectors.fields import add_step, to_planes
-from twostream.motion_vectors.reader import Step, read_steps, read_steps_of_packets
+from twostream.motion_vectors.reader import BATCH, Step, read_steps, read_steps_of_packets
 from twostream.video.decoder import SEEK_MARGIN_SECONDS, STAMP_SECONDS
 from twostream.video.ffmpeg import VideoError
 from twostream.video.random_access import VideoIndex
@@ -42,7 +42,7 @@ def read_kept(
     a rate, the last frame is repeated without end. Raises VideoError as `read_steps`.
     """
     end = math.inf if end_seconds is None else end_seconds - STAMP_SECONDS
-    steps = read_steps(path, from_seconds=max(0.0, start_seconds - SEEK_MARGIN_SECONDS))
+    steps = read_steps(path, from_seconds=max(0.0, start_seconds - SEEK_MARGIN_SECONDS), batch=BATCH)
     inside = _inside(_without_gaps(steps), start_seconds - STAMP_SECONDS if start_seconds else -math.inf, end)
     return _at_rate(inside, Fraction(f"{fps:g}"), Fraction(f"{start_seconds:.6f}")) if fps else inside
 

@@ -20,7 +20,7 @@ from twostream.frames.jpeg import encode_cells, encode_jpeg, scale_planes
 from twostream.frames.store import FrameStore, FrameWriter
 from twostream.frames.stores import open_store
 from twostream.motion_vectors.kept_frames import PictureMotion, read_kept
-from twostream.motion_vectors.reader import NO_VECTORS
+from twostream.motion_vectors.reader import BATCH, NO_VECTORS
 from twostream.preparation.settings import ExtractionSettings, disk_fault
 from twostream.stream import MOTION_VECTORS, RGB
 from twostream.video.decoder import Decoded, Decoder
@@ -29,9 +29,6 @@ from twostream.video.ffmpeg import VideoError, ffmpeg_version, find_ffmpeg
 
 DEFAULT_RATE = 25
 """frames per second of an encoded video whose own rate is unknown; players need one"""
-
-BATCH = 32
-"""frames whose motion vectors are read at a time"""
 
 
 @dataclass(frozen=True)
@@ -366,7 +363,8 @@ class PairFlow:
 class VectorFlow:
     """Flow images of a video by the motion vectors in its file; see PairFlow.
 
-    They are made in batches: in turn with pictures, each of which fills the caches, they take half as long again.
+    They are made in batches: in turn with pictures, each of which fills the caches, they take half as long again as
+    on their own.
     """
 
     def __init__(self, flow: FlowSettings, job: ExtractionJob):
