@@ -9,6 +9,15 @@ import numpy as np
 
 from twostream.flow.coding import FlowCoding
 
+VECTOR = np.dtype(
+    [
+        *(("source", "i4"), ("w", "u1"), ("h", "u1"), ("src_x", "i2"), ("src_y", "i2"), ("dst_x", "i2"), ("dst_y", "i2")),
+        *(("flags", "u8"), ("motion_x", "i4"), ("motion_y", "i4"), ("motion_scale", "u2")),
+    ],
+    align=True,
+)
+"""AVMotionVector of FFmpeg's libavutil/motion_vector.h"""
+
 CELL = 8
 """side of a cell, stored pixels: FFmpeg hands out no smaller blocks"""
 
@@ -33,7 +42,7 @@ TURNS = {
 
 
 def paint(vectors: np.ndarray, width: int, height: int, *, past: float, future: float) -> np.ndarray:
-    """How the cells of the frame before move to this one, by its vectors, an array of FFmpeg's AVMotionVector.
+    """How the cells of the frame before move to this one, by its vectors, an array of VECTOR.
 
     `width` and `height` are those of the stored frame; `past` and `future` the distances in frames to the frames that it
     refers to, over which motion is taken to be steady. Where a block has both vectors, the past one counts.
@@ -41,7 +50,8 @@ def paint(vectors: np.ndarray, width: int, height: int, *, past: float, future: 
     is_past = vectors["source"] < 0
     if not is_past.all():  # of two that are written to one place, the second stays
         order = np.argsort(is_past, kind="stable")
-        vectors, is_past = vectors[order], is_past[order]
+        # NumPy copies records ten times as fast when it does not know their fields.
+        vectors, is_past = vectors.view(f"V{VECTOR.itemsize}")[order].view(VECTOR), is_past[order]
     # A block comes from where its vector points: to a past frame it points against the motion.
     factor = np.where(is_past, np.float32(-1 / past), np.float32(1 / future)) / np.maximum(vectors["motion_scale"], 1)
     motion = np.empty(len(vectors), np.complex64)  # x and y as one number, which is copied at once
@@ -79,13 +89,16 @@ def _write(
 
 def _filled(field: np.ndarray) -> np.ndarray:
     """The field with the mean motion around them in its unknown cells; 0 where nothing around is known."""
-    unknown = np.isnan(field[..., 0])
-    if unknown.any():
-        field[unknown] = 0
+    is_unknown = np.isnan(field[..., 0])
+    unknown = np.flatnonzero(is_unknown)
+    if len(unknown):
+        cells = field.reshape(-1, 2)
+        cells[unknown] = 0
         around = (NEIGHBOURHOOD, NEIGHBOURHOOD)
         # The share is a sum of rounded numbers, so it is not exactly 0 where nothing is known.
-        share = np.maximum(cv2.blur((~unknown).astype(np.float32), around)[unknown], 1 / NEIGHBOURHOOD**2)
-        field[unknown] = cv2.blur(field, around)[unknown] / share[:, None]
+        share = cv2.blur(1 - is_unknown.astype(np.float32), around).ravel()[unknown]
+        mean = cv2.blur(field, around).reshape(-1, 2)[unknown]
+        cells[unknown] = mean / np.maximum(share, 1 / NEIGHBOURHOOD**2)[:, None]
     return field
 
 

@@ -25,7 +25,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from twostream.motion_vectors.fields import paint
+from twostream.motion_vectors.fields import VECTOR, paint
 from twostream.video.decoder import INDEXED_CONTAINERS, probe
 from twostream.video.ffmpeg import VideoError
 from twostream.video.random_access import import_av, open_container, open_stream, turning_filters
@@ -35,15 +35,6 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
-
-VECTOR = np.dtype(
-    [
-        *(("source", "i4"), ("w", "u1"), ("h", "u1"), ("src_x", "i2"), ("src_y", "i2"), ("dst_x", "i2"), ("dst_y", "i2")),
-        *(("flags", "u8"), ("motion_x", "i4"), ("motion_y", "i4"), ("motion_scale", "u2")),
-    ],
-    align=True,
-)
-"""AVMotionVector of FFmpeg's libavutil/motion_vector.h"""
 
 B_FRAME = 3
 """FFmpeg's number for frames that may refer to the future too"""
@@ -265,7 +256,7 @@ def _read_frames(container: "InputContainer", stream: "VideoStream") -> Iterator
 
 
 def _vectors(frame: "VideoFrame") -> np.ndarray | None:
-    """The vectors of a frame, an array of FFmpeg's AVMotionVector; None if it has none."""
+    """The vectors of a frame, an array of VECTOR; None if it has none."""
     side_data = frame.side_data
     vectors = side_data.get("MOTION_VECTORS") if len(side_data) else None
     # A copy, because the frame's memory is used again. PyAV's own array is ten times slower to copy.
