@@ -76,8 +76,10 @@ if [[ -n $ffmpeg ]]; then
     measure "preparation with RGB and flow" 90 '^[|] (device|cores[a-z-]*) [|] [0-9,]+ [|]' 3 "CPU ms a frame, and frames/s" \
         "$python" benchmarks/prep.py --video="$video" --only=device,cores-rgb,cores-decode --flow_device=cuda \
         --copies=96 --repeats=1
+    measure "prediction from videos" 60 '^[|] resnet18 [|] farneback [|]' 3 "real time, by both streams" \
+        "$python" benchmarks/predict.py --video="$video" --arch=resnet18 --device=cuda --copies=64 --repeats=2
 elif [[ preparation =~ ${ONLY:-.} ]]; then
-    row "preparation with RGB and flow" "not measured: no ffmpeg" ""
+    row "preparation with RGB and flow, prediction" "not measured: no ffmpeg" ""
 fi
 measure "trainings stopped and resumed" 150 '^[0-9]+ trials' 0 "" \
     "$python" tests/training_kills.py --device=cuda --trials=40 --at_once="$((cores / 2))" --seconds=70
@@ -89,6 +91,8 @@ measure "compilation in mid-run" 90 '^([|] [0-9]+ [|] [a-z]+ [|]|warning)' 3 "im
 measure "tests that need a GPU" 90 '(passed|failed).* in ' 0 "" \
     "$python" -m pytest -q -p no:cacheprovider -k "on_a_gpu or for_the_gpu or farneback_kernels" \
     tests/flow tests/engine/test_loops.py tests/clips/test_online_flow.py tests/programs/test_extract.py
+measure "scoring by the inference copy" 30 '^[|] [a-z0-9_]+ [|] [0-9.]+ [|]' 3 "clips/s" \
+    "$python" benchmarks/inference_copy.py --device=cuda --batch_size=64
 measure "training, compiled" 150 '^[|] [0-9]+ [|] [a-z]+ [|]' 3 "images/s" \
     "${inception[@]}" "${fast[@]}" --compile=default --batch_norm=frozen --batch_size=256,64 --data=synthetic --iterations=30
 measure "training without options" 40 '^[|] [0-9]+ [|] [a-z]+ [|]' 3 "images/s" \

@@ -459,11 +459,12 @@ def test_measurements_on_a_gpu_are_one_table(tmp_path):
     ]
     # The time is up by now, or nearly.
     assert [row[:2] for row in rows[3:]] == [
-        ["preparation with RGB and flow", "not measured: no ffmpeg"],
+        ["preparation with RGB and flow, prediction", "not measured: no ffmpeg"],
         ["trainings stopped and resumed", "not measured: no time left"],
         ["training, deterministic", "not measured: no time left"],
         ["compilation in mid-run", "not measured: no time left"],
         ["tests that need a GPU", "not measured: no time left"],
+        ["scoring by the inference copy", "not measured: no time left"],
         ["training, compiled", "not measured: no time left"],
         ["training without options", "not measured: no time left"],
     ]
@@ -529,3 +530,16 @@ def test_busy_measures_a_training_under_a_quota(run_here):
     assert "quota of 1.5 cores" in result.stdout
     assert rows[0][0] == "1, passive" and float(rows[0][1]) > 0
     assert "\n| | same losses |\n" in result.stdout
+
+
+# ------------------------------------------------------------------------------------------------------------ networks
+
+
+def test_each_network_has_a_row_beside_its_copy(run_here):
+    result = run_here(
+        "benchmarks/inference_copy.py", "--arch=squeezenet1_1,flow_histograms", "--batch_size=1", "--repeats=1"
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    (rows,) = tables(result.stdout)
+    assert [row[0] for row in rows] == ["squeezenet1_1", "flow_histograms"]
+    assert all(float(fast) > 0 and float(plain) > 0 for _, plain, fast, _ in rows)

@@ -16,8 +16,7 @@ class WithFeatures(nn.Module):
         super().__init__()
         self.network = network
         self._given: list[torch.Tensor] = []
-        self.hook = network.get_submodule(f"backbone.{head}").register_forward_pre_hook(self._keep)
-        """`hook.remove()` leaves the network as it was"""
+        network.get_submodule(f"backbone.{head}").register_forward_pre_hook(self._keep)
 
     def _keep(self, head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         self._given.append(inputs[0])

@@ -60,12 +60,13 @@ def measure_rate(backbone: str, *, input_size: int, classes: Sequence[str], num_
     import torch
 
     from twostream.engine.device import choose_device
+    from twostream.models.inference_copy import inference_copy
     from twostream.models.network import build_model
     from twostream.stream import RGB, StreamConfig
 
     device = choose_device("auto")
     stream = StreamConfig(input_type=RGB, backbone=backbone, classes=tuple(classes), input_size=input_size)
-    network = build_model(stream).to(device).eval()
+    network = inference_copy(build_model(stream).to(device), device)
     shape = (BATCH, 3, input_size, input_size)
     seconds = []
     with torch.inference_mode():

@@ -10,7 +10,8 @@ from twostream.clips.items import Items
 from twostream.engine.loops import predict
 from twostream.models.backbones import BACKBONES
 from twostream.models.features import WithFeatures
-from twostream.models.network import StreamNetwork, use_channels_last
+from twostream.models.inference_copy import inference_copy
+from twostream.models.network import StreamNetwork
 
 MAX_ROWS = 2500
 """examples in all, as far as videos are divided into parts: fitting a head to them takes a minute"""
@@ -26,12 +27,11 @@ def video_features(
     of all items, on the device; without any, because a signal came first, D is 0.
     """
     head = BACKBONES[items.stream.backbone].head
-    use_channels_last(network, clips=device.type != "cpu")  # a third faster for pictures, see runtimes.torch_network
     num_classes, num_videos, num_views = len(items.stream.classes), len(items.videos), len(items.views)
     num_clips = np.diff(items.index.ends, prepend=0)
     num_parts = max(min(num_clips.max(initial=1), MAX_ROWS // max(num_videos * num_views, 1)), 1)
     sums, counts = np.zeros((num_videos, num_parts, num_views, 0)), np.zeros((num_videos, num_parts, num_views, 1))
-    with_features = WithFeatures(network, head)
+    with_features = WithFeatures(inference_copy(network, device), head)
     for numbers, _, outputs in predict(with_features, inputs, device=device, amp=amp):
         features = outputs[:, :-num_classes].double().numpy()
         if sums.shape[-1] == 0:
@@ -42,7 +42,6 @@ def video_features(
         parts = (clips - first) * num_parts // np.maximum(num_clips[videos], num_parts)
         np.add.at(sums, (videos, parts, views), features)
         np.add.at(counts, (videos, parts, views), 1)
-    with_features.hook.remove()
     filled = np.minimum(num_clips, num_parts)[:, None]  # of the parts of each video
     used = np.arange(num_parts) * filled // num_parts
     rows = np.arange(num_videos)[:, None]

@@ -1,6 +1,7 @@
 """A stream's network, run by torch."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from twostream.clips.items import Images, Items
 from twostream.clips.online_flow import network_inputs, open_dataset
 from twostream.engine.loops import predict
 from twostream.errors import BadInputError
-from twostream.models.network import use_channels_last
+from twostream.models.inference_copy import inference_copy
 from twostream.runtimes.onnx_network import OnnxNetwork
 from twostream.threads import available_cpus, map_in_groups
 
@@ -22,12 +23,14 @@ class TorchNetwork:
 
     def __init__(self, module: nn.Module, device: torch.device):
         """`module` takes what `StreamNetwork` takes; it is in eval mode and on the device."""
-        # Convolutions of pictures take two thirds of the time in this order, also on CPUs (benchmarks/predict.py). Those
-        # of clips take a sixth to a third more on CPUs.
-        use_channels_last(module, clips=device.type != "cpu")
         self.module, self.device = module, device
         self.computes_flow = device.type == "cuda"
         self.videos_at_once = VIDEOS_AT_ONCE[device.type]
+
+    @cached_property
+    def _fast(self) -> nn.Module:
+        """What computes: `module` keeps the weights as they are written into a recognizer."""
+        return inference_copy(self.module, self.device)
 
     def logits(self, items: Items, images: Images, batches: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
         """See `Network.logits`."""
@@ -36,13 +39,13 @@ class TorchNetwork:
         at_once = available_cpus() if items.stream.modality == "rgb" or items.stream.is_online else 1
         read = map_in_groups(dataset.__getitems__, batches, at_once)
         inputs = network_inputs(read, items.stream, self.device)
-        for _, _, logits in predict(self.module, inputs, device=self.device):
+        for _, _, logits in predict(self._fast, inputs, device=self.device):
             yield logits.numpy()
 
     @torch.no_grad()
     def run(self, clips: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
         """Clips, uint8 (N, S, T, H, W, C), and which are mirrored, bool (N,) -> logits, float32 (N, K)."""
-        logits: torch.Tensor = self.module(*(torch.from_numpy(part).to(self.device) for part in (clips, mirrored)))
+        logits: torch.Tensor = self._fast(*(torch.from_numpy(part).to(self.device) for part in (clips, mirrored)))
         return logits.cpu().numpy()
 
 

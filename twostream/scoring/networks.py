@@ -15,6 +15,7 @@ from twostream.engine.device import split_over_gpus
 from twostream.engine.run_folder import scores_path
 from twostream.errors import BadInputError
 from twostream.models.backbones import BACKBONES
+from twostream.models.inference_copy import inference_copy
 from twostream.models.network import build_model
 from twostream.models.weights import load_weights, named_tensors, own_name, read_weight_file
 from twostream.stream import StreamConfig
@@ -72,7 +73,7 @@ def network_of_weights(
             f"{path} leaves {counted(len(report.random), 'tensor')} of {stream.backbone} random, as {report.random[0]}; give "
             "its own --arch, or other weights"
         )
-    network = network.to(device)
+    network = inference_copy(network.to(device), device)
     return ScoredNetwork(path, stream, scores, {}, functools.partial(split_over_gpus, network, num_gpus))
 
 
@@ -84,4 +85,5 @@ def _found_head(content: dict[Any, Any], head: str, stream: StreamConfig) -> str
 
 
 def _load(stream: StreamConfig, content: dict[str, Any], device: torch.device, num_gpus: int) -> nn.Module:
-    return split_over_gpus(checkpoint_network(stream, content, device=device), num_gpus)
+    network = checkpoint_network(stream, content, device=device)
+    return split_over_gpus(inference_copy(network, device), num_gpus)
