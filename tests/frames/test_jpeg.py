@@ -6,7 +6,16 @@ import pytest
 
 from tests.conftest import noise_image
 from twostream.frames import jpeg
-from twostream.frames.jpeg import Header, Region, cut_regions, decode, decode_regions, encode_cells, encode_jpeg, read_header
+from twostream.frames.jpeg import (
+    Header,
+    Region,
+    cut_regions,
+    decode,
+    decode_regions,
+    encode_cells,
+    encode_jpeg,
+    read_header,
+)
 
 KINDS = ("rgb", "colours", "planes")
 """kinds of images: frames, and flow images in both codings"""
@@ -68,7 +77,9 @@ def test_a_grey_picture_is_planes_for_flow_only():
 
 def test_an_image_of_cells_is_read_as_the_picture():
     """Each level is the one that scaling the cells gives, in whole pictures and in parts, from a file and from memory."""
-    small = [cv2.GaussianBlur(plane, (0, 0), 1) for plane in np.moveaxis(noise_image(height=15, width=20)[..., :2], 2, 0)]
+    small = [
+        cv2.GaussianBlur(plane, (0, 0), 1) for plane in np.moveaxis(noise_image(height=15, width=20)[..., :2], 2, 0)
+    ]
     large = np.stack([cv2.resize(plane, (160, 120)) for plane in small], axis=-1).astype(int)
     data = encode_cells(np.vstack(small), height=120, width=160)
     header = read_header(data, "mv")

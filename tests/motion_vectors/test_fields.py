@@ -9,7 +9,15 @@ from twostream.flow.coding import FlowCoding
 from twostream.motion_vectors.fields import TURNS, VECTOR, add_step, paint, to_flow, to_planes
 
 LAYOUT = [
-    *(("source", "<i4"), ("w", "u1"), ("h", "u1"), ("src_x", "<i2"), ("src_y", "<i2"), ("dst_x", "<i2"), ("dst_y", "<i2")),
+    *(
+        ("source", "<i4"),
+        ("w", "u1"),
+        ("h", "u1"),
+        ("src_x", "<i2"),
+        ("src_y", "<i2"),
+        ("dst_x", "<i2"),
+        ("dst_y", "<i2"),
+    ),
     *(("", "V2"), ("flags", "<u8"), ("motion_x", "<i4"), ("motion_y", "<i4"), ("motion_scale", "<u2"), ("", "V6")),
 ]
 """AVMotionVector of FFmpeg's libavutil/motion_vector.h, byte for byte"""

@@ -230,8 +230,9 @@ def _decode(data: bytes, header: Header, reduction: int) -> np.ndarray | None:
     except cv2.error:  # the header asks for more pixels than OpenCV decodes
         return None
     if header.cells:
-        is_whole = picture is not None and picture.shape == (2 * header.cells[0], header.cells[1])
-        return _scale_cells(picture, header, reduction) if is_whole else None
+        if picture is None or picture.shape != (2 * header.cells[0], header.cells[1]):
+            return None
+        return _scale_cells(picture, header, reduction)
     rows = header.height * (2 if header.is_planes else 1)
     expected = (-(-rows // reduction), -(-header.width // reduction))
     return picture if picture is not None and picture.shape[:2] == expected else None

@@ -11,7 +11,15 @@ from twostream.flow.coding import FlowCoding
 
 VECTOR = np.dtype(
     [
-        *(("source", "i4"), ("w", "u1"), ("h", "u1"), ("src_x", "i2"), ("src_y", "i2"), ("dst_x", "i2"), ("dst_y", "i2")),
+        *(
+            ("source", "i4"),
+            ("w", "u1"),
+            ("h", "u1"),
+            ("src_x", "i2"),
+            ("src_y", "i2"),
+            ("dst_x", "i2"),
+            ("dst_y", "i2"),
+        ),
         *(("flags", "u8"), ("motion_x", "i4"), ("motion_y", "i4"), ("motion_scale", "u2")),
     ],
     align=True,
