@@ -6,7 +6,16 @@ import pytest
 
 from tests.conftest import noise_image
 from twostream.frames import jpeg
-from twostream.frames.jpeg import Header, Region, decode, decode_regions, encode_jpeg, read_header
+from twostream.frames.jpeg import (
+    Header,
+    Region,
+    cut_regions,
+    decode,
+    decode_regions,
+    encode_cells,
+    encode_jpeg,
+    read_header,
+)
 
 KINDS = ("rgb", "colours", "planes")
 """kinds of images: frames, and flow images in both codings"""
@@ -64,6 +73,34 @@ def test_a_grey_picture_is_planes_for_flow_only():
     assert decode(data, read_header(data, "rgb")).shape == (20, 30, 3)
     odd = encode_jpeg(noise_image(height=21, width=30)[..., 0], quality=90, chroma_subsampling=True)
     assert read_header(odd, "farneback") is None
+
+
+def test_an_image_of_cells_is_read_as_the_picture():
+    """Each level is the one that scaling the cells gives, in whole pictures and in parts, from a file and from memory."""
+    small = [
+        cv2.GaussianBlur(plane, (0, 0), 1) for plane in np.moveaxis(noise_image(height=15, width=20)[..., :2], 2, 0)
+    ]
+    large = np.stack([cv2.resize(plane, (160, 120)) for plane in small], axis=-1).astype(int)
+    data = encode_cells(np.vstack(small), height=120, width=160)
+    header = read_header(data, "mv")
+    assert header == Header(120, 160, True, (15, 20))
+    assert np.abs(decode(data, header)[..., :2] - large).max() <= 2
+    assert np.abs(cut_out(data, "planes", Region(8, 30, 96, 96), 96) - large[8:104, 30:126]).max() <= 2
+    reduced = cv2.resize(large.astype(np.float32), (40, 30), interpolation=cv2.INTER_AREA)
+    assert np.abs(cut_out(data, "planes", Region(0, 20, 120, 120), 30) - reduced[:, 5:35]).max() <= 6
+    out = np.empty((96, 96, 2), np.uint8)
+    cut_regions(np.vstack(small), Header(120, 160, True), [Region(8, 30, 96, 96)], [out])
+    assert np.abs(out - large[8:104, 30:126]).max() <= 2
+
+
+def test_images_of_cells_are_no_larger_than_opencv_decodes():
+    data = encode_cells(np.full((4, 2), 128, np.uint8), height=16, width=16)
+    assert read_header(data.replace(b"16x16", b"65500x65500"), "mv") is None
+    assert read_header(data.replace(b"16x16", b"00x16"), "mv") is None
+    assert decode(data[:300] + data[-2:], read_header(data, "mv")) is None, "its end is missing"
+    assert read_header(data, "rgb") == Header(4, 2, False), "frames have no cells"
+    with pytest.raises(ValueError, match="70000x16 pixels are too many"):
+        encode_cells(np.full((4, 2), 128, np.uint8), height=16, width=70_000)
 
 
 def test_header_behind_other_segments():

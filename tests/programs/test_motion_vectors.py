@@ -47,7 +47,7 @@ def test_directions_are_told_apart(flow, videos, tmp_path, run_command):
         result = run_command(*words)
         assert result.returncode == 0, result.stderr
     (scores,) = tmp_path.glob("*/scores_val_*.npz")
-    result = run_command("eval", "--scores", scores)
+    result = run_command("eval", "--scores", scores, "--report", tmp_path / "report.json")
     assert result.returncode == 0, result.stderr
     row = next(line for line in result.stdout.splitlines() if line.startswith("Flow"))
     assert float(row.split("|")[3]) == 100, result.stdout

@@ -10,7 +10,16 @@ import numpy as np
 from twostream.errors import one_line
 from twostream.flow.coding import from_planes
 from twostream.flow.methods import FlowFunction, FlowSettings
-from twostream.frames.jpeg import Header, Region, cut_regions, decode_jpeg, decode_regions, encode_jpeg
+from twostream.frames.jpeg import (
+    Header,
+    Region,
+    cut_regions,
+    decode_jpeg,
+    decode_regions,
+    encode_cells,
+    encode_jpeg,
+    scale_planes,
+)
 from twostream.motion_vectors.kept_frames import PictureMotion
 from twostream.stream import MOTION_VECTORS, RGB
 from twostream.threads import map_in_threads, thread_pool
@@ -61,7 +70,7 @@ class Footage:
         self._planes = kept | dict(zip(missing, map_in_threads(self._compute, missing, pool=self._pool), strict=True))
 
     def flow_of(self, video_id: str) -> dict[int, np.ndarray]:
-        """The flow of a video that is kept: first frame of a pair -> planes, uint8 (2H, W)."""
+        """The flow of a video that is kept: first frame of a pair -> planes, uint8 (2H, W), or on cells."""
         return {index: planes for (name, index), planes in self._planes.items() if name == video_id}
 
     def add_flow(self, video_id: str, flow: Mapping[int, np.ndarray]) -> None:
@@ -91,10 +100,14 @@ class Footage:
             targets = list(out[:, position])
             if not quality:
                 cut_regions(picture, header, regions, targets)
+                continue
+            if self.flow and self.flow.method == MOTION_VECTORS:
+                jpeg = encode_cells(picture, height=height, width=width)
+                header = Header(height, width, True, (len(picture) // 2, picture.shape[1]))
             else:
                 jpeg = encode_jpeg(picture, quality=quality, chroma_subsampling=self.flow is None)
-                is_readable = decode_regions(jpeg, header, regions, targets)
-                assert is_readable, "encoded a line above"
+            is_readable = decode_regions(jpeg, header, regions, targets)
+            assert is_readable, "encoded a line above"
 
     def picture_size(self, video_id: str) -> tuple[int, int]:
         """As `FrameStore.picture_size`."""
@@ -107,7 +120,7 @@ class Footage:
 
     def flow_image(self, video_id: str, index: int) -> np.ndarray:
         """The flow image of a frame, uint8 (H, W, 3)."""
-        return from_planes(self._flow_planes(video_id, index))
+        return from_planes(scale_planes(self._flow_planes(video_id, index), *self.picture_size(video_id)))
 
     def _grey(self, video_id: str, index: int) -> np.ndarray:
         frame = self.videos[video_id][0][index]
@@ -127,7 +140,7 @@ class Footage:
         return self._planes[pair] if pair in self._planes else self._compute(pair)
 
     def _compute(self, pair: tuple[str, int]) -> np.ndarray:
-        """The planes of a pair's flow image, uint8 (2H, W); a video of one frame does not move."""
+        """The planes of a pair's flow image, uint8 (2H, W), or on cells; a video of one frame does not move."""
         assert self.flow is not None
         video_id, first = pair
         if self.flow.method == MOTION_VECTORS:

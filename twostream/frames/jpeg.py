@@ -1,8 +1,10 @@
 """JPEG files: write an image; read its size before it is decoded, then all of it, or parts at the scale needed.
 
-Images are uint8. RGB frames are colour; flow images are colour, or grey with x above y ("planes", flow/coding.py).
+Images are uint8. RGB frames are colour; flow images are colour, or grey with x above y ("planes", flow/coding.py). Planes
+may be of cells that are larger than pixels; a comment in the file then says to which size they are scaled.
 """
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,7 +16,15 @@ from twostream.stream import RGB
 
 MAX_SIDE = 65_500
 """pixels; what libjpeg writes at most"""
+MAX_PIXELS = 2**30
+"""of a picture; OpenCV decodes no more"""
+CELLS_QUALITY = 100
+"""of images of cells, which are still a third as large as those of all pixels at 75, and lose less"""
 JPEG_END = b"\xff\xd9"
+COMMENT = 0xFE
+"""marker of a segment of text"""
+SIZE_COMMENT = re.compile(rb"picture of (\d{1,5})x(\d{1,5})")
+"""of an image of cells"""
 FULL_COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 FULL_GREY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
 # OpenCV has a flag of each reduction for colour and one for grey; the bit that differs says colour.
@@ -44,6 +54,8 @@ class Header(NamedTuple):
     width: int
     is_planes: bool
     """x of the flow above y, in grey"""
+    cells: tuple[int, int] | None = None
+    """rows and columns of each plane in the file, if they are scaled to this height and width"""
 
 
 # ------------------------------------------------------------------------------------------------------ writing
@@ -68,24 +80,54 @@ def encode_jpeg(image: np.ndarray, *, quality: int, chroma_subsampling: bool) ->
     return data.tobytes()
 
 
+def encode_cells(planes: np.ndarray, *, height: int, width: int) -> bytes:
+    """The planes of a flow image on cells, uint8 (2h, w) -> JPEG file that is read as a picture of this size.
+
+    Raises ValueError if the picture is too large.
+    """
+    if max(height, width) > MAX_SIDE or 2 * height * width > MAX_PIXELS:
+        raise ValueError(f"{width}x{height} pixels are too many for a flow image")
+    data = encode_jpeg(planes, quality=CELLS_QUALITY, chroma_subsampling=False)
+    comment = b"picture of %dx%d" % (width, height)
+    start = 4 + int.from_bytes(data[4:6])  # after the segment of JFIF, which has to be the first
+    return data[:start] + bytes((0xFF, COMMENT)) + (len(comment) + 2).to_bytes(2) + comment + data[start:]
+
+
+def scale_planes(planes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The planes of a flow image, uint8 (2h, w) -> uint8 (2 height, width); the same if they have this size."""
+    if planes.shape == (2 * height, width):
+        return planes
+    return cv2.vconcat([cv2.resize(plane, (width, height)) for plane in np.vsplit(planes, 2)])
+
+
 # ------------------------------------------------------------------------------------------------------ headers
 
 
 def read_header(data: bytes, input_type: str) -> Header | None:
     """Header of a JPEG file of this input type; None if it is not one. The rest of the file may be missing."""
     position = 2 if data[:2] == b"\xff\xd8" else len(data)
+    size = None
     while data[position : position + 1] == b"\xff" and position + 10 <= len(data):
         marker = data[position + 1]
+        if marker == COMMENT and input_type != RGB:
+            size = SIZE_COMMENT.match(data, position + 4) or size
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # frame headers; the three are tables
             height = int.from_bytes(data[position + 5 : position + 7])
             width = int.from_bytes(data[position + 7 : position + 9])
             is_planes = input_type != RGB and data[position + 9] == 1
             if not (height and width) or (is_planes and height % 2):
                 return None
+            if is_planes and size:
+                return _header_of_cells(int(size[2]), int(size[1]), (height // 2, width))
             return Header(height // 2 if is_planes else height, width, is_planes)
         # A marker may be padded with 0xff bytes; every other segment before the frame states its length.
         position += 1 if marker == 0xFF else 2 + int.from_bytes(data[position + 2 : position + 4])
     return None
+
+
+def _header_of_cells(height: int, width: int, cells: tuple[int, int]) -> Header | None:
+    is_possible = 0 < height and 0 < width and 2 * height * width <= MAX_PIXELS
+    return Header(height, width, True, cells) if is_possible else None
 
 
 def read_complete_header(data: bytes, input_type: str) -> Header | None:
@@ -126,12 +168,14 @@ def decode_regions(data: bytes, header: Header, regions: Sequence[Region], out: 
 
 
 def cut_regions(picture: np.ndarray, header: Header, regions: Sequence[Region], out: Sequence[np.ndarray]) -> None:
-    """As `decode_regions`, from a picture in memory: uint8 (H, W, 3) RGB, or the planes (2H, W) of a flow image.
+    """As `decode_regions`, from a picture in memory: uint8 (H, W, 3) RGB, or planes of a flow image, (2H, W) or on cells.
 
     Where a JPEG would be decoded at a fraction of its size, squares of pixels are averaged.
     """
     reduction = choose_reduction(header, regions, min(out[0].shape[:2]))
-    if reduction > 1:
+    if header.is_planes and picture.shape != (2 * header.height, header.width):
+        picture = _scale_cells(picture, header, reduction)
+    elif reduction > 1:
         below, right = -len(picture) % reduction, -picture.shape[1] % reduction
         padded = cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_REPLICATE)
         size = padded.shape[1] // reduction, len(padded) // reduction
@@ -179,14 +223,24 @@ def averages_area(region: Region, size: int) -> bool:
 
 
 def _decode(data: bytes, header: Header, reduction: int) -> np.ndarray | None:
-    flags = REDUCED[reduction] | (FULL_GREY if header.is_planes else FULL_COLOUR)
+    """The picture, reduced; None if the file is damaged."""
+    flags = (0 if header.cells else REDUCED[reduction]) | (FULL_GREY if header.is_planes else FULL_COLOUR)
     try:
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:  # the header asks for more pixels than OpenCV decodes
         return None
+    if header.cells:
+        if picture is None or picture.shape != (2 * header.cells[0], header.cells[1]):
+            return None
+        return _scale_cells(picture, header, reduction)
     rows = header.height * (2 if header.is_planes else 1)
     expected = (-(-rows // reduction), -(-header.width // reduction))
     return picture if picture is not None and picture.shape[:2] == expected else None
+
+
+def _scale_cells(planes: np.ndarray, header: Header, reduction: int) -> np.ndarray:
+    """Planes on cells -> those of the picture at this reduction, which divides its height."""
+    return scale_planes(planes, header.height // reduction, -(-header.width // reduction))
 
 
 def _resize(part: np.ndarray, like: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:

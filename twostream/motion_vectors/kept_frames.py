@@ -12,7 +12,7 @@ import numpy as np
 from twostream.counts import counted
 from twostream.flow.coding import FlowCoding
 from twostream.motion_vectors.fields import add_step, to_planes
-from twostream.motion_vectors.reader import Step, read_steps, read_steps_of_packets
+from twostream.motion_vectors.reader import BATCH, Step, read_steps, read_steps_of_packets
 from twostream.video.decoder import SEEK_MARGIN_SECONDS, STAMP_SECONDS
 from twostream.video.ffmpeg import VideoError
 from twostream.video.random_access import VideoIndex
@@ -27,7 +27,7 @@ class PictureMotion:
     """height and width of the picture"""
 
     def planes(self, coding: FlowCoding) -> np.ndarray:
-        """The planes of its flow image, uint8 (2H, W), see FlowCoding."""
+        """The planes of its flow image on cells, uint8 (2h, w), see FlowCoding."""
         height, width = self.shape
         return to_planes(self.step.motion, self.step.stored_size, (width, height), self.step.turns, coding)
 
@@ -42,7 +42,7 @@ def read_kept(
     a rate, the last frame is repeated without end. Raises VideoError as `read_steps`.
     """
     end = math.inf if end_seconds is None else end_seconds - STAMP_SECONDS
-    steps = read_steps(path, from_seconds=max(0.0, start_seconds - SEEK_MARGIN_SECONDS))
+    steps = read_steps(path, from_seconds=max(0.0, start_seconds - SEEK_MARGIN_SECONDS), batch=BATCH)
     inside = _inside(_without_gaps(steps), start_seconds - STAMP_SECONDS if start_seconds else -math.inf, end)
     return _at_rate(inside, Fraction(f"{fps:g}"), Fraction(f"{start_seconds:.6f}")) if fps else inside
 
@@ -100,9 +100,9 @@ def with_motion(
 def _without_gaps(steps: Iterator[Step]) -> Iterator[Step]:
     before: np.ndarray | None = None
     for step in steps:
-        motion = before if step.motion is None else step.motion
-        yield replace(step, motion=motion)
-        before = motion
+        kept = replace(step, motion=before) if step.motion is None else step
+        yield kept
+        before = kept.motion
 
 
 def _inside(steps: Iterator[Step], start: float, end: float) -> Iterator[Step]:

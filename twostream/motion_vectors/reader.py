@@ -25,7 +25,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from twostream.motion_vectors.fields import paint
+from twostream.motion_vectors.fields import VECTOR, paint
 from twostream.video.decoder import INDEXED_CONTAINERS, probe
 from twostream.video.ffmpeg import VideoError
 from twostream.video.random_access import import_av, open_container, open_stream, turning_filters
@@ -46,6 +46,9 @@ MAX_REORDERED = 32
 
 MAX_FRAMES_WITHOUT = 10
 """frames that refer to others but have no vectors, after which a video is known to have none"""
+
+BATCH = 32
+"""frames that are decoded at a time where all of them are needed: what follows finds its code and data in the caches"""
 
 MAX_FIRST_FRAMES = 25
 """frames without vectors at the beginning of a source that goes on, after which it is known to have none"""
@@ -102,18 +105,21 @@ class _Frame:
     """of its vectors, once painted"""
 
 
-def read_steps(path: Path, *, from_seconds: float = 0.0, from_stamp: int | None = None) -> Iterator[Step]:
+def read_steps(
+    path: Path, *, from_seconds: float = 0.0, from_stamp: int | None = None, batch: int = 1
+) -> Iterator[Step]:
     """The steps of a video, in the order of showing, as `Decoder` decodes its frames.
 
-    May begin later than at the start of the file, but with a key frame shown at `from_seconds`, or with this time stamp, or before. Raises VideoError
-    of the kind NO_VECTORS before the first step if the video has none, and other kinds as `Decoder` does.
+    May begin later than at the start of the file, but with a key frame shown at `from_seconds`, or with this time stamp, or
+    before. As many frames as `batch` are decoded at a time. Raises VideoError of the kind NO_VECTORS before the first step if
+    the video has none, and other kinds as `Decoder` does.
     """
     with _open(path) as (container, stream):
         if from_seconds and container.format.name.startswith(INDEXED_CONTAINERS):
             container.seek(int(from_seconds * 1e6) + (container.start_time or 0))
         if from_stamp is not None:
             container.seek(from_stamp, stream=stream)
-        yield from _steps(container, stream)
+        yield from _steps(container, stream, batch=batch)
 
 
 def read_steps_of_packets(file: IO[bytes]) -> Iterator[Step]:
@@ -132,7 +138,9 @@ def read_steps_of_packets(file: IO[bytes]) -> Iterator[Step]:
         yield from _steps(container, stream, max_first=MAX_FIRST_FRAMES)
 
 
-def _steps(container: "InputContainer", stream: "VideoStream", *, max_first: float = math.inf) -> Iterator[Step]:
+def _steps(
+    container: "InputContainer", stream: "VideoStream", *, batch: int = 1, max_first: float = math.inf
+) -> Iterator[Step]:
     codec = stream.codec_context.codec.canonical_name
     frames = _read_frames(container, stream)
     first: list[_Frame] = []
@@ -147,15 +155,15 @@ def _steps(container: "InputContainer", stream: "VideoStream", *, max_first: flo
     if first[-1].vectors is None and len(first) > 1:
         reason = "" if num_without else ", and each frame is a picture of its own"
         raise VideoError(f"no motion vectors: codec {codec}{reason}", NO_VECTORS)
-    yield from _Steps(first, frames, zeros_in_b_frames=codec == "mpeg4")
+    yield from _Steps(first, frames, batch=batch, zeros_in_b_frames=codec == "mpeg4")
 
 
 class _Steps:
     """Frames in the order of showing -> their steps. Some frames are decoded ahead of the one that is given."""
 
-    def __init__(self, first: list[_Frame], frames: Iterator[_Frame], *, zeros_in_b_frames: bool):
+    def __init__(self, first: list[_Frame], frames: Iterator[_Frame], *, batch: int, zeros_in_b_frames: bool):
         self._ahead = deque(first)
-        self._frames = frames
+        self._frames, self._batch = frames, batch
         self._references: deque[_Frame] = deque(maxlen=MAX_REORDERED)
         """frames that were given and that others may refer to"""
         self._zeros_in_b_frames = zeros_in_b_frames
@@ -171,7 +179,7 @@ class _Steps:
     def _look_ahead(self) -> Iterator[_Frame]:
         for position in range(MAX_REORDERED):
             if position == len(self._ahead):
-                self._ahead.extend(islice(self._frames, 1))
+                self._ahead.extend(islice(self._frames, self._batch))
             if position == len(self._ahead):
                 return
             yield self._ahead[position]
@@ -248,10 +256,11 @@ def _read_frames(container: "InputContainer", stream: "VideoStream") -> Iterator
 
 
 def _vectors(frame: "VideoFrame") -> np.ndarray | None:
-    """The vectors of a frame, an array of FFmpeg's AVMotionVector; None if it has none."""
+    """The vectors of a frame, an array of VECTOR; None if it has none."""
     side_data = frame.side_data
     vectors = side_data.get("MOTION_VECTORS") if len(side_data) else None
-    return vectors.to_ndarray().copy() if vectors is not None and len(vectors) else None
+    # A copy, because the frame's memory is used again. PyAV's own array is ten times slower to copy.
+    return np.frombuffer(bytes(vectors), VECTOR) if vectors is not None and len(vectors) else None
 
 
 def _may_be_referred_to(packet: "Packet", length_bytes: int) -> bool:

@@ -1,6 +1,6 @@
 """One video -> its published RGB frames and flow images, each video decoded once."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -16,11 +16,11 @@ from twostream.flow.coding import from_planes
 from twostream.flow.methods import FlowFunction, FlowSettings
 from twostream.flow.service import FlowDevice, ServedFlow
 from twostream.frames.encoded import VideoWriter
-from twostream.frames.jpeg import encode_jpeg
+from twostream.frames.jpeg import encode_cells, encode_jpeg, scale_planes
 from twostream.frames.store import FrameStore, FrameWriter
 from twostream.frames.stores import open_store
 from twostream.motion_vectors.kept_frames import PictureMotion, read_kept
-from twostream.motion_vectors.reader import NO_VECTORS, Step
+from twostream.motion_vectors.reader import BATCH, NO_VECTORS
 from twostream.preparation.settings import ExtractionSettings, disk_fault
 from twostream.stream import MOTION_VECTORS, RGB
 from twostream.video.decoder import Decoded, Decoder
@@ -257,7 +257,7 @@ class Track:
         if self.flow_images:
             self._write_flow(self.flow_images.finish)
 
-    def _write_flow(self, compute: Callable[..., list[tuple[int, np.ndarray]]], *picture: np.ndarray) -> None:
+    def _write_flow(self, compute: Callable[..., Iterable[tuple[int, np.ndarray]]], *picture: np.ndarray) -> None:
         try:
             images = compute(*picture)
         except (ValueError, cv2.error) as error:
@@ -266,17 +266,22 @@ class Track:
             self._write(frame_index, image)
 
     def _write(self, frame_index: int, image: np.ndarray) -> None:
-        is_flow = self.flow_images is not None
-        quality = self.settings.flow_quality if is_flow else self.settings.quality
         if image is not self.encoded[0]:  # flow may repeat
             try:
-                jpeg = encode_jpeg(image, quality=quality, chroma_subsampling=not is_flow)
+                self.encoded = image, self._encode(image)
             except ValueError as error:
                 raise VideoError(f"{error}; use a smaller --short_side, or cut the picture", "too large") from None
-            self.encoded = image, jpeg
         self.writer.write(frame_index, self.encoded[1])
         self.num_images += 1
         self.num_bytes += len(self.encoded[1])
+
+    def _encode(self, image: np.ndarray) -> bytes:
+        if isinstance(self.flow_images, VectorFlow) and image.ndim == 2:
+            height, width = self.flow_images.shape
+            return encode_cells(image, height=height, width=width)
+        is_flow = self.flow_images is not None
+        quality = self.settings.flow_quality if is_flow else self.settings.quality
+        return encode_jpeg(image, quality=quality, chroma_subsampling=not is_flow)
 
 
 class VideoTrack:
@@ -356,7 +361,11 @@ class PairFlow:
 
 
 class VectorFlow:
-    """Flow images of a video by the motion vectors in its file; see PairFlow."""
+    """Flow images of a video by the motion vectors in its file; see PairFlow.
+
+    They are made in batches: in turn with pictures, each of which fills the caches, they take half as long again as
+    on their own.
+    """
 
     def __init__(self, flow: FlowSettings, job: ExtractionJob):
         """Raises VideoError, of the kind NO_VECTORS where the file has none."""
@@ -368,38 +377,46 @@ class VectorFlow:
             Path(job.path), fps=job.settings.fps, start_seconds=start_seconds, end_seconds=end_seconds
         )
         self.has_end = not job.settings.fps
-        self.next = next(self.steps, None)
-        self.step: Step | None = None
-        self.num_frames = 0
+        first = next(self.steps)
+        self.step = replace(first, motion=None)  # it moved before the segment begins
+        self.num_frames = self.num_steps = 0
         self.shape = (0, 0)
         self.image: np.ndarray | None = None
         self.motion_of_image: np.ndarray | None = None
 
-    def add(self, picture: np.ndarray) -> list[tuple[int, np.ndarray]]:
-        """Take the next frame, of which only the size counts; return what PairFlow.add returns."""
-        if self.next is None:
-            raise VideoError(f"motion vectors end after {counted(self.num_frames, 'frame')}, but its picture goes on")
-        # The first frame moved before the segment begins.
-        self.step = self.next if self.num_frames else replace(self.next, motion=None)
-        self.next = next(self.steps, None)
+    def add(self, picture: np.ndarray) -> Iterable[tuple[int, np.ndarray]]:
+        """Take the next frame, of which only the size counts; the images that are ready, see PairFlow.add."""
         self.num_frames += 1
         self.shape = (picture.shape[0], picture.shape[1])
-        return self._image_of(self.num_frames - 2) if self.num_frames > 1 else []
+        return () if self.num_frames % BATCH else self._images()
 
-    def finish(self) -> list[tuple[int, np.ndarray]]:
-        """The flow image of the last frame; it repeats the one before, as PairFlow does."""
-        if self.next is not None and self.has_end:
+    def finish(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The images that are left; the last one repeats the one before, as in PairFlow."""
+        yield from self._images()
+        if self.has_end and next(self.steps, None):
             raise VideoError(f"motion vectors go on after {counted(self.num_frames, 'frame')}, where its picture ends")
-        return self._image_of(self.num_frames - 1)
+        yield from self._image_of(self.num_frames - 1)
+
+    def _images(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Those of all frames but the last one that was added."""
+        while self.num_steps < self.num_frames - 1:
+            step = next(self.steps, None)
+            if step is None:
+                raise VideoError(
+                    f"motion vectors end after {counted(self.num_steps + 1, 'frame')}, but its picture goes on"
+                )
+            self.step = step
+            yield from self._image_of(self.num_steps)
+            self.num_steps += 1
 
     def _image_of(self, frame_index: int) -> list[tuple[int, np.ndarray]]:
         if frame_index % self.stored_step:
             return []
-        assert self.step, "the first frame has been added"
         # Frames may share their motion, such as key frames and MPEG-4's B-frames with a neighbour.
         if self.image is None or self.step.motion is not self.motion_of_image:
             planes = PictureMotion(self.step, self.shape).planes(self.coding)
-            self.image = planes if self.coding.planes else from_planes(planes)
+            # Other programs, which read colours, know no cells.
+            self.image = planes if self.coding.planes else from_planes(scale_planes(planes, *self.shape))
             self.motion_of_image = self.step.motion
         return [(frame_index, self.image)]
 

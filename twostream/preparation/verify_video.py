@@ -224,7 +224,7 @@ def _check_images(
                 "damaged image", where, f"{counted(len(data), 'byte')} of checksum {found}{cut}", f"checksum {expected}"
             )
             continue
-        sizes[_size(data)].append(index)
+        sizes[_size(data, job.input_type)].append(index)
         if sample.wants(index):
             sample.add(_decoded(data))
     return sizes
@@ -324,10 +324,10 @@ def _size_text(sizes: Sizes) -> str:
     return ", ".join(f"{len(indices)} of {text(size)}" for size, indices in sizes.items())
 
 
-def _size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of the whole picture by its header; None where the file is not a JPEG file."""
-    header = read_header(data, RGB)
-    return (header.width, header.height) if header else None
+def _size(data: bytes, input_type: str) -> tuple[int, int] | None:
+    """Width and height of the whole picture by its header, of both planes of flow; None where the file is not a JPEG file."""
+    header = read_header(data, input_type)
+    return (header.width, header.height * (2 if header.is_planes else 1)) if header else None
 
 
 class _Sample:

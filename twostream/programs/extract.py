@@ -128,7 +128,7 @@ def build_parser() -> options.Parser:
     group.add_argument("--bound", type=options.rate, default=None, metavar="PX", help="largest motion that a flow image can hold in its 8 bits (default: 20; 8 with the coding of 2D-kinectics)")
     group.add_argument("--flow_coding", choices=("planes", "colour", "2d-kinectics"), default="planes",
                        help="planes: x above y in one grey image; colour: x, y and magnitude as colours; 2d-kinectics: colour with its 128//bound levels per pixel (default: planes)")
-    group.add_argument("--flow_quality", type=options.not_negative, default=None, metavar="Q", help="JPEG quality of flow images (default: 75; 90 for colours)")
+    group.add_argument("--flow_quality", type=options.not_negative, default=None, metavar="Q", help="JPEG quality of flow images (default: 75; 90 for colours); planes of motion vectors always have 100")
     group.add_argument("--flow_preset", choices=tuple(FARNEBACK_PRESETS), default="default",
                        help="Farneback parameters: OpenCV's usual call, or the ones of 2D-kinectics' flow and weights, at 2.3 times the cost")
     for name, help_text in [
