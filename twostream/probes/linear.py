@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
-
 from threadpoolctl import threadpool_limits
 
 from twostream.counts import counted
