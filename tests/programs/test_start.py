@@ -76,7 +76,7 @@ def test_from_clips_to_a_recognizer(clips, tmp_path, in_process, run_command, mo
 
     def trained_wins(*paths: Path) -> Comparison:
         compared.append(compare(*paths))
-        return Comparison(2, 1, 2, 1)
+        return Comparison(9, 1, 7, 6)
 
     monkeypatch.setattr(start, "compare", trained_wins)
     out = tmp_path / "out"
