@@ -11,7 +11,6 @@ from twostream.fusion.consensus import Consensus
 from twostream.scores.npz import read_scores
 from twostream.scores.table import ScoreTable
 
-
 CHANCE = 0.16
 """beyond one standard error, on one side"""
 
