@@ -132,9 +132,7 @@ def undisturbed_store(store: str) -> str:
     return "videos" if store == "videos" else "folders"
 
 
-def run_rounds(
-    folder: Path, *, kills: int, seed: int, device: str = "cpu", stores: Sequence[str] = STORES
-) -> Tally:
+def run_rounds(folder: Path, *, kills: int, seed: int, device: str = "cpu", stores: Sequence[str] = STORES) -> Tally:
     """Rounds until there were `kills` kills, alternating between the kinds of store, and in each between one copy and two."""
     rng = random.Random(seed)
     videos = folder / "videos"

@@ -239,7 +239,9 @@ def test_motion_vectors_are_a_file_beside_the_others(runs, run_command, tmp_path
     assert result.returncode == 0, result.stderr
     lines = [line for line in result.stdout.splitlines() if ".onnx" in line]
     assert lines[0].startswith(f"wrote {out / 'rgb.onnx'}") and lines[1].startswith(f"wrote {out / 'mv.onnx'}")
-    assert lines[2].startswith(f"no {out / 'recognizer.onnx'}: stream mv reads motion vectors from encoded videos"), lines[2]
+    assert lines[2].startswith(f"no {out / 'recognizer.onnx'}: stream mv reads motion vectors from encoded videos"), (
+        lines[2]
+    )
     found = twostream.load([out / "rgb.onnx", out / "mv.onnx"]).predict(tmp_path / "v.mp4")
     expected = twostream.load(out, device="cpu").predict(tmp_path / "v.mp4")
     np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-4)
