@@ -123,6 +123,7 @@ DEPENDENCIES = {
     "av": "av",
     "sklearn": "scikit-learn",
     "scipy": "scikit-learn",
+    "threadpoolctl": "scikit-learn",
     "google": "onnx",  # protobuf, in which its files are written
 }
 """what the package imports -> the distribution that brings it"""

@@ -175,3 +175,7 @@ def test_views_lie_in_the_picture_and_are_what_they_are_called(height, width):
         numbers = [view.number for view in views_of_name]
         assert numbers == sorted(set(numbers)), name
         assert all(view.mirrored == (5 <= view.number < 10 or view.number >= 13) for view in views_of_name)
+
+
+def test_five_views_are_those_of_ten_that_are_not_mirrored():
+    assert make_views("five", 64, 70) == tuple(view for view in make_views("ten", 64, 70) if not view.mirrored)

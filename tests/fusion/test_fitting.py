@@ -78,6 +78,23 @@ def test_temperature_is_the_most_likely_one(factor):
     assert 1 / fitted[0] == pytest.approx(best.x, rel=1e-4)
 
 
+@pytest.mark.parametrize("factor", [1.0, 4.0])
+def test_product_is_the_rule_of_bayes_for_streams_that_are_independent(factor):
+    """Two noisy views of the truth, whose posteriors multiply to that of both; one is over-confident by a factor."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 4000)
+    views = [(labels[:, None] == np.arange(4)) * 1.5 + rng.normal(size=(4000, 4)) for _ in range(2)]
+    probabilities = [softmax(1.5 * views[0]), softmax(factor * 1.5 * views[1])]
+    fitted = fitting.fit_weights("product", probabilities, labels)
+    assert fitted.weights == pytest.approx([1, 1 / factor], rel=0.1)
+    np.testing.assert_allclose(fitted.fuse(probabilities), softmax(1.5 * (views[0] + views[1])), atol=0.05)
+
+
+def test_product_stays_near_powers_of_1_while_few_videos_say_otherwise():
+    probabilities, labels = streams(6, strengths=(3.0, 3.0))
+    assert fitting.fit_weights("product", probabilities, labels).weights == pytest.approx([1, 1], abs=0.3)
+
+
 def test_class_weights_follow_the_stream_that_knows_the_class():
     """The first stream knows classes 0 and 1, the second 2 and 3; a single weight per stream could not express that."""
     rng = np.random.default_rng(0)

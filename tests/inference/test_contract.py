@@ -25,21 +25,25 @@ RGB = StreamConfig("rgb", "resnet18", CLASSES, 80)
 FLOW = StreamConfig("dis", "vgg16", CLASSES, 96, clip_len=5, frame_stride=2, flow_coding=FlowSettings("dis").to_json())
 
 
-def contract(weights=(1.0, 1.5), temperatures=(), consensus="softmax-mean"):
+def contract(weights=(1.0, 1.5), temperatures=(), consensus="softmax-mean", is_product=False):
     streams = (
         StreamContract("rgb", RGB, 256, 0.0, True, 90, Sampling(), "0" * 64, {"run": "a", "iteration": 3}),
         StreamContract("dis", FLOW, 96, 12.5, False, 0, Sampling(0, 4, "ten"), "1" * 64),
     )
-    fusion = Fusion(Consensus.parse(consensus), weights, temperatures)
+    fusion = Fusion(Consensus.parse(consensus), weights, temperatures, is_product)
     return Contract(streams, fusion, {"top1": 0.5, "videos": 2}, {"twostream": "1"})
 
 
 @pytest.mark.parametrize(
-    ("weights", "temperatures", "consensus"),
-    [((1.0, 1.5), (), "softmax-mean"), (((0.1, 0.2, 0.3), (0.9, 0.8, 0.7)), (1.0, 2.0), "clstk-030")],
+    ("weights", "temperatures", "consensus", "is_product"),
+    [
+        ((1.0, 1.5), (), "softmax-mean", False),
+        (((0.1, 0.2, 0.3), (0.9, 0.8, 0.7)), (1.0, 2.0), "clstk-030", False),
+        ((0.7, 1.2), (1.0, 1.0), "mean", True),
+    ],
 )
-def test_what_is_written_is_read(weights, temperatures, consensus, tmp_path):
-    written = contract(weights, temperatures, consensus)
+def test_what_is_written_is_read(weights, temperatures, consensus, is_product, tmp_path):
+    written = contract(weights, temperatures, consensus, is_product)
     write_contract(tmp_path, written)
     assert read_contract(tmp_path) == written
 
@@ -125,3 +129,12 @@ def test_fusion_mixes_what_the_weights_were_fitted_to():
     tempered = e[1] ** 0.5 / (e[1] ** 0.5).sum()
     fitted = Fusion(Consensus.parse("mean"), (0.25, 0.75), (1.0, 2.0)).fuse(logits)
     np.testing.assert_allclose(fitted, 0.25 * e[0] + 0.75 * tempered)
+    product = Fusion(Consensus.parse("mean"), (0.5, 2.0), (1.0, 1.0), is_product=True).fuse(logits)
+    multiplied = e[0] ** 0.5 * e[1] ** 2
+    np.testing.assert_allclose(product, multiplied / multiplied.sum())
+
+
+def test_a_product_needs_one_power_for_each_stream_and_no_temperature():
+    for temperatures in ((), (1.0, 2.0)):
+        with pytest.raises(ValueError, match="a product of probabilities is for softmax, with temperatures of 1"):
+            contract((1.0, 1.0), temperatures, is_product=True)

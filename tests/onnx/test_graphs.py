@@ -39,7 +39,8 @@ def test_the_answer_is_that_of_consensus_and_fusion(rule, number):
     logits = [3 * rng.normal(size=(number, 3)).astype(np.float32) for _ in range(2)]
     consensus = Consensus.parse(rule)
     weights = [((1.0, 2.5), ()), (((0.1, 0.6, 0.3), (0.9, 0.4, 0.7)), (1.0, 1.7))]
-    for fusion in (Fusion(consensus, *pair) for pair in weights):
+    product = [Fusion(consensus, (0.5, 2.0), (1.0, 1.0), is_product=True)] if "sigmoid" not in rule else []
+    for fusion in [Fusion(consensus, *pair) for pair in weights] + product:
         scores = [consensus.reduce(Clips(consensus.clip_scores(part)[None], np.arange(number))) for part in logits]
         found = LogitsToAnswer(fusion)([torch.from_numpy(part) for part in logits])
         np.testing.assert_allclose(found.numpy(), fusion.fuse(scores)[0], atol=1e-6)

@@ -34,7 +34,14 @@ TRUNK = Trunk("mobilenet_v2", Path("weights.pth"))
 def planned(*, labels=("run", "sit"), number=40, minutes=5.0, **changes):
     clips = [clip(str(n), label) for label in labels for n in range(number)]
     splits = ["val" if n % 5 == 0 else "train" for n in range(len(clips))]
-    given = {"fps": 10.0, "trunk": TRUNK, "fetch": "twostream fetch mobilenet_v2", "speed": FAST, "minutes": minutes}
+    given = {
+        "fps": 10.0,
+        "engine": "opencv",
+        "trunk": TRUNK,
+        "fetch": "twostream fetch mobilenet_v2",
+        "speed": FAST,
+        "minutes": minutes,
+    }
     return make_plan(clips, splits, [look()] * len(clips), MOTION, **given | changes)
 
 
@@ -49,6 +56,14 @@ def test_a_trunk_is_used_and_flow_competes_with_a_training():
     )
     assert not rgb.trained and "--pretrained=False" in flow.trained
     assert "--seq_len=8" in flow.linear and "--bound=" in " ".join(plan.extract)
+
+
+@pytest.mark.parametrize(
+    "engine, said", [("numba", "half of OpenCV's time"), ("opencv", "pip install 'twostream-video[numba]'")]
+)
+def test_flow_is_computed_by_what_is_there(engine, said):
+    plan = planned(engine=engine)
+    assert f"--flow_engine={engine}" in plan.extract and any(said in reason for reason in plan.reasons)
 
 
 def test_without_a_trunk_it_says_what_would_help_and_goes_on():
@@ -71,15 +86,15 @@ def test_what_does_not_fit_is_not_tried():
 
 def test_three_views_come_before_all_that_takes_longer():
     """Of wide pictures; square ones have nothing beside their centre."""
-    assert "--views=three" in planned(speed=FAST).test
-    slow = planned(speed=SLOW)
-    assert "--views=three" in slow.test and not slow.streams[1].other
-    assert "--views=centre" in planned(speed=replace(SLOW, trunk=0.5)).test
+    assert "--views=three" in planned(speed=FAST).streams[0].other
+    slow = planned(speed=replace(SLOW, trunk=14.0))
+    assert "--views=three" in slow.streams[0].other and not slow.streams[1].other
+    assert not planned(speed=replace(SLOW, trunk=0.5)).streams[0].other
     square = make_plan(
         [clip(str(n), "ab"[n % 2]) for n in range(8)], ["train", "val"] * 4, [look(size=(240, 240))] * 8, MOTION, fps=10,
-        trunk=TRUNK, fetch="", speed=FAST, minutes=5,
+        engine="opencv", trunk=TRUNK, fetch="", speed=FAST, minutes=5,
     )  # fmt: skip
-    assert "--views=centre" in square.test
+    assert not square.streams[0].other
 
 
 @pytest.mark.parametrize("seconds, num_clips", [(0.1, 1), (0.3, 2), (0.7, 5), (4.0, 6)])
@@ -87,7 +102,7 @@ def test_short_videos_have_few_clips(seconds, num_clips):
     """At 25 frames a second: 2, 8, 18 and 100 frames, of which every fourth begins a clip."""
     plan = make_plan(
         [clip(str(n), "ab"[n % 2]) for n in range(8)], ["train", "val"] * 4, [look(seconds=seconds)] * 8, None, fps=25,
-        trunk=TRUNK, fetch="", speed=FAST, minutes=5,
+        engine="opencv", trunk=TRUNK, fetch="", speed=FAST, minutes=5,
     )  # fmt: skip
     assert f"--num_clips={num_clips}" in plan.test
 

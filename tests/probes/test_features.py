@@ -19,10 +19,11 @@ NUM_VIEWS = 2
 
 @pytest.fixture
 def found(monkeypatch):
-    """found(limit) -> (V, parts, views, 2): number of the clip within its video, and of its view."""
+    """found(rows, parts) -> (V, parts, views, 2), with these limits: number of the clip within its video, and of its view."""
 
-    def found(limit: int) -> np.ndarray:
-        monkeypatch.setattr(features, "MAX_ROWS", limit)
+    def found(max_rows: int, max_parts: int = features.MAX_PARTS) -> np.ndarray:
+        monkeypatch.setattr(features, "MAX_ROWS", max_rows)
+        monkeypatch.setattr(features, "MAX_PARTS", max_parts)
         index = ClipIndex(NUM_CLIPS + 1, span=1, clip_step=1)  # the last frame begins no clip
         items = SimpleNamespace(stream=STREAM, videos=NUM_CLIPS, views=range(NUM_VIEWS), index=index)
         clips = np.concatenate([np.arange(count) for count in NUM_CLIPS]).repeat(NUM_VIEWS)
@@ -38,13 +39,13 @@ def found(monkeypatch):
     return found
 
 
-def test_each_clip_of_few_videos_is_a_part(found):
-    """Of a video with fewer clips, some are there several times."""
-    result = found(1000)
+def test_no_part_is_empty(found):
+    """Of a video with fewer clips than parts, some clips are there several times."""
+    result = found(1000, 9)
     assert result.shape == (3, 6, NUM_VIEWS, 2) and (result[..., 1] == [0, 1]).all()
     assert (result[:, :, 0, 0] == [[0, 1, 2, 3, 4, 5], [0] * 6, [0, 0, 1, 2, 2, 3]]).all()
 
 
-def test_clips_of_many_videos_are_averaged(found):
-    assert (found(12)[:, :, 0, 0] == [[1, 4], [0, 0], [0.5, 2.5]]).all()
+def test_few_videos_have_two_parts_and_many_have_one(found):
+    assert (found(1000)[:, :, 0, 0] == [[1, 4], [0, 0], [0.5, 2.5]]).all()
     assert (found(1)[:, :, 0, 0] == [[2.5], [0], [1.5]]).all()

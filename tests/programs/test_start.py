@@ -119,13 +119,14 @@ def test_from_clips_to_a_recognizer(clips, tmp_path, in_process, run_command, mo
     assert other.returncode == 3 and "plan for other clips or flags" in other.stderr
 
 
-@pytest.mark.parametrize("right, run", [(2, "flow-linear"), (3, "flow-linear"), (4, "flow-features")])
-def test_the_better_linear_head_is_used(tmp_path, monkeypatch, right, run):
-    """Of ten videos, the one on histograms has three right; of equals, it is quicker."""
-    for name in ("flow-linear", "flow-features"):
-        (tmp_path / "runs" / name).mkdir(parents=True)
-        (tmp_path / "runs" / name / "scores_train_000001.npz").touch()
-    monkeypatch.setattr(start, "compare", lambda *paths: Comparison(10, 3, right, 6))
+@pytest.mark.parametrize("loss, run", [(0.9, "flow-linear"), (0.5, "flow-linear"), (0.4, "flow-features")])
+def test_the_better_linear_head_is_used(tmp_path, monkeypatch, loss, run):
+    """The one on histograms has a loss of .5; of equals, it is quicker."""
+    for name, value in (("flow-linear", 0.5), ("flow-features", loss)):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        record = {"cross_validated_top1": 0.75, "cross_validated_loss": value, "videos": 8}
+        (folder / "linear_head.json").write_text(json.dumps(record))
     did, said = [], []
     monkeypatch.setattr(Steps, "run", lambda self, step: did.append(step.words))
     stream = StreamPlan("flow", "farneback", ("--arch=flow_histograms",), ("--arch=resnet18",))
@@ -133,7 +134,8 @@ def test_the_better_linear_head_is_used(tmp_path, monkeypatch, right, run):
     assert start.fit_heads(stream, plan, Steps(tmp_path, said.append), []) == run
     assert [words[-1] for words in did] == ["--arch=flow_histograms", "--arch=resnet18"]
     assert said == [
-        f"flow: of 10 training videos that neither has seen, {right} are right by features of the network, 3 by histograms: {run} is used"
+        "flow, cross-validated over 8 training videos: flow-linear 75.0 % right, loss 0.500, "
+        f"flow-features 75.0 % right, loss {loss:.3f}: {run} is used"
     ]
 
 

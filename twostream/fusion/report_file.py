@@ -92,7 +92,7 @@ def _given_weights(path: Path, content: dict[str, Any], split: str, num_streams:
     origin = content.get("fitted_on", {})
     return GivenWeights(
         method=content["method"],
-        weights=FittedWeights(weights, temperatures),
+        weights=FittedWeights(weights, temperatures, is_product=overall.get("is_product") is True),
         report=str(origin.get("report", path.name)),
         split=str(origin.get("split", split)),
         split_fingerprint=str(origin.get("split_fingerprint", content.get("split_fingerprint", ""))),
@@ -108,6 +108,8 @@ class MeasuredRow:
     """for each stream a number or, if fitted for each class, K numbers"""
     temperatures: tuple[float, ...]
     """for each stream, if the weights were fitted; otherwise empty"""
+    is_product: bool
+    """see FittedWeights"""
     provenances: tuple[dict[str, Any], ...]
     """of each stream's scores: run, checkpoint and its sha256, num_clips or frame_step, views"""
     accuracy: dict[str, Any]
@@ -127,9 +129,10 @@ def read_row(path: Path, name: str = "") -> MeasuredRow:
         row = name or _usual_row(path, fusions, list(content["fitted"]))
         if row not in fusions:
             raise BadInputError(f"{path} has no row {row!r} of all its streams, expected one of {', '.join(fusions)}")
-        weights, temperatures = tuple(map(float, content["weights"])), ()
+        weights, temperatures, is_product = tuple(map(float, content["weights"])), (), False
         if row in content["fitted"]:
-            fitted = _given_weights(path, content["fitted"][row], content["split"], num_streams).weights.to_json()
+            found = _given_weights(path, content["fitted"][row], content["split"], num_streams).weights
+            fitted, is_product = found.to_json(), found.is_product
             weights, temperatures = tuple(fitted["weights"]), tuple(fitted["temperatures"])
         elif row != fusions[0]:  # the one with equal weights
             weights = (1.0,) * num_streams
@@ -137,7 +140,7 @@ def read_row(path: Path, name: str = "") -> MeasuredRow:
         accuracy = {"report": path.name, "split": str(content["split"]), "row": row} | measured[row]
         provenances = tuple(dict(source["provenance"]) for source in content["sources"])
         return MeasuredRow(
-            Consensus.parse(content["consensus"]), weights, temperatures, provenances,
+            Consensus.parse(content["consensus"]), weights, temperatures, is_product, provenances,
             accuracy | {"streams": [{"row": stream} | measured[stream] for stream in streams]},
         )  # fmt: skip
     except (LookupError, TypeError, ValueError, AttributeError) as error:

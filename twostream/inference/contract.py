@@ -107,11 +107,13 @@ class Fusion:
     """for each stream a number or, if fitted for each class, K numbers"""
     temperatures: tuple[float, ...] = ()
     """for each stream, if the weights were fitted; empty: the weights apply to the scores of the consensus as they are"""
+    is_product: bool = False
+    """are probabilities raised to the weights and multiplied, instead of mixed? See FittedWeights"""
 
     def fuse(self, scores: Sequence[np.ndarray]) -> np.ndarray:
         """Video scores of each stream, (V, K) each, as the consensus makes them -> fused probabilities (V, K)."""
         if self.temperatures:
-            fitted = FittedWeights(np.array(self.weights), np.array(self.temperatures))
+            fitted = FittedWeights(np.array(self.weights), np.array(self.temperatures), self.is_product)
             return fitted.fuse([self.probabilities(part) for part in scores])
         return self.probabilities(fuse(list(scores), self.weights))
 
@@ -144,6 +146,8 @@ class Contract:
         object.__setattr__(self, "fusion", replace(self.fusion, consensus=consensus))
         if self.is_multi_label and self.fusion.temperatures and set(self.fusion.temperatures) != {1.0}:
             raise ValueError("temperatures are for softmax, but its streams have sigmoids")
+        if self.fusion.is_product and (self.is_multi_label or set(self.fusion.temperatures) != {1.0}):
+            raise ValueError("a product of probabilities is for softmax, with temperatures of 1")
         for weight in (*np.ravel(self.fusion.weights).tolist(), *self.fusion.temperatures):
             if not _is_number(weight, MAX_WEIGHT):
                 raise ValueError(f"weight or temperature {weight!r}, expected a number, 0 or more")
@@ -179,6 +183,7 @@ class Contract:
             "consensus": str(self.fusion.consensus),
             "weights": list(self.fusion.weights),
             "temperatures": list(self.fusion.temperatures),
+            **({"is_product": True} if self.fusion.is_product else {}),
             "accuracy": self.accuracy,
             "versions": self.versions,
         }
@@ -197,6 +202,7 @@ class Contract:
                 Consensus.parse(content["consensus"]),
                 tuple(tuple(w) if isinstance(w, list) else w for w in content["weights"]),
                 tuple(content["temperatures"]),
+                content.get("is_product", False) is True,
             ),
             dict(content["accuracy"]),
             dict(content["versions"]),

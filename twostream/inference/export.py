@@ -101,7 +101,7 @@ def recognizer_of_report(
                 "or make the report again by twostream test and twostream eval"
             )
         paths.append(path)
-    fusion = Fusion(measured.consensus, measured.weights, measured.temperatures)
+    fusion = Fusion(measured.consensus, measured.weights, measured.temperatures, measured.is_product)
     return _recognizer(paths, fusion, device=device, root=root, samplings=samplings, accuracy=measured.accuracy)
 
 

@@ -76,5 +76,5 @@ def _only(contract: Contract, names: Collection[str]) -> Contract:
     weights = tuple(contract.fusion.weights[number] for number in kept) if len(kept) > 1 else (1.0,)
     if len(kept) > 1 and (contract.fusion.temperatures or not sum(weights)):
         raise ValueError("the fusion weights need all streams: give the files of all, or of one")
-    fusion = replace(contract.fusion, weights=weights, temperatures=())
+    fusion = replace(contract.fusion, weights=weights, temperatures=(), is_product=False)
     return replace(contract, streams=tuple(contract.streams[n] for n in kept), fusion=fusion, accuracy={})

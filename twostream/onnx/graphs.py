@@ -201,6 +201,9 @@ class LogitsToAnswer(nn.Module):
         on_probabilities = fusion.consensus.on_probabilities
         scores = [self._reduce(self._activate(part) if on_probabilities else part) for part in logits]
         weights = [torch.tensor(weight) for weight in fusion.weights]
+        if fusion.is_product:
+            logs = [self._probabilities(part).clamp(min=SMALLEST).log() for part in scores]
+            return torch.stack([w * part for w, part in zip(weights, logs, strict=True)]).sum(dim=0).softmax(dim=-1)
         if fusion.temperatures:
             tempered = [self._temper(part, t) for part, t in zip(scores, fusion.temperatures, strict=True)]
             return torch.stack([w * part for w, part in zip(weights, tempered, strict=True)]).sum(dim=0)

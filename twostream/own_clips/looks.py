@@ -87,7 +87,7 @@ class MotionSample:
     bound: float
     """pixels per frame at which the sample clips"""
     seconds_per_frame: float
-    """of one CPU, to decode a frame and compute its flow"""
+    """of one CPU, to decode a frame, compute its flow and encode both"""
 
 
 def short_side_of(looks: Sequence[Look]) -> int:
@@ -96,37 +96,42 @@ def short_side_of(looks: Sequence[Look]) -> int:
 
 
 def sample_motion(
-    clips: Sequence[Clip], *, fps: float, short_side: int, progress: Progress = no_progress
+    clips: Sequence[Clip], *, fps: float, short_side: int, engine: str = "opencv", progress: Progress = no_progress
 ) -> MotionSample | None:
     """Farneback flow of a few pairs of frames of a few clips, at a size and a rate (0: their own).
 
-    None where no clip that was chosen has two frames that can be read.
+    `engine` is one of FLOW_ENGINES. None where no clip that was chosen has two frames that can be read.
     """
     step = -(-len(clips) // MOTION_CLIPS)
-    begin = time.perf_counter()
     coding = FlowCoding(bound=SAMPLE_BOUND)
-    compute = FlowSettings("farneback", coding).function()
-    levels, num_frames = np.zeros((2, 256)), 0
+    compute = FlowSettings("farneback", coding).function(engine)
+    compute(*np.zeros((2, 64, 64), np.uint8))  # compiled or loaded, where that is done
+    levels, num_frames, num_pairs, decoding, flow = np.zeros((2, 256)), 0, 0, 0.0, 0.0
     chosen = clips[::step]
     for clip in progress(chosen, len(chosen), "motion"):
+        begin = time.perf_counter()
         frames = _first_frames(clip, fps=fps, short_side=short_side)
+        decoding, num_frames = decoding + time.perf_counter() - begin, num_frames + len(frames)
         pairs = list(itertools.pairwise(frames))
+        begin = time.perf_counter()
         for first, second in pairs[:: -(-len(pairs) // MOTION_PAIRS) or 1]:
             planes = coding.encode_planes(compute(first, second))
             levels += np.stack([np.bincount(part.ravel(), minlength=256) for part in np.split(planes, 2)])
-            num_frames += 1
-    if not num_frames:
+            num_pairs += 1
+        flow += time.perf_counter() - begin
+    if not num_pairs:
         return None
-    return MotionSample(Motion.of_levels(levels), SAMPLE_BOUND, (time.perf_counter() - begin) / num_frames)
+    return MotionSample(Motion.of_levels(levels), SAMPLE_BOUND, decoding / num_frames + flow / num_pairs)
 
 
 def _first_frames(clip: Clip, *, fps: float, short_side: int) -> list[np.ndarray]:
-    """Grey frames from the beginning of a clip."""
+    """Grey frames from the beginning of a clip, each encoded once, as extraction takes the time for it."""
     start, end = clip.segment or (0.0, None)
     decoder = Decoder(clip.path, short_side=short_side, fps=fps, start_seconds=start, end_seconds=end)
     frames = []
     try:
         for frame in itertools.islice(decoder, MOTION_FRAMES):
+            cv2.imencode(".jpg", frame)
             frames.append(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))
     except VideoError:  # extraction will name it
         pass

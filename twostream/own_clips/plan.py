@@ -21,6 +21,11 @@ MIN_FRAMES = 10
 EXTRACTION_SHARE = 0.4
 """of the time, for the extraction; where it would take longer, fewer frames per second are extracted"""
 SLOWEST_FPS = 3.0
+ENGINES = {
+    "numba": "flow by numba, which takes about half of OpenCV's time",
+    "opencv": "flow by OpenCV; pip install 'twostream-video[numba]' would halve the time that flow takes",
+}
+"""--flow_engine of extract -> what is said of it"""
 CLIPS = 6
 """of each video that a linear head is fitted to, and that is tested, if there is time"""
 SMALL_SIDE, SMALL_QUALITY = 160, ("--quality=98", "--flow_quality=90")
@@ -28,8 +33,7 @@ SMALL_SIDE, SMALL_QUALITY = 160, ("--quality=98", "--flow_quality=90")
 FRAMES_APART = 4
 """clips of a video that begin closer together show nearly the same"""
 NUM_VIEWS = 3
-VIEWS = {"centre": "the centre of the pictures", "three": "three views that cover the pictures"}
-"""--views -> what they are"""
+CHOICE = "the one with the smaller loss in cross-validation is used"
 FEATURES_SHARE = 0.25
 """of the time, for the features of one stream"""
 TRAINED_SIZE, BATCH_SIZE = 64, 16
@@ -54,7 +58,9 @@ class StreamPlan:
     linear: tuple[str, ...]
     """flags of twostream train: a linear head on a network as it is"""
     other: tuple[str, ...] = ()
-    """flags of twostream train: a linear head on another network, to be compared with it; empty: not tried"""
+    """flags of twostream train: a linear head on other features, to be compared with it; empty: not tried"""
+    other_name: str = "features"
+    """of the run with that head, after the name of the stream"""
     trained: tuple[str, ...] = ()
     """flags of twostream train: the same stream trained from random weights, to be compared with it; empty: not tried"""
 
@@ -84,11 +90,12 @@ class Speed:
 
 def make_plan(
     clips: Sequence[Clip], splits: Sequence[str], looks: Sequence[Look], motion: MotionSample | None, *, fps: float,
-    trunk: Trunk | None, fetch: str, speed: Speed, minutes: float,
+    engine: str, trunk: Trunk | None, fetch: str, speed: Speed, minutes: float,
 ) -> Plan:  # fmt: skip
     """Choose the extraction, the streams and their recipes for clips with these splits, of which some were looked at.
 
-    `fps` is the rate at which the motion was sampled, 0 for that of the files; `fetch` the command that brings weights.
+    `fps` is the rate at which the motion was sampled, 0 for that of the files; `engine`, one of ENGINES, computed the flow;
+    `fetch` is the command that brings weights.
     """
     advice = _advise(looks, motion, fps)
     fps = advice.fps or fps
@@ -98,10 +105,11 @@ def make_plan(
     extraction = extraction_seconds(looks, motion, fps=fps, num_clips=len(clips), num_cpus=speed.num_cpus)
     short_side = short_side_of(looks)
     reasons.append(
-        f"frames: about {num_frames:.0f} with a short side of {short_side} pixels, about {extraction:.0f} s to extract with their flow"
+        f"frames: about {num_frames:.0f} with a short side of {short_side} pixels, about {extraction:.0f} s to extract with their flow: {ENGINES[engine]}"
     )
     quality = SMALL_QUALITY if short_side <= SMALL_SIDE else ()
-    extract = (f"--short_side={short_side}", f"--bound={advice.bound}", *([f"--fps={fps:g}"] if fps else []), *quality)
+    rate = [f"--fps={fps:g}"] if fps else []
+    extract = (f"--short_side={short_side}", f"--bound={advice.bound}", *rate, *quality, f"--flow_engine={engine}")
 
     mirror = sorted(
         {match[0].lower() for clip in clips for match in [SIDES.search(re.sub(r"[_-]", " ", clip.label))] if match}
@@ -124,22 +132,21 @@ def make_plan(
     )
     cost = num_clips * pictures / speed.trunk
     left = seconds - FIXED_SECONDS - extraction - cost
-    views = "three" if (NUM_VIEWS - 1) * cost < left and _is_long(looks) else "centre"
-    left -= (NUM_VIEWS - 1) * cost if views == "three" else 0
-    cost *= NUM_VIEWS if views == "three" else 1
     common = [f"--mirror={not mirror}"]
     head = ["--head=linear", f"--clips_per_video={num_clips}", *common]
     size = [f"--input_size={2 * TRAINED_SIZE}"] if small_input else []
     start = [f"--init_from={trunk.path}"] if trunk else ["--pretrained=False"]
     features = (*head, f"--arch={used}", *start, *size)
+    has_views = _is_long(looks) and NUM_VIEWS * cost < left
+    left -= NUM_VIEWS * cost if has_views else 0
     reasons.append(
-        f"linear head for RGB: {counted(num_clips, 'clip')} of each video, {VIEWS[views]}, about {cost:.0f} s at {speed.trunk:.0f} pictures/s; "
-        "strength and confidence of linear heads by cross-validation"
-    )
+        f"linear head for RGB: {counted(num_clips, 'clip')} of each video, the centre of the pictures, about {cost:.0f} s at {speed.trunk:.0f} pictures/s"
+        + (f"; another on {NUM_VIEWS} views that cover them, about {NUM_VIEWS * cost:.0f} s; {CHOICE}" if has_views else "")
+    )  # fmt: skip
     is_tried = trunk is not None and cost < left
     left -= cost if is_tried else 0
     reasons.append("linear head for flow: on histograms of flow, which need no weights" + (
-        f"; another on features of {used}, about {cost:.0f} s, is used if it is right for more videos in cross-validation" if is_tried
+        f"; another on features of {used}, about {cost:.0f} s; {CHOICE}" if is_tried
         else f"; features of {used} not tried, {max(left, 0):.0f} s are left and {cost:.0f} s are needed" if trunk else ""
     ))  # fmt: skip
     stack = advice.train_flags()
@@ -149,13 +156,13 @@ def make_plan(
     )
     of_stream = {name: (*flags, *stack) for name, flags in trained.items()}
     streams = (
-        StreamPlan("rgb", "rgb", features, trained=of_stream.get("rgb", ())),
+        StreamPlan("rgb", "rgb", features, (*features, "--views=three") if has_views else (), "views", of_stream.get("rgb", ())),
         StreamPlan(
-            "flow", "farneback", (*head, "--arch=flow_histograms", *stack, "--views=centre"), (*features, *stack) if is_tried else (),
-            of_stream.get("flow", ()),
+            "flow", "farneback", (*head, "--arch=flow_histograms", *stack, "--views=five"), (*features, *stack) if is_tried else (),
+            trained=of_stream.get("flow", ()),
         ),
     )  # fmt: skip
-    return Plan(extract, streams, (f"--num_clips={num_clips}", f"--views={views}"), (*reasons, *sentences))
+    return Plan(extract, streams, (f"--num_clips={num_clips}", "--views=centre"), (*reasons, *sentences))
 
 
 def _quarter(values: Iterable[float]) -> float:

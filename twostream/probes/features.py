@@ -13,6 +13,8 @@ from twostream.models.features import WithFeatures
 from twostream.models.inference_copy import inference_copy
 from twostream.models.network import StreamNetwork
 
+MAX_PARTS = 2
+"""of a video: on UT-Interaction, yoga and basketball, one part or two were best in cross-validation, for RGB and for flow"""
 MAX_ROWS = 2500
 """examples in all, as far as videos are divided into parts: fitting a head to them takes a minute"""
 
@@ -22,14 +24,14 @@ def video_features(
 ) -> np.ndarray:
     """Features of each video of `items`, float32 (V, parts, views, D): means over the clips of equal parts of the video.
 
-    With few videos each clip is a part, as more examples make a better head; with many, a video is a single part, so that
+    With few videos there are MAX_PARTS, as more examples make a better head; with many, a video is a single part, so that
     the result needs little memory. A video with fewer clips than parts has some of them repeatedly. `inputs` are the batches
     of all items, on the device; without any, because a signal came first, D is 0.
     """
     head = BACKBONES[items.stream.backbone].head
     num_classes, num_videos, num_views = len(items.stream.classes), len(items.videos), len(items.views)
     num_clips = np.diff(items.index.ends, prepend=0)
-    num_parts = max(min(num_clips.max(initial=1), MAX_ROWS // max(num_videos * num_views, 1)), 1)
+    num_parts = max(min(num_clips.max(initial=1), MAX_PARTS, MAX_ROWS // max(num_videos * num_views, 1)), 1)
     sums, counts = np.zeros((num_videos, num_parts, num_views, 0)), np.zeros((num_videos, num_parts, num_views, 1))
     with_features = WithFeatures(inference_copy(network, device), head)
     for numbers, _, outputs in predict(with_features, inputs, device=device, amp=amp):

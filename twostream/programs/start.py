@@ -20,6 +20,7 @@ some videos were bad and are listed; 130 Ctrl-C; 143 SIGTERM.
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import shlex
 import shutil
@@ -53,6 +54,7 @@ from twostream.own_clips.plan import (
 from twostream.own_clips.sources import split_clips
 from twostream.own_clips.steps import Step, Steps
 from twostream.own_clips.trunks import SMALL, find_trunk, measure_rate
+from twostream.probes.record import RECORD_NAME
 from twostream.programs import options
 from twostream.threads import available_cpus
 
@@ -141,7 +143,14 @@ def plan_from_json(content: dict[str, Any], path: Path) -> Plan:
     """The plan in plan.json; BadInputError if it is none."""
     try:
         streams = tuple(
-            StreamPlan(s["name"], s["input_type"], tuple(s["linear"]), tuple(s.get("other", ())), tuple(s["trained"]))
+            StreamPlan(
+                s["name"],
+                s["input_type"],
+                tuple(s["linear"]),
+                tuple(s.get("other", ())),
+                s.get("other_name", "features"),
+                tuple(s["trained"]),
+            )
             for s in content["streams"]
         )
         return Plan(tuple(content["extract"]), streams, tuple(content["test"]), tuple(content["reasons"]))
@@ -173,18 +182,19 @@ def new_plan(args: argparse.Namespace, collection: Collection) -> tuple[Plan, li
     fps, sentence = choose_fps(list(looks.values()))
     sampled = [clip for clip in clips if clip.id in looks]
     short_side = short_side_of(list(looks.values()))
-    motion = sample_motion(sampled, fps=fps, short_side=short_side, progress=show_progress)
+    engine = "numba" if importlib.util.find_spec("numba") else "opencv"
+    motion = sample_motion(sampled, fps=fps, short_side=short_side, engine=engine, progress=show_progress)
     slower, why = afford_fps(
         list(looks.values()), motion, fps=fps, num_clips=len(clips), num_cpus=available_cpus(), minutes=args.minutes
     )
     if slower:
         fps, sentence = slower, why
-        motion = sample_motion(sampled, fps=fps, short_side=short_side, progress=show_progress)
+        motion = sample_motion(sampled, fps=fps, short_side=short_side, engine=engine, progress=show_progress)
     trunk = find_trunk(args.global_models_dir, weights=args.weights, backbone=args.arch)
     speed = measure(trunk.backbone if trunk else SMALL, collection.classes, is_trunk=trunk is not None)
     plan = make_plan(
-        rows, [split for split, _ in chosen], list(looks.values()), motion, fps=fps, trunk=trunk,
-        fetch="twostream fetch mobilenet_v2", speed=speed, minutes=args.minutes,
+        rows, [split for split, _ in chosen], list(looks.values()), motion, fps=fps, engine=engine,
+        trunk=trunk, fetch="twostream fetch mobilenet_v2", speed=speed, minutes=args.minutes,
     )  # fmt: skip
     return replace(plan, reasons=(*reasons, *sentences, sentence, *plan.reasons)), rows, len(bad)
 
@@ -254,7 +264,7 @@ def fuse(plan: Plan, steps: Steps, chosen: list[str], judged: list[str], heads: 
     out = steps.out
     types = ",".join(stream.input_type for stream in plan.streams)
     common = ("eval", f"--save_root={out / 'runs'}", f"--input_types={types}", "--consensus=mean")
-    fit = ("--split=train", "--intersect", "--fit_weights=accuracy", f"--report={out / 'fusion.json'}")
+    fit = ("--split=train", "--intersect", "--fit_weights=product", f"--report={out / 'fusion.json'}")
     steps.run(Step("fusion weights", (*common, f"--runs={','.join(judged)}", *fit), "fusion.json"))
     show = (f"--annotations={out / 'data'}", f"--weights_from={out / 'fusion.json'}")
     page = (*show, f"--report={out / 'report.json'}", f"--html={out / 'report.html'}")
@@ -265,22 +275,25 @@ def fuse(plan: Plan, steps: Steps, chosen: list[str], judged: list[str], heads: 
 
 
 def fit_heads(stream: StreamPlan, plan: Plan, steps: Steps, common: list[str]) -> str:
-    """Fit the linear heads of a stream; the run of the one that is right for more training videos in cross-validation.
+    """Fit the linear heads of a stream; the run of the one with the smaller loss in cross-validation over the training videos.
 
-    Flags of a stream come last, as histograms see nearly whole pictures in each view.
+    With few videos, losses say more than how many are right. Flags of a stream come last, as its views are its own.
     """
-    run = f"{stream.name}-linear"
-    words = ("train", *common, f"--run={run}", "--test_last", *plan.test, *stream.linear)
-    steps.run(Step(f"{stream.name} linear", words, f"runs/{run}/scores_val_*.npz"))
-    if not stream.other:
-        return run
-    other = f"{stream.name}-features"
-    words = ("train", *common, f"--run={other}", "--test_last", *plan.test, *stream.other)
-    steps.run(Step(f"{stream.name} features", words, f"runs/{other}/scores_val_*.npz"))
-    comparison = compare(train_scores(steps.out, run), train_scores(steps.out, other))
-    chosen = other if comparison.second > comparison.first else run  # of equals the quicker one
-    found = comparison.sentence("histograms", "features of the network")
-    steps.say(f"{stream.name}: {found}: {chosen} is used")
+    heads = {"linear": stream.linear, stream.other_name: stream.other} if stream.other else {"linear": stream.linear}
+    found = {}
+    for name, flags in heads.items():
+        run = f"{stream.name}-{name}"
+        words = ("train", *common, f"--run={run}", "--test_last", *plan.test, *flags)
+        steps.run(Step(f"{stream.name} {name}", words, f"runs/{run}/scores_val_*.npz"))
+        found[run] = read_json(steps.out / "runs" / run / RECORD_NAME)
+    chosen = min(found, key=lambda run: float(found[run]["cross_validated_loss"]))  # of equals the quicker one
+    measures = ", ".join(
+        f"{run} {100 * record['cross_validated_top1']:.1f} % right, loss {record['cross_validated_loss']:.3f}"
+        for run, record in found.items()
+    )
+    verdict = f": {chosen} is used" if len(found) > 1 else ""
+    num_videos = counted(found[chosen]["videos"], "training video")
+    steps.say(f"{stream.name}, cross-validated over {num_videos}: {measures}{verdict}")
     return chosen
 
 

@@ -100,7 +100,7 @@ if TYPE_CHECKING:  # torch is imported after the flags are parsed, so that --hel
 
 VAL_STEP_FACTOR = 6
 """validation uses every 6th of the clips that training uses"""
-WITH_MIRRORED = {"centre": "flip", "three": "three-flip"}
+WITH_MIRRORED = {"centre": "flip", "three": "three-flip", "five": "ten"}
 """--views -> the same and their mirror images, for --head=linear"""
 
 

@@ -302,9 +302,9 @@ def _for_labels(
     if table.is_multi_label:
         if swept:
             raise BadInputError("--sweep compares top-1 accuracies, but these videos have several labels; leave it out")
-        if "temperature" in fit or any(part.method == "temperature" for part in given):
+        for method in {*fit, *(part.method for part in given)}.intersection(fitting.FOR_SOFTMAX):
             raise BadInputError(
-                "weights of method temperature are for softmax, but these videos have several labels, whose probabilities are "
+                f"weights of method {method} are for softmax, but these videos have several labels, whose probabilities are "
                 "sigmoids; use --fit_weights=global or --fit_weights=class"
             )
     try:

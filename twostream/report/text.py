@@ -99,13 +99,14 @@ def fitted_lines(report: Report) -> list[str]:
             text += " on average over the classes"
         if fitted["method"] == "temperature":
             text += f" after temperatures {', '.join(f'{temperature:.3f}' for temperature in temperatures)}"
+        kind = "powers" if fitted["method"] == "product" else "weights"
         if "fitted_on" in fitted:
-            lines.append(f"{name}: {_origin(fitted)}; the weights are {text}")
+            lines.append(f"{name}: {_origin(fitted)}; the {kind} are {text}")
             continue
         num_folds = len(fitted["of_folds"])
         lines.append(
             f"{name}: each video is fused by weights fitted on the other {num_folds - 1} of {num_folds} folds; "
-            f"fitted on all videos, the weights are {text}"
+            f"fitted on all videos, the {kind} are {text}"
         )
     return lines
 
