@@ -107,6 +107,13 @@ def test_short_videos_have_few_clips(seconds, num_clips):
     assert f"--num_clips={num_clips}" in plan.test
 
 
+def test_few_videos_are_not_held_out_for_a_training():
+    """Of 30 training videos 7 would be: too few to tell which is better."""
+    plan = planned(number=19, minutes=60)
+    assert not any(stream.trained for stream in plan.streams)
+    assert "training from random weights: not tried, 30 training videos are fewer than 40" in plan.reasons
+
+
 @pytest.mark.parametrize("minutes", [2, 5, 20, 60])
 def test_the_trainings_fit_in_the_time(minutes):
     plan = planned(minutes=minutes, speed=replace(FAST, small=600.0))

@@ -76,7 +76,7 @@ def test_from_clips_to_a_recognizer(clips, tmp_path, in_process, run_command, mo
 
     def trained_wins(*paths: Path) -> Comparison:
         compared.append(compare(*paths))
-        return Comparison(2, 1, 2, 1)
+        return Comparison(9, 1, 7, 6)
 
     monkeypatch.setattr(start, "compare", trained_wins)
     out = tmp_path / "out"
@@ -90,7 +90,7 @@ def test_from_clips_to_a_recognizer(clips, tmp_path, in_process, run_command, mo
     done = run_command(*words)
     assert done.returncode == 5, done.stderr
     assert in_process == ["extract", "annotate", *["train"] * 3, "test", "train", *["eval"] * 3, "export"]
-    assert "of 2 val videos right" in done.stdout and "weights of the streams" in done.stdout
+    assert "of 2 val videos right" in done.stdout and "powers of the streams" in done.stdout
     assert all(any(word in line for line in (out / "commands.sh").read_text().splitlines()) for word in in_process)
     report = json.loads((out / "report.json").read_text())
     assert [source["provenance"]["run"] for source in report["sources"]] == ["rgb-linear", "flow-trained"]

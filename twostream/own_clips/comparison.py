@@ -11,6 +11,9 @@ from twostream.fusion.consensus import Consensus
 from twostream.scores.npz import read_scores
 from twostream.scores.table import ScoreTable
 
+CHANCE = 0.16
+"""beyond one standard error, on one side"""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -26,9 +29,13 @@ class Comparison:
 
     @property
     def second_is_clearly_better(self) -> bool:
-        """Is it better by a standard error of the difference, as in McNemar's test?"""
-        gain = self.second - self.first
-        return gain > 0 and gain >= math.sqrt(self.num_different)
+        """Would chance alone give it so many of the videos on which they differ, or more, in less than 16 % of cases?
+
+        With many videos, that is a gain of a standard error; with few, at least three of three (a sign test).
+        """
+        wins = (self.num_different + self.second - self.first) // 2
+        cases = sum(math.comb(self.num_different, k) for k in range(wins, self.num_different + 1))
+        return cases < CHANCE * 2**self.num_different
 
     def sentence(self, first: str, second: str) -> str:
         """How many videos the two, who are named, have right."""

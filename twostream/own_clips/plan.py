@@ -38,6 +38,8 @@ FEATURES_SHARE = 0.25
 """of the time, for the features of one stream"""
 TRAINED_SIZE, BATCH_SIZE = 64, 16
 """crops and clips per iteration of trainings from random weights: the recipe of docs/real_footage.md"""
+MIN_TRAINED = 40
+"""training videos; a quarter of fewer cannot tell whether such a training is better than a linear head"""
 MIN_EPOCHS, MAX_EPOCHS = 100, 250
 """of such trainings: on UT-Interaction, 72 only reach the linear head (12 of 17 unseen videos each), 220 are right for 86 %"""
 TRAINING_COST = 6.0
@@ -234,7 +236,11 @@ def extraction_seconds(
 def _trained_flags(
     seconds: float, candidates: Sequence[str], *, minutes: float, num_train: int, speed: Speed, common: Sequence[str]
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """By stream, the flags of a training from random weights, where the time allows it; and sentences about it."""
+    """By stream, the flags of a training from random weights, where time and videos allow it; and sentences about it."""
+    if num_train < MIN_TRAINED:
+        return {}, [
+            f"training from random weights: not tried, {counted(num_train, 'training video')} are fewer than {MIN_TRAINED}"
+        ]
     steps_per_epoch = max(num_train / BATCH_SIZE, 1)
     per_step = BATCH_SIZE * TRAINING_COST / speed.small
     # Each is trained twice: without a part of the videos, to compare it with the linear head, and if it wins with all.

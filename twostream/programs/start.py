@@ -336,7 +336,7 @@ def results(out: Path, runs: list[str]) -> list[str]:
     if any(run.endswith("-trained") for run in runs):
         lines += [f"by linear heads alone, {_row(row)}" for row in read_json(out / "linear.json")["rows"]]
     weights = ", ".join(f"{run} {weight:.2f}" for run, weight in zip(runs, _weights(report), strict=True))
-    lines.append(f"weights of the streams, from the training videos: {weights}")
+    lines.append(f"powers of the streams in their product, from the training videos: {weights}")
     lines.append(f"page: {out / 'report.html'}; all commands: {out / 'commands.sh'}")
     lines.append(f"next: twostream predict VIDEO {shlex.quote('--model=' + str(out / 'recognizer'))}")
     return lines
@@ -345,7 +345,7 @@ def results(out: Path, runs: list[str]) -> list[str]:
 def _row(row: dict[str, Any]) -> str:
     """A row of a report: its accuracy with the interval."""
     low, high = row["video_top1_interval"]
-    name = row["name"].replace("weights of fusion.json: accuracy", "with fitted weights")
+    name = row["name"].replace("weights of fusion.json: product", "with fitted powers")
     return f"{name}: {100 * row['video_top1']:.1f} % of {counted(row['num_videos'], 'val video')} right (95 %: {100 * low:.0f} to {100 * high:.0f})"
 
 
