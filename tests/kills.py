@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -27,14 +28,15 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests import toy
+from tests.motion_vectors.moving import H264
 from twostream.frames.encoded import VIDEO_NAME, EncodedVideos
 from twostream.frames.store import FrameStore, frame_name
 from twostream.frames.stores import open_store
 from twostream.video.ffmpeg import ffmpeg_version, find_ffmpeg
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-STORES = {"folders": ("rgb", "farneback"), "packed": ("rgb", "farneback"), "videos": ("rgb",)}
-"""kind of store -> its input types"""
+STORES = ("folders", "packed", "videos")
+"""kinds of stores"""
 NUM_VIDEOS = 8
 MARK = "KILLED_EXTRACTION_OF"
 MAX_WAIT_SECONDS = 2.0
@@ -57,18 +59,26 @@ class Tally:
     """processes alive after a round"""
 
 
+def input_types(store: str, device: str) -> tuple[str, ...]:
+    """What is extracted into this kind of store: all that it has and this device computes, motion vectors if PyAV is there."""
+    if store == "videos":
+        return ("rgb",)
+    return ("rgb", "farneback", "mv") if device == "cpu" and find_spec("av") else ("rgb", "farneback")
+
+
 def write_videos(folder: Path) -> None:
     """Videos of different lengths; the longer ones take a while."""
     for seed in range(NUM_VIDEOS):
         pictures = toy.frames(seed, "red", "right")[: 8 + 3 * seed]
         large = np.stack([cv2.resize(picture, (256, 192)) for picture in pictures])
-        toy.write_video(folder / f"v{seed}.mkv", large)
+        toy.write_video(folder / f"v{seed}.mkv", large, codec=(*H264, "-crf", "10", "-g", "12"))
 
 
 def start(videos: Path, root: Path, store: str, device: str) -> subprocess.Popen:
     """Start a copy of the program in its own process group; all its processes have the folder in their environment."""
     command = [sys.executable, str(REPOSITORY / "prep" / "extract.py"), f"--videos={videos}", f"--root={root}"]
     command += ["--short_side=0", "--workers=2", f"--store={store}", f"--flow_device={device}"]
+    command.append(f"--input_types={','.join(input_types(store, device))}")
     quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return subprocess.Popen(command, **quiet, env=os.environ | {MARK: str(videos)}, process_group=0)
 
@@ -122,9 +132,7 @@ def undisturbed_store(store: str) -> str:
     return "videos" if store == "videos" else "folders"
 
 
-def run_rounds(
-    folder: Path, *, kills: int, seed: int, device: str = "cpu", stores: Sequence[str] = tuple(STORES)
-) -> Tally:
+def run_rounds(folder: Path, *, kills: int, seed: int, device: str = "cpu", stores: Sequence[str] = STORES) -> Tally:
     """Rounds until there were `kills` kills, alternating between the kinds of store, and in each between one copy and two."""
     rng = random.Random(seed)
     videos = folder / "videos"
@@ -133,7 +141,7 @@ def run_rounds(
     for store in dict.fromkeys(undisturbed_store(store) for store in stores):
         root = folder / f"undisturbed_{store}"
         assert start(videos, root, store, device).wait() == 0, "the undisturbed run failed"
-        truth[store] = {t: content(open_store(root, t)) for t in STORES[store]}
+        truth[store] = {t: content(open_store(root, t)) for t in input_types(store, device)}
     tally = Tally()
     while tally.kills < kills:
         root = folder / f"round{tally.rounds}"

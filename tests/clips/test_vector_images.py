@@ -71,8 +71,9 @@ def test_each_image_is_the_one_that_extraction_stores(video_id, roots):
         assert np.abs(read(images, video_id, [5]) - 128).max() > 20, "something moves"
 
 
-def test_a_frame_is_found_from_the_key_frame_before_it(roots, monkeypatch):
-    """The file is not read from its start."""
+@pytest.mark.parametrize("video_id", ["groups", "xvid"])
+def test_a_frame_is_found_from_the_key_frame_before_it(video_id, roots, monkeypatch):
+    """The file is not read from its start, not even AVI, which has times of decoding only."""
     seconds, read_steps = [], kept_frames.read_steps
 
     def noted(*args, **kwargs):
@@ -81,8 +82,8 @@ def test_a_frame_is_found_from_the_key_frame_before_it(roots, monkeypatch):
             yield step
 
     monkeypatch.setattr(kept_frames, "read_steps", noted)
-    read(VectorImages(open_store(roots / "files", "rgb"), STREAM), "groups", [24])
-    assert seconds[0] * 15 >= 14 and seconds[-1] * 15 == 25
+    read(VectorImages(open_store(roots / "files", "rgb"), STREAM), video_id, [24])
+    assert seconds[0] * 15 >= 14 and 24 <= seconds[-1] * 15 <= 26
 
 
 def test_batches_need_no_device(roots):

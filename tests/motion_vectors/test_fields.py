@@ -8,28 +8,16 @@ from tests.video.samples import run_ffmpeg
 from twostream.flow.coding import FlowCoding
 from twostream.motion_vectors.fields import TURNS, VECTOR, add_step, paint, to_flow, to_planes
 
-LAYOUT = [
-    *(
-        ("source", "<i4"),
-        ("w", "u1"),
-        ("h", "u1"),
-        ("src_x", "<i2"),
-        ("src_y", "<i2"),
-        ("dst_x", "<i2"),
-        ("dst_y", "<i2"),
-    ),
-    *(("", "V2"), ("flags", "<u8"), ("motion_x", "<i4"), ("motion_y", "<i4"), ("motion_scale", "<u2"), ("", "V6")),
-]
-"""AVMotionVector of FFmpeg's libavutil/motion_vector.h, byte for byte"""
+LAYOUT = "<i4,u1,u1,<i2,<i2,<i2,<i2,V2,<u8,<i4,<i4,<u2,V6"
+"""AVMotionVector of FFmpeg's libavutil/motion_vector.h: source, w, h, src_x, src_y, dst_x, dst_y, (2 bytes), flags, motion_x,
+motion_y, motion_scale, (6 bytes)"""
 
 
 def vectors(*blocks: tuple[int, int, int, int, int, float, float]) -> np.ndarray:
     """Blocks of (source, width, height, centre x, centre y, x, y of where it comes from, relative to it)."""
     array = np.zeros(len(blocks), LAYOUT)
-    for vector, (source, width, height, centre_x, centre_y, x, y) in zip(array, blocks, strict=True):
-        vector["source"], vector["w"], vector["h"] = source, width, height
-        vector["dst_x"], vector["dst_y"], vector["motion_scale"] = centre_x, centre_y, 4
-        vector["motion_x"], vector["motion_y"] = 4 * x, 4 * y
+    for k, (source, width, height, centre_x, centre_y, x, y) in enumerate(blocks):
+        array[k] = source, width, height, 0, 0, centre_x, centre_y, b"", 0, 4 * x, 4 * y, 4, b""
     return array.view(VECTOR)
 
 

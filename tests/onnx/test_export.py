@@ -17,6 +17,7 @@ import twostream
 from tests import toy
 from tests.conftest import REPOSITORY
 from tests.inference.samples import make_run
+from tests.motion_vectors.moving import H264
 from tests.onnx.samples import NAME, TINY
 from twostream.__main__ import main
 from twostream.errors import BadInputError
@@ -226,3 +227,21 @@ def test_real_networks_and_all_of_farneback(backbone, shared_data, tmp_path):
     recognizer = recognizer_of_runs(runs).with_sampling(num_clips=5)
     lines = export.write_onnx(recognizer, tmp_path, twostream.inference.sources.VideoFile(video))
     assert [line.split()[0] for line in lines] == ["wrote"] * 3
+
+
+def test_motion_vectors_are_a_file_beside_the_others(runs, run_command, tmp_path):
+    """But a graph is given frames, so no file has everything inside."""
+    pytest.importorskip("av")
+    toy.write_video(tmp_path / "v.mp4", toy.frames(4, "red", "right"), codec=H264)
+    mv, out = make_run(tmp_path, "mv", clip_len=3, **CONFIG), tmp_path / "out"
+    words = ["--runs", runs[0], mv, "--out", out, "--num_clips=3", "--onnx", "--check", tmp_path / "v.mp4"]
+    result = run_command("export", *words)
+    assert result.returncode == 0, result.stderr
+    lines = [line for line in result.stdout.splitlines() if ".onnx" in line]
+    assert lines[0].startswith(f"wrote {out / 'rgb.onnx'}") and lines[1].startswith(f"wrote {out / 'mv.onnx'}")
+    assert lines[2].startswith(f"no {out / 'recognizer.onnx'}: stream mv reads motion vectors from encoded videos"), (
+        lines[2]
+    )
+    found = twostream.load([out / "rgb.onnx", out / "mv.onnx"]).predict(tmp_path / "v.mp4")
+    expected = twostream.load(out, device="cpu").predict(tmp_path / "v.mp4")
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-4)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests import toy
+from tests.motion_vectors.moving import H264, pan, steady
 from twostream.flow.methods import FlowSettings
 from twostream.preparation import plan as planning
 from twostream.preparation.extraction import ExtractionJob, extract_video
@@ -35,6 +36,17 @@ def test_plan_predicts_what_extraction_writes(tmp_path):
     assert plan.num_files == 180 + 3 * 2 * 2  # plus a folder and a record for each video and input type
     assert plan.num_bytes == pytest.approx(sum(r.num_bytes for r in done) + 180 * 4096 / 2, rel=0.2)
     assert plan.seconds > 0
+
+
+@pytest.mark.parametrize("num_frames", [12, 40])
+def test_plan_has_the_small_images_of_motion_vectors(num_frames, tmp_path):
+    pytest.importorskip("av")
+    settings = replace(BOTH, flow=(FlowSettings("mv"),))
+    toy.write_video(tmp_path / "v.mp4", pan(steady(num_frames, 1, 0), height=96, width=160), codec=H264)
+    job = ExtractionJob(str(tmp_path / "data"), "v", str(tmp_path / "v.mp4"), settings)
+    plan, done = make_plan([job], num_workers=1), extract_video(job)
+    assert plan.num_images == done.num_images == 2 * num_frames
+    assert plan.num_bytes == pytest.approx(done.num_bytes + 2 * num_frames * 4096 / 2, rel=0.2)
 
 
 def test_stored_step_segment_and_rate_are_counted(tmp_path):

@@ -10,18 +10,10 @@ import numpy as np
 from twostream.flow.coding import FlowCoding
 
 VECTOR = np.dtype(
-    [
-        *(
-            ("source", "i4"),
-            ("w", "u1"),
-            ("h", "u1"),
-            ("src_x", "i2"),
-            ("src_y", "i2"),
-            ("dst_x", "i2"),
-            ("dst_y", "i2"),
-        ),
-        *(("flags", "u8"), ("motion_x", "i4"), ("motion_y", "i4"), ("motion_scale", "u2")),
-    ],
+    {
+        "names": "source w h src_x src_y dst_x dst_y flags motion_x motion_y motion_scale".split(),
+        "formats": "i4 u1 u1 i2 i2 i2 i2 u8 i4 i4 u2".split(),
+    },
     align=True,
 )
 """AVMotionVector of FFmpeg's libavutil/motion_vector.h"""

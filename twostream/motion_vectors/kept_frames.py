@@ -56,9 +56,10 @@ def read_numbered(path: Path, index: VideoIndex, numbers: Sequence[int]) -> dict
     found: dict[int, Step] = {}
     # The frame before the first one is needed too: a frame without vectors moves as the one before it did.
     key = max((k for k in index.key_frames if k < min(wanted) - 1), default=0)
-    if key and index.is_packet_a_frame:
+    if key and (index.is_packet_a_frame or index.by_decoding):
         number_of: dict[int | None, int] = {stamp: number for number, stamp in enumerate(index.stamps)}
-        for step in _without_gaps(read_steps(path, from_stamp=index.stamps[key])):
+        steps = read_steps(path, from_stamp=index.stamps[key], by_decoding=index.by_decoding)
+        for step in _without_gaps(steps):
             number = number_of.get(step.stamp, -1)
             if not found and number > min(wanted):
                 break  # the seek has gone too far

@@ -106,20 +106,21 @@ class _Frame:
 
 
 def read_steps(
-    path: Path, *, from_seconds: float = 0.0, from_stamp: int | None = None, batch: int = 1
+    path: Path, *, from_seconds: float = 0.0, from_stamp: int | None = None, by_decoding: bool = False, batch: int = 1
 ) -> Iterator[Step]:
     """The steps of a video, in the order of showing, as `Decoder` decodes its frames.
 
     May begin later than at the start of the file, but with a key frame shown at `from_seconds`, or with this time stamp, or
-    before. As many frames as `batch` are decoded at a time. Raises VideoError of the kind NO_VECTORS before the first step if
-    the video has none, and other kinds as `Decoder` does.
+    before. `by_decoding`: time stamps are those of decoding, see `VideoIndex`. As many frames as `batch` are decoded at a
+    time. Raises VideoError of the kind NO_VECTORS before the first step if the video has none, and other kinds as `Decoder`
+    does.
     """
     with _open(path) as (container, stream):
         if from_seconds and container.format.name.startswith(INDEXED_CONTAINERS):
             container.seek(int(from_seconds * 1e6) + (container.start_time or 0))
         if from_stamp is not None:
             container.seek(from_stamp, stream=stream)
-        yield from _steps(container, stream, batch=batch)
+        yield from _steps(container, stream, batch=batch, by_decoding=by_decoding)
 
 
 def read_steps_of_packets(file: IO[bytes]) -> Iterator[Step]:
@@ -139,10 +140,11 @@ def read_steps_of_packets(file: IO[bytes]) -> Iterator[Step]:
 
 
 def _steps(
-    container: "InputContainer", stream: "VideoStream", *, batch: int = 1, max_first: float = math.inf
-) -> Iterator[Step]:
+    container: "InputContainer", stream: "VideoStream", *, batch: int = 1, by_decoding: bool = False,
+    max_first: float = math.inf,
+) -> Iterator[Step]:  # fmt: skip
     codec = stream.codec_context.codec.canonical_name
-    frames = _read_frames(container, stream)
+    frames = _read_frames(container, stream, by_decoding)
     first: list[_Frame] = []
     num_without = 0
     for frame in frames:
@@ -213,7 +215,7 @@ def _open(path: Path) -> Iterator[tuple["InputContainer", "VideoStream"]]:
         yield container, stream
 
 
-def _read_frames(container: "InputContainer", stream: "VideoStream") -> Iterator[_Frame]:
+def _read_frames(container: "InputContainer", stream: "VideoStream", by_decoding: bool) -> Iterator[_Frame]:
     av = import_av()
     codec = stream.codec_context
     is_h264 = codec.codec.canonical_name == "h264"
@@ -231,6 +233,8 @@ def _read_frames(container: "InputContainer", stream: "VideoStream") -> Iterator
             packet = next(packets)
         except (StopIteration, av.FFmpegError):  # the file ends here
             return
+        if by_decoding:
+            packet.pts = packet.dts  # a frame has the stamp of its packet
         if is_h264 and packet.size and packet.pts is not None:
             orders[packet.pts] = num_packets, _may_be_referred_to(packet, length_bytes)
             num_packets += 1

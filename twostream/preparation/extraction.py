@@ -259,11 +259,10 @@ class Track:
 
     def _write_flow(self, compute: Callable[..., Iterable[tuple[int, np.ndarray]]], *picture: np.ndarray) -> None:
         try:
-            images = compute(*picture)
+            for frame_index, image in compute(*picture):
+                self._write(frame_index, image)
         except (ValueError, cv2.error) as error:
             raise VideoError(one_line(error), "no flow") from None
-        for frame_index, image in images:
-            self._write(frame_index, image)
 
     def _write(self, frame_index: int, image: np.ndarray) -> None:
         if image is not self.encoded[0]:  # flow may repeat
@@ -377,8 +376,8 @@ class VectorFlow:
             Path(job.path), fps=job.settings.fps, start_seconds=start_seconds, end_seconds=end_seconds
         )
         self.has_end = not job.settings.fps
-        first = next(self.steps)
-        self.step = replace(first, motion=None)  # it moved before the segment begins
+        first = next(self.steps, None)
+        self.step = first and replace(first, motion=None)  # it moved before the segment begins
         self.num_frames = self.num_steps = 0
         self.shape = (0, 0)
         self.image: np.ndarray | None = None
@@ -386,6 +385,8 @@ class VectorFlow:
 
     def add(self, picture: np.ndarray) -> Iterable[tuple[int, np.ndarray]]:
         """Take the next frame, of which only the size counts; the images that are ready, see PairFlow.add."""
+        if self.step is None:
+            raise self._too_short(0)
         self.num_frames += 1
         self.shape = (picture.shape[0], picture.shape[1])
         return () if self.num_frames % BATCH else self._images()
@@ -400,18 +401,19 @@ class VectorFlow:
     def _images(self) -> Iterator[tuple[int, np.ndarray]]:
         """Those of all frames but the last one that was added."""
         while self.num_steps < self.num_frames - 1:
-            step = next(self.steps, None)
-            if step is None:
-                raise VideoError(
-                    f"motion vectors end after {counted(self.num_steps + 1, 'frame')}, but its picture goes on"
-                )
-            self.step = step
+            self.step = next(self.steps, None)
+            if self.step is None:
+                raise self._too_short(self.num_steps + 1)
             yield from self._image_of(self.num_steps)
             self.num_steps += 1
+
+    def _too_short(self, num_frames: int) -> VideoError:
+        return VideoError(f"motion vectors end after {counted(num_frames, 'frame')}, but its picture goes on")
 
     def _image_of(self, frame_index: int) -> list[tuple[int, np.ndarray]]:
         if frame_index % self.stored_step:
             return []
+        assert self.step, "the first frame has been added"
         # Frames may share their motion, such as key frames and MPEG-4's B-frames with a neighbour.
         if self.image is None or self.step.motion is not self.motion_of_image:
             planes = PictureMotion(self.step, self.shape).planes(self.coding)

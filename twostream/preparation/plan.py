@@ -21,9 +21,10 @@ from twostream.frames.folders import FrameFolders
 from twostream.frames.jpeg import encode_jpeg
 from twostream.frames.store import FrameWriter
 from twostream.frames.stores import open_store
+from twostream.motion_vectors.reader import BATCH
 from twostream.preparation.extraction import ExtractionJob, Track, VideoTrack, missing_input_types, open_frames
 from twostream.preparation.settings import ExtractionSettings
-from twostream.stream import RGB
+from twostream.stream import MOTION_VECTORS, RGB
 from twostream.video.decoder import probe
 
 NUM_PROBED = 16
@@ -158,11 +159,16 @@ def _measure(job: ExtractionJob) -> _Cost:
     input_types = missing_input_types(job)
     here = replace(job, flow_device=None)
     tracks = [Track(writer, input_type, here, wrap_flow=with_clock) for input_type in input_types]
+    num_measured = max(BATCH if MOTION_VECTORS in input_types else FRAMES_MEASURED, 2 * job.settings.stored_step)
     times = [time.perf_counter()]
-    for frame in islice(open_frames(job), max(FRAMES_MEASURED, 2 * job.settings.stored_step)):
+    for frame in islice(open_frames(job), num_measured):
         for track in tracks:
             track.add(frame)
         times.append(time.perf_counter())
+    if len(times) <= num_measured:  # that was all of it
+        for track in tracks:
+            track.finish()
+        times[-1] = time.perf_counter()
     start, first, last = times[0], times[1], times[-1]
     if job.flow_device:
         last -= sum(clock.seconds for clock in clocks)
