@@ -1,6 +1,8 @@
 """The copy of a network that computes faster: its outputs are the network's, which stays as it was."""
 
 import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -93,6 +95,33 @@ class DependsOnValues(nn.Module):
 def test_a_network_whose_path_depends_on_values_is_left():
     torch.manual_seed(0)
     assert len(batch_norms(assert_same_outputs(stream_network(DependsOnValues()), random_clips(8)))) == 1
+
+
+def test_other_networks_compute_meanwhile_in_other_threads():
+    """Copies are made in two threads, which replaces the call of all modules, while two more threads compute."""
+    torch.manual_seed(0)
+    network = stream_network(BACKBONES["resnet18"].build(2, 32, 0.0))
+    clips, call = random_clips(32), nn.Module.__call__
+    is_over = threading.Event()
+
+    @torch.no_grad()
+    def compute() -> list[torch.Tensor]:
+        found = []
+        while not is_over.is_set():
+            found.append(network(clips))
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        computing = [pool.submit(compute) for _ in range(2)]
+        copying = [pool.submit(lambda: [inference_copy(network, CPU) for _ in range(5)]) for _ in range(2)]
+        try:
+            copies = [fast for future in copying for fast in future.result()]
+        finally:
+            is_over.set()
+        outputs = [logits for future in computing for logits in future.result()]
+    assert nn.Module.__call__ is call and outputs and all(not batch_norms(fast) for fast in copies)
+    with torch.no_grad():
+        torch.testing.assert_close(outputs, [network(clips)] * len(outputs))
 
 
 def test_convolutions_of_pictures_have_their_channels_last():

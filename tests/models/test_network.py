@@ -36,6 +36,7 @@ QUICK_CLIPS = {
     "vmz_ip_csn_26",
     "r2plus1d_10_quarter",
     "squeezenet1_1_3d",
+    "mobilenet_v2_halves",
     "flow_histograms",
 }
 """networks of clips with each kind of block"""

@@ -84,17 +84,23 @@ def test_what_does_not_fit_is_not_tried():
     )  # 20 frames at the 5 frames/s that suit the motion
 
 
-def test_three_views_come_before_all_that_takes_longer():
-    """Of wide pictures; square ones have nothing beside their centre."""
+def test_halves_of_clips_in_three_views_come_before_all_that_takes_longer():
+    """Views of wide pictures, halves where MobileNetV2 is at hand."""
+    halves = {"--arch=mobilenet_v2_halves", "--seq_len=5", "--gap=4", "--num_clips=1"}  # 5 of 20 frames
+    assert halves <= set(planned(speed=FAST).streams[0].other)
     assert "--views=three" in planned(speed=FAST).streams[0].other
     slow = planned(speed=replace(SLOW, trunk=14.0))
     assert "--views=three" in slow.streams[0].other and not slow.streams[1].other
     assert not planned(speed=replace(SLOW, trunk=0.5)).streams[0].other
-    square = make_plan(
-        [clip(str(n), "ab"[n % 2]) for n in range(8)], ["train", "val"] * 4, [look(size=(240, 240))] * 8, MOTION, fps=10,
-        engine="opencv", trunk=TRUNK, fetch="", speed=FAST, minutes=5,
-    )  # fmt: skip
-    assert not square.streams[0].other
+    for name, size, has_views, has_halves in (
+        ("mobilenet_v2", 240, False, True), ("resnet18", 320, True, False), ("resnet18", 240, False, False),
+    ):  # fmt: skip
+        (rgb, _) = make_plan(
+            [clip(str(n), "ab"[n % 2]) for n in range(8)], ["train", "val"] * 4, [look(size=(size, 240))] * 8, MOTION, fps=10,
+            engine="opencv", trunk=Trunk(name, Path("weights.pth")), fetch="", speed=FAST, minutes=5,
+        ).streams  # fmt: skip
+        assert ("--views=three" in rgb.other) == has_views and (halves <= set(rgb.other)) == has_halves
+        assert bool(rgb.other) == (has_views or has_halves)
 
 
 @pytest.mark.parametrize("seconds, num_clips", [(0.1, 1), (0.3, 2), (0.7, 5), (4.0, 6)])

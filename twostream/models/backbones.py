@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from twostream.architectures import flow_histograms, i3d, torchvision_networks, vgg, video_resnets
+from twostream.architectures import flow_histograms, halves, i3d, torchvision_networks, vgg, video_resnets
 from twostream.errors import BadInputError
 from twostream.stream import ResizeSide
 
@@ -130,6 +130,7 @@ def _i3d(build: Callable[..., nn.Module]) -> Backbone:
 
 
 SQUEEZENET = _torchvision("squeezenet1_1", torchvision_networks.build_squeezenet, first_layer="features.0", head="classifier.1")  # fmt: skip
+MOBILENET = _torchvision("mobilenet_v2", torchvision_networks.build, first_layer="features.0.0", head="classifier.1")
 
 BACKBONES: dict[str, Backbone] = {
     "inception_v3": Backbone(
@@ -163,11 +164,12 @@ BACKBONES: dict[str, Backbone] = {
     "resnet101": _resnet("resnet101"),
     "resnet152": _resnet("resnet152"),
     "squeezenet1_1": SQUEEZENET,
-    "mobilenet_v2": _torchvision("mobilenet_v2", torchvision_networks.build, first_layer="features.0.0", head="classifier.1"),
+    "mobilenet_v2": MOBILENET,
     "mobilenet_v3_large": _torchvision("mobilenet_v3_large", torchvision_networks.build, first_layer="features.0.0", head="classifier.3"),
     **{name: _clips(name, functools.partial(video_resnets.build_torchvision, name)) for name in ("r3d_18", "mc3_18", "r2plus1d_18")},
     "r2plus1d_10_quarter": replace(_clips("", video_resnets.build_quarter), weight_files=()),
     "squeezenet1_1_3d": replace(SQUEEZENET, build=i3d.build_squeezenet, layout="3d", clip_len=16),
+    "mobilenet_v2_halves": replace(MOBILENET, build=halves.build, layout="3d", clip_len=6),
     "flow_histograms": Backbone(
         build=flow_histograms.build,
         input_size=64,

@@ -1,7 +1,9 @@
 """A network as it computes fastest, where it does not learn."""
 
 import copy
-from typing import TypeVar
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import fx, nn
@@ -10,6 +12,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from twostream.models.network import StreamNetwork, use_channels_last
 
 Module = TypeVar("Module", bound=nn.Module)
+
+TRACING = threading.Lock()
+"""While torch traces a network, it replaces the call of all modules; two at once would put it back in the wrong order."""
 
 
 def inference_copy(network: Module, device: torch.device) -> Module:
@@ -30,7 +35,8 @@ def inference_copy(network: Module, device: torch.device) -> Module:
 def _fold_batch_norms(backbone: nn.Module) -> None:
     """Make each batch norm part of the convolution before it, if nothing else reads what the convolution gives."""
     try:
-        nodes = _LayerTracer().trace(backbone).nodes
+        with TRACING:
+            nodes = _LayerTracer().trace(backbone).nodes
     except fx.proxy.TraceError:  # its forward depends on values: it stays as it is
         return
     modules = dict(backbone.named_modules())
@@ -48,7 +54,21 @@ def _fold_batch_norms(backbone: nn.Module) -> None:
 
 
 class _LayerTracer(fx.Tracer):
-    """Takes each module without parts as one operation, also torchvision's own convolutions."""
+    """Takes each module without parts as one operation, also torchvision's own convolutions.
+
+    Other threads may compute meanwhile: the live answers of two streams begin side by side.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thread = threading.get_ident()
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return not any(m.children())

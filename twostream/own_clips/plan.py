@@ -33,6 +33,8 @@ SMALL_SIDE, SMALL_QUALITY = 160, ("--quality=98", "--flow_quality=90")
 FRAMES_APART = 4
 """clips of a video that begin closer together show nearly the same"""
 NUM_VIEWS = 3
+HALVES = "mobilenet_v2_halves"
+"""Beside single frames, by loss in cross-validation over training videos: .79 for .97 on UT-Interaction, .27 for .31 on yoga"""
 CHOICE = "the one with the smaller loss in cross-validation is used"
 FEATURES_SHARE = 0.25
 """of the time, for the features of one stream"""
@@ -139,11 +141,12 @@ def make_plan(
     size = [f"--input_size={2 * TRAINED_SIZE}"] if small_input else []
     start = [f"--init_from={trunk.path}"] if trunk else ["--pretrained=False"]
     features = (*head, f"--arch={used}", *start, *size)
-    has_views = _is_long(looks) and NUM_VIEWS * cost < left
-    left -= NUM_VIEWS * cost if has_views else 0
+    wide, words, views = _wide_head(used, looks, fps, num_clips)
+    is_wide = bool(wide) and views * cost < left
+    left -= views * cost if is_wide else 0
     reasons.append(
         f"linear head for RGB: {counted(num_clips, 'clip')} of each video, the centre of the pictures, about {cost:.0f} s at {speed.trunk:.0f} pictures/s"
-        + (f"; another on {NUM_VIEWS} views that cover them, about {NUM_VIEWS * cost:.0f} s; {CHOICE}" if has_views else "")
+        + (f"; another on {words}, about {views * cost:.0f} s; {CHOICE}" if is_wide else "")
     )  # fmt: skip
     is_tried = trunk is not None and cost < left
     left -= cost if is_tried else 0
@@ -158,13 +161,31 @@ def make_plan(
     )
     of_stream = {name: (*flags, *stack) for name, flags in trained.items()}
     streams = (
-        StreamPlan("rgb", "rgb", features, (*features, "--views=three") if has_views else (), "views", of_stream.get("rgb", ())),
+        StreamPlan(
+            "rgb", "rgb", features, ("--head=linear", *common, *wide, *start, *size) if is_wide else (), "wide", of_stream.get("rgb", ()),
+        ),
         StreamPlan(
             "flow", "farneback", (*head, "--arch=flow_histograms", *stack, "--views=five"), (*features, *stack) if is_tried else (),
             trained=of_stream.get("flow", ()),
         ),
     )  # fmt: skip
     return Plan(extract, streams, (f"--num_clips={num_clips}", "--views=centre"), (*reasons, *sentences))
+
+
+def _wide_head(backbone: str, looks: Sequence[Look], fps: float, num_clips: int) -> tuple[tuple[str, ...], str, int]:
+    """Flags of a head on RGB that sees more than single frames of the centre, what that is in words, and its views.
+
+    It sees as many frames, so each view costs what the head on single frames costs. No flags where there is no more to see.
+    """
+    views, flags, words = 1, [f"--arch={backbone}", f"--clips_per_video={num_clips}"], []
+    if backbone == HALVES.removesuffix("_halves") and num_clips > 1:
+        gap = max(int(_quarter(look.seconds * (fps or look.fps) for look in looks) - 1) // (num_clips - 1), 1)
+        flags = [f"--arch={HALVES}", "--clips_per_video=1", "--num_clips=1", f"--seq_len={num_clips}", f"--gap={gap}"]
+        words.append(f"the two halves of a clip of {num_clips} frames, {gap} apart, side by side")
+    if _is_long(looks):
+        views, flags = NUM_VIEWS, [*flags, "--views=three"]
+        words.append(f"{NUM_VIEWS} views that cover the pictures")
+    return tuple(flags) if words else (), ", in ".join(words), views
 
 
 def _quarter(values: Iterable[float]) -> float:
