@@ -14,9 +14,10 @@ def networks():
     """Torchvision's network and ours, with the same random weights."""
     torch.manual_seed(0)
     theirs = torchvision.models.mobilenet_v2(num_classes=NUM_CLASSES)
-    theirs(
-        torch.randn(16, 3, SIZE, SIZE)
-    )  # batch norms learn statistics, without which features hardly depend on the frame
+    for norm in theirs.modules():  # without statistics, features hardly depend on the frame
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.momentum = 1.0
+    theirs(torch.randn(16, 3, SIZE, SIZE))
     theirs.eval()
     ours = halves.build(NUM_CLASSES, SIZE, 0.0).eval()
     weights = {name: tensor for name, tensor in theirs.state_dict().items() if not name.startswith("classifier")}

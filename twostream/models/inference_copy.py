@@ -64,11 +64,11 @@ class _LayerTracer(fx.Tracer):
         self.thread = threading.get_ident()
 
     def call_module(
-        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, m: nn.Module, forward: Callable[..., Any], inputs: tuple[Any, ...], named: dict[str, Any]
     ) -> Any:
         if threading.get_ident() != self.thread:
-            return forward(*args, **kwargs)
-        return super().call_module(m, forward, args, kwargs)
+            return forward(*inputs, **named)
+        return super().call_module(m, forward, inputs, named)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return not any(m.children())
