@@ -111,6 +111,8 @@ def test_short_videos_have_few_clips(seconds, num_clips):
         engine="opencv", trunk=TRUNK, fetch="", speed=FAST, minutes=5,
     )  # fmt: skip
     assert f"--num_clips={num_clips}" in plan.test
+    assert ("--arch=mobilenet_v2_halves" in plan.streams[0].other) == (num_clips >= 4)  # two frames in each half
+    assert "--views=three" in plan.streams[0].other
 
 
 def test_few_videos_are_not_held_out_for_a_training():

@@ -34,7 +34,9 @@ FRAMES_APART = 4
 """clips of a video that begin closer together show nearly the same"""
 NUM_VIEWS = 3
 HALVES = "mobilenet_v2_halves"
-"""Beside single frames, by loss in cross-validation over training videos: .79 for .97 on UT-Interaction, .27 for .31 on yoga"""
+"""Beside single frames in three views, by loss in cross-validation over training videos: .79 for .97 on UT-Interaction, .27 for
+.31 on yoga; 1.19 for 1.12 on basketball, where a half has one frame"""
+MIN_FRAMES_OF_HALVES = 4
 CHOICE = "the one with the smaller loss in cross-validation is used"
 FEATURES_SHARE = 0.25
 """of the time, for the features of one stream"""
@@ -178,7 +180,7 @@ def _wide_head(backbone: str, looks: Sequence[Look], fps: float, num_clips: int)
     It sees as many frames, so each view costs what the head on single frames costs. No flags where there is no more to see.
     """
     views, flags, words = 1, [f"--arch={backbone}", f"--clips_per_video={num_clips}"], []
-    if backbone == HALVES.removesuffix("_halves") and num_clips > 1:
+    if backbone == HALVES.removesuffix("_halves") and num_clips >= MIN_FRAMES_OF_HALVES:
         gap = max(int(_quarter(look.seconds * (fps or look.fps) for look in looks) - 1) // (num_clips - 1), 1)
         flags = [f"--arch={HALVES}", "--clips_per_video=1", "--num_clips=1", f"--seq_len={num_clips}", f"--gap={gap}"]
         words.append(f"the two halves of a clip of {num_clips} frames, {gap} apart, side by side")
