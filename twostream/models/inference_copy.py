@@ -21,7 +21,7 @@ def inference_copy(network: Module, device: torch.device) -> Module:
     """A copy of a network, or of one around a `StreamNetwork`, in eval mode, whose outputs are the same to rounding.
 
     Batch norms are part of the convolutions before them, and the channels of a position are neighbours in memory: networks
-    of pictures take 40 to 60 % of the time on CPUs (benchmarks/inference_copy.py). Convolutions of clips
+    of pictures take 40 to 70 % of the time on CPUs (benchmarks/inference_copy.py). Convolutions of clips
     keep their memory order on CPUs, where they would take a sixth to a third more.
     """
     fast = copy.deepcopy(network).eval()
