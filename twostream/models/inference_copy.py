@@ -2,6 +2,7 @@
 
 import copy
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -37,20 +38,21 @@ def _fold_batch_norms(backbone: nn.Module) -> None:
     try:
         with TRACING:
             nodes = _LayerTracer().trace(backbone).nodes
-    except fx.proxy.TraceError:  # its forward depends on values: it stays as it is
+    except Exception:  # a forward that depends on values, or on lengths, fails in many ways: it stays as it is
         return
     modules = dict(backbone.named_modules())
-    targets = [node.target for node in nodes if node.op == "call_module"]
+    uses = Counter(node.target for node in nodes if node.op == "call_module")
     for node in nodes:
-        if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d | nn.BatchNorm3d):
+        before = node.args[0] if node.args else None
+        if not isinstance(before, fx.Node) or {node.op, before.op} != {"call_module"} or len(before.users) > 1:
             continue
-        (before,) = node.args
-        if before.op != "call_module" or len(before.users) > 1 or targets.count(before.target) > 1:
-            continue
-        convolution = modules[before.target]
-        if isinstance(convolution, nn.Conv2d | nn.Conv3d):
-            backbone.set_submodule(before.target, fuse_conv_bn_eval(convolution, modules[node.target]))
-            backbone.set_submodule(node.target, nn.Identity())
+        convolution, norm = modules[str(before.target)], modules[str(node.target)]
+        if (
+            isinstance(convolution, nn.Conv2d | nn.Conv3d) and isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d)
+            and uses[before.target] == uses[node.target] == 1
+        ):  # fmt: skip
+            backbone.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
+            backbone.set_submodule(str(node.target), nn.Identity())
 
 
 class _LayerTracer(fx.Tracer):
