@@ -29,9 +29,9 @@ class Comparison:
 
     @property
     def second_is_clearly_better(self) -> bool:
-        """Would chance alone give it so many of the videos on which they differ, or more, in less than 16 % of cases?
+        """Is the second better by a one-sided sign test over the videos that only one of them gets right, at a level of CHANCE?
 
-        With many videos, that is a gain of a standard error; with few, at least three of three (a sign test).
+        With many videos, that is a gain of one standard error; with few, at least three of three.
         """
         wins = (self.num_different + self.second - self.first) // 2
         cases = sum(math.comb(self.num_different, k) for k in range(wins, self.num_different + 1))

@@ -180,7 +180,7 @@ def _wide_head(backbone: str, looks: Sequence[Look], fps: float, num_clips: int)
     It sees as many frames, so each view costs what the head on single frames costs. No flags where there is no more to see.
     """
     views, flags, words = 1, [f"--arch={backbone}", f"--clips_per_video={num_clips}"], []
-    if backbone == HALVES.removesuffix("_halves") and num_clips >= MIN_FRAMES_OF_HALVES:
+    if f"{backbone}_halves" == HALVES and num_clips >= MIN_FRAMES_OF_HALVES:
         gap = max(int(_quarter(look.seconds * (fps or look.fps) for look in looks) - 1) // (num_clips - 1), 1)
         flags = [f"--arch={HALVES}", "--clips_per_video=1", "--num_clips=1", f"--seq_len={num_clips}", f"--gap={gap}"]
         words.append(f"the two halves of a clip of {num_clips} frames, {gap} apart, side by side")

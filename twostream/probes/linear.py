@@ -99,9 +99,8 @@ def fit_linear_head(
     fits: list[tuple[float, float]] = []  # their temperature, and the loss under it
     best = 0
     for _ in STRENGTHS:
-        with threadpool_limits(
-            1
-        ):  # on busy machines, threads that wait for each other in small products take ten times as long
+        # On busy machines, threads that wait for each other in small products take ten times as long.
+        with threadpool_limits(1):
             heads = map_in_threads(next, paths)
         logits = np.empty((len(labels), num_classes))
         for others, (weight, bias) in zip(outside, heads, strict=True):
