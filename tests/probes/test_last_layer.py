@@ -227,8 +227,8 @@ def test_early_stop_keeps_the_best(linear, train, tmp_path):
         result.returncode == 0 and "stopped after iteration 2: the last 2 validations were not better" in result.stdout
     )
     run = tmp_path / "stopped"
-    assert result.stdout.count(f"val top-1 {top1:.1f}, linear head {RUN} {top1:.1f}\n") == 3
-    assert f"linear head {RUN} <b>{top1:.4g} %</b>" in (run / "curves.html").read_text()
+    assert result.stdout.count(f"val top-1 {top1:.1f}, linear head ({RUN}) {top1:.1f}\n") == 3
+    assert f"linear head ({RUN}) <b>{top1:.4g} %</b>" in (run / "curves.html").read_text()
     assert checkpoint_iterations(run) == [0, 1, 2]
     assert read_checkpoint(run / "checkpoint_best.pth")["iteration"] == 0
     again = train(tmp_path, "--run=stopped", *words, "--resume")

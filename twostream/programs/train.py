@@ -671,7 +671,7 @@ def open_monitors(
     if args.compare_with != NONE:
         name = None if args.compare_with == AUTO else args.compare_with
         if head := find_head(run.folder, stream, settings, val_split=val_split, name=name):
-            run.monitors.compare_with(f"linear head {head[0]}", head[1])
+            run.monitors.compare_with(f"linear head ({head[0]})", head[1])
     if last_confusion := monitor.read_confusion(run.folder, last=run.first):
         run.monitors.confusion(*last_confusion)
 
