@@ -26,9 +26,10 @@ LEVELS = np.zeros((2, 256))
 LEVELS[:, 128] = 990
 LEVELS[:, [112, 144]] = 5  # one value in a hundred moves by 4 of 32 pixels
 MOTION = MotionSample(Motion.of_levels(LEVELS), 32.0, seconds_per_frame=0.02)
-FAST = Speed(num_cpus=8, trunk=1000.0, small=5000.0)
-SLOW = Speed(num_cpus=1, trunk=5.0, small=20.0)
+FAST = Speed(num_cpus=8, trunk=1000.0, cells=3000.0, small=5000.0)
+SLOW = Speed(num_cpus=1, trunk=5.0, cells=15.0, small=20.0)
 TRUNK = Trunk("mobilenet_v2", Path("weights.pth"))
+SECOND = Trunk("squeezenet1_1", Path("second.pth"))
 
 
 def planned(*, labels=("run", "sit"), number=40, minutes=5.0, **changes):
@@ -38,6 +39,7 @@ def planned(*, labels=("run", "sit"), number=40, minutes=5.0, **changes):
         "fps": 10.0,
         "engine": "opencv",
         "trunk": TRUNK,
+        "second": None,
         "fetch": "twostream fetch mobilenet_v2",
         "speed": FAST,
         "minutes": minutes,
@@ -49,13 +51,13 @@ def test_a_trunk_is_used_and_flow_competes_with_a_training():
     plan = planned()
     rgb, flow = plan.streams
     assert (
-        "--init_from=weights.pth" in rgb.linear
-        and "--arch=flow_histograms" in flow.linear
-        and "--arch=mobilenet_v2" in flow.other
-        and "--head=linear" in flow.linear
+        "--init_from=weights.pth" in rgb.heads["linear"]
+        and "--arch=flow_histograms" in flow.heads["linear"]
+        and "--arch=mobilenet_v2" in flow.heads["features"]
     )
+    assert all("--head=linear" in flags for stream in plan.streams for flags in stream.heads.values())
     assert not rgb.trained and "--pretrained=False" in flow.trained
-    assert "--seq_len=8" in flow.linear and "--bound=" in " ".join(plan.extract)
+    assert "--seq_len=8" in flow.heads["linear"] and "--bound=" in " ".join(plan.extract)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,8 @@ def test_without_a_trunk_it_says_what_would_help_and_goes_on():
     plan = planned(trunk=None)
     assert any("twostream fetch mobilenet_v2" in reason for reason in plan.reasons)
     rgb, flow = plan.streams
-    assert "--pretrained=False" in rgb.linear and "--arch=flow_histograms" in flow.linear and not flow.other
+    assert "--pretrained=False" in rgb.heads["linear"] and list(flow.heads) == ["linear"]
+    assert "--arch=flow_histograms" in flow.heads["linear"]
     assert rgb.trained and flow.trained
 
 
@@ -78,41 +81,52 @@ def test_what_does_not_fit_is_not_tried():
     plan = planned(speed=SLOW)
     assert not any(stream.trained for stream in plan.streams)
     assert any("not tried" in reason and "--minutes=" in reason for reason in plan.reasons)
-    fewer, more = (planned(speed=replace(SLOW, trunk=trunk)).streams[0].linear for trunk in (0.1, 1000.0))
-    assert (
-        "--clips_per_video=1" in fewer and "--clips_per_video=5" in more
-    )  # 20 frames at the 5 frames/s that suit the motion
+    fewer, more = (planned(speed=replace(SLOW, trunk=trunk)).streams[0].heads["linear"] for trunk in (0.1, 1000.0))
+    assert "--clips_per_video=1" in fewer and "--clips_per_video=6" in more
 
 
 def test_halves_of_clips_in_three_views_come_before_all_that_takes_longer():
     """Views of wide pictures, halves where MobileNetV2 is at hand."""
-    halves = {"--arch=mobilenet_v2_halves", "--seq_len=5", "--gap=4", "--num_clips=1"}  # 5 of 20 frames
-    assert halves <= set(planned(speed=FAST).streams[0].other)
-    assert "--views=three" in planned(speed=FAST).streams[0].other
-    slow = planned(speed=replace(SLOW, trunk=14.0))
-    assert "--views=three" in slow.streams[0].other and not slow.streams[1].other
-    assert not planned(speed=replace(SLOW, trunk=0.5)).streams[0].other
+    halves = {"--arch=mobilenet_v2_halves", "--seq_len=6", "--gap=3", "--num_clips=1"}  # 6 of 20 frames
+    assert halves <= set(planned(speed=FAST).streams[0].heads["wide"])
+    assert "--views=three" in planned(speed=FAST).streams[0].heads["wide"]
+    slow = planned(speed=replace(SLOW, trunk=20.0))
+    assert "--views=three" in slow.streams[0].heads["wide"] and "features" not in slow.streams[1].heads
+    assert "wide" not in planned(speed=replace(SLOW, trunk=0.5)).streams[0].heads
     for name, size, has_views, has_halves in (
         ("mobilenet_v2", 240, False, True), ("resnet18", 320, True, False), ("resnet18", 240, False, False),
     ):  # fmt: skip
         (rgb, _) = make_plan(
             [clip(str(n), "ab"[n % 2]) for n in range(8)], ["train", "val"] * 4, [look(size=(size, 240))] * 8, MOTION, fps=10,
-            engine="opencv", trunk=Trunk(name, Path("weights.pth")), fetch="", speed=FAST, minutes=5,
+            engine="opencv", trunk=Trunk(name, Path("weights.pth")), second=None, fetch="", speed=FAST, minutes=5,
         ).streams  # fmt: skip
-        assert ("--views=three" in rgb.other) == has_views and (halves <= set(rgb.other)) == has_halves
-        assert bool(rgb.other) == (has_views or has_halves)
+        wide = rgb.heads.get("wide", ())
+        assert ("--views=three" in wide) == has_views and (halves <= set(wide)) == has_halves
+        assert bool(wide) == (has_views or has_halves)
 
 
-@pytest.mark.parametrize("seconds, num_clips", [(0.1, 1), (0.3, 2), (0.7, 5), (4.0, 6)])
+def test_a_second_network_sees_whole_pictures():
+    assert "cells" not in planned().streams[0].heads
+    cells = planned(second=SECOND).streams[0].heads["cells"]
+    assert {"--arch=squeezenet1_1_cells", "--init_from=second.pth", "--input_size=224", "--resize_side=224x224"} <= set(
+        cells
+    )
+    late = planned(second=SECOND, speed=replace(FAST, cells=0.5))
+    assert "cells" not in late.streams[0].heads
+    assert any("another for RGB on squeezenet1_1" in reason and "not tried" in reason for reason in late.reasons)
+
+
+@pytest.mark.parametrize("seconds, num_clips", [(0.04, 1), (0.2, 3), (0.3, 4), (4.0, 6)])
 def test_short_videos_have_few_clips(seconds, num_clips):
-    """At 25 frames a second: 2, 8, 18 and 100 frames, of which every fourth begins a clip."""
+    """At 25 frames a second: 1, 5, 7 and 100 frames, of which every second begins a clip."""
     plan = make_plan(
         [clip(str(n), "ab"[n % 2]) for n in range(8)], ["train", "val"] * 4, [look(seconds=seconds)] * 8, None, fps=25,
-        engine="opencv", trunk=TRUNK, fetch="", speed=FAST, minutes=5,
+        engine="opencv", trunk=TRUNK, second=None, fetch="", speed=FAST, minutes=5,
     )  # fmt: skip
     assert f"--num_clips={num_clips}" in plan.test
-    assert ("--arch=mobilenet_v2_halves" in plan.streams[0].other) == (num_clips >= 4)  # two frames in each half
-    assert "--views=three" in plan.streams[0].other
+    wide = plan.streams[0].heads["wide"]
+    assert ("--arch=mobilenet_v2_halves" in wide) == (num_clips >= 4)  # two frames in each half
+    assert "--views=three" in wide
 
 
 def test_few_videos_are_not_held_out_for_a_training():
@@ -133,10 +147,15 @@ def test_the_trainings_fit_in_the_time(minutes):
 
 @pytest.mark.parametrize(
     "labels, mirrors",
-    [(("turn_left", "turn_right"), False), (("forehand", "serve"), False), (("cleft", "bright"), True)],
+    [
+        (("turn_left", "turn_right"), False),
+        (("TurnLeft", "Jump"), False),
+        (("forehand", "serve"), False),
+        (("cleft", "bright"), True),
+    ],
 )
 def test_classes_with_a_side_are_not_mirrored(labels, mirrors):
-    assert f"--mirror={mirrors}" in planned(labels=labels).streams[0].linear
+    assert f"--mirror={mirrors}" in planned(labels=labels).streams[0].heads["linear"]
 
 
 @pytest.mark.parametrize(

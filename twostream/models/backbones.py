@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from twostream.architectures import flow_histograms, halves, i3d, torchvision_networks, vgg, video_resnets
+from twostream.architectures import cells, flow_histograms, halves, i3d, torchvision_networks, vgg, video_resnets
 from twostream.errors import BadInputError
 from twostream.stream import ResizeSide
 
@@ -170,6 +170,7 @@ BACKBONES: dict[str, Backbone] = {
     "r2plus1d_10_quarter": replace(_clips("", video_resnets.build_quarter), weight_files=()),
     "squeezenet1_1_3d": replace(SQUEEZENET, build=i3d.build_squeezenet, layout="3d", clip_len=16),
     "mobilenet_v2_halves": replace(MOBILENET, build=halves.build, layout="3d", clip_len=6),
+    "squeezenet1_1_cells": replace(SQUEEZENET, build=cells.build),
     "flow_histograms": Backbone(
         build=flow_histograms.build,
         input_size=64,

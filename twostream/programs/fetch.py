@@ -73,7 +73,11 @@ def weight_files() -> dict[str, WeightFile]:
     kinetics = {"r3d_18": "b3b3357e", "mc3_18": "a90a0ba3", "r2plus1d_18": "91a641e6"}
     files |= {name: WeightFile(get_model_weights(name).KINETICS400_V1.url, prefix) for name, prefix in kinetics.items()}
     files |= dict.fromkeys(("i3d_r50", "i3d_nl_r50"), files["resnet50"])
-    files |= {"squeezenet1_1_3d": files["squeezenet1_1"], "mobilenet_v2_halves": files["mobilenet_v2"]}
+    files |= {
+        "squeezenet1_1_3d": files["squeezenet1_1"],
+        "squeezenet1_1_cells": files["squeezenet1_1"],
+        "mobilenet_v2_halves": files["mobilenet_v2"],
+    }
     return files | {"vgg16_reducedfc": WeightFile("https://s3.amazonaws.com/amdegroot-models/vgg16_reducedfc.pth", "")}
 
 

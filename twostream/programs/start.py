@@ -41,6 +41,9 @@ from twostream.own_clips.collection import Collection, find_clips, shown, write_
 from twostream.own_clips.comparison import compare
 from twostream.own_clips.looks import Look, look_at, sample_motion, short_side_of
 from twostream.own_clips.plan import (
+    CELLS,
+    CELLS_SIZE,
+    CELLS_TRUNK,
     TRAINED_SIZE,
     Plan,
     Speed,
@@ -51,9 +54,10 @@ from twostream.own_clips.plan import (
     describe,
     make_plan,
 )  # fmt: skip
+from twostream.own_clips.selection import select
 from twostream.own_clips.sources import split_clips
 from twostream.own_clips.steps import Step, Steps
-from twostream.own_clips.trunks import SMALL, find_trunk, measure_rate
+from twostream.own_clips.trunks import SMALL, Trunk, find_trunk, measure_rate
 from twostream.probes.record import RECORD_NAME
 from twostream.programs import options
 from twostream.threads import available_cpus
@@ -98,6 +102,10 @@ def main() -> int:
     steps = Steps(out.absolute(), say=lambda line: print(line, flush=True))
     row = do(args, collection, plan, steps)
     print(f"done in {(time.monotonic() - begin) / 60:.1f} minutes")
+    if num_unreadable:
+        print(
+            f"{counted(num_unreadable, 'video')} could not be read and {'was' if num_unreadable == 1 else 'were'} left out, see the beginning"
+        )
     for line in results(steps.out, row):
         print(line)
     return EXIT_SOME_BAD if steps.some_bad or num_unreadable else EXIT_DONE
@@ -108,17 +116,18 @@ def plan_of(args: argparse.Namespace, collection: Collection, out: Path) -> tupl
 
     BadInputError if OUT has the plan of other clips or flags.
     """
-    key = fingerprint(args, collection)
+    trunks = trunks_at_hand(args)
+    key = fingerprint(args, collection, trunks)
     path = out / PLAN_NAME
     if path.exists():
         content = read_json(path)
         if content.get("made_from") != key:
             raise BadInputError(
-                f"{path} is a plan for other clips or flags than these; choose another --out, or remove {out} to begin again"
+                f"{path} is a plan for other clips, flags or weights than these; choose another --out, or remove {out} to begin again"
             )
         print(f"going on with the plan in {path}")
         return plan_from_json(content, path), int(content["unreadable"])
-    plan, rows, num_unreadable = new_plan(args, collection)
+    plan, rows, num_unreadable = new_plan(args, collection, *trunks)
     if not args.dry_run:
         out.mkdir(parents=True, exist_ok=True)
         write_list(out / LIST_NAME, rows, folder=collection.folder)
@@ -127,9 +136,16 @@ def plan_of(args: argparse.Namespace, collection: Collection, out: Path) -> tupl
     return plan, num_unreadable
 
 
-def fingerprint(args: argparse.Namespace, collection: Collection) -> str:
-    """A digest of the clips, their files and the flags that a plan depends on."""
-    flags = [str(getattr(args, name)) for name in ("minutes", "weights", "global_models_dir", "arch")]
+def trunks_at_hand(args: argparse.Namespace) -> tuple[Trunk | None, Trunk | None]:
+    """The network whose features are used, and CELLS_TRUNK if it is another one; None where there are no weights."""
+    trunk = find_trunk(args.global_models_dir, weights=args.weights, backbone=args.arch)
+    second = None if args.weights or args.arch else find_trunk(args.global_models_dir, backbone=CELLS_TRUNK)
+    return trunk, second if second != trunk else None
+
+
+def fingerprint(args: argparse.Namespace, collection: Collection, trunks: Iterable[Trunk | None]) -> str:
+    """A digest of the clips, their files, the flags and the weights that a plan depends on."""
+    flags = [str(args.minutes), *(str(trunk) for trunk in trunks)]
     files = [(str(c.path.absolute()), c.label, c.split, c.group, c.segment, _state(c.path)) for c in collection.clips]
     return hashlib.sha256(json.dumps([flags, files]).encode()).hexdigest()
 
@@ -146,21 +162,21 @@ def plan_from_json(content: dict[str, Any], path: Path) -> Plan:
             StreamPlan(
                 s["name"],
                 s["input_type"],
-                tuple(s["linear"]),
-                tuple(s.get("other", ())),
-                s.get("other_name", "features"),
+                {name: tuple(flags) for name, flags in s["heads"].items()},
                 tuple(s["trained"]),
             )
             for s in content["streams"]
         )
         return Plan(tuple(content["extract"]), streams, tuple(content["test"]), tuple(content["reasons"]))
-    except (LookupError, TypeError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         raise BadInputError(
             f"{path} is no plan of twostream start ({type(error).__name__} {error}); remove it"
         ) from None
 
 
-def new_plan(args: argparse.Namespace, collection: Collection) -> tuple[Plan, list[Any], int]:
+def new_plan(
+    args: argparse.Namespace, collection: Collection, trunk: Trunk | None, second: Trunk | None
+) -> tuple[Plan, list[Any], int]:
     """Look at the clips and choose; the plan, the clips with their split and group, and how many cannot be read."""
     found = look_at(collection.clips, progress=show_progress)
     looks = {clip_id: look for clip_id, look in found.items() if isinstance(look, Look)}
@@ -168,10 +184,8 @@ def new_plan(args: argparse.Namespace, collection: Collection) -> tuple[Plan, li
     clips = [clip for clip in collection.clips if clip.id not in bad]
     reasons = list(collection.notes)
     if bad:
-        first, error = next(iter(bad.items()))
-        reasons.append(
-            f"left out: {counted(len(bad), 'video')} that cannot be read: {shown(list(bad))} ({first}: {error})"
-        )
+        error = next(iter(bad.values()))
+        reasons.append(f"left out: {counted(len(bad), 'video')} that cannot be read: {shown(list(bad))} ({error})")
     if not looks:
         raise BadInputError(f"{args.source}: no video can be read; {reasons[-1]}")
     reasons += describe(clips, list(looks.values()))
@@ -190,23 +204,23 @@ def new_plan(args: argparse.Namespace, collection: Collection) -> tuple[Plan, li
     if slower:
         fps, sentence = slower, why
         motion = sample_motion(sampled, fps=fps, short_side=short_side, engine=engine, progress=show_progress)
-    trunk = find_trunk(args.global_models_dir, weights=args.weights, backbone=args.arch)
-    speed = measure(trunk.backbone if trunk else SMALL, collection.classes, is_trunk=trunk is not None)
+    speed = measure(trunk, second, collection.classes)
     plan = make_plan(
         rows, [split for split, _ in chosen], list(looks.values()), motion, fps=fps, engine=engine,
-        trunk=trunk, fetch="twostream fetch mobilenet_v2", speed=speed, minutes=args.minutes,
+        trunk=trunk, second=second, fetch="twostream fetch mobilenet_v2", speed=speed, minutes=args.minutes,
     )  # fmt: skip
     return replace(plan, reasons=(*reasons, *sentences, sentence, *plan.reasons)), rows, len(bad)
 
 
-def measure(backbone: str, classes: list[str], *, is_trunk: bool) -> Speed:
-    """What this machine does."""
+def measure(trunk: Trunk | None, second: Trunk | None, classes: list[str]) -> Speed:
+    """What this machine does with the networks of the plan."""
     from twostream.models.backbones import BACKBONES
 
-    size = BACKBONES[backbone].input_size if is_trunk else 2 * TRAINED_SIZE
+    size = BACKBONES[trunk.backbone].input_size if trunk else 2 * TRAINED_SIZE
     return Speed(
         available_cpus(),
-        trunk=measure_rate(backbone, input_size=size, classes=classes),
+        trunk=measure_rate(trunk.backbone if trunk else SMALL, input_size=size, classes=classes),
+        cells=measure_rate(CELLS, input_size=CELLS_SIZE, classes=classes) if second else 0.0,
         small=measure_rate(SMALL, input_size=TRAINED_SIZE, classes=classes),
     )
 
@@ -227,7 +241,8 @@ def do(args: argparse.Namespace, collection: Collection, plan: Plan, steps: Step
     steps.run(Step("extract", extract, line="{} || [ $? -eq 5 ]"))  # 5: some videos were bad, and are listed
     annotate = ("annotate", root, "--format=csv", ids, "--list", listed)
     steps.run(Step("annotate", annotate, "data/annotations.json"))
-    chosen, judged, heads = [], [], []
+    heads: dict[str, list[str]] = {}  # by stream, the best first
+    trained: dict[str, str] = {}  # by the head that lost to a training, the run of that training without a fold
     for stream in plan.streams:
         common = [
             root,
@@ -237,12 +252,14 @@ def do(args: argparse.Namespace, collection: Collection, plan: Plan, steps: Step
             f"--seed={SEED}",
             f"--workers={args.workers}",
         ]
-        linear = fit_heads(stream, plan, steps, [*common, "--resume=auto"])
-        compared = train_stream(stream, linear, plan, steps, [*common, "--resume=auto"]) if stream.trained else ""
-        heads.append(linear)
-        chosen.append(f"{stream.name}-trained" if compared else linear)
-        judged.append(compared or linear)
-    fuse(plan, steps, chosen, judged, heads)
+        heads[stream.name] = fit_heads(stream, plan, steps, [*common, "--resume=auto"])
+        best = heads[stream.name][0]
+        compared = train_stream(stream, best, plan, steps, [*common, "--resume=auto"]) if stream.trained else ""
+        trained |= {best: compared} if compared else {}
+    linear = choose_heads(heads, steps)
+    judged = [trained.get(run, run) for run in linear]
+    chosen = [run.replace("-fold", "-trained") for run in judged]
+    fuse(steps, chosen, judged, linear)
     recognizer = out / "recognizer"
     if recognizer.is_dir() and not (recognizer / "recognizer.json").is_file():
         shutil.rmtree(recognizer)  # an export that was killed
@@ -255,51 +272,59 @@ def do(args: argparse.Namespace, collection: Collection, plan: Plan, steps: Step
     return chosen
 
 
-def fuse(plan: Plan, steps: Steps, chosen: list[str], judged: list[str], heads: list[str]) -> None:
+def fuse(steps: Steps, chosen: list[str], judged: list[str], heads: list[str]) -> None:
     """Fit the weights of the streams to training videos that the runs `judged` had not seen, and report on the runs `chosen`.
 
     The linear heads have a report of their own, if they are not what is chosen. Clips are averaged as logits, for which the
     confidence of a linear head was fitted.
     """
     out = steps.out
-    types = ",".join(stream.input_type for stream in plan.streams)
-    common = ("eval", f"--save_root={out / 'runs'}", f"--input_types={types}", "--consensus=mean")
-    fit = ("--split=train", "--intersect", "--fit_weights=product", f"--report={out / 'fusion.json'}")
-    steps.run(Step("fusion weights", (*common, f"--runs={','.join(judged)}", *fit), "fusion.json"))
+
+    def evaluate(runs: list[str], split: str) -> tuple[str, ...]:
+        return ("eval", "--consensus=mean", "--scores", *(str(score_file(out, run, split)) for run in runs))
+
+    fit = ("--intersect", "--fit_weights=product", f"--report={out / 'fusion.json'}")
+    steps.run(Step("fusion weights", (*evaluate(judged, "train"), *fit), "fusion.json"))
     show = (f"--annotations={out / 'data'}", f"--weights_from={out / 'fusion.json'}")
     page = (*show, f"--report={out / 'report.json'}", f"--html={out / 'report.html'}")
-    steps.run(Step("report", (*common, f"--runs={','.join(chosen)}", *page), "report.html"))
+    steps.run(Step("report", (*evaluate(chosen, "val"), *page), "report.html"))
     if chosen != heads:
         beside = (show[0], f"--report={out / 'linear.json'}", f"--html={out / 'linear.html'}")
-        steps.run(Step("report on the linear heads", (*common, f"--runs={','.join(heads)}", *beside), "linear.html"))
+        steps.run(Step("report on the linear heads", (*evaluate(heads, "val"), *beside), "linear.html"))
 
 
-def fit_heads(stream: StreamPlan, plan: Plan, steps: Steps, common: list[str]) -> str:
-    """Fit the linear heads of a stream; the run of the one with the smaller loss in cross-validation over the training videos.
+def fit_heads(stream: StreamPlan, plan: Plan, steps: Steps, common: list[str]) -> list[str]:
+    """Fit the linear heads of a stream; their runs, the one with the smallest loss in cross-validation over the training videos first.
 
     With few videos, losses say more than how many are right. Flags of a stream come last, as its views are its own.
     """
-    heads = {"linear": stream.linear, stream.other_name: stream.other} if stream.other else {"linear": stream.linear}
     found = {}
-    for name, flags in heads.items():
+    for name, flags in stream.heads.items():
         run = f"{stream.name}-{name}"
         words = ("train", *common, f"--run={run}", "--test_last", *plan.test, *flags)
         steps.run(Step(f"{stream.name} {name}", words, f"runs/{run}/scores_val_*.npz"))
         found[run] = read_json(steps.out / "runs" / run / RECORD_NAME)
-    chosen = min(found, key=lambda run: float(found[run]["cross_validated_loss"]))  # of equals the quicker one
     measures = ", ".join(
         f"{run} {100 * record['cross_validated_top1']:.1f} % right, loss {record['cross_validated_loss']:.3f}"
         for run, record in found.items()
     )
-    verdict = f": {chosen} is used" if len(found) > 1 else ""
-    num_videos = counted(found[chosen]["videos"], "training video")
-    steps.say(f"{stream.name}, cross-validated over {num_videos}: {measures}{verdict}")
-    return chosen
+    num_videos = counted(next(iter(found.values()))["videos"], "training video")
+    steps.say(f"{stream.name}, cross-validated over {num_videos}: {measures}")
+    return sorted(found, key=lambda run: float(found[run]["cross_validated_loss"]))  # of equals the quicker one
 
 
-def train_scores(out: Path, run: str) -> Path:
-    """The scores that a run has of training videos which it had not seen."""
-    return next((out / "runs" / run).glob("scores_train_*.npz"))
+def choose_heads(heads: dict[str, list[str]], steps: Steps) -> list[str]:
+    """Of the linear heads of each stream, the best first: the best of each, and those that make the fusion of all better."""
+    scores = {run: score_file(steps.out, run, "train") for runs in heads.values() for run in runs}
+    selected = select(scores, [runs[0] for runs in heads.values()])
+    steps.say("fused, cross-validated: " + ", with ".join(f"{run} loss {loss:.3f}" for run, loss in selected))
+    order = [run for run, _ in selected]
+    return [run for runs in heads.values() for run in runs if run in order]
+
+
+def score_file(out: Path, run: str, split: str) -> Path:
+    """The scores of a run; of the training videos, those which it had not seen."""
+    return next((out / "runs" / run).glob(f"scores_{split}_*.npz"))
 
 
 def train_stream(stream: StreamPlan, linear: str, plan: Plan, steps: Steps, common: list[str]) -> str:
@@ -317,7 +342,7 @@ def train_stream(stream: StreamPlan, linear: str, plan: Plan, steps: Steps, comm
     data = [word for word in common if word.startswith(("--root=", "--save_root=", "--input_type=", "--workers="))]
     words = ("test", *data, f"--run={name}", "--split=train", fold, f"--seed={SEED}", *plan.test)
     steps.run(Step(f"{stream.name} tested on the fold", words, f"runs/{name}/scores_train_*.npz"))
-    comparison = compare(train_scores(out, linear), train_scores(out, name))
+    comparison = compare(score_file(out, linear, "train"), score_file(out, name, "train"))
     is_better = comparison.second_is_clearly_better
     verdict = "it is used" if is_better else "the linear head stays"
     steps.say(f"{stream.name}: {comparison.sentence('the linear head', 'the trained network')}: {verdict}")
