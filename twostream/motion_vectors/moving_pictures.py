@@ -1,9 +1,8 @@
 """The pictures of a video file and the motion between them, from one decoding (PyAV).
 
 `Decoder` knows damage by all that ffmpeg's program prints, and the program hands out no vectors. So a video is decoded once
-only where nothing has to be said of it: FFmpeg's libraries print no complaint, each packet becomes a frame, time goes on,
-and what `Decoder` concludes from the header and the counts has neither damage nor notes. Everything else is left to
-`Decoder` and `read_kept`, which decode it twice.
+only where all is in order: FFmpeg's libraries print no complaint, each packet becomes a frame, time goes on, and `Decoder`
+finds no damage by the header and the counts. Everything else is left to `Decoder` and `read_kept`, which decode it twice.
 """
 
 import logging
@@ -38,7 +37,7 @@ class MovingPictures:
     """The pictures that a `Decoder` of a whole video at its own rate gives, and the motion between them.
 
     Use it as a context manager. Iterate over the pictures, and over `motion()`, in step or one ahead of the other, then read
-    `result`. Entering and iterating raise VideoError where anything has to be said of the video, for `decoder` to say it.
+    `result`. Entering and iterating raise VideoError where anything is not in order, for `decoder` to say what it is.
     """
 
     def __init__(self, decoder: Decoder):
@@ -61,10 +60,10 @@ class MovingPictures:
             self._opening, self._header_text = tuple(self._said), container.dumps_format()  # type: ignore[attr-defined]  # by PyAV 18
             self._said.clear()
             self._header = header = self._log().read_header()
-            if header is None or not header.fps:
-                raise VideoError("its header does not say enough")
+            if header is None or not header.fps or header.num_streams > 1:
+                raise VideoError("its header leaves a choice")
             self.decoder.check_length(header)
-            self._refuse_if(self._log().complaint_of_the_file(), *self.decoder.notes(self._log(), header))
+            self._refuse_if(self._log().complaint_of_the_file())
             self.rate = header.fps
             self._max_seconds = self.decoder.time_limit_seconds + WAIT_PER_SECOND * (header.declared_seconds or 0)
             stream = open_stream(container, header.stream_index)
@@ -84,7 +83,7 @@ class MovingPictures:
         while self._pictures or self._decode():
             yield self._converter(self._pictures.popleft(), self._aspect)
         result = self.decoder.assess(self._num_frames, 0, self._log(), self._header)
-        self._refuse_if(result.damage, *result.notes)
+        self._refuse_if(result.damage)
         self.result = result
 
     def motion(self) -> Iterator[Step]:
@@ -105,8 +104,9 @@ class MovingPictures:
             self._pictures.append(picture)
             self._motion.append(step)
         self._num_frames += len(frames)
-        is_long = self._num_frames > self.decoder.max_frames(self._header) or self._seconds_spent > self._max_seconds
-        self._refuse_if("takes too long" if is_long else "", self._log().complaint())
+        if self._num_frames > self.decoder.max_frames(self._header) or self._seconds_spent > self._max_seconds:
+            raise VideoError("takes too long")
+        self._refuse_if(self._log().complaint())
         return bool(frames)
 
     def _check(self, step: Step) -> None:
@@ -125,8 +125,8 @@ class MovingPictures:
         )
 
     @staticmethod
-    def _refuse_if(*reasons: str) -> None:
-        if reason := next(filter(None, reasons), ""):
+    def _refuse_if(reason: str) -> None:
+        if reason:
             raise VideoError(reason)
 
 

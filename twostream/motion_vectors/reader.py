@@ -293,7 +293,7 @@ def _decode(
             on_damage(f"cannot be read to its end: {error}")
             return
         prepare(packet)
-        num_packets += packet.size > 0 and not packet.is_discard
+        num_packets += packet.size > 1 and not packet.is_discard  # Xvid writes a byte where there is no frame
         try:
             frames = packet.decode()
         except av.EOFError:

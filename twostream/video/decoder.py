@@ -259,7 +259,7 @@ class Decoder:
         if (seconds or 0) > self.max_seconds + MISSING_SECONDS:
             raise VideoError(f"continues after {self.max_seconds:g} s, the longest duration allowed", "too long")
         rate = self.fps or (header.fps if header else 0) or (num_frames / seconds if seconds else 0)
-        notes = self.notes(log, header)
+        notes = self._notes(log, header)
         damage = log.complaint() or (f"ffmpeg's exit code {exit_code}" if exit_code else "")
         damage = damage or self._lost_frames(num_frames, log, header)
         if not damage and (complaint := log.complaint_of_the_file()):
@@ -332,8 +332,7 @@ class Decoder:
         tolerance = max(MISSING_SECONDS, MISSING_FRACTION * header.declared_seconds)
         return end is not None and header.declared_seconds - end <= tolerance
 
-    def notes(self, log: Log, header: VideoHeader | None) -> list[str]:
-        """What is unusual, but no damage."""
+    def _notes(self, log: Log, header: VideoHeader | None) -> list[str]:
         notes = log.size_changes(header)
         end = header.declared_seconds if header else None
         if header is None or end is None or header.container.startswith(UNDECLARED_CONTAINERS):
