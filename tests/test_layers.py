@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "scores": "annotations metrics video",
     "preparation": "annotations flow frames motion_vectors video",
     "engine": "annotations clips metrics models monitor",
-    "probes": "annotations clips engine models scores",
+    "probes": "annotations clips engine models monitor scores",
     "conversion": "architectures models",
     "fusion": "annotations metrics scores",
     "runtimes": "annotations clips engine flow frames models",

@@ -48,8 +48,14 @@ def test_progress_counts_applied_steps_only():
     for step in steps[2:]:
         progress.add(step)
         resumed.add(step)
-    assert [step.iteration for step in progress.take_skipped()] == [4] and progress.take_skipped() == []
+    for name in ("loss", "top1"):
+        applied = [float(getattr(step, name)) for step in (steps[2], *steps[4:])]
+        assert progress.values()[f"recent_{name}"] == pytest.approx(sum(applied) / 3)
+    assert resumed.state() == progress.state() and resumed.values() == pytest.approx(progress.values())
+    for one in (progress, resumed):
+        assert [step.iteration for step in one.take_skipped()] == [4] and one.take_skipped() == []
     assert resumed.state() == progress.state() and (resumed.unreadable, resumed.best) == (3, 0.25)
+    assert not [name for name in progress.values() if name.startswith("recent")], "no step since"
     counted = [float(step.loss) for step in steps if not step.skipped]
     values = progress.values()
     assert values["mean_loss"] == pytest.approx(sum(counted) / 5, rel=1e-5) and values["loss"] == counted[-1]

@@ -23,6 +23,15 @@ def test_regexes_for_logs_of_2d_kinectics_match(tmp_path):
     assert re.search(r"Best Top1 sofar ([\d.]+)", text)[1] == "30.000"
 
 
+def test_another_run_is_named_at_each_validation(tmp_path):
+    monitor = ConsoleMonitor(tmp_path)
+    monitor.compare_with("linear head x", 0.5812)
+    monitor.validation(validation_values(120))
+    monitor.validation(validation_values(140))
+    lines = (tmp_path / "train.log").read_text().splitlines()
+    assert lines.count("val top-1 25.0, linear head x 58.1") == 2
+
+
 def test_log_keeps_what_earlier_starts_wrote(tmp_path):
     for text in ("first start", "second start, \udcff"):
         monitor = ConsoleMonitor(tmp_path)

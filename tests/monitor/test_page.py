@@ -80,6 +80,18 @@ def test_every_figure_shows_its_values(tmp_path):
     assert [y for _, y in trained] == pytest.approx([5 / k for k in range(1000, 10_000, 1000)], abs=2e-5)
 
 
+def test_the_line_of_another_run_is_dashed_and_named(tmp_path):
+    history = [values(20), values(40), {"event": "validation", "iteration": 40, "loss": 0.1, "top1": 0.25, "top3": 0.6}]
+    page = PageMonitor(tmp_path, history=history)
+    page.compare_with("linear head <mine>", 0.58)
+    page.close()
+    text = (tmp_path / "curves.html").read_text()
+    curves = points_of_page(text)["Train & Val Accuracies"]
+    line = [(pytest.approx(x, abs=0.1), pytest.approx(58, abs=0.5)) for x in (20, 40)]
+    assert curves["linear head &lt;mine&gt;"] == line and len(curves) == 5
+    assert ".second { stroke-dasharray" in text and text.count('class="line rival second"') == 2  # and in the legend
+
+
 def test_the_page_needs_no_other_file(tmp_path):
     """It has no scripts and refers to no other file; class names are escaped; pictures are part of it."""
     run_dir = tmp_path / "<script>alert(1)</script>".replace("/", "_")

@@ -1,5 +1,6 @@
 """TensorBoard's event files."""
 
+import re
 import sys
 
 import cv2
@@ -46,6 +47,31 @@ def test_pictures_and_every_figure_are_in_the_event_files(tmp_path):
     image = accumulator.Images("inputs")[0]
     decoded = cv2.imdecode(np.frombuffer(image.encoded_image_string, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     assert np.array_equal(decoded, picture(0))
+
+
+def test_another_run_shares_a_chart_with_the_accuracies(tmp_path):
+    """The layout of the chart names tags by a regular expression, which must match these and no others."""
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+
+    monitor = make_tensorboard(tmp_path, None)
+    monitor.compare_with("linear head x", 0.58)
+    for iteration in (20, 40):
+        monitor.train(train_values(iteration))
+        monitor.validation(validation_values(iteration))
+    monitor.close()
+    accumulator = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    accumulator.Reload()
+    (config,) = accumulator.Tensors("custom_scalars__config__")
+    (chart,) = Layout.FromString(config.tensor_proto.string_val[0]).category[0].chart
+    (pattern,) = chart.multiline.tag
+    shown = {tag for tag in accumulator.Tags()["scalars"] if re.match(pattern, tag)}
+    (line,) = shown - {"accuracy/trainTop1", "accuracy/valTop1"}
+    assert len(shown) == 3
+    assert [(e.step, e.value) for e in accumulator.Scalars(line)] == [
+        (20, pytest.approx(0.58)),
+        (40, pytest.approx(0.58)),
+    ]
 
 
 def test_a_missing_package_is_reported_before_training(tmp_path, monkeypatch):

@@ -73,6 +73,18 @@ def test_history_of_a_resumed_run_is_drawn_too(port):
     assert drawn(port, "resumed") == expected_windows((20, 40), (20, 40))
 
 
+def test_the_line_of_another_run_is_dashed(port):
+    monitor = VisdomMonitor(server="http://localhost", port=port, env="compared")
+    monitor.compare_with("linear head <x>", 0.58)
+    monitor.train(train_values(20))
+    monitor.validation(validation_values(40))
+    monitor.close()
+    *curves, line = window_content(port, "compared", "accuracy")["data"]
+    assert (line["name"], line["line"]["dash"]) == ("linear head &lt;x&gt;", "dash")
+    assert (line["x"], line["y"]) == ([20, 40], [0.58, 0.58])
+    assert [curve["line"]["dash"] for curve in curves] == ["solid"] * 4
+
+
 def test_a_restarted_server_gets_everything_back(tmp_path, capfd):
     number = free_port()
     monitor = VisdomMonitor(server="http://localhost", port=number, env="run", history=[])
@@ -160,7 +172,7 @@ def test_a_silent_server_is_not_waited_for(capfd, monkeypatch):
         assert monitor.sent == 0 and not monitor.warned, "the first request has not been answered yet"
         assert monitor.waiting == {"curves", "grid", "confusion"}
         assert {name: last[0] for name, last in monitor.pictures.items()} == {"grid": 2040, "confusion": 2040}
-        assert monitor.curves.points()["Train-Loss"][-1][0] == 2040
+        assert monitor.curves.figures()["loss"]["Train-Loss"][-1][0] == 2040
         monkeypatch.setattr(VisdomMonitor, "TIMEOUT_SECONDS", 0.1)
         monitor.close()
 

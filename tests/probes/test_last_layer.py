@@ -1,6 +1,7 @@
 """train.py --head=linear, and what continues from it, as users run them on the toy videos."""
 
 import json
+import shutil
 from functools import partial
 
 import numpy as np
@@ -214,19 +215,26 @@ def test_a_frozen_trunk_keeps_its_batch_norm(train, tmp_path):
 
 
 def test_early_stop_keeps_the_best(linear, train, tmp_path):
-    """A rate that changes nothing: the validation before the first step is never beaten; and --resume has nothing to do."""
+    """A rate that changes nothing: the validation before the first step is never beaten; and --resume has nothing to do.
+
+    The head lies beside the run, which therefore is compared with it, and has its accuracy at each validation.
+    """
+    shutil.copytree(linear[0] / RUN, tmp_path / RUN)
+    (top1,) = [100 * entry["top1"] for entry in read_log(tmp_path / RUN) if entry["event"] == "validation"]
     words = [f"--init_from={linear[0] / RUN}", "--lr=1e-12", "--max_iterations=9", "--val_interval=1", "--early_stop=2"]
     result = train(tmp_path, "--run=stopped", *words)
     assert (
         result.returncode == 0 and "stopped after iteration 2: the last 2 validations were not better" in result.stdout
     )
     run = tmp_path / "stopped"
+    assert result.stdout.count(f"val top-1 {top1:.1f}, linear head ({RUN}) {top1:.1f}\n") == 3
+    assert f"linear head ({RUN}) <b>{top1:.4g} %</b>" in (run / "curves.html").read_text()
     assert checkpoint_iterations(run) == [0, 1, 2]
     assert read_checkpoint(run / "checkpoint_best.pth")["iteration"] == 0
     again = train(tmp_path, "--run=stopped", *words, "--resume")
     assert again.returncode == 0 and "nothing to do" in again.stdout
-    more = train(tmp_path, "--run=stopped", *words, "--early_stop=3", "--resume")
-    assert more.returncode == 0 and checkpoint_iterations(run) == [0, 1, 2, 3]
+    more = train(tmp_path, "--run=stopped", *words, "--early_stop=3", "--resume", "--compare_with=none")
+    assert more.returncode == 0 and "linear head" not in more.stdout and checkpoint_iterations(run) == [0, 1, 2, 3]
 
 
 def test_a_held_out_fold_takes_the_place_of_val(train, tmp_path):

@@ -383,7 +383,7 @@ ELSEWHERE = {
     "keep_checkpoints": 2, "keep_best": True, "deterministic": True, "max_iterations": 5, "max_unreadable": 5, "max_skipped": 5, "visdom": True,
     "visdom_server": "http://nowhere", "visdom_port": 9, "tensorboard": True, "pretrained": True, "global_models_dir": "nowhere",
     "init_from": "none.pth", "start_iteration": 3, "dataset": "other", "test_last": "False", "test_best": "False", "num_clips": 3, "views": "flip",
-    "early_stop": 5,
+    "early_stop": 5, "compare_with": "none",
 }  # fmt: skip
 """flag -> a value with which the run may be resumed"""
 

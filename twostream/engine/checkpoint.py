@@ -24,6 +24,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from twostream.annotations.class_names import class_difference
+from twostream.counts import counted
 from twostream.engine.device import choose_device
 from twostream.engine.distributed import ALONE, World
 from twostream.errors import BadInputError, EnvironmentFaultError, UserError, one_line
@@ -94,9 +95,10 @@ def _write(run_dir: str | Path, content: dict[str, Any], *, is_best: bool) -> Pa
     iteration, weights = content["iteration"], content["weights"]
     broken = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
+        saved = checkpoint_iterations(run_dir)
         raise BadInputError(
-            f"iteration {iteration}: {len(broken)} tensors have values that are not finite (first: {broken[0]}); nothing "
-            f"was saved, the last good checkpoint is kept: lower --lr, or check the images of {content['stream']['input_type']}"
+            f"iteration {iteration}: {counted(len(broken), 'tensor has', 'tensors have')} values that are not finite (first: {broken[0]}); nothing "
+            f"was saved, {f'the checkpoint of iteration {saved[-1]} is kept' if saved else 'there is no earlier checkpoint'}: lower --lr, or check the images of {content['stream']['input_type']}"
         )
     path = checkpoint_path(run_dir, iteration)
     # The best one first: a run that is killed between the two validates this iteration again, and finds the same.

@@ -81,6 +81,8 @@ class Progress:
     def __init__(self, *, has_accuracies: bool = True) -> None:
         names = ("seconds", "data_seconds", "loss", *(("top1", "top3") if has_accuracies else ()))
         self.meters = {name: Meter() for name in names}
+        self.recent = {name: Meter() for name in ("loss", "top1") if name in names}
+        """over the steps since the last `take_skipped`"""
         self.best = 0.0
         """the best validation's top-1 or, of multi-label clips, mean average precision"""
         self.kept = -1.0
@@ -98,16 +100,24 @@ class Progress:
                 meter.update(getattr(step, name))
             else:
                 meter.update(getattr(step, name), step.batch_size, skipped=step.skipped)
+        for name, meter in self.recent.items():
+            meter.update(getattr(step, name), step.batch_size, skipped=step.skipped)
         self.unread.append(step)
 
     def values(self) -> dict[str, float]:
-        """Last values by name, and means by mean_<name>; waits for a GPU, as do the methods below."""
+        """Last values by name, and means by mean_<name>; waits for a GPU, as do the methods below.
+
+        recent_<name> are means over the steps since the last `take_skipped`, if any of these was applied.
+        """
         last = {name: float(meter.last) for name, meter in self.meters.items()}
-        return last | {f"mean_{name}": meter.mean for name, meter in self.meters.items()}
+        recent = {f"recent_{name}": meter.mean for name, meter in self.recent.items() if int(meter.count)}
+        return last | {f"mean_{name}": meter.mean for name, meter in self.meters.items()} | recent
 
     def take_skipped(self) -> list[Step]:
         """The steps that were not applied, since the last call."""
         steps, self.unread = self.unread, []
+        for meter in self.recent.values():
+            meter.reset()
         return list(itertools.compress(steps, torch.stack([step.skipped for step in steps]).tolist())) if steps else []
 
     def reset(self) -> None:
@@ -117,13 +127,15 @@ class Progress:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps and `load_state` takes, as plain values."""
-        meters = {name: meter.state() for name, meter in self.meters.items()}
+        meters, recent = (
+            {name: meter.state() for name, meter in group.items()} for group in (self.meters, self.recent)
+        )
         best = {
             "best_top1": self.best,
             "kept_top1": self.kept,
             "stale": self.stale,
         }  # as they were called before there was another measure
-        return best | {"unreadable": self.unreadable, "meters": meters}
+        return best | {"unreadable": self.unreadable, "meters": meters, "recent": recent}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from what `state` returned, perhaps in an older version."""
@@ -131,3 +143,5 @@ class Progress:
         self.kept, self.stale = float(state.get("kept_top1", -1)), int(state.get("stale", 0))
         for name, meter in self.meters.items():
             meter.load_state(state["meters"][name])
+        for name, values in state.get("recent", {}).items():
+            self.recent[name].load_state(values)

@@ -42,14 +42,16 @@ def run_name(
 
 
 def write_stream(
-    run_dir: Path, stream: StreamConfig, settings: dict[str, Any], *, frames: dict[str, Any] | None = None
-) -> None:
+    run_dir: Path, stream: StreamConfig, settings: dict[str, Any], *, frames: dict[str, Any] | None = None,
+    val_split: str | None = None,
+) -> None:  # fmt: skip
     """Write stream.json: the stream, and the flags that decide the result (`settings`, plain values).
 
     `frames` are the settings with which the images of the data root were extracted, so that other videos can be
-    predicted as the training saw its own; None if they are not recorded.
+    predicted as the training saw its own; None if they are not recorded. `val_split` is the fingerprint of the
+    validation videos.
     """
-    content = {"stream": stream.to_json(), "settings": settings, "frames": frames}
+    content = {"stream": stream.to_json(), "settings": settings, "frames": frames, "val_split": val_split}
     write_text(run_dir / STREAM_NAME, json.dumps(content, indent=1) + "\n")
 
 
@@ -121,17 +123,20 @@ def find_run(save_root: Path, *, input_type: str, backbone: str | None = None, n
     return next(iter(runs.values()))
 
 
-def similar_runs(save_root: Path, stream: StreamConfig, settings: dict[str, Any]) -> dict[Path, dict[str, Any]]:
+def similar_runs(
+    save_root: Path, stream: StreamConfig, settings: dict[str, Any], *, any_backbone: bool = False
+) -> dict[Path, dict[str, Any]]:
     """The runs in a folder with the input type, network, classes and training videos of this one -> their stream.json.
 
-    A file that cannot be understood is left out: it is of another run.
+    With `any_backbone` the network may be another one. A file that cannot be understood is left out: it is of another run.
     """
+    compared = ("input_type", "classes", "train_split", *(() if any_backbone else ("backbone",)))
     runs = {}
     for path in sorted(save_root.glob(f"*/{STREAM_NAME}")):
         with contextlib.suppress(BadInputError, KeyError, TypeError, AttributeError):
             content = read_json(path)
             before, now = content["stream"] | content["settings"], stream.to_json() | settings
-            if all(before[name] == now[name] for name in ("input_type", "backbone", "classes", "train_split")):
+            if all(before[name] == now[name] for name in compared):
                 runs[path.parent] = content
     return runs
 

@@ -12,6 +12,10 @@ class ConsoleMonitor(Monitor):
 
     def __init__(self, run_dir: Path):
         self.path = run_dir / "train.log"
+        self.compared: tuple[str, float] | None = None
+
+    def compare_with(self, name: str, top1: float) -> None:
+        self.compared = (name, top1)
 
     def train(self, values: dict[str, float]) -> None:
         v = values
@@ -43,6 +47,9 @@ class ConsoleMonitor(Monitor):
             f"\nBest Top1 sofar {100 * v['best_top1']:.3f} current top1 {100 * v['top1']:.3f} "
             f"Time taken for Validation {v['seconds']:.3f}\n"
         )
+        if self.compared:
+            name, top1 = self.compared
+            self.message(f"val top-1 {100 * v['top1']:.1f}, {name} {100 * top1:.1f}\n")
 
     def message(self, text: str) -> None:
         tqdm.write(text)

@@ -15,6 +15,12 @@ class Monitor:
     A monitor must not stop or delay the training.
     """
 
+    def compare_with(self, name: str, top1: float) -> None:
+        """Show beside this training what another run reached on the same validation videos; called before the first step.
+
+        `top1` is its accuracy on the validation clips, 0 ... 1: a horizontal line among the accuracies.
+        """
+
     def train(self, values: dict[str, float]) -> None:
         """Show an iteration: plain values by name, as in log.jsonl; accuracies in 0 ... 1, times in seconds."""
 
@@ -43,6 +49,9 @@ class Monitors(Monitor):
     def __init__(self, monitors: list[Monitor]):
         self.monitors = monitors
         self.warned: set[Monitor] = set()
+
+    def compare_with(self, name: str, top1: float) -> None:
+        self._each("compare_with", name, top1)
 
     def train(self, values: dict[str, float]) -> None:
         self._each("train", values)

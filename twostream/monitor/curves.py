@@ -104,6 +104,7 @@ class Curves:
     def __init__(self, history: Iterable[dict[str, Any]] = ()):
         """`history`: the entries of log.jsonl so far."""
         self.curves: dict[str, Curve] = {}
+        self.compared: tuple[str, float] | None = None
         for entry in history:
             self.add(entry["event"], entry)
 
@@ -113,6 +114,22 @@ class Curves:
             for name, point in figure.new_points(event, values):
                 self.curves.setdefault(name, Curve()).add(point)
 
-    def points(self) -> dict[str, list[Point]]:
-        """name -> points of each curve that has any, at most MAX_POINTS; callers must not change the lists."""
-        return {name: curve.points() for name, curve in self.curves.items()}
+    def compare_with(self, name: str, top1: float) -> None:
+        """Draw the accuracy of another run as a horizontal line in the diagram of accuracies."""
+        self.compared = (name, top1)
+
+    def figures(self) -> dict[str, dict[str, list[Point]]]:
+        """key of FIGURES -> name -> points, at most MAX_POINTS; of figures and curves that have any points.
+
+        The last of the accuracies is the line of another run, if there is one: it is no curve of its `Figure`. Callers must
+        not change the lists.
+        """
+        shown = {
+            key: {name: self.curves[name].points() for name in figure.curves if name in self.curves}
+            for key, figure in FIGURES.items()
+        }
+        if self.compared and shown["accuracy"]:
+            name, top1 = self.compared
+            iterations = [x for points in shown["accuracy"].values() for x, _ in (points[0], points[-1])]
+            shown["accuracy"][name] = [(x, top1) for x in sorted({min(iterations), max(iterations)})]
+        return {key: curves for key, curves in shown.items() if curves}

@@ -48,6 +48,9 @@ class PageMonitor(Monitor):
         self.written = -math.inf
         """when the page was written last, in monotonic seconds"""
 
+    def compare_with(self, name: str, top1: float) -> None:
+        self.curves.compare_with(name, top1)
+
     def train(self, values: dict[str, float]) -> None:
         self.curves.add("train", values)
         self.newest = values
@@ -70,12 +73,7 @@ class PageMonitor(Monitor):
 
     def _write(self, *, ended: bool) -> None:
         self.written = time.monotonic()
-        curves = self.curves.points()
-        parts = [
-            _figure_section(figure, {name: curves[name] for name in figure.curves if name in curves})
-            for figure in FIGURES.values()
-            if not curves.keys().isdisjoint(figure.curves)
-        ]
+        parts = [_figure_section(FIGURES[key], curves) for key, curves in self.curves.figures().items()]
         parts += [_validation_section(self.validations)] if self.validations else []
         parts += [_inputs_section(*self.inputs)] if self.inputs else []
         parts += [_confusion_section(*self.matrix)] if self.matrix else []
@@ -107,20 +105,22 @@ def _figure_section(figure: Figure, curves: dict[str, list[Point]]) -> str:
     series, entries = [], []
     for name, points in finite.items():
         style = _curve_style(figure, name)
-        has_dots = figure.curves[name][0] == "validation" and len(points) <= MAX_DOTS
+        has_dots = style.startswith("val") and len(points) <= MAX_DOTS
         series.append(charts.Series(name, points, style, has_dots))
         last = f"{points[-1][1]:.4g}{unit}" if points else "not finite"
-        entries.append((style, f"{name} <b>{last}</b>"))
+        entries.append((style, f"{escape(name)} <b>{last}</b>"))
     drawing = charts.curves(figure.title, series, x_ticks=x_ticks, y_ticks=y_ticks, unit=unit)
     return f"<section><h2>{escape(figure.title)}</h2>\n{charts.legend(entries)}\n{drawing}</section>"
 
 
 def _curve_style(figure: Figure, name: str) -> str:
-    """CSS classes of a curve: its event decides the colour, and the second curve of an event is dashed.
+    """CSS classes of a curve: its event decides the colour, and the second curve of an event is dashed; so is another run.
 
-    >>> _curve_style(FIGURES["accuracy"], "trainTop3"), _curve_style(FIGURES["accuracy"], "valTop1")
-    ('train', 'val second')
+    >>> [_curve_style(FIGURES["accuracy"], name) for name in ("trainTop3", "valTop1", "linear head x")]
+    ['train', 'val second', 'rival second']
     """
+    if name not in figure.curves:
+        return "rival second"
     event = figure.curves[name][0]
     curves_of_event = [curve for curve, (source, _) in figure.curves.items() if source == event]
     return ("val" if event == "validation" else "train") + (" second" if curves_of_event.index(name) else "")

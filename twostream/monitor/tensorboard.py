@@ -16,7 +16,11 @@ MAP_SIDE = 400
 
 
 class TensorBoardMonitor(Monitor):
-    """Writes every curve of FIGURES as <figure>/<curve>, the grid of inputs and the confusion matrix."""
+    """Writes every curve of FIGURES as <figure>/<curve>, the grid of inputs and the confusion matrix.
+
+    TensorBoard draws each curve in a chart of its own. Top-1 accuracies and the line of another run also share one, in its
+    tab "Custom Scalars".
+    """
 
     def __init__(self, run_dir: Path, *, first: int):
         """`first` is the iteration from which a training continues: later values in older files are hidden.
@@ -30,12 +34,21 @@ class TensorBoardMonitor(Monitor):
                 '--tensorboard needs a package that is not installed: pip install tensorboard, or ".[tensorboard]"'
             ) from None
         self.writer = SummaryWriter(str(run_dir / FOLDER), purge_step=first + 1)
+        self.compared: tuple[str, float] | None = None
+
+    def compare_with(self, name: str, top1: float) -> None:
+        self.compared = (name, top1)
+        # The same for each run, whatever the name: of several runs below a folder, TensorBoard takes one layout.
+        self.writer.add_custom_scalars({"accuracy": {"top-1": ["Multiline", [r"accuracy/(?!\w+Top3)"]]}})
 
     def train(self, values: dict[str, float]) -> None:
         self._scalars("train", values)
 
     def validation(self, values: dict[str, float]) -> None:
         self._scalars("validation", values)
+        if self.compared:
+            name, top1 = self.compared
+            self.writer.add_scalar(f"accuracy/{name}", top1, int(values["iteration"]))
         self.writer.flush()
 
     def grid(self, iteration: int, picture: np.ndarray) -> None:

@@ -56,6 +56,10 @@ class VisdomMonitor(Monitor):
         self.thread = threading.Thread(target=self._send_for_ever, name="visdom", daemon=True)
         self.thread.start()
 
+    def compare_with(self, name: str, top1: float) -> None:
+        with self.news:
+            self.curves.compare_with(html.escape(name), top1)
+
     def train(self, values: dict[str, float]) -> None:
         with self.news:
             self.curves.add("train", values)
@@ -98,12 +102,12 @@ class VisdomMonitor(Monitor):
                     return
                 # A server that could not be reached may have been restarted since, without any of the windows.
                 sends_all = client is None
-                curves = self.curves.points() if sends_all or "curves" in self.waiting else {}
+                figures = self.curves.figures() if sends_all or "curves" in self.waiting else {}
                 pictures = {name: last for name, last in self.pictures.items() if sends_all or name in self.waiting}
                 self.waiting.clear()
             try:
                 client = client or self._connect()
-                self._send(client, curves, pictures)
+                self._send(client, figures, pictures)
                 pause = self.PAUSE_SECONDS
             except Exception as error:  # whatever Visdom raises, training goes on
                 client, pause = None, min(2 * pause, self.MAX_PAUSE_SECONDS)
@@ -158,19 +162,21 @@ class VisdomMonitor(Monitor):
                     raise TimeoutError(f"its answer does not end: {len(text)} bytes so far")
         return text.decode(errors="replace")
 
-    def _send(self, client: Any, curves: dict[str, list[Point]], pictures: dict[str, tuple[Any, ...]]) -> None:
-        for window, figure in FIGURES.items():
-            shown = [name for name in figure.curves if name in curves]
-            if shown:
-                # One call for all curves of a window: points, and the number of the curve (from 1) of each. A second
-                # `line` with update="replace" would remove the first curve again.
-                client.scatter(
-                    X=np.array([point for name in shown for point in curves[name]], np.float64),
-                    Y=np.repeat(np.arange(len(shown)) + 1, [len(curves[name]) for name in shown]),
-                    win=window,
-                    opts={"title": figure.title, "xlabel": "Iteration", "legend": shown, "showlegend": True,
-                          "mode": "lines", "layoutopts": {"plotly": {"yaxis": {"rangemode": "tozero"}}}},
-                )  # fmt: skip
+    def _send(
+        self, client: Any, figures: dict[str, dict[str, list[Point]]], pictures: dict[str, tuple[Any, ...]]
+    ) -> None:
+        for window, curves in figures.items():
+            figure = FIGURES[window]
+            # One call for all curves of a window: points, and the number of the curve (from 1) of each. A second
+            # `line` with update="replace" would remove the first curve again.
+            client.scatter(
+                X=np.array([point for points in curves.values() for point in points], np.float64),
+                Y=np.repeat(np.arange(len(curves)) + 1, [len(points) for points in curves.values()]),
+                win=window,
+                opts={"title": figure.title, "xlabel": "Iteration", "legend": list(curves), "showlegend": True, "mode": "lines",
+                      "dash": np.array(["solid" if name in figure.curves else "dash" for name in curves]),
+                      "layoutopts": {"plotly": {"yaxis": {"rangemode": "tozero"}}}},
+            )  # fmt: skip
         draw: dict[str, Callable[..., None]] = {"grid": self._draw_grid, "confusion": self._draw_confusion}
         for window, last in pictures.items():
             draw[window](client, *last)

@@ -8,14 +8,15 @@ checkpoint_best.pth, curves.html (a page of curves for any browser) and confusio
 validation). With --head=linear, also linear_head.json (its cross-validated accuracy, strength and temperature) and
 scores_train_000001.npz (the cross-validated scores of the training videos).
 
-Few videos: fit the last layer, then perhaps train all layers from there (docs/train.md#few-videos).
+Few videos: fit the last layer, then perhaps train all layers from there (docs/train.md#few-videos). A training is printed
+and drawn beside the linear head of the same videos, see --compare_with.
 
-  twostream train --root=data --save_root=runs --arch=mobilenet_v2 --head=linear --clips_per_video=6 --run=head
+  twostream train --root=data --save_root=runs --arch=mobilenet_v2 --head=linear --clips_per_video=6 --fold=0/5 --run=head
   twostream train --root=data --save_root=runs --arch=mobilenet_v2 --init_from=runs/head --trunk_factor=.1 --lr=.001 --fold=0/5 --early_stop=3
 
 --resume continues from the newest checkpoint that can be read; on the CPU, the result is the same bit for bit. What
 happens to a flag that differs from the original run:
-  accepted              --workers, --print_freq, --val_interval, --save_interval, --keep_checkpoints, --keep_best,
+  accepted              --workers, --print_freq, --val_interval, --save_interval, --keep_checkpoints, --keep_best, --compare_with,
                         --early_stop, --max_skipped, --max_unreadable, --max_iterations (not with --schedule=cosine), --visdom,
                         --visdom_server, --visdom_port, --tensorboard, --test_last, --test_best, --num_clips, --views;
                         not bit for bit: --device, --ngpu, --compile, --deterministic, number of ranks
@@ -81,6 +82,7 @@ from twostream.programs.train_flags import (
     IN_EPOCHS,
     MAY_CHANGE,
     METER_WINDOW,
+    NONE,
 )
 from twostream.stream import ONLINE_TYPES, RGB, StreamConfig
 
@@ -179,9 +181,11 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
     args = in_iterations(args, epoch_size)
     folder = run_folder(args, root, stream)
     args = with_fastest_options(args, device, world, recorded_settings(folder) if args.resume else {})
-    settings = settings_of(
-        args, fingerprint(stream.classes, train_set.items.videos.ids, train_set.items.videos.labels())
+    train_split, val_split = (
+        fingerprint(stream.classes, clips.items.videos.ids, clips.items.videos.labels())
+        for clips in (train_set, val_set)
     )
+    settings = settings_of(args, train_split)
     fit_options = fit_options_of(args)
     part_size = world.part_of_batch(args.batch_size, accumulate=args.accumulate)
 
@@ -191,9 +195,9 @@ def train(args: argparse.Namespace, world: "World", exit_stack: contextlib.ExitS
     unlogged, is_done = run.unlogged_validation(), ended and not run.to_validate
     if world.is_first and not is_done:
         frames = open_store(root, stream.stored_type).tree_settings()
-        write_stream(run.folder, stream, settings, frames=frames)
+        write_stream(run.folder, stream, settings, frames=frames, val_split=val_split)
     if world.is_first and (unlogged or not is_done):
-        open_monitors(args, run, stream)
+        open_monitors(args, run, stream, settings, val_split)
     if unlogged:
         run.log(f"iteration {run.first} was validated and saved, but not logged, which is done now")
         run.monitors.validation(unlogged)
@@ -640,9 +644,12 @@ def report_changes(
         )
 
 
-def open_monitors(args: argparse.Namespace, run: Run, stream: StreamConfig) -> None:
-    """Add the other monitors to the console, and give them what the run has logged so far."""
+def open_monitors(
+    args: argparse.Namespace, run: Run, stream: StreamConfig, settings: dict[str, Any], val_split: str
+) -> None:
+    """Add the other monitors to the console, and give them what the run has logged so far, and what to compare it with."""
     from twostream import monitor
+    from twostream.probes.record import find_head
 
     resumed_at = run.first if run.checkpoint else None
     monitors: list[monitor.Monitor] = [
@@ -661,6 +668,10 @@ def open_monitors(args: argparse.Namespace, run: Run, stream: StreamConfig) -> N
             )
         )  # fmt: skip
     run.monitors.monitors += monitors
+    if args.compare_with != NONE:
+        name = None if args.compare_with == AUTO else args.compare_with
+        if head := find_head(run.folder, stream, settings, val_split=val_split, name=name):
+            run.monitors.compare_with(f"linear head ({head[0]})", head[1])
     if last_confusion := monitor.read_confusion(run.folder, last=run.first):
         run.monitors.confusion(*last_confusion)
 

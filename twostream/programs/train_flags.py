@@ -32,7 +32,7 @@ DECIDES_RESULT = (
 """settings that decide the result: they are compared when a run is resumed, as are the stream and the training videos"""
 
 
-AUTO = "auto"
+AUTO, NONE = "auto", "none"
 
 
 def boolean_or_auto(text: str) -> bool | str:
@@ -132,6 +132,7 @@ def build_parser(description: str) -> options.Parser:
     add("--early_stop", type=options.positive, default=None, metavar="N", help="stop after N validations in a row that are not better than the best one, by their top-1 accuracy, and keep that one as --keep_best does; also validates before the first iteration (default: train to the end)")
     add("--fold", type=options.part, default=None, metavar="I/N", help="hold part I of N of the training videos out, I from 0, and validate on them instead of split val: for choices such as --early_stop, which must not see the videos that a result is reported on. Videos of one group stay together, see twostream annotate; --seed draws the parts (default: validate on val)")
     options.add_boolean(group, "--keep_best", default=False, help="also keep the checkpoint of the best validation so far, by its top-1 accuracy (with --ema, that of the averaged weights), as checkpoint_best.pth: for twostream test --test_iteration=best, and wherever a checkpoint is named (default: False)")
+    add("--compare_with", type=options.name, default=AUTO, metavar="RUN|auto|none", help="linear head whose accuracy is printed and drawn beside this one: the run of --head=linear with this name in --save_root, which must have the same input type and videos; auto: the newest one that has; none: no comparison (default: auto)")
     add("--print_freq", "-p", type=options.positive, default=20, metavar="N", help=f"print every N iterations; the numbers in brackets are means, which start again every {METER_WINDOW} iterations (default: 20)")
     options.add_boolean(group, "--visdom", default=False, help="draw on a Visdom server; if it has a login, set the variables VISDOM_USERNAME and VISDOM_PASSWORD (default: False)")
     add("--visdom_server", type=options.url, default="http://localhost", metavar="URL", help="address of the Visdom server (default: http://localhost)")
