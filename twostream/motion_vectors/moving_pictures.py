@@ -71,6 +71,7 @@ class MovingPictures:
             self._converter = Converter(short_side=self.decoder.short_side, square_pixels=self.decoder.square_pixels)
             self._batch = max(1, min(BATCH, BATCH_BYTES // (3 * header.width * header.height)))
             self._frames = read_steps_with_pictures(container, stream, batch=self._batch)
+            self._decode()
             self._open = stack.pop_all()
         return self
 
@@ -114,7 +115,7 @@ class MovingPictures:
         if last := self._last:
             if (step.stored_size, step.turns) != (last.stored_size, last.turns):
                 raise VideoError("its pictures change in mid-video")
-            if not 0 <= step.seconds - last.seconds < MAX_GAP_SECONDS:
+            if not 0 <= float(step.seconds) - float(last.seconds) < MAX_GAP_SECONDS:
                 raise VideoError("its time stamps jump")
         self._last = step
 

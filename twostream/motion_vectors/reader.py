@@ -254,7 +254,7 @@ def _read_frames(
         if is_h264 and packet.size and packet.pts is not None:
             orders[packet.pts] = next(places), _may_be_referred_to(packet, length_bytes)
 
-    start = Fraction(container.start_time or 0, 10**6)
+    start, time_base = Fraction(container.start_time or 0, 10**6), stream.time_base
     interval = 1 / Fraction(stream.average_rate or stream.guessed_rate or 25)
     seconds = -interval
     has_times_of_showing = container.format.name != "avi"  # those that are made up for AVI may go back
@@ -264,10 +264,10 @@ def _read_frames(
         order, is_reference = orders.pop(frame.pts, (int(kind == B_FRAME), kind != B_FRAME))
         own_stamp = frame.dts if frame.pts is None else frame.pts
         stamp = own_stamp if has_times_of_showing else frame.dts
-        if stamp is None or stream.time_base is None:
+        if stamp is None or time_base is None:
             seconds += interval
         else:
-            seconds = stamp * stream.time_base - start
+            seconds = stamp * time_base - start
         yield _Frame(
             number, order, is_reference, kind, seconds, own_stamp,
             (frame.width, frame.height), turning_filters(frame), _vectors(frame), frame if with_pictures else None,

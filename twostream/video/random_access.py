@@ -407,7 +407,7 @@ class Converter:
         """The picture of a frame whose pixels have this aspect, 0 if it is unknown; `last` are further filters."""
         kind = (
             *(frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range)),
-            *(aspect, (*turning_filters(frame), *self._scaling, *last)),
+            *(aspect.as_integer_ratio(), (*turning_filters(frame), *self._scaling, *last)),
         )
         if kind not in self._graphs:
             if len(self._graphs) == MAX_GRAPHS:
@@ -425,14 +425,14 @@ class Converter:
         pixels: str,
         colours: int,
         colour_range: int,
-        aspect: Fraction,
+        aspect: tuple[int, int],
         filters: tuple[str, ...],
     ) -> tuple["Graph", "FilterContext"]:
         graph: Graph = import_av().filter.Graph()
         graph.threads = 1
         source = graph.add(
             "buffer",
-            f"video_size={width}x{height}:pix_fmt={pixels}:time_base=1/1000:pixel_aspect={aspect.numerator}/{aspect.denominator}:"
+            f"video_size={width}x{height}:pix_fmt={pixels}:time_base=1/1000:pixel_aspect={aspect[0]}/{aspect[1]}:"
             f"colorspace={colours}:range={colour_range}",
         )
         last = source
