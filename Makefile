@@ -1,5 +1,6 @@
 # make demo                  set up, then the whole job on generated videos: extract, train both streams, test, fuse
-# make demo VIDEOS=<folder>  twostream start on your own clips: class folders, with train/ and val/ above or not, or a CSV
+# make demo VIDEOS=<folder>  twostream start on your own clips: class folders, with train/ and val/ above or not, or a CSV;
+#                            a second set needs a folder of its own: DEMO=<folder>
 # make test                  set up, then the linters and the tests; JOBS=4 runs four tests at a time, instead of 2
 # make test-slow             the tests that take minutes each
 # make record-prep           kill extraction 1,000 times and write docs/record_prep.md; half an hour
@@ -65,6 +66,7 @@ else
 	$(BIN)/twostream predict $(DEMO)/videos/val/red_left/red_left_10000.mkv --model=$(DEMO)/recognizer
 	@echo "videos and images: $(DEMO)/videos, $(DEMO)/data; networks, logs, scores and report: $(DEMO)/runs; $(DEMO)/recognizer"
 endif
+	@command -v twostream >/dev/null || echo "to call twostream as written: . $(VENV)/bin/activate"
 
 # ------------------------------------------------------------------------------------------------------------- tests
 

@@ -120,6 +120,24 @@ def test_rows_of_a_csv_may_be_parts_of_videos(tmp_path):
     ]
 
 
+def test_semicolons_between_columns_are_named(tmp_path):
+    with pytest.raises(
+        BadInputError, match="line 1: header .* lacks video, label; found semicolons .* expected commas"
+    ):
+        read_text(tmp_path, "csv", "video;label\na.mp4;jump\n")
+
+
+def test_times_in_columns_of_other_names_are_no_parts(tmp_path):
+    """One row a video may have any columns; a second row can only be another part of it, in an unknown unit."""
+    text = "video,label,start,end\na.mp4,jump,1,2.5\nb.mp4,run,1,2\n"
+    assert [entry.ids for entry in read_text(tmp_path, "csv", text)] == [("a",), ("b",)]
+    with pytest.raises(
+        BadInputError, match="line 4: 'a' is listed twice; .* call start and end start_seconds and end_se"
+    ):
+        read_text(tmp_path, "csv", text + "a.mp4,run,12,22\n")
+    assert len(read_text(tmp_path, "csv", text + "a.mp4,run,12,22\n", multi_label=True)) == 3
+
+
 # -------------------------------------------------------------------------------------------------- broken CSV files
 
 CSV = "video,label,split\n" + "".join(f'"v{k}.mp4","push, pull",train\n' for k in range(2, 7))
@@ -244,6 +262,12 @@ def test_broken_ucf101_is_refused(tmp_path, name, text, word):
     write(tmp_path / name, text)
     with pytest.raises(BadInputError, match=rf"{name}, {word}"):
         read("ucf101", [str(tmp_path)])
+
+
+def test_a_file_of_ucf101_in_place_of_its_folder(tmp_path):
+    as_ucf101(tmp_path)
+    with pytest.raises(BadInputError, match=r"trainlist01\.txt is a file, expected the folder of classInd\.txt and"):
+        read("ucf101", [str(tmp_path / "trainlist01.txt")])
 
 
 @pytest.mark.parametrize("text", ["a.avi", "a.avi 3", "a.avi one", "1"])

@@ -8,6 +8,7 @@ import pytest
 
 from tests import toy
 from tests.motion_vectors.moving import H264, MPEG4, pan
+from tests.video.samples import numbered_pictures, numbers_of
 from twostream.motion_vectors.kept_frames import read_kept
 from twostream.video.decoder import Decoder
 
@@ -64,6 +65,16 @@ def test_motion_is_between_the_frames_that_the_decoder_gives(folder, name, part)
         found = 0 if step.motion is None else np.median(step.motion[..., 0])
         if all(k % group for k in range(before + 1, number + 1)):  # key frames have no vectors
             assert found == pytest.approx(PLACES[number][0] - PLACES[before][0], abs=0.5), f"{before} to {number}"
+
+
+@pytest.mark.parametrize("part", [{"fps": 10}, {"start_seconds": 0.2, "end_seconds": 0.6}], ids=str)
+def test_frames_without_times_of_showing_are_kept_as_the_decoder_keeps_them(tmp_path, part):
+    """AVI files have none, and those that are made up for B-frames go back."""
+    path = tmp_path / "v.avi"
+    toy.write_video(path, numbered_pictures(24), fps=25, codec=(*H264, "-preset", "medium", "-bf", "3"))
+    expected = numbers_of(Decoder(path, **part))
+    number_of = {step.stamp: number for number, step in enumerate(read_kept(path))}
+    assert [number_of[step.stamp] for step in islice(read_kept(path, **part), len(expected))] == expected
 
 
 def test_key_frames_move_as_the_frame_before(folder):

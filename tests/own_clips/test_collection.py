@@ -75,6 +75,12 @@ def test_nothing_to_learn_from(empty_videos, rows, message):
 def test_a_folder_without_videos(tmp_path):
     with pytest.raises(BadInputError, match="holds no video files .0 other files., expected .*<class>/<video>"):
         find_clips(tmp_path)
+    (tmp_path / "my clips").mkdir()
+    (tmp_path / "my clips" / "one.mp4").touch()
+    with pytest.raises(
+        BadInputError, match="1 video in no class folder, such as one.mp4; .*twostream label '.*/my clips' writes"
+    ):
+        find_clips(tmp_path / "my clips")
     with pytest.raises(BadInputError, match="does not exist"):
         find_clips(tmp_path / "none")
 

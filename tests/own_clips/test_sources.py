@@ -59,6 +59,23 @@ def test_a_split_of_the_list_is_kept(given, judged):
     assert f"val is the {judged} split of the list, 3 clips" in reasons[-1]
 
 
+def test_a_class_that_a_split_of_the_list_lacks_is_named():
+    clips = [clip(f"{k}", "run", split="val" if k < 2 else "train") for k in range(6)]
+    clips += [clip("w", "wave", split="train"), clip("s", "sit", split="val"), clip("o", "sit", split="val")]
+    _, reasons = split_clips(clips, {}, group_column="", seed=0)
+    assert reasons[-2:] == [
+        "no train clip of sit: it is never predicted",
+        "no val clip of wave: how often it is recognised stays unknown",
+    ]
+
+
+def test_groups_of_a_list_without_columns_are_named():
+    """As of UCF101's lists."""
+    clips = [clip(f"{n}", label, group=f"g{n % 3}") for label in ("run", "sit") for n in range(6)]
+    _, reasons = split_clips(clips, {}, group_column="", seed=0)
+    assert reasons[0].startswith("3 sources by the groups of the list: ")
+
+
 def test_the_only_source_to_learn_from_is_not_held_together():
     """Two persons: one is held out, and the clips of the other can still be cross-validated."""
     clips = [clip(f"{n}", label, group=f"person {n % 2}") for label in ("run", "sit") for n in range(6)]

@@ -33,6 +33,10 @@ from twostream.video.ids import VIDEO_SUFFIXES, check_video_id, find_videos, vid
 NO_CLASS = ""
 """label of a video of which the list says that none of the classes occurs in it; only in multi-label lists"""
 PART_COLUMNS = ("start_seconds", "end_seconds")
+OTHER_TIMES = (
+    "start", "end", "begin", "stop", "start_time", "end_time", "time_start", "time_end", "start_frame", "end_frame",
+)  # fmt: skip
+"""columns that may mean parts of a video, in a unit that nobody knows"""
 """of a CSV whose rows may be parts of videos"""
 
 
@@ -130,9 +134,20 @@ def read_csv(
     """
     columns = ("video", "label", "split", group_by or "group", *PART_COLUMNS)
     required = ("video", "label", *([group_by] if group_by else []))
-    for line, (video, label, split, group, start, end) in _csv_rows(path, columns, required=required):
+    with_other_times: set[str] = set()
+    for line, (video, label, split, group, start, end, *times) in _csv_rows(
+        path, (*columns, *OTHER_TIMES), required=required
+    ):
         video_id = id_of_cell(video, path, line, id_from=id_from)
         segment = _part(start, end, path, line) if start or end else None
+        if any(times) and not segment and not multi_label:
+            if video_id in with_other_times:
+                found = " and ".join(column for column, value in zip(OTHER_TIMES, times, strict=True) if value)
+                raise BadInputError(
+                    f"{location(path, line)}: {video_id!r} is listed twice; if the rows are parts of it, call {found} "
+                    f"{' and '.join(PART_COLUMNS)}, and give them in seconds from the start of the video"
+                )
+            with_other_times.add(video_id)
         cell = read_cell(label)
         names: list[str | None] = [cell or None]
         if multi_label and cell:
@@ -167,6 +182,10 @@ def read_ucf101(
     The clips of a group (`_g08_` in their names) were cut from one video. The test lists become `test_split`: it is
     usual to train on the train list, and to validate and report on the test list.
     """
+    if folder.is_file():
+        raise BadInputError(
+            f"{folder} is a file, expected the folder of classInd.txt and trainlist{split_number:02d}.txt"
+        )
     classes = read_classes(folder / "classInd.txt")
     for name, split in (("trainlist", "train"), ("testlist", test_split)):
         path = folder / f"{name}{split_number:02d}.txt"
@@ -445,7 +464,10 @@ def _csv_rows(
     try:
         header = next(reader, [])
         if missing := [name for name in required if name not in header]:
-            raise BadInputError(f"{location(path, 1)}: header {','.join(header)!r} lacks {', '.join(missing)}")
+            separator = "; found semicolons between the columns, expected commas" if ";" in "".join(header) else ""
+            raise BadInputError(
+                f"{location(path, 1)}: header {','.join(header)!r} lacks {', '.join(missing)}{separator}"
+            )
         values = itemgetter(*(header.index(name) if name in header else len(header) for name in columns))
         for row in filter(None, reader):  # without blank lines
             if len(row) != len(header):

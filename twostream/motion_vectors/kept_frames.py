@@ -43,7 +43,7 @@ def read_kept(
     """
     end = math.inf if end_seconds is None else end_seconds - STAMP_SECONDS
     steps = read_steps(path, from_seconds=max(0.0, start_seconds - SEEK_MARGIN_SECONDS), batch=BATCH)
-    inside = _inside(_without_gaps(steps), start_seconds - STAMP_SECONDS if start_seconds else -math.inf, end)
+    inside = _inside(without_gaps(steps), start_seconds - STAMP_SECONDS if start_seconds else -math.inf, end)
     return _at_rate(inside, Fraction(f"{fps:g}"), Fraction(f"{start_seconds:.6f}")) if fps else inside
 
 
@@ -59,7 +59,7 @@ def read_numbered(path: Path, index: VideoIndex, numbers: Sequence[int]) -> dict
     if key and (index.is_packet_a_frame or index.by_decoding):
         number_of: dict[int | None, int] = {stamp: number for number, stamp in enumerate(index.stamps)}
         steps = read_steps(path, from_stamp=index.stamps[key], by_decoding=index.by_decoding)
-        for step in _without_gaps(steps):
+        for step in without_gaps(steps):
             number = number_of.get(step.stamp, -1)
             if not found and number > min(wanted):
                 break  # the seek has gone too far
@@ -67,7 +67,7 @@ def read_numbered(path: Path, index: VideoIndex, numbers: Sequence[int]) -> dict
                 found[number] = step
             if len(found) == len(wanted):
                 return found
-    for number, step in enumerate(_without_gaps(read_steps(path))):
+    for number, step in enumerate(without_gaps(read_steps(path))):
         if number in wanted:
             found[number] = step if number else replace(step, motion=None)
         if len(found) == len(wanted):
@@ -77,7 +77,7 @@ def read_numbered(path: Path, index: VideoIndex, numbers: Sequence[int]) -> dict
 
 def follow_kept(file: IO[bytes], *, fps: float = 0) -> Iterator[Step]:
     """The same of a video that is going on, see `read_steps_of_packets`. At a rate too, it ends with the video."""
-    steps = _without_gaps(read_steps_of_packets(file))
+    steps = without_gaps(read_steps_of_packets(file))
     return _at_rate(steps, Fraction(f"{fps:g}"), Fraction(0), repeats_last=False) if fps else steps
 
 
@@ -98,7 +98,8 @@ def with_motion(
         raise VideoError(f"motion vectors go on after {counted(number, 'frame')}, where its picture ends")
 
 
-def _without_gaps(steps: Iterator[Step]) -> Iterator[Step]:
+def without_gaps(steps: Iterable[Step]) -> Iterator[Step]:
+    """A frame without vectors, as a key frame, moves as the frame before it did."""
     before: np.ndarray | None = None
     for step in steps:
         kept = replace(step, motion=before) if step.motion is None else step

@@ -16,19 +16,20 @@ import contextlib
 import math
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from twostream.counts import counted
 from twostream.motion_vectors.fields import VECTOR, paint
 from twostream.video.decoder import INDEXED_CONTAINERS, probe
 from twostream.video.ffmpeg import VideoError
-from twostream.video.random_access import import_av, open_container, open_stream, turning_filters
+from twostream.video.random_access import import_av, open_container, open_stream, side_data, turning_filters
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -65,8 +66,11 @@ NO_VECTORS = "no vectors"
 SLICES = frozenset((1, 2, 5))
 """H.264's kinds of units that begin a picture"""
 
-OPTIONS = {"flags2": "+export_mvs", "skip_loop_filter": "all", "skip_idct": "all"}
-"""of the decoder: vectors, and less work on pixels, which nobody sees"""
+WITH_VECTORS = {"flags2": "+export_mvs"}
+"""option of the decoder"""
+
+OPTIONS = WITH_VECTORS | {"skip_loop_filter": "all", "skip_idct": "all"}
+"""vectors, and less work on pixels, which nobody sees"""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class _Frame:
     stored_size: tuple[int, int]
     turns: tuple[str, ...]
     vectors: np.ndarray | None
+    picture: "VideoFrame | None"
     field: np.ndarray | None = None
     """of its vectors, once painted"""
 
@@ -120,7 +125,8 @@ def read_steps(
             container.seek(int(from_seconds * 1e6) + (container.start_time or 0))
         if from_stamp is not None:
             container.seek(from_stamp, stream=stream)
-        yield from _steps(container, stream, batch=batch, by_decoding=by_decoding)
+        for step, _ in _steps(container, stream, batch=batch, by_decoding=by_decoding):
+            yield step
 
 
 def read_steps_of_packets(file: IO[bytes]) -> Iterator[Step]:
@@ -136,15 +142,29 @@ def read_steps_of_packets(file: IO[bytes]) -> Iterator[Step]:
     with container:
         stream = open_stream(container, container.streams.video[0].index)
         stream.codec_context.options |= OPTIONS
-        yield from _steps(container, stream, max_first=MAX_FIRST_FRAMES)
+        for step, _ in _steps(container, stream, max_first=MAX_FIRST_FRAMES):
+            yield step
+
+
+def read_steps_with_pictures(
+    container: "InputContainer", stream: "VideoStream", *, batch: int
+) -> Iterator[tuple[Step, "VideoFrame"]]:
+    """The steps of a video that is as it should be, each with its frame.
+
+    Raises VideoError as `read_steps`, and where something is damaged or missing.
+    """
+    stream.codec_context.options |= WITH_VECTORS
+    for step, picture in _steps(container, stream, batch=batch, max_first=MAX_FIRST_FRAMES, with_pictures=True):
+        assert picture
+        yield step, picture
 
 
 def _steps(
     container: "InputContainer", stream: "VideoStream", *, batch: int = 1, by_decoding: bool = False,
-    max_first: float = math.inf,
-) -> Iterator[Step]:  # fmt: skip
+    max_first: float = math.inf, with_pictures: bool = False,
+) -> Iterator[tuple[Step, "VideoFrame | None"]]:  # fmt: skip
     codec = stream.codec_context.codec.canonical_name
-    frames = _read_frames(container, stream, by_decoding)
+    frames = _read_frames(container, stream, by_decoding=by_decoding, with_pictures=with_pictures)
     first: list[_Frame] = []
     num_without = 0
     for frame in frames:
@@ -170,11 +190,12 @@ class _Steps:
         """frames that were given and that others may refer to"""
         self._zeros_in_b_frames = zeros_in_b_frames
 
-    def __iter__(self) -> Iterator[Step]:
+    def __iter__(self) -> Iterator[tuple[Step, "VideoFrame | None"]]:
         while frame := next(self._look_ahead(), None):
             self._ahead.popleft()
-            yield Step(frame.seconds, frame.stored_size, frame.turns, frame.stamp, self._field(frame))
-            frame.vectors = frame.field = None
+            step = Step(frame.seconds, frame.stored_size, frame.turns, frame.stamp, self._field(frame))
+            yield step, frame.picture
+            frame.vectors = frame.field = frame.picture = None
             if frame.is_reference:
                 self._references.append(frame)
 
@@ -207,7 +228,8 @@ class _Steps:
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[tuple["InputContainer", "VideoStream"]]:
     with open_container(path) as container:
-        pictures = [stream.index for stream in container.streams.video]
+        covers = import_av().stream.Disposition.attached_pic
+        pictures = [stream.index for stream in container.streams.video if not stream.disposition & covers]
         # ffmpeg's choice among several is known from its program.
         number = pictures[0] if len(pictures) == 1 else probe(path).stream_index
         stream = open_stream(container, number)
@@ -215,56 +237,90 @@ def _open(path: Path) -> Iterator[tuple["InputContainer", "VideoStream"]]:
         yield container, stream
 
 
-def _read_frames(container: "InputContainer", stream: "VideoStream", by_decoding: bool) -> Iterator[_Frame]:
-    av = import_av()
+def _read_frames(
+    container: "InputContainer", stream: "VideoStream", *, by_decoding: bool, with_pictures: bool
+) -> Iterator[_Frame]:
     codec = stream.codec_context
     is_h264 = codec.codec.canonical_name == "h264"
     header = codec.extradata or b""
     length_bytes = (header[4] & 3) + 1 if is_h264 and len(header) > 4 and header[0] == 1 else 0
     orders: dict[int | None, tuple[int, bool]] = {}
     """time stamp of a packet -> its place in the order of decoding, and whether others may refer to its frame"""
-    start = Fraction(container.start_time or 0, 10**6)
-    interval = 1 / Fraction(stream.average_rate or stream.guessed_rate or 25)
-    seconds = -interval
-    number = num_packets = 0
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, av.FFmpegError):  # the file ends here
-            return
+    places = count()
+
+    def prepare(packet: "Packet") -> None:
         if by_decoding:
             packet.pts = packet.dts  # a frame has the stamp of its packet
         if is_h264 and packet.size and packet.pts is not None:
-            orders[packet.pts] = num_packets, _may_be_referred_to(packet, length_bytes)
-            num_packets += 1
+            orders[packet.pts] = next(places), _may_be_referred_to(packet, length_bytes)
+
+    start, time_base = Fraction(container.start_time or 0, 10**6), stream.time_base
+    interval = 1 / Fraction(stream.average_rate or stream.guessed_rate or 25)
+    seconds = -interval
+    has_times_of_showing = container.format.name != "avi"  # those that are made up for AVI may go back
+    on_damage = _refuse if with_pictures else _ignore
+    for number, frame in enumerate(_decode(container, stream, prepare, on_damage)):
+        kind = int(frame.pict_type)
+        order, is_reference = orders.pop(frame.pts, (int(kind == B_FRAME), kind != B_FRAME))
+        own_stamp = frame.dts if frame.pts is None else frame.pts
+        stamp = own_stamp if has_times_of_showing else frame.dts
+        if stamp is None or time_base is None:
+            seconds += interval
+        else:
+            seconds = stamp * time_base - start
+        yield _Frame(
+            number, order, is_reference, kind, seconds, own_stamp,
+            (frame.width, frame.height), turning_filters(frame), _vectors(frame), frame if with_pictures else None,
+        )  # fmt: skip
+
+
+def _decode(
+    container: "InputContainer",
+    stream: "VideoStream",
+    prepare: Callable[["Packet"], None],
+    on_damage: Callable[[str], None],
+) -> Iterator["VideoFrame"]:
+    """`prepare` gets each packet before it is decoded, and `on_damage` what is found of each damage."""
+    av = import_av()
+    packets = container.demux(stream)
+    num_packets = num_frames = 0
+    while True:
         try:
-            decoded = packet.decode()
-        except av.EOFError:
+            packet = next(packets)
+        except StopIteration:
+            break
+        except av.FFmpegError as error:  # the file ends here
+            on_damage(f"cannot be read to its end: {error}")
             return
-        except av.FFmpegError:  # damage; `Decoder` reports it
+        prepare(packet)
+        num_packets += packet.size > 1 and not packet.is_discard  # Xvid writes a byte where there is no frame
+        try:
+            frames = packet.decode()
+        except av.EOFError:
+            break
+        except av.FFmpegError as error:
+            on_damage(f"a packet cannot be decoded: {error}")
             continue
-        for frame in decoded:
-            kind = int(frame.pict_type)
-            order, is_reference = orders.pop(frame.pts, (int(kind == B_FRAME), kind != B_FRAME))
-            stamp = frame.dts if frame.pts is None else frame.pts  # AVI has times of decoding only
-            if stamp is None or stream.time_base is None:
-                seconds += interval
-            else:
-                seconds = stamp * stream.time_base - start
-            yield _Frame(
-                number, order, is_reference, kind, seconds, stamp,
-                (frame.width, frame.height), turning_filters(frame), _vectors(frame),
-            )  # fmt: skip
-            number += 1
+        if packet.is_corrupt or any(frame.is_corrupt for frame in frames):
+            on_damage("a frame is damaged")
+        num_frames += len(frames)
+        yield from frames
+    if num_frames != num_packets:
+        on_damage(f"{counted(num_frames, 'frame')} of {counted(num_packets, 'packet')}")
+
+
+def _ignore(reason: str) -> None:
+    """Damage, which `Decoder` reports."""
+
+
+def _refuse(reason: str) -> None:
+    raise VideoError(reason)
 
 
 def _vectors(frame: "VideoFrame") -> np.ndarray | None:
     """The vectors of a frame, an array of VECTOR; None if it has none."""
-    side_data = frame.side_data
-    vectors = side_data.get("MOTION_VECTORS") if len(side_data) else None
-    # A copy, because the frame's memory is used again. PyAV's own array is ten times slower to copy.
-    return np.frombuffer(bytes(vectors), VECTOR) if vectors is not None and len(vectors) else None
+    vectors = side_data(frame, "MOTION_VECTORS")  # whose bytes are copied ten times as fast as PyAV's own array
+    return np.frombuffer(vectors, VECTOR) if vectors else None
 
 
 def _may_be_referred_to(packet: "Packet", length_bytes: int) -> bool:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,14 +130,19 @@ def _read(source: Path, folder: Path, *, kind: str, group_by: str) -> tuple[dict
                 f"{folder} holds no video files ({counted(num_others, 'other file')}), expected {folder}/<class>/<video>, or a "
                 "CSV with columns video and label"
             )
+        if kind == "folder" and (loose := [path for path in files.values() if path.parent == folder]):
+            raise BadInputError(
+                f"{folder} has {counted(len(loose), 'video')} in no class folder, such as {loose[0].name}; expected {folder}/<class>/<video>, "
+                f"or a CSV of labels, which {shlex.join(['twostream', 'label', str(folder)])} writes"
+            )
         entries = list(read_lists(kind, [(None, source)], id_from=id_from, group_by=group_by))
         num_found = sum(any(video_id in files for video_id in listed.ids) for listed in entries)
         readings.append((num_found, files, entries, id_from))
     num_found, files, entries, id_from = max(readings, key=lambda reading: reading[0])
     if not num_found:
         raise BadInputError(
-            f"none of the {counted(len(entries), 'video')} listed in {source} is below {folder}; say where they are: twostream start "
-            f"{source} --videos=VIDEOS"
+            f"none of the {counted(len(entries), 'video')} listed in {source} is below {folder}; say where they are: "
+            f"{shlex.join(['twostream', 'start', str(source)])} --videos=VIDEOS"
         )
     return files, entries, id_from
 
@@ -154,7 +160,7 @@ def _check(clips: list[Clip], source: Path, folder: Path) -> None:
         found = f"one class, {classes[0]!r}" if classes else "no labelled videos"
         raise BadInputError(
             f"{source} has {found}, expected two classes or more: {folder}/<class>/<video>, or a CSV with columns video and "
-            f"label, which twostream label {folder} writes"
+            f"label, which {shlex.join(['twostream', 'label', str(folder)])} writes"
         )
 
 

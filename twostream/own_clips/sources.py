@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import connected_components
 
 from twostream.annotations.splits import VAL_FRACTION, choose_val
 from twostream.counts import counted
-from twostream.own_clips.collection import Clip
+from twostream.own_clips.collection import Clip, shown
 
 SAME_BITS = 5
 """by how many of 64 bits the fingerprints of first frames may differ, if these are nearly the same picture"""
@@ -117,7 +117,10 @@ def split_clips(
     out by groups: those of the list, or else of file names and of first frames that are nearly the same.
     """
     labels, reasons = [clip.label for clip in clips], []
-    groups, source = [clip.group for clip in clips], f"column {group_column!r}" if group_column else ""
+    groups, source = (
+        [clip.group for clip in clips],
+        f"column {group_column!r}" if group_column else "the groups of the list",
+    )
     if not any(groups):
         groups, source = from_names(clips)
         joined = join_near_duplicates(groups, [fingerprints.get(clip.id) for clip in clips], labels)
@@ -143,6 +146,7 @@ def split_clips(
             f"val: {counted(splits.count('val'), 'clip')} of {len(clips)} held out, {chosen} of {counted(num_groups, 'source')}: about "
             f"{100 * VAL_FRACTION:.0f} % of each class"
         )
+    reasons += _lacking(labels, splits)
     to_learn = [number for number, split in enumerate(splits) if split == "train"]
     if not _can_be_folded([groups[n] for n in to_learn], [labels[n] for n in to_learn]):
         groups = ["" if split == "train" else group for split, group in zip(splits, groups, strict=True)]
@@ -150,6 +154,14 @@ def split_clips(
             "too few sources are left to learn from: cross-validation is by clip, which is too hopeful; the val result is not"
         )
     return list(zip(splits, groups, strict=True)), reasons
+
+
+def _lacking(labels: Sequence[str], splits: Sequence[str]) -> list[str]:
+    """A sentence for each split that some class has no clip of."""
+    found = set(zip(labels, splits, strict=True))
+    meaning = {"train": "it is never predicted", "val": "how often it is recognised stays unknown"}
+    absent = {split: sorted(label for label in set(labels) if (label, split) not in found) for split in meaning}
+    return [f"no {split} clip of {shown(absent[split])}: {text}" for split, text in meaning.items() if absent[split]]
 
 
 def _can_be_folded(groups: Sequence[str], labels: Sequence[str]) -> bool:

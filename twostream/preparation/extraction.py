@@ -1,11 +1,11 @@
 """One video -> its published RGB frames and flow images, each video decoded once."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -20,15 +20,19 @@ from twostream.frames.jpeg import encode_cells, encode_jpeg, scale_planes
 from twostream.frames.store import FrameStore, FrameWriter
 from twostream.frames.stores import open_store
 from twostream.motion_vectors.kept_frames import PictureMotion, read_kept
+from twostream.motion_vectors.moving_pictures import MovingPictures
 from twostream.motion_vectors.reader import BATCH, NO_VECTORS
 from twostream.preparation.settings import ExtractionSettings, disk_fault
 from twostream.stream import MOTION_VECTORS, RGB
 from twostream.video.decoder import Decoded, Decoder
 from twostream.video.encoder import MAX_SIDE, Encoder
 from twostream.video.ffmpeg import VideoError, ffmpeg_version, find_ffmpeg
+from twostream.video.random_access import import_av
 
 DEFAULT_RATE = 25
 """frames per second of an encoded video whose own rate is unknown; players need one"""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -86,27 +90,40 @@ def missing_input_types(job: ExtractionJob) -> tuple[str, ...]:
 
 
 def extract_video(job: ExtractionJob) -> Extracted:
-    """Decode a video once and publish its missing input types.
+    """Decode a video and publish its missing input types.
 
     Raises VideoError with the reason when the video cannot be used, and then publishes nothing of it;
     EnvironmentFaultError when the disk is full or cannot be written.
     """
     missing = missing_input_types(job)
     try:
-        frames = open_frames(job)
-        with ExitStack() as stack:
-            writers = [
-                stack.enter_context(open_store(job.root, t, kind=job.store).writer(job.video_id)) for t in missing
-            ]
-            tracks = [
-                stack.enter_context(closing(_track(writer, t, job, frames)))
-                for writer, t in zip(writers, missing, strict=True)
-            ]
-            return _fill(job, frames, tracks)
+        return use_frames(job, missing, lambda frames: _extract(job, missing, frames))
     except BadInputError as error:  # an image or a record on disk is wrong
         raise VideoError(str(error)) from None
     except OSError as error:
         raise disk_fault(job.root, error) from None
+
+
+def use_frames(job: ExtractionJob, input_types: Sequence[str], use: Callable[[Frames], T]) -> T:
+    """`use` the frames that a job starts from: if possible, those that are decoded once for pictures and motion vectors.
+
+    If that raises VideoError, as it does for all that is not quite in order, `use` is called again with other frames.
+    """
+    frames = open_frames(job)
+    if MOTION_VECTORS in input_types and isinstance(frames, Decoder) and not (job.segment or job.settings.fps):
+        with suppress(VideoError), MovingPictures(frames) as moving:
+            return use(moving)
+    return use(frames)
+
+
+def _extract(job: ExtractionJob, missing: Sequence[str], frames: Frames) -> Extracted:
+    with ExitStack() as stack:
+        writers = [stack.enter_context(open_store(job.root, t, kind=job.store).writer(job.video_id)) for t in missing]
+        tracks = [
+            stack.enter_context(closing(_track(writer, t, job, frames)))
+            for writer, t in zip(writers, missing, strict=True)
+        ]
+        return _fill(job, frames, tracks)
 
 
 def open_frames(job: ExtractionJob) -> Frames:
@@ -131,7 +148,7 @@ def open_frames(job: ExtractionJob) -> Frames:
 def _track(writer: FrameWriter, input_type: str, job: ExtractionJob, frames: Frames) -> "Track | VideoTrack":
     if isinstance(writer, VideoWriter):
         return VideoTrack(writer, job.settings, frames)
-    return Track(writer, input_type, job)
+    return Track(writer, input_type, job, frames)
 
 
 def _fill(job: ExtractionJob, frames: Frames, tracks: Sequence["Track | VideoTrack"]) -> Extracted:
@@ -147,7 +164,7 @@ def _fill(job: ExtractionJob, frames: Frames, tracks: Sequence["Track | VideoTra
         _check_same_frames(rgb_store, job.video_id, result.num_frames)
     for track in tracks:
         track.finish()
-    record = _record(job, result, frame.shape)
+    record = _record(job, result, frame.shape, is_by_pyav=isinstance(frames, MovingPictures))
     for track in tracks:
         track.writer.publish(record | track.made_by | {"settings": job.settings.to_json(track.input_type)})
     return Extracted(
@@ -168,7 +185,11 @@ def _check_same_frames(store: FrameStore, video_id: str, num_frames: int) -> Non
         )
 
 
-def _record(job: ExtractionJob, result: Decoded, shape: tuple[int, ...]) -> dict[str, Any]:
+def _record(job: ExtractionJob, result: Decoded, shape: tuple[int, ...], *, is_by_pyav: bool) -> dict[str, Any]:
+    by_program = job.path is not None and not is_by_pyav
+    programs = {"ffmpeg": ffmpeg_version(find_ffmpeg()) if by_program else None, "opencv": cv2.__version__}
+    if is_by_pyav:
+        programs["pyav"] = import_av().__version__
     return {
         "version": 1,
         "id": job.video_id,
@@ -181,7 +202,7 @@ def _record(job: ExtractionJob, result: Decoded, shape: tuple[int, ...]) -> dict
         "damage_kind": result.damage_kind,
         "notes": list(result.notes),
         "source": _source(job),
-        "programs": {"ffmpeg": ffmpeg_version(find_ffmpeg()) if job.path else None, "opencv": cv2.__version__},
+        "programs": programs,
     }
 
 
@@ -201,10 +222,11 @@ class Track:
         writer: FrameWriter,
         input_type: str,
         job: ExtractionJob,
+        frames: Frames,
         *,
         wrap_flow: Callable[[FlowFunction], FlowFunction] = lambda function: function,
     ):
-        """`wrap_flow` may put a clock around the function that computes the flow."""
+        """`frames` are the ones that will be added. `wrap_flow` may put a clock around the function that computes the flow."""
         self.writer, self.input_type, self.settings = writer, input_type, job.settings
         self.num_frames = self.num_images = self.num_bytes = 0
         self.encoded: tuple[np.ndarray | None, bytes] = None, b""
@@ -218,7 +240,7 @@ class Track:
         stored_step = job.settings.stored_step
         if flow and flow.method == MOTION_VECTORS:
             try:
-                self.flow_images = VectorFlow(flow, job)
+                self.flow_images = VectorFlow(flow, job, frames)
             except VideoError as error:
                 if error.kind != NO_VECTORS:
                     raise
@@ -366,14 +388,16 @@ class VectorFlow:
     on their own.
     """
 
-    def __init__(self, flow: FlowSettings, job: ExtractionJob):
-        """Raises VideoError, of the kind NO_VECTORS where the file has none."""
+    def __init__(self, flow: FlowSettings, job: ExtractionJob, frames: Frames):
+        """`frames` are the ones that will be added. Raises VideoError, of the kind NO_VECTORS where the file has none."""
         if job.path is None:
             raise VideoError("motion vectors are in video files: name their folder with --videos", "no flow")
         start_seconds, end_seconds = job.segment or (0.0, None)
         self.coding, self.stored_step = flow.coding, job.settings.stored_step
-        self.steps = read_kept(
-            Path(job.path), fps=job.settings.fps, start_seconds=start_seconds, end_seconds=end_seconds
+        self.steps = (
+            frames.motion()
+            if isinstance(frames, MovingPictures)
+            else read_kept(Path(job.path), fps=job.settings.fps, start_seconds=start_seconds, end_seconds=end_seconds)
         )
         self.has_end = not job.settings.fps
         first = next(self.steps, None)

@@ -22,7 +22,15 @@ from twostream.frames.jpeg import encode_jpeg
 from twostream.frames.store import FrameWriter
 from twostream.frames.stores import open_store
 from twostream.motion_vectors.reader import BATCH
-from twostream.preparation.extraction import ExtractionJob, Track, VideoTrack, missing_input_types, open_frames
+from twostream.preparation.extraction import (
+    ExtractionJob,
+    Frames,
+    Track,
+    VideoTrack,
+    missing_input_types,
+    open_frames,
+    use_frames,
+)
 from twostream.preparation.settings import ExtractionSettings
 from twostream.stream import MOTION_VECTORS, RGB
 from twostream.video.decoder import probe
@@ -149,6 +157,11 @@ def _measure(job: ExtractionJob) -> _Cost:
     job = replace(job, settings=replace(job.settings, time_limit=PATIENCE_SECONDS))
     if job.settings.encoding:
         return _measure_encoding(job)
+    input_types = missing_input_types(job)
+    return use_frames(job, input_types, lambda frames: _measure_frames(job, input_types, frames))
+
+
+def _measure_frames(job: ExtractionJob, input_types: Sequence[str], frames: Frames) -> _Cost:
     writer = _CountingWriter()
     clocks: list[_Clock] = []
 
@@ -156,12 +169,11 @@ def _measure(job: ExtractionJob) -> _Cost:
         clocks.append(_Clock(function))
         return clocks[-1]
 
-    input_types = missing_input_types(job)
     here = replace(job, flow_device=None)
-    tracks = [Track(writer, input_type, here, wrap_flow=with_clock) for input_type in input_types]
+    tracks = [Track(writer, input_type, here, frames, wrap_flow=with_clock) for input_type in input_types]
     num_measured = max(BATCH if MOTION_VECTORS in input_types else FRAMES_MEASURED, 2 * job.settings.stored_step)
     times = [time.perf_counter()]
-    for frame in islice(open_frames(job), num_measured):
+    for frame in islice(frames, num_measured):
         for track in tracks:
             track.add(frame)
         times.append(time.perf_counter())

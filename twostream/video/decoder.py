@@ -168,7 +168,7 @@ class Decoder:
             yield from self._decode(None, seek=False)
             return
         header = probe(self.path, time_limit_seconds=self.time_limit_seconds)
-        self._check_length(header)
+        self.check_length(header)
         try:
             # In other containers, seeking may land behind the key frame.
             yield from self._decode(header, seek=header.container.startswith(INDEXED_CONTAINERS))
@@ -196,10 +196,10 @@ class Decoder:
                         raise log.no_frames_error("no video stream")  # but cover art
                     if header is None:
                         header = log.read_header()
-                        self._check_length(header)
+                        self.check_length(header)
                         ffmpeg.seconds = self._seconds_to_decode(header, seek_seconds)
                     self.rate = self.fps or (header.fps if header else 0)
-                    max_frames = MAX_RATE * (MISSING_SECONDS + (self._declared_seconds(header) or self.max_seconds))
+                    max_frames = self.max_frames(header)
                 num_frames += 1
                 if num_frames > max_frames:
                     raise VideoError(f"more than {max_frames:g} frames, {MAX_RATE} for each second", "too long")
@@ -212,9 +212,7 @@ class Decoder:
         if num_frames == 0:
             what = self.segment or "the video"
             raise log.no_frames_error(f"no frame of {what} could be decoded (ffmpeg's exit code {exit_code})")
-        if (log.end_seconds() or 0) > self.max_seconds + MISSING_SECONDS:
-            raise VideoError(f"continues after {self.max_seconds:g} s, the longest duration allowed", "too long")
-        self._result = self._assess(num_frames, exit_code, log, header)
+        self._result = self.assess(num_frames, exit_code, log, header)
 
     def _output_options(self, seek_seconds: float) -> list[str]:
         filters = []
@@ -232,7 +230,7 @@ class Decoder:
             "pipe:1"
         ]
 
-    def _check_length(self, header: VideoHeader | None) -> None:
+    def check_length(self, header: VideoHeader | None) -> None:
         """Raises VideoError if the header says that there is nothing or too much to decode."""
         if header is None or header.declared_seconds is None:
             return
@@ -241,6 +239,10 @@ class Decoder:
         seconds = self._declared_seconds(header)
         if seconds is not None and seconds > self.max_seconds:
             raise VideoError(f"{seconds:.1f} s long, at most {self.max_seconds:g} s are allowed", "too long")
+
+    def max_frames(self, header: VideoHeader | None) -> float:
+        """Frames after which a video with this header is known to have too many."""
+        return MAX_RATE * (MISSING_SECONDS + (self._declared_seconds(header) or self.max_seconds))
 
     def _declared_seconds(self, header: VideoHeader | None) -> float | None:
         """Declared duration of the video, or of the part that the segment covers."""
@@ -251,10 +253,12 @@ class Decoder:
     def _seconds_to_decode(self, header: VideoHeader | None, seek_seconds: float) -> float:
         return (self._declared_seconds(header) or 0.0) + self.start_seconds - seek_seconds
 
-    def _assess(self, num_frames: int, exit_code: int, log: Log, header: VideoHeader | None) -> Decoded:
-        """Decide from ffmpeg's log whether the frames are the whole video or segment."""
+    def assess(self, num_frames: int, exit_code: int, log: Log, header: VideoHeader | None) -> Decoded:
+        """Decide from ffmpeg's log whether the frames are the whole video or segment; VideoError if it was too long."""
         seconds = log.end_seconds()
-        rate = self.rate or (num_frames / seconds if seconds else 0)
+        if (seconds or 0) > self.max_seconds + MISSING_SECONDS:
+            raise VideoError(f"continues after {self.max_seconds:g} s, the longest duration allowed", "too long")
+        rate = self.fps or (header.fps if header else 0) or (num_frames / seconds if seconds else 0)
         notes = self._notes(log, header)
         damage = log.complaint() or (f"ffmpeg's exit code {exit_code}" if exit_code else "")
         damage = damage or self._lost_frames(num_frames, log, header)

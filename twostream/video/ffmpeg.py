@@ -158,7 +158,7 @@ class Ffmpeg:
 
     def __enter__(self) -> "Ffmpeg":
         if isinstance(self.source, Path):
-            _check_file(self.source)
+            check_file(self.source)
         ffmpeg = find_ffmpeg()
         # The file has no name, so it vanishes even if this process is killed; ffmpeg ends once its pipe has no reader.
         self._log_file = tempfile.TemporaryFile(buffering=0)
@@ -319,7 +319,7 @@ class Ffmpeg:
             os.ftruncate(self._log_file.fileno(), 0)
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
     """Raises VideoError unless this is a regular file with content; a pipe or device is not even opened."""
     try:
         status = path.stat()

@@ -5,6 +5,7 @@ prints the header, with texts from the file. Then it decodes one video stream, a
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from twostream.video.ffmpeg import MAX_MEMORY_BYTES, MAX_PIXELS, VideoError
@@ -190,6 +191,40 @@ class Log:
         if self.is_open and not complaint:
             return VideoError(default_reason, "cut short")
         return VideoError(complaint or default_reason, "damaged" if self.is_open else "unreadable")
+
+
+LibraryLine = tuple[int, str, str]
+"""level, component and text, as PyAV hands out what FFmpeg's libraries say"""
+
+LEVELS = {0: "panic", 8: "fatal", 16: "error", 24: "warning", 32: "info"}
+"""of libavutil/log.h"""
+
+
+class LibraryLog(Log):
+    """What FFmpeg's libraries say of a file that is read by them, without the program; judged by the same rules."""
+
+    def __init__(
+        self, opening: Iterable[LibraryLine], header: str, decoding: Iterable[LibraryLine], *,
+        num_frames: int, end_seconds: float | None,
+    ):  # fmt: skip
+        """`header` is what av_dump_format prints; `num_frames` were decoded, and the last one ends at `end_seconds`."""
+        self.opening, self.decoding = _as_printed(opening), _as_printed(decoding)
+        self.header = header.removeprefix("Input #0, ").replace("\n", "\n[info] ")
+        self.text = f"{self.opening}[info] Input #0, {self.header}\n{self.decoding}"
+        self.is_open, self.stream_index = True, None
+        self._num_frames, self._end_seconds = num_frames, end_seconds
+
+    def end_seconds(self) -> float | None:
+        """See Log."""
+        return self._end_seconds
+
+    def num_decoded(self) -> int | None:
+        """See Log."""
+        return self._num_frames
+
+
+def _as_printed(lines: Iterable[LibraryLine]) -> str:
+    return "".join(f"[{name} @ 0] [{LEVELS.get(level)}] {text.rstrip()}\n" for level, name, text in lines)
 
 
 _CLOCK = r"(\d+):(\d+):(\d+\.\d+)"

@@ -29,7 +29,7 @@ from twostream.video.decoder import (
     probe,
     scaling_filters,
 )
-from twostream.video.ffmpeg import CONTAINERS, MAX_FRAMES, MAX_PIXELS, VideoError
+from twostream.video.ffmpeg import CONTAINERS, MAX_FRAMES, MAX_PIXELS, VideoError, check_file
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -175,9 +175,13 @@ def open_container(path: Path, *, num_unread_streams: int = 0) -> "InputContaine
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     if num_unread_streams:
         options |= {"probesize": "32", "analyzeduration": "1"}  # the least that FFmpeg allows
+    check_file(path)
     try:
         container: InputContainer = av.open(
-            f"file:{path}", options=options, stream_options=[{"skip_frame": "all"}] * num_unread_streams or None
+            f"file:{path}",
+            options=options,
+            stream_options=[{"skip_frame": "all"}] * num_unread_streams or None,
+            metadata_errors="replace",  # texts that nobody reads
         )
         return container
     except (av.FFmpegError, OSError) as error:
@@ -189,6 +193,8 @@ def open_stream(container: "InputContainer", number: int) -> "VideoStream":
     stream = container.streams[number]
     if stream.type != "video":
         raise VideoError(f"stream {number} is not a video: the file has changed", "unreadable")
+    if stream.codec_context is None:
+        raise VideoError("FFmpeg has no decoder for its codec", "unreadable")
     stream.codec_context.thread_count = 1  # loader processes share the cores
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return stream  # type: ignore[return-value]
@@ -401,7 +407,7 @@ class Converter:
         """The picture of a frame whose pixels have this aspect, 0 if it is unknown; `last` are further filters."""
         kind = (
             *(frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range)),
-            *(aspect, (*turning_filters(frame), *self._scaling, *last)),
+            *(aspect.as_integer_ratio(), (*turning_filters(frame), *self._scaling, *last)),
         )
         if kind not in self._graphs:
             if len(self._graphs) == MAX_GRAPHS:
@@ -419,14 +425,14 @@ class Converter:
         pixels: str,
         colours: int,
         colour_range: int,
-        aspect: Fraction,
+        aspect: tuple[int, int],
         filters: tuple[str, ...],
     ) -> tuple["Graph", "FilterContext"]:
         graph: Graph = import_av().filter.Graph()
         graph.threads = 1
         source = graph.add(
             "buffer",
-            f"video_size={width}x{height}:pix_fmt={pixels}:time_base=1/1000:pixel_aspect={aspect.numerator}/{aspect.denominator}:"
+            f"video_size={width}x{height}:pix_fmt={pixels}:time_base=1/1000:pixel_aspect={aspect[0]}/{aspect[1]}:"
             f"colorspace={colours}:range={colour_range}",
         )
         last = source
@@ -446,11 +452,10 @@ def turning_filters(frame: "VideoFrame") -> tuple[str, ...]:
     QuickTime file format, track header: (x, y) is shown at (a x + c y, b x + d y), y down. VideoError if a picture is
     turned by something else than quarters.
     """
-    side_data = frame.side_data
-    matrix = side_data.get("DISPLAYMATRIX") if len(side_data) else None
+    matrix = side_data(frame, "DISPLAYMATRIX")
     if matrix is None:
         return ()
-    a, b, _, c, d, *_ = struct.unpack("=9i", memoryview(cast("bytes", matrix)))
+    a, b, _, c, d, *_ = struct.unpack("=9i", matrix)
     straight, across = abs(a) + abs(d), abs(b) + abs(c)
     if min(straight, across) > NEARLY_SQUARE * max(straight, across):
         raise VideoError(
@@ -465,3 +470,16 @@ def turning_filters(frame: "VideoFrame") -> tuple[str, ...]:
         }
         return (f"transpose={names[b > 0, c > 0]}",)
     return (*(["hflip"] if a < 0 else []), *(["vflip"] if d < 0 else []))
+
+
+def side_data(frame: "VideoFrame", name: str) -> bytes | None:
+    """What comes with a frame under this name; None if there is nothing. VideoError if PyAV cannot read it."""
+    try:
+        found = frame.side_data
+    except ValueError as error:  # of a kind that FFmpeg knows and this version of PyAV does not
+        raise VideoError(
+            f"PyAV cannot read what comes with its frames ({error}); try: pip install --upgrade av"
+        ) from None
+    data = found.get(name) if len(found) else None
+    # A copy, because the frame's memory is used again.
+    return None if data is None else bytes(cast("bytes", data))
