@@ -12,6 +12,8 @@ from twostream.scores.npz import read_scores
 
 MIN_GAIN = 0.01
 """share of the loss that another head must take away, as each costs time in prediction, and small gains are chance"""
+NUM_DRAWS = 3
+"""of the folds of the cross-fitting, as losses differ by more than MIN_GAIN from draw to draw"""
 
 
 def select(scores: Mapping[str, Path], first: Sequence[str]) -> list[tuple[str, float]]:
@@ -23,15 +25,15 @@ def select(scores: Mapping[str, Path], first: Sequence[str]) -> list[tuple[str, 
     """
     tables, _ = align_tables([read_scores(path) for path in scores.values()], list(scores), intersect=True)
     labels = tables[0].labels
-    mean = Consensus.parse("mean")
+    count, mean = np.arange(len(labels)), Consensus.parse("mean")
     probabilities = dict(zip(scores, (softmax(mean.video_scores(table)) for table in tables), strict=True))
 
     def loss(runs: Sequence[str]) -> float:
-        if len(runs) == 1:
-            fused = probabilities[runs[0]]
-        else:
-            fused = cross_fit("product", [probabilities[run] for run in runs], labels).scores
-        return float(-np.log(np.maximum(fused[np.arange(len(labels)), labels], SMALLEST)).mean())
+        parts = [probabilities[run] for run in runs]
+        draws = (
+            [cross_fit("product", parts, labels, seed=seed).scores for seed in range(NUM_DRAWS)] if parts[1:] else parts
+        )
+        return float(np.mean([-np.log(np.maximum(fused[count, labels], SMALLEST)) for fused in draws]))
 
     chosen = [(run, loss(first[: number + 1])) for number, run in enumerate(first)]
     while left := [run for run in scores if run not in dict(chosen)]:
