@@ -34,17 +34,8 @@ NO_CLASS = ""
 """label of a video of which the list says that none of the classes occurs in it; only in multi-label lists"""
 PART_COLUMNS = ("start_seconds", "end_seconds")
 OTHER_TIMES = (
-    "start",
-    "end",
-    "begin",
-    "stop",
-    "start_time",
-    "end_time",
-    "time_start",
-    "time_end",
-    "start_frame",
-    "end_frame",
-)
+    "start", "end", "begin", "stop", "start_time", "end_time", "time_start", "time_end", "start_frame", "end_frame",
+)  # fmt: skip
 """columns that may mean parts of a video, in a unit that nobody knows"""
 """of a CSV whose rows may be parts of videos"""
 

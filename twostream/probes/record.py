@@ -66,7 +66,7 @@ def find_head(
         record = path / RECORD_NAME
         if path == run_dir or not record.is_file() or content.get("val_split") not in (None, val_split):
             continue  # None: of an older version, which did not record it
-        with contextlib.suppress(BadInputError):  # of a damaged log
+        with contextlib.suppress(BadInputError, OSError):  # of a damaged log, or one that may not be read
             top1 = [e["top1"] for e in read_log(path) if e["event"] == "validation" and "top1" in e]
             found |= {path.name: (record.stat().st_mtime, top1[-1])} if top1 else {}
     if name is not None and name not in found:
