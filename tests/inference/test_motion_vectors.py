@@ -10,6 +10,7 @@ import pytest
 from tests import toy
 from tests.inference.samples import make_run
 from tests.motion_vectors.moving import H264, MPEG4
+from tests.rtsp import camera
 from twostream.annotations.videos import Video, VideoTable
 from twostream.clips.testing import Sampling, items_as_tested
 from twostream.display.page import take_pictures
@@ -154,6 +155,18 @@ def test_a_stream_of_the_network_has_the_vectors_of_its_packets(recognizer, tmp_
             if answer.stream("mv").starts[-1] >= 12:
                 answers.close()
     _agree(answer, dense.predict(tmp_path / "v.ts"))
+
+
+def test_a_camera_of_the_network_has_the_vectors_of_its_packets(recognizer, tmp_path):
+    """By RTSP, and with frames that are reordered, of which the first one comes without a time."""
+    toy.write_video(tmp_path / "v.mp4", toy.frames(7, "red", "left"), codec=(*H264, "-bf", "2", "-g", "9"))
+    dense = recognizer.with_sampling(num_clips=0, clip_step=1)
+    with camera(tmp_path / "v.mp4") as address:
+        answers = dense.stream(address, network=True, window_seconds=1e6)
+        for answer in answers:
+            if answer.stream("mv").starts[-1] >= 12:
+                answers.close()
+    _agree(answer, dense.predict(tmp_path / "v.mp4"))
 
 
 def test_a_stream_without_vectors_ends_with_one_line(recognizer, videos):

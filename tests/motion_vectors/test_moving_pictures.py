@@ -111,6 +111,12 @@ def test_what_is_not_in_order_is_decoded_twice(folder, name, tmp_path, monkeypat
     assert extracted(tmp_path / "ours", path, monkeypatch, at_once=True) == usual
 
 
+@pytest.mark.parametrize("part", [{"fps": 10}, {"start_seconds": 0.2}, {"end_seconds": 0.4}], ids=str)
+def test_parts_and_other_rates_are_refused(folder, part):
+    with pytest.raises(VideoError), MovingPictures(Decoder(folder / "Xvid.avi", **part)):
+        pass
+
+
 def test_records_say_what_decoded(folder, tmp_path, monkeypatch):
     """Nothing else in them, and no image, depends on it."""
     trees = []

@@ -6,6 +6,7 @@ import pytest
 
 from tests import toy
 from tests.motion_vectors.moving import CODECS, H264, MPEG4, moving_square, pan, steady
+from tests.video.samples import run_ffmpeg
 from twostream.motion_vectors.fields import to_flow
 from twostream.motion_vectors.reader import NO_VECTORS, read_steps
 from twostream.video.ffmpeg import VideoError
@@ -81,6 +82,22 @@ def test_one_frame_is_no_video_without_vectors(tmp_path):
     toy.write_video(tmp_path / "v.mp4", pan([(0, 0)]), codec=H264)
     (step,) = read_steps(tmp_path / "v.mp4")
     assert step.motion is None
+
+
+def test_a_cover_is_no_video(tmp_path):
+    toy.write_video(tmp_path / "cover.mkv", pan([(0, 0)]))
+    sound = ("-f", "lavfi", "-t", "1", "-i", "sine")
+    cover = ("-map", "0", "-map", "1", "-c:v", "mjpeg", "-disposition:v", "attached_pic")
+    run_ffmpeg(*sound, "-i", tmp_path / "cover.mkv", *cover, tmp_path / "v.m4a")
+    with pytest.raises(VideoError, match="^no video stream$"):
+        next(read_steps(tmp_path / "v.m4a"))
+
+
+def test_a_codec_without_decoder_is_refused(tmp_path):
+    toy.write_video(tmp_path / "v.mp4", pan([(0, 0)] * 3), codec=H264)
+    (tmp_path / "v.mp4").write_bytes((tmp_path / "v.mp4").read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(VideoError, match="^FFmpeg has no decoder for its codec$"):
+        next(read_steps(tmp_path / "v.mp4"))
 
 
 def test_what_is_no_video_is_refused(tmp_path):

@@ -9,7 +9,7 @@ from twostream.video.ffmpeg import VideoError
 
 pytest.importorskip("av")
 
-from twostream.video.random_access import Converter, VideoReader, index_video
+from twostream.video.random_access import Converter, VideoReader, index_video, side_data
 
 H264 = ("libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-bf", "3")
 OPEN_GROUPS = "open-gop=1:scenecut=0"
@@ -164,3 +164,21 @@ def test_cut_file_is_indexed_with_what_it_has(tmp_path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     index = index_video(path)
     assert 20 < index.num_frames < 40 and "of the declared 6.0 s" in index.damage
+
+
+def test_texts_of_a_file_need_not_be_unicode(tmp_path):
+    path = tmp_path / "v.mkv"
+    toy.write_video(path, pictures(3), codec=("ffv1", "-pix_fmt", "gbrp", "-metadata", "title=SOME TITLE"))
+    path.write_bytes(path.read_bytes().replace(b"SOME TITLE", b"\xd0\xff" * 5))
+    with VideoReader(path, index_video(path)) as reader:
+        np.testing.assert_array_equal(reader.read(1), pictures(3)[1])
+
+
+def test_data_of_a_frame_that_pyav_does_not_know_is_named():
+    class Frame:
+        @property
+        def side_data(self):
+            raise ValueError("31 is not a valid Type")
+
+    with pytest.raises(VideoError, match="31 is not a valid Type.*pip install --upgrade av"):
+        side_data(Frame(), "DISPLAYMATRIX")

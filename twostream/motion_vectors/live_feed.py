@@ -14,7 +14,11 @@ from twostream.video.decoder import PICTURE_ONLY
 from twostream.video.ffmpeg import Address, Ffmpeg, VideoError
 from twostream.video.live_reader import FfmpegFeed, Parts
 
-COPY = (*PICTURE_ONLY, "-c", "copy", "-f", COPY_FORMAT)
+WITH_TIMES = r"setts=pts=if(eq(PTS\,NOPTS)\,max(0\,PREV_OUTPTS+1)\,PTS)"
+"""ffmpeg's filter of packets that gives a time to those without, as is the first one of a camera that reorders its frames (RTP);
+COPY_FORMAT holds no others"""
+
+COPY = (*PICTURE_ONLY, "-c", "copy", "-bsf:v", WITH_TIMES, "-f", COPY_FORMAT)
 """ffmpeg's options of an output of packets as they come"""
 
 

@@ -54,6 +54,8 @@ class MovingPictures:
         self._seconds_spent = 0.0
 
     def __enter__(self) -> "MovingPictures":
+        if self.decoder.segment or self.decoder.fps:
+            raise VideoError("a part, or another rate, is wanted")
         with ExitStack() as stack:
             self._said = stack.enter_context(_listen())
             container = stack.enter_context(open_container(self.decoder.path))

@@ -110,7 +110,7 @@ def use_frames(job: ExtractionJob, input_types: Sequence[str], use: Callable[[Fr
     If that raises VideoError, as it does for all that is not quite in order, `use` is called again with other frames.
     """
     frames = open_frames(job)
-    if MOTION_VECTORS in input_types and isinstance(frames, Decoder) and not (job.segment or job.settings.fps):
+    if MOTION_VECTORS in input_types and isinstance(frames, Decoder):
         with suppress(VideoError), MovingPictures(frames) as moving:
             return use(moving)
     return use(frames)

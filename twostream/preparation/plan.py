@@ -21,6 +21,7 @@ from twostream.frames.folders import FrameFolders
 from twostream.frames.jpeg import encode_jpeg
 from twostream.frames.store import FrameWriter
 from twostream.frames.stores import open_store
+from twostream.motion_vectors.moving_pictures import MovingPictures
 from twostream.motion_vectors.reader import BATCH
 from twostream.preparation.extraction import (
     ExtractionJob,
@@ -157,11 +158,11 @@ def _measure(job: ExtractionJob) -> _Cost:
     job = replace(job, settings=replace(job.settings, time_limit=PATIENCE_SECONDS))
     if job.settings.encoding:
         return _measure_encoding(job)
-    input_types = missing_input_types(job)
-    return use_frames(job, input_types, lambda frames: _measure_frames(job, input_types, frames))
+    input_types, start = missing_input_types(job), time.perf_counter()
+    return use_frames(job, input_types, lambda frames: _measure_frames(job, input_types, frames, start))
 
 
-def _measure_frames(job: ExtractionJob, input_types: Sequence[str], frames: Frames) -> _Cost:
+def _measure_frames(job: ExtractionJob, input_types: Sequence[str], frames: Frames, start: float) -> _Cost:
     writer = _CountingWriter()
     clocks: list[_Clock] = []
 
@@ -172,7 +173,7 @@ def _measure_frames(job: ExtractionJob, input_types: Sequence[str], frames: Fram
     here = replace(job, flow_device=None)
     tracks = [Track(writer, input_type, here, frames, wrap_flow=with_clock) for input_type in input_types]
     num_measured = max(BATCH if MOTION_VECTORS in input_types else FRAMES_MEASURED, 2 * job.settings.stored_step)
-    times = [time.perf_counter()]
+    times = [start]
     for frame in islice(frames, num_measured):
         for track in tracks:
             track.add(frame)
@@ -181,7 +182,9 @@ def _measure_frames(job: ExtractionJob, input_types: Sequence[str], frames: Fram
         for track in tracks:
             track.finish()
         times[-1] = time.perf_counter()
-    start, first, last = times[0], times[1], times[-1]
+    first, last = times[1], times[-1]
+    if isinstance(frames, MovingPictures):
+        first = start  # many frames are decoded before the first one is given
     if job.flow_device:
         last -= sum(clock.seconds for clock in clocks)
     return _Cost(
