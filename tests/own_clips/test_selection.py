@@ -15,8 +15,8 @@ def scores(tmp_path):
     """Files of heads that see the class through noise of their own, of a copy of the first one, and of one that guesses."""
     rng = np.random.default_rng(0)
     labels = np.arange(NUM_VIDEOS) % NUM_CLASSES
-    signal = 2 * np.eye(NUM_CLASSES)[labels]
-    logits = {name: signal + 2 * rng.standard_normal(signal.shape) for name in ("rgb", "flow", "other")}
+    signal = np.eye(NUM_CLASSES)[labels]
+    logits = {name: signal + rng.standard_normal(signal.shape) for name in ("rgb", "flow", "other")}
     logits |= {"copy": logits["rgb"] + 1e-3, "guess": rng.standard_normal(signal.shape)}
     for name, part in logits.items():
         ids = [f"{number:02}" for number in range(NUM_VIDEOS)]
