@@ -56,6 +56,8 @@ FIXED_SECONDS = 70.0
 """start of the commands, histograms of flow, evaluation, page and export"""
 HEAD_SECONDS = 8.0
 """start of the command for a further head, and its fit"""
+READING = 2.0
+"""time for features, divided by that of the network alone: pictures are read and cut too"""
 SIDES = re.compile(r"\b(left|right|clockwise|counterclockwise|anticlockwise|forehand|backhand)\b", re.IGNORECASE)
 WORTH = "features of ImageNet, the best start for few clips where appearance decides: 23 of 23 yoga poses right, 12 without them"
 """the numbers: RGB on the folders of videos of docs/real_footage.md's yoga, without its list"""
@@ -135,7 +137,7 @@ def make_plan(
     )  # fmt: skip
     num_train = list(splits).count("train")
     pictures = num_train * (1 if mirror else 2) + len(clips) - num_train
-    fits = int(FEATURES_SHARE * seconds * speed.trunk / pictures)
+    fits = int(FEATURES_SHARE * seconds * speed.trunk / READING / pictures)
     num_clips = max(
         min(fits, CLIPS, math.ceil(_quarter(look.seconds * (fps or look.fps) for look in looks) / FRAMES_APART)), 1
     )
@@ -145,7 +147,7 @@ def make_plan(
     start = [f"--init_from={trunk.path}"] if trunk else ["--pretrained=False"]
     features = (*head, f"--arch={used}", *start, *size)
     stack = advice.train_flags()
-    cost = num_clips * pictures / speed.trunk
+    cost = READING * num_clips * pictures / speed.trunk
     left = seconds - FIXED_SECONDS - extraction - cost
     reasons.append(
         f"linear head for RGB: {counted(num_clips, 'clip')} of each video, the centre of the pictures, about {cost:.0f} s at {speed.trunk:.0f} pictures/s"
@@ -157,7 +159,7 @@ def make_plan(
     if second:
         cells = (*head, f"--arch={CELLS}", f"--init_from={second.path}", *CELLS_FLAGS)
         words_of_cells = f"RGB on {CELLS_TRUNK}, in four cells of the whole pictures"
-        further.append(_Further(rgb, "cells", cells, words_of_cells, num_clips * pictures / speed.cells))
+        further.append(_Further(rgb, "cells", cells, words_of_cells, READING * num_clips * pictures / speed.cells))
     if wide:
         flags = ("--head=linear", *common, *wide, *start, *size)
         further.append(_Further(rgb, "wide", flags, f"RGB on {words}", views * cost))
