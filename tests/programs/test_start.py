@@ -56,7 +56,7 @@ def in_process(monkeypatch):
 
 
 def with_training(plan: start.Plan) -> start.Plan:
-    """The plan, with a training of the flow stream in two iterations."""
+    """The plan, with a second head on RGB, and a training of the flow stream in two iterations."""
     flags = (
         "--arch=squeezenet1_1",
         "--pretrained=False",
@@ -67,6 +67,14 @@ def with_training(plan: start.Plan) -> start.Plan:
         "--num_segments=1",
     )
     rgb, flow = plan.streams
+    cells = (
+        "--head=linear",
+        "--arch=squeezenet1_1_cells",
+        "--pretrained=False",
+        "--input_size=32",
+        "--clips_per_video=1",
+    )
+    rgb = start.replace(rgb, heads=rgb.heads | {"cells": cells})
     return start.replace(plan, streams=(rgb, start.replace(flow, trained=flags)))
 
 
@@ -79,6 +87,7 @@ def test_from_clips_to_a_recognizer(clips, tmp_path, in_process, run_command, mo
         return Comparison(9, 1, 7, 6)
 
     monkeypatch.setattr(start, "compare", trained_wins)
+    monkeypatch.setattr(start, "select", lambda scores, first: [(run, 0.5) for run in scores])
     out = tmp_path / "out"
     words = ("start", clips, f"--out={out}", *FLAGS)
     plan = run_command(*words, "--dry_run")
@@ -89,16 +98,17 @@ def test_from_clips_to_a_recognizer(clips, tmp_path, in_process, run_command, mo
 
     done = run_command(*words)
     assert done.returncode == 5, done.stderr
-    assert in_process == ["extract", "annotate", *["train"] * 3, "test", "train", *["eval"] * 3, "export"]
+    assert in_process == ["extract", "annotate", *["train"] * 4, "test", "train", *["eval"] * 3, "export"]
     assert "of 2 val videos right" in done.stdout and "powers of the streams" in done.stdout
     assert all(any(word in line for line in (out / "commands.sh").read_text().splitlines()) for word in in_process)
     report = json.loads((out / "report.json").read_text())
-    assert [source["provenance"]["run"] for source in report["sources"]] == ["rgb-linear", "flow-trained"]
+    rgb_runs = ["rgb-cells", "rgb-linear"]
+    assert sorted(source["provenance"]["run"] for source in report["sources"]) == ["flow-trained", *rgb_runs]
     (comparison,) = compared
     assert comparison.num_videos >= 1  # those of the fold, which both have scored
-    assert "by linear heads alone, Flow: " in done.stdout
+    assert "by linear heads alone, farneback-flow_histograms: " in done.stdout
     fitted = json.loads((out / "fusion.json").read_text())["sources"]
-    assert [source["provenance"]["run"] for source in fitted] == ["rgb-linear", "flow-fold"]
+    assert sorted(source["provenance"]["run"] for source in fitted) == ["flow-fold", *rgb_runs]
 
     assert (out / "report.html").stat().st_size > 10_000
 
