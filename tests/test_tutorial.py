@@ -39,7 +39,7 @@ def desk(tmp_path, monkeypatch):
 def test_the_commands_run(desk, monkeypatch):
     """All but the page, which has its own tests, and the download; the camera is a file here."""
     monkeypatch.setattr(steps, "run_command", lambda words, log: call("twostream", *words).returncode)
-    monkeypatch.setattr(start, "measure", lambda *given, **named: start.Speed(1, trunk=200.0, small=100.0))
+    monkeypatch.setattr(start, "measure", lambda *given, **named: start.Speed(1, trunk=200.0, cells=0.0, small=100.0))
     text = (REPOSITORY / "docs" / "tutorial.md").read_text()
     for command in (line for block in shell_blocks(text) for line in commands(block)):
         _, name, *words = shlex.split(command)
