@@ -106,7 +106,7 @@ def test_the_files_are_small():
 
 @pytest.mark.parametrize("root", ROOTS)
 def test_verify_finds_nothing_wrong(run, root):
-    """Except the cut video that is listed as failed. The key "fix" of a finding was called "mend"."""
+    """But for the cut video, which is listed as failed. "fix", a key of findings, was "mend" in the version that wrote them."""
     result = run("prep/verify.py", f"--root={root}", "--workers=1", "--json=findings.json")
     findings = json.loads(Path("findings.json").read_text())
     recorded = (EXPECTED / "findings.json").read_text().replace('"mend":', '"fix":')

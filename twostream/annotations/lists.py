@@ -33,11 +33,11 @@ from twostream.video.ids import VIDEO_SUFFIXES, check_video_id, find_videos, vid
 NO_CLASS = ""
 """label of a video of which the list says that none of the classes occurs in it; only in multi-label lists"""
 PART_COLUMNS = ("start_seconds", "end_seconds")
+"""of a CSV whose rows may be parts of videos"""
 OTHER_TIMES = (
     "start", "end", "begin", "stop", "start_time", "end_time", "time_start", "time_end", "start_frame", "end_frame",
 )  # fmt: skip
 """columns that may mean parts of a video, in a unit that nobody knows"""
-"""of a CSV whose rows may be parts of videos"""
 
 
 class Listed(NamedTuple):
