@@ -38,9 +38,11 @@ HALVES = "mobilenet_v2_halves"
 """Beside single frames in three views, by loss in cross-validation over training videos: .79 for .97 on UT-Interaction, .27 for
 .31 on yoga; 1.19 for 1.12 on basketball, where a half has one frame"""
 MIN_FRAMES_OF_HALVES = 4
+"""two in each half"""
 CELLS, CELLS_TRUNK, CELLS_SIZE = "squeezenet1_1_cells", "squeezenet1_1", 224
+"""A head on another network, and where things are: on basketball its loss in cross-validation is 1.13, that of the first head 1.16"""
 CELLS_FLAGS = (f"--input_size={CELLS_SIZE}", f"--resize_side={CELLS_SIZE}x{CELLS_SIZE}")
-"""A head on another network, and where things are: on basketball its loss in cross-validation is 1.12, that of the first head 1.15"""
+"""whole pictures, squeezed to a square"""
 CHOICE = "the head of each stream with the smallest loss in cross-validation is used, and others that make the loss of all together clearly smaller"
 FEATURES_SHARE = 0.25
 """of the time, for the features of one stream"""
