@@ -13,13 +13,13 @@ from twostream.frames.motion import Motion
 from twostream.own_clips.looks import MotionSample
 from twostream.own_clips.plan import (
     EXTRACTION_SHARE,
-    Speed,
     afford_fps,
     check_enough,
     choose_fps,
     extraction_seconds,
     make_plan,
 )
+from twostream.own_clips.streams import Speed
 from twostream.own_clips.trunks import Trunk
 
 LEVELS = np.zeros((2, 256))
@@ -47,17 +47,25 @@ def planned(*, labels=("run", "sit"), number=40, minutes=5.0, **changes):
     return make_plan(clips, splits, [look()] * len(clips), MOTION, **given | changes)
 
 
+def heads_of(stream):
+    """name of each head -> its flags"""
+    return {name: (*head.clips, *head.fit, *head.seen) for name, head in stream.heads.items()}
+
+
+def iterations_of(flags):
+    return next(int(flag.split("=")[1]) for flag in flags if flag.startswith("--max_iterations"))
+
+
 def test_a_trunk_is_used_and_flow_competes_with_a_training():
     plan = planned()
     rgb, flow = plan.streams
     assert (
-        "--init_from=weights.pth" in rgb.heads["linear"]
-        and "--arch=flow_histograms" in flow.heads["linear"]
-        and "--arch=mobilenet_v2" in flow.heads["features"]
+        "--init_from=weights.pth" in heads_of(rgb)["linear"]
+        and "--arch=flow_histograms" in heads_of(flow)["linear"]
+        and "--arch=mobilenet_v2" in heads_of(flow)["features"]
     )
-    assert all("--head=linear" in flags for stream in plan.streams for flags in stream.heads.values())
     assert not rgb.trained and "--pretrained=False" in flow.trained
-    assert "--seq_len=8" in flow.heads["linear"] and "--bound=" in " ".join(plan.extract)
+    assert "--seq_len=8" in heads_of(flow)["linear"] and "--bound=" in " ".join(plan.extract)
 
 
 @pytest.mark.parametrize(
@@ -72,26 +80,27 @@ def test_without_a_trunk_it_says_what_would_help_and_goes_on():
     plan = planned(trunk=None)
     assert any("twostream fetch mobilenet_v2" in reason for reason in plan.reasons)
     rgb, flow = plan.streams
-    assert "--pretrained=False" in rgb.heads["linear"] and list(flow.heads) == ["linear"]
-    assert "--arch=flow_histograms" in flow.heads["linear"]
-    assert rgb.trained and flow.trained
+    assert "--pretrained=False" in heads_of(rgb)["linear"] and list(flow.heads) == ["linear"]
+    assert "--arch=flow_histograms" in heads_of(flow)["linear"]
+    assert rgb.trained and flow.trained and not any(head.tuned for head in rgb.heads.values())
 
 
 def test_what_does_not_fit_is_not_tried():
     plan = planned(speed=SLOW)
     assert not any(stream.trained for stream in plan.streams)
+    assert not any(head.tuned for head in plan.streams[0].heads.values())
     assert any("not tried" in reason and "--minutes=" in reason for reason in plan.reasons)
-    fewer, more = (planned(speed=replace(SLOW, trunk=trunk)).streams[0].heads["linear"] for trunk in (0.1, 1000.0))
+    fewer, more = (heads_of(planned(speed=replace(SLOW, trunk=trunk)).streams[0])["linear"] for trunk in (0.1, 1000.0))
     assert "--clips_per_video=1" in fewer and "--clips_per_video=6" in more
 
 
 def test_halves_of_clips_in_three_views_come_before_all_that_takes_longer():
     """Views of wide pictures, halves where MobileNetV2 is at hand."""
     halves = {"--arch=mobilenet_v2_halves", "--seq_len=6", "--gap=3", "--num_clips=1"}  # 6 of 20 frames
-    assert halves <= set(planned(speed=FAST).streams[0].heads["wide"])
-    assert "--views=three" in planned(speed=FAST).streams[0].heads["wide"]
+    assert halves <= set(heads_of(planned(speed=FAST).streams[0])["wide"])
+    assert "--views=three" in heads_of(planned(speed=FAST).streams[0])["wide"]
     slow = planned(speed=replace(SLOW, trunk=41.0))
-    assert "--views=three" in slow.streams[0].heads["wide"] and "features" not in slow.streams[1].heads
+    assert "--views=three" in heads_of(slow.streams[0])["wide"] and "features" not in slow.streams[1].heads
     assert "wide" not in planned(speed=replace(SLOW, trunk=0.5)).streams[0].heads
     for name, size, has_views, has_halves in (
         ("mobilenet_v2", 240, False, True), ("resnet18", 320, True, False), ("resnet18", 240, False, False),
@@ -100,14 +109,14 @@ def test_halves_of_clips_in_three_views_come_before_all_that_takes_longer():
             [clip(str(n), "ab"[n % 2]) for n in range(8)], ["train", "val"] * 4, [look(size=(size, 240))] * 8, MOTION, fps=10,
             engine="opencv", trunk=Trunk(name, Path("weights.pth")), second=None, fetch="", speed=FAST, minutes=5,
         ).streams  # fmt: skip
-        wide = rgb.heads.get("wide", ())
+        wide = heads_of(rgb).get("wide", ())
         assert ("--views=three" in wide) == has_views and (halves <= set(wide)) == has_halves
         assert bool(wide) == (has_views or has_halves)
 
 
 def test_a_second_network_sees_whole_pictures():
     assert "cells" not in planned().streams[0].heads
-    cells = planned(second=SECOND).streams[0].heads["cells"]
+    cells = heads_of(planned(second=SECOND).streams[0])["cells"]
     assert {"--arch=squeezenet1_1_cells", "--init_from=second.pth", "--input_size=224", "--resize_side=224x224"} <= set(
         cells
     )
@@ -124,7 +133,7 @@ def test_short_videos_have_few_clips(seconds, num_clips):
         engine="opencv", trunk=TRUNK, second=None, fetch="", speed=FAST, minutes=5,
     )  # fmt: skip
     assert f"--num_clips={num_clips}" in plan.test
-    wide = plan.streams[0].heads["wide"]
+    wide = heads_of(plan.streams[0])["wide"]
     assert ("--arch=mobilenet_v2_halves" in wide) == (num_clips >= 4)  # two frames in each half
     assert "--views=three" in wide
 
@@ -133,16 +142,30 @@ def test_few_videos_are_not_held_out_for_a_training():
     """Of 30 training videos 7 would be: too few to tell which is better."""
     plan = planned(number=19, minutes=60)
     assert not any(stream.trained for stream in plan.streams)
-    assert "training from random weights: not tried, 30 training videos are fewer than 40" in plan.reasons
+    assert not any(head.tuned for head in plan.streams[0].heads.values())
+    assert "training: not tried, 30 training videos are fewer than 40" in plan.reasons
 
 
 @pytest.mark.parametrize("minutes", [2, 5, 20, 60])
 def test_the_trainings_fit_in_the_time(minutes):
     plan = planned(minutes=minutes, speed=replace(FAST, small=600.0))
     flags = plan.streams[1].trained
-    if flags:
-        iterations = next(int(flag.split("=")[1]) for flag in flags if flag.startswith("--max_iterations"))
-        assert 2 * iterations * 16 * 6 / 600 < 60 * minutes
+    needed = 2 * iterations_of(flags) * 16 * 6 / 600 if flags else 0
+    heads = plan.streams[0].heads
+    tuned = {name: 2 * iterations_of(head.tuned) * 16 * 6 / 1000 for name, head in heads.items() if head.tuned}
+    tuned |= {"wide": 6 * tuned["wide"]} if "wide" in tuned else {}  # clips of 6 pictures
+    assert needed + max(tuned.values(), default=0) < 60 * minutes
+    assert bool(tuned) and bool(flags) == (minutes >= 20)
+
+
+def test_a_training_from_a_head_begins_with_its_network():
+    """It is planned for each head that has time for it, since any may be the best; halves of clips take six times as long."""
+    heads = planned(second=SECOND, minutes=4, speed=replace(FAST, trunk=150.0, cells=300.0)).streams[0].heads
+    assert heads["linear"].tuned and heads["cells"].tuned and not heads["wide"].tuned
+    for name in ("linear", "cells"):
+        flags = heads[name].tuned
+        assert not any(flag.startswith(("--init_from", "--arch", "--head", "--mirror")) for flag in flags)
+        assert iterations_of(flags) >= 10 * 64 // 16
 
 
 @pytest.mark.parametrize(
@@ -151,11 +174,11 @@ def test_the_trainings_fit_in_the_time(minutes):
         (("turn_left", "turn_right"), False),
         (("TurnLeft", "Jump"), False),
         (("forehand", "serve"), False),
-        (("cleft", "bright"), True),
+        (("cleft", "bright"), "auto"),
     ],
 )
 def test_classes_with_a_side_are_not_mirrored(labels, mirrors):
-    assert f"--mirror={mirrors}" in planned(labels=labels).streams[0].heads["linear"]
+    assert f"--mirror={mirrors}" in heads_of(planned(labels=labels).streams[0])["linear"]
 
 
 @pytest.mark.parametrize(

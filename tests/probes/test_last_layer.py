@@ -77,10 +77,12 @@ def test_histograms_of_flow_need_no_weights(root, tmp_path):
     """No flag but the network's name. They tell which way the square of the toy videos moves, but not its colour."""
     words = (f"--root={root}", f"--save_root={tmp_path}", "--run=h", "--input_type=farneback", "--arch=flow_histograms")
     result = call(
-        "train.py", *words, "--head=linear", "--clips_per_video=2", "--seq_len=4", "--workers=0", "--mirror=False"
+        "train.py", *words, "--head=linear", "--clips_per_video=2", "--seq_len=4", "--workers=0", "--mirror=auto"
     )
     assert result.returncode == 0, result.stderr
     assert "WARNING" not in result.stdout and "no weights" not in result.stdout
+    record = json.loads((tmp_path / "h" / "linear_head.json").read_text())
+    assert f"; mirror images {'used' if record['mirrored'] else 'left out'}: loss " in result.stdout
     stream, _ = load_stream(tmp_path / "h")
     assert (stream.input_size, stream.resize_side, stream.clip_len) == (64, (70, 70), 4)
     scores = read_scores(tmp_path / "h" / "scores_train_000001.npz")

@@ -52,6 +52,22 @@ def test_confidence_is_honest(num_videos):
     assert calibration_error(p / p.sum(axis=1, keepdims=True), truth) < 0.1
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_mirror_images_are_used_unless_they_are_of_other_classes(swapped):
+    """A mirror image is a video of the same class, or of another one, as right is of left."""
+    features, labels = world(60, spread=4)
+    others, _ = world(60, spread=4, seed=1)
+    mirrored = others[:, 0][(np.arange(60) + (1 if swapped else 3)) % 60]
+    both = np.stack([features[:, 0], mirrored], axis=1)
+    head = fitted(both, labels, alone(labels), classes=NAMES[:3], choose_mirroring=True)
+    with_them = fitted(both, labels, alone(labels), classes=NAMES[:3])
+    without = fitted(both[:, :1], labels, alone(labels), classes=NAMES[:3])
+    assert head.mirrored is not swapped and with_them.mirrored and not without.mirrored
+    best, other = (without, with_them) if swapped else (with_them, without)
+    assert (head.loss, head.other_loss) == (best.loss, other.loss) and (head.weight == best.weight).all()
+    assert ("mirror images left out" in str(head)) is swapped and "mirror" not in str(without)
+
+
 def test_noise_is_not_learned():
     """Labels that say nothing about the features: at chance in cross-validation, and hardly any confidence."""
     features, labels = world(60, spread=1)

@@ -15,9 +15,9 @@ from tests.conftest import call
 from twostream.annotations.json_file import write_annotations
 from twostream.annotations.videos import Video, make_annotations
 from twostream.own_clips import steps
-from twostream.own_clips.comparison import Comparison, compare
-from twostream.own_clips.plan import StreamPlan
+from twostream.own_clips.selection import Comparison, compare
 from twostream.own_clips.steps import Steps
+from twostream.own_clips.streams import HeadPlan, StreamPlan
 from twostream.own_clips.trunks import Trunk, find_trunk
 from twostream.programs import start
 
@@ -67,13 +67,7 @@ def with_training(plan: start.Plan) -> start.Plan:
         "--num_segments=1",
     )
     rgb, flow = plan.streams
-    cells = (
-        "--head=linear",
-        "--arch=squeezenet1_1_cells",
-        "--pretrained=False",
-        "--input_size=32",
-        "--clips_per_video=1",
-    )
+    cells = HeadPlan(("--arch=squeezenet1_1_cells", "--input_size=32"), ("--pretrained=False", "--clips_per_video=1"))
     rgb = start.replace(rgb, heads=rgb.heads | {"cells": cells})
     return start.replace(plan, streams=(rgb, start.replace(flow, trained=flags)))
 
@@ -135,39 +129,62 @@ def test_the_best_linear_head_comes_first(tmp_path, monkeypatch, loss, best):
     for name, value in (("flow-linear", 0.5), ("flow-features", loss)):
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
-        record = {"cross_validated_top1": 0.75, "cross_validated_loss": value, "videos": 8}
+        record = {
+            "cross_validated_top1": 0.75,
+            "cross_validated_loss": value,
+            "videos": 8,
+            "mirrored": name == "flow-linear",
+        }
         (folder / "linear_head.json").write_text(json.dumps(record))
     did, said = [], []
     monkeypatch.setattr(Steps, "run", lambda self, step: did.append(step.words))
-    stream = StreamPlan("flow", "farneback", {"linear": ("--arch=flow_histograms",), "features": ("--arch=resnet18",)})
+    stream = StreamPlan(
+        "flow",
+        "farneback",
+        {"linear": HeadPlan(("--arch=flow_histograms",), ()), "features": HeadPlan(("--arch=resnet18",), ())},
+    )
     plan = start.Plan((), (stream,), (), ())
     runs = start.fit_heads(stream, plan, Steps(tmp_path, said.append), [])
     assert runs[0] == best and set(runs) == {"flow-linear", "flow-features"}
     assert [words[-1] for words in did] == ["--arch=flow_histograms", "--arch=resnet18"]
     assert said == [
-        f"flow, cross-validated over 8 training videos: flow-linear 75.0 % right, loss 0.500, flow-features 75.0 % right, loss {loss:.3f}"
+        f"flow, cross-validated over 8 training videos: flow-linear 75.0 % right, loss 0.500, flow-features 75.0 % right, loss {loss:.3f} without mirror images"
     ]
 
 
-@pytest.mark.parametrize("right, run", [(1, ""), (9, "flow-fold")])
-def test_a_training_that_loses_is_not_used(tmp_path, monkeypatch, right, run):
-    """Of ten videos that neither has seen, the linear head has three right; then all videos are trained on, or no more is done."""
+@pytest.mark.parametrize("from_head", [False, True])
+@pytest.mark.parametrize("right, run", [(1, ""), (9, "rgb-fold")])
+def test_a_training_that_loses_is_not_used(tmp_path, monkeypatch, right, run, from_head):
+    """Of ten videos that neither has seen, the linear head has three right; then all videos are trained on, or no more is done.
+
+    Where training begins with a head, that has not seen these videos either, and looks at clips as the head does.
+    """
     videos = [Video(f"{label}{n}", "train", label, 9) for label in "ab" for n in range(5)]
     path = tmp_path / "data" / "annotations.json"
     path.parent.mkdir()
     write_annotations(path, make_annotations(videos, classes=("a", "b"), path=path))
-    for name in ("flow-linear", "flow-fold"):
+    for name in ("rgb-wide", "rgb-fold"):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "scores_train_000001.npz").touch()
+    (tmp_path / "runs" / "rgb-wide" / "linear_head.json").write_text('{"mirrored": false}')
     monkeypatch.setattr(start, "compare", lambda *paths: Comparison(10, 3, right, 6))
     did, said = [], []
     monkeypatch.setattr(Steps, "run", lambda self, step: did.append(step.words))
-    stream = StreamPlan("flow", "farneback", {"linear": ("--head=linear",)}, trained=("--arch=resnet18",))
-    plan = start.Plan((), (stream,), (), ())
-    assert start.train_stream(stream, "flow-linear", plan, Steps(tmp_path, said.append), []) == run
+    head = HeadPlan(("--arch=a",), ("--pretrained=False",), ("--views=three",), ("--lr=1",) if from_head else ())
+    stream = StreamPlan("rgb", "rgb", {"wide": head}, () if from_head else ("--arch=b",))
+    plan = start.Plan((), (stream,), ("--views=centre",), ())
+    assert start.train_stream(stream, "rgb-wide", plan, Steps(tmp_path, said.append), []) == run
+    assert ("the linear head stays" in said[0]) == (not run)
+    if from_head:
+        fitted = did.pop(0)
+        assert {"--head=linear", "--arch=a", "--fold=0/4", "--run=rgb-wide-fold"} <= set(fitted)
     assert [words[0] for words in did] == ["train", "test", *(["train"] if run else [])]
     assert ["--fold=0/4" in words for words in did] == [True, True, *([False] if run else [])]
-    assert ("the linear head stays" in said[0]) == (not run)
+    trainings = [words for words in did if words[0] == "train"]
+    assert all("--mirror=False" in words and "--pretrained=False" not in words for words in trainings)
+    starts = [[Path(word).name for word in words if word.startswith("--init_from")] for words in trainings]
+    assert starts == ([["rgb-wide-fold"], ["rgb-wide"]] if from_head else [[], []])[: len(trainings)]
+    assert ("--views=three" in did[1]) == from_head
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Is a difference on a finite set of videos more than chance? Bootstrap intervals and McNemar's test."""
+"""Is a difference on a finite set of videos more than chance? Bootstrap intervals, McNemar's test and standard errors."""
 
 from dataclasses import dataclass
 
@@ -37,6 +37,15 @@ def mcnemar(gained: int, lost: int) -> float:
         binomial = binomial * (num_videos - k) // (k + 1)
     p_value: float = 2 * total / 2**num_videos
     return min(1.0, p_value)
+
+
+def is_clearly_smaller(losses: np.ndarray, others: np.ndarray) -> bool:
+    """Is the mean of (V,) losses below that of the others, on the same videos, by more than the standard error of the difference?
+
+    For choices among what was tried on the training videos, where a smaller difference is mostly chance; it is no claim.
+    """
+    gain = others - losses
+    return bool(gain.mean() > gain.std() / np.sqrt(len(gain)))
 
 
 @dataclass(frozen=True)

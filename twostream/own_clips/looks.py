@@ -3,7 +3,7 @@
 import itertools
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -43,6 +43,12 @@ class Look:
     height: int
     fingerprint: int
     """64 bits of the first frame: nearly the same for pictures that look nearly the same, see `fingerprint`"""
+
+
+def quarter(values: Iterable[float]) -> float:
+    """What a quarter of the values do not exceed."""
+    ordered = sorted(values)
+    return ordered[len(ordered) // 4]
 
 
 def look_at(clips: Sequence[Clip], *, progress: Progress = no_progress) -> dict[str, Look | VideoError]:

@@ -18,11 +18,12 @@ NUM_FOLDS = 5
 
 def fit_last_layer(
     session: Session, clips: ClipDataset | FrameDataset, *, num_workers: int, batch_size: int, amp: str, seed: int,
-    balance: bool,
+    choose_mirroring: bool, balance: bool,
 ) -> bool:  # fmt: skip
     """Fit, save and validate, as iteration 1 of the session; False if a signal stopped it.
 
-    `clips` are those of the training videos, with the views to fit to; `batch_size` counts views. Until the layer is saved,
+    `clips` are those of the training videos, with the views to fit to; `batch_size` counts views;
+    `choose_mirroring` and `balance` are those of `fit_linear_head`. Until the layer is saved,
     nothing is, so a training that was killed starts over.
     """
     items, stop, network = clips.items, session.stop, session.state.network
@@ -39,7 +40,8 @@ def fit_last_layer(
     videos = items.videos
     head = fit_linear_head(
         features.reshape(len(videos), -1, features.shape[-1]), videos.label_index, choose_folds(videos.label_index, videos.group, num_folds=NUM_FOLDS, seed=seed),
-        classes=session.stream.classes, mirrored=[view.mirrored for view in items.views] * features.shape[1], balance=balance,
+        classes=session.stream.classes, mirrored=[view.mirrored for view in items.views] * features.shape[1],
+        choose_mirroring=choose_mirroring, balance=balance,
     )  # fmt: skip
     set_head(network.backbone, BACKBONES[session.stream.backbone].head, head.weight, head.bias)
     session.monitors.message(str(head))

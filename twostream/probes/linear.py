@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from twostream.counts import counted
 from twostream.errors import BadInputError
+from twostream.metrics.significance import is_clearly_smaller
 from twostream.threads import map_in_threads
 
 STRENGTHS = tuple(10.0 ** (-k / 2) for k in range(2, 13))
@@ -46,6 +47,15 @@ class LinearHead:
     """strength -> share of the videos that it got right in cross-validation"""
     loss: float
     """of the training videos in cross-validation: the mean of -log(probability of the true class)"""
+    mirrored: bool
+    """was it fitted to mirror images too?"""
+    other_loss: float | None = None
+    """of the head with mirror images, if this one is without, or the other way round; None if only one was fitted"""
+
+    @property
+    def losses(self) -> np.ndarray:
+        """Of each training video in cross-validation (V,): -log(probability of the true class)."""
+        return np.asarray(-log_softmax(self.logits, axis=1)[np.arange(len(self.labels)), self.labels])
 
     @property
     def accuracy(self) -> float:
@@ -62,29 +72,53 @@ class LinearHead:
         return {
             "cross_validated_top1": self.accuracy, "standard_error": self.standard_error, "cross_validated_loss": self.loss,
             "videos": len(self.labels), "folds": self.num_folds, "strength": self.strength, "temperature": self.temperature,
+            "mirrored": self.mirrored,
         }  # fmt: skip
 
     def __str__(self) -> str:
         tried = ", ".join(f"{strength:.1g}: {100 * share:.1f}" for strength, share in self.tried.items())
+        used, otherwise = ("used", "without") if self.mirrored else ("left out", "with")
+        mirroring = (
+            f"; mirror images {used}: loss {self.loss:.3f}, {otherwise} them {self.other_loss:.3f}"
+            if self.other_loss
+            else ""
+        )
         return (
             f"linear head: {100 * self.accuracy:.1f} ± {100 * self.standard_error:.1f} % of {counted(len(self.labels), 'training video')} right in "
             f"cross-validation ({self.num_folds} folds); strength {self.strength:.1g} (% right by strength: {tried}); "
-            f"temperature {self.temperature:.2f}, which is part of its weights"
+            f"temperature {self.temperature:.2f}, which is part of its weights{mirroring}"
         )
 
 
 def fit_linear_head(
     features: np.ndarray, labels: np.ndarray, folds: np.ndarray, *, classes: tuple[str, ...], mirrored: Sequence[bool],
-    balance: bool = False,
+    choose_mirroring: bool = False, balance: bool = False,
 ) -> LinearHead:  # fmt: skip
     """Fit a head to features (V, rows, D) of V videos with label indices and folds (V,).
 
     The rows of a video, its parts and views, are examples of their own, with the weight of one together; those that are
-    `mirrored` (rows,) are for fitting only, as tests see videos as they are. `balance` gives the same weight to each class. Features are brought
-    to unit variance first, which becomes part of the weights. The strength is the one with the smallest cross-validated
-    loss, at its best temperature: with few videos, accuracies have ties. Raises BadInputError where all videos are of one
-    class.
+    `mirrored` (rows,) are for fitting only, as tests see videos as they are. With `choose_mirroring` they are left out if the
+    cross-validated loss is clearly smaller without them, as where two classes are each other's mirror image. `balance` gives
+    the same weight to each class. Features are brought to unit variance first, which becomes part of the weights. The
+    strength is the one with the smallest cross-validated loss, at its best temperature: with few videos, accuracies have
+    ties. Raises BadInputError where all videos are of one class.
     """
+    is_mirrored = np.array(mirrored)
+    head = _fit(features, labels, folds, classes=classes, mirrored=is_mirrored, balance=balance)
+    if not (choose_mirroring and head.mirrored):
+        return head
+    plain = _fit(
+        features[:, ~is_mirrored], labels, folds, classes=classes, mirrored=is_mirrored[~is_mirrored], balance=balance
+    )
+    if is_clearly_smaller(plain.losses, head.losses):
+        return replace(plain, other_loss=head.loss)
+    return replace(head, other_loss=plain.loss)
+
+
+def _fit(
+    features: np.ndarray, labels: np.ndarray, folds: np.ndarray, *, classes: tuple[str, ...], mirrored: np.ndarray, balance: bool
+) -> LinearHead:  # fmt: skip
+    """A head for all rows, see `fit_linear_head`."""
     present = np.unique(labels)
     if len(present) < 2:
         raise BadInputError(
@@ -92,7 +126,7 @@ def fit_linear_head(
             "the list, and run twostream annotate again"
         )
     num_classes, num_folds = len(classes), len(np.unique(folds))
-    seen = features[:, ~np.array(mirrored)].mean(axis=1)  # (V, D)
+    seen = features[:, ~mirrored].mean(axis=1)  # (V, D)
     outside = [folds != fold for fold in range(num_folds)]
     paths = [_path(features[others], labels[others], num_classes, balance=balance) for others in outside]
     tried: list[np.ndarray] = []  # cross-validated logits (V, K) by strength
@@ -115,7 +149,7 @@ def fit_linear_head(
     accuracies = [float((logits.argmax(axis=1) == labels).mean()) for logits in tried]
     return LinearHead(
         weight / temperature, bias / temperature, STRENGTHS[best], temperature, tried[best] / temperature, labels,
-        num_folds, dict(zip(STRENGTHS, accuracies, strict=False)), loss,
+        num_folds, dict(zip(STRENGTHS, accuracies, strict=False)), loss, bool(mirrored.any()),
     )  # fmt: skip
 
 

@@ -38,25 +38,12 @@ from twostream.counts import counted
 from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError
 from twostream.files import read_json, write_text
 from twostream.own_clips.collection import Collection, find_clips, shown, write_list
-from twostream.own_clips.comparison import compare
 from twostream.own_clips.looks import Look, look_at, sample_motion, short_side_of
-from twostream.own_clips.plan import (
-    CELLS,
-    CELLS_SIZE,
-    CELLS_TRUNK,
-    TRAINED_SIZE,
-    Plan,
-    Speed,
-    StreamPlan,
-    afford_fps,
-    check_enough,
-    choose_fps,
-    describe,
-    make_plan,
-)  # fmt: skip
-from twostream.own_clips.selection import select
+from twostream.own_clips.plan import Plan, afford_fps, check_enough, choose_fps, describe, make_plan
+from twostream.own_clips.selection import compare, select
 from twostream.own_clips.sources import split_clips
 from twostream.own_clips.steps import Step, Steps
+from twostream.own_clips.streams import CELLS, CELLS_SIZE, CELLS_TRUNK, TRAINED_SIZE, HeadPlan, Speed, StreamPlan
 from twostream.own_clips.trunks import SMALL, Trunk, find_trunk, measure_rate
 from twostream.probes.record import RECORD_NAME
 from twostream.programs import options
@@ -160,13 +147,12 @@ def plan_from_json(content: dict[str, Any], path: Path) -> Plan:
     try:
         streams = tuple(
             StreamPlan(
-                s["name"],
-                s["input_type"],
-                {name: tuple(flags) for name, flags in s["heads"].items()},
+                s["name"], s["input_type"],
+                {name: HeadPlan(**{part: tuple(flags) for part, flags in h.items()}) for name, h in s["heads"].items()},
                 tuple(s["trained"]),
             )
             for s in content["streams"]
-        )
+        )  # fmt: skip
         return Plan(tuple(content["extract"]), streams, tuple(content["test"]), tuple(content["reasons"]))
     except (LookupError, TypeError, AttributeError) as error:
         raise BadInputError(
@@ -254,8 +240,8 @@ def do(args: argparse.Namespace, collection: Collection, plan: Plan, steps: Step
         ]
         heads[stream.name] = fit_heads(stream, plan, steps, [*common, "--resume=auto"])
         best = heads[stream.name][0]
-        compared = train_stream(stream, best, plan, steps, [*common, "--resume=auto"]) if stream.trained else ""
-        trained |= {best: compared} if compared else {}
+        if compared := train_stream(stream, best, plan, steps, [*common, "--resume=auto"]):
+            trained[best] = compared
     linear = choose_heads(heads, steps)
     judged = [trained.get(run, run) for run in linear]
     chosen = [run.replace("-fold", "-trained") for run in judged]
@@ -299,18 +285,30 @@ def fit_heads(stream: StreamPlan, plan: Plan, steps: Steps, common: list[str]) -
     With few videos, losses say more than how many are right. Flags of a stream come last, as its views are its own.
     """
     found = {}
-    for name, flags in stream.heads.items():
+    for name, head in stream.heads.items():
         run = f"{stream.name}-{name}"
-        words = ("train", *common, f"--run={run}", "--test_last", *plan.test, *flags)
+        words = ("train", *common, f"--run={run}", "--test_last", *plan.test, *head_flags(head))
         steps.run(Step(f"{stream.name} {name}", words, f"runs/{run}/scores_val_*.npz"))
-        found[run] = read_json(steps.out / "runs" / run / RECORD_NAME)
+        found[run] = head_record(steps.out, run)
     measures = ", ".join(
         f"{run} {100 * record['cross_validated_top1']:.1f} % right, loss {record['cross_validated_loss']:.3f}"
+        + ("" if record["mirrored"] else " without mirror images")
         for run, record in found.items()
     )
     num_videos = counted(next(iter(found.values()))["videos"], "training video")
     steps.say(f"{stream.name}, cross-validated over {num_videos}: {measures}")
     return sorted(found, key=lambda run: float(found[run]["cross_validated_loss"]))  # of equals the quicker one
+
+
+def head_flags(head: HeadPlan) -> tuple[str, ...]:
+    """Flags of twostream train for a linear head."""
+    return ("--head=linear", *head.clips, *head.fit, *head.seen)
+
+
+def head_record(out: Path, run: str) -> dict[str, Any]:
+    """What a run has written of its linear head."""
+    record: dict[str, Any] = read_json(out / "runs" / run / RECORD_NAME)
+    return record
 
 
 def choose_heads(heads: dict[str, list[str]], steps: Steps) -> list[str]:
@@ -328,19 +326,31 @@ def score_file(out: Path, run: str, split: str) -> Path:
 
 
 def train_stream(stream: StreamPlan, linear: str, plan: Plan, steps: Steps, common: list[str]) -> str:
-    """Train a stream from random weights without a fold of the videos, and if it beats the run `linear` there, with all.
+    """Train a stream without a fold of the videos, and if it beats the run `linear` there, with all.
 
-    Returns the run whose scores of that fold judge it, or "" if the linear head stays.
+    It is trained from random weights, or from that linear head, which is then fitted without the fold too. Returns the run
+    whose scores of the fold judge it, or "" if the linear head stays, or nothing is to be trained.
     """
+    head = stream.heads[linear.removeprefix(f"{stream.name}-")]
+    if not (stream.trained or head.tuned):
+        return ""
     out, name = steps.out, f"{stream.name}-fold"
     train = read_annotations(out / "data").split("train")
     train = train[train.num_frames > 0]
     folds = choose_folds(train.label_index, train.group, num_folds=NUM_FOLDS, seed=SEED)
     fold = f"--fold=0/{folds.max() + 1}"
-    words = ("train", *common, f"--run={name}", *stream.trained, fold)
+    seen = plan.test if stream.trained else (*plan.test, *head.seen)
+    flags = (*(stream.trained or (*head.clips, *head.tuned)), f"--mirror={head_record(out, linear)['mirrored']}")
+    from_fold, from_all = (
+        () if stream.trained else (f"--init_from={out / 'runs' / start}",) for start in (f"{linear}-fold", linear)
+    )
+    if from_fold:
+        words = ("train", *common, f"--run={linear}-fold", *head_flags(head), fold)
+        steps.run(Step(f"{linear} without a fold", words, f"runs/{linear}-fold/confusion.json"))
+    words = ("train", *common, f"--run={name}", *flags, *from_fold, fold)
     steps.run(Step(f"{stream.name} trained without a fold", words, f"runs/{name}/confusion.json"))
     data = [word for word in common if word.startswith(("--root=", "--save_root=", "--input_type=", "--workers="))]
-    words = ("test", *data, f"--run={name}", "--split=train", fold, f"--seed={SEED}", *plan.test)
+    words = ("test", *data, f"--run={name}", "--split=train", fold, f"--seed={SEED}", *seen)
     steps.run(Step(f"{stream.name} tested on the fold", words, f"runs/{name}/scores_train_*.npz"))
     comparison = compare(score_file(out, linear, "train"), score_file(out, name, "train"))
     is_better = comparison.second_is_clearly_better
@@ -349,7 +359,7 @@ def train_stream(stream: StreamPlan, linear: str, plan: Plan, steps: Steps, comm
     if not is_better:
         return ""
     run = f"{stream.name}-trained"
-    words = ("train", *common, f"--run={run}", *stream.trained, "--test_last", *plan.test)
+    words = ("train", *common, f"--run={run}", *flags, *from_all, "--test_last", *seen)
     steps.run(Step(f"{stream.name} trained", words, f"runs/{run}/scores_val_*.npz"))
     return name
 

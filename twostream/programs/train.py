@@ -301,7 +301,7 @@ def train_to_the_end(
             )
         return run.first > 0 or fit_last_layer(
             session, train_set, num_workers=args.workers, batch_size=args.batch_size, amp=args.amp, seed=args.seed,
-            balance=args.class_balance,
+            choose_mirroring=args.mirror == AUTO, balance=args.class_balance,
         )  # fmt: skip
     if args.early_stop and not run.checkpoint:  # what training starts from may stay the best
         session.save(run.first, to_validate=True, final=False)

@@ -93,7 +93,7 @@ def build_parser(description: str) -> options.Parser:
     add("--crop_scales", type=crop_scales, default=(1.0, 0.875, 0.75, 0.66), metavar="A,B", help="sizes for --crop=corners, as shares of the short side; height and width are at most one step apart (default: 1,.875,.75,.66)")
     options.add_boolean(group, "--class_balance", default=False, help="use each class equally often: an epoch repeats clips of small classes, and leaves out some of large ones (default: False)")
     add("--max_unreadable", type=options.not_negative, default=0, metavar="N", help="if an image cannot be read, use the next clip instead and name the image in the log, up to N times in the whole run; validation always stops (default: 0, stop)")
-    options.add_boolean(group, "--mirror", default=True, help="mirror half of the clips; turn this off if classes differ in left and right (default: True)")
+    add("--mirror", type=boolean_or_auto, nargs="?", const=True, default=True, metavar="True|False|auto", help="mirror half of the clips; turn this off if classes differ in left and right. auto: with --head=linear, use mirror images unless cross-validation is clearly better without them (default: True)")
 
     add_optimization_flags(parser)
 
@@ -188,6 +188,8 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
         if args.views == "full":
             parser.error("--views=full is for tests, and --head=linear fits to --views too; use --views=three")
         args.max_iterations, args.schedule, args.epochs, args.stepvalues, args.step_epochs = 1, "step", None, (), None
+    elif args.mirror == AUTO:
+        parser.error("--mirror=auto is for --head=linear, which fits with and without mirror images; use True or False")
     args.keep_best |= bool(args.early_stop)
     if args.test_best and not args.keep_best:
         parser.error("--test_best scores the checkpoint that --keep_best keeps; add --keep_best")
