@@ -101,15 +101,15 @@ def freeze_batch_norm(network: StreamNetwork, kind: str) -> None:
     """Fix statistics, scale and shift of all batch norms ("frozen"), of all but the first ("partial"), or none ("train").
 
     Partial is TSN's (ECCV 2016): a few videos change ImageNet's statistics at random, but flow needs statistics of its
-    own in the first layer. Raises BadInputError for an unknown kind, and for a network without batch norm.
+    own in the first layer. Raises BadInputError for an unknown kind, and for "partial" where there is no batch norm.
     """
     if kind not in BATCH_NORM:
         raise BadInputError(f"--batch_norm {kind!r}, expected {', '.join(BATCH_NORM)}")
     if BATCH_NORM[kind] is None:
         return
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    if not norms:
-        raise BadInputError(f"--batch_norm={kind}, but the network has no batch norm; leave out the flag")
+    if kind == "partial" and not norms:
+        raise BadInputError("--batch_norm=partial, but the network has no batch norm; leave out the flag")
     network.frozen_norms = tuple(norms[BATCH_NORM[kind] :])
     for norm in network.frozen_norms:
         norm.eval().requires_grad_(False)
@@ -128,7 +128,7 @@ def build_model(stream: StreamConfig, *, dropout: float = 0.6, batch_norm: str =
     """The network of a stream, with random weights drawn from torch's generator; `batch_norm`: see `freeze_batch_norm`.
 
     Raises BadInputError when there is no such network, when it does not take pictures of that size or clips of that
-    length, or when it has no batch norm to freeze.
+    length, or when it has no first batch norm to train.
     """
     network = _stream_network(stream, _build_backbone(stream, dropout))
     freeze_batch_norm(network, batch_norm)

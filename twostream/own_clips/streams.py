@@ -249,15 +249,15 @@ def _tune_heads(
     """
     if num_train < MIN_TRAINED:
         return heads
-    tuned, longest = {}, 0.0
+    tuned, longest = dict(heads), 0.0
     budget.left -= refit
-    for name, head in heads.items():
+    for name in sorted(heads, key=lambda name: clip_seconds[name]):
         seconds = max(num_train, BATCH_SIZE) * clip_seconds[name] * TRAINING_COST
-        what = f"training from the linear head of RGB, if {name} is the best"
-        if epochs := budget.epochs(seconds, what, fewest=MIN_TUNED, most=MAX_TUNED):
-            longest = max(longest, 2 * epochs * seconds)
-            head = replace(head, tuned=(*TUNING, *_iterations(epochs, num_train)))
-        tuned[name] = head
+        what = f"training from the best linear head of RGB, if that is rgb-{name}"
+        if not (epochs := budget.epochs(seconds, what, fewest=MIN_TUNED, most=MAX_TUNED)):
+            break
+        longest = max(longest, 2 * epochs * seconds)
+        tuned[name] = replace(heads[name], tuned=(*TUNING, *_iterations(epochs, num_train)))
     budget.left += refit if not longest else -longest
     return tuned
 
