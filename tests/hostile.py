@@ -547,9 +547,9 @@ def _recognizers(world: Path, rng: Rng) -> Case:
     return Case("recognizers", program, [*words, *([f"--out={world / 'out'}"] * program.endswith("features"))], what)
 
 
-def _command_lines(world: Path, rng: Rng) -> Case:
-    program = _pick(rng, list(ALL_PROGRAMS))
-    words = {
+def usual_words(world: Path, rng: Rng) -> dict[str, list[str]]:
+    """By program, a command line that it takes, or refuses at once, as twostream label would serve its page for ever."""
+    return {
         "train.py": [f"--root={world / 'data'}", *TRAIN, f"--save_root={world / 'new'}"],
         "test.py": [f"--root={world / 'data'}", f"--save_root={world / 'runs'}", *QUICK["test.py"]],
         "eval.py": [f"--save_root={world / 'runs'}", "--input_types=rgb", f"--report={world / 'r.json'}"],
@@ -563,7 +563,14 @@ def _command_lines(world: Path, rng: Rng) -> Case:
         "twostream export": ["--runs", str(world / "runs" / "run"), f"--out={world / 'new'}"],
         "twostream predict": [str(world / "data"), f"--model={world / 'recognizer'}", "--device=cpu"],
         "twostream features": [str(world / "data"), f"--model={world / 'recognizer'}", f"--out={world / 'out'}", "--device=cpu"],
-    }[program]  # fmt: skip
+        "twostream label": [str(world / "weights")],
+        "twostream start": [str(world / "lists" / "folder"), "--dry_run", f"--out={world / 'new'}"],
+    }  # fmt: skip
+
+
+def _command_lines(world: Path, rng: Rng) -> Case:
+    program = _pick(rng, list(ALL_PROGRAMS))
+    words = usual_words(world, rng)[program]
     flags = [
         action.option_strings[0] for action in parser_of(program)._actions
         if action.option_strings and not action.option_strings[0].endswith("help") and action.option_strings[0] not in LONG_RUNS

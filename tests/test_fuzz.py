@@ -1,9 +1,10 @@
 """A piece of what `make fuzz` does: hostile inputs of all kinds, each read or refused in one line."""
 
+import numpy as np
 import pytest
 
 from tests import fuzz, hostile
-from tests.conftest import JobsHere
+from tests.conftest import ALL_PROGRAMS, JobsHere
 from twostream.preparation import workers
 
 INPUTS = 60
@@ -26,6 +27,10 @@ def test_no_input_ends_in_a_traceback(world, monkeypatch):
     assert not [(outcome.number, outcome.fault, outcome.text) for outcome in faults]
     assert {outcome.kind for outcome in outcomes} == hostile.CASES.keys()
     assert {0, 2, 3} <= {outcome.code for outcome in outcomes}, "some are read, some are refused"
+
+
+def test_every_program_has_a_command_line(world):
+    assert hostile.usual_words(world, np.random.default_rng(1)).keys() == ALL_PROGRAMS.keys()
 
 
 def test_an_input_is_the_same_each_time(world, tmp_path):

@@ -226,6 +226,19 @@ def test_broken_record_is_named(store, text):
         store.record("v")
 
 
+@pytest.mark.parametrize("name", ["00001.jpg", "video.json"])
+def test_a_file_that_never_ends_is_not_read(tmp_path, name):
+    """A link to a device in place of a file, which only folders can have."""
+    store = STORES["folders"](tmp_path, "rgb")
+    publish(store, "v", [JPEG])
+    path = store.folder / "v" / name
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(BadInputError, match=f"v/{name}: found a device, expected a file"):
+        store.record("v")
+        store.read("v", [0])
+
+
 def test_no_folder_means_no_videos(store):
     assert store.video_ids() == [] and not store.has("v") and store.sweep() == 0
 

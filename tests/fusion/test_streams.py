@@ -77,11 +77,15 @@ def test_evenly_spaced_clips_of_different_lengths_are_fused_by_video():
         report_of(with_clips[0], other_views)
 
 
-def test_streams_without_a_common_frame_are_refused():
+def test_streams_without_a_common_frame_are_fused_by_video_on_request():
     rgb = make_table(frames=1)
     flow = make_table(video_index=[0, 1, 2], start=[1, 1, 1])
-    with pytest.raises(BadInputError, match="RGB and Flow have no frame in common"):
-        report_of(rgb, flow, intersect=True)
+    with pytest.raises(BadInputError, match="scored different frames .*--intersect"):
+        report_of(rgb, flow)
+    report = report_of(rgb, flow, intersect=True)
+    assert report.rows[-1].num_frames == 0 and report.rows[-1].num_videos == 3
+    scores = [Consensus.parse("softmax-mean").video_scores(table) for table in (rgb, flow)]
+    np.testing.assert_allclose(report.predictions.scores["RGB+Flow"], (scores[0] + scores[1]) / 2)
 
 
 def test_all_weight_on_one_stream_is_that_stream():

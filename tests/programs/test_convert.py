@@ -115,6 +115,13 @@ def test_what_is_refused(run_command, tmp_path, monkeypatch, published, words, c
     assert not list(tmp_path.iterdir()) and published.stat().st_size > 1_000_000, "nothing was written or lost"
 
 
+def test_a_link_to_itself_is_one_line(run_command, tmp_path):
+    loop = tmp_path / "loop.pth"
+    loop.symlink_to(loop)
+    result = run_command("convert", loop, tmp_path / "out.pkl")
+    assert result.returncode in (3, 4) and str(loop) in result.stderr and len(result.stderr.splitlines()) == 1
+
+
 def test_training_names_the_command_for_files_of_caffe2(published):
     with torch.device("meta"):
         module = build_model(stream()).backbone

@@ -56,11 +56,15 @@ def in_process(monkeypatch):
 
 
 def with_training(plan: start.Plan) -> start.Plan:
-    """The plan, with a second head on RGB, and trainings in two iterations: of RGB from its heads, of flow from random weights."""
+    """The plan, with a second head on RGB in other views, and trainings in two iterations: of RGB from its heads, of flow from random weights."""
     flags = ("--batch_size=2", "--max_iterations=2", "--val_interval=2", "--num_segments=1")
     rgb, flow = plan.streams
     flow = start.replace(flow, trained=("--arch=squeezenet1_1", "--pretrained=False", "--input_size=32", *flags))
-    cells = HeadPlan(("--arch=squeezenet1_1_cells", "--input_size=32"), ("--pretrained=False", "--clips_per_video=1"))
+    cells = HeadPlan(
+        ("--arch=squeezenet1_1_cells", "--input_size=32"),
+        ("--pretrained=False", "--clips_per_video=1"),
+        ("--views=three",),
+    )
     heads = (rgb.heads | {"cells": cells}).items()
     rgb = start.replace(rgb, heads={name: start.replace(head, tuned=flags) for name, head in heads})
     return start.replace(plan, streams=(rgb, flow))

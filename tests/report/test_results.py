@@ -135,7 +135,7 @@ def test_rates_of_nothing_are_null(tmp_path):
 
 def test_streams_without_a_common_video_are_refused(tmp_path):
     rgb, flow = make_table(video_index=[0, 0]), make_table(video_index=[1, 1])
-    with pytest.raises(BadInputError, match="have no frame in common"):
+    with pytest.raises(BadInputError, match="have scored no video in common"):
         build(rgb, flow)
 
 

@@ -4,11 +4,13 @@ import contextlib
 import os
 import re
 import shutil
+import stat
 from pathlib import Path
 from typing import Self
 
 from twostream.attempts import abandoned, attempt_name, sweep_files
 from twostream.errors import BadInputError
+from twostream.files import check_regular
 from twostream.frames.store import (
     RECORD_NAME,
     TEMPORARY_PREFIX,
@@ -40,8 +42,10 @@ class FrameFolders(FrameStore):
         )
 
     def record_text(self, video_id: str) -> bytes | None:
+        path = self.video_folder(video_id) / RECORD_NAME
+        check_regular(path)
         try:
-            return (self.video_folder(video_id) / RECORD_NAME).read_bytes()
+            return path.read_bytes()
         except FileNotFoundError:
             return None
 
@@ -57,6 +61,8 @@ class FrameFolders(FrameStore):
         path = f"{self.folder}/{check_video_id(video_id)}/{frame_name(frame_index)}"
         try:
             with open(path, "rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    check_regular(path)
                 return file.read()
         except FileNotFoundError:
             raise BadInputError(missing_message(path)) from None

@@ -1,6 +1,7 @@
 """Accuracy and loss of single clips, for one stream or for fused streams."""
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -94,10 +95,10 @@ def fused_clip_ranks(
     *,
     progress: Progress = no_progress,
 ) -> np.ndarray:
-    """Ranks as `clip_ranks`, of the fused scores of the clips that all tables have; empty also if rows are not frames,
-    or if the streams have other clips on purpose, see `are_joined_by_video`.
+    """Ranks as `clip_ranks`, of the fused scores of the clips that all tables have; empty also if rows are not frames, if the
+    streams have other clips on purpose, see `are_joined_by_video`, or if they share videos, but no clip.
 
-    `names` are the streams' names for messages. BadInputError if the tables have no clip in common.
+    `names` are the streams' names for messages. BadInputError if the tables have scored no video in common.
     """
     if any(table.level != "frames" or table.is_multi_label for table in tables):
         return np.array([], int)
@@ -107,10 +108,11 @@ def fused_clip_ranks(
     ):
         return np.array([], int)  # the clips in common are few, and no fair choice
     if not len(rows_of_tables[0]):
-        raise BadInputError(
-            f"{' and '.join(names)} have no frame in common: score them with the same --frame_step "
-            "or --num_clips, and --views"
-        )
+        if not len(reduce(np.intersect1d, [table.video_index for table in tables])):
+            raise BadInputError(
+                f"{' and '.join(names)} have scored no video in common: score them with the same annotations"
+            )
+        return np.array([], int)
     labels = tables[0].row_labels[rows_of_tables[0]]
     ranks = np.empty(len(labels), int)
 

@@ -13,6 +13,7 @@ request that is refused is answered by one line of text.
 
 import hmac
 import json
+import os
 import re
 import secrets
 import sys
@@ -113,7 +114,7 @@ class LabelServer(ThreadingHTTPServer):
 
     def _path(self, video: int) -> Path:
         """The file of a video; VideoError if it is outside of the folder by now."""
-        path = self.paths[video].resolve()
+        path = Path(os.path.realpath(self.paths[video]))
         if not path.is_relative_to(self.folder):
             raise VideoError("a link to a file outside of the folder, which is not opened; copy the file", "missing")
         if not path.is_file():

@@ -10,7 +10,7 @@ from pathlib import Path
 from twostream.annotations.lists import Listed, read_lists
 from twostream.counts import counted
 from twostream.errors import BadInputError
-from twostream.files import write_cell, write_text
+from twostream.files import check_regular, write_cell, write_text
 from twostream.video.ids import find_videos
 
 GROUP_COLUMNS = ("group", "person", "subject", "actor", "player", "source", "sequence", "scene", "session")
@@ -99,9 +99,10 @@ def _list_in(folder: Path) -> Path | None:
 
 def _columns(path: Path) -> list[str]:
     try:
+        check_regular(path)
         with open(path, encoding="utf-8-sig", newline="") as file:
             return next(csv.reader(file), [])
-    except (OSError, UnicodeDecodeError, csv.Error):  # reading the list will name the fault
+    except (OSError, BadInputError, UnicodeDecodeError, csv.Error):  # reading the list will name the fault
         return []
 
 

@@ -102,12 +102,12 @@ class Budget:
 
     def spend(self, seconds: float, what: str) -> bool:
         """Spend seconds on something if they are left."""
-        if not (fits := seconds < self.left):
+        if seconds >= self.left:
             self._leave_out(seconds, what)
             return False
         self.reasons.append(f"{what}: about {seconds:.0f} s")
         self.left -= seconds
-        return fits
+        return True
 
     def epochs(self, seconds: float, what: str, *, fewest: int, most: int) -> int:
         """For how many epochs of so many seconds there is time; 0 if for fewer than `fewest`.
@@ -249,7 +249,7 @@ def _tune_heads(
     """
     if num_train < MIN_TRAINED:
         return heads
-    tuned, longest = dict(heads), 0.0
+    tuned, longest, left = dict(heads), 0.0, budget.left
     budget.left -= refit
     for name in sorted(heads, key=lambda name: clip_seconds[name]):
         seconds = max(num_train, BATCH_SIZE) * clip_seconds[name] * TRAINING_COST
@@ -258,7 +258,7 @@ def _tune_heads(
             break
         longest = max(longest, 2 * epochs * seconds)
         tuned[name] = replace(heads[name], tuned=(*TUNING, *_iterations(epochs, num_train)))
-    budget.left += refit if not longest else -longest
+    budget.left = budget.left - longest if longest else left
     return tuned
 
 

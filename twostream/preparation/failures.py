@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from twostream.files import write_text
+from twostream.files import check_regular, write_text
 from twostream.motion_vectors.reader import NO_VECTORS
 from twostream.preparation.extraction import ExtractionJob
 from twostream.preparation.workers import KILLED, PROGRAM_ERROR, Failure
@@ -46,6 +46,7 @@ def _log_paths(root: str | Path) -> list[Path]:
 
 
 def _read(path: Path) -> Iterator[Record]:
+    check_regular(path)
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             failure = json.loads(line)

@@ -17,6 +17,7 @@ Exit codes: 0 done; 2 wrong command line; 3 IN is damaged, or is of another netw
 
 import argparse
 import json
+import os
 import shlex
 
 from twostream.counts import counted
@@ -62,7 +63,7 @@ def main() -> int:
         parser.error(f"OUT {str(args.target)!r}: expected a name with one of {', '.join(weight_files.SUFFIXES)}")
     source = newest_checkpoint(args.source)
     key_map = args.key_map or args.target.with_name(f"{args.target.name}.keymap.json")
-    if len({path.resolve() for path in (source, args.target, key_map)}) < 3:
+    if len({os.path.realpath(path) for path in (source, args.target, key_map)}) < 3:
         parser.error(f"IN, OUT and --key_map: {source}, {args.target} and {key_map}, expected three files")
     file = weight_files.read(source)
     result = convert(file, kind, backbone=backbone_name(args.arch) if args.arch else "")

@@ -15,6 +15,7 @@ written.
 import argparse
 import json
 import math
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -144,7 +145,7 @@ def main() -> int:
     runs_folder = find_runs_folder(args)
     check_flags(parser, args, runs_folder)
     report_path = args.report or (runs_folder / "report.json" if runs_folder else Path("report.json"))
-    if args.weights_from and report_path.resolve() == args.weights_from.resolve():
+    if args.weights_from and os.path.realpath(report_path) == os.path.realpath(args.weights_from):
         parser.error(f"--weights_from: the new report would replace {report_path}; give it another name with --report")
     if len(args.test_iteration) <= 1:
         evaluate(parser, args, runs_folder, consensus, report_path, iteration=next(iter(args.test_iteration), None))

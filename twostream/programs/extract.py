@@ -17,6 +17,7 @@ Exit codes: 0 all done; 2 wrong command line; 3 a list is wrong, or settings dif
 """
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -343,7 +344,7 @@ def check_flags(parser: options.Parser, args: argparse.Namespace) -> ExtractionS
         parser.error("--input_types has mv, which is read from encoded videos, so --videos must name their folder")
     if args.mv_fallback and MOTION_VECTORS not in settings.input_types:
         parser.error("--mv_fallback is for --input_types=mv")
-    if settings.encoding and args.root.resolve().is_relative_to(args.videos.resolve()):
+    if settings.encoding and Path(os.path.realpath(args.root)).is_relative_to(os.path.realpath(args.videos)):
         parser.error(
             f"--root {args.root} is inside --videos {args.videos}, so the new videos would be among the old ones"
         )

@@ -12,6 +12,7 @@ writable; 5 done, but some videos are damaged: they are listed and not copied.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable
 from functools import partial
@@ -94,7 +95,7 @@ def main() -> int:
     """Run the program; returns its exit code."""
     parser = build_parser()
     args = parser.parse_args()
-    if args.root.resolve() == args.to.resolve():
+    if os.path.realpath(args.root) == os.path.realpath(args.to):
         parser.error(f"--to {args.to} is the same folder as --root, expected another one")
     types = dict.fromkeys(args.input_types or input_types(args.root))
     if not types:

@@ -262,14 +262,15 @@ def fuse(steps: Steps, chosen: list[str], judged: list[str], heads: list[str]) -
     """Fit the weights of the streams to training videos that the runs `judged` had not seen, and report on the runs `chosen`.
 
     The linear heads have a report of their own, if they are not what is chosen. Clips are averaged as logits, for which the
-    confidence of a linear head was fitted.
+    confidence of a linear head was fitted. Heads look at clips and views of their own, so videos are fused (--intersect), not clips.
     """
     out = steps.out
 
     def evaluate(runs: list[str], split: str) -> tuple[str, ...]:
-        return ("eval", "--consensus=mean", "--scores", *(str(score_file(out, run, split)) for run in runs))
+        files = (str(score_file(out, run, split)) for run in runs)
+        return ("eval", "--consensus=mean", "--intersect", "--scores", *files)
 
-    fit = ("--intersect", "--fit_weights=product", f"--report={out / 'fusion.json'}")
+    fit = ("--fit_weights=product", f"--report={out / 'fusion.json'}")
     steps.run(Step("fusion weights", (*evaluate(judged, "train"), *fit), "fusion.json"))
     show = (f"--annotations={out / 'data'}", f"--weights_from={out / 'fusion.json'}")
     page = (*show, f"--report={out / 'report.json'}", f"--html={out / 'report.html'}")
