@@ -221,6 +221,13 @@ def test_weights_are_found_by_file_or_folder(tmp_path):
     assert find_trunk(tmp_path / "none") is None
     with pytest.raises(start.BadInputError, match="does not say which network it is of; add --arch"):
         find_trunk(tmp_path, weights=tmp_path / "mine.pth")
+    assert find_trunk(tmp_path, weights=tmp_path / "mine.pth", backbone="VGG").backbone == "vgg16_reducedfc"
+    for backbone, message in (
+        ("nosuch", "'nosuch', expected inception_v3"),
+        ("flow_histograms", "of pictures with published"),
+    ):
+        with pytest.raises(start.BadInputError, match=message):
+            find_trunk(tmp_path, backbone=backbone)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from twostream.errors import BadInputError
 
 PREFERRED = (
     "mobilenet_v2", "mobilenet_v3_large", "resnet18", "resnet34", "resnet50", "squeezenet1_1", "vgg16", "resnet101",
-    "resnet152", "inception_v3",
+    "resnet152", "inception_v3", "vgg16_reducedfc",
 )  # fmt: skip
 """networks of pictures, those first whose features are worth most for the time that they take on a CPU"""
 SMALL = "resnet18"
@@ -30,11 +30,15 @@ def find_trunk(folder: Path, *, weights: Path | None = None, backbone: str | Non
     """The weights of a file, or else the best ones in a folder; None where there are none.
 
     Raises BadInputError where `weights` does not exist, or its name does not say which network it is of and `backbone` does
-    not either.
+    not either, and where `backbone` is none of PREFERRED.
     """
-    from twostream.models.backbones import BACKBONES
+    from twostream.models.backbones import BACKBONES, backbone_name
     from twostream.models.weights import find_pretrained
 
+    if backbone and (backbone := backbone_name(backbone)) not in PREFERRED:
+        raise BadInputError(
+            f"--arch={backbone}, expected a network of pictures with published weights: {', '.join(PREFERRED)}"
+        )
     if weights:
         if not weights.is_file():
             raise BadInputError(
