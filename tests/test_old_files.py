@@ -106,7 +106,7 @@ def test_the_files_are_small():
 
 @pytest.mark.parametrize("root", ROOTS)
 def test_verify_finds_nothing_wrong(run, root):
-    """But for the cut video, which is listed as failed. "fix", a key of findings, was "mend" in the version that wrote them."""
+    """Except the cut video, which is listed as failed. Findings of that version have the key "mend" for what is "fix" now."""
     result = run("prep/verify.py", f"--root={root}", "--workers=1", "--json=findings.json")
     findings = json.loads(Path("findings.json").read_text())
     recorded = (EXPECTED / "findings.json").read_text().replace('"mend":', '"fix":')

@@ -18,7 +18,7 @@ from twostream.scores.table import ScoreTable
 NUM_DRAWS = 3
 """of the folds of the cross-fitting, over which a video's losses are averaged, as they differ from draw to draw"""
 CHANCE = 0.16
-"""beyond one standard error, on one side"""
+"""level of the sign test: how often a normal variable is above its mean by one standard error or more"""
 
 
 def select(scores: Mapping[str, Path], first: Sequence[str]) -> list[tuple[str, float]]:

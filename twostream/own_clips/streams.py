@@ -33,7 +33,7 @@ TUNING = (
     f"--batch_size={BATCH_SIZE}", "--num_segments=1", "--schedule=cosine", "--warm_up=10", "--lr=0.003", "--trunk_factor=0.3",
     "--batch_norm=frozen", "--weight_decay=0.0005", "--clip_norm=5", "--dropout=0.2",
 )  # fmt: skip
-"""flags of a training from a linear head"""
+"""flags of a training from a linear head: small steps, smaller ones below the head; results in docs/real_footage.md"""
 MIN_TUNED, MAX_TUNED = 10, 30
 """epochs of it"""
 TRAINED_SIZE = 64
@@ -110,7 +110,7 @@ class Budget:
         return True
 
     def epochs(self, seconds: float, what: str, *, fewest: int, most: int) -> int:
-        """For how many epochs of so many seconds there is time; 0 if for fewer than `fewest`.
+        """How many epochs there is time for, when one takes `seconds`; at most `most`, and 0 instead of fewer than `fewest`.
 
         Each training is done twice: without a part of the videos, to compare it with a linear head, and if it wins with all.
         """

@@ -50,7 +50,7 @@ class LinearHead:
     mirrored: bool
     """was it fitted to mirror images too?"""
     other_loss: float | None = None
-    """of the head with mirror images, if this one is without, or the other way round; None if only one was fitted"""
+    """mean of the `losses` of the head with mirror images, if this one is without, or the other way round; None if only one was fitted"""
 
     @property
     def losses(self) -> np.ndarray:
@@ -79,9 +79,9 @@ class LinearHead:
         tried = ", ".join(f"{strength:.1g}: {100 * share:.1f}" for strength, share in self.tried.items())
         used, otherwise = ("used", "without") if self.mirrored else ("left out", "with")
         mirroring = (
-            f"; mirror images {used}: loss {self.loss:.3f}, {otherwise} them {self.other_loss:.3f}"
-            if self.other_loss
-            else ""
+            ""
+            if self.other_loss is None
+            else f"; mirror images {used}: loss {self.losses.mean():.3f}, {otherwise} them {self.other_loss:.3f}"
         )
         return (
             f"linear head: {100 * self.accuracy:.1f} ± {100 * self.standard_error:.1f} % of {counted(len(self.labels), 'training video')} right in "
@@ -111,8 +111,8 @@ def fit_linear_head(
         features[:, ~is_mirrored], labels, folds, classes=classes, mirrored=is_mirrored[~is_mirrored], balance=balance
     )
     if is_clearly_smaller(plain.losses, head.losses):
-        return replace(plain, other_loss=head.loss)
-    return replace(head, other_loss=plain.loss)
+        return replace(plain, other_loss=float(head.losses.mean()))
+    return replace(head, other_loss=float(plain.losses.mean()))
 
 
 def _fit(
