@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "scores": "annotations metrics video",
     "preparation": "annotations flow frames motion_vectors video",
     "engine": "annotations clips metrics models monitor",
-    "probes": "annotations clips engine metrics models monitor scores",
+    "probes": "annotations architectures clips engine metrics models monitor scores",
     "conversion": "architectures models",
     "fusion": "annotations metrics scores",
     "runtimes": "annotations clips engine flow frames models",
@@ -47,7 +47,7 @@ NEED_TORCH = {"architectures", "models", "engine"} | {
     for name in (
         "flow/farneback", "flow/farneback_kernels", "flow/server", "clips/dataset",
         "clips/online_flow", "conversion/convert", "conversion/weight_files", "runtimes/torch_network", "onnx/farneback_graph",
-        "onnx/conversion", "onnx/graphs", "onnx/export", "inference/export", "inference/features", "probes/features", "probes/last_layer", "probes/rates", "scoring/networks", "scoring/split",
+        "onnx/conversion", "onnx/graphs", "onnx/export", "inference/export", "inference/features", "probes/codebook", "probes/features", "probes/last_layer", "probes/rates", "scoring/networks", "scoring/split",
     )
 }  # fmt: skip
 NO_TORCH_YET = {"twostream/engine/run_folder.py", "twostream/engine/signals.py", "twostream/models/__init__.py"}

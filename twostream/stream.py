@@ -22,6 +22,9 @@ a file without them means"""
 LOWEST_RATE, HIGHEST_RATE = 0.001, 1000.0
 """frames per second; rates of videos are known to a thousandth"""
 
+ANY_SHAPE = ("flow_fisher",)
+"""backbones whose features are of the picture as a whole, whatever its height and width"""
+
 _LARGEST = {"clip_len": 1000, "frame_stride": 1_000_000, "input_size": 2048}
 """of settings that a file may have: they decide how much memory its network takes"""
 
@@ -77,6 +80,11 @@ class StreamConfig:
     def modality(self) -> str:
         """ "rgb" or "flow"; decides how clips are mirrored and how the first layer is initialised."""
         return "rgb" if self.input_type == RGB else "flow"
+
+    @property
+    def takes_any_shape(self) -> bool:
+        """Does its network see whole pictures as it sees squares? Others see them square by square, see models.every_position."""
+        return self.backbone in ANY_SHAPE
 
     @property
     def is_online(self) -> bool:

@@ -9,7 +9,7 @@ import safetensors.torch
 
 import twostream
 from tests import toy
-from tests.inference.samples import make_run
+from tests.inference.samples import SIZE, make_run
 from twostream.engine.checkpoint import checkpoint_path
 from twostream.errors import BadInputError
 from twostream.inference import loading
@@ -17,6 +17,7 @@ from twostream.inference.contract import CONTRACT_NAME
 from twostream.inference.export import recognizer_of_runs, write_recognizer
 from twostream.inference.loading import load
 from twostream.inference.sources import Pictures, VideoFile
+from twostream.onnx.export import write_onnx
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +142,25 @@ def test_streams_of_different_classes_are_no_recognizer(runs, tmp_path):
     other = make_run(tmp_path, "farneback", classes=("a", "b"))
     with pytest.raises(BadInputError, match="different classes"):
         recognizer_of_runs([runs[0], other])
+
+
+def test_whole_pictures_of_any_shape(tmp_path):
+    """Videos of different shapes are asked about together, and each has the answer that it has alone: that of the whole picture."""
+    run = make_run(tmp_path, "farneback", backbone="flow_fisher", clip_len=4, resize_side=SIZE)
+    write_recognizer(recognizer_of_runs([run]).with_sampling(views="full", num_clips=2), tmp_path / "recognizer")
+    recognizer = load(tmp_path / "recognizer", device="cpu")
+    square = toy.frames(4, "red", "right")
+    portrait, wide = square[:, :, 20:84], square[:, 30:80]
+    together = [result.probabilities for result in recognizer.predict_all([square, portrait, wide, square])]
+    for pictures, found in zip((square, portrait, wide, square), together, strict=True):
+        np.testing.assert_allclose(found, recognizer.predict(pictures).probabilities, atol=1e-6)
+    at_centre = recognizer.with_sampling(views="centre").predict(wide).probabilities
+    assert abs(at_centre - together[2]).max() > 1e-3
+    assert len([*recognizer.stream(list(wide), fps=25)]) > 0
+    with pytest.raises(BadInputError, match="sees whole pictures of any shape"):
+        write_onnx(recognizer, tmp_path, Pictures("clip", square, fps=25))
+
+
+def test_whole_pictures_are_not_for_other_networks(runs):
+    with pytest.raises(ValueError, match="whole pictures by resnet18, which only twostream test does"):
+        recognizer_of_runs(runs).with_sampling(views="full")

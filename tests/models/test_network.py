@@ -38,6 +38,7 @@ QUICK_CLIPS = {
     "squeezenet1_1_3d",
     "mobilenet_v2_halves",
     "flow_histograms",
+    "flow_fisher",
 }
 """networks of clips with each kind of block"""
 SLOW = {n for n, record in BACKBONES.items() if record.layout == "3d" or n.startswith("vmz_")} - QUICK_CLIPS | {

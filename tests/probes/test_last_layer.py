@@ -90,6 +90,31 @@ def test_histograms_of_flow_need_no_weights(root, tmp_path):
     assert set(ways) == {"left", "right"} and (ways[scores.logits.argmax(axis=1)] == ways[scores.labels]).all()
 
 
+def test_local_motion_of_whole_pictures(root, tmp_path):
+    """Its codebook is fitted first; the same command makes the same network, and a test of it sees whole pictures too."""
+    common = (
+        f"--root={root}",
+        f"--save_root={tmp_path}",
+        "--input_type=farneback",
+        "--arch=flow_fisher",
+        "--seq_len=12",
+        "--workers=0",
+    )
+    for run in ("first", "second"):
+        words = (*common, f"--run={run}", "--head=linear", "--clips_per_video=1", "--views=full", "--mirror=False")
+        result = call("train.py", *words)
+        assert result.returncode == 0 and "WARNING" not in result.stdout, result.stderr
+    weights = [read_checkpoint(tmp_path / run / "checkpoint_000001.pth")["weights"] for run in ("first", "second")]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    scores = read_scores(tmp_path / "first" / "scores_train_000001.npz")
+    ways = np.array([name.partition("_")[2] for name in scores.stream["classes"]])
+    assert (ways[scores.logits.argmax(axis=1)] == ways[scores.labels]).all()
+    result = call("test.py", *common[:3], "--run=first", "--views=full", "--num_clips=1", "--workers=0")
+    assert result.returncode == 0, result.stderr
+    result = call("train.py", *common, "--run=other", "--arch=flow_histograms", "--head=linear", "--views=full")
+    assert result.returncode == 3 and "--views=full --head=linear is for flow_fisher on stored flow" in result.stderr
+
+
 def test_no_video_of_its_training_scores_was_seen(linear):
     """The copies of a video are in both folds, so random features recognise them: what is tested is what is in the file."""
     run = linear[0] / RUN

@@ -110,13 +110,19 @@ VIEWS = {
     "five": (0, 1, 2, 3, 4),
     "ten": (0, 1, 2, 3, 4, 5, 6, 7, 8, 9),
     "full": (16,),
+    "full-flip": (16, 17),
 }
 """--views -> numbers of views.
 
 0 is the centre, 1 ... 4 are the corners (top left, top right, bottom left, bottom right), 5 ... 9 the same mirrored.
 10 ... 12 are the largest squares at the beginning, middle and end of the long side, 13 ... 15 the same mirrored; the
-three together show all of a picture whose long side is at most three times its short side. 16 is the whole picture. Ten
+three together show all of a picture whose long side is at most three times its short side. 16 is the whole picture, 17 the same
+mirrored. Ten
 crops are TSN's (ECCV 2016); three are usual for 3D networks."""
+
+
+WHOLE_VIEWS = ("full", "full-flip")
+"""those of whole pictures"""
 
 
 def make_views(name: str, size: int, resize_side: ResizeSide = None) -> tuple[View, ...]:
@@ -127,7 +133,7 @@ def make_views(name: str, size: int, resize_side: ResizeSide = None) -> tuple[Vi
         PlacedCrop(size, position, position, largest=True, resize_side=resize_side) for position in (0, 0.5, 1)
     ]
     views = [(crop, mirrored) for crops in (small, large) for mirrored in (False, True) for crop in crops]
-    views.append((WholePicture(resize_side or int(SHORT_SIDE * size)), False))
+    views += [(WholePicture(resize_side or int(SHORT_SIDE * size)), mirrored) for mirrored in (False, True)]
     return tuple(View(number, *views[number]) for number in VIEWS[name])
 
 

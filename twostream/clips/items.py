@@ -1,7 +1,8 @@
 """The items of a data set: which frames and regions of the videos they are, and their images, as NumPy arrays."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -206,6 +207,14 @@ class Items:
             (video,) = set(self.index.locate(np.array(keys))[0].tolist())
             height, width = crop.shape(*images.picture_size(self.videos.ids[video]))
         return len(keys) * len(self.views), self.num_segments, self.stream.clip_len, height, width, channels
+
+    def of_one_shape(self, numbers: Iterable[int]) -> Iterator[list[int]]:
+        """A batch in parts whose pictures have one shape: whole pictures of one video, and any squares."""
+        if isinstance(self.views[0].crop, WholePicture):
+            for _, part in groupby(numbers, lambda number: int(self.index.locate(number)[0])):
+                yield list(part)
+        else:
+            yield list(numbers)
 
     def read_clips(self, keys: Sequence[Key], images: Images, out: np.ndarray) -> Columns:
         """Read the clips of a batch from stored images into `out`, uint8 of `clips_shape`, and its columns.

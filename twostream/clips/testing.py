@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from twostream.annotations.videos import VideoTable
-from twostream.clips.crops import SHORT_SIDE, VIEWS, make_views
+from twostream.clips.crops import SHORT_SIDE, VIEWS, WHOLE_VIEWS, make_views
 from twostream.clips.items import Items
 from twostream.clips.sampling import SPREADS
 from twostream.errors import BadInputError
@@ -31,7 +31,7 @@ class Sampling:
     """one of SPREADS: where `num_clips` clips are, see UniformIndex"""
     test_size: int = 0
     """short side of what the network sees, pixels, where it is another than in training; 0: as in training, except that
-    whole pictures (views "full") have the short side from which the training cut its crops"""
+    whole pictures (WHOLE_VIEWS) have the short side from which the training cut its crops"""
 
     def __post_init__(self) -> None:
         if not (is_count(self.num_clips, 0) and is_count(self.clip_step, 1) and self.views in tuple(VIEWS)):
@@ -44,6 +44,11 @@ class Sampling:
                 f"spread {self.spread!r}, test_size {self.test_size!r}; expected one of {', '.join(SPREADS)}, and up to "
                 f"{MAX_TEST_SIZE}"
             )
+
+    @property
+    def sees_whole_pictures(self) -> bool:
+        """Are the views whole pictures, of any shape, instead of squares?"""
+        return self.views in WHOLE_VIEWS
 
     def to_json(self) -> dict[str, Any]:
         """What a score file says of it: what decides the clips, and nothing else."""
@@ -73,7 +78,7 @@ def stream_as_tested(stream: StreamConfig, sampling: Sampling) -> StreamConfig:
     size = sampling.test_size
     if not size:
         return stream
-    if sampling.views == "full":
+    if sampling.sees_whole_pictures:
         if size < stream.input_size:
             raise BadInputError(
                 f"--test_size={size}, expected {stream.input_size} or more for --views=full: the network was trained on "

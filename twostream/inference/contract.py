@@ -66,9 +66,10 @@ class StreamContract:
         if not is_count(self.quality, 0, 100):
             raise ValueError(f"JPEG quality {self.quality!r}, expected 0 to 100")
         self.flow_settings()
-        if self.sampling.views == "full":
+        if self.sampling.sees_whole_pictures and not self.config.takes_any_shape:
             raise ValueError(
-                f"stream {self.name!r} is to see whole pictures, which only twostream test does; choose other --views"
+                f"stream {self.name!r} is to see whole pictures by {self.config.backbone}, which only twostream test does; choose "
+                "other --views"
             )
 
     @property

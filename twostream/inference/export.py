@@ -86,11 +86,6 @@ def recognizer_of_report(
             ) from None
         run = runs[number] if runs else report.parent / Path(folder).name
         path = run if run.is_file() else run / Path(name).name
-        if samplings[-1].views == "full":
-            raise BadInputError(
-                f"{report}: stream {number + 1} was scored with --views=full, which is for twostream test only; score it with "
-                "other --views, and make the report again by twostream eval"
-            )
         if not path.is_file():
             raise BadInputError(
                 f"{path}: no such checkpoint, but {report} was made with it; say with --runs where it is"
@@ -129,6 +124,11 @@ def _read_run(
 ) -> tuple[StreamContract, StreamNetwork]:
     content = read_checkpoint(path)
     config = checkpoint_stream(path, content)
+    if sampling.sees_whole_pictures and not config.takes_any_shape:
+        raise BadInputError(
+            f"{path} was scored with --views={sampling.views}, which of {config.backbone} is for twostream test only; score it with "
+            "other --views, and make the report again by twostream eval"
+        )
     images = _images_of_training(path, config, root)
     source = {"run": path.resolve().parent.name, "iteration": content["iteration"], "checkpoint": sha256(path)}
     try:

@@ -467,11 +467,11 @@ class _Scoring:
         batch_size = min(BATCH_SIZE, BATCH_FRAMES // self.stream.config.clip_len)
         clips_at_once = max(batch_size // len(self.items.views), 1)
 
-        def batches() -> Iterator[range]:
+        def batches() -> Iterator[list[int]]:
             for first in range(0, len(numbers), clips_at_once):
                 batch = numbers[first : first + clips_at_once]
                 self._compute_flow(footage, batch)
-                yield batch
+                yield from self.items.of_one_shape(batch)
 
         self.logits += self.network.logits(self.items, footage, batches())
         self.num_done += len(numbers)

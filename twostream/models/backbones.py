@@ -7,7 +7,16 @@ from typing import Any
 
 from torch import nn
 
-from twostream.architectures import cells, flow_histograms, halves, i3d, torchvision_networks, vgg, video_resnets
+from twostream.architectures import (
+    cells,
+    flow_fisher,
+    flow_histograms,
+    halves,
+    i3d,
+    torchvision_networks,
+    vgg,
+    video_resnets,
+)
 from twostream.errors import BadInputError
 from twostream.stream import ResizeSide
 
@@ -131,6 +140,23 @@ def _i3d(build: Callable[..., nn.Module]) -> Backbone:
 
 SQUEEZENET = _torchvision("squeezenet1_1", torchvision_networks.build_squeezenet, first_layer="features.0", head="classifier.1")  # fmt: skip
 MOBILENET = _torchvision("mobilenet_v2", torchvision_networks.build, first_layer="features.0.0", head="classifier.1")
+FLOW_HISTOGRAMS = Backbone(
+    build=flow_histograms.build,
+    input_size=64,
+    min_input_size=16,
+    **KINETICS,  # of RGB, which it does not read
+    first_layer="directions",
+    head="fc",
+    weight_files=(),
+    renames=(),
+    ignored=r"^$",
+    layout="3d",
+    clip_len=8,
+    resize_side=(70, 70),
+    flow_std=(1.0, 1.0),
+    flow_only=True,
+    ready=True,
+)
 
 BACKBONES: dict[str, Backbone] = {
     "inception_v3": Backbone(
@@ -171,22 +197,10 @@ BACKBONES: dict[str, Backbone] = {
     "squeezenet1_1_3d": replace(SQUEEZENET, build=i3d.build_squeezenet, layout="3d", clip_len=16),
     "mobilenet_v2_halves": replace(MOBILENET, build=halves.build, layout="3d", clip_len=6),
     "squeezenet1_1_cells": replace(SQUEEZENET, build=cells.build),
-    "flow_histograms": Backbone(
-        build=flow_histograms.build,
-        input_size=64,
-        min_input_size=16,
-        **KINETICS,  # of RGB, which it does not read
-        first_layer="directions",
-        head="fc",
-        weight_files=(),
-        renames=(),
-        ignored=r"^$",
-        layout="3d",
-        clip_len=8,
-        resize_side=(70, 70),
-        flow_std=(1.0, 1.0),
-        flow_only=True,
-        ready=True,
+    "flow_histograms": FLOW_HISTOGRAMS,
+    "flow_fisher": replace(
+        FLOW_HISTOGRAMS, build=flow_fisher.build, input_size=80, min_input_size=32, first_layer="local.directions", clip_len=32,
+        resize_side=80,
     ),
     "i3d_r50": _i3d(i3d.build),
     "i3d_nl_r50": _i3d(i3d.build_non_local),

@@ -59,6 +59,12 @@ def write_onnx(recognizer: Recognizer, folder: Path, source: Source) -> list[str
     """
     require_packages()
     contract = recognizer.contract
+    for stream in contract.streams:
+        if stream.sampling.sees_whole_pictures:
+            raise BadInputError(
+                f"stream {stream.name!r} sees whole pictures of any shape (--views={stream.sampling.views}), but an ONNX file takes one "
+                "shape only: score it with other --views, make the report again by twostream eval, and export that"
+            )
     models = {
         stream.name: network_graph(network, stream_as_tested(stream.config, stream.sampling))
         for stream, network in zip(contract.streams, run_by_torch(recognizer.networks), strict=True)

@@ -243,7 +243,7 @@ def add_stream_flags(parser: argparse.ArgumentParser) -> None:
         "--arch", "-a", default=None, metavar="NAME",
         help="network: inception_v3, vgg16, vgg16_reducedfc, resnet18, resnet34, resnet50, resnet101, resnet152, "
         "squeezenet1_1, squeezenet1_1_cells, mobilenet_v2 or mobilenet_v3_large; of clips: r3d_18, mc3_18, r2plus1d_18, r2plus1d_10_quarter, squeezenet1_1_3d, mobilenet_v2_halves, "
-        "i3d_r50, i3d_nl_r50, flow_histograms (needs no weights), or one of VMZ, as "
+        "i3d_r50, i3d_nl_r50, flow_histograms and flow_fisher (need no weights), or one of VMZ, as "
         "vmz_r2plus1d_34 (docs/clip_streams.md); inceptionV3 and vgg are accepted too",
     )
 
@@ -261,12 +261,12 @@ def add_source_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_sampling_flags(parser: argparse.ArgumentParser, *, default: str) -> None:
     """Add flags that choose the clips of each video; `default` says what holds without them."""
-    from twostream.clips.crops import VIEWS  # late: it loads OpenCV, which not every program needs
+    from twostream.clips.crops import VIEWS, WHOLE_VIEWS  # late: it loads OpenCV, which not every program needs
 
     group = parser.add_argument_group("clips")
     group.add_argument("--num_clips", type=positive, default=None, metavar="N", help=f"look at this many clips of each video, evenly spaced (default: {default})")
     group.add_argument("--frame_step", type=positive, default=None, metavar="N", help="instead: look at a clip every N frames")
-    group.add_argument("--views", choices=tuple(name for name in VIEWS if name != "full"), default=None, help=f"crops of each clip, see twostream test --help (default: {default})")
+    group.add_argument("--views", choices=tuple(name for name in VIEWS if name not in WHOLE_VIEWS), default=None, help=f"crops of each clip, see twostream test --help (default: {default})")
 
 
 def add_loading_flags(parser: argparse.ArgumentParser) -> None:

@@ -84,7 +84,7 @@ from twostream.programs.train_flags import (
     METER_WINDOW,
     NONE,
 )
-from twostream.stream import ONLINE_TYPES, RGB, StreamConfig
+from twostream.stream import ANY_SHAPE, ONLINE_TYPES, RGB, StreamConfig
 
 if TYPE_CHECKING:  # torch is imported after the flags are parsed, so that --help answers at once
     import torch
@@ -102,7 +102,7 @@ if TYPE_CHECKING:  # torch is imported after the flags are parsed, so that --hel
 
 VAL_STEP_FACTOR = 6
 """validation uses every 6th of the clips that training uses"""
-WITH_MIRRORED = {"centre": "flip", "three": "three-flip", "five": "ten"}
+WITH_MIRRORED = {"centre": "flip", "three": "three-flip", "five": "ten", "full": "full-flip"}
 """--views -> the same and their mirror images, for --head=linear"""
 
 
@@ -301,7 +301,7 @@ def train_to_the_end(
             )
         return run.first > 0 or fit_last_layer(
             session, train_set, num_workers=args.workers, batch_size=args.batch_size, amp=args.amp, seed=args.seed,
-            choose_mirroring=args.mirror == AUTO, balance=args.class_balance,
+            choose_mirroring=args.mirror == AUTO, balance=args.class_balance, learn_codebook=run.weights is None,
         )  # fmt: skip
     if args.early_stop and not run.checkpoint:  # what training starts from may stay the best
         session.save(run.first, to_validate=True, final=False)
@@ -423,7 +423,7 @@ def open_clips(
     args: argparse.Namespace, root: Path
 ) -> tuple[StreamConfig, "ClipDataset | FrameDataset", "ClipDataset | FrameDataset", list[str]]:
     """The stream, the clips that it is trained and validated on, and a line for each split about its videos."""
-    from twostream.clips.crops import CentreCrop, CornerCrop, RandomCrop, make_views
+    from twostream.clips.crops import WHOLE_VIEWS, CentreCrop, CornerCrop, RandomCrop, make_views
     from twostream.clips.dataset import usable_videos
     from twostream.clips.items import Items
     from twostream.clips.online_flow import open_dataset
@@ -471,6 +471,11 @@ def open_clips(
         mirror=args.mirror, max_unreadable=args.max_unreadable,
     )  # fmt: skip
     if args.head == "linear":  # the same clips each time, as tests see them, and their mirror images
+        if args.views in WHOLE_VIEWS and (not stream.takes_any_shape or stream.is_online):
+            raise BadInputError(
+                f"--views={args.views} --head=linear is for {' and '.join(ANY_SHAPE)} on stored flow, found {stream.backbone}"
+                f"{' on flow that is computed' if stream.is_online else ''}; use --views=three"
+            )
         train_items = Items(
             videos["train"], stream, clip_step=args.frame_step, num_clips=args.clips_per_video,
             views=make_views(WITH_MIRRORED.get(args.views, args.views) if args.mirror else args.views, size, stream.resize_side),

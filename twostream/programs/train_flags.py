@@ -185,8 +185,6 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
             parser.error(
                 "--ema, --num_segments, --early_stop and --trunk_factor are for trainings; leave them out with --head=linear"
             )
-        if args.views == "full":
-            parser.error("--views=full is for tests, and --head=linear fits to --views too; use --views=three")
         args.max_iterations, args.schedule, args.epochs, args.stepvalues, args.step_epochs = 1, "step", None, (), None
     elif args.mirror == AUTO:
         parser.error("--mirror=auto is for --head=linear, which fits with and without mirror images; use True or False")

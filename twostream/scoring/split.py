@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from torch import nn
 import twostream
 from twostream.annotations.class_names import class_difference
 from twostream.annotations.videos import NO_LABEL, Annotations, VideoTable
-from twostream.clips.crops import WholePicture
 from twostream.clips.dataset import eval_loader, usable_videos
 from twostream.clips.items import Items
 from twostream.clips.online_flow import network_inputs, open_dataset
@@ -114,7 +112,7 @@ def score_split(
 def _prepared(network: ScoredNetwork, sampling: Sampling) -> nn.Module:
     """The network, ready for pictures of the size in which it is tested. BadInputError if it takes no such pictures."""
     module, stream = network.load(), network.stream
-    if not sampling.test_size and sampling.views != "full":
+    if not sampling.test_size and not sampling.sees_whole_pictures:
         return module
     inner = module.module if isinstance(module, nn.DataParallel) else module
     if not isinstance(inner, StreamNetwork):
@@ -122,10 +120,11 @@ def _prepared(network: ScoredNetwork, sampling: Sampling) -> nn.Module:
             f"{network.path} takes pictures of {stream.input_size} pixels only: leave out --test_size and --views=full, or "
             "score the checkpoint"
         )
-    if sampling.views == "full":
+    if sampling.sees_whole_pictures:
         if stream.is_online:
             raise BadInputError("--views=full needs flow that is stored: extract it, or choose other --views")
-        apply_at_every_position(inner, stream)
+        if not stream.takes_any_shape:
+            apply_at_every_position(inner, stream)
     else:
         check_test_size(inner, stream, sampling.test_size)
     return module
@@ -133,8 +132,7 @@ def _prepared(network: ScoredNetwork, sampling: Sampling) -> nn.Module:
 
 @dataclass(frozen=True)
 class _Batches:
-    """Batches of clip numbers, made when they are needed: dense prediction has millions. Whole pictures of a batch are of one
-    video, because those of others may have another shape."""
+    """Batches of clip numbers, made when they are needed: dense prediction has millions."""
 
     scoring: Scoring
     parts: list[int]
@@ -143,12 +141,7 @@ class _Batches:
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in self.scoring.batches(self.parts, num_clips=self.num_clips):
-            if isinstance(self.items.views[0].crop, WholePicture):
-                yield from (
-                    list(clips) for _, clips in groupby(batch, lambda clip: int(self.items.index.locate(clip)[0]))
-                )
-            else:
-                yield batch
+            yield from self.items.of_one_shape(batch)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
