@@ -154,6 +154,9 @@ def test_whole_pictures_of_any_shape(tmp_path):
     together = [result.probabilities for result in recognizer.predict_all([square, portrait, wide, square])]
     for pictures, found in zip((square, portrait, wide, square), together, strict=True):
         np.testing.assert_allclose(found, recognizer.predict(pictures).probabilities, atol=1e-6)
+    recognizer.networks[0].computes_flow = True  # as on a GPU, which does so for squares only
+    np.testing.assert_allclose(recognizer.predict(wide).probabilities, together[2], atol=1e-6)
+    recognizer.networks[0].computes_flow = False
     at_centre = recognizer.with_sampling(views="centre").predict(wide).probabilities
     assert abs(at_centre - together[2]).max() > 1e-3
     assert len([*recognizer.stream(list(wide), fps=25)]) > 0

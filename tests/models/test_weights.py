@@ -228,6 +228,8 @@ FIT = {
     ("vgg16_reducedfc", "vgg16"),  # begins like the other, see `test_real_features_in_the_reducedfc_form`
     ("i3d_nl_r50", "resnet50"), ("squeezenet1_1_3d", "squeezenet1_1"),  # inflated
     ("mobilenet_v2_halves", "mobilenet_v2"), ("mobilenet_v2", "mobilenet_v2_halves"),  # all but the head
+    ("mobilenet_v2_cells", "mobilenet_v2"), ("mobilenet_v2", "mobilenet_v2_cells"),
+    ("mobilenet_v2_cells", "mobilenet_v2_halves"), ("mobilenet_v2_halves", "mobilenet_v2_cells"),
     ("squeezenet1_1_cells", "squeezenet1_1"), ("squeezenet1_1", "squeezenet1_1_cells"), ("squeezenet1_1_3d", "squeezenet1_1_cells"),
 }  # fmt: skip
 PAIRS = [pair for pair in itertools.permutations(NETWORKS, 2) if pair not in FIT]

@@ -7,7 +7,7 @@ import torch
 from twostream.architectures.flow_fisher import NUM_WORDS
 from twostream.clips.dataset import Batch
 from twostream.models.network import build_model
-from twostream.probes.codebook import fit_codebook
+from twostream.probes.codebook import Blocks, fit_codebook
 from twostream.stream import StreamConfig
 
 CPU = torch.device("cpu")
@@ -23,7 +23,9 @@ def batches(levels) -> list[Batch]:
 def fitted(levels, seed=0):
     torch.manual_seed(0)
     network = build_model(StreamConfig("farneback", "flow_fisher", ("a", "b"), 32, 12), dropout=0.0)
-    fit_codebook(network, batches(levels), num_clips=len(levels), device=CPU, seed=seed)
+    blocks = Blocks(len(levels), seed)
+    blocks.collect(network, network.backbone.local, batches(levels), device=CPU)
+    fit_codebook(network.backbone, blocks.all(), seed=seed)
     return network.backbone
 
 

@@ -53,11 +53,9 @@ class LocalMotion(nn.Module):
         # Cell by cell, as the maps of a whole clip would not fit into a CPU's cache.
         maps = [functional.relu(self.directions(flow[:, :, begin:end])).mean(dim=2) for begin, end in edges]
         times = torch.stack(maps, dim=2)  # (N, 24, t, H, W)
-        found = [_blocks(functional.avg_pool3d(times, (1, side, side))) for side in CELLS]
-        histograms, places, amounts = (
-            torch.cat(parts, dim=-2 if n < 2 else 1) for n, parts in enumerate(zip(*found, strict=True))
-        )
-        return histograms, places, amounts
+        blocks = [_blocks(functional.avg_pool3d(times, (1, side, side))) for side in CELLS]
+        histograms, places, amounts = zip(*blocks, strict=True)
+        return torch.cat(histograms, dim=1), torch.cat(places), torch.cat(amounts, dim=1)
 
 
 def _blocks(cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -116,11 +116,8 @@ VIEWS = {
 
 0 is the centre, 1 ... 4 are the corners (top left, top right, bottom left, bottom right), 5 ... 9 the same mirrored.
 10 ... 12 are the largest squares at the beginning, middle and end of the long side, 13 ... 15 the same mirrored; the
-three together show all of a picture whose long side is at most three times its short side. 16 is the whole picture, 17 the same
-mirrored. Ten
-crops are TSN's (ECCV 2016); three are usual for 3D networks."""
-
-
+three together show all of a picture whose long side is at most three times its short side. 16 is the whole picture, 17 the
+same mirrored. Ten crops are TSN's (ECCV 2016); three are usual for 3D networks."""
 WHOLE_VIEWS = ("full", "full-flip")
 """those of whole pictures"""
 

@@ -437,7 +437,8 @@ class _Scoring:
         self.stream, self.network = stream, network
         self.flow = stream.flow_settings()
         config = stream.config.with_flow("stored") if self.flow else stream.config
-        if self.flow and self.flow.method == "farneback" and network and network.computes_flow:
+        computes_flow = network and network.computes_flow and not stream.sampling.sees_whole_pictures
+        if self.flow and self.flow.method == "farneback" and computes_flow:
             config = config.with_flow("online")
         self.is_stored = any(video.is_stored for video in videos)
         rows = [Video(str(k), "test", None, video.num_frames, video.fps) for k, video in enumerate(videos)]

@@ -196,7 +196,8 @@ BACKBONES: dict[str, Backbone] = {
     "r2plus1d_10_quarter": replace(_clips("", video_resnets.build_quarter), weight_files=()),
     "squeezenet1_1_3d": replace(SQUEEZENET, build=i3d.build_squeezenet, layout="3d", clip_len=16),
     "mobilenet_v2_halves": replace(MOBILENET, build=halves.build, layout="3d", clip_len=6),
-    "squeezenet1_1_cells": replace(SQUEEZENET, build=cells.build),
+    "squeezenet1_1_cells": replace(SQUEEZENET, build=functools.partial(cells.build, "squeezenet1_1")),
+    "mobilenet_v2_cells": replace(MOBILENET, build=functools.partial(cells.build, "mobilenet_v2")),
     "flow_histograms": FLOW_HISTOGRAMS,
     "flow_fisher": replace(
         FLOW_HISTOGRAMS, build=flow_fisher.build, input_size=80, min_input_size=32, first_layer="local.directions", clip_len=32,

@@ -2,79 +2,77 @@
 
 import warnings
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from twostream.architectures.flow_fisher import (
     MOVING,
     NUM_AXES,
+    NUM_PLACES,
     NUM_WORDS,
     PLACE_SCALE,
     FlowFisher,
 )
 from twostream.clips.dataset import Batch
 from twostream.engine.loops import predict
-from twostream.models.network import StreamNetwork
 
 MAX_CLIPS = 100
 """clips, evenly spread over the videos, whose blocks are looked at"""
 MAX_BLOCKS, BLOCKS_FOR_AXES = 40_000, 20_000
 """blocks that the mixture and the principal axes are fitted to"""
 ITERATIONS = 40
-"""of expectation maximisation; more change little"""
+"""of expectation maximisation"""
 SMALLEST_VARIANCE = 1e-4
 
 
-def fit_codebook(
-    network: StreamNetwork, inputs: Iterable[Batch], *, num_clips: int, device: torch.device, seed: int
-) -> None:
-    """Fit the codebook of a network whose backbone is a FlowFisher to `num_clips` clips, and set it.
+class Blocks:
+    """Blocks of clips, drawn at random, the same ones for the same seed."""
 
-    `inputs` are batches on the device. Blocks are drawn at random, the same ones for the same seed; those that move, if enough do.
-    """
+    def __init__(self, num_clips: int, seed: int):
+        self._random, self._of_a_clip = np.random.default_rng(seed), -(-MAX_BLOCKS // num_clips)
+        self._moving, self._still = ([np.empty((0, 0), np.float32)] for _ in range(2))
+
+    def collect(self, network: nn.Module, local: nn.Module, inputs: Iterable[Batch], *, device: torch.device) -> None:
+        """Draw from what `local`, the part of a network that is a LocalMotion, finds in batches, which are on the device."""
+        hook = local.register_forward_hook(self._draw)
+        try:
+            for _ in predict(network, inputs, device=device):
+                pass
+        finally:
+            hook.remove()
+
+    def _draw(self, _module: nn.Module, _inputs: object, found: tuple[Tensor, Tensor, Tensor]) -> None:
+        histograms, places, amounts = (part.cpu().numpy() for part in found)
+        for values, moves in zip(histograms, amounts > MOVING, strict=True):
+            for blocks, kind in ((self._moving, moves), (self._still, ~moves)):
+                drawn = self._random.permutation(np.flatnonzero(kind))[: self._of_a_clip]
+                blocks.append(np.concatenate([values[drawn], places[drawn]], axis=1))
+
+    def all(self) -> np.ndarray:
+        """(n, NUM_VALUES + NUM_PLACES): blocks that move or, where hardly any does, all; repeated if they are too few for the words."""
+        fewest, blocks = 2 * NUM_WORDS, np.concatenate(self._moving[1:])
+        if len(blocks) < fewest:
+            blocks = np.concatenate([blocks, *self._still[1:]])
+        blocks = self._random.permutation(blocks)[:MAX_BLOCKS]
+        return blocks if len(blocks) >= fewest else np.resize(blocks, (fewest, blocks.shape[1]))
+
+
+def fit_codebook(network: FlowFisher, blocks: np.ndarray, *, seed: int) -> None:
+    """Fit principal axes and a mixture of Gaussians to blocks as in `Blocks.all`, and let the network use them."""
     from sklearn.decomposition import PCA
     from sklearn.mixture import GaussianMixture
 
-    backbone: Any = network.backbone
-    assert isinstance(backbone, FlowFisher)
-    random = np.random.default_rng(seed)
-    moving, still = [np.empty((0, 0))], [np.empty((0, 0))]
-    wanted = -(-MAX_BLOCKS // max(num_clips, 1))
-
-    def keep(_module: torch.nn.Module, _inputs: Any, found: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
-        histograms, places, amounts = (part.cpu().numpy() for part in found)
-        for values, counts in zip(histograms, amounts > MOVING, strict=True):
-            for kept, numbers in ((moving, np.flatnonzero(counts)), (still, np.flatnonzero(~counts))):
-                drawn = random.permutation(numbers)[:wanted]
-                kept.append(np.concatenate([values[drawn], places[drawn]], axis=1))
-
-    hook = backbone.local.register_forward_hook(keep)
-    try:
-        for _ in predict(network, inputs, device=device):
-            pass
-    finally:
-        hook.remove()
-    blocks = np.concatenate(moving[1:])
-    if len(blocks) < 2 * NUM_WORDS:
-        blocks = np.concatenate([blocks, *still[1:]])
-    blocks = random.permutation(blocks)[:MAX_BLOCKS]
-    if len(blocks) < 2 * NUM_WORDS:
-        blocks = np.resize(blocks, (2 * NUM_WORDS, blocks.shape[1]))
-    histograms, places = np.split(blocks, [-3], axis=1)
+    histograms, places = np.split(blocks, [-NUM_PLACES], axis=1)
     axes = PCA(NUM_AXES, random_state=seed).fit(histograms[:BLOCKS_FOR_AXES])
     described = np.concatenate([axes.transform(histograms), PLACE_SCALE * places], axis=1)
     mixture = GaussianMixture(
         NUM_WORDS, covariance_type="diag", max_iter=ITERATIONS, reg_covar=SMALLEST_VARIANCE, random_state=seed
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # ITERATIONS are enough
+        warnings.simplefilter("ignore")  # that more iterations would change something: little
         mixture.fit(described)
-    backbone.set_codebook(
-        centre=axes.mean_,
-        axes=axes.components_,
-        shares=mixture.weights_,
-        means=mixture.means_,
-        variances=mixture.covariances_,
-    )
+    network.set_codebook(
+        centre=axes.mean_, axes=axes.components_, shares=mixture.weights_, means=mixture.means_, variances=mixture.covariances_
+    )  # fmt: skip

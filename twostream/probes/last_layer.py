@@ -12,7 +12,7 @@ from twostream.clips.online_flow import FrameDataset, network_inputs
 from twostream.engine.session import Session
 from twostream.models.backbones import BACKBONES
 from twostream.models.features import set_head
-from twostream.probes.codebook import MAX_CLIPS, fit_codebook
+from twostream.probes.codebook import MAX_CLIPS, Blocks, fit_codebook
 from twostream.probes.features import video_features
 from twostream.probes.linear import fit_linear_head
 from twostream.probes.record import record_head
@@ -50,7 +50,11 @@ def fit_last_layer(
 
     if learn_codebook and isinstance(network.backbone, FlowFisher):
         numbers = np.unique(np.linspace(0, len(items) - 1, min(len(items), MAX_CLIPS)).astype(int)).tolist()
-        fit_codebook(network, inputs(numbers, "codebook"), num_clips=len(numbers), device=session.device, seed=seed)
+        blocks = Blocks(len(numbers), seed)
+        blocks.collect(network, network.backbone.local, inputs(numbers, "local motion"), device=session.device)
+        if stop.requested:
+            return False
+        fit_codebook(network.backbone, blocks.all(), seed=seed)
     features = video_features(network, inputs(range(len(items)), "features"), items, device=session.device, amp=amp)
     if stop.requested:
         return False

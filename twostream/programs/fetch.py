@@ -77,6 +77,7 @@ def weight_files() -> dict[str, WeightFile]:
         "squeezenet1_1_3d": files["squeezenet1_1"],
         "squeezenet1_1_cells": files["squeezenet1_1"],
         "mobilenet_v2_halves": files["mobilenet_v2"],
+        "mobilenet_v2_cells": files["mobilenet_v2"],
     }
     return files | {"vgg16_reducedfc": WeightFile("https://s3.amazonaws.com/amdegroot-models/vgg16_reducedfc.pth", "")}
 

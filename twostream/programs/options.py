@@ -242,7 +242,7 @@ def add_stream_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--arch", "-a", default=None, metavar="NAME",
         help="network: inception_v3, vgg16, vgg16_reducedfc, resnet18, resnet34, resnet50, resnet101, resnet152, "
-        "squeezenet1_1, squeezenet1_1_cells, mobilenet_v2 or mobilenet_v3_large; of clips: r3d_18, mc3_18, r2plus1d_18, r2plus1d_10_quarter, squeezenet1_1_3d, mobilenet_v2_halves, "
+        "squeezenet1_1, squeezenet1_1_cells, mobilenet_v2, mobilenet_v2_cells or mobilenet_v3_large; of clips: r3d_18, mc3_18, r2plus1d_18, r2plus1d_10_quarter, squeezenet1_1_3d, mobilenet_v2_halves, "
         "i3d_r50, i3d_nl_r50, flow_histograms and flow_fisher (need no weights), or one of VMZ, as "
         "vmz_r2plus1d_34 (docs/clip_streams.md); inceptionV3 and vgg are accepted too",
     )
