@@ -31,9 +31,9 @@ FISHER = "flow_fisher"
 """A head on local motion: on UT-Interaction its loss in cross-validation is .32, that of histograms .43; on yoga .68 and .43"""
 MIN_FISHER_FRAMES, MAX_FISHER_FRAMES = 12, 64
 """of its clips: three times its cells in time; and what memory and time allow"""
-CODEBOOK_CLIPS = 100
-"""that its codebook is fitted to"""
-FISHER_FRAME, FISHER_SECONDS = 0.5, 18.0
+CODEBOOK_CLIPS = 200
+"""that its codebook is fitted to, at most, with their mirror images"""
+FISHER_FRAME, FISHER_SECONDS = 0.5, 15.0
 """time for a frame of it, in pictures of TRAINED_SIZE through the small network; and for start, codebook and fit"""
 CHOICE = "the head of each stream with the smallest loss in cross-validation is used, and others that make the loss of all together clearly smaller"
 FEATURES_SHARE = 0.25
@@ -197,16 +197,11 @@ def plan_streams(
     flow = {"linear": HeadPlan(("--arch=flow_histograms", *videos.stack), fit, ("--views=five",))}
     clip_seconds = {"linear": 1 / speed.trunk}
     """of a pass forward, by the head of RGB"""
-    num_frames = min(int(videos.long), MAX_FISHER_FRAMES)
-    seconds = (
-        FISHER_FRAME * num_frames * (videos.pictures + 2 * min(videos.num_train, CODEBOOK_CLIPS)) / speed.small
-        + FISHER_SECONDS
-    )
-    if num_frames >= MIN_FISHER_FRAMES and budget.spend(
-        seconds, f"another for flow on the local motion of clips of {num_frames} frames"
-    ):
-        clips = (f"--arch={FISHER}", f"--seq_len={num_frames}")
-        flow["fisher"] = HeadPlan(clips, ("--clips_per_video=1", mirror), ("--views=full", "--num_clips=1"))
+    if (num_frames := min(int(videos.long), MAX_FISHER_FRAMES)) >= MIN_FISHER_FRAMES:
+        seconds = FISHER_FRAME * num_frames * (videos.pictures + CODEBOOK_CLIPS) / speed.small + FISHER_SECONDS
+        if budget.spend(seconds, f"another for flow on the local motion of clips of {num_frames} frames"):
+            clips = (f"--arch={FISHER}", f"--seq_len={num_frames}")
+            flow["fisher"] = HeadPlan(clips, ("--clips_per_video=1", mirror), ("--views=full", "--num_clips=1"))
     if second:
         seconds = READING * num_clips * videos.pictures / speed.cells + HEAD_SECONDS
         if budget.spend(seconds, f"another for RGB on {CELLS_TRUNK}, in four cells of the whole pictures"):
