@@ -153,7 +153,8 @@ def test_corner_crops_have_the_given_scales():
 @pytest.mark.parametrize("height, width", [(256, 340), (340, 256), (256, 256), (1, 5), (33, 32)])
 def test_views_lie_in_the_picture_and_are_what_they_are_called(height, width):
     views = {name: make_views(name, 224) for name in VIEWS}
-    (whole,) = views.pop("full")
+    (whole,), (same, mirrored) = views.pop("full"), views.pop("full-flip")
+    assert same == whole and mirrored == whole._replace(number=17, mirrored=True)
     assert (whole.number, whole.mirrored, whole.crop(height, width)) == (16, False, Region(0, 0, height, width))
     assert min(whole.crop.shape(height, width)) == 246, "the short side from which crops of 224 are cut"
     regions = {v.number: v.crop(height, width) for views_of_name in views.values() for v in views_of_name}

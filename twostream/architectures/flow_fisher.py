@@ -6,6 +6,7 @@ common, and not where one of them is, makes its features: the Fisher vector of a
 2010), with the place of a block as part of its description (Sanchez et al., Pattern Recognition Letters 2012).
 """
 
+import math
 from itertools import product
 
 import numpy as np
@@ -23,7 +24,7 @@ BLOCK = (3, 2, 2)
 """cells of a block, over time, down and across"""
 MOVING = 0.15
 """pixels: blocks whose mean motion is smaller do not count"""
-NUM_VALUES = KINDS * NUM_DIRECTIONS * int(np.prod(BLOCK))
+NUM_VALUES = KINDS * NUM_DIRECTIONS * math.prod(BLOCK)
 NUM_AXES, NUM_PLACES = 96, 3
 """of a block's description: principal axes that are kept; and its place in time, down and across"""
 PLACE_SCALE = 2.0
@@ -83,13 +84,15 @@ class FlowFisher(nn.Module):
         self.local = LocalMotion()
         self.axes = nn.Linear(NUM_VALUES, NUM_AXES)
         self.means = nn.Parameter(torch.randn(NUM_WORDS, NUM_AXES + NUM_PLACES) * 0.3)
-        self.log_deviations = nn.Parameter(torch.full((NUM_WORDS, NUM_AXES + NUM_PLACES), np.log(0.3)))
-        self.log_shares = nn.Parameter(torch.full((NUM_WORDS,), -np.log(NUM_WORDS)))
+        self.log_deviations = nn.Parameter(torch.full((NUM_WORDS, NUM_AXES + NUM_PLACES), math.log(0.3)))
+        self.log_shares = nn.Parameter(torch.full((NUM_WORDS,), -math.log(NUM_WORDS)))
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(NUM_FEATURES, num_classes)
 
     def forward(self, flow: Tensor) -> Tensor:
-        with torch.autocast(flow.device.type, enabled=False):  # squares of small differences need all bits
+        with torch.autocast(
+            "cuda" if flow.is_cuda else "cpu", enabled=False
+        ):  # squares of small differences need all bits
             histograms, places, amounts = self.local(flow.float())
             logits: Tensor = self.fc(self.dropout(self._fisher_vectors(histograms, places, amounts > MOVING)))
         return logits
