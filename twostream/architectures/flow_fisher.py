@@ -1,9 +1,9 @@
 """Fisher vectors of local motion: a network whose only learned features are a codebook, for motion in few videos.
 
 Motion is described wherever there is any, as in dense trajectories (Wang et al., IJCV 2013): by histograms of its direction and of
-the gradients of its components, in blocks of 3 cells of time by 2 x 2 cells of the picture. What all blocks of a clip have in
-common, and not where one of them is, makes its features: the Fisher vector of a mixture of Gaussians (Perronnin et al., ECCV
-2010), with the place of a block as part of its description (Sanchez et al., Pattern Recognition Letters 2012).
+the gradients of its components, in blocks of 3 cells of time by 2 x 2 cells of the picture. The features of a clip say how all its
+blocks together differ from those of the codebook: the Fisher vector of a mixture of Gaussians (Perronnin et al., ECCV 2010), with
+the place of a block as part of its description (Sanchez et al., Pattern Recognition Letters 2012).
 """
 
 import math

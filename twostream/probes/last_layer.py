@@ -23,7 +23,7 @@ NUM_FOLDS = 5
 
 def fit_last_layer(
     session: Session, clips: ClipDataset | FrameDataset, *, num_workers: int, batch_size: int, amp: str, seed: int,
-    choose_mirroring: bool, balance: bool, learn_codebook: bool = True,
+    choose_mirroring: bool, balance: bool, learn_codebook: bool,
 ) -> bool:  # fmt: skip
     """Fit, save and validate, as iteration 1 of the session; False if a signal stopped it.
 
