@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from twostream.architectures.flow_histograms import KINDS, NUM_DIRECTIONS, STILL, direction_filters
+from twostream.architectures.flow_histograms import KINDS, NUM_DIRECTIONS, STILL, direction_filters, time_parts
 
 CELLS = (8, 12)
 """sides of the cells, pixels: blocks of two sizes"""
@@ -49,8 +49,7 @@ class LocalMotion(nn.Module):
 
     def forward(self, flow: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         num_frames = flow.shape[2]
-        num_cells = max(num_frames // CELL_FRAMES, BLOCK[0])
-        edges = [(k * num_frames // num_cells, -(-(k + 1) * num_frames // num_cells)) for k in range(num_cells)]
+        edges = time_parts(num_frames, max(num_frames // CELL_FRAMES, BLOCK[0]))
         # Cell by cell, as the maps of a whole clip would not fit into a CPU's cache.
         maps = [functional.relu(self.directions(flow[:, :, begin:end])).mean(dim=2) for begin, end in edges]
         times = torch.stack(maps, dim=2)  # (N, 24, t, H, W)
@@ -90,9 +89,8 @@ class FlowFisher(nn.Module):
         self.fc = nn.Linear(NUM_FEATURES, num_classes)
 
     def forward(self, flow: Tensor) -> Tensor:
-        with torch.autocast(
-            "cuda" if flow.is_cuda else "cpu", enabled=False
-        ):  # squares of small differences need all bits
+        # Squares of small differences need all bits.
+        with torch.autocast("cuda" if flow.is_cuda else "cpu", enabled=False):
             histograms, places, amounts = self.local(flow.float())
             logits: Tensor = self.fc(self.dropout(self._fisher_vectors(histograms, places, amounts > MOVING)))
         return logits

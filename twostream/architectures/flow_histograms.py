@@ -51,9 +51,9 @@ class FlowHistograms(nn.Module):
         return logits
 
 
-def time_parts(num_frames: int) -> list[tuple[int, int]]:
-    """Begin and end of PARTS equal parts of a clip, which share a frame where it does not divide."""
-    return [(part * num_frames // PARTS, -(-(part + 1) * num_frames // PARTS)) for part in range(PARTS)]
+def time_parts(num_frames: int, num_parts: int = PARTS) -> list[tuple[int, int]]:
+    """Begin and end of equal parts of a clip, which share a frame where it does not divide."""
+    return [(part * num_frames // num_parts, -(-(part + 1) * num_frames // num_parts)) for part in range(num_parts)]
 
 
 def direction_filters() -> Tensor:

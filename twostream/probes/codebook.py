@@ -32,7 +32,8 @@ class Blocks:
 
     def __init__(self, num_clips: int, seed: int):
         self._random, self._of_a_clip = np.random.default_rng(seed), -(-MAX_BLOCKS // num_clips)
-        self._moving, self._still = ([np.empty((0, 0), np.float32)] for _ in range(2))
+        self._moving: list[np.ndarray] = []
+        self._still: list[np.ndarray] = []
 
     def collect(self, network: nn.Module, local: nn.Module, inputs: Iterable[Batch], *, device: torch.device) -> None:
         """Draw from what `local`, the part of a network that is a LocalMotion, finds in batches, which are on the device."""
@@ -52,9 +53,9 @@ class Blocks:
 
     def all(self) -> np.ndarray:
         """(n, NUM_VALUES + NUM_PLACES): blocks that move or, where hardly any does, all; repeated if they are too few for the words."""
-        fewest, blocks = 2 * NUM_WORDS, np.concatenate(self._moving[1:])
+        fewest, blocks = 2 * NUM_WORDS, np.concatenate(self._moving)
         if len(blocks) < fewest:
-            blocks = np.concatenate([blocks, *self._still[1:]])
+            blocks = np.concatenate([blocks, *self._still])
         blocks = self._random.permutation(blocks)[:MAX_BLOCKS]
         return blocks if len(blocks) >= fewest else np.resize(blocks, (fewest, blocks.shape[1]))
 
