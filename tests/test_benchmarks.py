@@ -460,12 +460,13 @@ def test_measurements_on_a_gpu_are_one_table(tmp_path):
     # The time is up by now, or nearly.
     assert [row[:2] for row in rows[3:]] == [
         ["preparation with RGB and flow, prediction", "not measured: no ffmpeg"],
+        ["training, compiled", "not measured: no time left"],
         ["trainings stopped and resumed", "not measured: no time left"],
         ["training, deterministic", "not measured: no time left"],
         ["compilation in mid-run", "not measured: no time left"],
         ["tests that need a GPU", "not measured: no time left"],
         ["scoring by the inference copy", "not measured: no time left"],
-        ["training, compiled", "not measured: no time left"],
+        ["training, large batches compiled", "not measured: no time left"],
         ["training without options", "not measured: no time left"],
     ]
 

@@ -15,6 +15,7 @@ With --device=cuda, the trials are of GPU_SETTINGS, all with --deterministic, an
 """
 
 import argparse
+import contextlib
 import hashlib
 import itertools
 import json
@@ -30,6 +31,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -145,23 +147,32 @@ def _train(words: list[str], output: Path, how: str) -> None:
 class Trial:
     """One run, which may be started several times."""
 
-    def __init__(self, root: Path, save_root: Path, flags: list[str], *, workers: int, how: str):
+    def __init__(self, root: Path, save_root: Path, flags: list[str], *, workers: int, how: str, end: float):
         self.words = [f"--root={root}", f"--save_root={save_root}", *FLAGS, *flags, f"--workers={workers}"]
         self.run_dir, self.output, self.how = save_root / "run", save_root / "output", how
-        self.log = self.run_dir / "log.jsonl"
+        self.log, self.end = self.run_dir / "log.jsonl", end
         save_root.mkdir()
 
     def start(self) -> multiprocessing.Process:
-        """Start the program."""
+        """Start the program. It is killed at `end`, a time of time.monotonic(); raises TimeoutError after that."""
+        left = self.end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
         process = FORKS.Process(target=_train, args=(self.words, self.output, self.how))
         process.start()
+        if left < math.inf:
+            timer = threading.Timer(left, kill, [process])
+            timer.daemon = True
+            timer.start()
         return process
 
     def finish(self) -> tuple[list[str], str]:
-        """Start the program, wait until all iterations are done, and return their `result`."""
+        """Start the program, wait until all iterations are done, and return their `result`; TimeoutError as in `start`."""
         process = self.start()
         process.join(START_SECONDS)
         if process.exitcode != 0:
+            if time.monotonic() >= self.end:
+                raise TimeoutError
             raise RuntimeError(f"exit code {process.exitcode}: {self.output.read_text()}")
         return result(self.run_dir)
 
@@ -196,6 +207,13 @@ class Trial:
             tally.requests += 1
             tally.wrong_exits += process.exitcode not in (143, 0) or not any(self.run_dir.glob("checkpoint_*.pth"))
         return True
+
+
+def kill(process: multiprocessing.Process) -> None:
+    """Kill the process group of a program that may have ended."""
+    if process.pid and process.is_alive():
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def num_lines(path: Path) -> int:
@@ -266,7 +284,7 @@ def run_trials(
 ) -> Tally:
     """The undisturbed run of each setting, without loader processes, and the trials, with up to three stops each.
 
-    `at_once` of them run at a time; none begins later than `seconds` after the first.
+    `at_once` of them run at a time; those that are not done after `seconds` are ended, and do not count.
     """
     os.chdir(REPOSITORY)  # the fork server imports from here
     FORKS.set_forkserver_preload(PRELOADED)
@@ -276,7 +294,7 @@ def run_trials(
     def trial_of(name: str, save_root: Path, **how: Any) -> Trial:
         flags = settings[name]
         is_damaged = any("max_unreadable" in flag for flag in flags)
-        return Trial(images if is_damaged else packed, save_root, flags, **how)
+        return Trial(images if is_damaged else packed, save_root, flags, end=end, **how)
 
     def undisturbed(name: str) -> tuple[list[str], str]:
         how = "program" if name == names[0] else "fork"
@@ -284,8 +302,6 @@ def run_trials(
 
     def disturbed(number: int) -> Tally:
         tally = Tally()
-        if time.monotonic() > end:
-            return tally
         name, rng = names[number % len(names)], random.Random(f"{seed} {number}")
         how = "program" if number % 20 == len(names) else "fork"
         workers = 2 * ((number + number // len(names)) % 2)  # each setting has both in turn
@@ -309,7 +325,8 @@ def run_trials(
         done = [pool.submit(disturbed, number) for number in range(trials)]
     tally = Tally()
     for tallied in done:
-        tally.add(tallied.result())
+        with contextlib.suppress(TimeoutError):
+            tally.add(tallied.result())
     return tally
 
 
@@ -322,7 +339,10 @@ def main() -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default: cpu)")
     parser.add_argument("--at_once", type=int, default=1, help="number of trials at a time (default: 1)")
     parser.add_argument(
-        "--seconds", type=float, default=math.inf, help="after these, no trial begins (default: no limit)"
+        "--seconds",
+        type=float,
+        default=math.inf,
+        help="end then; trials that are not done do not count (default: no limit)",
     )
     parser.add_argument("--settings", help="comma-separated names of the settings (default: all of the device)")
     args = parser.parse_args()

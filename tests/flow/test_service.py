@@ -24,7 +24,7 @@ from twostream.flow import service
 from twostream.flow.coding import FlowCoding
 from twostream.flow.methods import FARNEBACK_PRESETS, FarnebackParameters, FlowSettings
 from twostream.flow.server import FlowImages, Server, find_device
-from twostream.flow.service import FlowDevice, FlowService, NoGpuError, ServedFlow, Windows
+from twostream.flow.service import Connection, FlowDevice, FlowService, NoGpuError, ServedFlow, Windows
 from twostream.preparation.extraction import ExtractionJob, PairFlow
 from twostream.preparation.plan import make_plan
 from twostream.preparation.settings import ExtractionSettings
@@ -167,6 +167,30 @@ def test_real_videos_of_two_sizes(serve, shared_data):
             assert_same(images_of(served, frames), images_of(PairFlow(FARNEBACK, stored_step=1), frames))
 
 
+def test_the_next_videos_share_the_memory_of_the_first(serve):
+    """Smaller ones too; a larger one, and one after a video that was given up, take new memory."""
+    server, pinned = serve(), []
+    server.server.flow_images.pin = lambda address, num_bytes: pinned.append(num_bytes) or (lambda: None)
+    server.start()
+
+    def assert_served(count: int, **size: int) -> None:
+        frames = moving(5, **size)
+        with closing(ServedFlow(FARNEBACK, stored_step=1, device=server.device)) as served:
+            assert_same(images_of(served, frames), images_of(PairFlow(FARNEBACK, stored_step=1), frames))
+        assert len(pinned) == count
+
+    assert_served(1, height=40, width=56)
+    assert_served(1, height=40, width=56)
+    assert_served(1, height=48, width=24)
+    assert_served(1, height=40, width=56)
+    assert_served(2, height=60, width=80)
+    with closing(ServedFlow(FARNEBACK, stored_step=1, device=server.device)) as given_up:
+        for frame in moving(5):
+            given_up.add(frame)
+        list(given_up._send())
+    assert_served(3, height=40, width=56)
+
+
 def test_frames_that_change_their_size_are_refused(serve):
     with closing(ServedFlow(FARNEBACK, stored_step=1, device=serve().start().device)) as served:
         for frame in moving(3):
@@ -208,6 +232,7 @@ def test_fewer_pairs_are_tried_when_memory_is_too_small(monkeypatch, limit):
     monkeypatch.setattr(server_module, "Farneback", Small)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     images.method.cache_clear()
+    images.limits.clear()
     images.start(windows, [found])
     assert torch.equal(found, expected)
     assert tried == [40, 20, 10, 5, 2, 1][: {5: 4, 1: 6}[limit]]
@@ -263,6 +288,8 @@ def test_a_worker_that_disconnects_in_mid_window_disturbs_no_other_and_leaves_no
     server.start()
     with closing(ServedFlow(FARNEBACK, stored_step=1, device=server.device)) as served:
         assert_same(images_of(served, frames), images_of(PairFlow(FARNEBACK, stored_step=1), frames))
+    while Connection.idle:  # among them is that of `served`
+        Connection.idle.pop().socket.close()
     del gone, served
     for _ in range(200):
         maps = Path("/proc/self/maps").read_text()

@@ -421,7 +421,7 @@ def window_sum(line, groups, x, mask, REACH: tl.constexpr, GROUP: tl.constexpr):
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["strips", "strip_height"])  # which vary with the batch: none compiles a kernel again
 def solve_box_kernel(
     equations, flow, lines, image_stride, channel_stride, pixel_stride, strips, strip_height, height, width,
     REACH: tl.constexpr, REGULARISATION: tl.constexpr,

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from twostream.errors import one_line
 from twostream.flow.farneback import Farneback
-from twostream.flow.service import MESSAGE_BYTES, ServerStatistics, Windows, receive, send
+from twostream.flow.service import MESSAGE_BYTES, ServerStatistics, Windows, map_memory, receive, send
 
 NUM_SIZES = 64
 """sizes of frames whose tables are kept; of 340x256 they take 2 MB"""
@@ -55,7 +55,7 @@ class FlowImages:
         self.pins = self.on_gpu
         """may the device read and write the memory of the workers by itself?"""
         self.limits: dict[tuple[int, int], int] = {}
-        """(height, width) -> pairs at a time, for sizes whose usual number did not fit into the memory"""
+        """(height, width) -> pairs at a time"""
 
     def warm_up(self) -> str:
         """Start the device; returns a warning for the user, or ""."""
@@ -99,7 +99,9 @@ class FlowImages:
 
     def chunk(self, height: int, width: int) -> int:
         """How many pairs of this size are computed at a time."""
-        return self.limits.get((height, width)) or self.method(height, width).chunk()
+        if (height, width) not in self.limits:  # asking a GPU for its free memory takes long
+            self.limits[height, width] = self.method(height, width).chunk()
+        return self.limits[height, width]
 
     @torch.inference_mode()
     def start(self, windows: list[Tensor], results: list[Tensor]) -> None:
@@ -139,25 +141,32 @@ class FlowImages:
 
 
 class Worker:
-    """The connection of a worker for one video."""
+    """The connection of a worker."""
 
     def __init__(self, connection: socket.socket, flow_images: FlowImages):
         self.connection, self.flow_images = connection, flow_images
+        self.windows: Windows | None = None
+        """of its last request"""
 
     def read(self) -> "Request | None":
         """The worker's next request; None for its first message, the memory. Raises EOFError when it has ended."""
-        message, memory, _, _ = socket.recv_fds(self.connection, MESSAGE_BYTES, 1)
+        message, descriptors, _, _ = socket.recv_fds(self.connection, MESSAGE_BYTES, 1)
         if not message:
             raise EOFError
-        if not memory:
-            return Request(self, **json.loads(message))
-        windows = Windows(**json.loads(message))
-        self.size = windows.height, windows.width
-        self.frames, self.images = map(torch.from_numpy, windows.lay_out(memory[0]))
-        os.close(memory[0])
-        num_bytes = self.frames.nbytes + self.images.nbytes  # one after the other
-        weakref.finalize(self, self.flow_images.pin(self.frames.data_ptr(), num_bytes))  # before it is unmapped
-        return None
+        values = json.loads(message)
+        if descriptors:
+            self.memory = map_memory(descriptors[0], values["num_bytes"])
+            os.close(descriptors[0])
+            unpin = self.flow_images.pin(self.memory.ctypes.data, self.memory.nbytes)
+            weakref.finalize(self, unpin)  # before it is unmapped
+            return None
+        windows = Windows(values["height"], values["width"], self.flow_images.planes)
+        if windows != self.windows:
+            self.windows = windows
+            self.frames, self.images = map(torch.from_numpy, windows.lay_out(self.memory))
+        slot, num_frames = values["slot"], values["num_frames"]
+        num_pairs = num_frames - 1 if self.flow_images.chained else num_frames // 2
+        return Request(self, slot, self.frames[slot, :num_frames], self.images[slot, :num_pairs])
 
     def answer(self, slot: int) -> None:
         """Tell the worker that the images of a slot are ready."""
@@ -167,20 +176,14 @@ class Worker:
 
 @dataclass(frozen=True)
 class Request:
-    """A window whose flow images a worker is waiting for."""
+    """A window whose flow images a worker is waiting for, both in memory that the worker shares."""
 
     worker: Worker
     slot: int
-    num_frames: int
-
-    @property
-    def frames(self) -> Tensor:
-        """The frames of the window, in memory that the worker shares: uint8 (T, H, W)."""
-        return self.worker.frames[self.slot, : self.num_frames]
-
-    def images(self, *, chained: bool) -> Tensor:
-        """Where the flow images of its pairs go, in the same memory: uint8 (P, ...), see `Windows`."""
-        return self.worker.images[self.slot, : self.num_frames - 1 if chained else self.num_frames // 2]
+    frames: Tensor
+    """uint8 (T, H, W)"""
+    images: Tensor
+    """where the flow images of its pairs go: uint8 (P, ...), see `Windows`"""
 
 
 @dataclass(frozen=True)
@@ -269,7 +272,8 @@ class Server:
         if request:
             if not self.first:
                 self.first, self.first_cpu = time.monotonic(), time.process_time()
-            self.waiting.setdefault(worker.size, deque()).append(request)
+            height, width = request.frames.shape[1:]
+            self.waiting.setdefault((height, width), deque()).append(request)
 
     def _take(self) -> list[Request]:
         """Requests of one size, in their order, as many as one pass of the device can hold."""
@@ -277,7 +281,7 @@ class Server:
         queue = self.waiting.pop(size)
         room = self.flow_images.chunk(*size)
         requests = [queue.popleft()]
-        while queue and sum(request.num_frames for request in requests) + queue[0].num_frames <= room:
+        while queue and sum(len(request.frames) for request in requests) + len(queue[0].frames) <= room:
             requests.append(queue.popleft())
         if queue:
             self.waiting[size] = queue
@@ -288,7 +292,7 @@ class Server:
             self.busy_since = time.monotonic()
         stream = self.streams[0]
         self.streams.rotate()
-        results = [request.images(chained=self.flow_images.chained) for request in requests]
+        results = [request.images for request in requests]
         with torch.cuda.stream(stream):
             self.flow_images.start([request.frames for request in requests], results)
             event = stream.record_event() if stream else None

@@ -6,10 +6,11 @@ they disappear with their processes, however those end:
 
     program   starts the server, whose standard input is a socket: {settings} -> {address, made by}. The server ends
               when the program closes that socket, or ends.
-    worker    connects to the address for each video and sends {size of its windows} with the memory, then for each
-              window {slot, number of frames} -> {slot}
+    worker    connects to the address and sends {size of the memory} with the memory, then for each window
+              {slot, number of frames, their height and width} -> {slot}
 
-While the server works on one window of a video, the worker fills the other one. Linux only.
+While the server works on one window of a video, the worker fills the other one. A worker keeps its connection for its
+next videos, because a GPU takes tens of milliseconds to share memory. Linux only.
 """
 
 import json
@@ -25,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -105,17 +106,25 @@ class Windows:
         frame_bytes = self.height * self.width + math.prod(self.image_shape)
         return max(min(WINDOW_BYTES // frame_bytes, WINDOW_FRAMES) // 2 * 2, 2)
 
-    def lay_out(self, memory: int) -> tuple[np.ndarray, np.ndarray]:
-        """Frames (SLOTS, num_frames, H, W) and flow images (SLOTS, num_frames, *image_shape), both uint8, in a memory file.
+    @property
+    def num_bytes(self) -> int:
+        """Of all frames and flow images."""
+        return SLOTS * self.num_frames * (self.height * self.width + math.prod(self.image_shape))
 
-        `memory` is the descriptor of that file, which is given the size that is needed.
+    def lay_out(self, memory: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Frames (SLOTS, num_frames, H, W) and flow images (SLOTS, num_frames, *image_shape), both uint8.
+
+        They are the first `num_bytes` bytes of `memory`, uint8.
         """
         frames = (SLOTS, self.num_frames, self.height, self.width)
         images = (SLOTS, self.num_frames, *self.image_shape)
-        frame_bytes, image_bytes = math.prod(frames), math.prod(images)
-        os.ftruncate(memory, frame_bytes + image_bytes)
-        mapped = np.frombuffer(mmap.mmap(memory, frame_bytes + image_bytes), np.uint8)
-        return mapped[:frame_bytes].reshape(frames), mapped[frame_bytes:].reshape(images)
+        frame_bytes = math.prod(frames)
+        return memory[:frame_bytes].reshape(frames), memory[frame_bytes : self.num_bytes].reshape(images)
+
+
+def map_memory(descriptor: int, num_bytes: int) -> np.ndarray:
+    """The bytes of a memory file, uint8, which other processes see too."""
+    return np.frombuffer(mmap.mmap(descriptor, num_bytes), np.uint8)
 
 
 def send(connection: socket.socket, message: dict[str, Any]) -> None:
@@ -130,6 +139,39 @@ def receive(connection: socket.socket) -> dict[str, Any]:
 
 
 # ----------------------------------------------------------------------------------------------------------- a worker
+
+
+class Connection:
+    """A worker's connection to a server, with the memory that they share. Raises OSError if the server has ended."""
+
+    idle: ClassVar[list["Connection"]] = []
+    """those of this process that no video uses"""
+
+    def __init__(self, address: str, num_bytes: int):
+        self.address = address
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        descriptor = os.memfd_create("flow")
+        try:
+            os.ftruncate(descriptor, num_bytes)
+            self.memory = map_memory(descriptor, num_bytes)
+            self.socket.settimeout(ANSWER_SECONDS)
+            self.socket.connect(f"\0{address}")
+            socket.send_fds(self.socket, [json.dumps({"num_bytes": num_bytes}).encode()], [descriptor])
+        except OSError:
+            self.socket.close()
+            raise
+        finally:
+            os.close(descriptor)
+
+    @classmethod
+    def open(cls, address: str, num_bytes: int) -> "Connection":
+        """One that is idle, if its memory is large enough, or else a new one; the other idle ones are closed."""
+        while cls.idle:
+            connection = cls.idle.pop()
+            if connection.address == address and len(connection.memory) >= num_bytes:
+                return connection
+            connection.socket.close()
+        return cls(address, num_bytes)
 
 
 class ServedFlow:
@@ -148,7 +190,7 @@ class ServedFlow:
         """each pair begins with the last frame of the pair before"""
         self.frames_seen = 0
         self.pair: list[np.ndarray] = []
-        self.connection: socket.socket | None = None
+        self.connection: Connection | None = None
         self.slot = 0
         self.num = 0
         """frames in the window that is being filled"""
@@ -158,9 +200,12 @@ class ServedFlow:
         """slots that the server has, and the frame indices of their images"""
 
     def close(self) -> None:
-        """Disconnect from the server; pending images are lost."""
-        if self.connection:
-            self.connection.close()
+        """Leave the server; pending images are lost."""
+        if self.connection and self.pending:  # the server still writes into the memory
+            self.connection.socket.close()
+        elif self.connection:
+            Connection.idle.append(self.connection)
+        self.connection = None
 
     def add(self, grey: np.ndarray) -> list[tuple[int, np.ndarray]]:
         """Take the next frame, (H, W) uint8; returns (frame index, flow image) of each image that is ready."""
@@ -198,7 +243,9 @@ class ServedFlow:
         """Send the window that was filled, and receive the images of the other one."""
         assert self.connection is not None  # the first frame of a window has connected
         with self._fault():
-            send(self.connection, {"slot": self.slot, "num_frames": self.num})
+            height, width = self.frames.shape[2:]
+            window = {"slot": self.slot, "num_frames": self.num, "height": height, "width": width}
+            send(self.connection.socket, window)
         self.pending.append((self.slot, self.frame_indices))
         self.slot = (self.slot + 1) % SLOTS
         self.num, self.frame_indices = 0, []
@@ -208,10 +255,11 @@ class ServedFlow:
     def _answer(self) -> Iterator[tuple[int, np.ndarray]]:
         assert self.connection is not None  # something is pending
         with self._fault():
-            answer = receive(self.connection)
-        slot, frame_indices = self.pending.popleft()
+            answer = receive(self.connection.socket)
+        slot, frame_indices = self.pending[0]
         if answer.get("slot") != slot:
             raise self._lost(ENDED)
+        self.pending.popleft()
         return zip(frame_indices, self.images[slot], strict=False)
 
     def _windows(self) -> Windows:
@@ -220,16 +268,9 @@ class ServedFlow:
 
     def _connect(self) -> None:
         windows = self._windows()
-        self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.connection.settimeout(ANSWER_SECONDS)
-        memory = os.memfd_create("flow")
-        try:
-            self.frames, self.images = windows.lay_out(memory)
-            with self._fault():
-                self.connection.connect(f"\0{self.device.address}")
-                socket.send_fds(self.connection, [json.dumps(asdict(windows)).encode()], [memory])
-        finally:
-            os.close(memory)
+        with self._fault():
+            self.connection = Connection.open(self.device.address, windows.num_bytes)
+        self.frames, self.images = windows.lay_out(self.connection.memory)
 
     @contextmanager
     def _fault(self) -> Iterator[None]:
@@ -241,6 +282,9 @@ class ServedFlow:
             raise self._lost(ENDED) from None
 
     def _lost(self, reason: str) -> EnvironmentFaultError:
+        if self.connection:
+            self.connection.socket.close()
+            self.connection = None
         return EnvironmentFaultError(
             f"flow on {self.device.name}: {reason}; published videos are kept: run the command again, or again with "
             "--flow_device=cpu"
