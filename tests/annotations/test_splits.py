@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from twostream.annotations.splits import choose_folds, choose_val, hold_out
+from twostream.annotations.splits import choose_folds, choose_val, draw_folds, hold_out
 from twostream.annotations.videos import NO_GROUP, Video, VideoTable
 from twostream.errors import BadInputError
 
@@ -105,6 +105,17 @@ def test_folds_keep_groups_together_and_classes_even(seed):
 def test_fewer_folds_where_a_class_has_few_groups(labels, groups, expected):
     folds = choose_folds(np.array(labels), np.array(groups), num_folds=5)
     assert sorted(set(folds)) == list(range(expected))
+
+
+def test_draws_of_the_folds_differ():
+    """With two people there is only one way to divide the videos, whatever the folds are called."""
+    labels, alone = np.arange(40) % 4, np.full(40, NO_GROUP)
+    draws = draw_folds(labels, alone, num_folds=5, num_draws=3, seed=7)
+    assert draws.shape == (3, 40) and (draws[1] == choose_folds(labels, alone, num_folds=5, seed=8)).all()
+    person = np.arange(40) // 20
+    assert (draw_folds(labels, person, num_folds=5, num_draws=9, seed=7) == [person]).all() or (
+        draw_folds(labels, person, num_folds=5, num_draws=9, seed=7) == [1 - person]
+    ).all()
 
 
 @pytest.mark.parametrize(("labels", "groups"), [([0, 0, 1, 1], [3] * 4), ([0, 1, 2], [NO_GROUP] * 3)])

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from twostream.annotations.splits import choose_folds
+from twostream.annotations.splits import choose_folds, draw_folds
 from twostream.annotations.videos import NO_GROUP
 from twostream.errors import BadInputError
 from twostream.metrics.accuracy import calibration_error
+from twostream.probes import linear
 from twostream.probes.linear import STRENGTHS, LinearHead, fit_linear_head
 
 NAMES = tuple(f"class {k}" for k in range(5))
@@ -41,15 +42,31 @@ def test_it_predicts_unseen_videos_as_cross_validation_says():
     assert head.strength in STRENGTHS and head.tried[head.strength] == head.accuracy
 
 
+@pytest.mark.parametrize("num_draws", [1, 3])
 @pytest.mark.parametrize("num_videos", [24, 300])
-def test_confidence_is_honest(num_videos):
+def test_confidence_is_honest(num_videos, num_draws):
     """Of unseen videos: where few were seen, and where many were."""
     features, labels = world(num_videos, spread=4)
-    head = fitted(features, labels, alone(labels), classes=NAMES[:3])
+    folds = draw_folds(labels, np.full(num_videos, NO_GROUP), num_folds=5, num_draws=num_draws, seed=0)
+    head = fitted(features, labels, folds, classes=NAMES[:3])
     unseen, truth = world(3000, spread=4, seed=1)
     logits = unseen[:, 0] @ head.weight.T + head.bias
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
     assert calibration_error(p / p.sum(axis=1, keepdims=True), truth) < 0.1
+
+
+def test_logits_are_means_over_the_draws_of_the_folds(monkeypatch):
+    monkeypatch.setattr(linear, "STRENGTHS", (0.01,))
+    features, labels = world(60, spread=4)
+    draws = draw_folds(labels, np.full(60, NO_GROUP), num_folds=5, num_draws=3, seed=0)
+    heads = [fitted(features, labels, draw, classes=NAMES[:3]) for draw in draws]
+    together = fitted(features, labels, draws, classes=NAMES[:3])
+    truth = np.mean([head.logits * head.temperature for head in heads], axis=0)
+    assert np.allclose(together.logits * together.temperature, truth, atol=0.01)
+    assert not np.allclose(heads[0].logits * heads[0].temperature, truth, atol=0.1)
+    assert min(head.loss for head in heads) <= together.loss <= max(head.loss for head in heads)
+    assert together.num_draws == 3 and "(5 folds, 3 draws)" in str(together)
+    assert np.allclose(together.weight * together.temperature, heads[0].weight * heads[0].temperature)
 
 
 @pytest.mark.parametrize("swapped", [False, True])

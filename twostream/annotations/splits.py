@@ -74,6 +74,15 @@ def choose_folds(labels: np.ndarray, groups: np.ndarray, *, num_folds: int, seed
     return np.unique(folds, return_inverse=True)[1]  # large groups may leave a fold empty
 
 
+def draw_folds(labels: np.ndarray, groups: np.ndarray, *, num_folds: int, num_draws: int, seed: int) -> np.ndarray:
+    """Several draws of `choose_folds`, int64 (draws, V); of equal ones, as where there are few groups, only the first."""
+    draws = np.stack(
+        [choose_folds(labels, groups, num_folds=num_folds, seed=seed + number) for number in range(num_draws)]
+    )
+    first_videos = np.stack([np.unique(draw, return_index=True)[1][draw] for draw in draws])  # of each video's fold
+    return draws[np.sort(np.unique(first_videos, axis=0, return_index=True)[1])]
+
+
 def hold_out(videos: VideoTable, fold: tuple[int, int], *, seed: int = 0) -> tuple[VideoTable, VideoTable]:
     """The videos outside fold I of N, and those in it; see `choose_folds`.
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from twostream.annotations.splits import choose_folds
+from twostream.annotations.splits import draw_folds
 from twostream.architectures.flow_fisher import FlowFisher
 from twostream.clips.dataset import Batch, ClipDataset, eval_loader
 from twostream.clips.online_flow import FrameDataset, network_inputs
@@ -17,8 +17,10 @@ from twostream.probes.features import video_features
 from twostream.probes.linear import fit_linear_head
 from twostream.probes.record import record_head
 
-NUM_FOLDS = 5
-"""of the cross-validation"""
+NUM_FOLDS, NUM_DRAWS = 5, 3
+"""of the cross-validation, and how often they are drawn: with few videos, it matters which of them share a fold"""
+MAX_DRAWN = 1000
+"""examples; with more, the folds are drawn once: on two cores, each further draw of 2,000 takes ten seconds"""
 
 
 def fit_last_layer(
@@ -59,8 +61,11 @@ def fit_last_layer(
     if stop.requested:
         return False
     videos = items.videos
+    features_of_rows = features.reshape(len(videos), -1, features.shape[-1])
+    num_draws = NUM_DRAWS if len(videos) * features_of_rows.shape[1] <= MAX_DRAWN else 1
+    folds = draw_folds(videos.label_index, videos.group, num_folds=NUM_FOLDS, num_draws=num_draws, seed=seed)
     head = fit_linear_head(
-        features.reshape(len(videos), -1, features.shape[-1]), videos.label_index, choose_folds(videos.label_index, videos.group, num_folds=NUM_FOLDS, seed=seed),
+        features_of_rows, videos.label_index, folds,
         classes=session.stream.classes, mirrored=[view.mirrored for view in items.views] * features.shape[1],
         choose_mirroring=choose_mirroring, balance=balance,
     )  # fmt: skip

@@ -39,12 +39,14 @@ class LinearHead:
     temperature: float
     """by which logits were divided, so that the probabilities of unseen videos are honest"""
     logits: np.ndarray
-    """(V, K): of each training video, by a head that was fitted without the videos of its fold"""
+    """(V, K): of each training video, by a head that was fitted without the videos of its fold; means over the draws of the folds"""
     labels: np.ndarray
     """(V,)"""
     num_folds: int
+    num_draws: int
+    """of the folds"""
     tried: dict[float, float]
-    """strength -> share of the videos that it got right in cross-validation"""
+    """strength -> share of the videos that it got right in cross-validation, in the first draw"""
     loss: float
     """of the training videos in cross-validation: the mean of -log(probability of the true class)"""
     mirrored: bool
@@ -71,7 +73,7 @@ class LinearHead:
         """What a run keeps of it, as plain values."""
         return {
             "cross_validated_top1": self.accuracy, "standard_error": self.standard_error, "cross_validated_loss": self.loss,
-            "videos": len(self.labels), "folds": self.num_folds, "strength": self.strength, "temperature": self.temperature,
+            "videos": len(self.labels), "folds": self.num_folds, "draws": self.num_draws, "strength": self.strength, "temperature": self.temperature,
             "mirrored": self.mirrored,
         }  # fmt: skip
 
@@ -85,7 +87,7 @@ class LinearHead:
         )
         return (
             f"linear head: {100 * self.accuracy:.1f} ± {100 * self.standard_error:.1f} % of {counted(len(self.labels), 'training video')} right in "
-            f"cross-validation ({self.num_folds} folds); strength {self.strength:.1g} (% right by strength: {tried}); "
+            f"cross-validation ({self.num_folds} folds, {counted(self.num_draws, 'draw')}); strength {self.strength:.1g} (% right by strength: {tried}); "
             f"temperature {self.temperature:.2f}, which is part of its weights{mirroring}"
         )
 
@@ -94,16 +96,17 @@ def fit_linear_head(
     features: np.ndarray, labels: np.ndarray, folds: np.ndarray, *, classes: tuple[str, ...], mirrored: Sequence[bool],
     choose_mirroring: bool = False, balance: bool = False,
 ) -> LinearHead:  # fmt: skip
-    """Fit a head to features (V, rows, D) of V videos with label indices and folds (V,).
+    """Fit a head to features (V, rows, D) of V videos with label indices (V,) and folds (V,), or several draws of them (draws, V).
 
     The rows of a video, its parts and views, are examples of their own, with the weight of one together; those that are
     `mirrored` (rows,) are for fitting only, as tests see videos as they are. With `choose_mirroring` they are left out if the
     cross-validated loss is clearly smaller without them, as where two classes are each other's mirror image. `balance` gives
     the same weight to each class. Features are brought to unit variance first, which becomes part of the weights. The
-    strength is the one with the smallest cross-validated loss, at its best temperature: with few videos, accuracies have
-    ties. Raises BadInputError where all videos are of one class.
+    strength is the one with the smallest cross-validated loss in the first draw, at its best temperature: with few videos,
+    accuracies have ties. On basketball, a head's loss differs by .03 from draw to draw. Raises BadInputError where all videos are of one class.
     """
     is_mirrored = np.array(mirrored)
+    folds = np.atleast_2d(folds)
     head = _fit(features, labels, folds, classes=classes, mirrored=is_mirrored, balance=balance)
     if not (choose_mirroring and head.mirrored):
         return head
@@ -125,38 +128,45 @@ def _fit(
             f"all training videos are of class {classes[present[0]]!r}, expected at least two classes: add videos of others to "
             "the list, and run twostream annotate again"
         )
-    num_classes, num_folds = len(classes), len(np.unique(folds))
+    num_classes = len(classes)
     seen = features[:, ~mirrored].mean(axis=1)  # (V, D)
-    outside = [folds != fold for fold in range(num_folds)]
-    paths = [_path(features[others], labels[others], num_classes, balance=balance) for others in outside]
+
+    def paths_without(folds: np.ndarray, strengths: Sequence[float]) -> Iterator[np.ndarray]:
+        """For each strength, logits (V, K) of heads that were fitted without the videos of a fold."""
+        outside = [folds != fold for fold in np.unique(folds)]
+        paths = [_path(features[others], labels[others], num_classes, strengths, balance=balance) for others in outside]
+        for _ in strengths:
+            # On busy machines, threads that wait for each other in small products take ten times as long.
+            with threadpool_limits(1):
+                heads = map_in_threads(next, paths)
+            logits = np.empty((len(labels), num_classes))
+            for others, (weight, bias) in zip(outside, heads, strict=True):
+                logits[~others] = seen[~others] @ weight.T + bias
+            yield logits
+
     tried: list[np.ndarray] = []  # cross-validated logits (V, K) by strength
-    fits: list[tuple[float, float]] = []  # their temperature, and the loss under it
-    best = 0
-    for _ in STRENGTHS:
-        # On busy machines, threads that wait for each other in small products take ten times as long.
-        with threadpool_limits(1):
-            heads = map_in_threads(next, paths)
-        logits = np.empty((len(labels), num_classes))
-        for others, (weight, bias) in zip(outside, heads, strict=True):
-            logits[~others] = seen[~others] @ weight.T + bias
+    losses: list[float] = []
+    for logits in paths_without(folds[0], STRENGTHS):
         tried.append(logits)
-        fits.append(_fit_temperature(logits, labels))
-        best = len(fits) - 1 if fits[-1][1] < fits[best][1] else best
-        if len(fits) - 1 - best >= PATIENCE:
+        losses.append(_fit_temperature(logits[None], labels)[1])
+        best = int(np.argmin(losses))
+        if len(losses) - 1 - best >= PATIENCE:
             break
-    temperature, loss = fits[best]
-    weight, bias = list(_path(features, labels, num_classes, balance=balance, last=best))[-1]
+    strength = STRENGTHS[best]
+    draws = np.stack([tried[best], *(next(paths_without(draw, [strength])) for draw in folds[1:])])
+    temperature, loss = _fit_temperature(draws, labels)
+    weight, bias = next(_path(features, labels, num_classes, [strength], balance=balance))
     accuracies = [float((logits.argmax(axis=1) == labels).mean()) for logits in tried]
     return LinearHead(
-        weight / temperature, bias / temperature, STRENGTHS[best], temperature, tried[best] / temperature, labels,
-        num_folds, dict(zip(STRENGTHS, accuracies, strict=False)), loss, bool(mirrored.any()),
+        weight / temperature, bias / temperature, strength, temperature, draws.mean(axis=0) / temperature, labels,
+        len(np.unique(folds[0])), len(folds), dict(zip(STRENGTHS, accuracies, strict=False)), loss, bool(mirrored.any()),
     )  # fmt: skip
 
 
 def _path(
-    features: np.ndarray, labels: np.ndarray, num_classes: int, *, balance: bool, last: int = len(STRENGTHS) - 1
+    features: np.ndarray, labels: np.ndarray, num_classes: int, strengths: Sequence[float], *, balance: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Weight (K, D) and bias (K,) for each strength up to number `last`; each fit starts from the one before."""
+    """Weight (K, D) and bias (K,) for each strength; each fit starts from the one before."""
     from sklearn.linear_model import LogisticRegression
 
     num_videos, num_views, size = features.shape
@@ -174,7 +184,7 @@ def _path(
         left, lengths, axes = np.linalg.svd(rows, full_matrices=False)
         rows = left * lengths
     solver = LogisticRegression(max_iter=1000, warm_start=True)
-    for strength in STRENGTHS[: last + 1]:
+    for strength in strengths:
         weight, bias = np.zeros((num_classes, size)), np.full(num_classes, -ABSENT)
         if len(present) == 1:  # the other folds have no video of another class
             bias[present] = 0
@@ -197,16 +207,16 @@ def _path(
 
 
 def _fit_temperature(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """The temperature under which the labels of the videos are most likely, and the loss under it.
+    """The temperature under which the labels of V videos are most likely by logits (draws, V, K), and the loss under it.
 
     As if one more video had been seen that was wrong: else confidence has no limit where all videos are right.
     """
-    num_videos, num_classes = logits.shape
-    targets = np.full(logits.shape, 1 / (num_videos + 2) / num_classes)
+    _, num_videos, num_classes = logits.shape
+    targets = np.full((num_videos, num_classes), 1 / (num_videos + 2) / num_classes)
     targets[np.arange(num_videos), labels] += 1 - 1 / (num_videos + 2)
 
     def loss(log_temperature: float) -> float:
-        return float(-(targets * log_softmax(logits / np.exp(log_temperature), axis=1)).sum(axis=1).mean())
+        return float(-(targets * log_softmax(logits / np.exp(log_temperature), axis=2)).sum(axis=2).mean())
 
     found = minimize_scalar(loss, bounds=tuple(np.log(TEMPERATURES)), method="bounded")
     return float(np.exp(found.x)), float(found.fun)

@@ -9,6 +9,7 @@ import numpy as np
 
 import twostream
 from twostream.annotations.videos import VideoTable
+from twostream.counts import counted
 from twostream.engine.run_folder import scores_path, similar_runs
 from twostream.errors import BadInputError
 from twostream.files import write_text
@@ -45,7 +46,7 @@ def record_head(run_dir: Path, head: "LinearHead", videos: VideoTable, stream: S
             "run": run_dir.name,
             "iteration": 1,
             "level": "video",
-            "cross_validation": f"{head.num_folds} folds",
+            "cross_validation": f"{head.num_folds} folds, {counted(head.num_draws, 'draw')}",
         }
         | {"twostream": twostream.__version__},
     )
