@@ -99,7 +99,7 @@ class FlowImages:
 
     def chunk(self, height: int, width: int) -> int:
         """How many pairs of this size are computed at a time."""
-        if (height, width) not in self.limits:  # asking a GPU for its free memory takes long
+        if (height, width) not in self.limits:  # a GPU is not asked for its free memory again for each batch
             self.limits[height, width] = self.method(height, width).chunk()
         return self.limits[height, width]
 

@@ -10,7 +10,7 @@ they disappear with their processes, however those end:
               {slot, number of frames, their height and width} -> {slot}
 
 While the server works on one window of a video, the worker fills the other one. A worker keeps its connection for its
-next videos, because a GPU takes tens of milliseconds to share memory. Linux only.
+next videos, so that a GPU maps its memory once. Linux only.
 """
 
 import json
