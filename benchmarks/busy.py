@@ -38,11 +38,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import cv2
 import numpy as np
 
+from twostream import threads
 from twostream.monitor.log import read_log
 from twostream.programs import options
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-WAITING = {"spinning": {"GOMP_SPINCOUNT": "300000"}, "passive": {"OMP_WAIT_POLICY": "passive"}}
+WAITING = {
+    "spinning": {"GOMP_SPINCOUNT": "300000"},
+    "passive": {"OMP_WAIT_POLICY": "passive"},
+    "brief": threads.BRIEF,
+}
 """how threads wait for each other -> variables; 300,000 turns are what libgomp takes if nothing is set"""
 SITUATIONS = ("idle", "busy", "quota")
 PERIOD_SECONDS = 0.1
@@ -163,7 +168,11 @@ def build_parser() -> options.Parser:
     add("--others", type=options.positive, default=3, metavar="N", help="processes of the busy machine (default: 3)")
     add("--quota", type=options.rate, default=1.0, metavar="N", help="cores of the quota (default: 1)")
     add(
-        "--waiting", type=options.words, default=tuple(WAITING), metavar="A,B", help="spinning, passive (default: both)"
+        "--waiting",
+        type=options.words,
+        default=tuple(WAITING),
+        metavar="A,B",
+        help="spinning, passive, brief (default: all)",
     )
     add("--only", type=options.words, default=SITUATIONS, metavar="A,B", help="idle, busy, quota (default: all three)")
     return parser

@@ -554,6 +554,22 @@ def test_predict_restores_the_mode_and_keeps_no_gradients(was_training):
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
 
 
+def test_a_cpu_computes_a_few_pictures_at_once(monkeypatch):
+    """As many as have PIXELS_AT_ONCE, but one for each thread; the logits are those of the whole batch."""
+    net, data, sizes = network(), batches(2), []
+    pixels = data[0].clips[0, ..., 0].numel()
+    whole = torch.cat([logits for *_, logits in predict(net, data, device=CPU)])
+    forward = net.forward
+    monkeypatch.setattr(net, "forward", lambda clips, mirrored: sizes.append(len(clips)) or forward(clips, mirrored))
+    for threads, pictures, expected in ((1, 2.5, [2, 2, 1]), (3, 2.5, [3, 2]), (1, 0.1, [1] * 5), (1, 100, [5])):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        monkeypatch.setattr(loops, "PIXELS_AT_ONCE", int(pictures * pixels))
+        sizes.clear()
+        parts = torch.cat([logits for *_, logits in predict(net, data, device=CPU)])
+        assert sizes == 2 * expected
+        torch.testing.assert_close(parts, whole)
+
+
 def test_predict_restores_the_mode_when_left_early():
     net = network().train()
     scored = predict(net, batches(3), device=CPU)

@@ -42,13 +42,19 @@ class FlowHistograms(nn.Module):
         self.fc = nn.Linear(NUM_FEATURES, num_classes)
 
     def forward(self, flow: Tensor) -> Tensor:
-        motion = functional.relu(self.directions(flow))  # (N, 24, T, S, S)
-        times = [motion[:, :, begin:end].mean(dim=2) for begin, end in time_parts(motion.shape[2])]
-        pools = [self.small(motion.mean(dim=2)), *map(self.large, times)]  # each (N, 24, cells, cells)
+        # One frame after the other: the motion of all pixels of a clip, in 24 kinds, would be too much for the cache of a CPU.
+        small, large = (torch.stack(pools) for pools in zip(*map(self._pool, flow.split(1, dim=2)), strict=True))
+        times = [large[begin:end].mean(dim=0) for begin, end in time_parts(len(large))]
+        pools = [small.mean(dim=0), *times]  # each (N, 24, cells, cells)
         bins = [(pool + STILL).sqrt().unflatten(1, (KINDS, NUM_DIRECTIONS)).flatten(2) for pool in pools]
         features = torch.cat([functional.normalize(part, dim=2).flatten(1) for part in bins], dim=1)
         logits: Tensor = self.fc(self.dropout(features))
         return logits
+
+    def _pool(self, flow: Tensor) -> tuple[Tensor, Tensor]:
+        """A frame (N, 2, 1, S, S) -> how much moves in its small and large cells, each (N, 24, cells, cells)."""
+        motion = functional.relu(self.directions(flow)).squeeze(2)
+        return self.small(motion), self.large(motion)
 
 
 def time_parts(num_frames: int, num_parts: int = PARTS) -> list[tuple[int, int]]:

@@ -27,6 +27,10 @@ from twostream.models.network import use_channels_last
 RUNS_AHEAD = ("cuda",)
 """device types that compute while Python runs ahead: reading a value from them means waiting until they have caught up"""
 
+PIXELS_AT_ONCE = 8 * 224 * 224
+"""of pictures that a CPU computes at once, but a picture for each thread: Linux hands out tensors of more than 32 MB page by page, each time,
+which can take longer than to compute them (docs/benchmarks.md)"""
+
 AUTO_UNCOMPILED, AUTO_GUARDED = 2, 10
 """--compile=auto: how many iterations run uncompiled at first, and in how many after them compilation may fail"""
 
@@ -301,7 +305,7 @@ def predict(
     try:
         for batch in on_device(loader, device):
             while True:
-                at_once = max(len(batch.labels) >> halvings, 1)
+                at_once = max(_clips_at_once(batch, device) >> halvings, 1)
                 try:
                     with (
                         readable_errors(network, batch),
@@ -324,6 +328,14 @@ def predict(
             yield result
     finally:
         network.train(was_training)
+
+
+def _clips_at_once(batch: Batch, device: torch.device) -> int:
+    """How many clips of a batch a network computes at once, if there is memory for them."""
+    if device.type != "cpu":
+        return len(batch.labels)
+    pixels = math.prod(batch.clips.shape[1:-1])
+    return min(max(PIXELS_AT_ONCE // pixels, torch.get_num_threads()), len(batch.labels))
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def find_trunk(folder: Path, *, weights: Path | None = None, backbone: str | Non
     return None
 
 
-def measure_rate(backbone: str, *, input_size: int, classes: Sequence[str], num_batches: int = 4) -> float:
+def measure_rate(backbone: str, *, input_size: int, classes: Sequence[str], num_batches: int = 10) -> float:
     """Pictures that a network sees per second on this machine, as --device=auto chooses it.
 
     Of the fastest batch after the first, since other programs can only slow the others down.
