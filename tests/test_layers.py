@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "inference": "annotations clips engine flow frames fusion models motion_vectors pages runtimes scores video",
     "display": "clips flow frames fusion inference pages video",
     "onnx": "annotations clips flow frames fusion inference runtimes",
-    "own_clips": "annotations engine flow frames fusion metrics models scores video",
+    "own_clips": "annotations clips engine flow frames fusion metrics models scores video",
     "programs": "annotations clips conversion display engine flow frames fusion inference labelling metrics models monitor motion_vectors onnx own_clips pages preparation probes report runtimes scores scoring video",
 }
 """package -> the packages below it that it may import; the modules beside them are open to all"""

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -554,20 +555,48 @@ def test_predict_restores_the_mode_and_keeps_no_gradients(was_training):
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
 
 
-def test_a_cpu_computes_a_few_pictures_at_once(monkeypatch):
-    """As many as have PIXELS_AT_ONCE, but one for each thread; the logits are those of the whole batch."""
+def test_each_thread_of_a_cpu_computes_a_few_pictures_at_once(monkeypatch):
+    """As many as have PIXELS_AT_ONCE, but one clip at least; the logits are those of the whole batch."""
     net, data, sizes = network(), batches(2), []
     pixels = data[0].clips[0, ..., 0].numel()
-    whole = torch.cat([logits for *_, logits in predict(net, data, device=CPU)])
-    forward = net.forward
-    monkeypatch.setattr(net, "forward", lambda clips, mirrored: sizes.append(len(clips)) or forward(clips, mirrored))
-    for threads, pictures, expected in ((1, 2.5, [2, 2, 1]), (3, 2.5, [3, 2]), (1, 0.1, [1] * 5), (1, 100, [5])):
-        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        monkeypatch.setattr(loops, "PIXELS_AT_ONCE", int(pictures * pixels))
-        sizes.clear()
-        parts = torch.cat([logits for *_, logits in predict(net, data, device=CPU)])
-        assert sizes == 2 * expected
-        torch.testing.assert_close(parts, whole)
+    forward, threads_before = net.forward, torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        whole = torch.cat([logits for *_, logits in predict(net, data, device=CPU)])
+        monkeypatch.setattr(net, "forward", lambda clips, _: sizes.append((len(clips), share())) or forward(clips))
+        for threads, pictures, parts, each in (
+            (1, 2.5, [2, 2, 1], 1), (1, 0.1, [1] * 5, 1), (1, 100, [5], 1),
+            (2, 100, [3, 2], 1), (2, 1, [1] * 5, 1), (5, 100, [1] * 5, 1), (12, 100, [1] * 5, 2),
+        ):  # fmt: skip
+            torch.set_num_threads(threads)
+            monkeypatch.setattr(loops, "PIXELS_AT_ONCE", int(pictures * pixels))
+            sizes.clear()
+            logits = torch.cat([logits for *_, logits in predict(net, data, device=CPU)])
+            assert sorted(sizes) == sorted(2 * [(size, each) for size in parts])
+            torch.testing.assert_close(logits, whole)
+            assert torch.get_num_threads() == threads  # here, and in threads that start now
+            with ThreadPoolExecutor(1) as new:
+                assert new.submit(torch.get_num_threads).result() == threads
+    finally:
+        torch.set_num_threads(threads_before)
+
+
+def share() -> int:
+    """Threads of torch's that the calling thread may use; its gradients are off, as they are in `predict`."""
+    assert not torch.is_grad_enabled()
+    return torch.get_num_threads()
+
+
+def test_an_error_in_a_thread_is_that_of_predict(monkeypatch):
+    net = network()
+    monkeypatch.setattr(net, "forward", lambda *_: torch.zeros(10**15))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(EnvironmentFaultError, match="out of memory: .*smaller --batch_size"):
+            list(predict(net, batches(1), device=CPU))
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_predict_restores_the_mode_when_left_early():

@@ -24,7 +24,7 @@ def fitted(levels, seed=0):
     torch.manual_seed(0)
     network = build_model(StreamConfig("farneback", "flow_fisher", ("a", "b"), 32, 12), dropout=0.0)
     blocks = Blocks(len(levels), seed)
-    blocks.collect(network, network.backbone.local, batches(levels), device=CPU)
+    blocks.collect(network, batches(levels), device=CPU)
     fit_codebook(network.backbone, blocks.all(), seed=seed)
     return network.backbone
 

@@ -3,7 +3,8 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,7 @@ RUNS_AHEAD = ("cuda",)
 """device types that compute while Python runs ahead: reading a value from them means waiting until they have caught up"""
 
 PIXELS_AT_ONCE = 8 * 224 * 224
-"""of pictures that a CPU computes at once, but a picture for each thread: Linux hands out tensors of more than 32 MB page by page, each time,
+"""of pictures that a thread of a CPU computes at once, but a clip at least: Linux hands out tensors of more than 32 MB page by page, each time,
 which can take longer than to compute them (docs/benchmarks.md)"""
 
 AUTO_UNCOMPILED, AUTO_GUARDED = 2, 10
@@ -302,40 +303,75 @@ def predict(
     was_training = network.training
     network.eval()
     halvings = 0
+
+    @torch.no_grad()  # of each thread
+    def logits_of(clips: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, AMP[amp], enabled=amp != "off"):
+            # Called by its `forward`, the network runs uncompiled: batches of this size are too few to compile for.
+            logits: torch.Tensor = network.forward(clips, mirrored)
+        return logits
+
     try:
-        for batch in on_device(loader, device):
-            while True:
-                at_once = max(_clips_at_once(batch, device) >> halvings, 1)
-                try:
-                    with (
-                        readable_errors(network, batch),
-                        torch.autocast(device.type, AMP[amp], enabled=amp != "off"),
-                    ):
-                        # Called by its `forward`, the network runs uncompiled: batches of this size are too few to compile for.
-                        parts = zip(batch.clips.split(at_once), batch.mirrored.split(at_once), strict=True)
-                        logits = torch.cat([network.forward(*part) for part in parts])
-                        result = batch.numbers, batch.labels.cpu(), logits.cpu()
-                    break
-                except OutOfMemoryError:
-                    if at_once == 1:
-                        raise
-                halvings += 1
-                log(
-                    f"memory of {device} is too small for {counted(at_once, 'clip')} at once: continuing with half as many"
-                )
-                if device.type == "cuda":
-                    torch.cuda.empty_cache()
-            yield result
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # its threads start when there is work for them
+            for batch in on_device(loader, device):
+                while True:
+                    at_once = max(_clips_at_once(batch, device) >> halvings, 1)
+                    parts = list(zip(batch.clips.split(at_once), batch.mirrored.split(at_once), strict=True))
+                    side_by_side = device.type == "cpu" and not halvings
+                    try:
+                        with readable_errors(network, batch):
+                            found = (
+                                _in_threads(logits_of, parts, pool)
+                                if side_by_side
+                                else [logits_of(*part) for part in parts]
+                            )
+                            result = batch.numbers, batch.labels.cpu(), torch.cat(found).cpu()
+                        break
+                    except OutOfMemoryError:
+                        if at_once == 1:
+                            raise
+                    halvings += 1
+                    log(
+                        f"memory of {device} is too small for {counted(at_once, 'clip')} at once: continuing with half as many"
+                    )
+                    if device.type == "cuda":
+                        torch.cuda.empty_cache()
+                yield result
     finally:
         network.train(was_training)
 
 
 def _clips_at_once(batch: Batch, device: torch.device) -> int:
-    """How many clips of a batch a network computes at once, if there is memory for them."""
+    """How many clips of a batch a network computes at once, if there is memory for them; on a CPU, in each thread."""
     if device.type != "cpu":
         return len(batch.labels)
     pixels = math.prod(batch.clips.shape[1:-1])
-    return min(max(PIXELS_AT_ONCE // pixels, torch.get_num_threads()), len(batch.labels))
+    return min(max(PIXELS_AT_ONCE // pixels, 1), math.ceil(len(batch.labels) / torch.get_num_threads()))
+
+
+def _in_threads(
+    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    parts: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    pool: ThreadPoolExecutor,
+) -> list[torch.Tensor]:
+    """The function's results for each of the parts, which share torch's threads.
+
+    Threads that compute parts of their own wait for each other less often than those that compute each layer together.
+    """
+    num_threads = torch.get_num_threads()
+    share = max(num_threads // len(parts), 1)
+    if share == num_threads:
+        return [function(*part) for part in parts]
+
+    def in_share(part: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        if torch.get_num_threads() != share:  # which each thread has for itself
+            torch.set_num_threads(share)
+        return function(*part)
+
+    try:
+        return list(pool.map(in_share, parts))
+    finally:
+        torch.set_num_threads(num_threads)  # threads that start later take the number that was set last
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ PREFERRED = (
 SMALL = "resnet18"
 """the network that is trained from random weights"""
 BATCH = 8
-"""pictures at once, when the rate is measured"""
+"""pictures for each thread, when the rate is measured"""
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,16 @@ def find_trunk(folder: Path, *, weights: Path | None = None, backbone: str | Non
     return None
 
 
-def measure_rate(backbone: str, *, input_size: int, classes: Sequence[str], num_batches: int = 10) -> float:
+def measure_rate(backbone: str, *, input_size: int, classes: Sequence[str], num_batches: int = 8) -> float:
     """Pictures that a network sees per second on this machine, as --device=auto chooses it.
 
     Of the fastest batch after the first, since other programs can only slow the others down.
     """
     import torch
 
+    from twostream.clips.dataset import Batch
     from twostream.engine.device import choose_device
+    from twostream.engine.loops import predict
     from twostream.models.inference_copy import inference_copy
     from twostream.models.network import build_model
     from twostream.stream import RGB, StreamConfig
@@ -71,11 +73,12 @@ def measure_rate(backbone: str, *, input_size: int, classes: Sequence[str], num_
     device = choose_device("auto")
     stream = StreamConfig(input_type=RGB, backbone=backbone, classes=tuple(classes), input_size=input_size)
     network = inference_copy(build_model(stream).to(device), device)
-    shape = (BATCH, 3, input_size, input_size)
-    seconds = []
-    with torch.inference_mode():
-        for _ in range(num_batches + 1):
-            begin = time.perf_counter()
-            network.backbone(torch.zeros(shape, device=device)).sum().item()
-            seconds.append(time.perf_counter() - begin)
-    return BATCH / min(seconds[1:])
+    num_pictures = BATCH * torch.get_num_threads()
+    pictures = torch.zeros(num_pictures, 1, 1, input_size, input_size, 3, dtype=torch.uint8)
+    zeros = torch.zeros(num_pictures, dtype=torch.int64)
+    batch = Batch(pictures, zeros.bool(), zeros, zeros)
+    seconds, begin = [], time.perf_counter()
+    for _ in predict(network, [batch] * (num_batches + 1), device=device):
+        seconds.append(time.perf_counter() - begin)
+        begin = time.perf_counter()
+    return num_pictures / min(seconds[1:])

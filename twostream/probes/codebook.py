@@ -1,5 +1,6 @@
 """The codebook of flow_fisher: what local motion there is in the training videos, without their labels."""
 
+import copy
 import warnings
 from collections.abc import Iterable
 
@@ -17,6 +18,7 @@ from twostream.architectures.flow_fisher import (
 )
 from twostream.clips.dataset import Batch
 from twostream.engine.loops import predict
+from twostream.models.network import StreamNetwork
 
 MAX_CLIPS = 100
 """clips, evenly spread over the videos, whose blocks are looked at"""
@@ -35,21 +37,19 @@ class Blocks:
         self._moving: list[np.ndarray] = []
         self._still: list[np.ndarray] = []
 
-    def collect(self, network: nn.Module, local: nn.Module, inputs: Iterable[Batch], *, device: torch.device) -> None:
-        """Draw from what `local`, the part of a network that is a LocalMotion, finds in batches, which are on the device."""
-        hook = local.register_forward_hook(self._draw)
-        try:
-            for _ in predict(network, inputs, device=device):
-                pass
-        finally:
-            hook.remove()
+    def collect(self, network: StreamNetwork, inputs: Iterable[Batch], *, device: torch.device) -> None:
+        """Draw from what a network of FlowFisher finds in batches, which are on the device."""
+        finder = copy.deepcopy(network)
+        finder.backbone = _FoundBlocks(finder.backbone.get_submodule("local"))
+        for _, _, found in predict(finder, inputs, device=device):
+            self._draw(found.numpy())
 
-    def _draw(self, _module: nn.Module, _inputs: object, found: tuple[Tensor, Tensor, Tensor]) -> None:
-        histograms, places, amounts = (part.cpu().numpy() for part in found)
-        for values, moves in zip(histograms, amounts > MOVING, strict=True):
+    def _draw(self, found: np.ndarray) -> None:
+        for blocks_of_clip in found:
+            values, moves = blocks_of_clip[:, :-1], blocks_of_clip[:, -1] > MOVING
             for blocks, kind in ((self._moving, moves), (self._still, ~moves)):
                 drawn = self._random.permutation(np.flatnonzero(kind))[: self._of_a_clip]
-                blocks.append(np.concatenate([values[drawn], places[drawn]], axis=1))
+                blocks.append(values[drawn])
 
     def all(self) -> np.ndarray:
         """(n, NUM_VALUES + NUM_PLACES): blocks that move or, where hardly any does, all; repeated if they are too few for the words."""
@@ -58,6 +58,18 @@ class Blocks:
             blocks = np.concatenate([blocks, *self._still])
         blocks = self._random.permutation(blocks)[:MAX_BLOCKS]
         return blocks if len(blocks) >= fewest else np.resize(blocks, (fewest, blocks.shape[1]))
+
+
+class _FoundBlocks(nn.Module):
+    """Clips as LocalMotion takes them -> (N, P, NUM_VALUES + NUM_PLACES + 1): of each block its histogram, place and amount."""
+
+    def __init__(self, local: nn.Module):
+        super().__init__()
+        self.local = local
+
+    def forward(self, flow: Tensor) -> Tensor:
+        histograms, places, amounts = self.local(flow)
+        return torch.cat([histograms, places.expand(len(histograms), -1, -1), amounts.unsqueeze(2)], dim=2)
 
 
 def fit_codebook(network: FlowFisher, blocks: np.ndarray, *, seed: int) -> None:

@@ -53,7 +53,7 @@ def fit_last_layer(
     if learn_codebook and isinstance(network.backbone, FlowFisher):
         numbers = np.unique(np.linspace(0, len(items) - 1, min(len(items), MAX_CLIPS)).astype(int)).tolist()
         blocks = Blocks(len(numbers), seed)
-        blocks.collect(network, network.backbone.local, inputs(numbers, "local motion"), device=session.device)
+        blocks.collect(network, inputs(numbers, "local motion"), device=session.device)
         if stop.requested:
             return False
         fit_codebook(network.backbone, blocks.all(), seed=seed)
