@@ -106,7 +106,7 @@ def test_halves_of_clips_in_three_views_come_before_all_that_takes_longer():
     halves = {"--arch=mobilenet_v2_halves", "--seq_len=6", "--gap=3", "--num_clips=1"}  # 6 of 20 frames
     assert halves <= set(heads_of(planned(speed=FAST).streams[0])["wide"])
     assert "--views=three" in heads_of(planned(speed=FAST).streams[0])["wide"]
-    slow = planned(speed=replace(SLOW, trunk=41.0))
+    slow = planned(speed=replace(SLOW, trunk=32.0))
     assert "--views=three" in heads_of(slow.streams[0])["wide"] and "features" not in slow.streams[1].heads
     assert "wide" not in planned(speed=replace(SLOW, trunk=0.5)).streams[0].heads
     for name, size, has_views, has_halves in (
