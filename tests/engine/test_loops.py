@@ -2,6 +2,7 @@
 
 import copy
 import math
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -577,6 +578,10 @@ def test_each_thread_of_a_cpu_computes_a_few_pictures_at_once(monkeypatch):
             assert torch.get_num_threads() == threads  # here, and in threads that start now
             with ThreadPoolExecutor(1) as new:
                 assert new.submit(torch.get_num_threads).result() == threads
+            sizes.clear()
+            together = list(predict(net, data, device=CPU, in_threads=False))
+            torch.testing.assert_close(torch.cat([logits for *_, logits in together]), whole)
+            assert {each for _, each in sizes} == {threads} and sizes[0][0] == min(5, max(int(pictures), threads))
     finally:
         torch.set_num_threads(threads_before)
 
@@ -585,6 +590,30 @@ def share() -> int:
     """Threads of torch's that the calling thread may use; its gradients are off, as they are in `predict`."""
     assert not torch.is_grad_enabled()
     return torch.get_num_threads()
+
+
+class Remembers(nn.Module):
+    """Its first part keeps what its second part needs, as modules of users may."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, clips, mirrored=None):
+        self.seen = clips.float().flatten(1).mean(dim=1)
+        time.sleep(0.001)  # others compute meanwhile
+        return torch.stack([self.seen * self.weight, self.seen], dim=1)
+
+
+def test_threads_do_not_share_what_modules_keep():
+    net, data, before = Remembers(), batches(20), torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        logits = torch.cat([logits for *_, logits in predict(net, data, device=CPU)])
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(logits, torch.cat([net(clips) for clips, *_ in data]))
+    assert set(net.state_dict()) == {"weight"}
 
 
 def test_an_error_in_a_thread_is_that_of_predict(monkeypatch):

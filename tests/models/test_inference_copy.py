@@ -151,3 +151,18 @@ def test_convolutions_of_pictures_have_their_channels_last():
     backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     fast = inference_copy(stream_network(backbone), CPU)
     assert fast.backbone[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+class KeepsALength(SharedNorm):
+    """Its convolution keeps a length that the forward finds, as that of a shift in time does; while traced, that is the trace."""
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        self.convolution.length = pictures.shape[0]
+        return self.norm(self.convolution(pictures)).mean(dim=(2, 3))
+
+
+def test_no_module_keeps_the_trace():
+    fast = assert_same_outputs(stream_network(KeepsALength()), random_clips(8))
+    assert not batch_norms(fast)
+    backbone = inference_copy(stream_network(KeepsALength()), CPU).backbone
+    assert not hasattr(backbone.convolution, "length")

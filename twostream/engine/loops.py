@@ -1,7 +1,9 @@
 """fit and predict, the only loops over batches, and evaluate."""
 
 import contextlib
+import copy
 import math
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +31,7 @@ RUNS_AHEAD = ("cuda",)
 """device types that compute while Python runs ahead: reading a value from them means waiting until they have caught up"""
 
 PIXELS_AT_ONCE = 8 * 224 * 224
-"""of pictures that a thread of a CPU computes at once, but a clip at least: Linux hands out tensors of more than 32 MB page by page, each time,
+"""of pictures that a CPU, or a thread of it, computes at once, but a clip at least: Linux hands out tensors of more than 32 MB page by page, each time,
 which can take longer than to compute them (docs/benchmarks.md)"""
 
 AUTO_UNCOMPILED, AUTO_GUARDED = 2, 10
@@ -293,31 +295,41 @@ class _Buffers:
 @torch.no_grad()
 def predict(
     network: nn.Module, loader: Iterable[Batch], *, device: torch.device, amp: str = "off",
-    log: Callable[[str], object] = print,
+    log: Callable[[str], object] = print, in_threads: bool = True,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:  # fmt: skip
     """Yield the item numbers (N,), labels (N,) or (N, K), both int64, and logits (N, K), float32, of each batch, on the CPU.
 
     If memory is too small for a batch, it and all later ones are computed in halves, and `log` is given a line about it;
-    EnvironmentFaultError if memory is too small for a single clip. `amp` is a key of AMP.
+    EnvironmentFaultError if memory is too small for a single clip. `amp` is a key of AMP. With `in_threads`, parts of a batch
+    are computed side by side on CPUs, each thread with a copy of the modules, but not of the tensors; for a few clips, making
+    the copies takes longer.
     """
     was_training = network.training
     network.eval()
     halvings = 0
 
+    own = threading.local()
+
+    def copy_modules() -> None:
+        """For a thread that starts: modules may keep what they see."""
+        own.network = copy.deepcopy(network, memo={id(t): t for t in (*network.parameters(), *network.buffers())})
+
     @torch.no_grad()  # of each thread
     def logits_of(clips: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
         with torch.autocast(device.type, AMP[amp], enabled=amp != "off"):
             # Called by its `forward`, the network runs uncompiled: batches of this size are too few to compile for.
-            logits: torch.Tensor = network.forward(clips, mirrored)
+            logits: torch.Tensor = getattr(own, "network", network).forward(clips, mirrored)
         return logits
 
     try:
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # its threads start when there is work for them
+        with ThreadPoolExecutor(
+            torch.get_num_threads(), initializer=copy_modules
+        ) as pool:  # its threads start when they are needed
             for batch in on_device(loader, device):
                 while True:
-                    at_once = max(_clips_at_once(batch, device) >> halvings, 1)
+                    side_by_side = in_threads and device.type == "cpu" and not halvings
+                    at_once = max(_clips_at_once(batch, device, side_by_side=side_by_side) >> halvings, 1)
                     parts = list(zip(batch.clips.split(at_once), batch.mirrored.split(at_once), strict=True))
-                    side_by_side = device.type == "cpu" and not halvings
                     try:
                         with readable_errors(network, batch):
                             found = (
@@ -341,12 +353,15 @@ def predict(
         network.train(was_training)
 
 
-def _clips_at_once(batch: Batch, device: torch.device) -> int:
-    """How many clips of a batch a network computes at once, if there is memory for them; on a CPU, in each thread."""
+def _clips_at_once(batch: Batch, device: torch.device, *, side_by_side: bool) -> int:
+    """How many clips of a batch a network computes at once, if there is memory for them; `side_by_side`: in each thread."""
+    num_clips, num_threads = len(batch.labels), torch.get_num_threads()
     if device.type != "cpu":
-        return len(batch.labels)
-    pixels = math.prod(batch.clips.shape[1:-1])
-    return min(max(PIXELS_AT_ONCE // pixels, 1), math.ceil(len(batch.labels) / torch.get_num_threads()))
+        return num_clips
+    few = PIXELS_AT_ONCE // math.prod(batch.clips.shape[1:-1])
+    if side_by_side:
+        return min(max(few, 1), math.ceil(num_clips / num_threads))
+    return min(max(few, num_threads), num_clips)
 
 
 def _in_threads(

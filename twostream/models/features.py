@@ -1,7 +1,5 @@
 """What a network computes before its last layer, and that layer itself."""
 
-import threading
-
 import numpy as np
 import torch
 from torch import nn
@@ -17,15 +15,16 @@ class WithFeatures(nn.Module):
         """`head` is the name of the last layer in the backbone, see `Backbone.head`."""
         super().__init__()
         self.network = network
-        self._given: dict[int, torch.Tensor] = {}  # by thread, several of which may call the network
+        self._given: list[torch.Tensor] = []
         network.get_submodule(f"backbone.{head}").register_forward_pre_hook(self._keep)
 
     def _keep(self, head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        self._given[threading.get_ident()] = inputs[0]
+        self._given.append(inputs[0])
 
     def forward(self, clips: torch.Tensor, mirrored: torch.Tensor | None = None) -> torch.Tensor:
+        self._given.clear()
         logits = self.network.forward(clips, mirrored)
-        given = self._given.pop(threading.get_ident())
+        (given,) = self._given
         pool = given.flatten(2).mean(dim=2) if given.ndim > 2 else given
         return torch.cat([pool.float().unflatten(0, clips.shape[:2]).mean(dim=1), logits], dim=1)
 

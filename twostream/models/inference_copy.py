@@ -35,9 +35,11 @@ def inference_copy(network: Module, device: torch.device) -> Module:
 
 def _fold_batch_norms(backbone: nn.Module) -> None:
     """Make each batch norm part of the convolution before it, if nothing else reads what the convolution gives."""
+    # A copy with the same tensors: modules may keep what they see, and would keep the trace, with the whole network.
+    traced = copy.deepcopy(backbone, memo={id(t): t for t in (*backbone.parameters(), *backbone.buffers())})
     try:
         with TRACING:
-            nodes = _LayerTracer().trace(backbone).nodes
+            nodes = _LayerTracer().trace(traced).nodes
     except Exception:  # a forward that depends on values, or on lengths, fails in many ways: it stays as it is
         return
     modules = dict(backbone.named_modules())

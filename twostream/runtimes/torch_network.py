@@ -39,7 +39,7 @@ class TorchNetwork:
         at_once = available_cpus() if items.stream.modality == "rgb" or items.stream.is_online else 1
         read = map_in_groups(dataset.__getitems__, batches, at_once)
         inputs = network_inputs(read, items.stream, self.device)
-        for _, _, logits in predict(self._fast, inputs, device=self.device):
+        for _, _, logits in predict(self._fast, inputs, device=self.device, in_threads=False):
             yield logits.numpy()
 
     @torch.no_grad()
