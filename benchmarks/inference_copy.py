@@ -9,6 +9,7 @@ batch side by side on CPUs; in turns, the best of --repeats each. Random weights
 """
 
 import argparse
+import itertools
 import os
 import platform
 import sys
@@ -45,14 +46,12 @@ def clips_per_second(compute: Callable[[torch.Tensor], torch.Tensor], clips: tor
     return len(clips) / (time.perf_counter() - begin)
 
 
-def in_predict(network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    def compute(clips: torch.Tensor) -> torch.Tensor:
-        numbers = torch.arange(len(clips))
-        batch = Batch(clips, torch.zeros(len(clips), dtype=torch.bool, device=clips.device), numbers, numbers)
-        ((_, _, logits),) = predict(network, [batch], device=clips.device)
-        return logits
-
-    return compute
+def in_predict(network: nn.Module, clips: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function that computes the next batch, always the same clips, of one call of `predict`."""
+    numbers = torch.arange(len(clips))
+    batch = Batch(clips, torch.zeros(len(clips), dtype=torch.bool, device=clips.device), numbers, numbers)
+    results = predict(network, itertools.repeat(batch), device=clips.device)
+    return lambda _: next(results)[2]
 
 
 @torch.no_grad()
@@ -77,7 +76,6 @@ def main() -> int:
         stream = StreamConfig(input_type, name, tuple(map(str, range(NUM_CLASSES))), record.input_size, record.clip_len)
         network = build_model(stream).to(device).eval()
         fast = inference_copy(network, device)
-        ways = network, fast, in_predict(fast)
         shape = (
             args.batch_size,
             1,
@@ -87,6 +85,7 @@ def main() -> int:
             2 if record.flow_only else 3,
         )
         clips = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+        ways = network, fast, in_predict(fast, clips)
         rates = [[clips_per_second(each, clips) for each in ways] for _ in range(args.repeats + 1)]
         plain, copied, predicted = map(max, zip(*rates[1:], strict=True))  # the first ones choose algorithms
         print(
