@@ -71,8 +71,8 @@ def share_the_machine(variables: MutableMapping[str, str], *, networks_at_once: 
     """Set the environment variables by which OpenMP's threads share the machine; before torch is loaded.
 
     Threads that wait for each other soon sleep, instead of computing nothing as fast as they can: on a busy machine, or under
-    a quota, they would take the time of the thread that they wait for. On an idle machine, sleeping at once costs a quarter of
-    the speed. Under a quota, there are as many threads as it has CPUs, because OpenMP only counts those of the machine; and of
+    a quota, they would take the time of the thread that they wait for. On an idle machine, sleeping at once costs up to a third
+    of the speed. Under a quota, there are as many threads as it has CPUs, because OpenMP only counts those of the machine; and of
     several `networks_at_once`, each has its share. What the user has set stays as it is. Results do not change, except by the
     number of threads. And torch takes the memory of large tensors in large pages, instead of thousands of small ones.
     """

@@ -612,8 +612,21 @@ def test_threads_do_not_share_what_modules_keep():
         logits = torch.cat([logits for *_, logits in predict(net, data, device=CPU)])
     finally:
         torch.set_num_threads(before)
-    torch.testing.assert_close(logits, torch.cat([net(clips) for clips, *_ in data]))
+    expected = torch.cat([net(clips) for clips, *_ in data])
+    torch.testing.assert_close(logits, expected.detach())
     assert set(net.state_dict()) == {"weight"}
+
+
+def test_a_network_that_keeps_a_training_step_is_validated():
+    """Such tensors cannot be copied; validation takes the network itself."""
+    net, data, before = Remembers(), batches(3), torch.get_num_threads()
+    net.kept = net(data[0].clips)  # with its gradients
+    torch.set_num_threads(4)
+    try:
+        logits = torch.cat([logits for *_, logits in predict(net, data, device=CPU, in_threads=False)])
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(logits, torch.cat([net(clips) for clips, *_ in data]).detach())
 
 
 def test_an_error_in_a_thread_is_that_of_predict(monkeypatch):

@@ -1,7 +1,6 @@
 """fit and predict, the only loops over batches, and evaluate."""
 
 import contextlib
-import copy
 import math
 import threading
 import time
@@ -25,6 +24,7 @@ from twostream.engine.progress import Step
 from twostream.errors import BadInputError, one_line
 from twostream.metrics import accuracy
 from twostream.metrics.confusion import confusion_matrix
+from twostream.models.inference_copy import copy_modules
 from twostream.models.network import use_channels_last
 
 RUNS_AHEAD = ("cuda",)
@@ -302,17 +302,15 @@ def predict(
     If memory is too small for a batch, it and all later ones are computed in halves, and `log` is given a line about it;
     EnvironmentFaultError if memory is too small for a single clip. `amp` is a key of AMP. With `in_threads`, parts of a batch
     are computed side by side on CPUs, each thread with a copy of the modules, but not of the tensors; for a few clips, making
-    the copies takes longer.
+    the copies takes longer, and a network that keeps tensors of its last training step cannot be copied.
     """
     was_training = network.training
     network.eval()
     halvings = 0
-
     own = threading.local()
 
-    def copy_modules() -> None:
-        """For a thread that starts: modules may keep what they see."""
-        own.network = copy.deepcopy(network, memo={id(t): t for t in (*network.parameters(), *network.buffers())})
+    def start_thread() -> None:
+        own.network = copy_modules(network)  # modules may keep what they see
 
     @torch.no_grad()  # of each thread
     def logits_of(clips: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
@@ -322,9 +320,8 @@ def predict(
         return logits
 
     try:
-        with ThreadPoolExecutor(
-            torch.get_num_threads(), initializer=copy_modules
-        ) as pool:  # its threads start when they are needed
+        # Threads start when they are needed.
+        with ThreadPoolExecutor(torch.get_num_threads(), initializer=start_thread) as pool:
             for batch in on_device(loader, device):
                 while True:
                     side_by_side = in_threads and device.type == "cpu" and not halvings

@@ -155,7 +155,7 @@ class Session:
         bar = self.show_progress(batches, total=len(self.val_loader), desc="validation", leave=False)
         inputs = network_inputs(bar, self.stream, self.device)
         judge = evaluate_multi_label if self.stream.multi_label else evaluate
-        result = judge(predict(network, inputs, device=self.device), world=self.world)
+        result = judge(predict(network, inputs, device=self.device, in_threads=False), world=self.world)
         if any(self.world.sum_counts(bool(self.stop.requested))):
             return False
         self._finish_save()  # a confusion matrix is never newer than its checkpoint

@@ -33,10 +33,14 @@ def inference_copy(network: Module, device: torch.device) -> Module:
     return fast
 
 
+def copy_modules(network: Module) -> Module:
+    """A copy with modules of its own, and the same weights and buffers, not copies of them."""
+    return copy.deepcopy(network, memo={id(t): t for t in (*network.parameters(), *network.buffers())})
+
+
 def _fold_batch_norms(backbone: nn.Module) -> None:
     """Make each batch norm part of the convolution before it, if nothing else reads what the convolution gives."""
-    # A copy with the same tensors: modules may keep what they see, and would keep the trace, with the whole network.
-    traced = copy.deepcopy(backbone, memo={id(t): t for t in (*backbone.parameters(), *backbone.buffers())})
+    traced = copy_modules(backbone)  # modules may keep what they see, and would keep the trace, with the whole network
     try:
         with TRACING:
             nodes = _LayerTracer().trace(traced).nodes
