@@ -9,6 +9,7 @@ EXIT_BAD_INPUT = 3  # annotations, class list, checkpoint, weights, score file
 EXIT_ENVIRONMENT = 4  # disk, memory, permission, missing program, device
 EXIT_SOME_BAD = 5  # finished, but some inputs were bad and are listed
 EXIT_INTERRUPTED = 130  # Ctrl-C
+EXIT_PIPE = 141  # what reads the output has ended, as `| head` does (SIGPIPE)
 EXIT_TERMINATED = 143  # SIGTERM, or SIGHUP from a closed terminal
 
 

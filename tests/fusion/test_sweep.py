@@ -47,6 +47,15 @@ def accuracies(tables, rule, weights):
     return [[accuracy.top_k_accuracy(part, tables[0].labels, k) for k in (1, 5)] for part in videos]
 
 
+def test_views_of_a_frame_are_one_frame():
+    """Ten crops of 3 frames: accuracy over the number of frames ends at 3."""
+    starts = np.repeat([0, 10, 20], 10)
+    table = make_table(video_ids=["v"], labels=[0], video_index=np.zeros(30, int), start=starts)
+    table = dataclasses.replace(table, view=np.tile(np.arange(10, dtype=np.int16), 3))
+    points = sweep([table], ["RGB"], (1.0,), consensus=MEAN, rules=())
+    assert [point.num_frames for point in points if point.num_frames] == [1, 2, 3]
+
+
 def test_every_rule_and_stride_equals_that_of_a_thinned_table():
     tables, weights, names = make_streams(), (1.0, 2.0), ["RGB", "Flow", "RGB+Flow"]
     points = [p for p in sweep(tables, names, weights, consensus=MEAN) if not p.num_frames]

@@ -296,6 +296,39 @@ def test_weights_that_do_not_fit_are_refused(run_here, tmp_path, change, words, 
     assert result.returncode == 2 and "would replace" in result.stderr
 
 
+def test_weights_of_another_kind_of_labels_are_refused(run_here, tmp_path):
+    write_scores(tmp_path / "a.npz", make_table(seed=1))
+    write_scores(tmp_path / "b.npz", make_table(seed=2))
+    for number, name in enumerate(("c", "d")):
+        labels = ((0, 1, 0, 1), (1, 0, 0, 0), (0, 0, 1, 0))
+        write_scores(tmp_path / f"{name}.npz", make_table(labels=labels, multi_label=True, seed=number))
+    for fitted, others, says in (
+        ("ab", "cd", "with one label, but these have a list"),
+        ("cd", "ab", "list of labels, but"),
+    ):
+        files = {part: [tmp_path / f"{name}.npz" for name in part] for part in (fitted, others)}
+        report = tmp_path / f"{fitted}.json"
+        result = run_here("eval.py", "--scores", *files[fitted], "--fit_weights=global", f"--report={report}")
+        assert result.returncode == 0, result.stderr
+        words = ["--scores", *files[others], f"--weights_from={report}", f"--report={tmp_path / 'x.json'}"]
+        result = run_here("eval.py", *words)
+        assert result.returncode == 3 and says in result.stderr and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--split=test"], 3, "scores of split 'val', not of --split=test"),
+        (["--runs=one"], 2, "--runs chooses score files in a folder of runs"),
+        (["--test_iteration=3"], 2, "--test_iteration chooses score files in a folder of runs"),
+    ],
+)
+def test_flags_that_would_choose_other_scores_are_refused(run_here, tmp_path, words, code, says):
+    write_scores(tmp_path / "a.npz", make_table())
+    result = run_here("eval.py", "--scores", tmp_path / "a.npz", *words, f"--report={tmp_path / 'r.json'}")
+    assert result.returncode == code and says in result.stderr and not (tmp_path / "r.json").exists()
+
+
 def test_several_iterations_make_a_report_each(run_here, save_root):
     """As twostream test takes them."""
     for number in (100, 200):
@@ -309,6 +342,8 @@ def test_several_iterations_make_a_report_each(run_here, save_root):
     assert result.returncode == 0 and "iteration 100\n" in result.stdout, result.stderr
     for number in (100, 200):
         assert rows_of(save_root / f"report_{number:06d}.json") == rows_of(save_root / f"{number}.json")
+    result = run_here(*words, "--test_iterations=100,200", f"--weights_from={save_root}/report_000100.json")
+    assert result.returncode == 2 and "the new report would replace" in result.stderr
     result = run_here(*words, "--test_iterations=100,200", f"--html={save_root}/x.html")
     assert result.returncode == 2 and "several --test_iteration make several reports" in result.stderr
 
@@ -609,5 +644,7 @@ def test_timelines_are_judged(run_here, tmp_path):
     assert report["average_mean_average_precision"] == 0.6 and report["average_recall"]["100"] == 0.6
     result = run_here("eval.py", words[0])
     assert result.returncode == 2 and "--ground_truth" in result.stderr
+    result = run_here("eval.py", *words, f"--html={tmp_path / 'page.html'}")
+    assert result.returncode == 2 and "--html is for scores, not for --timelines" in result.stderr
     result = run_here("eval.py", words[0], f"--ground_truth={tmp_path / 'none.json'}")
     assert result.returncode == 3 and "none.json" in result.stderr

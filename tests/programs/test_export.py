@@ -71,6 +71,7 @@ def test_the_recognizer_repeats_the_row(row, report, runs, toy_root, run_command
     assert (said["video_top1"], said["num_videos"], said["row"]) == (measured["video_top1"], len(predictions), name)
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"| {name} | {100 * measured['video_top1']:.2f} |" in card and "| RGB |" in card
+    assert "clips chosen as above:" in card
 
 
 def test_other_flags_change_the_clips(report, run_command, tmp_path):
@@ -78,6 +79,8 @@ def test_other_flags_change_the_clips(report, run_command, tmp_path):
     assert result.returncode == 0, result.stderr
     for stream in twostream.load(tmp_path / "out", device="cpu").contract.streams:
         assert (stream.sampling.num_clips, stream.sampling.views) == (2, "centre")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "measured on other clips than above (rgb 3, views flip, farneback 3, views flip):" in card
 
 
 def test_another_checkpoint_is_refused(report, runs, run_command, tmp_path):

@@ -56,13 +56,17 @@ def test_markdown_has_every_row_and_measure():
     assert len({len(row) for row in cells}) == 1 and lines[1].count("---") == len(cells[0])
     assert cells[1][1:3] == ["20.00", "80.00"] and cells[1][3].startswith("25.00 (")
     assert any(line.startswith("- RGB+Flow against Flow: ") for line in lines)
+    assert any(line.startswith("  - top-1 ") and line.endswith(" that all streams scored") for line in lines)
 
 
 def test_latex_has_the_same_cells_and_escapes_names():
     tables = [dataclasses.replace(table) for table in make_streams()]
     report = build_report(tables, ["a_b&c", "50%"], consensus=Consensus.parse("mean"), weights=(1, 1), intersect=True)
     text = to_latex(report)
-    assert text.startswith("\\begin{tabular}{lrrrrrrrrr}\n") and text.endswith("\\end{tabular}\n")
+    table, _, notes = text.partition("\\end{tabular}\n")
+    assert table.startswith("\\begin{tabular}{lrrrrrrrrr}\n")
+    assert "\n%   top-1 100.00, top-5 100.00 of the 2 that it scored\n" in notes
+    assert all(line.startswith("% ") for line in notes.splitlines())
     body = [line for line in text.splitlines() if line.endswith("\\\\")]
     assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {9}
     assert body[1].startswith(r"a\_b\&c & 20.00 & 80.00 & 25.00 (") and body[2].startswith(r"50\% & ")

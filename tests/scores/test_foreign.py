@@ -597,6 +597,16 @@ def test_official_list_counts_what_the_file_does_not_list():
     assert row.denominators["scored"].video_top1 == alone.video_top1
 
 
+def test_each_video_keeps_the_length_of_its_clips_beside_the_official_list():
+    """Clips at a frame rate span a number of frames that differs from video to video."""
+    spans = dict(zip(sorted(IDS), (3, 7, 15, 31), strict=True))
+    official = replace(SPLIT, video_ids=np.array(sorted([*IDS, "+first", "yyy"])), labels=np.array([0, 0, 1, 2, 2, 2]))
+    official.labels[:] = [dict(zip(IDS, LABELS, strict=True)).get(video_id, 0) for video_id in official.video_ids]
+    table = apply_split("x.npz", replace(own_table(), extents=np.array(list(spans.values()), np.int32)), official)
+    found = dict(zip(table.video_ids.tolist(), table.clip_extents.tolist(), strict=True))
+    assert found == spans | {"+first": 0, "yyy": 0}
+
+
 def test_annotations_that_are_not_those_of_the_file():
     """Other labels, missing videos, other classes, another split."""
     table = own_table()

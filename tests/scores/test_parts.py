@@ -20,7 +20,9 @@ from twostream.scores.parts import Scoring
 PROVENANCE = {"checkpoint": "checkpoint_000001.pth", "sha256": "abc", "views": "flip", "command": "test.py"}
 
 
-def scoring(folder, *, num_clips=150, num_views=2, **provenance) -> tuple[Scoring, np.ndarray]:
+def scoring(
+    folder, *, num_clips=150, num_views=2, name="scores_val_000001.npz", **provenance
+) -> tuple[Scoring, np.ndarray]:
     """A scoring of clips of three videos, and the logits of its rows."""
     rng = np.random.default_rng(0)
     videos = np.repeat(np.sort(rng.integers(0, 3, num_clips)), num_views)
@@ -28,7 +30,7 @@ def scoring(folder, *, num_clips=150, num_views=2, **provenance) -> tuple[Scorin
     table = make_table(video_index=videos, start=starts, seed=1)
     table = replace(table, view=np.tile(np.arange(num_views, dtype=np.int16), num_clips))
     empty = replace(table, logits=table.logits[:0], provenance=PROVENANCE | provenance)
-    return Scoring(folder / "scores_val_000001.npz", empty, num_views), table.logits
+    return Scoring(folder / name, empty, num_views), table.logits
 
 
 def write(work: Scoring, logits: np.ndarray, parts: list[int], *, at_once: int = 7) -> None:
@@ -175,6 +177,23 @@ def test_scores_of_other_settings_are_kept(tmp_path):
     assert {path.name for path in kept.iterdir()} == {first.target.name, *moved}
     assert (kept / first.target.name).read_bytes() == before
     assert {path.name for path in tmp_path.glob("results_*")} == set(others)
+
+
+def test_a_file_with_a_longer_name_keeps_its_results(tmp_path):
+    """test --weights names score files by the file of the weights: those of sq-b.pth are not those of sq.pth."""
+    work, logits = scoring(tmp_path, name="scores_val_sq[1].npz")
+    write(work, logits, list(range(10)))
+    work.finish()
+    (tmp_path / "scores_val_sq[1]-b.npz").write_bytes(b"of another network")
+    for name in ("results_val_sq[1]-mean.json", "results_val_sq[1]-b-softmax-mean.json", "results_val_sq1-mean.json"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / ".scores_val_sq[1]-b-0123456789abcdef.parts").mkdir()
+    (tmp_path / ".scores_val_sq[1]-0123456789abcdef.parts").mkdir()
+    again, _ = scoring(tmp_path, views="ten", name="scores_val_sq[1].npz")
+    assert [path.name for path in again.unfinished()] == [".scores_val_sq[1]-0123456789abcdef.parts"]
+    again.keep_earlier()
+    left = {path.name for path in tmp_path.glob("results_*")}
+    assert left == {"results_val_sq[1]-b-softmax-mean.json", "results_val_sq1-mean.json"}
 
 
 def test_scores_are_kept_where_files_have_one_name_only(tmp_path, monkeypatch):

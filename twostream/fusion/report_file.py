@@ -55,6 +55,12 @@ def read_weights(path: Path, tables: Sequence[ScoreTable], consensus: Consensus)
         raise BadInputError(
             f"{path} has no fitted weights; twostream eval makes them, by --fit_weights=global and --report=FILE"
         )
+    if streams[0].get("multi_label", False) != tables[0].is_multi_label:
+        kinds = ("one label", "a list of labels")
+        raise BadInputError(
+            f"{path}: its weights were fitted to videos with {kinds[not tables[0].is_multi_label]}, but these have "
+            f"{kinds[tables[0].is_multi_label]}; fit weights to a split of these data"
+        )
     try:
         consensus = consensus.for_labels(multi_label=tables[0].is_multi_label)
     except ValueError as error:

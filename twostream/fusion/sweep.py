@@ -43,7 +43,7 @@ def sweep(
     `tables` list the same videos. `names` are those of the streams, and of the fusion if there are several streams.
     Videos that a stream has no scores of count as wrong.
     """
-    most = max(int(np.bincount(table.video_index).max()) for table in tables)
+    most = max(map(_most_frames, tables))
     counts = [2**power for power in range(most.bit_length()) if 2**power < most] + [most]
     variants = [(rule, stride, 0) for rule in rules for stride in strides]
     variants += [(consensus, 1, count) for count in counts]
@@ -81,6 +81,12 @@ def sweep(
         for variant, (rule, stride, count) in enumerate(variants)
         for row, name in enumerate(names)
     ]  # fmt: skip
+
+
+def _most_frames(table: ScoreTable) -> int:
+    """Frames of the video that has the most, however many views of each were scored."""
+    is_first_view = (np.diff(table.video_index, prepend=-1) != 0) | (np.diff(table.start, prepend=-1) != 0)
+    return int(np.bincount(table.video_index[is_first_view]).max())
 
 
 def _fuse_if_complete(scores: Sequence[np.ndarray | None], weights: tuple[float, ...]) -> np.ndarray | None:

@@ -84,6 +84,11 @@ def recognizer_of_report(
                 f"{report}: stream {number + 1} was not scored by twostream test, which records the checkpoint; give --runs, "
                 "--consensus and --fusion_weights instead of --report"
             ) from None
+        if "iteration" not in scored:  # twostream test --weights, --onnx
+            raise BadInputError(
+                f"{report}: stream {number + 1} was scored from the file {name}, expected a checkpoint of twostream train; train "
+                "with --init_from, test that run, and make the report again by twostream eval"
+            )
         run = runs[number] if runs else report.parent / Path(folder).name
         path = run if run.is_file() else run / Path(name).name
         if not path.is_file():
@@ -97,7 +102,9 @@ def recognizer_of_report(
             )
         paths.append(path)
     fusion = Fusion(measured.consensus, measured.weights, measured.temperatures, measured.is_product)
-    return _recognizer(paths, fusion, device=device, root=root, samplings=samplings, accuracy=measured.accuracy)
+    rows = zip(measured.accuracy["streams"], samplings, strict=True)
+    accuracy = measured.accuracy | {"streams": [row | {"sampling": sampling.to_json()} for row, sampling in rows]}
+    return _recognizer(paths, fusion, device=device, root=root, samplings=samplings, accuracy=accuracy)
 
 
 def _recognizer(
@@ -222,29 +229,38 @@ def card(contract: Contract) -> str:
         "| stream | network | clip | frames | clips tested | weight |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for stream, weight in zip(contract.streams, contract.fusion.weights, strict=True):
-        config, sampling = stream.config, stream.sampling
-        clips = f"{sampling.num_clips}" if sampling.num_clips else f"every {sampling.clip_step} frames"
+        config = stream.config
         rate = f", {stream.fps:g} a second" if stream.fps else ""
         clip_rate = f", {config.frame_rate:g} a second" if config.frame_rate else ""
         lines.append(
             f"| {stream.name} | {config.backbone}, {config.input_size} x {config.input_size} | {config.clip_len} frames{clip_rate} | "
-            f"short side {stream.short_side or 'as in the video'}{rate} | {clips}, views {sampling.views} | "
+            f"short side {stream.short_side or 'as in the video'}{rate} | {_clips(stream.sampling)} | "
             f"{weight if isinstance(weight, float | int) else 'by class'} |"
         )
     lines += ["", f"Clips to video: {contract.fusion.consensus}.", ""]
-    lines += [*_accuracy_lines(contract.accuracy), ""]
+    lines += [*_accuracy_lines(contract), ""]
     lines += ["Classes: " + ", ".join(contract.classes) + ".", ""]
     return "\n".join(lines)
 
 
-def _accuracy_lines(accuracy: dict[str, Any]) -> list[str]:
+def _clips(sampling: Sampling) -> str:
+    clips = f"{sampling.num_clips}" if sampling.num_clips else f"every {sampling.clip_step} frames"
+    return f"{clips}, views {sampling.views}"
+
+
+def _accuracy_lines(contract: Contract) -> list[str]:
     """Each stream's accuracy and that of the fusion, with the number of videos; a line if they are unknown."""
+    accuracy = contract.accuracy
     if not accuracy:
         return ["Accuracy: not measured; `twostream export --report` takes it from a report of twostream eval."]
     rows = [*accuracy["streams"], accuracy] if len(accuracy["streams"]) > 1 else [accuracy]
     titles = MULTI_LABEL_TITLES if "mmit_mean_average_precision" in accuracy else TITLES
+    pairs = zip(contract.streams, accuracy["streams"], strict=True)
+    measured = {stream.name: (stream.sampling.to_json(), row.get("sampling")) for stream, row in pairs}
+    others = [f"{name} {_clips(Sampling.from_json(on))}" for name, (now, on) in measured.items() if on not in (None, now)]
+    clips = f"measured on other clips than above ({', '.join(others)})" if others else "clips chosen as above"
     return [
-        f"Accuracy on the videos of split {accuracy['split']}, clips chosen as above unless they were changed later:",
+        f"Accuracy on the videos of split {accuracy['split']}, {clips}:",
         "",
         f"| row | {' | '.join(titles.values())} | videos |",
         "|---|---|---|---|",

@@ -48,6 +48,12 @@ from twostream.scores.timelines import read_timelines, read_truth
 from twostream.stream import RGB
 from twostream.threads import map_in_threads
 
+DEFAULT_SPLIT = "val"
+OF_SCORES = (
+    "scores", "annotations", "sweep", "fusion_weights", "fit_weights", "weights_from", "write", "write_row", "html",
+)  # fmt: skip
+"""flags without effect on timelines"""
+
 
 def scales(text: str) -> tuple[str, ...]:
     """Comma-separated scales."""
@@ -82,7 +88,7 @@ def build_parser() -> options.Parser:
     add("--dataset", type=options.name, default="kinetics", metavar="NAME", help="sub-folder of --root, if the runs or images are there (default: kinetics)")
     add("--input_types", "--input_type", "--input", "-i", type=options.names, default=("rgb", "farneback"), metavar="A,B", help="a run of each of these input types (default: rgb,farneback)")
     add("--runs", type=options.names, default=(), metavar="A,B", help="folder names of these runs, if there are several of an input type")
-    add("--split", choices=SPLITS, default="val", help="split whose scores to use (default: val)")
+    add("--split", choices=SPLITS, default=None, help="split whose scores to use (default: val, or that of the files of --scores)")
     add("--test_iteration", "--test_iterations", type=options.integers, default=(), metavar="N,N", help="iterations whose scores to use; several make a report each, report_<iteration>.json (default: the latest scored one)")
 
     group = parser.add_argument_group("timelines")
@@ -126,7 +132,7 @@ def find_score_files(args: argparse.Namespace, runs_folder: Path | None, iterati
     assert runs_folder is not None, "check_flags asks for --scores or a folder of runs"
     names = args.runs or ("",) * len(args.input_types)
     runs = [find_run(runs_folder, input_type=t, name=n) for t, n in zip(args.input_types, names, strict=True)]
-    return [find_scores(run, split=args.split, iteration=iteration) for run in runs]
+    return [find_scores(run, split=args.split or DEFAULT_SPLIT, iteration=iteration) for run in runs]
 
 
 def main() -> int:
@@ -140,26 +146,33 @@ def main() -> int:
     if args.timelines or args.ground_truth:
         if not (args.timelines and args.ground_truth):
             parser.error("timelines are judged by the truth; give both --timelines and --ground_truth")
+        for flag in OF_SCORES:
+            if getattr(args, flag) != parser.get_default(flag):
+                parser.error(f"--{flag} is for scores, not for --timelines, whose measures --report writes")
         judge_timelines(args)
         return 0
     runs_folder = find_runs_folder(args)
     check_flags(parser, args, runs_folder)
     report_path = args.report or (runs_folder / "report.json" if runs_folder else Path("report.json"))
-    if args.weights_from and os.path.realpath(report_path) == os.path.realpath(args.weights_from):
-        parser.error(f"--weights_from: the new report would replace {report_path}; give it another name with --report")
-    if len(args.test_iteration) <= 1:
-        evaluate(parser, args, runs_folder, consensus, report_path, iteration=next(iter(args.test_iteration), None))
-    else:
-        for iteration in args.test_iteration:
+    several = len(args.test_iteration) > 1
+    reports = {
+        n: report_path.with_stem(f"{report_path.stem}_{n:06d}") if several else report_path
+        for n in args.test_iteration or (None,)
+    }
+    if args.weights_from and os.path.realpath(args.weights_from) in map(os.path.realpath, reports.values()):
+        parser.error(
+            f"--weights_from: the new report would replace {args.weights_from}; give it another name with --report"
+        )
+    for iteration, path in reports.items():
+        if several:
             print(f"iteration {iteration}")
-            numbered = report_path.with_stem(f"{report_path.stem}_{iteration:06d}")
-            evaluate(parser, args, runs_folder, consensus, numbered, iteration=iteration)
+        evaluate(parser, args, runs_folder, consensus, path, iteration=iteration)
     return 0
 
 
 def judge_timelines(args: argparse.Namespace) -> None:
     """Compare timelines with the true segments, print the measures, and write them with --report."""
-    found = judge(read_truth(args.ground_truth, args.split), read_timelines(args.timelines))
+    found = judge(read_truth(args.ground_truth, args.split or DEFAULT_SPLIT), read_timelines(args.timelines))
     print(
         f"{counted(found.num_true, 'true segment')} of {counted(found.num_classes, 'class', 'classes')}, "
         f"{found.num_predicted} predicted"
@@ -217,6 +230,11 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, runs_
     """Leave with exit code 2 if flags are wrong or do not fit together."""
     if not args.scores and not runs_folder:
         parser.error("give the score files with --scores FILE FILE, or the folder of the runs with --save_root DIR")
+    for flag in ("runs", "test_iteration") if args.scores else ():
+        if getattr(args, flag):
+            parser.error(
+                f"--{flag} chooses score files in a folder of runs, but --scores names them; leave one of them out"
+            )
     if args.runs and len(args.runs) != len(args.input_types):
         parser.error(
             f"--runs has {counted(len(args.runs), 'run')} for {len(args.input_types)} input types, expected one for each"
@@ -224,10 +242,8 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, runs_
     for method in args.fit_weights:
         if method not in METHODS:
             parser.error(f"--fit_weights {method!r}, expected {', '.join(METHODS)}")
-    if len(args.test_iteration) > 1 and (args.write or args.html or args.scores):
-        parser.error(
-            "several --test_iteration make several reports; give one with --write and --html, none with --scores"
-        )
+    if len(args.test_iteration) > 1 and (args.write or args.html):
+        parser.error("several --test_iteration make several reports; give one with --write and --html")
 
 
 def check_numbers(
@@ -268,9 +284,15 @@ def find_images(args: argparse.Namespace) -> Path | None:
 
 def read_tables(paths: Sequence[Path], args: argparse.Namespace) -> list[ScoreTable]:
     """The score files. The official list is that of the annotations, otherwise that of the first file of our own."""
-    official = read_split(args.annotations, args.split) if args.annotations else None
+    official = read_split(args.annotations, args.split or DEFAULT_SPLIT) if args.annotations else None
     own_paths = [path for path in dict.fromkeys(paths) if is_own_file(path)]
     own = dict(zip(own_paths, map_in_threads(read_result, own_paths, progress=show_progress, name="read"), strict=True))
+    for path, table in own.items():
+        if args.split and table.split != args.split:
+            raise BadInputError(
+                f"{path}: it has scores of split {table.split!r}, not of --split={args.split}; leave the flag out, or give the "
+                "scores of that split"
+            )
     if official:
         own = {path: apply_split(path, table, official, intersect=args.intersect) for path, table in own.items()}
     elif own:

@@ -14,6 +14,7 @@ cannot be written.
 
 import argparse
 import math
+import shlex
 
 from twostream.counts import counted
 from twostream.errors import EXIT_DONE, BadInputError
@@ -73,7 +74,7 @@ def main() -> int:
         print(f"making ONNX files and comparing them on {source.name}; this takes up to a minute")
         for line in write_onnx(recognizer, args.out, source):
             print(line)
-    print(f"next: twostream predict VIDEO --model {args.out}")
+    print(f"next: twostream predict VIDEO --model {shlex.quote(str(args.out))}")
     return EXIT_DONE
 
 

@@ -33,6 +33,22 @@ def to_text(report: Report) -> str:
         cells = [percent(getattr(row, key)).rjust(len(title)) for key, title in report.columns.items()]
         lines.append(" | ".join([row.name.ljust(width), *cells]))
     lines.append(f"percent; {settings(report)}")
+    lines += denominator_lines(report)
+    if report.predictions.is_multi_label:
+        lines += [LEFT_OUT, *class_lines(report)]
+    elif note := few_classes(report.num_classes):
+        lines.append(note)
+    for sentence, ids in report.differences.items():
+        lines.append(f"left out: {counted_difference(ids, sentence)}: {_first_ids(ids)}")
+    lines += fitted_lines(report) + sentences(report)
+    if report.sweep:
+        lines += ["", *sweep_lines(report.sweep)]
+    return "\n".join(lines)
+
+
+def denominator_lines(report: Report) -> list[str]:
+    """For each row how many videos it scored and, if it missed some, its accuracies on other sets of videos, indented."""
+    lines = []
     for row in report.rows:
         frames = f"{counted(row.num_frames, 'frame')}; " if row.num_frames else ""
         lines.append(
@@ -44,16 +60,7 @@ def to_text(report: Report) -> str:
                 rates = row.denominators[key]
                 accuracies = f"top-1 {percent(rates.video_top1)}, top-5 {percent(rates.video_top5)}"
                 lines.append(f"  {accuracies} of the {rates.num_videos} that {end}")
-    if report.predictions.is_multi_label:
-        lines += [LEFT_OUT, *class_lines(report)]
-    elif note := few_classes(report.num_classes):
-        lines.append(note)
-    for sentence, ids in report.differences.items():
-        lines.append(f"left out: {counted_difference(ids, sentence)}: {_first_ids(ids)}")
-    lines += fitted_lines(report) + sentences(report)
-    if report.sweep:
-        lines += ["", *sweep_lines(report.sweep)]
-    return "\n".join(lines)
+    return lines
 
 
 def class_lines(report: Report) -> list[str]:
@@ -177,13 +184,19 @@ def _cells(report: Report) -> list[list[str]]:
 
 
 def to_markdown(report: Report) -> str:
-    """The table with all measures and the 95 % interval of video top-1, and the comparisons as a list."""
+    """The table with all measures and the 95 % interval of video top-1; denominators and comparisons as a list."""
     table = _cells(report)
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in table]
     lines.insert(1, "|" + "---|" * len(table[0]))
     intervals = "" if report.predictions.is_multi_label else ", with 95 % intervals"
-    notes = [f"Percent{intervals}; {settings(report)}.", *sentences(report)]
-    return "\n".join(lines) + "\n\n" + "\n".join(f"- {note}" for note in notes) + "\n"
+    notes = [f"Percent{intervals}; {settings(report)}.", *denominator_lines(report), *sentences(report)]
+    return "\n".join(lines) + "\n\n" + "\n".join(_list_item(note) for note in notes) + "\n"
+
+
+def _list_item(note: str) -> str:
+    """A line of a Markdown list; what is indented belongs to the item above."""
+    text = note.lstrip()
+    return f"{' ' * (len(note) - len(text))}- {text}"
 
 
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -192,8 +205,9 @@ LATEX |= {character: "\\" + character for character in "&%$#_{}"}
 
 
 def to_latex(report: Report) -> str:
-    """The same table as a LaTeX tabular that needs no packages."""
+    """The same table as a LaTeX tabular that needs no packages; the denominators are comments."""
     table = _cells(report)
     lines = [" & ".join("".join(LATEX.get(c, c) for c in cell) for cell in cells) + r" \\" for cells in table]
     lines.insert(1, r"\hline")
-    return "\n".join([r"\begin{tabular}{l" + "r" * (len(table[0]) - 1) + "}", *lines, r"\end{tabular}", ""])
+    notes = [f"% {note}" for note in denominator_lines(report)]
+    return "\n".join([r"\begin{tabular}{l" + "r" * (len(table[0]) - 1) + "}", *lines, r"\end{tabular}", *notes, ""])

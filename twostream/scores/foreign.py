@@ -111,7 +111,12 @@ def apply_split(path: str | Path, table: ScoreTable, split: Split, *, intersect:
     table = table.only(split.video_ids)
     indices = np.searchsorted(split.video_ids, table.video_ids).astype(np.int32)
     labels = split.labels.astype(table.labels.dtype)
-    return replace(table, video_ids=split.video_ids, labels=labels, video_index=indices[table.video_index])
+    extents = None
+    if table.extents is not None:
+        extents = np.zeros(len(split.video_ids), table.extents.dtype)  # 0: of videos without scores
+        extents[indices] = table.extents
+    video_index = indices[table.video_index]
+    return replace(table, video_ids=split.video_ids, labels=labels, video_index=video_index, extents=extents)
 
 
 def read_result(

@@ -1,6 +1,7 @@
 """A score file in the making: its rows are cut into parts, each written when it is finished, and joined at the end."""
 
 import contextlib
+import glob
 import hashlib
 import io
 import json
@@ -95,7 +96,7 @@ class Scoring:
         existing = self._existing()
         if existing is not None and existing.get("key") == self.key:
             return ""
-        results = sorted(self.target.parent.glob(f"results_{self.target.stem.removeprefix('scores_')}-*.json"))
+        results = self._results()
         if existing is None and not results:
             return ""
         folder = self.target.with_name(f"{self.target.stem}-{(existing or {}).get('key', 'unknown')[:8]}")
@@ -115,6 +116,17 @@ class Scoring:
             return f"the results of an earlier scoring, whose score file is missing or damaged, are now in {folder}"
         return f"{self.target} had scores of other settings ({self._differences(existing)}); they are now in {folder}"
 
+    def _results(self) -> list[Path]:
+        """The results that were made from the score file, results_<its name>-<consensus>.json.
+
+        Those of scores_val_a-b.npz are not those of scores_val_a.npz: a file belongs to the longest name that fits.
+        """
+        others = {path.stem.removeprefix("scores_") for path in self.target.parent.glob("scores_*.npz")}
+        name = self.target.stem.removeprefix("scores_")
+        longer = tuple(f"results_{other}-" for other in others if other.startswith(f"{name}-"))
+        found = self.target.parent.glob(f"results_{glob.escape(name)}-*.json")
+        return sorted(path for path in found if not path.name.startswith(longer))
+
     def _differences(self, existing: dict[str, Any]) -> str:
         """Settings of the existing score file that differ from ours."""
         ours = self.table.provenance
@@ -132,7 +144,9 @@ class Scoring:
 
     def unfinished(self) -> list[Path]:
         """Folders with parts of scorings with other settings, which were not finished."""
-        return [path for path in self.target.parent.glob(f".{self.target.stem}-*.parts") if path != self.folder]
+        key = "[0-9a-f]" * len(self.key)
+        found = self.target.parent.glob(f".{glob.escape(self.target.stem)}-{key}.parts")
+        return [path for path in found if path != self.folder]
 
     def remove_parts(self) -> None:
         """Remove the folder of the parts, which the score file has made useless."""
