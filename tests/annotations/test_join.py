@@ -29,7 +29,8 @@ def test_a_whole_video_matches_no_entry_where_several_are_parts_of_it(tmp_path):
     text = "label,youtube_id,time_start,time_end,split\njump,a,1,11,train\njump,a,30,40,train\njump,b,1,11,train\n"
     for video_id, num_frames in (("a", 2), ("b", 3), ("a_000030_000040", 4)):
         add_frames(tmp_path, video_id, num_frames)
-    annotations, _, warnings = build_annotations(read_text(tmp_path, "kinetics_csv", text), tmp_path)
+    annotations, _, warnings, lacks_parts = build_annotations(read_text(tmp_path, "kinetics_csv", text), tmp_path)
+    assert lacks_parts
     assert {v.id: v.num_frames for v in annotations.videos} == {"a_000001_000011": 0, "a_000030_000040": 4, "b": 3}
     assert len(warnings) == 2 and "line 2: 'a_000001_000011'" in warnings[1] and "--trim" in warnings[1]
 
@@ -39,7 +40,7 @@ def test_class_numbers_without_names_keep_their_order(tmp_path):
     listed = read_text(tmp_path, "mmaction2_videos", "".join(f"v{k}.mp4 {k}\n" for k in (10, 9, 2)))
     listed = [entry._replace(split="train") for entry in listed]
     assert build_annotations(listed, tmp_path).annotations.classes == ("2", "9", "10")
-    annotations, _, warnings = build_annotations(listed, tmp_path, are_numbers=True)
+    annotations, _, warnings, _ = build_annotations(listed, tmp_path, are_numbers=True)
     assert annotations.classes == tuple(map(str, range(11))) and annotations.class_order == "class numbers of the lists"
     assert {v.id: int(i) for v, i in zip(annotations.videos, annotations.videos.label_index, strict=True)} == {
         "v2": 2, "v9": 9, "v10": 10,
@@ -71,7 +72,7 @@ def joined(root: Path, *entries: tuple[str, str | None, str], classes: tuple[str
     add_frames(root, "seen", 1)
     listed = [Listed((v,), label, split, "list", k) for k, (v, label, split) in enumerate(entries, start=1)]
     order = ClassOrder(classes, "classes.txt") if classes else None
-    annotations, _, warnings = build_annotations(listed, root, classes=order)
+    annotations, _, warnings, _ = build_annotations(listed, root, classes=order)
     return annotations, warnings
 
 
@@ -176,7 +177,7 @@ def test_parts_of_one_video_in_two_splits_are_a_warning(tmp_path):
     rows += [("x", 1, "train"), ("x", 2, "train"), ("y", 1, "val")]
     text = "".join(f"jump,v{k},{start},{start + 1},{split}\n" for k, start, split in rows)
     listed = read_text(tmp_path, "kinetics_csv", f"label,youtube_id,time_start,time_end,split\n{text}")
-    annotations, _, (_, warning) = build_annotations(listed, tmp_path)
+    annotations, _, (_, warning), _ = build_annotations(listed, tmp_path)
     lines = warning.splitlines()
     assert lines[0].startswith("109 videos have parts in more than one split") and len(lines) == 1 + 5 + 1
     for k, line in enumerate(lines[1:6]):
@@ -213,7 +214,7 @@ def test_a_video_has_the_labels_of_all_its_entries(tmp_path):
         ("a", "run", "train"),
         ("c", None, "test"),
     ]
-    annotations, _, warnings = joined_multi_label(tmp_path, *entries)
+    annotations, _, warnings, _ = joined_multi_label(tmp_path, *entries)
     assert annotations.classes == ("jump", "run")
     found = [(video.id, video.label, video.num_frames) for video in annotations.videos]
     assert found == [("a", ("jump", "run"), 2), ("b", (), 0), ("c", None, 0)]
@@ -234,7 +235,7 @@ def test_a_video_is_in_one_split(tmp_path):
 def test_val_is_chosen_by_video(tmp_path):
     """All labels of a video are on one side, and the sentence counts videos."""
     entries = [(f"{k:02d}", label, None) for k in range(20) for label in ("run", ("jump", "hop")[k % 2])]
-    annotations, notes, _ = joined_multi_label(tmp_path, *entries, val_fraction=0.3)
+    annotations, notes, *_ = joined_multi_label(tmp_path, *entries, val_fraction=0.3)
     num_val = int((annotations.videos.split_index == 1).sum())
     assert len(annotations.videos) == 20 and f"{num_val} of 20 train videos are held out" in notes[0]
     val = annotations.split("val").labels()

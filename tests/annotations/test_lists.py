@@ -203,6 +203,24 @@ def test_other_encodings_are_refused_by_name(tmp_path, name, encoding):
 # --------------------------------------------------------------------------------------------- what is special in each format
 
 
+@pytest.mark.parametrize(
+    "name, id_from, culprit",
+    [
+        ("=b,c/1.mp4", "path", "folder '=b,c'"),
+        ("run/=1.mp4", "stem", "file '=1.mp4'"),
+        ("run/1E+5.mp4", "stem", "file '1E+5.mp4'"),
+    ],
+)
+def test_names_that_a_spreadsheet_would_change_are_to_be_renamed(tmp_path, name, id_from, culprit):
+    """There is no list here that could be the damaged one."""
+    write(tmp_path / name, "")
+    write(tmp_path / "jump" / "2.mp4", "")
+    with pytest.raises(BadInputError, match=rf"would be a formula or a number.*; rename the {re.escape(culprit)}$"):
+        read("folder", [str(tmp_path)], id_from=id_from)
+    (tmp_path / name).rename(tmp_path / "jump" / "1.mp4")
+    assert len(read("folder", [str(tmp_path)], id_from=id_from)) == 2
+
+
 def test_folder_without_splits_has_none(tmp_path):
     for name in ("jump/a.mp4", "jump/deeper/b.mp4", "run/c.avi", "run/notes.txt"):
         write(tmp_path / name, "")

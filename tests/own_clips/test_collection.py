@@ -1,5 +1,8 @@
 """What counts as a user's clips: folders, lists, and what is missing from them."""
 
+import os
+from dataclasses import replace
+
 import pytest
 
 from twostream.annotations.lists import read_csv
@@ -45,6 +48,46 @@ def test_the_list_that_is_written_says_the_same(empty_videos, tmp_path):
     }
 
 
+@pytest.mark.parametrize("times", [(0, 0.5), (1234.567, 1235), (10_000.02, 10_000.03), (10_000.03, 10_000.04)])
+def test_times_are_written_to_the_millisecond(empty_videos, tmp_path, times):
+    clips = [replace(clip, segment=times) for clip in find_clips(empty_videos).clips]
+    write_list(tmp_path / "out.csv", clips, folder=empty_videos)
+    assert {listed.segment for listed in read_csv(tmp_path / "out.csv")} == {times}
+
+
+@pytest.mark.parametrize("name", [b"wave/caf\xe9.mp4", b"caf\xe9/1.mp4"])
+def test_names_that_no_list_can_hold_are_left_out(empty_videos, tmp_path, name):
+    path = os.path.join(os.fsencode(empty_videos), name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    open(path, "wb").close()
+    collection = find_clips(empty_videos)
+    assert len(collection.clips) == 4 and collection.classes == ["jump", "wave"]
+    (note,) = collection.notes
+    assert note == f"left out: 1 video whose names no CSV can hold: {os.fsdecode(name)}; rename them"
+    write_list(tmp_path / "out.csv", collection.clips, folder=empty_videos)
+    assert len(list(read_csv(tmp_path / "out.csv"))) == 4
+    for other in (empty_videos / "jump").iterdir():
+        other.unlink()
+    with pytest.raises(BadInputError, match="has one class, 'wave', expected two .*; left out: 1 video"):
+        find_clips(empty_videos)
+
+
+@pytest.mark.parametrize("first, second", [("Walk", "walk"), ("long jump", "long_jump"), ("caf\u00e9", "cafe\u0301")])
+@pytest.mark.parametrize("kind", ["folder", "csv"])
+def test_classes_that_a_reader_takes_for_one_are_refused(tmp_path, first, second, kind):
+    for name in (first, second):
+        (tmp_path / "clips" / name).mkdir(parents=True)
+        (tmp_path / "clips" / name / f"{len(name)}{name[0]}.mp4").touch()
+    source = tmp_path / "clips"
+    if kind == "csv":
+        source = tmp_path / "list.csv"
+        source.write_text(
+            "\n".join(["video,label", *(f"{n}/{len(n)}{n[0]}.mp4,{n}" for n in (first, second))]), encoding="utf-8"
+        )
+    with pytest.raises(BadInputError, match="differ only in case, blanks, underscores .*; spell both the same way"):
+        find_clips(source, videos=tmp_path / "clips")
+
+
 @pytest.mark.parametrize(
     "rows, message",
     [
@@ -52,6 +95,14 @@ def test_the_list_that_is_written_says_the_same(empty_videos, tmp_path):
         (
             "video,label\nwave/1.mp4,wave\nwave/1.mp4,run\n",
             "1 has the labels 'wave' and 'run', expected one label a video",
+        ),
+        (
+            "video,label\nwave/1.mp4,wave\njump/3.mp4,jump\nwave/1.mp4,wave\n",
+            "clips.csv, line 4: video 'wave__1' is already listed in .*clips.csv, line 2; remove one of the two",
+        ),
+        (
+            "video,label,start_seconds,end_seconds\nwave/1.mp4,wave,1,2\njump/3.mp4,jump,,\nwave/1.mp4,wave,1.0,2.0\n",
+            "line 4: video 'wave__1_000001_000002' is already listed in .*line 2",
         ),
         ("video,label\nwave/1.mp4,wave\nwave/2.mp4,wave\n", "has one class, 'wave', expected two"),
         (

@@ -32,6 +32,22 @@ def test_copies_have_nearly_the_same_fingerprint():
     assert all(bits_apart(fingerprint(picture), other) > 8 for other in others)
 
 
+@pytest.mark.parametrize(
+    "codec, name, seconds",
+    [
+        (("ffv1",), "declared.mkv", 2.0),
+        (("ffv1", "-live", "1"), "streamed.mkv", 2.0),  # as browsers record, and as ffmpeg writes to a pipe
+        (("libx264", "-f", "h264"), "bare.mp4", 0.0),  # pictures without times
+    ],
+)
+def test_a_length_that_the_header_does_not_declare(tmp_path, codec, name, seconds):
+    toy.write_video(tmp_path / name, np.stack([picture_of(seed) for seed in range(10)]), fps=5, codec=codec)
+    (found,) = look_at([Clip("a", tmp_path / name, "x", None, "")]).values()
+    assert found.seconds == pytest.approx(seconds, abs=0.05)
+    (part,) = look_at([Clip("a", tmp_path / name, "x", None, "", (0.0, 0.5))]).values()
+    assert part.seconds == 0.5
+
+
 @pytest.mark.parametrize("speed", [1, 3])
 def test_files(tmp_path, speed):
     """A portrait picture that moves by `speed` pixels a frame, and a file that is none."""

@@ -207,6 +207,14 @@ def test_long_videos_are_extracted_at_a_rate_that_fits(minutes):
     assert seconds <= EXTRACTION_SHARE * 60 * minutes or fps == 3
 
 
+@pytest.mark.parametrize("seconds, fps", [(0, 30), (0, 0), (4, 0)])
+def test_lengths_and_rates_that_nothing_says(seconds, fps):
+    looks = [look(seconds=seconds, fps=fps)] * 3
+    assert afford_fps(looks, MOTION, fps=0, num_clips=3, num_cpus=1, minutes=0.1) == (0.0, "")
+    assert choose_fps(looks)[0] == 0
+    assert planned(seconds=seconds, fps=fps).streams
+
+
 def test_too_few_clips_are_one_line():
     clips = [clip(str(n), label) for label in ("run", "sit") for n in range(2)]
     assert Counter(c.label for c in clips) == {"run": 2, "sit": 2}

@@ -55,6 +55,14 @@ def test_stored_step_segment_and_rate_are_counted(tmp_path):
     assert make_plan(jobs(tmp_path, replace(BOTH, fps=5)), num_workers=1).num_frames == 30
 
 
+@pytest.mark.parametrize("segment, num_frames", [(None, 60), ((1.0, 9.0), 30), ((0.0, 1.0), 30)])
+def test_files_that_declare_no_duration_are_measured(tmp_path, segment, num_frames):
+    for name in ("0.mkv", "1.mkv"):
+        toy.write_video(tmp_path / name, toy.frames(0, "red", "left")[:30], fps=15, codec=("ffv1", "-live", "1"))
+    planned = jobs(tmp_path, num=2, segment=segment)
+    assert make_plan(planned, num_workers=1).num_frames == num_frames
+
+
 def test_finished_images_are_not_planned_again(tmp_path):
     for job in jobs(tmp_path, replace(BOTH, flow=())):
         extract_video(job)

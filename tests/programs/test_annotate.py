@@ -16,6 +16,7 @@ from twostream.annotations.json_file import read_annotations
 from twostream.annotations.lists import READERS
 from twostream.annotations.videos import Video
 from twostream.frames.folders import FrameFolders
+from twostream.frames.stores import open_store
 
 
 @pytest.fixture
@@ -284,6 +285,37 @@ def test_the_next_commands_work_as_written(run_here, toy_root, toy_videos, tmp_p
     assert next_line(run_here(*annotate)) == train
 
 
+@pytest.mark.parametrize("frames", ["images", "videos"])
+def test_the_next_command_cuts_the_parts_of_a_list(run_here, toy_videos, tmp_path, frames):
+    """Parts of one video, in two lists: extraction needs the lists to cut them out; of video files, into another root."""
+    (video, *_) = sorted(toy_videos.rglob("*.mkv"))
+    annotate = ["prep/build_annotations.py", "--format=csv", "--list"]
+    for start, split in enumerate(("train", "val")):
+        rows = [f"{video.name},{label},{start + k},{start + k + 0.5}" for label, k in (("a", 0), ("b", 0.5))]
+        path = write(
+            tmp_path / "my lists" / f"{split}.csv", "\n".join(["video,label,start_seconds,end_seconds", *rows])
+        )
+        annotate.append(f"{split}={path}")
+    data, videos = tmp_path / "data", video.parent
+    if frames == "images":
+        assert run_here("prep/extract.py", "--root", data, "--videos", videos, "--input_types=rgb").returncode == 0
+        first = run_here(*annotate, "--root", data)
+    else:
+        pytest.importorskip("av")
+        first = run_here(*annotate, "--root", data, "--videos", videos, "--frames=videos")
+    command, _, rest = next_line(first).partition(" for 4 videos without frames, then this command again")
+    if frames == "images":
+        command, folder, _ = command.replace("=VIDEOS", f"={videos}").partition(" (VIDEOS: your folder of videos)")
+        assert folder and not rest
+    else:
+        assert rest == " with --root=DATA and without --frames=videos"
+        command, data = command.replace("=DATA", f"={tmp_path / 'DATA'}"), tmp_path / "DATA"
+    assert run_here("prep/extract.py", *shlex.split(command)[2:]).returncode == 0
+    again = run_here(*annotate, "--root", data)
+    assert next_line(again) == f"twostream train --root={data}"
+    assert all(video.num_frames for video in read_annotations(data).videos)
+
+
 @pytest.mark.parametrize(
     "splits, absent",
     [({"train": 1}, "val"), ({"val": 2}, "train"), ({"test": 2}, "train and val")],
@@ -396,6 +428,22 @@ def test_annotate_train_and_test_without_extraction(run_here, toy_videos, toy_ro
         refused = run_here(program, "--root", root, *more)
         assert refused.returncode == 3 and "the frames of videos" in refused.stderr
         assert len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("spelling", ["../videos", "../videos/../videos/.", "../there/videos/"])
+def test_any_spelling_of_the_folder_of_videos(run_here, toy_videos, tmp_path, spelling):
+    """Relative, with dots, or by a link: the videos are indexed once, and found again from any folder."""
+    pytest.importorskip("av")
+    for path in sorted(toy_videos.rglob("*.mkv"))[:2]:
+        shutil.copytree(path.parent, tmp_path / "videos" / path.parent.name)
+    (tmp_path / "there").symlink_to(tmp_path)
+    (tmp_path / "here").mkdir()
+    flags = ["--root=../data", "--frames=videos", "--workers=1"]
+    made = run_here("prep/build_annotations.py", *flags, f"--videos={spelling}", cwd=tmp_path / "here")
+    assert made.returncode == 0, made.stderr
+    assert [video.num_frames for video in read_annotations(tmp_path / "data").videos] == [33, 33]
+    store = open_store(tmp_path / "data", "rgb")
+    assert all(store.read(video_id, [0]).any() for video_id in store.video_ids())
 
 
 def test_plan_says_the_rates_and_writes_nothing(run_here, toy_videos, tmp_path):

@@ -580,6 +580,25 @@ def test_only_listed_videos_are_extracted(extract, tmp_path):
     assert FrameFolders(tmp_path / "data", "rgb").video_ids() == ["b c"]
 
 
+def test_a_list_selects_among_stored_frames(extract, videos, tmp_path):
+    """Flow is added to the listed videos only, of one list or of several; a part that was cut out goes by its own id."""
+    parts = write_list(tmp_path / "parts.csv", "a.mkv,x,0,0.3", times=True)
+    extract("--input_types=rgb")
+    extract("--input_types=rgb", "--list", parts, "--trim")
+    one, other, none = (write_list(tmp_path / f"{name}.csv", f"{name}.mkv,x") for name in ("b c", "a", "gone"))
+    part = "a_000000.000_000000.300"
+    for lists, done in (([one], ["b c"]), ([parts], [part, "b c"]), ([one, other], ["a", part, "b c"])):
+        extract("--no-videos", "--input_types=dis", *(f"--list={path}" for path in lists))
+        assert FrameFolders(tmp_path / "data", "dis").video_ids() == done
+    refused = extract("--no-videos", "--input_types=tvl1", "--list", none, code=3)
+    assert "none of the videos listed in" in refused.stderr and not (tmp_path / "data" / "tvl1-images").exists()
+
+
+def write_list(path: Path, *rows: str, times: bool = False) -> Path:
+    path.write_text("\n".join(["video,label" + ",start_seconds,end_seconds" * times, *rows]))
+    return path
+
+
 def test_trim_cuts_segments_out_of_the_file(extract, videos, tmp_path):
     toy.write_video(videos / "long.mkv", moving_pictures(60), fps=10)
     rows = ["label,youtube_id,time_start,time_end,split", "x,long,1,3,train", "x,long,4,5,train", "x,gone,1,2,train"]

@@ -39,6 +39,8 @@ class Joined(NamedTuple):
     """what was decided where the lists do not say it"""
     warnings: list[str]
     """what may be wrong"""
+    lacks_parts: bool
+    """is a part of a video listed that was not extracted?"""
 
 
 def build_annotations(
@@ -93,6 +95,7 @@ def build_annotations(
             *table.parts_in_several_splits(),
             *table.unmatched(),
         ],
+        table.lacks_parts(),
     )
 
 
@@ -125,11 +128,12 @@ class ListedTable:
         self.label_names: dict[str | None, int] = {}
         self.paths: dict[str, int] = {}
         # Ids of whole videos are only compared, so a hash of 64 bits is enough.
-        split, label, path, line, source, group = (array(kind) for kind in "biiiqq")
+        split, is_part, label, path, line, source, group = (array(kind) for kind in "bbiiiqq")
         whole: dict[int, str] = {}  # row -> id of the whole video, where that is extracted and the part is not
         for row, entry in enumerate(listed):
             self.ids.append(entry.ids[0])
             split.append(NO_SPLIT if entry.split is None else SPLITS.index(entry.split))
+            is_part.append(entry.segment is not None)
             label.append(self.label_names.setdefault(entry.label, len(self.label_names)))
             path.append(self.paths.setdefault(entry.path, len(self.paths)))
             line.append(entry.line)
@@ -138,7 +142,7 @@ class ListedTable:
             if entry.ids[0] not in extracted and entry.ids[-1] in extracted:
                 whole[row] = entry.ids[-1]
         self.split, self.label, self.path, self.line = map(np.asarray, (split, label, path, line))
-        self.source, self.group = map(np.asarray, (source, group))
+        self.source, self.group, self.is_part = map(np.asarray, (source, group, is_part))
         self.ambiguous: list[int] = []
         """rows that are parts of one extracted video, which therefore is none of them"""
         if whole:
@@ -336,6 +340,10 @@ class ListedTable:
                 "parts show different scenes:"
             )
             yield "\n  ".join([title, *_first(pairs, text, shown=5)])
+
+    def lacks_parts(self) -> bool:
+        """Whether some entry is a part of a video that was not extracted."""
+        return any(self.ids[row] not in self.extracted for row in np.flatnonzero(self.is_part).tolist())
 
     def unmatched(self) -> Iterator[str]:
         """Warnings about extracted videos whose ids match no entry, or several."""

@@ -5,6 +5,7 @@ the first line that it cannot read. Wrong labels and ids can only be found in th
 """
 
 import csv
+import io
 import math
 import re
 import reprlib
@@ -114,6 +115,12 @@ def read_folder(
     tree = ClassFolders(folder, above.values(), classes=classes)
     for video_id, path in videos.items():
         split, label = tree.split_and_label(above[video_id], path.name)
+        if _DAMAGED.fullmatch(video_id):
+            is_from_folder = id_from == "path" and above[video_id]
+            culprit = f"folder {above[video_id][0]!r}" if is_from_folder else f"file {path.name!r}"
+            raise BadInputError(
+                f"{path}: the video id {video_id!r} would be a formula or a number in a spreadsheet; rename the {culprit}"
+            )
         yield Listed((_checked_id(video_id, str(path)),), label, split, str(path))
 
 
@@ -121,6 +128,23 @@ def id_of_cell(video: str, path: Path, line: int, *, id_from: str) -> str:
     """The id of a video as a CSV names it, by its id or its path. Raises BadInputError with file and line."""
     # An id that begins like a formula is damaged, unless it is written as text, as twostream eval writes it.
     return read_cell(_checked_id(video_id_of(Path(video), id_from=id_from), path, line))
+
+
+def is_read_as(cell: str, video_id: str, *, id_from: str) -> bool:
+    """Does a CSV with this cell name this video? Not if the name is not UTF-8, or looks like 1E+5."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerow([cell])
+    text.seek(0)
+    try:
+        cell.encode()
+        return list(csv.reader(text)) == [[cell]] and id_of_cell(cell, Path(cell), 0, id_from=id_from) == video_id
+    except (UnicodeEncodeError, csv.Error, BadInputError):
+        return False
+
+
+def seconds_cell(seconds: float) -> str:
+    """A time as a cell of a CSV: to the millisecond, as in the ids of parts, without zeros at the end."""
+    return f"{seconds:.3f}".rstrip("0").rstrip(".")
 
 
 def read_csv(

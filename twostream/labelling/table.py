@@ -25,7 +25,7 @@ from twostream.annotations.class_names import (
     suggest_class,
 )
 from twostream.annotations.lines import location, read_lines
-from twostream.annotations.lists import PART_COLUMNS, id_of_cell, read_csv
+from twostream.annotations.lists import PART_COLUMNS, is_read_as, read_csv, seconds_cell
 from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.files import write_cell, write_text
 
@@ -228,7 +228,7 @@ class LabelTable:
         by_segment = {row.entry.segment: row.cells for row in old if row.entry}
         rows = []
         for entry in entries:
-            start, end = map(_seconds, entry.segment) if entry.segment else ("", "")
+            start, end = map(seconds_cell, entry.segment) if entry.segment else ("", "")
             known = (write_cell(entry.label), start, end, write_cell(group))
             cells = dict(by_segment.get(entry.segment, first)) | dict(zip(COLUMNS[1:], known, strict=True))
             rows.append(_Row(video_id, entry, group, cells))
@@ -253,15 +253,8 @@ def cell_of(video_id: str, path: Path, *, id_from: str) -> str:
     Raises BadInputError if no cell is read as this id, such as for names that are not UTF-8 or look like 1E+5.
     """
     cell = write_cell(path.name if id_from == "stem" else str(path))
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerow([cell])
-    text.seek(0)
-    try:
-        cell.encode()
-        if list(csv.reader(text)) == [[cell]] and id_of_cell(cell, path, 0, id_from=id_from) == video_id:
-            return cell
-    except (UnicodeEncodeError, csv.Error, BadInputError):
-        pass
+    if is_read_as(cell, video_id, id_from=id_from):
+        return cell
     raise BadInputError(f"{path}: a CSV cannot hold this name; rename the file to label it")
 
 
@@ -281,8 +274,3 @@ def _check_name(name: str, noun: str) -> None:
 
 def _rounded(segment: tuple[float, float] | None) -> tuple[float, float] | None:
     return (round(float(segment[0]), 3), round(float(segment[1]), 3)) if segment else None
-
-
-def _seconds(value: float) -> str:
-    """To the millisecond, without zeros at the end."""
-    return f"{value:.3f}".rstrip("0").rstrip(".")

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from twostream.annotations.lists import Listed, read_lists
+from twostream.annotations.class_names import NEAR_DUPLICATE, normalised_name
+from twostream.annotations.lists import Listed, is_read_as, read_lists, seconds_cell
 from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.files import check_regular, write_cell, write_text
@@ -69,26 +70,44 @@ def find_clips(source: Path, *, videos: Path | None = None, list_format: str = "
     folder = source if is_folder else videos or _videos_beside(source)
     column = "" if is_folder or list_format != "csv" else _group_column(source)
     files, entries, id_from = _read(source, folder, kind="folder" if is_folder else list_format, group_by=column)
-    clips, missing, unlabelled = [], [], 0
+    clips, notes = _clips_of(entries, files, source, folder, id_from=id_from)
+    _check_repeated(clips)
+    _check_classes(sorted({clip.label for clip, _ in clips}), given, folder, notes)
+    return Collection(folder.absolute(), id_from, [clip for clip, _ in clips], column, tuple(notes))
+
+
+def _clips_of(
+    entries: Sequence[Listed], files: dict[str, Path], source: Path, folder: Path, *, id_from: str
+) -> tuple[list[tuple[Clip, Listed]], list[str]]:
+    """The clips that can be used, each with its entry; and a sentence for each kind of those that cannot."""
+    clips: list[tuple[Clip, Listed]] = []
+    missing, unlabelled = [], 0
+    unwritable: dict[Path, str] = {}
     for listed in entries:
         file_id = next((video_id for video_id in listed.ids if video_id in files), None)
         if file_id is None:
             missing.append(listed.ids[-1])
         elif listed.label is None:
             unlabelled += 1
+        elif not is_read_as(_cell(files[file_id], folder), file_id, id_from=id_from):
+            unwritable[files[file_id]] = str(files[file_id].relative_to(folder))
         else:
             is_part = listed.segment is not None and file_id != listed.ids[0]
             clip_id, segment = (listed.ids[0], listed.segment) if is_part else (file_id, None)
-            clips.append(Clip(clip_id, files[file_id], listed.label, listed.split, listed.group, segment))
+            clip = Clip(clip_id, files[file_id], listed.label, listed.split, listed.group, segment)
+            clips.append((clip, listed))
     notes = []
     if missing:
         notes.append(f"{counted(len(missing), 'listed video')} not found below {folder}: {shown(missing)}")
     if unlabelled:
         notes.append(f"{counted(unlabelled, 'video')} without a label")
-    if unlisted := len(set(files.values()) - {clip.path for clip in clips}) - unlabelled:
+    if unwritable:
+        names = shown(list(unwritable.values()))
+        notes.append(f"left out: {counted(len(unwritable), 'video')} whose names no CSV can hold: {names}; rename them")
+    used = {clip.path for clip, _ in clips} | unwritable.keys()
+    if unlisted := len(set(files.values()) - used) - unlabelled:
         notes.append(f"{counted(unlisted, 'video')} below {folder} not in {source}")
-    _check(clips, given, folder)
-    return Collection(folder.absolute(), id_from, clips, column, tuple(notes))
+    return clips, notes
 
 
 def _list_in(folder: Path) -> Path | None:
@@ -148,20 +167,33 @@ def _read(source: Path, folder: Path, *, kind: str, group_by: str) -> tuple[dict
     return files, entries, id_from
 
 
-def _check(clips: list[Clip], source: Path, folder: Path) -> None:
-    labels: dict[str, str] = {}
-    for clip in clips:
-        if labels.setdefault(clip.id, clip.label) != clip.label:
+def _check_repeated(clips: list[tuple[Clip, Listed]]) -> None:
+    first: dict[str, tuple[Clip, Listed]] = {}
+    for clip, listed in clips:
+        other, entry = first.setdefault(clip.id, (clip, listed))
+        if other.label != clip.label:
             raise BadInputError(
-                f"{source}: {clip.id} has the labels {labels[clip.id]!r} and {clip.label!r}, expected one label a video; for several, run the "
+                f"{listed.where}: {clip.id} has the labels {other.label!r} and {clip.label!r}, expected one label a video; for several, run the "
                 "programs one by one, with --multi_label of twostream annotate"
             )
-    classes = sorted({clip.label for clip in clips})
+        if other is not clip:
+            raise BadInputError(
+                f"{listed.where}: video {clip.id!r} is already listed in {entry.where}; remove one of the two"
+            )
+
+
+def _check_classes(classes: list[str], source: Path, folder: Path, notes: list[str]) -> None:
+    spelling: dict[str, str] = {}
+    for name in classes:
+        if (other := spelling.setdefault(normalised_name(name), name)) != name:
+            raise BadInputError(
+                f"{source}: the classes {other!r} and {name!r} {NEAR_DUPLICATE}; spell both the same way"
+            )
     if len(classes) < 2:
         found = f"one class, {classes[0]!r}" if classes else "no labelled videos"
         raise BadInputError(
             f"{source} has {found}, expected two classes or more: {folder}/<class>/<video>, or a CSV with columns video and "
-            f"label, which {shlex.join(['twostream', 'label', str(folder)])} writes"
+            f"label, which {shlex.join(['twostream', 'label', str(folder)])} writes{''.join(f'; {note}' for note in notes)}"
         )
 
 
@@ -177,7 +209,11 @@ def write_list(path: Path, clips: Sequence[Clip], *, folder: Path) -> None:
     parts = any(clip.segment for clip in clips)
     writer.writerow(["video", "label", "split", "group", *(["start_seconds", "end_seconds"] if parts else [])])
     for clip in clips:
-        ends = [f"{end:g}" for end in clip.segment] if clip.segment else ["", ""]
-        cells = [str(clip.path.absolute().relative_to(folder)), clip.label]
-        writer.writerow([*map(write_cell, cells), clip.split, write_cell(clip.group), *(ends if parts else [])])
+        ends = [seconds_cell(end) for end in clip.segment] if clip.segment else ["", ""]
+        cells = [_cell(clip.path, folder), write_cell(clip.label), clip.split, write_cell(clip.group)]
+        writer.writerow([*cells, *(ends if parts else [])])
     write_text(path, text.getvalue())
+
+
+def _cell(path: Path, folder: Path) -> str:
+    return write_cell(str(path.absolute().relative_to(folder.absolute())))

@@ -4,7 +4,9 @@ import itertools
 import statistics
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,8 +16,9 @@ from twostream.flow.methods import FlowSettings
 from twostream.frames.motion import Motion
 from twostream.own_clips.collection import Clip
 from twostream.threads import Progress, map_in_threads, no_progress
-from twostream.video.decoder import Decoder, probe
+from twostream.video.decoder import Decoder, measure_seconds, probe
 from twostream.video.ffmpeg import VideoError
+from twostream.video.ffmpeg_log import VideoHeader
 
 MAX_LOOKS = 1000
 """clips of a large collection that are looked at, evenly spread"""
@@ -36,7 +39,7 @@ class Look:
     """What the header and the first frame of a clip say."""
 
     seconds: float
-    """0 if the header does not say"""
+    """0 if neither the header nor the time stamps say it"""
     fps: float
     """0 if the header does not say"""
     width: int
@@ -67,10 +70,15 @@ def _look(clip: Clip) -> Look | VideoError:
         first = next(iter(Decoder(clip.path, short_side=4 * HASH_SIDE, start_seconds=start, end_seconds=end)))
     except VideoError as error:
         return error
-    seconds = header.declared_seconds or 0.0
-    return Look(
-        end - start if end is not None else seconds, header.fps, header.width, header.height, fingerprint(first)
-    )
+    seconds = _seconds(clip.path, header) if end is None else end - start
+    return Look(seconds, header.fps, header.width, header.height, fingerprint(first))
+
+
+def _seconds(path: Path, header: VideoHeader) -> float:
+    """How long a file is: what browsers record, and what is written to a pipe, does not declare it."""
+    with suppress(VideoError):
+        return header.declared_seconds or measure_seconds(path)
+    return 0.0
 
 
 def fingerprint(picture: np.ndarray) -> int:

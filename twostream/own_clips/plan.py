@@ -129,11 +129,13 @@ def afford_fps(
     """
     seconds = extraction_seconds(looks, motion, fps=fps, num_clips=num_clips, num_cpus=num_cpus)
     allowed = EXTRACTION_SHARE * 60 * minutes
+    if seconds <= allowed:
+        return 0.0, ""
     rate = fps or statistics.median(look.fps for look in looks)
     short = quarter(look.seconds for look in looks)
     slowest = max(SLOWEST_FPS, MIN_FRAMES / short if short else rate)
     lower = max(math.floor(rate * allowed / seconds), math.ceil(slowest))
-    if seconds <= allowed or lower > 0.8 * rate:
+    if lower > 0.8 * rate:
         return 0.0, ""
     return float(lower), (
         f"rate: {lower} frames/s, as {rate:.3g} would take {seconds:.0f} s to extract; --minutes={2.5 * seconds / 60:.0f} allows that"

@@ -34,7 +34,7 @@ from twostream.preparation.extraction import (
 )
 from twostream.preparation.settings import ExtractionSettings
 from twostream.stream import MOTION_VECTORS, RGB
-from twostream.video.decoder import probe
+from twostream.video.decoder import measure_seconds, probe
 
 NUM_PROBED = 16
 """videos whose header is read for their length"""
@@ -141,13 +141,13 @@ def make_plan(jobs: Sequence[ExtractionJob], *, num_workers: int, seed: int = 0)
 
 
 def _num_frames(job: ExtractionJob) -> float:
-    """Frames of a video by the header of its file; of stored frames, by their record."""
+    """Frames of a video by the header of its file, or else by its time stamps; of stored frames, by their record."""
     if job.path is None:
         return open_store(job.root, RGB).count(job.video_id)
     found = probe(job.path, time_limit_seconds=PATIENCE_SECONDS)
+    length = found.declared_seconds or measure_seconds(job.path, time_limit_seconds=PATIENCE_SECONDS)
     start_seconds, end_seconds = job.segment or (0.0, math.inf)
-    seconds = max(min(end_seconds, found.declared_seconds or 0.0) - start_seconds, 0.0)
-    return seconds * (job.settings.fps or found.fps)
+    return max(min(end_seconds, length) - start_seconds, 0.0) * (job.settings.fps or found.fps)
 
 
 def _measure(job: ExtractionJob) -> _Cost:

@@ -112,10 +112,11 @@ def build_parser() -> options.Parser:
 
 
 def find_video_files(args: argparse.Namespace) -> dict[str, Path]:
-    """Id -> file of the videos below --videos; BadInputError if there is none."""
-    if not args.videos.is_dir():
+    """Id -> file of the videos below --videos, as an absolute path without ..; BadInputError if there is none."""
+    folder = Path(os.path.abspath(args.videos))
+    if not folder.is_dir():
         raise BadInputError(f"--videos {args.videos} is not a folder")
-    videos, num_others = find_videos(args.videos.absolute(), id_from=args.ids)
+    videos, num_others = find_videos(folder, id_from=args.ids)
     if not videos:
         raise BadInputError(f"--videos {args.videos} holds no video files ({counted(num_others, 'other file')})")
     return videos
@@ -205,7 +206,7 @@ def build(args: argparse.Namespace, files: list[tuple[str | None, Path]]) -> Non
         raise BadInputError(f"{files[0][1]} lists no videos")
     if args.format == "mmaction2_frames" and len(first.ids) > 1:
         print(f"{first.path}: lines with three numbers are read as start, number of frames and label")
-    annotations, notes, warnings = build_annotations(
+    annotations, notes, warnings, lacks_parts = build_annotations(
         options.progress_bar(itertools.chain([first], entries), unit="line", desc="read", delay=1),
         args.root,
         classes=order,
@@ -232,7 +233,7 @@ def build(args: argparse.Namespace, files: list[tuple[str | None, Path]]) -> Non
     names = ", ".join([*annotations.classes[:5], *(["..."] if len(annotations.classes) > 5 else [])])
     print(f"classes: {names}; order: {annotations.class_order}")
     print(f"wrote {args.root / FILE_NAME}: {counted(len(annotations.classes), 'class', 'classes')}")
-    print(f"next: {'; or '.join(next_steps(args, annotations))}")
+    print(f"next: {'; or '.join(next_steps(args, annotations, files if lacks_parts else []))}")
 
 
 def flags_of(args: argparse.Namespace, files: list[tuple[str | None, Path]]) -> list[str]:
@@ -276,8 +277,13 @@ def classes_of(videos: VideoTable) -> str:
     return f"{text}, {labels.sum() / max(len(labels), 1):.2f} a video"
 
 
-def next_steps(args: argparse.Namespace, annotations: Annotations) -> list[str]:
-    """What to run next: training, if train and val have videos with frames; extraction, if some have none."""
+def next_steps(
+    args: argparse.Namespace, annotations: Annotations, part_lists: list[tuple[str | None, Path]]
+) -> list[str]:
+    """What to run next: training, if train and val have videos with frames; extraction, if some have none.
+
+    `part_lists`: as in `extract_commands`.
+    """
     has_frames = annotations.videos.num_frames > 0
     num_missing = int(np.count_nonzero(~has_frames))
     split_index = annotations.videos.split_index
@@ -285,8 +291,9 @@ def next_steps(args: argparse.Namespace, annotations: Annotations) -> list[str]:
     if all((has_frames & (split_index == SPLITS.index(split))).any() for split in ("train", "val")):
         steps.append(shlex.join(["twostream", "train", f"--root={args.root}"]))
     if num_missing:
+        elsewhere = " with --root=DATA and without --frames=videos" if part_lists and has_video_files(args.root) else ""
         steps.append(
-            f"{extract_commands(args)} for {counted(num_missing, 'video')} without frames, then this command again"
+            f"{extract_commands(args, part_lists)} for {counted(num_missing, 'video')} without frames, then this command again{elsewhere}"
         )
     absent = [split for split in ("train", "val") if not (split_index == SPLITS.index(split)).any()]
     if absent:
@@ -296,18 +303,30 @@ def next_steps(args: argparse.Namespace, annotations: Annotations) -> list[str]:
     return steps
 
 
-def extract_commands(args: argparse.Namespace) -> str:
-    """The commands that add videos to the trees of a data root."""
-    stores = image_stores(args.root)
-    if any(isinstance(store, VideoFiles) for store in stores):
+def has_video_files(root: Path) -> bool:
+    """Are the frames of a data root those of video files, to which extraction can add none?"""
+    return any(isinstance(store, VideoFiles) for store in image_stores(root))
+
+
+def extract_commands(args: argparse.Namespace, part_lists: list[tuple[str | None, Path]]) -> str:
+    """The commands that add videos to the trees of a data root, or make another one, DATA, where they cannot be added.
+
+    `part_lists`: the lists by which parts are cut out of longer videos; empty where whole files are missing.
+    """
+    source = [f"--videos={os.path.abspath(args.videos)}" if args.videos else "--videos=VIDEOS"]
+    source += [f"--ids={args.ids}"] if args.ids != "stem" else []
+    if part_lists:
+        source += [f"--format={args.format}", "--trim"]
+        source += [f"--list={split + '=' if split else ''}{os.path.abspath(path)}" for split, path in part_lists]
+    placeholder = "" if args.videos else " (VIDEOS: your folder of videos)"
+    if has_video_files(args.root):
+        if part_lists:
+            return shlex.join(["twostream", "extract", "--root=DATA", *source]) + placeholder
         return "add their files to the folder of videos, or fix them, and give --frames=videos,"
-    commands = [remake(str(args.root), store.input_type, settings_of(store)) for store in stores]
+    commands = [remake(str(args.root), store.input_type, settings_of(store)) for store in image_stores(args.root)]
     if OTHER_TOOL in commands:
         return "use the tool that made the other images"
-    words = f"--videos={os.path.abspath(args.videos)}" if args.videos else "--videos=VIDEOS"
-    ids = f" --ids={args.ids}" if args.ids != "stem" else ""
-    placeholder = "" if args.videos else " (VIDEOS: your folder of videos)"
-    return "; ".join(commands).replace("--videos=VIDEOS", shlex.quote(words) + ids) + placeholder
+    return "; ".join(commands).replace("--videos=VIDEOS", shlex.join(source)) + placeholder
 
 
 def settings_of(store: FrameStore) -> dict[str, Any] | None:

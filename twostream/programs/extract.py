@@ -3,7 +3,8 @@
 Writes <root>/rgb-images/<video id>/00001.jpg ... and <root>/farneback-images/<video id>/00001.jpg ..., or with
 --store=packed a few tar files. A video appears when it is complete; running the command again skips what is done and
 tries the rest. With --store=videos the RGB frames of each video become one short H.264 file, <root>/rgb-images/<video
-id>/video.mp4, a fifth as large as JPEG images, from which training decodes the frames that it needs. Without --videos, flow is computed from the frames in <root>/rgb-images, at their size and rate.
+id>/video.mp4, a fifth as large as JPEG images, from which training decodes the frames that it needs. Without --videos,
+flow is computed from the frames in <root>/rgb-images, of all videos or of those of --list, at their size and rate.
 
 Many machines: --shard=0/16 ... 15/16 in one job each, or --scheduler with a Dask cluster.
 
@@ -22,7 +23,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +73,8 @@ NUM_SHOWN = 20
 
 Segment = tuple[float, float]
 """start and end in seconds"""
+Source = tuple[Path | None, Segment | None]
+"""the file of a video, None where its frames are stored already; and what is cut out of it, None where nothing is"""
 
 
 def flow_device(text: str) -> str:
@@ -95,7 +98,7 @@ def build_parser() -> options.Parser:
     add("--ids", choices=("stem", "path"), default="stem", help="video id: the file's stem, or its path below --videos with __ for / (default: stem)")
 
     group = parser.add_argument_group("a part of the videos")
-    group.add_argument("--list", type=list_file, nargs="+", metavar="FILE", help="only the videos of this list, as for twostream annotate")
+    group.add_argument("--list", type=list_file, nargs="+", action="extend", metavar="FILE", help="only the videos of this list, as for twostream annotate; without --videos, those of them whose frames are stored")
     group.add_argument("--format", choices=tuple(READERS), default="csv", help="kind of list (default: csv)")
     group.add_argument("--split", type=int, choices=(1, 2, 3), default=1, help="which split of ucf101 and hmdb51 (default: 1)")
     options.add_boolean(group, "--trim", default=False, help="cut videos to the list's segments; their ids are <id>_<start>_<end>")
@@ -199,13 +202,7 @@ def build_encoding(args: argparse.Namespace) -> VideoEncoding | None:
 
 def list_jobs(args: argparse.Namespace, settings: ExtractionSettings) -> list[ExtractionJob]:
     """All videos that the flags select, whether done or not, in order of id."""
-    sources: dict[str, tuple[Path | None, Segment | None]]
-    if args.videos is None:
-        sources = dict.fromkeys(open_store(args.root, RGB).video_ids(), (None, None))
-        if not sources:
-            raise BadInputError(f"{args.root}/rgb-images has no videos: name a folder of videos with --videos")
-    else:
-        sources = find_sources(args)
+    sources = find_stored(args) if args.videos is None else find_sources(args)
     selected = sorted(sources)[slice(args.shard[0], None, args.shard[1]) if args.shard else slice(None)]
     return [
         ExtractionJob(
@@ -216,7 +213,15 @@ def list_jobs(args: argparse.Namespace, settings: ExtractionSettings) -> list[Ex
     ]
 
 
-def find_sources(args: argparse.Namespace) -> dict[str, tuple[Path | None, Segment | None]]:
+def find_stored(args: argparse.Namespace) -> dict[str, Source]:
+    """The videos whose frames are stored below --root, by id: neither file nor segment."""
+    stored = dict.fromkeys(open_store(args.root, RGB).video_ids())
+    if not stored:
+        raise BadInputError(f"{args.root}/rgb-images has no videos: name a folder of videos with --videos")
+    return select_listed(args, stored, f"{args.root}/rgb-images")
+
+
+def find_sources(args: argparse.Namespace) -> dict[str, Source]:
     """Video id -> its file, and the segment to cut out of it (None: the whole file)."""
     if not args.videos.is_dir():
         raise BadInputError(f"--videos {args.videos} is not a folder")
@@ -224,9 +229,14 @@ def find_sources(args: argparse.Namespace) -> dict[str, tuple[Path | None, Segme
     if not files:
         raise BadInputError(f"--videos {args.videos} holds no video files ({counted(num_others, 'other file')})")
     print(f"{args.videos}: {counted(len(files), 'video')}, {counted(num_others, 'other file')}")
+    return select_listed(args, files, str(args.videos))
+
+
+def select_listed(args: argparse.Namespace, files: Mapping[str, Path | None], where: str) -> dict[str, Source]:
+    """Of the videos in a folder, which messages call `where`: those of --list and their segments; all without a list."""
     if not args.list:
         return {video_id: (path, None) for video_id, path in files.items()}
-    sources: dict[str, tuple[Path | None, Segment | None]] = {}
+    sources: dict[str, Source] = {}
     missing = []
     for listed in read_lists(args.format, args.list, id_from=args.ids, split_number=args.split):
         found = next((video_id for video_id in listed.ids if video_id in files), None)
@@ -240,7 +250,7 @@ def find_sources(args: argparse.Namespace) -> dict[str, tuple[Path | None, Segme
     print(f"{len(sources)} of {counted(len(sources) + len(missing), 'listed video')} exist", end="")
     print(f"; missing: {', '.join(examples)}" if missing else "")
     if not sources:
-        raise BadInputError(f"none of the videos listed in {args.list[0][1]} is in {args.videos}")
+        raise BadInputError(f"none of the videos listed in {args.list[0][1]} is in {where}; compare the ids (--ids)")
     return sources
 
 
