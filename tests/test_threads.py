@@ -3,18 +3,75 @@
 import importlib.util
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import REPOSITORY
 from twostream import threads
-from twostream.threads import available_cpus, cpu_quota, map_in_threads, share_the_machine
+from twostream.threads import (
+    available_cpus,
+    background_thread,
+    cpu_quota,
+    map_in_threads,
+    share_the_machine,
+    stop_if_abandoned,
+)
 
 
 def test_results_are_in_the_order_of_the_items():
     assert map_in_threads(lambda number: number**2, range(100)) == [number**2 for number in range(100)]
     assert map_in_threads(str, []) == []
+
+
+@pytest.mark.parametrize("num_items", [1, 3])
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt])
+def test_work_in_the_background_ends_when_nobody_waits_for_it(error, num_items):
+    """Also what runs in threads that the background has started; without that, this would take hundreds of seconds."""
+    begun = threading.Event()
+
+    def work(item):
+        for _ in range(10_000):
+            begun.set()
+            time.sleep(0.01)
+            stop_if_abandoned()
+
+    start = time.monotonic()
+    try:
+        with background_thread() as background:
+            coming = background.submit(map_in_threads, work, range(num_items))
+            begun.wait()
+            if error:
+                raise error
+    except KeyboardInterrupt:
+        assert error
+    assert time.monotonic() - start < 5 and isinstance(coming.exception(), CancelledError)
+
+
+def test_items_that_nobody_waits_for_are_not_begun():
+    """Functions need not ask for themselves."""
+    begun, seen = threading.Event(), []
+
+    def work(item):
+        seen.append(item)
+        begun.set()
+        time.sleep(0.01)
+
+    with background_thread() as background:
+        coming = background.submit(map_in_threads, work, range(10_000))
+        begun.wait()
+    assert len(seen) < 1000 and isinstance(coming.exception(), CancelledError)
+
+
+def test_nothing_else_is_stopped():
+    with background_thread() as background:
+        assert background.submit(map_in_threads, lambda item: stop_if_abandoned() or item, range(9)).result() == [
+            *range(9)
+        ]
+    stop_if_abandoned()
 
 
 def test_an_error_in_a_thread_is_raised():

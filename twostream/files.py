@@ -1,10 +1,12 @@
-"""Files: replaced completely or not at all, read only if they are files; strict JSON, zip archives, SHA-256, CSV."""
+"""Files: replaced completely or not at all, read only if they are files; strict JSON, zip archives, SHA-256, CSV; how
+many may be open."""
 
 import contextlib
 import hashlib
 import json
 import os
 import re
+import resource
 import stat
 import zipfile
 from collections.abc import Callable
@@ -108,6 +110,14 @@ def check_zip(parts: zipfile.ZipFile) -> None:
     unpacked = sum(part.file_size for part in parts.infolist())
     if unpacked > max(ZIP_ROOM, ZIP_RATIO * num_bytes):
         raise zipfile.BadZipFile(f"{num_bytes} bytes that unpack to {unpacked}")
+
+
+def allow_open_files(count: int) -> None:
+    """Raise this process's limit of open files to `count`, or as near to it as the system allows; never lower it."""
+    limit, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)  # both -1 where there is no limit
+    if 0 <= limit < count:
+        new_limit = min(count, hard_limit) if hard_limit >= 0 else count
+        resource.setrlimit(resource.RLIMIT_NOFILE, (new_limit, hard_limit))
 
 
 def write_text(path: str | Path, text: str) -> None:

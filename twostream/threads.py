@@ -1,11 +1,12 @@
-"""How many CPUs this process may use, how its threads wait, and one function over many items in threads."""
+"""How many CPUs this process may use, how its threads wait, one function over many items, and work in the background."""
 
 import contextlib
 import math
 import os
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -94,7 +95,42 @@ def no_progress(results: Iterable[Any], total: int, name: str) -> Iterable[Any]:
 
 def thread_pool() -> ThreadPoolExecutor:
     """As many threads as `map_in_threads` uses; they start when they are needed, and end with the pool."""
-    return ThreadPoolExecutor(min(MAX_THREADS, available_cpus()))
+    return _pool(min(MAX_THREADS, available_cpus()), _abandoned())
+
+
+_this_thread = threading.local()
+"""`abandoned`: the event of the `background_thread` that this thread is, or was started by"""
+
+
+@contextlib.contextmanager
+def background_thread() -> Iterator[ThreadPoolExecutor]:
+    """A thread beside this one. When the block is left, also by an error, what it is doing ends at `stop_if_abandoned`.
+
+    Ctrl-C reaches the main thread only, which would wait for the end of that work here, and once more at the end of Python.
+    """
+    abandoned = threading.Event()
+    with _pool(1, abandoned) as pool:
+        try:
+            yield pool
+        finally:
+            abandoned.set()
+
+
+def stop_if_abandoned() -> None:
+    """Raise CancelledError in a `background_thread` whose block was left, and in the threads that it has started.
+
+    For each frame, and each piece of a file, so that long work ends soon.
+    """
+    if (abandoned := _abandoned()) and abandoned.is_set():
+        raise CancelledError
+
+
+def _pool(num_threads: int, abandoned: threading.Event | None) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(num_threads, initializer=setattr, initargs=(_this_thread, "abandoned", abandoned))
+
+
+def _abandoned() -> threading.Event | None:
+    return getattr(_this_thread, "abandoned", None)
 
 
 def map_in_threads(
@@ -106,13 +142,18 @@ def map_in_threads(
     For functions that spend their time in NumPy, which lets other threads run meanwhile. `name` says for `progress` what
     is being done. `pool` are threads to use, of `thread_pool`, for functions that are called again and again.
     """
+
+    def call(item: Item) -> Result:
+        stop_if_abandoned()
+        return function(item)
+
     items = list(items)
     if len(items) < 2:  # live answers would start and end a thread each
-        return list(progress(map(function, items), len(items), name))
+        return list(progress(map(call, items), len(items), name))
     if pool:
-        return list(progress(pool.map(function, items), len(items), name))
+        return list(progress(pool.map(call, items), len(items), name))
     with thread_pool() as own_pool:
-        return list(progress(own_pool.map(function, items), len(items), name))
+        return list(progress(own_pool.map(call, items), len(items), name))
 
 
 def map_in_groups(function: Callable[[Item], Result], items: Iterable[Item], size: int) -> Iterator[Result]:

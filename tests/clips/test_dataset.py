@@ -23,6 +23,7 @@ from twostream.clips.dataset import (
     ClipDataset,
     _prepare_worker,
     eval_loader,
+    hold_out_fold,
     train_loader,
     usable_videos,
 )
@@ -139,6 +140,38 @@ def test_segments_are_clips_of_their_parts(store, clip_len, stride, num_segments
             assert np.rint((red - level(number, 0)) / 10).tolist() == expected
             seen.add((number, *starts))
     assert len(seen) > 2 or clip_len > 2  # else each video has one start
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 5, 6])
+@pytest.mark.parametrize("kind", ["ours", "2d-kinectics", "every second"])
+def test_flow_of_clips_longer_than_their_video(tmp_path, kind, num_frames):
+    """The last frame has the flow of the pair before it, which our trees store twice; 2D-kinectics has one image less."""
+    step = 2 if kind == "every second" else 1
+    pair_of = [max(min(frame, num_frames - 2), 0) for frame in range(num_frames)]
+    stored = range(max(num_frames - 1, 1)) if kind == "2d-kinectics" else range(0, num_frames, step)
+    store = FrameFolders(tmp_path, "farneback")
+    with store.writer("a") as writer:
+        for frame in stored:
+            picture = np.full((60, 40), level(0, pair_of[frame]), np.uint8)  # x above y
+            writer.write(frame, encode_jpeg(picture, quality=95, chroma_subsampling=False))
+        writer.publish_text(None if kind == "2d-kinectics" else json.dumps({"num_frames": num_frames}).encode())
+    videos = [Video("a", "train", "walk", num_frames, stored_step=step)]
+    for clip_len, stride in ((2, 4), (3, 2), (9, 2)):
+        geometry = {"clip_len": clip_len, "frame_stride": stride}
+        clips = dataset(store, **geometry, videos=videos, clip_step=2)
+        *_, last = range(len(clips))
+        start = int(clips.items.index.locate(last)[1])
+        expected = [level(0, pair_of[frame]) for frame in clip_frames(start, num_frames, **geometry)]
+        x = levels(clips.__getitems__([last]))[0, 0, :, 0]
+        np.testing.assert_allclose(x, expected, atol=3)
+
+
+def test_no_fold_without_frames():
+    videos = [Video(name, "train", "walk", 0) for name in "abcd"]
+    annotations = make_annotations(videos, path=Path("data/annotations.json"))
+    with pytest.raises(BadInputError, match=r"^data/annotations.json: no training video has frames: extract") as error:
+        hold_out_fold(annotations, (0, 2), seed=1)
+    assert "\n" not in str(error.value)
 
 
 @pytest.fixture

@@ -427,6 +427,58 @@ def test_momentum_factor_and_decay_are_not_restored(tmp_path):
     assert same(buffers, content["optimizer"]["state"]) and buffers, "momentum itself is restored"
 
 
+OWN_FACTORS = {"first_layer_factor": 2.0, "norm_decay": False}
+"""with which tensors that decay learn as fast as others that do not"""
+
+
+def trained_with(optimizer_of, decay: float) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A network with batch norm after a step, and its optimizer, `optimizer_of(network, decay)`."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 5), nn.BatchNorm1d(5), nn.Linear(5, 5))
+    optimizer = optimizer_of(network, decay)
+    network(torch.randn(3, 4)).square().sum().backward()
+    optimizer.step()
+    return network, optimizer
+
+
+def optimizer_now(network: nn.Module, decay: float) -> torch.optim.Optimizer:
+    options = {"learning_rate": 0.1, "momentum": 0.9, "first_layer": network[0]}
+    return build_optimizer(network, weight_decay=decay, **options, **OWN_FACTORS)
+
+
+def optimizer_of_earlier_versions(network: nn.Module, decay: float) -> torch.optim.Optimizer:
+    """Tensors with the same factor and decay are one group, in the order of the network."""
+    groups: dict[tuple[float, float], list] = {(1.0, decay): [], (2.0, 0.0): []}
+    for group in optimizer_now(network, 0.5).param_groups:
+        for tensor in group["params"]:
+            groups.setdefault((group["lr_factor"], decay if group["weight_decay"] else 0.0), []).append(tensor)
+    places = {tensor: place for place, tensor in enumerate(network.parameters())}
+    return torch.optim.SGD(
+        [
+            {"params": sorted(tensors, key=places.get), "lr_factor": factor, "weight_decay": own}
+            for (factor, own), tensors in groups.items()
+        ],
+        lr=0.1, momentum=0.9,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("optimizer_of", [optimizer_now, optimizer_of_earlier_versions])
+@pytest.mark.parametrize("before", [0.0, 0.01])
+@pytest.mark.parametrize("now", [0.0, 0.01])
+def test_weight_decay_may_begin_and_end(tmp_path, optimizer_of, before, now):
+    """Each tensor keeps its momentum, and the decay of its kind. Many tensors here have the same shape."""
+    saved, saved_optimizer = trained_with(optimizer_of, before)
+    for number, state in enumerate(saved_optimizer.state.values()):
+        state["momentum_buffer"].fill_(number)
+    content = read_checkpoint(write(tmp_path, saved, saved_optimizer))
+    network, optimizer = trained_with(optimizer_now, now)
+    restore(content, network, optimizer)
+    for ours, theirs in zip(network.parameters(), saved.parameters(), strict=True):
+        assert torch.equal(optimizer.state[ours]["momentum_buffer"], saved_optimizer.state[theirs]["momentum_buffer"])
+    decaying = [len(group["params"]) for group in optimizer.param_groups if group["weight_decay"]]
+    assert sum(decaying) == (3 if now else 0), "the weights of the three layers"
+
+
 def test_optimizer_of_another_network(tmp_path):
     content = read_checkpoint(write(tmp_path, *trained(0)))
     network = nn.Sequential(nn.Linear(2, 2))

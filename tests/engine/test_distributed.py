@@ -265,6 +265,31 @@ def test_a_bad_batch_of_one_rank_is_skipped_by_all(tmp_path):
     assert all(torch.equal(weights0[name], weights1[name]) and weights0[name].isfinite().all() for name in weights0)
 
 
+def evaluate_without_a_batch(target: Path, without: int) -> None:
+    """Each rank's measures of the clips that the others have; the rank `without` has none."""
+    with process_group() as world:
+        generator, found = torch.Generator().manual_seed(world.rank), []
+        for judge, labels in (
+            (loops.evaluate, torch.arange(4)),
+            (loops.evaluate_multi_label, torch.eye(4, 5, dtype=torch.int64)),
+        ):
+            batch = (torch.arange(4), labels, torch.randn(4, 5, generator=generator))
+            result = judge([] if world.rank == without else [batch], num_classes=5, world=world)
+            found.append({name: torch.as_tensor(value) for name, value in vars(result).items()})
+        torch.save(found, target / f"rank{world.rank}.pth")
+
+
+@pytest.mark.parametrize("without", [0, 1])
+def test_a_rank_may_have_no_batch_to_evaluate(tmp_path, without):
+    """As if a signal had stopped it before its first one."""
+    ranks = Ranks(2, evaluate_without_a_batch, tmp_path, without, folder=tmp_path)
+    assert ranks.exit_codes() == [0, 0], ranks.output()
+    first, second = (torch.load(tmp_path / f"rank{r}.pth", weights_only=True) for r in (0, 1))
+    assert exact(first) == exact(second)
+    assert first[0]["confusion"].shape == (5, 5) and int(first[0]["confusion"].sum()) == 4
+    assert all(bool(torch.isfinite(value).all()) for found in first for value in found.values())
+
+
 # ------------------------------------------------------------------------------------------------------- ways to end
 
 
@@ -313,6 +338,8 @@ def test_images_that_cannot_be_read_are_counted_on_all_ranks(tmp_path):
     ranks = Ranks(2, train, words(tmp_path / "data", folder, *flags, "--max_unreadable=3"), folder=folder)
     codes, (line,) = ranks.exit_codes(), ranks.errors()
     assert codes == [3, 3] and "4 images could not be read, but --max_unreadable allows 3" in line
+    (iteration,) = checkpoint_iterations(folder / "run")
+    assert read_log(folder / "run")[-1]["iteration"] == iteration
 
 
 def test_a_dead_rank_ends_all_and_torchrun_restarts_them(root, alone, tmp_path):

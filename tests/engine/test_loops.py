@@ -660,7 +660,7 @@ def test_evaluate_by_hand():
     logits = torch.log(torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.1, 0.2, 0.3, 0.4], [0.25, 0.25, 0.25, 0.25]]))
     first = (torch.arange(2), torch.tensor([0, 1]), logits[:2])
     second = (torch.arange(2), torch.tensor([2, -1]), logits[[2, 0]])  # the second row has no label
-    result = evaluate([first, second])
+    result = evaluate([first, second], num_classes=4)
     expected = -torch.log(torch.tensor([0.7, 0.2, 0.25])).mean()
     assert result.loss == pytest.approx(float(expected), rel=1e-6)
     # Row 0 is correct; in row 1 the true class is third; in row 2 all are equal, and a tie counts as wrong.
@@ -671,7 +671,16 @@ def test_evaluate_by_hand():
 def test_evaluate_weighs_clips_not_batches():
     right, wrong = torch.tensor([[9.0, 0.0]]), torch.tensor([[0.0, 9.0]])
     label = torch.tensor([0])
-    assert evaluate([(label, label.repeat(3), right.repeat(3, 1)), (label, label, wrong)]).top1 == 0.75
+    batches = [(label, label.repeat(3), right.repeat(3, 1)), (label, label, wrong)]
+    assert evaluate(batches, num_classes=2).top1 == 0.75
+
+
+@pytest.mark.parametrize("judge", [evaluate, evaluate_multi_label])
+def test_evaluate_without_a_batch(judge):
+    """A signal may stop a validation before its first batch."""
+    result = judge([], num_classes=5)
+    assert all(math.isnan(value) for value in vars(result).values() if isinstance(value, float))
+    assert judge is evaluate_multi_label or result.confusion.tolist() == [[0] * 5] * 5
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -708,7 +717,7 @@ def test_multi_label_clips_are_judged_and_learned_by_class():
     batches = [
         (None, torch.from_numpy(labels[part]), torch.from_numpy(logits[part])) for part in (slice(25), slice(25, 40))
     ]
-    result = evaluate_multi_label(batches)
+    result = evaluate_multi_label(batches, num_classes=3)
     known = labels[:, 0] >= 0
     scores, truth = logits[known].astype(np.float64), labels[known]
     losses = np.log1p(np.exp(-np.where(truth == 1, scores, -scores)))

@@ -1,5 +1,6 @@
 """Predictions from videos: the same scores as extraction, scoring and evaluation give, in any grouping of the videos."""
 
+import time
 from dataclasses import replace
 
 import cv2
@@ -9,13 +10,15 @@ import pytest
 from tests import toy
 from tests.inference.samples import make_run
 from twostream.clips.testing import Sampling
-from twostream.errors import BadInputError
+from twostream.errors import BadInputError, Terminated
 from twostream.fusion.consensus import Consensus
 from twostream.fusion.streams import fuse
+from twostream.inference import export
 from twostream.inference import recognizer as recognizer_module
-from twostream.inference.export import recognizer_of_runs
+from twostream.inference.export import recognizer_of_runs, write_recognizer
+from twostream.inference.loading import load
 from twostream.inference.recognizer import Failure, Prediction, Recognizer
-from twostream.inference.sources import Pictures, VideoFile, find_sources
+from twostream.inference.sources import Pictures, Source, VideoFile, find_sources
 from twostream.scores.npz import read_scores
 
 
@@ -129,6 +132,78 @@ def test_a_broken_source_costs_only_itself(recognizer, toy_videos, tmp_path):
     np.testing.assert_allclose(first.probabilities, last.probabilities, atol=1e-6)
     with pytest.raises(BadInputError, match="bad.mkv"):
         recognizer.predict(tmp_path / "bad.mkv")
+
+
+class Hour(Source):
+    """A video that takes half a minute to decode."""
+
+    name = "hour"
+
+    def __init__(self):
+        self.num_read, self.is_closed = 0, False
+
+    def frames(self, geometry):
+        try:
+            while self.num_read < 3000:
+                self.num_read += 1
+                time.sleep(0.01)
+                yield np.zeros((96, 96, 3), np.uint8)
+        finally:
+            self.is_closed = True
+
+    def wait_until_begun(self):
+        while not self.num_read:
+            time.sleep(0.001)
+
+    def assert_was_stopped(self):
+        assert self.is_closed and 0 < self.num_read < 1000
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Terminated, GeneratorExit])
+def test_an_interrupt_does_not_wait_for_the_videos_that_follow(error, recognizer):
+    shorts, hours = [Pictures("short", toy.frames(1, "red", "left"), fps=15)] * 2, [Hour(), Hour()]
+    results = recognizer.predict_all([*shorts, *hours])
+    assert isinstance(next(results), Prediction)
+    for hour in hours:
+        hour.wait_until_begun()
+    with pytest.raises(error):
+        results.throw(error())
+    for hour in hours:
+        hour.assert_was_stopped()
+
+
+def test_an_interrupt_does_not_wait_for_frames_that_are_being_made(recognizer):
+    endless, seen = toy.frames(1, "red", "left"), []
+    frames = (seen.append(k) or time.sleep(0.01) or endless[0] for k in range(3000))
+    results = recognizer.predict_all([endless, endless, frames], fps=15)
+    next(results)
+    while not seen:
+        time.sleep(0.001)
+    results.close()
+    assert len(seen) < 1000
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, BadInputError])
+def test_an_interrupt_while_networks_are_loaded_does_not_wait_for_the_first_video(
+    error, recognizer, tmp_path, monkeypatch
+):
+    """Nor does the message that the recognizer is damaged."""
+    write_recognizer(recognizer, tmp_path)
+    hour = Hour()
+
+    def interrupted(folder, *, device):
+        hour.wait_until_begun()
+        raise error
+
+    monkeypatch.setattr(export, "read_recognizer", interrupted)
+    with pytest.raises(error):
+        load(tmp_path, first=hour, device="cpu")
+    hour.assert_was_stopped()
+
+
+def test_no_recognizer_is_named():
+    with pytest.raises(BadInputError, match="no recognizer is named; expected its folder, .* or the runs"):
+        load([])
 
 
 def test_frames_too_small_for_a_flow_method_are_a_failure(tmp_path, toy_videos):

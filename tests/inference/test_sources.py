@@ -11,6 +11,7 @@ from twostream.annotations.json_file import read_annotations
 from twostream.errors import BadInputError
 from twostream.frames.stores import open_store
 from twostream.inference.sources import Geometry, Pictures, find_sources
+from twostream.video.ffmpeg import VideoError
 
 
 def read(source, short_side=0, fps=0.0):
@@ -33,6 +34,28 @@ def test_files_folders_and_patterns(clip, tmp_path):
     assert [s.name for s in find_sources(f"{tmp_path}/*.mp4")] == [str(tmp_path / "a.mp4")]
     assert len(find_sources(f"{tmp_path}/**/*.mkv")) == 2
     assert len(read(find_sources(str(tmp_path / "b.mkv"))[0])) == toy.NUM_FRAMES
+
+
+def test_links_in_folders_are_followed_as_by_an_extraction(clip, tmp_path):
+    """Each folder once, so loops end, and two files of one name are two videos; a broken link is listed as missing."""
+    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
+    for path in (folder / "a/v.mkv", elsewhere / "v.mkv", elsewhere / "deep/w.mkv"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip, path)
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "again").symlink_to("a")
+    (elsewhere / "loop").symlink_to(folder)
+    (folder / "x.mkv").symlink_to(elsewhere / "v.mkv")
+    (folder / "broken.mkv").symlink_to("nowhere")
+    (folder / "itself").symlink_to("itself")
+    sources = find_sources(str(folder))
+    names = ("a/v.mkv", "broken.mkv", "linked/deep/w.mkv", "linked/v.mkv", "x.mkv")
+    assert [source.name for source in sources] == [str(folder / name) for name in names]
+    with pytest.raises(VideoError, match="broken link"):
+        read(sources[1])
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/b").symlink_to(elsewhere / "deep")
+    assert [source.name for source in find_sources(str(tmp_path / "links"))] == [str(tmp_path / "links/b/w.mkv")]
 
 
 def test_names_with_the_letters_of_patterns_are_files_first(clip, tmp_path):

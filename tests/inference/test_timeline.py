@@ -9,6 +9,7 @@ import pytest
 from tests import toy
 from tests.inference.samples import make_run
 from tests.tables import make_table
+from tests.video.samples import run_ffmpeg
 from twostream.errors import BadInputError
 from twostream.fusion.consensus import Consensus
 from twostream.inference import recognizer as recognizer_module
@@ -85,6 +86,24 @@ def test_a_timeline_needs_little_memory_and_is_the_same_in_pieces(tmp_path, monk
     monkeypatch.setattr(recognizer_module, "FRAMES_BYTES", 10 * pictures[0].nbytes)
     in_pieces = recognizer.timeline(tmp_path / "a.mkv", window_seconds=1, stride_seconds=0.4)
     np.testing.assert_allclose(in_pieces.probabilities, whole.probabilities, atol=1e-5)
+
+
+def test_times_of_television_do_not_drift(tmp_path):
+    recognizer = recognizer_of_runs([make_run(tmp_path, "rgb")])
+    pictures = np.concatenate([toy.frames(k, "red", "left") for k in range(3)])
+    toy.write_video(tmp_path / "a.mp4", pictures, fps="24000/1001", codec=("mpeg4",))
+    found = recognizer.timeline(tmp_path / "a.mp4")
+    assert found.seconds == pytest.approx(len(pictures) * 1001 / 24000, rel=1e-5)  # as 23.98, 17e-5 less
+    assert found.notes == ()
+
+
+def test_a_variable_rate_is_said(tmp_path):
+    recognizer = recognizer_of_runs([make_run(tmp_path, "rgb")])
+    toy.write_video(tmp_path / "a.mkv", np.concatenate([toy.frames(k, "red", "left") for k in range(3)]))
+    hole = ("-vf", "select='not(between(n,10,29))'", "-fps_mode", "passthrough", "-c:v", "mpeg4")
+    run_ffmpeg("-i", tmp_path / "a.mkv", *hole, tmp_path / "hole.mp4")
+    (note,) = recognizer.timeline(tmp_path / "hole.mp4").to_json()["notes"]
+    assert "variable frame rate" in note and "times are approximate" in note
 
 
 def test_a_rate_is_needed(tmp_path):

@@ -1,5 +1,7 @@
 """The pictures of the page: each frame at its time, in any order of requests, and flow for each of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from tests.video.samples import numbered_pictures, numbers_of, run_ffmpeg
 from twostream.flow.methods import FlowSettings
 from twostream.frames.jpeg import decode_jpeg
 from twostream.labelling.pictures import SHORT_SIDE, Facts, Pictures, colour_wheel, read_facts
+from twostream.video.decoder import Decoder
 from twostream.video.ffmpeg import VideoError
 
 
@@ -37,12 +40,51 @@ def test_chunks_hold_each_frame_once(tmp_path, pictures):
 
 def test_fast_videos_are_thinned(tmp_path, pictures):
     path = tmp_path / "a.mp4"
-    toy.write_video(path, numbered_pictures(60), fps=60, codec=("libx264", "-crf", "1", "-pix_fmt", "yuv420p"))
+    toy.write_video(path, numbered_pictures(180), fps=60, codec=("libx264", "-crf", "1", "-pix_fmt", "yuv420p"))
     facts = read_facts(path)
     assert (facts.rate, facts.chunk_len, facts.flow_step) == (30.0, 60, 3)
+    after_a_jump = shown_numbers(pictures.rgb(path, facts, 1))
     numbers = shown_numbers(pictures.rgb(path, facts, 0))
-    assert np.diff(numbers).tolist() == [2] * 29
-    assert len(pictures.flow_colours(path, facts, 0)) == 10
+    assert np.diff(numbers + after_a_jump).tolist() == [2] * 89
+    assert len(pictures.flow_colours(path, facts, 0)) == 20
+
+
+SOUND = ("-f", "lavfi", "-i", "sine=duration=9.9", "-c:a", "pcm_s16le")
+X264 = ("-c:v", "libx264", "-crf", "1", "-pix_fmt", "yuv420p", "-g", "25")
+HOLE = ("-vf", "select='not(between(n,30,54))'", "-fps_mode", "passthrough")  # a screen that stays as it is for 2.5 s
+
+
+@pytest.mark.parametrize(
+    ("name", "late_seconds", "options"),
+    [
+        ("late.mp4", 1.0, (*SOUND, "-c:a", "aac", *X264)),
+        ("later.mkv", 2.5, (*SOUND, *X264)),
+        ("late_hole.mp4", 1.0, (*SOUND, "-c:a", "aac", *HOLE, *X264)),
+        ("hole.mp4", 0.0, (*HOLE, *X264)),
+        ("hole.mkv", 0.0, (*HOLE, *X264)),
+        ("b_frames.avi", 0.1, ("-c:v", "mpeg4", "-q:v", "1", "-bf", "2")),  # it says when frames are decoded, not shown
+    ],
+)
+def test_pictures_are_shown_at_the_times_at_which_segments_are_cut(tmp_path, pictures, name, late_seconds, options):
+    """Played, or after a jump: also if the picture begins later than the sound, or has a variable rate."""
+    plain, path = write_videos(tmp_path, "plain.mkv", num_frames=80) / "plain.mkv", tmp_path / name
+    late = ("-itsoffset", late_seconds) if SOUND[0] in options else ()
+    run_ffmpeg(*late, "-i", plain, *options, path)
+    facts = replace(read_facts(path), rate=10.0, chunk_len=20)
+    assert facts.first_seconds == pytest.approx(late_seconds, abs=0.001)
+
+    there = [k for k in range(80) if HOLE[1] not in options or not 30 <= k <= 54]
+    first = round(10 * late_seconds)
+    expected = [max([k for k in there if k <= slot - first], default=0) for slot in range(80 + first)]
+    played = [shown_numbers(pictures.rgb(path, facts, chunk)) for chunk in range(4)]
+    assert sum(played, []) == expected[:80]
+    for chunk in (2, 1, 3, 0):
+        assert shown_numbers(pictures.rgb(path, facts, chunk)) == played[chunk]
+        pictures._chunks.clear()
+
+    for start, end in ((20, 27), (30, 58), (46, 70)):
+        cut = numbers_of(Decoder(path, start_seconds=start / 10, end_seconds=end / 10))
+        assert cut == sorted(set(expected[start:end]) - ({expected[start - 1]} if start > first else set()))
 
 
 def test_duration_without_a_header_that_says_it(tmp_path):

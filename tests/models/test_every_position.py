@@ -6,7 +6,7 @@ import torch
 
 from twostream.errors import BadInputError
 from twostream.models.backbones import BACKBONES
-from twostream.models.every_position import apply_at_every_position, check_test_size
+from twostream.models.every_position import _EveryPosition, apply_at_every_position, check_test_size
 from twostream.models.network import build_model
 from twostream.stream import StreamConfig
 
@@ -15,9 +15,11 @@ SIZE = {"resnet18": 64, "squeezenet1_1": 64, "mobilenet_v3_large": 64, "r3d_18":
 """side of the crops in training"""
 
 
-def stream_of(name: str, input_type: str = "rgb") -> StreamConfig:
+def stream_of(name: str, input_type: str = "rgb", **more: bool) -> StreamConfig:
     clip_len = {"r3d_18": 2, "i3d_r50": 7}.get(name, 1)
-    return StreamConfig(input_type=input_type, backbone=name, classes=CLASSES, input_size=SIZE[name], clip_len=clip_len)
+    return StreamConfig(
+        input_type=input_type, backbone=name, classes=CLASSES, input_size=SIZE[name], clip_len=clip_len, **more
+    )
 
 
 def network_of(stream: StreamConfig) -> torch.nn.Module:
@@ -37,10 +39,10 @@ def clips_of(stream: StreamConfig, height: int, width: int) -> torch.Tensor:
     )
 
 
-@pytest.mark.parametrize("name", SIZE)
+@pytest.mark.parametrize(("name", "multi_label"), [*((name, False) for name in SIZE), ("squeezenet1_1", True)])
 @torch.no_grad()
-def test_one_position_gives_what_the_network_gives(name):
-    stream = stream_of(name)
+def test_one_position_gives_what_the_network_gives(name, multi_label):
+    stream = stream_of(name, multi_label=multi_label)
     network = network_of(stream)
     clips = clips_of(stream, SIZE[name], SIZE[name])
     expected = network(clips)
@@ -94,6 +96,38 @@ def test_the_softmax_of_every_window_is_averaged(name, input_type):
     assert len(probabilities) >= 6
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.abs(found - globally_pooled).max() > 1e-3, "not the same as a pooling over all positions"
+
+
+@torch.no_grad()
+def test_the_sigmoid_of_every_window_is_averaged():
+    """Of a multi-label network, by the plain formula."""
+    stream = stream_of("squeezenet1_1", multi_label=True)
+    network = network_of(stream)
+    clips = clips_of(stream, 96, 128)
+    seen = torch.addcmul(network.shift, clips[:, 0, 0].permute(0, 3, 1, 2).float(), network.scale)
+    scores = features_of("squeezenet1_1", network.backbone, seen).astype(np.float64)
+    tall, wide = features_of("squeezenet1_1", network.backbone, seen[..., :64, :64]).shape[-2:]
+    windows = np.lib.stride_tricks.sliding_window_view(scores, (tall, wide), axis=(2, 3)).mean(axis=(-2, -1))
+    expected = (1 / (1 + np.exp(-windows))).mean(axis=(2, 3))
+    apply_at_every_position(network, stream)
+    np.testing.assert_allclose(network(clips).sigmoid().numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("positions", "expected"),
+    [
+        ([[5.0, -5], [-5, -5]], [0, -5]),  # symmetric; equal
+        ([[200.0, -200], [200, -200]], [200, -200]),  # sigmoids that round to 1 and 0
+        ([[200.0, -200], [0, 0]], [np.log(3), -np.log(3)]),  # 3/4 and 1/4
+    ],
+)
+def test_the_logit_of_a_mean_of_sigmoids(positions, expected):
+    class Positions(torch.nn.Module):
+        def forward(self, pictures):
+            return torch.tensor(positions)
+
+    found = _EveryPosition(Positions(), multi_label=True)(torch.zeros(1))
+    np.testing.assert_allclose(found[0], expected, rtol=1e-6, atol=1e-6)
 
 
 def test_a_network_of_one_size_is_refused_by_name():

@@ -101,6 +101,16 @@ def test_names_of_tensors(tmp_path, backbone, ours, theirs, wrapper):
     assert not report.random and not report.skipped
 
 
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_checkpoint_gives_its_averaged_weights(tmp_path, ours):
+    """Those that its training validated. A file of another program may mean anything by "average"."""
+    weights, average, target = stub(), stub(), stub()
+    content = {"weights": weights.state_dict(), "average": average.state_dict()}
+    content |= {"stream": stream().to_json()} if ours else {}
+    load_weights(target, saved(tmp_path / "w.pth", content), stream())
+    assert_same(target, (average if ours else weights).state_dict())
+
+
 def test_old_files_have_no_num_batches_tracked(tmp_path):
     source, target = stub("inception_v3"), stub("inception_v3")
     state = {name: tensor for name, tensor in source.state_dict().items() if "num_batches" not in name}

@@ -1,6 +1,7 @@
 """log.jsonl and confusion.json."""
 
 import json
+import resource
 
 import pytest
 
@@ -23,6 +24,25 @@ def test_entries_after_the_resumed_iteration_are_dropped(tmp_path):
     assert [(e["iteration"], e["loss"] == 7.0) for e in read_log(tmp_path)] == [(20, False), (40, False), (60, True)]
     JsonMonitor(tmp_path, resumed_at=None).close()
     assert read_log(tmp_path) == []
+
+
+@pytest.mark.parametrize("room", [0, 1, 30])
+def test_a_line_for_which_the_disk_has_no_room_leaves_no_part_of_itself(tmp_path, room):
+    """A limit on the size of files stands for a full disk, on which the training goes on until there is room again."""
+    monitor, path = JsonMonitor(tmp_path, resumed_at=None), tmp_path / "log.jsonl"
+    monitor.train(train_values(20))
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + room, limits[1]))
+    try:
+        for iteration in (40, 60):
+            with pytest.raises(OSError, match="File too large"):
+                monitor.train(train_values(iteration))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    monitor.train(train_values(80))
+    JsonMonitor(tmp_path, resumed_at=80)
+    assert [entry["iteration"] for entry in read_log(tmp_path)] == [20, 80]
 
 
 def test_a_validation_that_was_logged_but_not_saved_is_dropped(tmp_path):

@@ -1,6 +1,8 @@
 """train.py --head=linear, and what continues from it, as users run them on the toy videos."""
 
+import itertools
 import json
+import os
 import shutil
 from functools import partial
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import call
+from twostream.annotations.json_file import read_annotations
 from twostream.engine.checkpoint import checkpoint_iterations, load_stream, read_checkpoint
 from twostream.models.network import StreamNetwork
 from twostream.monitor.log import read_log
@@ -155,6 +158,17 @@ def test_the_features_are_what_the_last_layer_is_given(linear):
     torch.testing.assert_close(logits, expected, atol=1e-3, rtol=1e-3)
 
 
+def test_a_head_and_a_training_do_not_continue_each_other(linear, train, tmp_path):
+    """So --resume, which refuses to begin beside the run that was meant, begins beside a run of the other kind."""
+    shutil.copytree(linear[0] / RUN, tmp_path / RUN)
+    result = train(tmp_path, "--resume", "--run=trained", "--max_iterations=1")
+    assert result.returncode == 0 and RUN not in result.stderr, result.stderr
+    result = train(tmp_path, "--resume", "--run=again", "--head=linear", "--clips_per_video=3")
+    assert result.returncode == 3 and f"continue that with --run={RUN}" in result.stderr
+    result = train(tmp_path, "--resume", "--run=again", "--max_iterations=2")
+    assert result.returncode == 3 and "continue that with --run=trained" in result.stderr
+
+
 def test_it_is_done_once(linear, train):
     save_root, _ = linear
     result = train(save_root, "--head=linear", "--clips_per_video=4")
@@ -200,7 +214,9 @@ def test_stacks_of_flow_and_networks_of_clips(train, tmp_path, words, channels):
     assert first.in_channels == channels
 
 
-@pytest.mark.parametrize("word", ["--ema=0.9", "--num_segments=2", "--early_stop=2", "--trunk_factor=0.1"])
+@pytest.mark.parametrize(
+    "word", ["--ema=0.9", "--num_segments=2", "--early_stop=2", "--trunk_factor=0.1", "--max_unreadable=9"]
+)
 def test_flags_of_trainings_are_refused(train, tmp_path, word):
     result = train(tmp_path, "--head=linear", word)
     assert result.returncode == 2 and "are for trainings" in result.stderr and not list(tmp_path.iterdir())
@@ -267,7 +283,7 @@ def test_early_stop_keeps_the_best(linear, train, tmp_path):
 
 def test_a_held_out_fold_takes_the_place_of_val(train, tmp_path):
     result = train(tmp_path, "--fold=1/2", "--max_iterations=1", "--val_interval=1")
-    assert result.returncode == 0 and "train: 16 videos" in result.stdout, result.stderr
+    assert result.returncode == 0 and "train: 8 videos" in result.stdout, result.stderr
     assert "--fold=1/2: 8 of the train videos are held out, and take the place of val" in result.stdout
     (run,) = tmp_path.iterdir()
     assert run.name.endswith("-fold1of2")
@@ -276,3 +292,42 @@ def test_a_held_out_fold_takes_the_place_of_val(train, tmp_path):
     assert (num_frames == num_frames[0]).all() and num_frames[0] > 0  # two videos of each class
     assert "expected --fold=0/2 up to --fold=1/2" in train(tmp_path, "--fold=1/4").stderr
     assert "fold = [1, 2], now [0, 2]" in train(tmp_path, "--fold=0/2", f"--run={run.name}", "--resume").stderr
+
+
+@pytest.fixture(scope="module")
+def incomplete(root, tmp_path_factory):
+    """The same root, where each video is a group of its own, one training video has no flow, and there is no val."""
+    folder = shutil.copytree(root, tmp_path_factory.mktemp("incomplete") / "data", symlinks=True)
+    content = json.loads((folder / "annotations.json").read_text())
+    train = {name: entry for name, entry in content["videos"].items() if entry["split"] == "train"}
+    content["videos"] = {name: {k: v for k, v in entry.items() if k != "group"} for name, entry in train.items()}
+    (folder / "annotations.json").write_text(json.dumps(content))
+    (folder / "farneback-images" / min(train)).unlink()
+    return folder
+
+
+def test_streams_hold_out_the_same_videos(incomplete, tmp_path):
+    """What test.py scores of a fold was not fitted to, for flow, of which a video is missing, and for RGB, which is complete."""
+    common = [f"--root={incomplete}", f"--save_root={tmp_path}", "--workers=0", "--device=cpu", "--num_clips=1"]
+    few = ["--arch=squeezenet1_1", "--input_size=32", "--pretrained=False", "--head=linear", "--clips_per_video=1"]
+    with_images = {kind: set(os.listdir(incomplete / f"{kind}-images")) for kind in ("rgb", "farneback")}
+    every = set(read_annotations(incomplete).videos.ids)
+    held_out = {"rgb": [], "farneback": []}
+    for kind, fold in itertools.product(held_out, range(3)):
+        words = [*common, f"--input_type={kind}", f"--run={kind}{fold}", f"--fold={fold}/3"]
+        result = call("train.py", *words, *few)
+        assert result.returncode == 0, result.stderr  # without val, too, which a fold takes the place of
+        scores = tmp_path / f"{kind}{fold}" / "scores_train_000001.npz"
+        fitted = set(read_scores(scores).video_ids)
+        assert call("test.py", *words, "--split=train", "--consensus=mean").returncode == 0
+        table = read_scores(scores)
+        scored = set(table.video_ids[table.video_index])
+        assert not fitted & scored and fitted | scored == every & with_images[kind]
+        held_out[kind].append(set(table.video_ids))
+    assert held_out["rgb"] == held_out["farneback"] and set().union(*held_out["rgb"]) == every
+
+
+def test_a_val_that_is_missing_at_the_end_is_missed_at_the_start(incomplete, tmp_path):
+    words = ["--arch=squeezenet1_1", "--input_size=32", "--pretrained=False", "--fold=0/3", "--test_last"]
+    result = call("train.py", f"--root={incomplete}", f"--save_root={tmp_path}", "--workers=0", *words)
+    assert result.returncode == 3 and "no videos in split 'val'" in result.stderr and not any(tmp_path.iterdir())

@@ -141,6 +141,7 @@ def test_other_words_are_not_changed():
         ("return 5", 5, ""),
         ("raise BadInputError('a file')", 3, "error: a file"),
         ("raise EnvironmentFaultError('a disk')", 4, "error: a disk"),
+        ("raise BrokenPipeError('of ffmpeg')", 4, "error: of ffmpeg; fix this"),
         ("raise OSError(28, 'No space left on device', 'f')", 4, "No space left on device: 'f'"),
         ("raise MemoryError", 4, "MemoryError"),
         ("raise RuntimeError('CUDA out of memory. Tried to allocate 2 GiB. GPU 0')", 4, "--batch_size"),
@@ -160,6 +161,19 @@ def test_exit_codes(statement, code, words):
     result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
     assert result.returncode == code and words in result.stderr
     assert ("Traceback" in result.stderr) == (words == "Traceback")
+
+
+@pytest.mark.parametrize("statement", ["print('x' * 100_000, flush=True)", "print('x')"])
+def test_output_that_nobody_reads_any_more(statement):
+    """`| head` has ended: that is no fault of the machine."""
+    program = f"from twostream.programs import options\ndef main():\n    input(); {statement}\noptions.run(main)"
+    command = [sys.executable, "-c", program]
+    pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    with subprocess.Popen(command, cwd=REPOSITORY, text=True, **pipes) as process:
+        process.stdout.close()
+        process.stdin.write("\n")
+        process.stdin.close()
+        assert process.stderr.read() == "" and process.wait() == 141
 
 
 @pytest.fixture

@@ -3,12 +3,18 @@
 import csv
 import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 
 from tests import toy
 from tests.conftest import REPOSITORY
 from tests.inference.samples import make_run
+from twostream.annotations.json_file import write_annotations
+from twostream.annotations.videos import Video, make_annotations
+from twostream.frames.folders import FrameFolders
+from twostream.frames.jpeg import encode_jpeg
 from twostream.inference.contract import CONTRACT_NAME
 
 
@@ -40,6 +46,18 @@ def recognizer(command, runs, tmp_path):
     return tmp_path / "recognizer"
 
 
+@pytest.fixture
+def root(tmp_path):
+    """A data root that has frames of its video for training, but not of the other."""
+    with FrameFolders(tmp_path / "root", "rgb").writer("a") as writer:
+        writer.write(0, encode_jpeg(toy.frames(1, "red", "left")[0], quality=90, chroma_subsampling=True))
+        writer.publish({"num_frames": 1, "fps": 15})
+    path = tmp_path / "root" / "annotations.json"
+    videos = [Video("a", "train", "x", 1, 15), Video("b", "val", "x", 0, 0)]
+    write_annotations(path, make_annotations(videos, path=path))
+    return tmp_path / "root"
+
+
 def test_export_then_predict_in_all_formats(command, recognizer, videos, tmp_path):
     outputs = {kind: tmp_path / f"out.{kind}" for kind in ("json", "jsonl", "csv")}
     flags = [f"--{kind}={path}" for kind, path in outputs.items()]
@@ -66,6 +84,34 @@ def test_a_broken_source_costs_one_line_and_exit_5(command, recognizer, videos, 
     assert str(good) in result.stdout
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 2 and "missing*.mp4: no such" in errors[0] and "bad.mp4: " in errors[1]
+
+
+def test_no_video_is_overwritten(command, recognizer, videos, tmp_path):
+    video = shutil.copy(videos / "clips" / "v0.mkv", tmp_path / "v.mkv")
+    (tmp_path / "link").symlink_to(tmp_path)
+    before = video.read_bytes()
+    for words in (["--annotate", video], ["--json", tmp_path / "link" / "v.mkv"], ["--live", "--jsonl", video]):
+        result = command("predict", video, "--model", recognizer, *words)
+        assert result.returncode == 2 and "v.mkv is a video to read" in result.stderr
+    assert video.read_bytes() == before
+
+
+def test_lines_of_json_on_standard_output(command, recognizer, videos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = command("predict", videos, "--model", recognizer, "--jsonl=-", "--json=new/all.json")
+    assert result.returncode == 0 and "wrote new/all.json" in result.stderr
+    assert [json.loads(line) for line in result.stdout.splitlines()] == json.loads(Path("new/all.json").read_text())
+    assert not Path("-").exists()
+    result = command("predict", videos, "--model", recognizer, "--jsonl=other/lines.jsonl")
+    assert result.returncode == 0 and Path("other/lines.jsonl").read_text().count("\n") == 2
+
+
+def test_no_cell_of_csv_is_a_formula(command, recognizer, videos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(videos / "clips" / "v0.mkv", "=1+1.mkv")
+    result = command("predict", "=1+1.mkv", "--model", recognizer, "--csv=a.csv")
+    assert result.returncode == 0, result.stderr
+    assert {row["source"] for row in csv.DictReader(Path("a.csv").read_text().splitlines())} == {"'=1+1.mkv"}
 
 
 def test_predict_takes_runs_and_other_clips(command, runs, videos):
@@ -98,6 +144,16 @@ def test_a_timeline_in_all_formats(command, recognizer, videos, tmp_path):
         (["{videos}", "--model", "{recognizer}", "--num_clips=3", "--frame_step=2"], 2, "only one"),
         (["{videos}", "--model", "{recognizer}", "--device=cuda:99"], 4, "GPUs are visible"),
         (["{videos}", "--model", "{recognizer}", "--timeline", "--srt=x.srt"], 2, "one source"),
+        (
+            ["{videos}", "--model", "{recognizer}", "--timeline", "--num_clips=1"],
+            2,
+            "--num_clips is not for --timeline",
+        ),
+        (["{videos}", "--model", "{recognizer}", "--background=x"], 2, "--background is for timelines"),
+        (["{videos}", "--model", "{recognizer}", "--fps=3"], 2, "--fps is for folders of images"),
+        (["{videos}", "--model", "{recognizer}", "--split=val"], 2, "--split is for data roots"),
+        (["{videos}", "--model", "{recognizer}", "--window=1"], 2, "--window is for timelines"),
+        (["{root}", "--split=val", "--model", "{recognizer}"], 3, "none of the 1 video of split 'val' has RGB frames"),
         (["{videos}", "--model", "{recognizer}", "--timeline", "--stride=9"], 2, "--stride=9 is longer"),
         (["{videos}", "--model", "{recognizer}", "--timeline", "--background=x"], 3, "blue_left"),
         (
@@ -107,8 +163,9 @@ def test_a_timeline_in_all_formats(command, recognizer, videos, tmp_path):
         ),
     ],
 )
-def test_bad_input_is_one_line(words, code, says, command, recognizer, videos):
-    result = command("predict", *(word.format(recognizer=recognizer, videos=videos) for word in words))
+def test_bad_input_is_one_line(words, code, says, command, recognizer, videos, root):
+    places = {"recognizer": recognizer, "videos": videos, "root": root}
+    result = command("predict", *(word.format(**places) for word in words))
     assert result.returncode == code and says in result.stderr.splitlines()[-1]
 
 

@@ -324,6 +324,51 @@ def test_the_first_signal_is_noted_and_the_second_ends_the_program():
     assert [signal.getsignal(number) for number in Stop.SIGNALS] == before
 
 
+@pytest.mark.parametrize("stop, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_how_to_go_on_after_a_stop_is_said(train, tmp_path, monkeypatch, stop, code):
+    exchange = session.Session.exchange
+
+    def stop_and_exchange(self, step, **words):
+        if step.iteration == 2:
+            os.kill(os.getpid(), stop)
+        return exchange(self, step, **words)
+
+    words = [*TINY, "--max_iterations=3", "--save_interval=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(session.Session, "exchange", stop_and_exchange)
+        stopped = train(tmp_path, *words)
+    assert stopped.returncode == code
+    assert stopped.stderr.splitlines()[-1] == (
+        "interrupted; finished work is kept, run the command again with --resume to continue"
+    )
+    assert train(tmp_path, *words, "--resume").returncode == 0
+    assert checkpoint_iterations(tmp_path / "tiny")[-1] == 3
+
+
+@pytest.mark.parametrize("nohup", [False, True])
+def test_a_closed_terminal_costs_no_iteration(here, tmp_path, monkeypatch, nohup):
+    """Its SIGHUP is a request to save and to end; under nohup it is ignored, and the training goes on."""
+    exchange, seen = session.Session.exchange, []
+
+    def hang_up_and_exchange(self, step, **words):
+        seen.append(step.iteration)
+        if len(seen) == 2:
+            os.kill(os.getpid(), signal.SIGHUP)
+        return exchange(self, step, **words)
+
+    monkeypatch.setattr(session.Session, "exchange", hang_up_and_exchange)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
+    try:
+        if nohup:
+            here(*TINY, "--max_iterations=3")
+        else:
+            with pytest.raises(Terminated):
+                here(*TINY, "--max_iterations=3")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert checkpoint_iterations(tmp_path / "tiny") == [3 if nohup else 2]
+
+
 def test_loader_processes_ignore_the_signals():
     class Loader:
         def __iter__(self):
@@ -331,6 +376,26 @@ def test_loader_processes_ignore_the_signals():
 
     assert set(Stop.SIGNALS) <= set(Stop().start(Loader()))
     assert not set(Stop.SIGNALS) & signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_validation_leaves_no_file_open(here, monkeypatch):
+    """A long training has thousands of validations, each with its own loader processes, whose pipes must be closed."""
+    counts, validate, limits = [], session.Session.validate, resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def count(self, iteration):
+        done = validate(self, iteration)
+        links = (os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink())
+        counts.append(sum(link.startswith("pipe:") for link in links))
+        return done
+
+    monkeypatch.setattr(session.Session, "validate", count)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(200, *limits), limits[1]))
+        here(*TINY, "--workers=2", "--val_interval=1", "--max_iterations=5")
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= min(250, limits[1]), "enough for its processes"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(counts) == 5 and len(set(counts)) == 1 and counts[0] > 0
 
 
 def test_an_existing_run_is_not_overwritten(train, undisturbed):
@@ -474,8 +539,8 @@ def test_the_best_checkpoint_is_kept(here, run_here, toy_root, tmp_path, monkeyp
     accuracies = {1: 0.5, 2: 0.7, 3: 0.6, 4: 0.7, 5: 0.8}
     validated = []
 
-    def evaluate(batches, *, world):
-        result = loops.evaluate(batches, world=world)
+    def evaluate(batches, **words):
+        result = loops.evaluate(batches, **words)
         validated.append(len(validated) + 1)
         return replace(result, top1=accuracies[validated[-1]])
 
@@ -498,6 +563,28 @@ def test_the_best_checkpoint_is_kept(here, run_here, toy_root, tmp_path, monkeyp
     assert same(read_checkpoint(best), read_checkpoint(tmp_path / "tiny" / "checkpoint_000005.pth"))
 
 
+@pytest.mark.parametrize("words", [["--keep_best", "--test_best"], ["--early_stop=1"], ["--keep_best", "--fold=0/2"]])
+def test_no_validation_is_the_best_if_no_class_occurs(here, toy_root, tmp_path, words):
+    """Of several labels: mAP is not a number then. Without these flags, it trains; a fold has its own videos."""
+    root = shutil.copytree(toy_root, tmp_path / "data", symlinks=True)
+    content = json.loads((root / "annotations.json").read_text())
+    for entry in content["videos"].values():
+        entry["label"] = entry["label"].split("_") if entry["split"] == "train" else []
+    content["classes"] = ["blue", "left", "red", "right"]
+    (root / "annotations.json").write_text(json.dumps(content))
+    command = [*TINY, "--run=labels", "--max_iterations=1"]
+    if "--fold=0/2" in words:
+        assert "best so far" in here(*command, *words, root=root)
+        return
+    with pytest.raises(
+        BadInputError, match="compare validations by mAP, but none of the 4 val videos .* has any of"
+    ) as e:
+        here(*command, *words, root=root)
+    assert "\n" not in str(e.value) and not (tmp_path / "labels").exists()
+    here(*command, root=root)
+    assert checkpoint_iterations(tmp_path / "labels") == [1]
+
+
 def test_a_best_checkpoint_that_could_not_be_saved_is_not_the_one_to_beat(here, tmp_path, monkeypatch):
     """.7 is lost, so .6 is the best that was kept."""
     accuracies, write = iter([0.5, 0.7, 0.6]), checkpoint.write_file
@@ -509,9 +596,9 @@ def test_a_best_checkpoint_that_could_not_be_saved_is_not_the_one_to_beat(here, 
 
     validated = []
 
-    def evaluate(batches, *, world):
+    def evaluate(batches, **words):
         validated.append(next(accuracies))
-        return replace(loops.evaluate(batches, world=world), top1=validated[-1])
+        return replace(loops.evaluate(batches, **words), top1=validated[-1])
 
     monkeypatch.setattr("twostream.engine.session.evaluate", evaluate)
     monkeypatch.setattr(checkpoint, "write_file", full)
@@ -570,6 +657,18 @@ def test_iterations_and_epochs_together(here, capsys, words, found):
     with pytest.raises(SystemExit) as end:
         here(*words)
     assert end.value.code == 2 and found in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--test_last"], [], ["--max_iterations=4"]])
+def test_a_start_behind_the_end(here, capsys, tmp_path, words):
+    with pytest.raises(SystemExit) as end:
+        here(*TINY, "--max_iterations=3", "--start_iteration=4", *words)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert end.value.code == 2 and "error: --start_iteration=4 leaves nothing to train; expected less than" in error
+    # 24 clips in batches of 4: where epochs end is known after the videos are.
+    with pytest.raises(BadInputError, match="--start_iteration=12 leaves nothing .* the 12 iterations of --epochs=2"):
+        here(*TINY, "--epochs=2", "--start_iteration=12")
+    assert not list(tmp_path.iterdir()), "no run was started"
 
 
 OTHER_NETWORKS = [
@@ -974,6 +1073,27 @@ def test_a_damaged_image_stops_with_its_name(train, toy_root, tmp_path, workers)
     assert_refused(
         result, 3, ".jpg: 300 bytes that are not a complete JPEG image", tmp_path / "kinetics" / "rgb-images"
     )
+
+
+@pytest.mark.parametrize("to_validate", [False, True])
+def test_more_unreadable_images_than_allowed_cost_no_iteration(here, toy_root, tmp_path, to_validate):
+    """The step is saved, also as one that is still to be validated; with repaired images the run goes on."""
+    shutil.copytree(toy_root, tmp_path / "data", symlinks=True)
+    damaged = list((tmp_path / "data" / "rgb-images").glob("*_00000/00001.jpg"))
+    assert len(damaged) == 4, "one clip of each training video"
+    for path in damaged:
+        path.write_bytes(b"no image")
+    words = [*TINY, "--max_unreadable=2", "--max_iterations=6", f"--val_interval={4 if to_validate else 100}"]
+    with pytest.raises(BadInputError, match="[34] images could not be read, but --max_unreadable allows 2; .*--resume"):
+        here(*words, root=tmp_path / "data")
+    run_dir = tmp_path / "tiny"
+    (iteration,) = checkpoint_iterations(run_dir)
+    progress = read_checkpoint(run_dir / f"checkpoint_{iteration:06d}.pth")["progress"]
+    assert iteration == read_log(run_dir)[-1]["iteration"] == 4 and progress["to_validate"] == to_validate
+    for path in damaged:
+        shutil.copy(path.with_name("00002.jpg"), path)
+    text = here(*words, "--resume", root=tmp_path / "data")
+    assert checkpoint_iterations(run_dir) == [iteration, 6] and (f"Validation @ {iteration}" in text) == to_validate
 
 
 def test_no_pretrained_weights(train, tmp_path):

@@ -7,6 +7,7 @@ import collections
 import re
 import struct
 import subprocess
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,43 @@ def test_variable_rate_video_gives_every_frame_once(tmp_path, tick):
     frames, result = decode(tmp_path / "variable.mkv")
     np.testing.assert_array_equal(frames, truth)
     assert result.damage == ""
+
+
+TELEVISION = ["12000/1001", "15000/1001", "24000/1001", "30000/1001", "48000/1001", "60000/1001", "120000/1001"]
+
+
+@pytest.mark.parametrize("rate", [*TELEVISION, "12", "23.9", "25", "30", "50", "60"])
+def test_rates_of_television_are_exact(tmp_path, rate):
+    """ffmpeg prints hundredths: 23.98 is 0.6 s off after an hour."""
+    toy.write_video(tmp_path / "v.mp4", pictures(3), fps=rate, codec=("mpeg4",))
+    expected = float(Fraction(rate))
+    assert probe(tmp_path / "v.mp4").fps == pytest.approx(expected, rel=1e-9)
+    assert decode(tmp_path / "v.mp4")[1].fps == pytest.approx(expected, abs=0.0005)
+
+
+SOUND = ("-f", "lavfi", "-i", "sine=duration=4", "-c:a", "aac")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "inputs", "options", "is_noted", "is_noted_at_a_rate"),
+    [
+        ("mp4", (), (), False, False),
+        ("avi", (), ("-bf", "2"), False, False),
+        ("mp4", SOUND, (), False, False),
+        ("mp4", (), ("-vf", "select='not(between(n,20,39))'"), True, False),
+        ("mkv", (), ("-vf", "select='not(between(n,20,39))'"), True, False),
+        ("mp4", (), ("-vf", "select='lt(n,20)+not(mod(n,3))'"), True, False),
+        ("mp4", (*SOUND, "-itsoffset", "1"), (), True, True),
+    ],
+)
+def test_times_that_the_rate_does_not_tell_are_noted(tmp_path, suffix, inputs, options, is_noted, is_noted_at_a_rate):
+    """A hole, a rate that falls, a picture that begins later than the sound. Frames at another rate have no holes."""
+    toy.write_video(tmp_path / "plain.mkv", pictures(60), fps=10)
+    path = tmp_path / f"v.{suffix}"
+    run_ffmpeg(*inputs, "-i", tmp_path / "plain.mkv", *options, "-fps_mode", "passthrough", "-c:v", "mpeg4", path)
+    for fps, expected in ((0, is_noted), (5, is_noted_at_a_rate)):
+        notes = decode(path, fps=fps)[1].notes
+        assert any("times are approximate" in note for note in notes) == expected, notes
 
 
 @pytest.mark.parametrize("fps", [5, 15, 30])

@@ -5,6 +5,7 @@ import pytest
 
 from tests import toy
 from tests.video.samples import decode, numbered_pictures, numbers_of, pictures, run_ffmpeg
+from twostream.video.decoder import probe
 from twostream.video.ffmpeg import VideoError
 
 pytest.importorskip("av")
@@ -86,6 +87,14 @@ def test_edit_list_hides_frames(tmp_path):
     check_all_frames(tmp_path / "v.mp4")
     with VideoReader(tmp_path / "v.mp4", index_video(tmp_path / "v.mp4")) as reader:
         assert numbers_of(reader.read(k) for k in (5, 0, 24)) == [20, 15, 39]
+
+
+@pytest.mark.parametrize("num_frames", [2, 4, 40])
+def test_rate_of_a_file_that_does_not_say_it(tmp_path, num_frames):
+    path = tmp_path / "v.ivf"
+    codec = ("libvpx", "-deadline", "realtime", "-pix_fmt", "yuv420p")
+    toy.write_video(path, numbered_pictures(num_frames), fps=30, codec=codec)
+    assert probe(path).fps == 0 and index_video(path).fps == decode(path)[1].fps == 30
 
 
 @pytest.mark.parametrize("tick", ["1:1000", "1:15"], ids=["different stamps", "shared stamps"])

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from twostream.annotations.splits import hold_out
 from twostream.annotations.videos import Annotations, VideoTable
 from twostream.clips.items import Columns, Images, Items, Key
 from twostream.clips.sampling import TrainingOrder, is_rate
@@ -59,6 +61,22 @@ def usable_videos(
             f"{annotations.annotate_command('--fps=25')}"
         )
     return videos[usable], list(videos.ids[~usable])
+
+
+def hold_out_fold(annotations: Annotations, fold: tuple[int, int], *, seed: int) -> tuple[Annotations, Annotations]:
+    """The training videos outside fold I of N, and those in it, each as the split "train" of annotations.
+
+    The fold is drawn from all videos with frames, also those without images of some input type: so all streams, and all
+    programs, hold out the same ones. Raises BadInputError where there are no such videos, or too few; see `hold_out`.
+    """
+    videos = annotations.split("train")
+    if not (videos.num_frames > 0).any():
+        raise BadInputError(
+            f"{annotations.path}: no training video has frames: extract them, then make the annotations again: "
+            f"{annotations.annotate_command()}"
+        )
+    others, held_out = hold_out(videos[videos.num_frames > 0], fold, seed=seed)
+    return replace(annotations, videos=others), replace(annotations, videos=held_out)
 
 
 class ClipDataset(Dataset[Batch]):

@@ -161,8 +161,16 @@ class Items:
         )
 
     def frames_of(self, video: int, start: int) -> list[int]:
-        """Frame indices of the clip of a video that begins at frame `start`."""
-        return self.geometry.frames(video, start, int(self.videos.num_frames[video]))
+        """Frame indices of the clip of a video that begins at frame `start`.
+
+        The last frame, which only clips longer than their video reach, has the flow of the pair before it: an image that
+        our trees have twice, and those of 2D-kinectics once. So flow is read from the frame before.
+        """
+        num_frames = int(self.videos.num_frames[video])
+        frames = self.geometry.frames(video, start, num_frames)
+        if self.stream.modality == "flow" and self.videos.stored_step[video] == 1:
+            frames = [min(frame, max(num_frames - 2, 0)) for frame in frames]
+        return frames
 
     def labels(self) -> np.ndarray:
         """The label of each item, as `VideoTable.labels` has those of videos."""

@@ -125,10 +125,8 @@ class FrameDataset(Dataset[FrameBatch]):
 
     def _read_item(self, item: Item, known: dict[int, Frames]) -> ItemFrames:
         """An item of a batch, with the frames that are not in `known`: index of a video -> its frames."""
-        # The last frame has the flow of the pair before it, as in a tree; a single frame does not move.
         video_id, last = self.items.videos.ids[item.video], int(self.items.videos.num_frames[item.video]) - 1
-        firsts = [max(min(frame, last - 1), 0) for frame in item.frames]
-        pairs = [(first, min(first + 1, last)) for first in firsts]
+        pairs = [(first, min(first + 1, last)) for first in item.frames]  # a single frame does not move
         needed = sorted({frame for pair in pairs for frame in pair})
         frames = known.setdefault(item.video, {})
         if missing := [frame for frame in needed if frame not in frames]:

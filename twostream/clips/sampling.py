@@ -23,8 +23,8 @@ def is_rate(fps: np.ndarray) -> np.ndarray:
 def clip_starts(num_frames: int, *, span: int, clip_step: int) -> range:
     """First frames of the clips of a video, which have `span` frames from their first to their last.
 
-    They are 0, `clip_step`, 2 `clip_step`, ... as long as the clip ends before the last frame, which therefore is never
-    used (2D-kinectics' rule: a flow folder may have one image less than there are frames):
+    They are 0, `clip_step`, 2 `clip_step`, ... as long as the clip ends before the last frame, which therefore is not
+    used (2D-kinectics' rule: a flow folder may have one image less than there are frames, see also `Items.frames_of`):
 
         num_frames 10, span 1, clip_step 3     0 . . 3 . . 6 . . -        -> 0, 3, 6
         num_frames 10, span 5, clip_step 3     [0 . . . .][3 ...7] . -    -> 0, 3

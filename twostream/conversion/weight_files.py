@@ -64,10 +64,9 @@ def kind_of(path: Path) -> str:
 
 
 def read(path: Path) -> WeightFile:
-    """Read a weight file of any kind without running code from it.
+    """Read a weight file of any kind without running code from it; of our checkpoints, the weights that are tested.
 
-    Of our checkpoints these are the weights that are tested: the averaged ones, if the training kept them. Raises
-    BadInputError if the file is damaged, of no known kind, or has no tensors.
+    Raises BadInputError if the file is damaged, of no known kind, or has no tensors.
     """
     kind = kind_of(path)
     if kind in CAFFE2:
@@ -77,8 +76,6 @@ def read(path: Path) -> WeightFile:
     else:
         content = read_weight_file(path)
         stream = content.get("stream")
-        if isinstance(stream, dict) and isinstance(content.get("average"), dict):
-            content["weights"] = content["average"]
         try:
             config = StreamConfig.from_json(stream) if isinstance(stream, dict) else None
         except ValueError as error:

@@ -27,6 +27,7 @@ from twostream.annotations.class_names import class_difference
 from twostream.counts import counted
 from twostream.engine.device import choose_device
 from twostream.engine.distributed import ALONE, World
+from twostream.engine.optimizer import in_own_groups
 from twostream.errors import BadInputError, EnvironmentFaultError, UserError, one_line
 from twostream.files import write_file
 from twostream.models.network import StreamNetwork, build_with_weights
@@ -426,7 +427,7 @@ def restore(
         {key: value for key, value in group.items() if key not in ("params", "lr")} for group in optimizer.param_groups
     ]
     with restoring("optimizer state"):
-        optimizer.load_state_dict(content["optimizer"])
+        optimizer.load_state_dict(in_own_groups(content["optimizer"], optimizer, backbone))
         for parameter, state in optimizer.state.items():
             momentum = state.get("momentum_buffer")
             if momentum is not None and momentum.shape != parameter.shape:

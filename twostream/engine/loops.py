@@ -398,20 +398,24 @@ class Evaluation:
     """int64 (K, K): how many clips of class i (row) were predicted as class j (column)"""
 
 
-def evaluate(batches: Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], *, world: World = ALONE) -> Evaluation:
-    """Loss and accuracies of what `predict` yields, over all ranks; clips without a label (-1) are left out."""
+def evaluate(
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], *, num_classes: int, world: World = ALONE
+) -> Evaluation:
+    """Loss and accuracies of what `predict` yields, over all ranks; clips without a label (-1) are left out.
+
+    A rank may have no batch at all, as when a signal stops it first; without any clip, the measures are NaN.
+    """
     sums = torch.zeros(4, dtype=torch.float64)  # clips, loss, correct in top 1, correct in top 3
-    confusion = np.zeros((1, 1), np.int64)  # grows to the number of classes with the first batch
+    confusion = np.zeros((num_classes, num_classes), np.int64)
     for _, labels, logits in batches:
         has_label = labels >= 0
         labels, logits = labels[has_label], logits[has_label]
         losses = functional.cross_entropy(logits.double(), labels, reduction="none")
         for index, values in enumerate([has_label, losses, *(accuracy.in_top_k(logits, labels, k) for k in (1, 3))]):
             sums[index] += values.sum()
-        confusion = confusion + confusion_matrix(logits.numpy(), labels.numpy())
+        confusion += confusion_matrix(logits.numpy(), labels.numpy())
     count, *totals = world.sum_patiently(sums)
-    num_classes = world.broadcast_from_first(len(confusion))  # a rank may have had no clips at all
-    counts = world.sum_patiently(torch.zeros(num_classes, num_classes, dtype=torch.int64) + torch.from_numpy(confusion))
+    counts = world.sum_patiently(torch.from_numpy(confusion))
     loss, top1, top3 = (float(total / count) for total in totals)
     return Evaluation(loss, top1, top3, counts.numpy())
 
@@ -429,15 +433,14 @@ class MultiLabelEvaluation:
 
 
 def evaluate_multi_label(
-    batches: Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], *, world: World = ALONE
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], *, num_classes: int, world: World = ALONE
 ) -> MultiLabelEvaluation:
     """Loss and average precisions of what `predict` yields, over all ranks; clips without a label are left out.
 
-    Average precision ranks all clips of a class, so the scores of all of them are in memory together.
+    A rank may have no batch, as in `evaluate`. Average precision ranks all clips of a class, so the scores of all of them are in memory together.
     """
     rows = [torch.cat([labels.float(), logits.float()], dim=1) for _, labels, logits in batches]
-    num_columns = world.broadcast_from_first(rows[0].shape[1] if rows else 0)
-    labels, logits = world.gather_rows(torch.cat([torch.zeros(0, num_columns), *rows])).chunk(2, dim=1)
+    labels, logits = world.gather_rows(torch.cat([torch.zeros(0, 2 * num_classes), *rows])).chunk(2, dim=1)
     has_label = accuracy.has_label(labels)
     labels, logits = labels[has_label], logits[has_label]
     loss = functional.binary_cross_entropy_with_logits(logits.double(), labels.double())

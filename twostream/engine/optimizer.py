@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,19 +39,43 @@ def build_optimizer(
         if isinstance(module, nn.modules.batchnorm._BatchNorm)
         for p in module.parameters()
     }
-    # The two groups of plain training always come first, even if empty, so that its checkpoints stay readable.
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {(1.0, weight_decay): [], (2.0, 0.0): []}
+    # The two groups of plain training always come first, even if empty, so that its checkpoints stay readable. What does
+    # not decay has groups of its own even if `weight_decay` is 0, which may change when a run is resumed.
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): [], (2.0, False): []}
     for name, parameter in network.named_parameters():
         is_bias = "bias" in name
         factor = (2.0 if is_bias else 1.0) * (first_layer_factor if parameter in first else 1.0)
         factor *= 1.0 if parameter in last else trunk_factor
-        decay = 0.0 if is_bias or (parameter in norms and not norm_decay) else weight_decay
-        groups.setdefault((factor, decay), []).append(parameter)
+        decays = not is_bias and (norm_decay or parameter not in norms)
+        groups.setdefault((factor, decays), []).append(parameter)
     return torch.optim.SGD(
-        [{"params": p, "lr_factor": factor, "weight_decay": decay} for (factor, decay), p in groups.items()],
+        [
+            {"params": p, "lr_factor": factor, "weight_decay": weight_decay if decays else 0.0}
+            for (factor, decays), p in groups.items()
+        ],
         lr=learning_rate,
         momentum=momentum,
     )
+
+
+def in_own_groups(saved: dict[str, Any], optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Any]:
+    """The state of an optimizer from a checkpoint, in the groups of this one, for its `load_state_dict`.
+
+    Where nothing decayed, earlier versions had one group for each factor, with its tensors in the network's order.
+    """
+    own = optimizer.state_dict()["param_groups"]
+    if len(saved["param_groups"]) == len(own):
+        return saved
+    factors = {p: group["lr_factor"] for group in optimizer.param_groups for p in group["params"]}
+    earlier: dict[float, list[nn.Parameter]] = {1.0: [], 2.0: []}
+    for parameter in network.parameters():
+        earlier.setdefault(factors[parameter], []).append(parameter)
+    if [len(group["params"]) for group in saved["param_groups"]] != [len(group) for group in earlier.values()]:
+        return saved  # of another network, which torch finds out
+    places = {parameter: place for place, parameter in enumerate(chain(*earlier.values()))}
+    order = [places[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+    state = {new: saved["state"][old] for new, old in enumerate(order) if old in saved["state"]}
+    return {"state": state, "param_groups": own}
 
 
 Schedule = Callable[[int], float]

@@ -155,7 +155,8 @@ class Session:
         bar = self.show_progress(batches, total=len(self.val_loader), desc="validation", leave=False)
         inputs = network_inputs(bar, self.stream, self.device)
         judge = evaluate_multi_label if self.stream.multi_label else evaluate
-        result = judge(predict(network, inputs, device=self.device, in_threads=False), world=self.world)
+        outputs = predict(network, inputs, device=self.device, in_threads=False)
+        result = judge(outputs, num_classes=len(self.stream.classes), world=self.world)
         if any(self.world.sum_counts(bool(self.stop.requested))):
             return False
         self._finish_save()  # a confusion matrix is never newer than its checkpoint
@@ -231,12 +232,12 @@ class Session:
         names = [", ".join(classes[k] for k in row.nonzero().flatten()) if row.ndim else classes[row] for row in labels]
         self.monitors.grid(iteration, clip_grid(seen, names, modality=self.stream.modality))
 
-    def exchange(self, step: Step, *, max_unreadable: int) -> bool:
+    def exchange(self, step: Step, *, max_unreadable: int, to_validate: bool) -> bool:
         """Exchange with the other ranks what happened in this step; True if any of them was asked to stop.
 
         Warns about the images that this step could not read, and logs that a checkpoint has been written, or raises the error
-        of that, see `CheckpointSaver.save`. Raises BadInputError, on all ranks, if there were more than `max_unreadable`
-        unreadable images in the whole run.
+        of that, see `CheckpointSaver.save`. If there were more than `max_unreadable` unreadable images in the whole run, and
+        some of them in this step, all ranks save it, as one that is still `to_validate`, and raise BadInputError.
         """
         self.saver.report()
         stopping, unreadable = self.world.sum_counts(bool(self.stop.requested), len(step.unreadable))
@@ -244,9 +245,11 @@ class Session:
         warn = self.monitors.message if self.world.is_first else functools.partial(print, file=sys.stderr)
         for reason in step.unreadable:
             warn(f"WARNING: iteration {step.iteration}: {reason}; another clip replaces it")
-        if self.progress.unreadable > max_unreadable:
+        # A run that was resumed after its images were repaired goes on, although it had too many before.
+        if unreadable and self.progress.unreadable > max_unreadable:
+            self.save(step.iteration, to_validate=to_validate, final=True)
             raise BadInputError(
                 f"{counted(self.progress.unreadable, 'image')} could not be read, but --max_unreadable allows {max_unreadable}; "
-                "twostream verify finds such images and says how to fix them"
+                "twostream verify finds such images and says how to fix them, then continue with --resume"
             )
         return bool(stopping)

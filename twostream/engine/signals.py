@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any
+from weakref import WeakSet
 
 from twostream.errors import Terminated
 
@@ -14,24 +15,27 @@ Handler = Callable[[int, FrameType | None], Any]
 
 
 class Stop:
-    """Handles SIGTERM and SIGUSR1 inside its `with` block.
+    """Handles SIGTERM, SIGUSR1 and SIGHUP inside its `with` block; under nohup, SIGHUP stays ignored.
 
     The first one only sets `requested`, so that the loop can save and end. The second one raises Terminated at once, but
     only if it comes more than a second after the first: `timeout`, for example, sends each signal twice.
     """
 
-    SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+    SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
     def __init__(self) -> None:
         self.requested = 0.0
         """when the first signal came, in monotonic seconds; 0 if none has come"""
-        self.started: list[Iterator[Any]] = []
-        """the iterators of all loaders that were started"""
+        self.started: WeakSet[Batches] = WeakSet()
+        """the batches of the loaders that were started, while they are in use: each keeps the pipes of its processes open"""
         self.on_death: Handler | None = None
         """torch's handler of SIGCHLD, once a loader with processes was started"""
 
     def __enter__(self) -> "Stop":
-        self.handlers = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
+        handled = set(self.SIGNALS)
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+            handled.remove(signal.SIGHUP)
+        self.handlers = {number: signal.signal(number, self._handle) for number in handled}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -41,7 +45,7 @@ class Stop:
         # When Python exits, it waits for loader processes for ever, because they ignore its SIGTERM. So shut them down
         # through torch (an iterator without processes has no such method), then kill any that remain.
         for batches in self.started:
-            getattr(batches, "_shutdown_workers", lambda: None)()
+            getattr(batches.batches, "_shutdown_workers", lambda: None)()
         for process in multiprocessing.active_children():
             process.kill()
 
@@ -54,12 +58,14 @@ class Stop:
         """Start a loader. Its processes ignore the signals, which are sent to whole process groups."""
         signal.pthread_sigmask(signal.SIG_BLOCK, self.SIGNALS)
         try:
-            self.started.append(iter(loader))
+            iterator = iter(loader)
+            if callable(handler := signal.getsignal(signal.SIGCHLD)):
+                self.on_death = handler  # torch's handler, which torch sets only once per process
+            batches = Batches(iterator, self.on_death)
+            self.started.add(batches)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, self.SIGNALS)
-        if callable(handler := signal.getsignal(signal.SIGCHLD)):
-            self.on_death = handler  # torch's handler, which torch sets only once per process
-        return Batches(self.started[-1], self.on_death)
+        return batches
 
 
 class Batches:

@@ -257,7 +257,9 @@ def _accuracy_lines(contract: Contract) -> list[str]:
     titles = MULTI_LABEL_TITLES if "mmit_mean_average_precision" in accuracy else TITLES
     pairs = zip(contract.streams, accuracy["streams"], strict=True)
     measured = {stream.name: (stream.sampling.to_json(), row.get("sampling")) for stream, row in pairs}
-    others = [f"{name} {_clips(Sampling.from_json(on))}" for name, (now, on) in measured.items() if on not in (None, now)]
+    others = [
+        f"{name} {_clips(Sampling.from_json(on))}" for name, (now, on) in measured.items() if on not in (None, now)
+    ]
     clips = f"measured on other clips than above ({', '.join(others)})" if others else "clips chosen as above"
     return [
         f"Accuracy on the videos of split {accuracy['split']}, {clips}:",

@@ -1,17 +1,21 @@
 """Features of clips: what a network computes before its last layer, for other models to learn from."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from twostream.errors import BadInputError
+from twostream.files import check_regular
 from twostream.fusion.consensus import class_probabilities
 from twostream.inference.recognizer import Recognizer
 from twostream.inference.sources import Source
 from twostream.models.backbones import BACKBONES
 from twostream.models.features import WithFeatures
 from twostream.runtimes.torch_network import TorchNetwork, run_by_torch
+from twostream.scores.npz import UNREADABLE
 
 LAYERS = {"pool": "pool", "final_avg": "pool", "softmax": "probabilities", "sigmoid": "probabilities"}
 """name of a layer, also as VMZ's extract_features calls it -> what it is here"""
@@ -44,6 +48,43 @@ class StreamFeatures:
         """The features of a name in LAYERS."""
         layer: np.ndarray = getattr(self, LAYERS[name])
         return layer
+
+
+MADE_OF = "made_of"
+"""name of the array that says what a file of features was made of, see `made_of`"""
+DIGITS = 16
+"""of a SHA-256 that are recorded"""
+
+
+def made_of(recognizer: Recognizer, source: Source, layers: Sequence[str]) -> dict[str, str]:
+    """What decides the features of a video: its place, the layers, and of each stream the weights and the clips."""
+    record = {"source": source.place, "layers": ",".join(sorted(layers))}
+    for stream in recognizer.contract.streams:
+        weights = stream.sha256 or str(stream.source.get("checkpoint", ""))  # of a recognizer's file, or of a run
+        record[f"weights of {stream.name}"] = weights[:DIGITS]
+        record[f"clips of {stream.name}"] = " ".join(f"{k}={v}" for k, v in stream.sampling.to_json().items())
+    return record
+
+
+def check_made_of(path: Path, expected: dict[str, str]) -> None:
+    """Raise BadInputError if a file of features is damaged, or was made of something else; older files do not say it."""
+    check_regular(path)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = json.loads(str(arrays[MADE_OF])) if MADE_OF in arrays else expected
+        differences = [
+            f"{name} {found.get(name)} instead of {expected.get(name)}"
+            for name in {**expected, **found}
+            if found.get(name) != expected.get(name)
+        ]
+    except PermissionError:
+        raise  # a fault of the machine, not of the file
+    except UNREADABLE:
+        raise BadInputError(
+            f"{path} is there, but is no file of features, or damaged; choose another --out, or remove it"
+        ) from None
+    if differences:
+        raise BadInputError(f"{path} is there, but has {', '.join(differences)}; choose another --out, or remove it")
 
 
 class FeatureExtractor:

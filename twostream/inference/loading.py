@@ -1,7 +1,6 @@
 """A recognizer from what a user has: its folder, its ONNX files, runs, or checkpoints."""
 
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from twostream.inference.contract import CONTRACT_NAME, Contract, read_contract
 from twostream.inference.recognizer import Recognizer, look_ahead
 from twostream.inference.sources import Source
 from twostream.runtimes.onnx_network import OnnxFile
+from twostream.threads import background_thread
 
 ONNX_SUFFIX = ".onnx"
 NVIDIA_DRIVER = Path("/proc/driver/nvidia")
@@ -29,17 +29,21 @@ def load(path: str | Path | Sequence[str | Path], *, device: str = "auto", first
         recognizer.predict("clip.mp4").top(5)
     """
     paths = [Path(path)] if isinstance(path, str | Path) else [Path(part) for part in path]
+    if not paths:
+        raise BadInputError(
+            "no recognizer is named; expected its folder, its ONNX files, or the runs or checkpoints of its streams"
+        )
     if all(part.suffix.lower() == ONNX_SUFFIX for part in paths):
         return read_onnx(paths, device=device)
     if len(paths) == 1 and first and (paths[0] / CONTRACT_NAME).is_file():
         contract = read_contract(paths[0])
         with_flow = device == "cpu" or not NVIDIA_DRIVER.exists()  # a card computes it itself
-        with ThreadPoolExecutor(1) as background:
+        with background_thread() as background:
             ahead = background.submit(look_ahead, contract, first, with_flow=with_flow)
             from twostream.inference.export import read_recognizer  # late: torch takes seconds to import
 
             recognizer = read_recognizer(paths[0], device=device)
-        return Recognizer(recognizer.contract, recognizer.networks, ahead=ahead.result())
+            return Recognizer(recognizer.contract, recognizer.networks, ahead=ahead.result())
 
     from twostream.engine.checkpoint import checkpoint_iterations
     from twostream.inference.export import read_recognizer, recognizer_of_runs

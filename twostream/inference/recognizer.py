@@ -7,7 +7,6 @@ need more memory than FRAMES_BYTES is decoded twice, first to count its frames, 
 
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -29,7 +28,7 @@ from twostream.inference.sources import AnyVideo, Geometry, Source, as_source
 from twostream.inference.timeline import Timeline, clip_step, window_probabilities
 from twostream.motion_vectors.kept_frames import PictureMotion
 from twostream.scores.table import ScoreTable
-from twostream.threads import map_in_threads
+from twostream.threads import background_thread, map_in_threads, stop_if_abandoned
 from twostream.video.ffmpeg import VideoError
 
 FRAMES_BYTES = 512 << 20
@@ -208,7 +207,7 @@ class Recognizer:
             return group, map_in_threads(self._decode, group)
 
         # The next videos are decoded while the networks, on a GPU, are busy with these.
-        with ThreadPoolExecutor(1) as background:
+        with background_thread() as background:
             coming = background.submit(decode_group)
             while (found := coming.result())[0]:
                 coming = background.submit(decode_group)
@@ -374,13 +373,15 @@ def decode(source: Source, contract: Contract, geometry: Geometry) -> Decoded:
     """The frames of a source, or only their number if all of them need more memory than FRAMES_BYTES."""
     decoded = Decoded({}, 0, 0.0, (), source.is_stored)
     num_bytes = 0
-    for frame, motion in read_frames(source, contract, geometry):
-        num_bytes += frame.nbytes
-        if num_bytes <= FRAMES_BYTES:
-            decoded.add(decoded.num_frames, frame, motion)
-        else:
-            decoded.forget(before=decoded.num_frames)
-        decoded.num_frames += 1
+    with contextlib.closing(read_frames(source, contract, geometry)) as decoding:
+        for frame, motion in decoding:
+            stop_if_abandoned()
+            num_bytes += frame.nbytes
+            if num_bytes <= FRAMES_BYTES:
+                decoded.add(decoded.num_frames, frame, motion)
+            else:
+                decoded.forget(before=decoded.num_frames)
+            decoded.num_frames += 1
     return replace(decoded, fps=source.fps, notes=source.notes)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import glob
+import os
 import re
 import tempfile
 from abc import ABC, abstractmethod
@@ -13,12 +14,14 @@ import cv2
 import numpy as np
 
 from twostream.annotations.json_file import read_annotations
+from twostream.counts import counted
 from twostream.errors import BadInputError
 from twostream.frames.store import FrameStore
 from twostream.frames.stores import input_types, open_store
 from twostream.motion_vectors.kept_frames import PictureMotion, with_motion
 from twostream.motion_vectors.reader import NO_VECTORS
 from twostream.stream import RGB
+from twostream.threads import stop_if_abandoned
 from twostream.video.addresses import (
     STDIN,
     camera_address,
@@ -30,7 +33,7 @@ from twostream.video.addresses import (
 )
 from twostream.video.decoder import Decoder
 from twostream.video.ffmpeg import Address, VideoError
-from twostream.video.ids import VIDEO_SUFFIXES
+from twostream.video.ids import list_videos
 from twostream.video.recording import copy_stdin, download, record, stream_advice
 
 VECTORS_ADVICE = "encode it as H.264, or use a recognizer without motion vectors"
@@ -62,6 +65,13 @@ class Source(ABC):
     """what is wrong or unusual with the frames that were read last"""
     is_stored = False
     """frames of a data root, as an extraction stored them"""
+    path: Path | None = None
+    """of its file or folder, if it has one"""
+
+    @property
+    def place(self) -> str:
+        """What tells it from other sources of the same name: its absolute path, or its address."""
+        return os.path.abspath(self.path) if self.path else self.name
 
     @abstractmethod
     def frames(self, geometry: Geometry) -> Generator[np.ndarray, None, None]:
@@ -82,6 +92,8 @@ class Source(ABC):
 
 class VideoFile(Source):
     """A file that ffmpeg decodes."""
+
+    path: Path
 
     def __init__(self, path: str | Path):
         self.path, self.name = Path(path), str(path)
@@ -213,7 +225,12 @@ def as_source(video: AnyVideo, *, fps: float = 0.0) -> Source:
         return video
     if isinstance(video, str | Path):
         return VideoFile(video)
-    pictures = video if isinstance(video, np.ndarray | list) else list(video)
+    if isinstance(video, np.ndarray | list):
+        return Pictures("frames", video, fps=fps)
+    pictures = []
+    for picture in video:
+        stop_if_abandoned()
+        pictures.append(picture)
     return Pictures("frames", pictures, fps=fps)
 
 
@@ -242,7 +259,7 @@ def stored_video(store: FrameStore, video_id: str, *, fps: float = 0.0) -> Sourc
     """
     frames = _StoredFrames(store, video_id)
     source = Pictures(video_id, frames, fps=frames.fps or fps)
-    source.is_stored = True
+    source.is_stored, source.path = True, store.folder / video_id
     return source
 
 
@@ -262,7 +279,10 @@ def find_sources(
     if path.is_dir() and RGB in input_types(path):
         store = open_store(path, RGB)
         ids = list(read_annotations(path).split(split).ids) if split else store.video_ids()
-        return [stored_video(store, video_id, fps=fps) for video_id in ids if store.has(video_id)]
+        if not (stored := [video_id for video_id in ids if store.has(video_id)]):
+            videos = f"none of the {counted(len(ids), 'video')} of split {split!r}" if split else "no video"
+            raise BadInputError(f"{text}: {videos} has RGB frames; make them by twostream extract, or name video files")
+        return [stored_video(store, video_id, fps=fps) for video_id in stored]
     if path.is_dir():
         return _in_folder(path, fps=fps)
     if path.exists():
@@ -327,16 +347,17 @@ def find_all_sources(
 
 
 def _in_folder(folder: Path, *, fps: float) -> list[Source]:
-    files = [
-        path for path in folder.rglob("*") if not any(part.startswith(".") for part in path.parts[len(folder.parts) :])
-    ]
-    if videos := sorted(path for path in files if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()):
-        return [VideoFile(path) for path in videos]
-    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and path.parent == folder]
+    videos, _ = list_videos(folder)
+    if videos:
+        return [VideoFile(path) for path in sorted(folder / video for video in videos)]
+    files = (path for path in folder.iterdir() if not path.name.startswith("."))
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         raise BadInputError(f"{folder}: no videos and no image files in it; expected a folder of videos or of frames")
     images.sort(key=_natural)
-    return [Pictures(str(folder), images, fps=fps)]
+    source = Pictures(str(folder), images, fps=fps)
+    source.path = folder
+    return [source]
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

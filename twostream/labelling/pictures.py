@@ -7,10 +7,10 @@ can be shown, whatever the browser plays.
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 
 import cv2
@@ -20,7 +20,7 @@ from twostream.clips.footage import Footage
 from twostream.flow.coding import flow_colours
 from twostream.flow.methods import FlowSettings
 from twostream.frames.jpeg import encode_jpeg
-from twostream.video.decoder import Decoder, measure_seconds, probe
+from twostream.video.decoder import STAMP_SECONDS, Decoder, first_seconds, measure_seconds, probe
 from twostream.video.ffmpeg import VideoError
 
 SHORT_SIDE = 256
@@ -49,6 +49,8 @@ class Facts:
     """frames of a chunk"""
     flow_step: int
     """frames from one flow picture to the next"""
+    first_seconds: float = 0.0
+    """time of the first frame, which is shown before it too"""
 
 
 def read_facts(path: Path) -> Facts:
@@ -57,7 +59,8 @@ def read_facts(path: Path) -> Facts:
     rate = header.fps or USUAL_RATE
     rate /= math.ceil(rate / MAX_RATE)
     seconds = header.declared_seconds or measure_seconds(path)
-    return Facts(seconds, rate, max(round(CHUNK_SECONDS * rate), 1), math.ceil(rate / FLOW_RATE))
+    chunk_len = max(round(CHUNK_SECONDS * rate), 1)
+    return Facts(seconds, rate, chunk_len, math.ceil(rate / FLOW_RATE), first_seconds(path))
 
 
 class Pictures:
@@ -133,9 +136,9 @@ class _Stream:
         self.next_chunk = chunk
         self.chunk_len = facts.chunk_len
         start = chunk * facts.chunk_len / facts.rate
-        self._frames: Iterator[np.ndarray] = iter(
-            Decoder(path, short_side=SHORT_SIDE, fps=facts.rate, start_seconds=start)
-        )
+        decoder = Decoder(path, short_side=SHORT_SIDE, fps=facts.rate, start_seconds=start, as_played=True)
+        num_before = math.floor((facts.first_seconds + STAMP_SECONDS - start) * facts.rate + 0.5)
+        self._frames = _repeat_first(iter(decoder), num_before)
         self._held: list[np.ndarray] = []
         """the first frame of the next chunk"""
 
@@ -146,7 +149,16 @@ class _Stream:
         return frames
 
     def close(self) -> None:
-        self._frames.close()  # type: ignore[attr-defined]  # a generator, which ends ffmpeg
+        self._frames.close()
+
+
+def _repeat_first(frames: Iterator[np.ndarray], times: int) -> Generator[np.ndarray, None, None]:
+    """The frames, with the first one this many times more, if that is more than 0."""
+    with closing(frames):  # type: ignore[type-var]  # a generator, which ends ffmpeg
+        for first in frames:
+            yield from repeat(first, max(times, 0) + 1)
+            break
+        yield from frames
 
 
 def _jpeg(image: np.ndarray) -> bytes:

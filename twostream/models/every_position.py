@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twostream.errors import BadInputError
@@ -28,9 +29,10 @@ def apply_at_every_position(network: StreamNetwork, stream: StreamConfig) -> Non
 
     Its last pooling sees a window as large as its whole input was in training, at every position that the window has in
     the features, one pixel apart; all that follows is computed for each position, and the probabilities of the positions
-    are averaged. So VMZ (`--use_convolutional_pred`: c2/lib/models/r3d_model.py, loss_creator.py) and video-nonlocal-net
-    (lib/models/resnet_video.py, "fully convolutional testing") do it: softmax first, then the mean. What is returned are
-    logits of these probabilities; for one position, those of the network as it was.
+    are averaged: those of a softmax or, for multi-label streams, of sigmoids. So VMZ (`--use_convolutional_pred`:
+    c2/lib/models/r3d_model.py, loss_creator.py) and video-nonlocal-net (lib/models/resnet_video.py, "fully convolutional
+    testing") do it: softmax first, then the mean. What is returned are logits of these probabilities; for one position, those
+    of the network as it was.
 
     Raises BadInputError, naming the network, if it has no such pooling and so takes pictures of one size only.
     """
@@ -45,7 +47,7 @@ def apply_at_every_position(network: StreamNetwork, stream: StreamConfig) -> Non
     hook.remove()
     parent, _, child = name.rpartition(".")
     setattr(network.backbone.get_submodule(parent), child, _Windows(pool, shapes[0][-2], shapes[0][-1]))
-    network.backbone = _EveryPosition(network.backbone)
+    network.backbone = _EveryPosition(network.backbone, multi_label=stream.multi_label)
 
 
 def _find_pool(network: StreamNetwork, stream: StreamConfig) -> tuple[str, Pool]:
@@ -77,12 +79,14 @@ class _Windows(nn.Module):
 class _EveryPosition(nn.Module):
     """A backbone with `_Windows`, whose P positions become one: pictures or clips (N, ...) -> logits (N, K)."""
 
-    def __init__(self, backbone: nn.Module):
+    def __init__(self, backbone: nn.Module, *, multi_label: bool):
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.multi_label = backbone, multi_label
 
     def forward(self, pictures: Tensor) -> Tensor:
         logits = self.backbone(pictures).float().unflatten(0, (-1, len(pictures)))
+        if self.multi_label:  # log(p / (1 - p)) of the mean p, from logarithms, as p may round to 0 or 1
+            return F.logsigmoid(logits).logsumexp(dim=0) - F.logsigmoid(-logits).logsumexp(dim=0)
         scale = logits.logsumexp(dim=-1, keepdim=True)
         probabilities = (logits - scale).logsumexp(dim=0) - math.log(len(logits))
         return probabilities + scale.mean(dim=0)

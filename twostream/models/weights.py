@@ -118,21 +118,25 @@ def read_torch_file(path: str | Path) -> dict[Any, Any]:
 def read_weight_file(path: str | Path) -> dict[Any, Any]:
     """The content of a torch file, or of a .safetensors file: {"weights": tensors}, and its "stream" if it says one.
 
-    Raises BadInputError as `read_torch_file` does. Safetensors hold no code, and no tensor is larger than its file.
+    The "weights" of our checkpoints are those that are tested: the averaged ones, if the training kept them (--ema). Raises
+    BadInputError as `read_torch_file` does. Safetensors hold no code, and no tensor is larger than its file.
     """
     path = Path(path)
     check_regular(path)
     if not path.is_file() or not is_safetensors(path):
         try:
-            return read_torch_file(path)
+            content = read_torch_file(path)
         except BadInputError as error:
             if path.suffix.lower() not in CAFFE2_SUFFIXES or not path.is_file():
                 raise
             words = shlex.join(["twostream", "convert", str(path), str(path.with_suffix(".pth"))])
             raise BadInputError(f"{error}; if it is a file of Caffe2, convert it first: {words}") from None
+        if isinstance(content.get("stream"), dict) and isinstance(content.get("average"), dict):
+            content["weights"] = content["average"]
+        return content
     try:
         with safe_open(path, framework="pt") as file:
-            content: dict[str, Any] = {"weights": {name: file.get_tensor(name) for name in file.keys()}}
+            content = {"weights": {name: file.get_tensor(name) for name in file.keys()}}
             stream = json.loads((file.metadata() or {}).get("stream", "null"))
     except (SafetensorError, ValueError, RecursionError) as error:
         raise BadInputError(

@@ -4,7 +4,9 @@ The log does not hold confusion matrices: with 400 classes, one has 160,000 numb
 the matrices of earlier validations, score their checkpoints.
 """
 
+import contextlib
 import json
+import os
 import reprlib
 from pathlib import Path
 from typing import Any
@@ -47,9 +49,16 @@ class JsonMonitor(Monitor):
         self._write({"event": "validation", **values})
 
     def _write(self, entry: dict[str, Any]) -> None:
-        # Opened for each line: if the file were kept open and somebody removed it, the lines would be lost silently.
-        with open(self.run_dir / LOG_NAME, "a", encoding="utf-8") as log:
-            log.write(json.dumps(entry) + "\n")
+        path = self.run_dir / LOG_NAME
+        size = path.stat().st_size if path.exists() else 0
+        try:
+            # Opened for each line: if the file were kept open and somebody removed it, the lines would be lost silently.
+            with open(path, "a", encoding="utf-8") as log:
+                log.write(json.dumps(entry) + "\n")
+        except OSError:  # a full disk leaves a part of the line, to which the next one would be appended
+            with contextlib.suppress(OSError):
+                os.truncate(path, size)
+            raise
 
     def confusion(self, iteration: int, matrix: np.ndarray, classes: tuple[str, ...]) -> None:
         content = {"iteration": iteration, "classes": list(classes), "true_by_predicted": matrix.tolist()}

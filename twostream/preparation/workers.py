@@ -8,7 +8,6 @@ import ctypes
 import multiprocessing
 import os
 import pkgutil
-import resource
 import signal
 import sys
 import threading
@@ -27,6 +26,7 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, Protocol
 
 from twostream.errors import EnvironmentFaultError, UserError, one_line
+from twostream.files import allow_open_files
 
 END_SECONDS = 4  # in which workers remove their temporary files; then they are killed
 AGAIN_SECONDS = 0.05  # until it is checked again whether a job has handled its exception
@@ -199,11 +199,7 @@ class _Processes:
         self.starter = ThreadPoolExecutor(1, initializer=_prepare_starter)
         self.idle: list[_Worker] = []
         self.busy: dict[Future[Any], _Worker] = {}
-        limit, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)  # both -1 where there is no limit
-        needed = 256 + FILES_PER_WORKER * num_workers
-        if 0 <= limit < needed:
-            new_limit = min(needed, hard_limit) if hard_limit >= 0 else needed
-            resource.setrlimit(resource.RLIMIT_NOFILE, (new_limit, hard_limit))
+        allow_open_files(256 + FILES_PER_WORKER * num_workers)
 
     def close(self) -> None:
         self.starter.shutdown()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from twostream.engine.progress import Step
+from twostream.errors import BadInputError
 
 LOWEST, HIGHEST = 1e-6, 10.0
 """rates of the first and the last step"""
@@ -17,6 +18,8 @@ SAFETY = 10.0
 """the suggested rate is this much below that of the lowest loss, where training is about to diverge"""
 CLEAR_FALL = 0.95
 """times the loss of the first steps: it must fall this far for a rate to be suggested"""
+MAX_SKIPPED = 10
+"""steps in a row that are not applied, as their gradient is not finite: fp16 may need as many until its scale fits"""
 SHOWN_LINES = 12
 
 
@@ -30,6 +33,7 @@ class RateCurve:
     """What a range test has measured (Smith, Cyclical Learning Rates, WACV 2017)."""
 
     rates: tuple[float, ...]
+    """values of --lr"""
     losses: tuple[float, ...]
     """running means"""
 
@@ -37,7 +41,7 @@ class RateCurve:
     def suggestion(self) -> float | None:
         """A tenth of the rate at which the loss was lowest; None if it never fell clearly."""
         lowest = min(range(len(self.losses)), key=self.losses.__getitem__)
-        if self.losses[lowest] > CLEAR_FALL * self.losses[0]:
+        if self.losses[lowest] >= CLEAR_FALL * self.losses[0]:
             return None
         return float(f"{self.rates[lowest] / SAFETY:.1g}")
 
@@ -47,7 +51,7 @@ class RateCurve:
 
     def __str__(self) -> str:
         step = max(math.ceil(len(self.rates) / SHOWN_LINES), 1)
-        top = max(self.losses)
+        top = max(self.losses) or 1.0  # with one class, all are 0
         lines = [f"{'rate':>9}  loss"]
         for rate, loss in list(zip(self.rates, self.losses, strict=True))[step - 1 :: step]:
             lines.append(f"{rate:9.2g}  {loss:.4g}".ljust(20) + "#" * round(40 * loss / top))
@@ -63,19 +67,28 @@ class RateCurve:
         return "\n".join(lines)
 
 
-def measure(steps: Iterable[Step]) -> RateCurve:
-    """Follow steps whose learning rate grows, until the loss has diverged or is not finite."""
+def measure(steps: Iterable[Step], *, rate_factor: float = 1.0) -> RateCurve:
+    """Follow steps whose learning rate grows, until the loss has diverged or is not finite.
+
+    A training multiplies --lr by `rate_factor`. Raises BadInputError if no step could be taken.
+    """
     rates, losses = [], []
     mean = weight = 0.0
+    skipped = 0  # in a row
     for step in steps:
         loss = float(step.loss)
-        if bool(step.skipped) or not math.isfinite(loss):
+        skipped = skipped + 1 if step.skipped else 0
+        if not math.isfinite(loss) or skipped == MAX_SKIPPED:
             break
+        if skipped:
+            continue
         mean, weight = SMOOTHING * mean + (1 - SMOOTHING) * loss, SMOOTHING * weight + 1 - SMOOTHING
-        rates.append(step.learning_rate)
+        rates.append(step.learning_rate / rate_factor)
         losses.append(mean / weight)
         if losses[-1] > DIVERGED * min(losses):
             break
     if not losses:
-        raise ValueError("no step")
+        raise BadInputError(
+            "no step has a finite loss and gradient: check the images (twostream verify) and the weights, or leave out --amp"
+        )
     return RateCurve(tuple(rates), tuple(losses))

@@ -5,12 +5,15 @@
 
 For each video there is a file <out>/<name>.npz with arrays <stream>_pool (M, D), <stream>_softmax (M, K), and of each
 clip <stream>_starts (frame), <stream>_seconds and <stream>_views. Files that exist are left as they are, so the command
-can be run again, and by several processes with --shard. SOURCE and --model are as for twostream predict.
+can be run again, and by several processes with --shard; one that was made of another video, or with another recognizer,
+other layers or clips, is an error of that source. SOURCE and --model are as for twostream predict.
 Exit codes: 0 done; 2 wrong command line; 3 the recognizer is missing or damaged, or no source exists; 4 a file cannot be
-written, memory; 5 some sources could not be read, and are listed; 130 interrupted, finished files are kept.
+written, memory; 5 some sources could not be read, or a file of other features was there, and are listed; 130 interrupted,
+finished files are kept.
 """
 
 import argparse
+import json
 import re
 import sys
 from collections import Counter
@@ -49,7 +52,7 @@ def main() -> int:
         parser.error(f"--layers={','.join(args.layers)}, expected {', '.join(LAYERS)} with commas between them")
     sources, failures = options.chosen_sources(parser, args)
 
-    from twostream.inference.features import FeatureExtractor, check_layers, columns
+    from twostream.inference.features import MADE_OF, FeatureExtractor, check_layers, check_made_of, columns, made_of
     from twostream.inference.loading import load
 
     recognizer = load(args.model, device=args.device).with_sampling(**sampling)
@@ -59,11 +62,12 @@ def main() -> int:
     targets = list(zip(sources, target_names(sources), strict=True))[shard::num_shards]
     num_written = 0
     for source, name in options.progress_bar(targets, desc="features", disable=None, leave=False):
-        target = args.out / f"{name}.npz"
-        if target.exists():
-            continue
+        target, record = args.out / f"{name}.npz", made_of(recognizer, source, args.layers)
         try:
-            arrays = columns(extractor.extract(source), args.layers)
+            if target.exists():
+                check_made_of(target, record)
+                continue
+            arrays = columns(extractor.extract(source), args.layers) | {MADE_OF: np.array(json.dumps(record))}
         except BadInputError as error:
             failures.append(str(error))
             continue

@@ -9,6 +9,7 @@ import io
 import math
 import os
 import re
+import select
 import shutil
 import signal
 import sys
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from tqdm import tqdm
 
 from twostream.annotations.videos import SPLITS
-from twostream.errors import EXIT_ENVIRONMENT, EXIT_USAGE, BadInputError, Terminated, UserError, exit_code
+from twostream.errors import EXIT_ENVIRONMENT, EXIT_PIPE, EXIT_USAGE, BadInputError, Terminated, UserError, exit_code
 from twostream.stream import ResizeSide
 from twostream.terminal import Terminal
 from twostream.threads import share_the_machine
@@ -280,7 +281,7 @@ def add_loading_flags(parser: argparse.ArgumentParser) -> None:
 
 def chosen_sources(parser: argparse.ArgumentParser, args: argparse.Namespace) -> "tuple[list[Source], list[str]]":
     """The sources that the command line names, and a line for each word that names none; BadInputError if all are bad."""
-    from twostream.inference.sources import Recording, find_all_sources
+    from twostream.inference.sources import Pictures, Recording, find_all_sources
 
     sources, failures = find_all_sources(
         args.sources, fps=args.fps, split=args.split, network=args.network, seconds=args.seconds
@@ -289,6 +290,10 @@ def chosen_sources(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
         raise BadInputError("; ".join(failures))
     if args.seconds and not any(isinstance(source, Recording) for source in sources):
         parser.error("--seconds is for cameras, streams and standard input, but the sources are files")
+    if args.fps and not any(isinstance(source, Pictures) for source in sources):
+        parser.error("--fps is for folders of images, but the sources are videos, which have rates of their own")
+    if args.split and not any(source.is_stored for source in sources):
+        parser.error("--split is for data roots, but the sources are videos and folders of images")
     return sources, failures
 
 
@@ -323,22 +328,35 @@ def run(main: Callable[[], int | None]) -> None:
             signal.signal(number, _terminate)
     try:
         code = main() or 0
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = exit_code(error)
     except KeyboardInterrupt as error:
-        print("interrupted; finished work is kept, run the command again to continue", file=sys.stderr)
+        advice = str(error) or "finished work is kept, run the command again to continue"
+        print(f"interrupted; {advice}", file=sys.stderr)
         code = exit_code(error)
     except Exception as error:
         if not isinstance(error, OSError | MemoryError) and not MEMORY.search(str(error)):
             raise
-        print(f"error: {_fault_of_machine(error)}", file=sys.stderr)
-        code = EXIT_ENVIRONMENT
+        if isinstance(error, BrokenPipeError) and _is_closed(sys.stdout):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still has to write
+            code = EXIT_PIPE
+        else:
+            print(f"error: {_fault_of_machine(error)}", file=sys.stderr)
+            code = EXIT_ENVIRONMENT
     # The program is done. A signal while Python shuts down would only change the exit code.
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         if signal.getsignal(number) is _terminate:
             signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
+
+
+def _is_closed(stream: Any) -> bool:
+    """Has the program that reads this stream ended, as `| head` does?"""
+    poller = select.poll()
+    poller.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poller.poll(0))
 
 
 def _terminal(stream: Any) -> Any:
@@ -349,7 +367,7 @@ def _terminal(stream: Any) -> Any:
 
 
 MEMORY = re.compile(
-    r"out of memory|can't allocate memory|not enough memory|Insufficient memory|bad_alloc|can't start new thread|ancdata|"
+    r"out of memory|can't allocate memory|not enough memory|Insufficient memory|bad_alloc|can't start new thread|Too many open files|ancdata|"
     r"DataLoader worker \(pid|unable to \w+ .*(shared memory|</torch_)"
 )
 """texts of errors that torch, OpenCV and Python raise if there is too little memory, or too few threads or files for a

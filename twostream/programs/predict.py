@@ -24,16 +24,16 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from twostream.display.annotated_video import write_annotated
 from twostream.display.page import Shown, take_pictures, write_page
 from twostream.display.status_line import StatusLine
 from twostream.errors import EXIT_DONE, EXIT_SOME_BAD, BadInputError, exit_code
-from twostream.files import write_text
+from twostream.files import write_cell, write_text
 from twostream.inference.prediction import Prediction
 from twostream.inference.sources import Source
 from twostream.inference.timeline import Timeline, to_srt
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 FUSED = "fused"
 STDOUT = Path("-")
 """as a file to write: standard output"""
+DEFAULT_WINDOW_SECONDS = 2.0
 DEFAULT_STRIDE_SECONDS = 0.5
 """of a timeline"""
 COLUMNS = ("source", "stream", "rank", "class", "probability")
@@ -61,7 +62,7 @@ def build_parser() -> options.Parser:
     options.add_sampling_flags(parser, default="as the recognizer says")
     group = parser.add_argument_group("timeline")
     options.add_boolean(group, "--timeline", default=False, help="say what happens from when to when, instead of one answer for the video")
-    group.add_argument("--window", type=options.number(0.1, 3600), default=2.0, metavar="SECONDS", help="length of the windows that are looked at, also with --live (default: 2)")
+    group.add_argument("--window", type=options.number(0.1, 3600), default=None, metavar="SECONDS", help="length of the windows that are looked at, also with --live (default: 2)")
     group.add_argument("--stride", type=options.number(0.04, 3600), default=None, metavar="SECONDS", help="time from the start of a window to the start of the next one, and with --live from an answer to the next one (default: 0.5, and with --live as short as the machine allows)")
     group.add_argument("--threshold", type=options.share, default=0.5, metavar="P", help="probability from which a class makes a segment and, of a recognizer for videos with several labels, from which it is one of them (default: 0.5)")
     group.add_argument("--background", default=None, metavar="CLASS", help="class that stands for nothing of interest, and makes no segments")
@@ -70,7 +71,7 @@ def build_parser() -> options.Parser:
     options.add_boolean(group, "--pace", default=False, help="play a file at its own speed, as if it were live; without it, every frame of a file is looked at")
     group = parser.add_argument_group("output")
     group.add_argument("--json", type=options.folder, default=None, metavar="FILE", help="also write all predictions as one JSON file")
-    group.add_argument("--jsonl", type=options.folder, default=None, metavar="FILE", help="also write a line of JSON for each video, as soon as it is predicted; with --live for each answer, and - is standard output")
+    group.add_argument("--jsonl", type=options.folder, default=None, metavar="FILE", help="also write a line of JSON for each video, as soon as it is predicted, and with --live for each answer; - is standard output, in place of text")
     group.add_argument("--csv", type=options.folder, default=None, metavar="FILE", help="also write a table with a line for each class named, or for each segment; not with --live")
     group.add_argument("--html", type=options.folder, default=None, metavar="FILE", help="also write a page to look at: frames and flow of each video, its classes over time, or its timeline")
     group.add_argument("--annotate", type=options.folder, default=None, metavar="FILE", help="also write one video again, without sound, with its classes drawn in")
@@ -89,6 +90,7 @@ def main() -> int:
         return watch(args, sampling)
     sources, failures = options.chosen_sources(parser, args)
     check_flags(parser, args, len(sources))
+    refuse_overwriting(parser, args, [source.name for source in sources])
 
     from twostream.inference.loading import load
 
@@ -98,16 +100,18 @@ def main() -> int:
         raise BadInputError(f"--background={args.background}, expected one of {', '.join(recognizer.classes)}")
     answers: list[Answer] = []
     shown: list[Shown] = []
+    to_stdout = args.jsonl == STDOUT
     try:
         with ExitStack() as stack:
-            lines = stack.enter_context(open(args.jsonl, "w", encoding="utf-8")) if args.jsonl else None
+            lines = stack.enter_context(open_lines(args.jsonl)) if args.jsonl else None
             bar = stack.enter_context(
                 options.progress_bar(total=len(sources), desc="predict", disable=None, leave=False)
             )
             for source, result in ask(recognizer, sources, failures, args):
                 bar.update()
                 answers.append(to_answer(result, args))
-                bar.write(answers[-1].text)
+                if not to_stdout:
+                    bar.write(answers[-1].text)
                 sys.stdout.flush()  # to those who read it through a pipe, too
                 if lines:
                     print(json.dumps(answers[-1].content), file=lines, flush=True)
@@ -123,24 +127,44 @@ def main() -> int:
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
     of_one_video = (args.srt, args.annotate) if answers else ()
-    for path in filter(None, (args.json, args.jsonl, args.csv, args.html, *of_one_video)):
-        print(f"wrote {path}")
+    for path in (args.json, args.jsonl, args.csv, args.html, *of_one_video):
+        if path not in (None, STDOUT):
+            print(f"wrote {path}", file=sys.stderr if to_stdout else sys.stdout)
     return EXIT_SOME_BAD if failures else EXIT_DONE
 
 
 def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, num_sources: int) -> None:
     """Leave with exit code 2 if flags do not fit together."""
-    if args.timeline and stride_of_timeline(args) > args.window:
-        parser.error(
-            f"--stride={stride_of_timeline(args):g} is longer than --window={args.window:g}; parts would not be looked at"
-        )
     if args.pace:
         parser.error("--pace plays a file as if it were live; add --live")
-    if args.srt and not args.timeline:
-        parser.error("--srt writes the segments of a timeline; add --timeline")
+    advice = (
+        "is not for --timeline, which looks all along the video; use --stride"
+        if args.timeline
+        else "is for timelines; add --timeline"
+    )
+    for flag in OF_ANSWERS if args.timeline else OF_TIMELINES:
+        if getattr(args, flag) is not None:
+            parser.error(f"--{flag} {advice}")
+    if args.timeline and stride_of_timeline(args) > window(args):
+        parser.error(
+            f"--stride={stride_of_timeline(args):g} is longer than --window={window(args):g}; parts would not be looked at"
+        )
     for flag in ("srt", "annotate"):
         if getattr(args, flag) and num_sources > 1:
             parser.error(f"--{flag} needs one source, found {num_sources}; for several videos write --json or --csv")
+
+
+def refuse_overwriting(parser: argparse.ArgumentParser, args: argparse.Namespace, names: Sequence[str]) -> None:
+    """Leave with exit code 2 if a file to write is one of the videos to read, by any of its names."""
+    for flag in OUTPUTS:
+        path = getattr(args, flag)
+        if path and path.is_file() and any(os.path.isfile(name) and path.samefile(name) for name in names):
+            parser.error(f"--{flag}={path} is a video to read; choose another name")
+
+
+def window(args: argparse.Namespace) -> float:
+    """--window, in seconds."""
+    return DEFAULT_WINDOW_SECONDS if args.window is None else float(args.window)
 
 
 def stride_of_timeline(args: argparse.Namespace) -> float:
@@ -148,11 +172,15 @@ def stride_of_timeline(args: argparse.Namespace) -> float:
     return DEFAULT_STRIDE_SECONDS if args.stride is None else float(args.stride)
 
 
-NOT_LIVE = ("timeline", "json", "csv", "html", "annotate", "srt", "num_clips", "frame_step", "background")
+OUTPUTS = ("json", "jsonl", "csv", "html", "annotate", "srt")
+OF_ANSWERS = ("num_clips", "frame_step")
+OF_TIMELINES = ("window", "stride", "background", "srt")
+NOT_LIVE = ("timeline", *(flag for flag in OUTPUTS if flag != "jsonl"), "background", "fps", "split", *OF_ANSWERS)
 
 
 def check_live_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Leave with exit code 2 if flags do not fit to --live."""
+    refuse_overwriting(parser, args, args.sources)
     if len(args.sources) > 1:
         parser.error(f"--live answers about one source, found {len(args.sources)}")
     for flag in NOT_LIVE:
@@ -171,10 +199,9 @@ def watch(args: argparse.Namespace, sampling: dict[str, Any]) -> int:
     to_stdout = args.jsonl == STDOUT
     status = StatusLine(sys.stderr if to_stdout else sys.stdout, top=args.top, shows_answers=not to_stdout)
     with ExitStack() as stack:
-        file = stack.enter_context(open(args.jsonl, "w", encoding="utf-8")) if args.jsonl and not to_stdout else None
-        lines = sys.stdout if to_stdout else file
+        lines = stack.enter_context(open_lines(args.jsonl)) if args.jsonl else None
         answers = recognizer.stream(
-            args.sources[0], window_seconds=args.window, stride_seconds=args.stride or 0.0, max_seconds=args.seconds,
+            args.sources[0], window_seconds=window(args), stride_seconds=args.stride or 0.0, max_seconds=args.seconds,
             paced=args.pace, network=args.network, log=status.say,
         )  # fmt: skip
         stack.enter_context(closing(answers))
@@ -187,7 +214,7 @@ def watch(args: argparse.Namespace, sampling: dict[str, Any]) -> int:
             return exit_code(interrupt)
         finally:
             status.finish()
-            if file:
+            if args.jsonl and not to_stdout:
                 status.say(f"wrote {args.jsonl}")
     return EXIT_DONE
 
@@ -213,7 +240,7 @@ def ask(
             try:
                 yield (
                     source,
-                    recognizer.timeline(source, window_seconds=args.window, stride_seconds=stride_of_timeline(args)),
+                    recognizer.timeline(source, window_seconds=window(args), stride_seconds=stride_of_timeline(args)),
                 )
             except BadInputError as error:
                 failures.append(str(error))
@@ -232,6 +259,14 @@ def to_answer(result: Prediction | Timeline, args: argparse.Namespace) -> Answer
     return timeline_answer(result, threshold=args.threshold, background=args.background)
 
 
+def open_lines(path: Path) -> AbstractContextManager[IO[str]]:
+    """--jsonl, to be written line by line; its folder is made."""
+    if path == STDOUT:
+        return nullcontext(sys.stdout)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return open(path, "w", encoding="utf-8")
+
+
 def write_files(args: argparse.Namespace, answers: Sequence[Answer]) -> None:
     """Write --json, --csv and --srt with the answers that there are."""
     if args.json:
@@ -240,7 +275,7 @@ def write_files(args: argparse.Namespace, answers: Sequence[Answer]) -> None:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(TIMELINE_COLUMNS if args.timeline else COLUMNS)
-        writer.writerows(row for answer in answers for row in answer.rows)
+        writer.writerows([write_cell(str(cell)) for cell in row] for answer in answers for row in answer.rows)
         write_text(args.csv, text.getvalue())
     if args.srt and answers:
         write_text(args.srt, answers[0].subtitles)

@@ -22,12 +22,10 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twostream.annotations.json_file import find_root, read_annotations
-from twostream.annotations.splits import hold_out
 from twostream.annotations.videos import SPLITS, Annotations
 from twostream.clips.crops import VIEWS
 from twostream.clips.sampling import SPREADS
@@ -72,7 +70,7 @@ def build_parser() -> options.Parser:
     add("--frame_step", "--clip_step", type=options.integer(1, 1_000_000), default=None, metavar="N", help="score every Nth frame, or the clip that begins there; 1 is dense prediction (default: 2)")
     add("--num_clips", type=options.positive, default=None, metavar="N", help="instead: this many clips per video, evenly spaced, such as TSN's 25")
     add("--spread", choices=SPREADS, default="parts", help="where these clips are; parts: in the middle of N equal parts of the video, as in TSN; ends: from its first clip to its last, as in torchvision's and pytorch-resnet3d's tests (default: parts)")
-    add("--views", choices=tuple(VIEWS), default="centre", help="crops of each clip: centre; flip: also its mirror image; three: the largest squares along the long side; three-flip: also their mirror images; five: centre and corners; ten: also their mirror images; full: the whole picture, with the head of the network applied at every position, and the mean of their softmax; full-flip: also its mirror image (default: centre)")
+    add("--views", choices=tuple(VIEWS), default="centre", help="crops of each clip: centre; flip: also its mirror image; three: the largest squares along the long side; three-flip: also their mirror images; five: centre and corners; ten: also their mirror images; full: the whole picture, with the head of the network applied at every position, and the mean of their softmax or, of several labels, sigmoid; full-flip: also its mirror image (default: centre)")
     add("--test_size", type=options.integer(1, MAX_TEST_SIZE), default=0, metavar="PX", help="side of the crops, or short side of whole pictures, such as 256 for networks trained on 224 (default: that of the training; of --views=full, the size from which it cut its crops)")
     add("--test_batch_size", "--batch_size", "-tb", "-b", type=options.integer(1, 1_000_000), default=128, metavar="N", help="views per batch; halved if memory is too small (default: 128)")
     add("--amp", choices=("off", "bf16", "fp16"), default="off", help="compute in half precision (default: off)")
@@ -123,6 +121,7 @@ def main() -> int:
 
 def test(args: argparse.Namespace, rules: list[Consensus], world: "World") -> int:
     """Score the networks that `args` name, and report on each complete score file; returns the exit code."""
+    from twostream.clips.dataset import hold_out_fold
     from twostream.engine.device import choose_device
     from twostream.scoring.split import score_split
 
@@ -130,9 +129,7 @@ def test(args: argparse.Namespace, rules: list[Consensus], world: "World") -> in
     device = choose_device("cpu" if args.onnx else args.device, num_gpus=args.ngpu, world=world)
     annotations = read_annotations(root, datasubset=args.datasubset)
     if args.fold:
-        train = annotations.split("train")
-        held_out = hold_out(train[train.num_frames > 0], args.fold, seed=args.seed)[1]
-        annotations = replace(annotations, videos=held_out)
+        annotations = hold_out_fold(annotations, args.fold, seed=args.seed)[1]
     for network in networks(args, root, annotations, device):
         path = score_split(
             as_asked(args, network), root, annotations, scoring_options(args), device=device, log=print,

@@ -43,12 +43,12 @@ another, dropout is drawn differently, and batch norm sees parts of another size
 fails, all ranks stop within a minute, and torchrun restarts them. Several tasks of srun are one training too, unless
 WORLD_SIZE=1 is set.
 
-At SIGTERM or SIGUSR1 (Slurm's notice), the current iteration is finished and saved. A second signal, a second or more
-later, ends the program at once and saves nothing, as Ctrl-C does.
+At SIGTERM, SIGUSR1 (Slurm's notice) or SIGHUP (a closed terminal, unless nohup is used), the current iteration is
+finished and saved. A second signal, a second or more later, ends the program at once and saves nothing, as Ctrl-C does.
 
 Exit codes: 0 done; 2 wrong command line; 3 something is wrong with the data, the weights or the checkpoint; 4 disk, device
-or memory, or another training in the same folder; 130 Ctrl-C (resume from the last checkpoint); 143 SIGTERM or SIGUSR1
-(saved).
+or memory, or another training in the same folder; 130 Ctrl-C (resume from the last checkpoint); 143 SIGTERM, SIGUSR1
+or SIGHUP (saved).
 """
 
 import argparse
@@ -64,15 +64,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twostream.annotations.json_file import find_root, read_annotations
-from twostream.annotations.splits import hold_out
 from twostream.annotations.videos import Annotations, VideoTable, fingerprint
 from twostream.clips.sampling import TrainingOrder, iterations_of
 from twostream.counts import counted
 from twostream.engine.run_folder import lock_run, recorded_settings, run_name, similar_runs, write_stream
 from twostream.errors import BadInputError, Terminated
-from twostream.files import write_text
+from twostream.files import allow_open_files, write_text
 from twostream.flow.coding import FlowCoding
 from twostream.flow.methods import FARNEBACK_PRESETS, FlowSettings
+from twostream.frames.store import FrameStore
 from twostream.frames.stores import open_store
 from twostream.programs import options, train_flags
 from twostream.programs.train_flags import (
@@ -102,6 +102,8 @@ if TYPE_CHECKING:  # torch is imported after the flags are parsed, so that --hel
 
 VAL_STEP_FACTOR = 6
 """validation uses every 6th of the clips that training uses"""
+FILES_PER_WORKER = 16
+"""open pipes and shared memory of a process that loads images to train on, and of one that validates; 12 measured"""
 WITH_MIRRORED = {"centre": "flip", "three": "three-flip", "five": "ten", "full": "full-flip"}
 """--views -> the same and their mirror images, for --head=linear"""
 
@@ -116,7 +118,7 @@ def main() -> int:
     parser = build_parser()
     args = parser.parse_args()
     train_flags.check_flags(parser, args)
-    # Until there is something to save, both signals end the program in the same way.
+    # Until there is something to save, all these signals end the program in the same way.
     signal.signal(signal.SIGUSR1, signal.getsignal(signal.SIGTERM))
     from twostream.engine.distributed import process_group  # after the flags are parsed, so that --help answers at once
 
@@ -124,8 +126,11 @@ def main() -> int:
         if args.find_lr:
             find_rate(args, world)
             return 0
-        run = train(args, world, exit_stack)
-        test_at_the_end(args, run, world)
+        try:
+            run = train(args, world, exit_stack)
+            test_at_the_end(args, run, world)
+        except KeyboardInterrupt as stop:
+            raise type(stop)("finished work is kept, run the command again with --resume to continue") from stop
     return 0
 
 
@@ -143,7 +148,7 @@ def find_rate(args: argparse.Namespace, world: "World") -> None:
     root = find_root(args.root, args.dataset)
     stream, train_set, val_set, _ = open_clips(args, root)
     args = in_iterations(args, args.epoch_size or len(train_set))
-    args.max_iterations = num_steps
+    args.max_iterations, args.max_skipped = num_steps, num_steps + 1  # `measure` says when it is over
     args = with_fastest_options(args, device, world, {})
     folder, fit_options = run_folder(args, root, stream), fit_options_of(args)
     run = Run(folder, monitor.Monitors([]), None, 0, False, first_weights(args, stream))
@@ -153,7 +158,8 @@ def find_rate(args: argparse.Namespace, world: "World") -> None:
         state.forward, batches, state.optimizer, functools.partial(growing_rate, num_steps), device=device, first=0,
         options=fit_options, scaler=state.scaler,
     )  # fmt: skip
-    curve = measure(options.progress_bar(steps, total=num_steps, desc="learning rates", leave=False))
+    bar = options.progress_bar(steps, total=num_steps, desc="learning rates", leave=False)
+    curve = measure(bar, rate_factor=args.batch_size / args.lr_batch_size if args.lr_batch_size else 1.0)
     print(curve)
     report = folder.with_name(f"{folder.name}-find_lr.json")
     report.parent.mkdir(parents=True, exist_ok=True)
@@ -325,7 +331,7 @@ def take_steps(args: argparse.Namespace, session: "Session", steps: Iterable["St
         if step.iteration % METER_WINDOW == 0:
             session.progress.reset()
         # A signal that comes after this line is noticed in the validation, or after the next iteration.
-        stopping = session.exchange(step, max_unreadable=args.max_unreadable)
+        stopping = session.exchange(step, max_unreadable=args.max_unreadable, to_validate=validates)
         if validates or stopping or (args.save_interval and step.iteration % args.save_interval == 0):
             session.save(step.iteration, to_validate=validates, final=stopping or last)
         if stopping or (validates and not session.validate(step.iteration)):
@@ -424,7 +430,6 @@ def open_clips(
 ) -> tuple[StreamConfig, "ClipDataset | FrameDataset", "ClipDataset | FrameDataset", list[str]]:
     """The stream, the clips that it is trained and validated on, and a line for each split about its videos."""
     from twostream.clips.crops import WHOLE_VIEWS, CentreCrop, CornerCrop, RandomCrop, make_views
-    from twostream.clips.dataset import usable_videos
     from twostream.clips.items import Items
     from twostream.clips.online_flow import open_dataset
     from twostream.models.backbones import BACKBONES, backbone_name
@@ -449,20 +454,9 @@ def open_clips(
         )
     except ValueError as error:
         raise BadInputError(str(error)) from None
+    videos, split_summary = open_videos(args, annotations, store, frame_rate=stream.frame_rate)
     if stream.multi_label:
-        check_multi_label(args, annotations)
-    videos, split_summary = {}, []
-    for split in ("train", "val"):
-        videos[split], missing = usable_videos(annotations, split, store, frame_rate=stream.frame_rate)
-        line = f"{split}: {counted(len(videos[split]), 'video')}"
-        if missing:
-            line += f", {len(missing)} more without {store.input_type} images: {', '.join(missing[:5])}"
-        split_summary.append(line)
-    if args.fold:
-        videos["train"], videos["val"] = hold_out(videos["train"], args.fold, seed=args.seed)
-        split_summary.append(
-            f"--fold={args.fold[0]}/{args.fold[1]}: {len(videos['val'])} of the train videos are held out, and take the place of val"
-        )
+        check_multi_label(args, annotations, videos["val"])
     size = stream.input_size
     train_items = Items(
         videos["train"], stream, clip_step=args.frame_step, num_segments=args.num_segments,
@@ -492,7 +486,33 @@ def open_clips(
     return stream, open_dataset(train_items, store), open_dataset(val_items, store), split_summary
 
 
-def check_multi_label(args: argparse.Namespace, annotations: Annotations) -> None:
+def open_videos(
+    args: argparse.Namespace, annotations: Annotations, store: FrameStore, *, frame_rate: float
+) -> tuple[dict[str, VideoTable], list[str]]:
+    """The videos to train on ("train") and to validate on ("val") that have images, and lines about them."""
+    from twostream.clips.dataset import hold_out_fold, usable_videos
+
+    parts, split_summary = {"train": (annotations, "train"), "val": (annotations, "val")}, []
+    if args.test_last or args.test_best:
+        annotations.split("val")  # which is scored at the end: better to fail now
+    if args.fold:
+        others, held_out = hold_out_fold(annotations, args.fold, seed=args.seed)
+        parts = {"train": (others, "train"), "val": (held_out, "train")}
+    videos = {}
+    for name, (part, split) in parts.items():
+        videos[name], missing = usable_videos(part, split, store, frame_rate=frame_rate)
+        line = f"{name}: {counted(len(videos[name]), 'video')}"
+        if missing:
+            line += f", {len(missing)} more without {store.input_type} images: {', '.join(missing[:5])}"
+        split_summary.append(line)
+    if args.fold:
+        split_summary.append(
+            f"--fold={args.fold[0]}/{args.fold[1]}: {len(videos['val'])} of the train videos are held out, and take the place of val"
+        )
+    return videos, split_summary
+
+
+def check_multi_label(args: argparse.Namespace, annotations: Annotations, val: VideoTable) -> None:
     """Raise BadInputError for a flag that means nothing where a video has several labels."""
     for flag in ("class_balance", "label_smoothing"):
         if getattr(args, flag):
@@ -503,6 +523,11 @@ def check_multi_label(args: argparse.Namespace, annotations: Annotations) -> Non
         raise BadInputError(
             f"--head=linear is for videos with one label, but {annotations.path} has lists of labels; use --trunk_factor=0, "
             "which trains the last layer only"
+        )
+    if args.keep_best and not (val.labels() > 0).any():
+        raise BadInputError(
+            f"--keep_best, --test_best and --early_stop compare validations by mAP, but none of the {counted(len(val), 'val video')} of "
+            f"{annotations.path} has any of the classes; leave these flags out, or add videos that have some"
         )
 
 
@@ -589,6 +614,11 @@ def open_run(
             f"{folder} holds the checkpoint of iteration {saved[-1]}: add --resume to continue from it, "
             "or choose another --save_root or --run"
         )
+    if not saved and args.start_iteration >= args.max_iterations:  # check_flags cannot know how long an epoch is
+        raise BadInputError(
+            f"--start_iteration={args.start_iteration} leaves nothing to train; expected less than the "
+            f"{counted(args.max_iterations, 'iteration')} of --epochs={args.epochs}"
+        )
     weights = None if saved else first_weights(args, stream)
     note = check_other_runs(args, folder, stream, settings) if args.resume and not saved else ""
     monitors = monitor.Monitors([])
@@ -611,11 +641,16 @@ def open_run(
 def check_other_runs(args: argparse.Namespace, folder: Path, stream: StreamConfig, settings: dict[str, Any]) -> str:
     """A line about the runs that --resume may have meant, as `folder` has no checkpoint; "" if there are none.
 
-    With --resume=auto the new run starts; with --resume this raises BadInputError, because its user expects a run.
+    A training does not continue a linear head, nor a head a training. With --resume=auto the new run starts; with --resume
+    this raises BadInputError, because its user expects a run.
     """
     from twostream.engine.checkpoint import checkpoint_iterations, differences
 
-    others = similar_runs(folder.parent, stream, settings)
+    others = {
+        path: content
+        for path, content in similar_runs(folder.parent, stream, settings).items()
+        if content["settings"].get("head", "trained") == args.head
+    }
     saved = {path: checkpoint_iterations(path) for path in others}
     texts = []
     for path in filter(saved.get, saved):  # `folder` itself has none
@@ -769,6 +804,7 @@ def build_loaders(
         len(train_set), batch_size=args.batch_size, seed=args.seed, first=first, last=args.max_iterations,
         part=(world.rank, world.size), classes=train_set.items.labels() if args.class_balance else None,
     )  # fmt: skip
+    allow_open_files(256 + FILES_PER_WORKER * args.workers)
     loading = {"num_workers": args.workers, "pin_memory": device.type == "cuda"}
     val_part = Subset(val_set, range(world.rank, len(val_set), world.size))
     part_size = world.part_of_batch(args.batch_size, accumulate=args.accumulate)

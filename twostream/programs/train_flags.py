@@ -181,13 +181,19 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
     if args.step_epochs is not None and args.schedule == "cosine":
         parser.error("--step_epochs is for --schedule=step, but --schedule is cosine; leave one of them out")
     if args.head == "linear":
-        if args.ema or args.num_segments or args.early_stop or args.trunk_factor != 1:
+        if args.ema or args.num_segments or args.early_stop or args.trunk_factor != 1 or args.max_unreadable:
             parser.error(
-                "--ema, --num_segments, --early_stop and --trunk_factor are for trainings; leave them out with --head=linear"
+                "--ema, --num_segments, --early_stop, --trunk_factor and --max_unreadable are for trainings; leave them out with "
+                "--head=linear"
             )
         args.max_iterations, args.schedule, args.epochs, args.stepvalues, args.step_epochs = 1, "step", None, (), None
     elif args.mirror == AUTO:
         parser.error("--mirror=auto is for --head=linear, which fits with and without mirror images; use True or False")
+    if args.epochs is None and args.start_iteration >= args.max_iterations:
+        parser.error(
+            f"--start_iteration={args.start_iteration} leaves nothing to train; expected less than "
+            f"--max_iterations={args.max_iterations}"
+        )
     args.keep_best |= bool(args.early_stop)
     if args.test_best and not args.keep_best:
         parser.error("--test_best scores the checkpoint that --keep_best keeps; add --keep_best")

@@ -18,6 +18,11 @@ STAMP_SECONDS = 0.0005  # Matroska rounds time stamps to milliseconds
 # A container's duration may exceed the end of its last frame by rounding, or a trailing frame.
 MISSING_SECONDS, MISSING_FRACTION = 1.0, 0.05
 
+EVEN_RATIOS = (1, 2, 2.5)
+"""rates of time stamps / frames of a constant rate: two fields a frame, and films in television, have more stamps"""
+UNEVEN_SECONDS = 0.5
+"""difference of time by rate and by time stamps, at the end of a video, that is worth a note"""
+
 MAX_RATE = 1000
 """frames per second of video; a file that has more is made to fill disks"""
 
@@ -107,6 +112,16 @@ def measure_seconds(path: str | Path, *, time_limit_seconds: float = TIME_LIMIT_
     return seconds
 
 
+def first_seconds(path: str | Path, *, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> float:
+    """Time of the first frame, from the start of the file: sound may begin earlier. 0 if no frame can be decoded."""
+    output = ("-frames:v", "1", "-fps_mode", "passthrough", "-enc_time_base", "1:1000000", "-f", "framecrc", "-")
+    with Ffmpeg(Path(path), output_options=(*PICTURE_ONLY, *output), time_limit_seconds=time_limit_seconds) as ffmpeg:
+        lines = b"".join(ffmpeg.pieces()).decode().splitlines()
+        ffmpeg.wait()
+    stamps = [int(line.split(",")[2]) for line in lines if not line.startswith("#")]
+    return stamps[0] / 1e6 if stamps else 0.0
+
+
 class Decoder:
     """Decode one video to upright RGB frames: iterate over it once, then read `.result`.
 
@@ -118,6 +133,9 @@ class Decoder:
 
     Only frames at a time t with `start_seconds <= t < end_seconds` are decoded, in seconds from the start of the file;
     None is the end. Half a millisecond is allowed for the rounding of time stamps.
+
+    `as_played`: picture k is what a player shows `start_seconds` + k / `fps` after the start of the file, so a frame from
+    before the start stays until the next one. If the first frame comes later (`first_seconds`), it is picture 0.
 
     Iterating yields uint8 (H, W, 3) arrays, all of one size. It raises VideoError if not a single frame can be decoded;
     if the video or segment is longer than `max_seconds` (0: no limit), or has more than 1,000 frames for each of its
@@ -135,6 +153,7 @@ class Decoder:
         square_pixels: bool = True,
         start_seconds: float = 0.0,
         end_seconds: float | None = None,
+        as_played: bool = False,
         max_seconds: float = 0,
         time_limit_seconds: float = TIME_LIMIT_SECONDS,
     ):
@@ -142,10 +161,13 @@ class Decoder:
         self.short_side = short_side
         self.fps = fps
         self.square_pixels = square_pixels
+        self.as_played = as_played
         self.start_seconds = start_seconds
         self.end_seconds = math.inf if end_seconds is None else end_seconds
         if not 0 <= self.start_seconds < self.end_seconds:
             raise ValueError(f"segment {start_seconds} to {end_seconds} s, expected 0 <= start < end")
+        if as_played and not fps:
+            raise ValueError("as_played without fps")
         self.segment = ""
         """as messages name it; empty for the whole video"""
         if start_seconds or end_seconds is not None:
@@ -180,7 +202,7 @@ class Decoder:
         seek_seconds = max(0.0, self.start_seconds - SEEK_MARGIN_SECONDS) if seek else 0.0
         with Ffmpeg(
             self.path,
-            input_options=["-ss", f"{seek_seconds:.6f}"] if seek_seconds else [],
+            input_options=self._input_options(seek_seconds),
             output_options=self._output_options(seek_seconds),
             time_limit_seconds=self.time_limit_seconds,
         ) as ffmpeg:
@@ -214,19 +236,29 @@ class Decoder:
             raise log.no_frames_error(f"no frame of {what} could be decoded (ffmpeg's exit code {exit_code})")
         self._result = self.assess(num_frames, exit_code, log, header)
 
+    def _input_options(self, seek_seconds: float) -> list[str]:
+        if not seek_seconds:
+            return []
+        # Otherwise ffmpeg drops what it decodes before that time, and with it the frame that is still shown then.
+        return [*(["-noaccurate_seek"] if self.as_played else []), "-ss", f"{seek_seconds:.6f}"]
+
     def _output_options(self, seek_seconds: float) -> list[str]:
-        filters = []
         start = max(0.0, self.start_seconds - seek_seconds)  # ffmpeg counts from the position of the seek
         # If the declared duration is too small or missing, decoding still stops soon after max_seconds.
         end = min(self.end_seconds - seek_seconds, start + self.max_seconds + 2 * MISSING_SECONDS)
         bounds = []
-        if start > 0:
+        if start > 0 and not self.as_played:
             bounds.append(f"start={start - STAMP_SECONDS:.6f}")
         if end < math.inf:
             bounds.append(f"end={end - STAMP_SECONDS:.6f}")
-        if bounds:
-            filters.append(f"settb=AVTB,trim={':'.join(bounds)},setpts=PTS-{start:.6f}/TB")
-        return picture_output(filters, fps=self.fps, short_side=self.short_side, square_pixels=self.square_pixels) + [
+        trim = f"trim={':'.join(bounds)}," if bounds else ""
+        if self.as_played:
+            # Of frames in the middle between two pictures, all go to the later one, however their stamps are rounded.
+            shift = f"setpts=PTS-({start - STAMP_SECONDS:.6f})/TB"
+            filters, rate = [f"settb=AVTB,{trim}{shift},fps={self.fps:g},trim=start=0"], 0.0
+        else:
+            filters, rate = [f"settb=AVTB,{trim}setpts=PTS-{start:.6f}/TB"] if trim else [], self.fps
+        return picture_output(filters, fps=rate, short_side=self.short_side, square_pixels=self.square_pixels) + [
             "pipe:1"
         ]
 
@@ -259,7 +291,7 @@ class Decoder:
         if (seconds or 0) > self.max_seconds + MISSING_SECONDS:
             raise VideoError(f"continues after {self.max_seconds:g} s, the longest duration allowed", "too long")
         rate = self.fps or (header.fps if header else 0) or (num_frames / seconds if seconds else 0)
-        notes = self._notes(log, header)
+        notes = self._notes(log, header) + self._time_notes(num_frames, log, header)
         damage = log.complaint() or (f"ffmpeg's exit code {exit_code}" if exit_code else "")
         damage = damage or self._lost_frames(num_frames, log, header)
         if not damage and (complaint := log.complaint_of_the_file()):
@@ -359,6 +391,20 @@ class Decoder:
         if num_decoded < 0.98 * declared * min(seconds / header.declared_seconds, 1) - 1:
             return ["fewer frames than its rate and duration declare: a variable rate, or lost frames"]
         return []
+
+    def _time_notes(self, num_frames: int, log: Log, header: VideoHeader | None) -> list[str]:
+        """A note if the number of a frame and the rate do not say when it is shown."""
+        rate = self.fps or (header.fps if header else 0.0)
+        if self.segment or header is None or not rate:
+            return []
+        stamps, seconds = header.stamps_per_second, log.end_seconds()
+        is_even = not stamps or any(
+            abs(stamps - ratio * rate) <= 0.002 * stamps + 0.01  # ffmpeg prints hundredths
+            for ratio in EVEN_RATIOS
+        )
+        if (is_even or self.fps) and (seconds is None or abs(num_frames / rate - seconds) <= UNEVEN_SECONDS):
+            return []
+        return ["a variable frame rate, or a picture that begins late: times are approximate"]
 
 
 class _SeekFailed(Exception):

@@ -13,6 +13,9 @@ from twostream.video.ffmpeg import MAX_MEMORY_BYTES, MAX_PIXELS, VideoError
 COUNTS_FROM_ZERO = ("matroska", "asf", "flv")
 """containers whose duration is the time of their end, also if they start later than 0"""
 
+NTSC_RATES = {round(n / 1.001, 2): n / 1.001 for n in (12, 15, 24, 30, 48, 60, 90, 120, 240)}
+"""rates of television as ffmpeg prints them, with two decimals -> what they are; 23.98 would be 0.6 s off after an hour"""
+
 OWN_OUTPUT = ("[vost#", "[out#", "[image2pipe", "[null @")  # complaints about our output
 _COMPLAINT = re.compile(r"^((?:\[[^]]* @ \w+\] )*)\[(error|fatal|panic|warning|info)\] (.*)", re.MULTILINE)
 _COMPONENT_OF_A_STREAM = re.compile(r"\[[avsd]ist#0:(\d+)")
@@ -237,5 +240,6 @@ def _seconds(clock: re.Match[str]) -> float:
 
 def _rate(line: str, unit: str) -> float:
     """Frames per second by the line of a stream; 0 if it does not say."""
-    rate = re.search(rf", ([\d.]+)(k?) {unit},", line)
-    return float(rate.group(1)) * (1000 if rate.group(2) else 1) if rate else 0.0
+    found = re.search(rf", ([\d.]+)(k?) {unit},", line)
+    rate = float(found.group(1)) * (1000 if found.group(2) else 1) if found else 0.0
+    return NTSC_RATES.get(rate, rate)

@@ -15,11 +15,30 @@ def find_videos(folder: str | Path, *, id_from: str = "stem") -> tuple[dict[str,
     """All video files below a folder, by video id, in order of id; and how many other files there are.
 
     The id is the file's stem (`id_from="stem"`), or its path below the folder without suffix, with "__" for "/"
-    (`id_from="path"`). Hidden files are ignored. Links are followed, but no folder is entered twice; a broken link
-    counts as a video, so that it is reported as missing. Raises BadInputError naming both files if two have the same id,
-    and EnvironmentFaultError naming a folder that cannot be listed.
+    (`id_from="path"`). Files are found as by `list_videos`. Raises BadInputError naming both files if two have the same
+    id, and EnvironmentFaultError naming a folder that cannot be listed.
     """
+    paths, others = list_videos(folder)
     videos: dict[str, str] = {}
+    for path in paths:
+        video_id = video_id_of(path, id_from=id_from)
+        first_path = videos.setdefault(video_id, path)
+        if first_path is not path:
+            flag_helps = video_id_of(path, id_from="path") != video_id_of(first_path, id_from="path")
+            advice = "rename one, or add --ids=path to all commands" if flag_helps else "rename or remove one"
+            raise BadInputError(
+                f"{Path(folder, path)} and {Path(folder, first_path)} have the same id {video_id!r}; {advice}"
+            )
+    return {video_id: Path(folder, videos[video_id]) for video_id in sorted(videos)}, others
+
+
+def list_videos(folder: str | Path) -> tuple[list[str], int]:
+    """The paths of all video files below a folder, from there on, in no order; and how many other files there are.
+
+    Hidden files are ignored. Links are followed, but no folder is entered twice; a broken link counts as a video, so that
+    it is reported as missing. Raises EnvironmentFaultError naming a folder that cannot be listed.
+    """
+    videos: list[str] = []
     others = 0
     root = os.fspath(folder)
     folders: list[str] = [""]  # paths below the root, still to be listed
@@ -50,15 +69,8 @@ def find_videos(folder: str | Path, *, id_from: str = "stem") -> tuple[dict[str,
             elif not is_file or os.path.splitext(entry.name)[1].lower() not in VIDEO_SUFFIXES:
                 others += 1
             else:
-                video_id = video_id_of(path, id_from=id_from)
-                first_path = videos.setdefault(video_id, path)
-                if first_path is not path:
-                    flag_helps = video_id_of(path, id_from="path") != video_id_of(first_path, id_from="path")
-                    advice = "rename one, or add --ids=path to all commands" if flag_helps else "rename or remove one"
-                    raise BadInputError(
-                        f"{Path(root, path)} and {Path(root, first_path)} have the same id {video_id!r}; {advice}"
-                    )
-    return {video_id: Path(root, videos[video_id]) for video_id in sorted(videos)}, others
+                videos.append(path)
+    return videos, others
 
 
 def video_id_of(path: str | Path, *, id_from: str) -> str:

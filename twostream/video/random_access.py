@@ -131,7 +131,7 @@ def index_video(path: Path) -> VideoIndex:
     is_short = stamps and declared - seconds > max(MISSING_SECONDS, MISSING_FRACTION * declared) + 1 / (header.fps or 1)
     index = VideoIndex(
         num_frames,
-        round(header.fps or (num_frames / seconds if seconds else 0.0), 3),
+        round(header.fps or ((num_frames - 1) / seconds if seconds else 0.0), 3),  # from the first frame to the last
         header.stream_index,
         tuple(stamps),
         tuple(number for number, stamp in enumerate(stamps) if stamp in packets.key_stamps),
