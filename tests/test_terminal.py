@@ -55,6 +55,18 @@ def test_progress_bars_pass():
     assert outputs[0] == outputs[1] and "\x1b[A" in outputs[0]
 
 
+def test_a_terminal_that_was_closed_takes_no_more_and_is_no_error():
+    """Else a training whose terminal is closed would end with an error before it has saved."""
+    master, slave = os.openpty()
+    with open(slave, "w") as stream:
+        terminal = Terminal(stream)
+        print("seen", file=terminal, flush=True)
+        assert b"seen" in os.read(master, 100)
+        os.close(master)
+        for _ in range(2):
+            print("for nobody", file=terminal, flush=True)
+
+
 def test_a_line_beside_a_progress_bar_clears_it(monkeypatch):
     stream = io.StringIO()
     terminal = Terminal(stream)

@@ -3,7 +3,11 @@
 Every program writes through `Terminal`, which `programs/options.py` puts in place of stdout and stderr.
 """
 
+import contextlib
+import errno
+import os
 import re
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -37,8 +41,24 @@ class Terminal:
         """Write the text; returns its length, as a stream does."""
         start = PROGRESS_BAR.match(text)
         end = start.end() if start else 0
-        self.stream.write(text[:end] + UNSAFE.sub(lambda match: _escape(match[0]), text[end:]))
+        with self._while_open():
+            self.stream.write(text[:end] + UNSAFE.sub(lambda match: _escape(match[0]), text[end:]))
         return len(text)
+
+    def flush(self) -> None:
+        """Show what was written."""
+        with self._while_open():
+            self.stream.flush()
+
+    @contextlib.contextmanager
+    def _while_open(self) -> Iterator[None]:
+        """If the terminal has been closed, what is written from now on is for nobody, and no error."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)

@@ -437,7 +437,8 @@ def evaluate_multi_label(
 ) -> MultiLabelEvaluation:
     """Loss and average precisions of what `predict` yields, over all ranks; clips without a label are left out.
 
-    A rank may have no batch, as in `evaluate`. Average precision ranks all clips of a class, so the scores of all of them are in memory together.
+    A rank may have no batch, as in `evaluate`. Average precision ranks all clips of a class, so the scores of all of them
+    are in memory together.
     """
     rows = [torch.cat([labels.float(), logits.float()], dim=1) for _, labels, logits in batches]
     labels, logits = world.gather_rows(torch.cat([torch.zeros(0, 2 * num_classes), *rows])).chunk(2, dim=1)

@@ -367,8 +367,8 @@ def _terminal(stream: Any) -> Any:
 
 
 MEMORY = re.compile(
-    r"out of memory|can't allocate memory|not enough memory|Insufficient memory|bad_alloc|can't start new thread|Too many open files|ancdata|"
-    r"DataLoader worker \(pid|unable to \w+ .*(shared memory|</torch_)"
+    r"out of memory|can't allocate memory|not enough memory|Insufficient memory|bad_alloc|can't start new thread|ancdata|"
+    r"Too many open files|DataLoader worker \(pid|unable to \w+ .*(shared memory|</torch_)"
 )
 """texts of errors that torch, OpenCV and Python raise if there is too little memory, or too few threads or files for a
 process; or the system killed a process to get memory"""
