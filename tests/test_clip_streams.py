@@ -132,7 +132,7 @@ def test_a_resumed_training_is_the_same_bit_for_bit(run, tmp_path):
 
     On the CPU, --deterministic changes nothing.
     """
-    clips = (*CLIPS, *QUICK, "--seq_len=8", "--gap=5", "--ema=0.5")
+    clips = (*CLIPS, *QUICK, "--seq_len=8", "--gap=5", "--ema=0.5", "--val_interval=3")
     run("train.py", "--run=whole", *clips, "--max_iterations=3")
     run("train.py", "--run=parts", *clips, "--max_iterations=2", "--deterministic")
     printed = run("train.py", "--run=parts", *clips, "--max_iterations=3", "--resume")

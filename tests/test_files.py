@@ -40,6 +40,20 @@ def test_failure_half_way_keeps_the_previous_file(tmp_path, error, raised):
     assert os.listdir(tmp_path) == ["file.txt"], "a temporary file was left behind"
 
 
+def test_a_file_system_that_flushes_no_folders(tmp_path, monkeypatch):
+    """Some networks refuse it; the file was flushed, and is in its place."""
+    fsync = os.fsync
+
+    def refuse_folders(number):
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            raise OSError(22, "Invalid argument")
+        fsync(number)
+
+    monkeypatch.setattr("os.fsync", refuse_folders)
+    write_text(tmp_path / "f", "new")
+    assert (tmp_path / "f").read_text() == "new" and os.listdir(tmp_path) == ["f"]
+
+
 @pytest.mark.parametrize("below", ["a_file/x.txt", "a_file/folder/x.txt", "n" * 300])
 def test_unwritable_path_is_named(tmp_path, below):
     (tmp_path / "a_file").write_text("")

@@ -41,17 +41,23 @@ def write_file(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with contextlib.suppress(OSError):  # some file systems refuse this; the file is in its place already
+            _sync_folder(path.parent)
     except OSError as error:
         reason = error.strerror or error
         raise EnvironmentFaultError(f"cannot write {path}: {reason}; a previous file is kept") from None
     finally:
         with contextlib.suppress(OSError):  # e.g. its folder could not be created
             temporary.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush the names of the files in a folder to the disk."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _is_stream(path: Path) -> bool:

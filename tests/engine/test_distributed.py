@@ -31,6 +31,7 @@ from twostream.errors import BadInputError, EnvironmentFaultError, Terminated
 from twostream.models.network import build_model
 from twostream.monitor.log import read_confusion, read_log
 from twostream.scores.npz import read_scores
+from twostream.scores.parts import Scoring
 from twostream.stream import StreamConfig
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -156,7 +157,13 @@ def alone(root, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "size, more", [(2, []), (2, ["--accumulate=2", "--workers=1"]), (4, []), (2, ["--compile=default"])]
+    "size, more",
+    [
+        (2, []),
+        (2, ["--accumulate=2", "--workers=1"]),
+        (4, []),
+        pytest.param(2, ["--compile=default"], marks=pytest.mark.slow),
+    ],
 )
 def test_several_ranks_train_like_one(root, alone, tmp_path, size, more):
     clips, log, run_dir = alone
@@ -551,6 +558,18 @@ def score(words: list[str]) -> None:
     runpy.run_path(str(REPOSITORY / "test.py"), run_name="__main__")
 
 
+def score_and_note(words: list[str], parts: Path) -> None:
+    """Score, and write the numbers of this rank's parts into a file."""
+    write_parts = Scoring.write_parts
+
+    def note(self, numbers, logits):
+        Path(f"{parts}{os.environ['RANK']}").write_text(json.dumps(numbers))
+        return write_parts(self, numbers, logits)
+
+    Scoring.write_parts = note
+    score(words)
+
+
 @pytest.fixture(scope="module")
 def scorable(tmp_path_factory):
     """Splits of 7, 8 and 9 videos, of 9 to 17 frames each, and a run to score them with."""
@@ -603,3 +622,22 @@ def test_ranks_score_each_clip_once(scorable, tmp_path, split, num_clips):
     assert len(rows) == len(set(rows)) == 2 * num_clips
     counts = [frames - 1 for frames in range(9, 9 + len(table.video_ids))]
     assert rows == [(v, s, view) for v, count in enumerate(counts) for s in range(count) for view in (0, 5)]
+
+
+def test_ranks_divide_what_another_job_has_left(scorable, tmp_path):
+    """A job has scored every second part; each of two ranks scores a half of the others."""
+    (scorable / "runs" / "run" / "scores_train_000001.npz").unlink(missing_ok=True)
+    words = [
+        f"--root={scorable}/data",
+        f"--save_root={scorable}/runs",
+        "--split=train",
+        "--frame_step=1",
+        "--views=flip",
+    ]
+    words += ["--workers=0", "--device=cpu", "--consensus=mean"]
+    assert Ranks(1, score, [*words, "--shard=0/2"], folder=tmp_path / "job").exit_codes() == [0]
+    ranks = Ranks(2, score_and_note, words, tmp_path / "parts", folder=tmp_path / "ranks")
+    assert ranks.exit_codes() == [0, 0], ranks.output()
+    parts = [json.loads((tmp_path / f"parts{rank}").read_text()) for rank in (0, 1)]
+    assert abs(len(parts[0]) - len(parts[1])) <= 1 < sum(map(len, parts))
+    assert sorted(parts[0] + parts[1]) == list(range(1, 2 * sum(map(len, parts)), 2))

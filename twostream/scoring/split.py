@@ -89,10 +89,9 @@ def score_split(
         scoring.remove_parts()  # a second scoring at the same time may have left some
         return scoring.target
     since = scoring.file_state()
-    first_part = options.shard[0] * world.size + world.rank
-    own_parts = [p for p in scoring.missing() if p % (num_shards * world.size) == first_part]
-    world.wait()  # no process writes a part before all have looked which are missing
-    if num_done := scoring.num_parts - len(scoring.missing()):
+    missing = _missing_parts(scoring, world)
+    own_parts = [part for part in missing if part % num_shards == options.shard[0]][world.rank :: world.size]
+    if num_done := scoring.num_parts - len(missing):
         log(f"{num_done} of {counted(scoring.num_parts, 'part is', 'parts are')} scored already")
 
     module = _prepared(network, sampling)
@@ -107,6 +106,14 @@ def score_split(
         pass
     world.wait()
     return _finish(scoring, since, log, world)
+
+
+def _missing_parts(scoring: Scoring, world: World) -> list[int]:
+    """The parts that are not scored yet, as rank 0 sees it: another rank may see those that the first has written since."""
+    is_missing = torch.zeros(scoring.num_parts, dtype=torch.int64)
+    if world.is_first:
+        is_missing[scoring.missing()] = 1
+    return world.sum_patiently(is_missing).nonzero().flatten().tolist()
 
 
 def _prepared(network: ScoredNetwork, sampling: Sampling) -> nn.Module:
