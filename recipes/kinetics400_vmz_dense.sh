@@ -2,7 +2,8 @@
 # Kinetics-400: VMZ's published R(2+1)D-34 for clips of 32 frames on RGB and flow, by dense prediction, and their fusion.
 #
 #   VIDEOS=... LISTS=... ROOT=/data/kinetics128 bash recipes/kinetics400_prepare.sh --short_side=128 --fps=0
-#   twostream fetch r2.5d_d34_l32_ft_sports1m r2.5d_d34_l32_ft_sports1m_optical_flow
+#   twostream fetch r2.5d_d34_l32_ft_sports1m
+#   twostream fetch r2.5d_d34_l32_ft_sports1m_optical_flow
 #   ROOT=/data/kinetics128 SAVE_ROOT=/data/runs/vmz_dense bash recipes/kinetics400_vmz_dense.sh
 #
 # VMZ's table (tutorials/models.md): 74.2 % of the videos on RGB and 68.2 % on flow; its paper (Tran et al., CVPR 2018) has

@@ -1,11 +1,13 @@
 """recipes/: each runs through, with programs in place of ours that only say how they were called."""
 
 import os
+import re
+import shlex
 import subprocess
 
 import pytest
 
-from tests.conftest import REPOSITORY, parser_of
+from tests.conftest import PROGRAMS, REPOSITORY, parser_of
 from twostream.conversion.published import PUBLISHED
 from twostream.programs.train import in_iterations
 
@@ -38,6 +40,16 @@ def run(recipe, folder, environment: dict, *arguments: str) -> tuple[int, list[l
     )  # fmt: skip
     lines = called.read_text().splitlines() if called.exists() else []
     return result.returncode, [line.split("\0")[:-1] for line in lines]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+def test_the_commands_before_it_are_complete(recipe):
+    """Those of its comment, such as those that fetch weights."""
+    for line in re.findall(r"^#\s+twostream (.*)", recipe.read_text(), re.MULTILINE):
+        command, *words = shlex.split(line)
+        parser_of(
+            {module: script for script, module in PROGRAMS.items()}.get(command, f"twostream {command}")
+        ).parse_args(words)
 
 
 def test_every_data_set_has_its_three():

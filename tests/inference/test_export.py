@@ -17,7 +17,10 @@ from twostream.inference.contract import CONTRACT_NAME
 from twostream.inference.export import recognizer_of_runs, write_recognizer
 from twostream.inference.loading import load
 from twostream.inference.sources import Pictures, VideoFile
+from twostream.models.network import build_model
+from twostream.models.weights import load_weights
 from twostream.onnx.export import write_onnx
+from twostream.runtimes.torch_network import run_by_torch
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,27 @@ def test_folder_and_runs_have_the_same_answer(runs, exported):
     from_runs = recognizer_of_runs(runs, weights=(2, 1)).predict(pictures)
     np.testing.assert_array_equal(from_folder.probabilities, from_runs.probabilities)
     assert from_folder.classes == toy.CLASSES
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["rgb", "farneback"])
+def test_its_weights_are_those_of_the_run_in_another_network_too(number, runs, exported, tmp_path):
+    """--init_from and test --weights: the first layer for flow is not made of one for RGB again, whatever the clip length."""
+    run = (
+        make_run(tmp_path, "farneback", seed=3) if number else runs[0]
+    )  # single flow images have three channels, as RGB
+    recognizer = recognizer_of_runs([run])
+    write_recognizer(recognizer, tmp_path / "recognizer")
+    (stream,) = recognizer.contract.streams
+    network = build_model(stream.config)
+    load_weights(network.backbone, tmp_path / "recognizer" / stream.file_name, stream.config)
+    (expected,) = run_by_torch(recognizer.networks)
+    assert_same(network.backbone.state_dict(), expected.module.get_submodule("backbone").state_dict())
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        np.testing.assert_array_equal(found[name], tensor, err_msg=name)
 
 
 @pytest.mark.parametrize("driver", ["none", "there"])

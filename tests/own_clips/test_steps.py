@@ -30,7 +30,7 @@ def test_a_step_is_done_once(runner):
     run.run(step)
     run.run(step)
     assert ran == ["train", "first: 0 s", "first: done already"]
-    assert (run.out / "commands.sh").read_text().splitlines()[1] == "twostream train --write=a.npz '--root=my data'"
+    assert (run.out / "commands.sh").read_text().splitlines()[2] == "twostream train --write=a.npz '--root=my data'"
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_some_bad_videos_are_no_failure(runner):
     run, ran = runner
     run.run(Step("extract", ("extract", "--code=5"), line="{} || [ $? -eq 5 ]"))
     assert run.some_bad and "some videos were bad and are left out" in ran[-1]
-    assert (run.out / "commands.sh").read_text().splitlines()[1] == "twostream extract --code=5 || [ $? -eq 5 ]"
+    assert (run.out / "commands.sh").read_text().splitlines()[2] == "twostream extract --code=5 || [ $? -eq 5 ]"
 
 
 def test_a_real_command_writes_its_log(tmp_path):

@@ -1,13 +1,15 @@
 """twostream fetch, without a network: the URLs are those of local files."""
 
 import contextlib
+import shlex
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, parser_of
 from tests.conversion import caffe2_networks
 from twostream.conversion import weight_files
 from twostream.conversion.published import PUBLISHED
@@ -16,6 +18,7 @@ from twostream.models.backbones import BACKBONES
 from twostream.models.network import build_model
 from twostream.models.weights import find_pretrained
 from twostream.programs import fetch
+from twostream.programs.fetch import next_command
 from twostream.stream import StreamConfig
 
 IG65M = "r2plus1d_34_clip8_ig65m_from_scratch-9bae36ae"
@@ -75,6 +78,16 @@ def test_published_files_are_of_networks_that_there_are():
             file.is_caffe2 != bool(file.sha256_prefix) and file.name.endswith(file.sha256_prefix) and name == file.name
         )
         assert file.clip_len >= BACKBONES[file.backbone].min_clip_len
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_training_goes_on_with_the_clips_of_a_published_file(name):
+    file = PUBLISHED[name]
+    _, _, *words = shlex.split(next_command(file, Path("my weights") / file.file_name))
+    args = parser_of("train.py").parse_args(words)
+    assert args.input_type == ("farneback" if "optical_flow" in name else "rgb")
+    assert (args.arch, args.seq_len, args.init_from.name) == (file.backbone, file.clip_len, file.file_name)
+    assert args.gap == (2 if "32x2" in name or "ir_csn" in args.arch or "ip_csn" in args.arch else 1)
 
 
 def test_list(run_command):

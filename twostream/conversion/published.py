@@ -33,6 +33,11 @@ class PublishedWeights:
         return self.file_name.rpartition(".")[0]
 
     @property
+    def is_for_flow(self) -> bool:
+        """Is it for flow, and not for RGB?"""
+        return self.trained_on.endswith("; flow")
+
+    @property
     def is_caffe2(self) -> bool:
         """Must it be converted before it can be trained on?"""
         return self.file_name.endswith(".pkl")

@@ -1,6 +1,7 @@
 """Runs -> a recognizer: in memory, or as a folder for others; and a recognizer's folder -> its networks."""
 
 import functools
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -185,7 +186,8 @@ def write_recognizer(recognizer: Recognizer, folder: Path) -> None:
     for stream, network in zip(recognizer.contract.streams, run_by_torch(recognizer.networks), strict=True):
         state = network.module.get_submodule("backbone").state_dict()
         weights = {name: tensor.contiguous().cpu() for name, tensor in state.items()}
-        content = safetensors.torch.save(weights)
+        # What was trained on flow already must not be taken for weights of ImageNet, by --init_from or test --weights.
+        content = safetensors.torch.save(weights, {"format": "pt", "stream": json.dumps(stream.config.to_json())})
         path = folder / stream.file_name
         write_file(path, functools.partial(_write, content))
         streams.append(replace(stream, sha256=sha256(path)))

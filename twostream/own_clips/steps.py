@@ -57,7 +57,8 @@ class Steps:
         """Run a step unless it is done. Raises UserError with the command's own words."""
         command = shlex.join(["twostream", *step.words])
         self.commands.append(step.line.format(command))
-        write_text(self.out / "commands.sh", "\n".join(["#!/bin/sh -e", *self.commands, ""]))
+        path = f'PATH="$PATH":{shlex.quote(str(Path(sys.executable).parent))}'  # where no environment is activated
+        write_text(self.out / "commands.sh", "\n".join(["#!/bin/sh -e", path, *self.commands, ""]))
         if step.writes and any(self.out.glob(step.writes)):
             self.say(f"{step.name}: done already")
             return

@@ -171,8 +171,21 @@ def fetch_published(weights: PublishedWeights, folder: Path, url: str | None) ->
     print(
         f"{source}: {tensors} of {weights.backbone}, trained on {weights.trained_on}, {weights.clip_len} frames a clip"
     )
-    flags = f"--arch={weights.backbone} --seq_len={weights.clip_len} --init_from={shlex.quote(str(target))}"
-    print(f"next: twostream train --root=ROOT {flags}")
+    print(f"next: {next_command(weights, target)}")
+
+
+def next_command(weights: PublishedWeights, target: Path) -> str:
+    """The command that trains on from a published file, on clips like those that it was trained on."""
+    from twostream.models.backbones import BACKBONES
+
+    stride = BACKBONES[weights.backbone].frame_stride
+    words = ["twostream", "train", "--root=ROOT", *(["--input_type=farneback"] if weights.is_for_flow else [])]
+    words += [
+        f"--arch={weights.backbone}",
+        f"--seq_len={weights.clip_len}",
+        *([f"--gap={stride}"] if stride > 1 else []),
+    ]
+    return shlex.join([*words, f"--init_from={target}"])
 
 
 def _download_unless_there(url: str, target: Path, sha256_prefix: str) -> None:
