@@ -140,7 +140,8 @@ def test_failed_videos_are_tried_once_more_by_the_new_rules(run, old):
     before = json.loads(log.read_text())
     assert run("prep/extract.py", "--videos=bad", "--root=data", *EXTRACT).returncode == 5
     failure = json.loads(log.read_text())
-    assert failure == before | {"token": failure["token"]} and failure["token"] != before["token"]
+    now = {"token": failure["token"], "file": str(old / before["file"])}
+    assert failure == before | now and failure["token"] != before["token"]
     log.write_text(json.dumps(failure | {"reason": "as it was listed"}) + "\n")
     assert run("prep/extract.py", "--videos=bad", "--root=data", *EXTRACT).returncode == 5
     assert json.loads(log.read_text())["reason"] == "as it was listed"

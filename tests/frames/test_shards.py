@@ -9,6 +9,7 @@ import subprocess
 import tarfile
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -372,3 +373,20 @@ def test_lock_is_held_while_a_video_is_written(store):
     shard = Shard.lock(path)
     assert shard is not None
     shard.release()
+
+
+def test_threads_of_a_process_share_a_reader(store, monkeypatch):
+    """As on a Dask worker with several threads: a video that another thread has just read must not be lost, nor its shard."""
+
+    def set_slowly(reader: ShardReader, name: str, value: object) -> None:  # so that threads take turns there
+        object.__setattr__(reader, name, value)
+        time.sleep(0.001)
+
+    monkeypatch.setattr(ShardReader, "__setattr__", set_slowly)
+    seen = FrameShards(store.root, "rgb")
+    for number in range(30):
+        publish(store, f"v{number}", [JPEG])
+        asked = [f"v{number}", f"not yet {number}"] * 4
+        with ThreadPoolExecutor(len(asked)) as threads:
+            assert list(threads.map(seen.has, asked)) == [True, False] * 4
+    assert all(seen.has(f"v{number}") for number in range(30))

@@ -28,6 +28,25 @@ def test_kind_is_read_from_the_disk(tmp_path, kind):
     assert open_store(tmp_path, "farneback", kind=other).kind == other
 
 
+@pytest.mark.parametrize(
+    "others", [[], ["folders"], ["packed"], ["folders", "packed"], ["videos"], ["videos", "packed"]]
+)
+def test_new_images_are_packed_where_others_are(tmp_path, others):
+    for input_type, kind in zip(("rgb", "farneback"), others, strict=False):
+        if kind in STORES:
+            publish(open_store(tmp_path, input_type, kind=kind), "v", [JPEG])
+        else:
+            (tmp_path / "rgb-images" / "v").mkdir(parents=True)
+            (tmp_path / "rgb-images" / "v" / "video.mp4").write_bytes(b"")
+    (tmp_path / "dis-images").mkdir()
+    assert open_store(tmp_path, "dis").kind == ("packed" if "packed" in others else "folders")
+    for kind in STORES:
+        assert open_store(tmp_path, "dis", kind=kind).kind == kind, "the flag counts"
+    publish(open_store(tmp_path, "dis", kind="folders"), "v", [JPEG])
+    assert open_store(tmp_path, "dis").kind == "folders", "it is no longer new"
+    assert [open_store(tmp_path, t).kind for t in input_types(tmp_path) if t != "dis"] == others
+
+
 def test_shards_unpacked_beside_themselves_are_still_shards(tmp_path):
     publish(open_store(tmp_path, "rgb", kind="packed"), "v", [JPEG])
     for name in "abcdefgh":

@@ -5,6 +5,8 @@ import os
 
 import pytest
 
+from tests.frames.samples import JPEG, publish
+from twostream.frames.folders import FrameFolders
 from twostream.preparation import failures
 from twostream.preparation.extraction import ExtractionJob
 from twostream.preparation.failures import add_failure, is_known, log_path, read_failures, rewrite_failures, token
@@ -86,6 +88,57 @@ def test_after_a_run_only_what_still_fails_is_listed(tmp_path):
     assert set(read_failures(tmp_path)) == {"b", "c"} and other.read_bytes() == before
     rewrite_failures(tmp_path, {}, tried=["a", "b", "c"], path=mine)
     assert list(tmp_path.glob("*.jsonl")) == []
+
+
+def test_failures_are_kept_by_runs_in_other_folders(tmp_path, monkeypatch):
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(here)
+    (here / "a.mp4").write_bytes(b"not a video")
+    add_failure(log_path(tmp_path), ExtractionJob("..", "a", "a.mp4", ExtractionSettings()), BROKEN)
+    monkeypatch.chdir(elsewhere)
+    rewrite_failures(tmp_path, {}, tried=["b"], path=log_path(tmp_path))
+    assert read_failures(tmp_path)["a"]["file"] == str(here / "a.mp4")
+
+
+def test_removed_videos_are_unlisted_and_those_of_a_moved_disk_are_not(tmp_path):
+    disk, log = tmp_path / "disk", log_path(tmp_path)
+    disk.mkdir()
+    for video_id in "ab":
+        add_failure(log, job(disk, video_id), BROKEN)
+    disk.rename(tmp_path / "mounted elsewhere")
+    rewrite_failures(tmp_path, {}, tried=["c"], path=log)
+    assert set(read_failures(tmp_path)) == {"a", "b"}
+    (tmp_path / "mounted elsewhere").rename(disk)
+    (disk / "a.mp4").unlink()
+    rewrite_failures(tmp_path, {}, tried=["c"], path=log)
+    assert set(read_failures(tmp_path)) == {"b"}
+
+
+def test_failures_of_stored_frames_are_listed_as_long_as_these_are_stored(tmp_path):
+    log = log_path(tmp_path, "0-of-2")
+    for video_id in "ab":
+        publish(FrameFolders(tmp_path, "rgb"), video_id, [JPEG])
+        add_failure(log, ExtractionJob(str(tmp_path), video_id, None, ExtractionSettings()), BROKEN)
+    before = log.read_bytes()
+    rewrite_failures(tmp_path, {}, tried=["c"], path=log_path(tmp_path, "1-of-2"))
+    assert log.read_bytes() == before
+    FrameFolders(tmp_path, "rgb").remove("a")
+    rewrite_failures(tmp_path, {}, tried=["c"], path=log)
+    assert set(read_failures(tmp_path)) == {"b"}
+    rewrite_failures(tmp_path, {}, tried=["b"], path=log_path(tmp_path, "1-of-2"))
+    assert not log.exists()
+
+
+def test_a_shard_leaves_removed_videos_of_others_to_a_run_on_all(tmp_path):
+    other = log_path(tmp_path, "1-of-2")
+    add_failure(other, job(tmp_path), BROKEN)
+    (tmp_path / "a.mp4").unlink()
+    rewrite_failures(tmp_path, {}, tried=["b"], path=log_path(tmp_path, "0-of-2"))
+    assert set(read_failures(tmp_path)) == {"a"}
+    rewrite_failures(tmp_path, {}, tried=["b"], path=log_path(tmp_path))
+    assert not other.exists()
 
 
 def test_odd_names_are_kept(tmp_path):

@@ -267,6 +267,29 @@ def test_refused_settings_claim_no_other_tree(tmp_path):
     assert not (tmp_path / "rgb-images").exists()
 
 
+def test_images_of_another_tool_are_neither_claimed_nor_mixed_with_others(extract, tmp_path):
+    """Of the two videos, one is there; training would read both as if they had the new coding."""
+    for input_type in ("rgb", "farneback"):
+        folder = tmp_path / "data" / f"{input_type}-images" / "a"
+        folder.mkdir(parents=True)
+        for k, picture in enumerate(moving_pictures(3)):
+            (folder / f"{k + 1:05d}.jpg").write_bytes(encode_jpeg(picture, quality=95, chroma_subsampling=True))
+    before = tree(tmp_path / "data")
+    for input_types in ("rgb,farneback", "rgb", "farneback"):
+        result = extract(f"--input_types={input_types}", code=3)
+        assert result.stderr.count("\n") == 1 and "images of another tool" in result.stderr
+    assert tree(tmp_path / "data") == before
+
+
+def test_lost_settings_are_found_in_the_videos(extract, tmp_path):
+    extract("--input_types=rgb")
+    whole = tree(tmp_path / "data")
+    (tmp_path / "data" / "rgb-images" / "extraction.json").unlink()
+    assert "short_side = 0, now it is 48" in extract("--input_types=rgb", "--short_side=48", code=3).stderr
+    assert "2 of 2 videos are already done" in extract("--input_types=rgb").stdout
+    assert tree(tmp_path / "data") == whole
+
+
 @pytest.mark.parametrize("text", ["", "[1]", '{"fps": 0'])
 def test_broken_settings_file_is_named(tmp_path, text):
     claim_tree(tmp_path, SETTINGS)
@@ -386,7 +409,7 @@ def test_several_copies_on_one_list_end_well(started, undisturbed, tmp_path):
     assert tree(tmp_path / "together") == tree(undisturbed)
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.slow)])
 def test_killed_extraction_equals_an_undisturbed_one(tmp_path, kills):
     """One copy of the program and two, in each kind of store. docs/record_prep.md has the record of a thousand."""
     tally = run_rounds(tmp_path, kills=kills, seed=0)
@@ -428,6 +451,34 @@ def test_bad_videos_are_listed_and_good_ones_extracted(extract, videos, tmp_path
     assert not (data / "failed_videos.jsonl").exists()
     record = FrameFolders(data, "rgb").record("cut")
     assert record["damage"] and 0 < record["num_frames"] < NUM_FRAMES
+
+
+def test_a_source_that_goes_away_or_cannot_be_read_costs_only_itself(videos, tmp_path, monkeypatch):
+    path = videos / "left" / "a.mkv"
+
+    def removed(frames: Decoder, decode: Callable = Decoder.__iter__):  # while its last frame is used
+        yield from decode(frames)
+        path.unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Decoder, "__iter__", removed)
+        with pytest.raises(VideoError, match="^No such file or directory$") as error:
+            extract_video(job(tmp_path, path))
+    assert error.value.kind == "missing" and not FrameFolders(tmp_path, "rgb").video_ids()
+
+    extract_video(job(tmp_path, videos / "right" / "b c.mkv", ExtractionSettings(short_side=0)))
+    flow = ExtractionSettings(rgb=False, flow=SETTINGS.flow)
+    for name in ("00003.jpg", "video.json"):  # EIO, EACCES, ESTALE and the like behave as this
+        file = tmp_path / "rgb-images" / "a" / name
+        content = file.read_bytes()
+        file.unlink()
+        file.symlink_to(file)
+        with pytest.raises(VideoError, match=f"a(/{name})?: .*Too many levels of symbolic links") as error:
+            extract_video(job(tmp_path, None, flow))
+        assert error.value.kind == "unreadable"
+        file.unlink()
+        file.write_bytes(content)
+    assert extract_video(job(tmp_path, None, flow)).num_images == NUM_FRAMES
 
 
 def test_video_too_small_for_its_flow_method_is_a_bad_video(tmp_path):
@@ -559,6 +610,33 @@ def test_shards_list_their_own_failures(extract, videos, tmp_path):
     assert [path.name for path in (tmp_path / "data").glob("*.jsonl")] == ["failed_videos.2-of-3.jsonl"]
 
 
+def test_shards_keep_each_others_failures_of_stored_frames(extract, tmp_path):
+    extract("--input_types=rgb")
+    (tmp_path / "data" / "rgb-images" / "a" / "00002.jpg").write_text("no image")
+    flow = ("--no-videos", "--input_types=dis")
+    extract(*flow, "--shard=0/2", code=5)
+    extract(*flow, "--shard=1/2")
+    assert set(read_failures(tmp_path / "data")) == {"a"}
+
+
+def test_jobs_are_the_same_in_any_folder(videos, tmp_path, monkeypatch):
+    """Workers of a cluster have folders of their own; links stay, and what comes after them."""
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "er")
+    (tmp_path / "deep" / "videos").symlink_to(videos)
+    monkeypatch.chdir(tmp_path)
+    words = ["--videos=link/../videos", "--root=link/../data", "--workers=1"]
+    args = extract_program.build_parser().parse_args(words)
+    first, *_ = extract_program.list_jobs(args, SETTINGS)
+    assert (first.root, first.path) == (f"{tmp_path}/link/../data", f"{tmp_path}/link/../videos/left/a.mkv")
+    monkeypatch.chdir("/")
+    extract_video(first)
+    assert FrameFolders(tmp_path / "deep" / "data", "rgb").video_ids() == ["a"]
+    stored_frames = extract_program.build_parser().parse_args(["--root=data"])
+    monkeypatch.chdir(tmp_path / "deep")
+    assert [job.root for job in extract_program.list_jobs(stored_frames, SETTINGS)] == [str(tmp_path / "deep" / "data")]
+
+
 def test_cluster_with_a_killed_worker_makes_the_same_tree(started, undisturbed, tmp_path):
     (tmp_path / "cluster").mkdir()
     cluster = DaskScheduler(tmp_path / "cluster")
@@ -659,6 +737,14 @@ def test_flow_of_packed_frames(extract, tmp_path):
     extract("--input_types=rgb", "--store=packed")
     extract("--no-videos", "--input_types=farneback", "--store=packed")
     assert open_store(data, "farneback").video_ids() == ["a", "b c"]
+
+
+def test_flow_is_packed_where_the_frames_are(extract, tmp_path):
+    extract("--input_types=rgb", "--store=packed")
+    extract("--no-videos", "--input_types=farneback")
+    store = open_store(tmp_path / "data", "farneback")
+    assert store.kind == "packed" and store.video_ids() == ["a", "b c"]
+    assert not list((tmp_path / "data").rglob("*.jpg"))
 
 
 # ------------------------------------------------------------------------------------------------- store of videos

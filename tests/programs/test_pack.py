@@ -1,5 +1,6 @@
 """twostream pack as a user runs it: both ways without a change, damage listed, killed and run again, trained on."""
 
+import errno
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import pytest
 from tests.conftest import REPOSITORY, noise_image
 from twostream.annotations.json_file import read_annotations
 from twostream.errors import BadInputError
-from twostream.frames.folders import FrameFolders
+from twostream.frames.folders import FrameFolders, FrameFolderWriter
 from twostream.frames.jpeg import encode_jpeg
 from twostream.frames.stores import CopyJob, copy_video, open_store
 
@@ -137,6 +138,25 @@ def test_damaged_videos_are_listed_and_not_published(root, pack, tmp_path):
     flip_bit(folder / "c" / "00002.jpg")  # undone
     result = pack(root, tmp_path / "packed", "packed", code=5)
     assert "3 bad videos:" in result.stderr and open_store(tmp_path / "packed", "rgb").has("c")
+
+
+def test_files_that_cannot_be_read_cost_only_their_videos(root, pack, tmp_path):
+    for file in (root / "rgb-images" / "a" / "00002.jpg", root / "rgb-images" / IDS[1] / "video.json"):
+        file.unlink()
+        file.symlink_to(file)  # EIO, EACCES, ESTALE and the like behave as this
+    result = pack(root, tmp_path / "packed", "packed", "--input_types=rgb", code=5)
+    assert "2 bad videos:" in result.stderr and result.stderr.count("Too many levels of symbolic links") == 2
+    assert f"{root}/rgb-images/a/00002.jpg: " in result.stderr
+    assert open_store(tmp_path / "packed", "rgb").video_ids() == sorted(IDS[2:])
+
+
+def test_a_disk_that_cannot_be_written_is_no_bad_video(root, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(FrameFolderWriter, "_write", fail)
+    with pytest.raises(OSError, match="No space left"):
+        copy_video(CopyJob(str(root), str(tmp_path / "out"), "rgb", "a", "folders"))
 
 
 def test_every_flipped_bit_of_a_packed_video_is_found(root, tmp_path):

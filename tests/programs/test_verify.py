@@ -581,6 +581,18 @@ def test_the_command_of_a_finding_fixes_it(root, videos, run_here, fault):
     assert read_annotations(root).videos[0].num_frames == NUM_FRAMES
 
 
+def test_images_that_are_made_again_stay_packed(videos, tmp_path, run_here):
+    """Also where no other images of the root say that they were."""
+    root = tmp_path / "data"
+    narrow = ExtractionSettings(short_side=0, rgb=False, flow=(FlowSettings("farneback", FlowCoding(bound=0.5)),))
+    extract(root, videos, narrow, "packed")
+    (finding,) = findings_of(root)
+    assert finding.kind == "flow clipped" and finding.fix[0].startswith("rm -r ")
+    fix(finding, videos, run_here)
+    assert open_store(root, "farneback").kind == "packed"
+    assert findings_of(root) == []
+
+
 def annotate_from_list(root: Path, run_here, splits: str, *flags: str) -> None:
     """Annotations as the program makes them, from a list of the four videos with these splits."""
     lines = [f"{v}.mkv,{v.split('_')[0]},{split}" for v, split in zip(IDS, splits.split(), strict=True)]

@@ -18,9 +18,11 @@ import json
 import os
 import struct
 import tarfile
+import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -305,8 +307,19 @@ class _Progress(NamedTuple):
     num_lines: int = 0
 
 
+class _Known(NamedTuple):
+    """What a reader has read so far; replaced as a whole, so that other threads see all of it or nothing."""
+
+    older: _LineTable = NO_LINES
+    recent: _LineTable = NO_LINES
+    """apart from the others, so that each newly published video is not sorted into a million of them"""
+    progress: Mapping[str, _Progress] = MappingProxyType({})
+    names: Sequence[str] = ()
+    """of the shards, by their numbers"""
+
+
 class ShardReader:
-    """The videos in all shards of a folder.
+    """The videos in all shards of a folder; threads may share it.
 
     Indexes are read when the first video is looked up, and what is new in them when a video is not found. They are
     kept as columns, 52 bytes per line and no Python objects, so that forked processes share the memory.
@@ -314,10 +327,8 @@ class ShardReader:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._names: list[str] = []
-        self._progress: dict[str, _Progress] = {}
-        # Two tables, so that each newly published video is not sorted into a million others.
-        self._lines = self._recent = NO_LINES
+        self._known = _Known()
+        self._refreshing = threading.Lock()
         self._opened = functools.lru_cache(maxsize=256)(functools.partial(_open_to_read, folder))
 
     def find(self, video_id: str) -> Entry | None:
@@ -331,13 +342,13 @@ class ShardReader:
         return min(copies, default=None)
 
     def _copies(self, video_id: str) -> list[Entry]:
-        key = np.frombuffer(_hash(video_id), "<u8")[0]
+        key, known = np.frombuffer(_hash(video_id), "<u8")[0], self._known
         last: dict[int, Entry] = {}  # shard -> its last line on this video
-        for hashes, columns in (self._lines, self._recent):
+        for hashes, columns in (known.older, known.recent):
             row = hashes.searchsorted(key)
             while row < len(hashes) and hashes[row] == key:
                 shard, *rest = columns[row].item()
-                last[shard] = Entry(self._names[shard], *rest)
+                last[shard] = Entry(known.names[shard], *rest)
                 row += 1
         return [entry for entry in last.values() if entry.num_images != REMOVED]
 
@@ -365,8 +376,12 @@ class ShardReader:
 
     def refresh(self, *, full_too: bool = False) -> None:
         """Read what is new in the indexes. Full shards, which get removals only, are skipped unless `full_too`."""
-        progress = dict(self._progress)
-        parts = [self._recent]
+        with self._refreshing:
+            self._known = self._read_on(self._known, full_too=full_too)
+
+    def _read_on(self, known: _Known, *, full_too: bool) -> _Known:
+        progress = dict(known.progress)
+        parts = [known.recent]
         for name in self._shards():
             state = progress.get(name) or _Progress(shard=len(progress))
             if state.num_lines < VIDEOS_PER_SHARD or full_too:
@@ -375,11 +390,10 @@ class ShardReader:
                     parts.append(_LineTable.from_lines(lines, state.shard, path))
                     state = _Progress(state.shard, state.num_bytes + num_bytes, state.num_lines + len(lines))
                 progress[name] = state
-        if len(parts) > 1:
-            self._recent = _LineTable.join(parts)
-        if len(self._recent.hashes) > 4096:
-            self._lines, self._recent = _LineTable.join([self._lines, self._recent]), NO_LINES
-        self._progress, self._names = progress, list(progress)
+        older, recent = known.older, _LineTable.join(parts) if len(parts) > 1 else known.recent
+        if len(recent.hashes) > 4096:
+            older, recent = _LineTable.join([older, recent]), NO_LINES
+        return _Known(older, recent, progress, list(progress))
 
     def _shards(self) -> list[str]:
         """Names of the tar files with an index, sorted."""

@@ -2,6 +2,8 @@
 
 import os
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -38,29 +40,47 @@ another tree has taken its place."""
 def open_store(root: str | Path, input_type: str, *, kind: str | None = None) -> FrameStore:
     """The frame store of an input type below a data root, of the kind that is on disk.
 
-    While it holds no video, `kind` decides ("folders" if None). Raises BadInputError if the store on disk is of
-    another kind. Opening a store again is quick and returns the same object.
+    While it holds no video, `kind` decides (if None: "packed" where other images of the root are, else "folders").
+    Raises BadInputError if the store on disk is of another kind. Opening a store again is quick and returns the same
+    object.
     """
-    key = Path(root), input_type
-    folder = Path(root, f"{input_type}-images")
-    opened = _OPEN_STORES.get(key)
-    if opened is None or not os.path.lexists(opened.evidence):
-        evidence = _find_evidence(folder)
-        if evidence is None:
-            found = EXTRACTED_STORES[kind] if kind else _class_by_settings(folder, None)
-            return found(root, input_type)
-        found = FrameShards if _is_index(evidence) else _class_by_settings(folder, Path(evidence))
-        opened = _OPEN_STORES[key] = _OpenStore(found(root, input_type), evidence)
-    if kind not in (None, opened.store.kind):
-        if {kind, opened.store.kind} <= STORES.keys():
+    store = _store_on_disk(root, input_type)
+    if store is None:
+        found = EXTRACTED_STORES[kind] if kind else _class_of_new(root, input_type)
+        return found(root, input_type)
+    if kind not in (None, store.kind):
+        if {kind, store.kind} <= STORES.keys():
             pack = shlex.join(["twostream", "pack", f"--root={root}", "--to=DIR", f"--store={kind}"])
             advice = f"convert it into another data root: {pack}"
         else:
             advice = "extract to another --root"
         raise BadInputError(
-            f"{folder} is a {opened.store.kind!r} store, expected {kind!r}: leave out --store={kind}, or {advice}"
+            f"{store.folder} is a {store.kind!r} store, expected {kind!r}: leave out --store={kind}, or {advice}"
         )
+    return store
+
+
+def _store_on_disk(root: str | Path, input_type: str) -> FrameStore | None:
+    """The store of an input type; None while it holds no video."""
+    key = Path(root), input_type
+    opened = _OPEN_STORES.get(key)
+    if opened is None or not os.path.lexists(opened.evidence):
+        folder = Path(root, f"{input_type}-images")
+        evidence = _find_evidence(folder)
+        if evidence is None:
+            return None
+        found = FrameShards if _is_index(evidence) else _class_by_settings(folder, Path(evidence))
+        opened = _OPEN_STORES[key] = _OpenStore(found(root, input_type), evidence)
     return opened.store
+
+
+def _class_of_new(root: str | Path, input_type: str) -> type[FrameStore]:
+    """The kind of a store that holds no video yet: that of its settings, else packed where another one of the root is."""
+    found = _class_by_settings(Path(root, f"{input_type}-images"), None)
+    if found is not FrameFolders:
+        return found
+    has_packed = any(isinstance(_store_on_disk(root, other), FrameShards) for other in input_types(root))
+    return FrameShards if has_packed else FrameFolders
 
 
 def _class_by_settings(folder: Path, video_folder: Path | None) -> type[FrameStore]:
@@ -130,15 +150,19 @@ class CopyJob:
 def copy_video(job: CopyJob) -> int:
     """Copy the images and the record of a published video unchanged; returns the bytes of the images.
 
-    Raises BadInputError, and publishes nothing, if an image does not match the checksum in the record. Images without
-    a record (from other tools) are copied without one.
+    Raises BadInputError, and publishes nothing, if a file of the video cannot be read, or an image does not match the
+    checksum in the record. Images without a record (from other tools) are copied without one.
     """
     source = open_store(job.source, job.input_type)
-    record = source.record(job.video_id) or {}
+    with _reading(source, job.video_id):
+        record = source.record(job.video_id) or {}
+        record_text = source.record_text(job.video_id)
+        frame_indices = source.frame_indices(job.video_id)
     num_bytes = 0
     with open_store(job.target, job.input_type, kind=job.kind).writer(job.video_id) as writer:
-        for frame_index in source.frame_indices(job.video_id):
-            jpeg = source.read_bytes(job.video_id, frame_index)
+        for frame_index in frame_indices:
+            with _reading(source, job.video_id, frame_index):
+                jpeg = source.read_bytes(job.video_id, frame_index)
             writer.write(frame_index, jpeg)
             num_bytes += len(jpeg)
         expected = record.get("checksums", writer.checksums)
@@ -149,5 +173,14 @@ def copy_video(job: CopyJob) -> int:
                 f"{source.where(job.video_id)}/{wrong[0]}: missing, damaged or from another video, by the checksums in "
                 f"its {RECORD_NAME}; remove this video, then extract it again"
             )
-        writer.publish_text(source.record_text(job.video_id))
+        writer.publish_text(record_text)
     return num_bytes
+
+
+@contextmanager
+def _reading(source: FrameStore, video_id: str, frame_index: int | None = None) -> Iterator[None]:
+    """Raises BadInputError where a video, or this frame of it, cannot be read: other videos may be readable."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInputError(f"{source.where(video_id, frame_index)}: {error.strerror or error}") from None

@@ -1,7 +1,7 @@
 """One video -> its published RGB frames and flow images, each video decoded once."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -177,7 +177,8 @@ def _fill(job: ExtractionJob, frames: Frames, tracks: Sequence["Track | VideoTra
 
 
 def _check_same_frames(store: FrameStore, video_id: str, num_frames: int) -> None:
-    num_stored = store.count(video_id)
+    with _reading(store.where(video_id)):
+        num_stored = store.count(video_id)
     if num_stored != num_frames:
         raise VideoError(
             f"{counted(num_frames, 'frame')} decoded, but {store.where(video_id)} has {num_stored}: leave out --videos "
@@ -210,8 +211,23 @@ def _source(job: ExtractionJob) -> dict[str, Any]:
     if job.path is None:
         return {"name": f"{RGB}-images/{job.video_id}"}
     path = Path(job.path)
-    source: dict[str, Any] = {"name": path.name, "bytes": path.stat().st_size}
+    with _reading():
+        num_bytes = path.stat().st_size
+    source: dict[str, Any] = {"name": path.name, "bytes": num_bytes}
     return source | ({"segment": list(job.segment)} if job.segment else {})
+
+
+@contextmanager
+def _reading(where: str = "") -> Iterator[None]:
+    """Raises VideoError where a source, or the part of it that `where` names, cannot be read: others may be readable."""
+    try:
+        yield
+    except OSError as error:
+        is_missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        reason = error.strerror or str(error)
+        raise VideoError(f"{where}: {reason}" if where else reason, "missing" if is_missing else "unreadable") from None
+    except BadInputError as error:
+        raise VideoError(str(error)) from None
 
 
 class Track:
@@ -453,13 +469,14 @@ class _StoredFrames:
     def __init__(self, store: FrameStore, video_id: str):
         self.store = store
         self.video_id = video_id
-        record = store.record(video_id) or {}
+        with _reading(store.where(video_id)):
+            record = store.record(video_id) or {}
+            self.num_frames = store.count(video_id)
         if record.get("settings", {}).get("frame_step", 1) != 1:
             raise VideoError(
                 f"{store.where(video_id)} holds one frame in {record['settings']['frame_step']}, "
                 "but flow needs consecutive frames: name the folder of videos with --videos"
             )
-        self.num_frames = store.count(video_id)
         self.rate = float(record.get("fps") or 0)
         self.result: Decoded | None = Decoded(
             self.num_frames, self.rate, record.get("declared_seconds"), record.get("damage", "")
@@ -469,7 +486,6 @@ class _StoredFrames:
         if self.num_frames == 0:
             raise VideoError(f"{self.store.where(self.video_id)} holds no frames")
         for frame_index in range(self.num_frames):
-            try:
-                yield self.store.read(self.video_id, [frame_index])[0]
-            except BadInputError as error:
-                raise VideoError(str(error)) from None
+            with _reading(self.store.where(self.video_id, frame_index)):
+                frame = self.store.read(self.video_id, [frame_index])[0]
+            yield frame

@@ -2,6 +2,7 @@
 
     <root>/failed_videos.jsonl      {"id": ..., "file": ..., "kind": "cut short", "reason": ..., "token": ...}
 
+The file is an absolute path, or null where flow was to be computed from stored frames.
 The token changes when the file, the settings, or the rules of judging a video do. Until then the video is not tried again, because decoding a broken
 video takes as long as decoding a good one. Runs on a part of the videos (--shard) write a file each.
 """
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from twostream.files import check_regular, write_text
+from twostream.frames.stores import open_store
 from twostream.motion_vectors.reader import NO_VECTORS
 from twostream.preparation.extraction import ExtractionJob
 from twostream.preparation.workers import KILLED, PROGRAM_ERROR, Failure
+from twostream.stream import RGB
 
 Record = dict[str, Any]
 """one line of the file"""
@@ -92,7 +95,8 @@ def is_known(job: ExtractionJob, failures: dict[str, Record]) -> bool:
 
 def add_failure(path: Path, job: ExtractionJob, failure: Failure) -> Record:
     """Append one line to the file and return it; a run that is killed later keeps it."""
-    entry = {"id": job.video_id, "file": job.path, "kind": failure.kind, "reason": failure.reason, "token": token(job)}
+    source = None if job.path is None else str(Path(job.path).absolute())  # the next run may start in another folder
+    entry = {"id": job.video_id, "file": source, "kind": failure.kind, "reason": failure.reason, "token": token(job)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as file:
         file.write(_line(entry).encode())
@@ -102,17 +106,36 @@ def add_failure(path: Path, job: ExtractionJob, failure: Failure) -> Record:
 def rewrite_failures(root: str | Path, failures: dict[str, Record], *, tried: Iterable[str], path: Path) -> None:
     """At the end of a run over the videos `tried`, list the ones that failed in `path`, and only there.
 
-    Failures of other videos stay listed as long as their files exist.
+    Failures of other videos stay listed until these videos are removed or renamed. A run on a shard takes those off its own
+    log only, because the other shards may be running.
     """
-    tried = set(tried)
+    tried, is_whole = set(tried), path == log_path(root)
     for log in {path, *_log_paths(root)}:
         listed = {failure["id"]: failure for failure in _read(log)} if log.exists() else {}
-        kept = {i: f for i, f in listed.items() if i not in tried and os.path.lexists(f.get("file") or "")}
+        kept = {video_id: failure for video_id, failure in listed.items() if video_id not in tried}
+        if log == path or is_whole:
+            kept = _without_gone(root, kept)
         kept |= failures if log == path else {}
-        if not kept:
-            log.unlink(missing_ok=True)
-        elif kept != listed or log == path:  # a log of another shard that does not change is left alone
+        if kept == listed and log != path:  # its run may be adding to it
+            continue
+        if kept:
             write_text(log, "".join(_line(kept[video_id]) for video_id in sorted(kept)))
+        else:
+            log.unlink(missing_ok=True)
+
+
+def _without_gone(root: str | Path, failures: dict[str, Record]) -> dict[str, Record]:
+    """The failures whose files, or stored frames, have not been removed or renamed."""
+    has_stored = any(failure["file"] is None for failure in failures.values())
+    stored = set(open_store(root, RGB).video_ids()) if has_stored else set()
+
+    def is_gone(video_id: str, file: str | None) -> bool:
+        if file is None:
+            return video_id not in stored
+        # Where its folder is missing too, the disk may be mounted elsewhere.
+        return os.path.isdir(os.path.dirname(file)) and not os.path.lexists(file)
+
+    return {video_id: failure for video_id, failure in failures.items() if not is_gone(video_id, failure["file"])}
 
 
 def _line(failure: Record) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from twostream.flow.methods import FlowSettings, flow_types
+from twostream.frames.packed import FrameShards
 from twostream.frames.stores import open_store
 from twostream.preparation.settings import ExtractionSettings
 from twostream.stream import RGB
@@ -80,6 +81,8 @@ def remake(root: str, input_type: str, settings: dict[str, Any] | None, record: 
     words += _flags(settings, usual, ("short_side", "fps", "frame_step"))
     if settings and "sar" not in settings and not is_of_stored_frames:
         words.append("--sar=ignore")
+    if isinstance(open_store(root, input_type), FrameShards):  # also when its folder has been removed first
+        words.append(f"--store={FrameShards.kind}")
     if encoding:
         words += ["--store=videos", *_flags(settings, usual, ("gop", "crf"))]
     elif not flow:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shlex
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.files import write_text
 from twostream.flow.methods import FlowSettings
-from twostream.frames.store import SETTINGS_NAME
+from twostream.frames.store import RECORD_NAME, SETTINGS_NAME, FrameStore
 from twostream.frames.stores import input_types as recorded_input_types
 from twostream.frames.stores import open_store
 from twostream.stream import RGB
@@ -19,6 +21,9 @@ from twostream.video.encoder import VideoEncoding
 
 OLD_SETTINGS = {"sar": "ignore"}
 """what it means if a recorded setting is missing: version 0.1 took pixels as they were stored"""
+
+NUM_SAMPLED = 8
+"""videos whose records are read where a tree does not say its settings; it may have hundreds of thousands"""
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,9 @@ class ExtractionSettings:
 def claim_tree(root: str | Path, settings: ExtractionSettings, *, store: str | None = None) -> None:
     """Record the settings of each input type beside its images, or refuse to mix two settings.
 
-    `store` is the kind of frame store where there is none yet; None: folders. Raises BadInputError naming the setting
-    and both values; EnvironmentFaultError where nothing can be written.
+    `store` is the kind of frame store where there is none yet; None: that of the other images, else folders. Raises
+    BadInputError naming the setting and both values, or a video of another tool; EnvironmentFaultError where nothing can
+    be written.
     """
     trees = [open_store(root, input_type, kind=store) for input_type in settings.input_types]
     unclaimed = []
@@ -94,13 +100,10 @@ def claim_tree(root: str | Path, settings: ExtractionSettings, *, store: str | N
         recorded = tree.tree_settings()
         if recorded is None:
             unclaimed.append(tree)
-            continue
-        given = settings.to_json(tree.input_type)
-        for name, before, now in _differences(OLD_SETTINGS | recorded, OLD_SETTINGS | given):
-            raise BadInputError(
-                f"{tree.folder / SETTINGS_NAME}: these images were made with {name} = {before}, now it is {now}; "
-                "use the old setting, use another --root, or delete that folder"
-            )
+            for video_id, settings_of_video in _settings_of_videos(tree):
+                _check_same(tree, f"{tree.where(video_id)}/{RECORD_NAME}", settings_of_video, settings)
+        else:
+            _check_same(tree, str(tree.folder / SETTINGS_NAME), recorded, settings)
     for tree in unclaimed:
         text = json.dumps(settings.to_json(tree.input_type), indent=1)
         write_text(tree.folder / SETTINGS_NAME, text)
@@ -111,9 +114,43 @@ def claim_tree(root: str | Path, settings: ExtractionSettings, *, store: str | N
             raise disk_fault(tree.folder, error) from None
 
 
+def _settings_of_videos(tree: FrameStore) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Some videos of a tree and the settings in their records. Raises BadInputError at one that has none."""
+    video_ids = tree.video_ids()
+    for video_id in video_ids[:: -(-len(video_ids) // NUM_SAMPLED) or 1]:
+        settings = (tree.record(video_id) or {}).get("settings")
+        if settings is None:
+            words = ["twostream", "extract", f"--root={tree.root}", "--input_types=dis"]
+            flow = f", or compute flow from these frames: {shlex.join(words)}" if tree.input_type == RGB else ""
+            raise BadInputError(
+                f"{tree.where(video_id)}: no {RECORD_NAME} of an extraction, so {tree.folder} has images of another tool, "
+                f"which can be used as they are, but not continued; use another --root{flow}"
+            )
+        yield video_id, settings
+
+
+def _check_same(tree: FrameStore, where: str, recorded: dict[str, Any], settings: ExtractionSettings) -> None:
+    """Raise BadInputError if the settings that were recorded in the file `where` are not the ones that are given."""
+    given = settings.to_json(tree.input_type)
+    for name, before, now in _differences(OLD_SETTINGS | recorded, OLD_SETTINGS | given):
+        raise BadInputError(
+            f"{where}: these images were made with {name} = {before}, now it is {now}; "
+            f"use the old setting, use another --root, or delete {tree.folder}"
+        )
+
+
+def _settings_of(tree: FrameStore) -> dict[str, Any] | None:
+    """The settings of a tree, or where it does not say them, of a video in it; None if there are none."""
+    recorded = tree.tree_settings()
+    if recorded is None:
+        with suppress(BadInputError):  # images of another tool
+            return next((settings for _, settings in _settings_of_videos(tree)), None)
+    return recorded
+
+
 def takes_square_pixels(root: str | Path) -> bool | None:
     """How the images of a data root treat pixels that are not square (`square_pixels`); None if there are none yet."""
-    recorded = [open_store(root, input_type).tree_settings() for input_type in recorded_input_types(root)]
+    recorded = [_settings_of(open_store(root, input_type)) for input_type in recorded_input_types(root)]
     return next((settings.get("sar") == "square" for settings in recorded if settings is not None), None)
 
 

@@ -201,15 +201,18 @@ def build_encoding(args: argparse.Namespace) -> VideoEncoding | None:
 
 
 def list_jobs(args: argparse.Namespace, settings: ExtractionSettings) -> list[ExtractionJob]:
-    """All videos that the flags select, whether done or not, in order of id."""
+    """All videos that the flags select, whether done or not, in order of id.
+
+    Their paths are absolute, for workers of a cluster that were started in other folders.
+    """
     sources = find_stored(args) if args.videos is None else find_sources(args)
     selected = sorted(sources)[slice(args.shard[0], None, args.shard[1]) if args.shard else slice(None)]
+    root = str(args.root.absolute())
     return [
-        ExtractionJob(
-            str(args.root), check_video_id(video_id), None if path is None else str(path), settings, segment, args.store
-        )
+        ExtractionJob(root, check_video_id(video_id), file, settings, segment, args.store)
         for video_id in selected
         for path, segment in [sources[video_id]]
+        for file in [None if path is None else str(path.absolute())]
     ]
 
 
