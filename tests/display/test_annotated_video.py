@@ -26,6 +26,25 @@ def test_labels_are_drawn_over_the_whole_video(kind, tmp_path):
     assert difference[2:10, 2:30].mean() > 20 > difference[64:].mean()
 
 
+@pytest.mark.parametrize("kind", ["prediction", "timeline"])
+def test_a_recognizer_at_another_rate_leaves_the_rate_as_it_is(kind, tmp_path):
+    """At 2 frames a second it sees 2 s of 2.2 s; what it says of the end is drawn to the last frame."""
+    frames = {"short_side": 96, "fps": 2, "quality": 90}
+    recognizer = recognizer_of_runs([make_run(tmp_path, "rgb", frames=frames)])
+    pictures = toy.frames(1, "red", "left")
+    toy.write_video(tmp_path / "a.mkv", pictures)
+    source = VideoFile(tmp_path / "a.mkv")
+    answer = recognizer.predict(source) if kind == "prediction" else recognizer.timeline(source)
+    assert answer.seconds == 2 and len(pictures) / 15 == 2.2
+    write_annotated(tmp_path / "out.mp4", source, answer, threshold=0)
+    decoder = Decoder(tmp_path / "out.mp4")
+    drawn = np.stack(list(decoder))
+    assert len(drawn) == len(pictures) and decoder.result.fps == 15
+    difference = np.abs(drawn.astype(int) - pictures)
+    assert difference[:, 64:].mean() < 5, "each frame is the one that the video has there"
+    assert difference[:, 2:10, 2:30].mean(axis=(1, 2, 3)).min() > 20, "each has its label"
+
+
 def test_letters_of_any_script_are_drawn():
     assert draw(np.full((120, 160, 3), 90, np.uint8), ["größer", "跳"]).shape == (120, 160, 3)
 

@@ -1,6 +1,7 @@
 """Answers about sources that are going on: the same scores as predictions of videos, of the newest frames only."""
 
 import queue
+import re
 import threading
 import time
 
@@ -223,6 +224,25 @@ def test_the_end_of_the_time(recognizer, clip):
     answers = list(recognizer.stream(clip, max_seconds=0.5))
     assert answers[-1].at_seconds == pytest.approx(0.5, abs=1 / FPS)
     assert answers[-1].to_json(k=1).keys() >= {"frame", "captured", "latency_seconds", "num_dropped", "top", "streams"}
+
+
+@pytest.mark.parametrize("is_recording", [True, False])
+def test_a_time_too_short_for_a_clip_is_an_error(is_recording, recognizer):
+    """The sixth frame completes the first clip: at ten frames a second after 0.5 s, or when the camera gives it."""
+    source = small_pictures(12) if is_recording else slow_camera()
+    answers = recognizer.stream(source, fps=10 if is_recording else 0, max_seconds=0.2)
+    says = r"its first clip is complete after (\d[.\d]*) s, but the limit is 0.2 s; allow more by --seconds"
+    with pytest.raises(BadInputError, match=says) as error:
+        list(answers)
+    seconds = float(re.search(says, str(error.value))[1])
+    assert seconds == 0.5 if is_recording else seconds > 0.2
+    assert list(recognizer.stream(small_pictures(12), fps=10, max_seconds=0.5))
+
+
+def slow_camera():
+    for picture in small_pictures(6):
+        yield picture
+        time.sleep(0.06)
 
 
 def up_to(answers, frame_index):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from twostream.architectures.flow_fisher import FlowFisher
 from twostream.architectures.i3d import NonLocal, SteadyConv
 
 pytest.importorskip("onnxscript")
@@ -29,3 +30,20 @@ def test_convolutions_of_clips():
     with torch.no_grad():
         expected = module(clips).numpy()
     np.testing.assert_allclose(session.run(None, {"clips": clips.numpy()})[0], expected, atol=1e-5)
+
+
+def test_fisher_vectors_of_any_number_of_clips():
+    """By a network whose own code needs the number of clips."""
+    from twostream.onnx.conversion import to_graph
+
+    torch.manual_seed(0)
+    network = FlowFisher(3, dropout=0).eval()
+    nn.init.normal_(network.fc.weight)
+    model = to_graph(network, [torch.zeros(2, 2, 3, 32, 32)], inputs=["flow"], outputs=["logits"])
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for number in (1, 2, 3):
+        flow = 5 * torch.randn(number, 2, 3, 32, 32)
+        with torch.no_grad():
+            expected = network(flow).numpy()
+        assert abs(expected).min() > 0.01
+        np.testing.assert_allclose(session.run(None, {"flow": flow.numpy()})[0], expected, atol=1e-5)

@@ -165,6 +165,21 @@ def test_a_result_that_differs_is_not_written(runs, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_another_video_is_advised_only_where_it_helps(runs, tmp_path, monkeypatch):
+    recognizer = recognizer_of_runs(runs[:1])
+    graph = export.network_graph(recognizer.networks[0], recognizer.contract.streams[0].config)
+    monkeypatch.setattr(export, "network_graph", lambda *inputs: graph)  # written once
+    with pytest.raises(BadInputError, match="no frames; choose another video to compare on with --check VIDEO$"):
+        export.write_onnx(recognizer, tmp_path, Pictures("mine", []))
+
+    def fail(*inputs):
+        raise BadInputError("rgb.onnx cannot be run: invalid dimensions")
+
+    monkeypatch.setattr(export.OnnxNetwork, "run", fail)
+    with pytest.raises(BadInputError, match="^rgb.onnx cannot be run: invalid dimensions$"):
+        export.write_onnx(recognizer, tmp_path, Pictures("mine", toy.frames(4, "red", "right")))
+
+
 @pytest.mark.slow
 def test_clips_at_a_frame_rate(tmp_path):
     """From 30 frames a second, each second one; the file of all streams takes them at the rate of its streams."""

@@ -82,6 +82,7 @@ def test_it_ends_cleanly(number, code, predict, folder, tmp_path, monkeypatch):
         (["clip.mkv", "--live", "--num_clips=3"], 2, "--num_clips is not for --live"),
         (["clip.mkv", "--pace"], 2, "add --live"),
         (["clip.mkv", "--seconds=3"], 2, "--seconds is for cameras"),
+        (["clip.mkv", "--live", "--seconds=0.05"], 3, "clip.mkv: its first clip is complete after 0.07 s, but the limit is 0.05 s"),
         (["recognizer", "--live"], 3, "expected one video file, a camera, an address, or -"),
         (["rtsp://u:secret@camera/1", "--live"], 3, "rtsp://camera/1: addresses of the network are opened only with --network"),
         (["rtsp://u:secret@camera/1", "--network"], 3, "rtsp://camera/1: a stream has no end; add --live"),

@@ -219,7 +219,9 @@ def test_weights_are_found_by_file_or_folder(tmp_path):
         "resnet50", tmp_path / "mine.pth"
     )
     assert find_trunk(tmp_path / "none") is None
-    with pytest.raises(start.BadInputError, match=r"no weights of --arch=resnet50: twostream fetch resnet50 --folder=\S+ brings"):
+    with pytest.raises(
+        start.BadInputError, match=r"no weights of --arch=resnet50: twostream fetch resnet50 --folder=\S+ brings"
+    ):
         find_trunk(tmp_path, backbone="resnet50")
     with pytest.raises(start.BadInputError, match="does not say which network it is of; add --arch"):
         find_trunk(tmp_path, weights=tmp_path / "mine.pth")

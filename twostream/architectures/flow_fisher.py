@@ -97,7 +97,9 @@ class FlowFisher(nn.Module):
 
     def _fisher_vectors(self, histograms: Tensor, places: Tensor, moving: Tensor) -> Tensor:
         """What LocalMotion found, and bool (N, P), which blocks count -> (N, NUM_FEATURES): signed roots, of length 1."""
-        blocks = torch.cat([self.axes(histograms), PLACE_SCALE * places.expand(len(histograms), -1, -1)], dim=2)
+        # An exported graph takes any N: len() would make it a constant.
+        places = places.expand(histograms.shape[0], -1, -1)
+        blocks = torch.cat([self.axes(histograms), PLACE_SCALE * places], dim=2)
         scales, squares = (-self.log_deviations).exp(), blocks * blocks
         precisions = scales * scales
         distances = (

@@ -1,5 +1,6 @@
 """A video with what the recognizer says of it drawn in."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from twostream.video.encoder import write_video
 
 LINES = 3
 """classes that are drawn for a prediction"""
+RATE_SIDE = 16
+"""pixels of the short side of frames that are only counted"""
 
 
 def write_annotated(
@@ -25,8 +28,7 @@ def write_annotated(
     `threshold` or more; of a timeline, the class of the segment that is shown.
     Raises BadInputError if the rate of the frames is unknown, and EnvironmentFaultError if the file cannot be written.
     """
-    rate = answer.num_frames / answer.seconds if answer.seconds else 0.0
-    if not rate:
+    if not (rate := _own_rate(source)):
         raise BadInputError(f"{source.name}: its rate is unknown, expected frames per second; give them with --fps")
     if isinstance(answer, Prediction):
         answers = answer.above(threshold) if answer.multi_label else answer.top(LINES)
@@ -36,13 +38,22 @@ def write_annotated(
         segments = answer.segments(threshold=threshold, background=background)
 
         def labels(seconds: float) -> list[str]:
+            # By the rate of the recognizer, the video may end a moment before its last frame.
+            seconds = min(seconds, math.nextafter(answer.seconds, 0))
             return [f"{s.label} {s.confidence:.2f}" for s in segments if s.start_seconds <= seconds < s.end_seconds]
 
     write_video(path, _drawn(source, labels, rate), fps=rate)
 
 
+def _own_rate(source: Source) -> float:
+    """Frames per second of all its frames, 0 if unknown: the recognizer may have taken them at another rate."""
+    for _ in source.frames(Geometry(short_side=RATE_SIDE)):  # the rate is known after the last one
+        pass
+    return source.fps
+
+
 def _drawn(source: Source, labels: Callable[[float], list[str]], rate: float) -> Iterator[np.ndarray]:
-    for index, frame in enumerate(source.frames(Geometry(fps=rate))):
+    for index, frame in enumerate(source.frames(Geometry())):
         yield draw(frame, labels(index / rate))
 
 

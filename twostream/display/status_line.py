@@ -43,7 +43,7 @@ class StatusLine:
         self._end()
 
     def finish(self) -> None:
-        """Write what arrived, and how long the answers took."""
+        """Write how many frames arrived until the last answer, and how long the answers took."""
         self._end()
         if self._last is None:
             return

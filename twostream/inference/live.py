@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -230,7 +231,13 @@ def _take(
             f"{reader.feed.name} ended after {counted(reader.num_frames, 'frame')}; expected {needed} at least, which a "
             "clip of this recognizer needs"
         )
-    if taken and max_seconds and taken[0][-1].seconds > max_seconds:
+    if taken and max_seconds and (seconds := taken[0][-1].seconds) > max_seconds:
+        if is_first:
+            needed_seconds = math.ceil(100 * (seconds - TOLERANCE_SECONDS)) / 100  # not rounded down to the limit
+            raise BadInputError(
+                f"{reader.feed.name}: its first clip is complete after {needed_seconds:g} s, but the limit is {max_seconds:g} s; "
+                "allow more by --seconds, from Python by max_seconds"
+            )
         return []
     return taken
 

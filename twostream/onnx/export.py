@@ -76,6 +76,8 @@ def write_onnx(recognizer: Recognizer, folder: Path, source: Source) -> list[str
     ]
     try:
         tables, _ = Recognizer(contract, pairs).score(source)
+    except _FileError:  # no other video would help
+        raise
     except BadInputError as error:
         raise BadInputError(f"{error}; choose another video to compare on with --check VIDEO") from None
     lines = []
@@ -95,6 +97,10 @@ def write_onnx(recognizer: Recognizer, folder: Path, source: Source) -> list[str
     return [*lines, _write_whole(recognizer, models, path, source)]
 
 
+class _FileError(BadInputError):
+    """An ONNX file cannot be run."""
+
+
 class _Both:
     """A network by torch and from its ONNX file, on the same clips: logits (N, 2 K)."""
 
@@ -107,7 +113,13 @@ class _Both:
         for numbers in batches:
             clips = np.empty(items.clips_shape(numbers, images), np.uint8)
             mirrored = items.read_clips(numbers, images, clips).mirrored
-            yield np.concatenate([self.by_torch.run(clips, mirrored), self.from_file.run(clips, mirrored)], axis=1)
+            yield np.concatenate([self.by_torch.run(clips, mirrored), self._run_file(clips, mirrored)], axis=1)
+
+    def _run_file(self, clips: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+        try:
+            return self.from_file.run(clips, mirrored)
+        except BadInputError as error:
+            raise _FileError(str(error)) from None
 
 
 def _write_whole(recognizer: Recognizer, models: dict[str, "ModelProto"], path: Path, source: Source) -> str:
