@@ -178,7 +178,7 @@ class Recognizer:
         a line about. Answers are `stride_seconds` apart at least, and end with the source, or `max_seconds` after its
         first frame (0: no limit). Close the iterator to end it earlier.
 
-        Raises BadInputError if the source cannot be opened or read, or is shorter than a clip.
+        Raises BadInputError if the source cannot be opened or read, or if it, or `max_seconds`, is shorter than a clip.
         """
         feed = open_feed(source, self.contract, fps=fps, paced=paced, network=network)
         scorers = [_NewestClip(s, network_) for s, network_ in zip(self.contract.streams, self.networks, strict=True)]
