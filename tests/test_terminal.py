@@ -1,5 +1,6 @@
 """Names of files reach the terminal with escapes in place of what could control it."""
 
+import errno
 import io
 import os
 
@@ -65,6 +66,18 @@ def test_a_terminal_that_was_closed_takes_no_more_and_is_no_error():
         os.close(master)
         for _ in range(2):
             print("for nobody", file=terminal, flush=True)
+
+
+def test_a_disk_that_fails_is_an_error(tmp_path):
+    class Failing(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.EIO, "Input/output error")
+
+    with open(tmp_path / "lines", "w") as file:
+        stream = Failing()
+        stream.fileno = file.fileno
+        with pytest.raises(OSError, match="Input/output error"):
+            print("a result", file=Terminal(stream))
 
 
 def test_a_line_beside_a_progress_bar_clears_it(monkeypatch):

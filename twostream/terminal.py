@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
 from typing import Any, TextIO
 
@@ -52,13 +53,14 @@ class Terminal:
 
     @contextlib.contextmanager
     def _while_open(self) -> Iterator[None]:
-        """If the terminal has been closed, what is written from now on is for nobody, and no error."""
+        """If the terminal has been closed, what is written from now on is for nobody, and no error; of a file it is one."""
         try:
             yield
         except OSError as error:
-            if error.errno != errno.EIO:
+            if error.errno != errno.EIO or not stat.S_ISCHR(os.fstat(self.stream.fileno()).st_mode):
                 raise
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+            with open(os.devnull, "wb") as nobody:
+                os.dup2(nobody.fileno(), self.stream.fileno())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)

@@ -35,6 +35,15 @@ def test_a_whole_video_matches_no_entry_where_several_are_parts_of_it(tmp_path):
     assert len(warnings) == 2 and "line 2: 'a_000001_000011'" in warnings[1] and "--trim" in warnings[1]
 
 
+@pytest.mark.parametrize("extracted, lacks", [(["a"], False), (["a_000001_000011"], True), ([], True)])
+def test_parts_are_to_be_cut_out_unless_their_files_are_cut(tmp_path, extracted, lacks):
+    """Files with the ids of the videos are cut already, as those of Kinetics often are: a missing one is just a file."""
+    for video_id in ["other", *extracted]:
+        add_frames(tmp_path, video_id, 2)
+    text = "label,youtube_id,time_start,time_end,split\njump,a,1,11,train\njump,b,1,11,train\n"
+    assert build_annotations(read_text(tmp_path, "kinetics_csv", text), tmp_path).lacks_parts == lacks
+
+
 def test_class_numbers_without_names_keep_their_order(tmp_path):
     add_frames(tmp_path, "v", 1)
     listed = read_text(tmp_path, "mmaction2_videos", "".join(f"v{k}.mp4 {k}\n" for k in (10, 9, 2)))

@@ -64,7 +64,7 @@ def test_times_of_the_file_do_not_matter(tmp_path):
     assert token(job(tmp_path)) == before
 
 
-@pytest.mark.parametrize("kind", ["killed", "time limit", "missing"])
+@pytest.mark.parametrize("kind", ["killed", "time limit", "missing", "read error"])
 def test_failures_that_the_machine_may_have_caused_are_always_tried_again(tmp_path, kind):
     add_failure(log_path(tmp_path), job(tmp_path), Failure("?", kind=kind))
     assert not is_known(job(tmp_path), read_failures(tmp_path))

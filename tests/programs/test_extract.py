@@ -475,7 +475,7 @@ def test_a_source_that_goes_away_or_cannot_be_read_costs_only_itself(videos, tmp
         file.symlink_to(file)
         with pytest.raises(VideoError, match=f"a(/{name})?: .*Too many levels of symbolic links") as error:
             extract_video(job(tmp_path, None, flow))
-        assert error.value.kind == "unreadable"
+        assert error.value.kind == "read error"
         file.unlink()
         file.write_bytes(content)
     assert extract_video(job(tmp_path, None, flow)).num_images == NUM_FRAMES

@@ -1,5 +1,6 @@
 """twostream start, as users run it, on toy clips: its commands run within this process, as `call` runs programs."""
 
+import argparse
 import json
 import shlex
 import shutil
@@ -219,10 +220,6 @@ def test_weights_are_found_by_file_or_folder(tmp_path):
         "resnet50", tmp_path / "mine.pth"
     )
     assert find_trunk(tmp_path / "none") is None
-    with pytest.raises(
-        start.BadInputError, match=r"no weights of --arch=resnet50: twostream fetch resnet50 --folder=\S+ brings"
-    ):
-        find_trunk(tmp_path, backbone="resnet50")
     with pytest.raises(start.BadInputError, match="does not say which network it is of; add --arch"):
         find_trunk(tmp_path, weights=tmp_path / "mine.pth")
     assert find_trunk(tmp_path, weights=tmp_path / "mine.pth", backbone="VGG").backbone == "vgg16_reducedfc"
@@ -232,6 +229,17 @@ def test_weights_are_found_by_file_or_folder(tmp_path):
     ):
         with pytest.raises(start.BadInputError, match=message):
             find_trunk(tmp_path, backbone=backbone)
+
+
+def test_weights_that_are_missing(tmp_path):
+    """Without flags there may be none, or those of one network; but those that --arch names must be there."""
+    flags = {"global_models_dir": tmp_path, "weights": None, "arch": None}
+    assert start.trunks_at_hand(argparse.Namespace(**flags)) == (None, None)
+    (tmp_path / "mobilenet_v2-features.pth").touch()
+    first, second = start.trunks_at_hand(argparse.Namespace(**flags))
+    assert first.backbone == "mobilenet_v2" and second is None
+    with pytest.raises(start.BadInputError, match=r"of --arch=resnet50: twostream fetch resnet50 --folder=\S+ brings"):
+        start.trunks_at_hand(argparse.Namespace(**flags | {"arch": "resnet50"}))
 
 
 @pytest.mark.slow

@@ -265,6 +265,13 @@ def test_a_fault_is_found_alone(root, fault):
     assert_found(findings_of(root), kinds, text)
 
 
+def test_rates_of_earlier_versions_are_the_same(root):
+    """They had two decimals."""
+    for input_type, rate in (("rgb", 23.98), ("farneback", 23.976)):
+        in_store(input_type, "left_0", lambda record, rate=rate: record | {"fps": rate})(root)
+    assert "streams differ" not in {finding.kind for finding in findings_of(root)}
+
+
 @pytest.mark.parametrize("fault", FOLDER_FAULTS)
 def test_a_fault_of_folders_is_found_alone(folders, fault):
     do, kinds, text = FOLDER_FAULTS[fault]

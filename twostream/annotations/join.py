@@ -145,13 +145,15 @@ class ListedTable:
         self.source, self.group, self.is_part = map(np.asarray, (source, group, is_part))
         self.ambiguous: list[int] = []
         """rows that are parts of one extracted video, which therefore is none of them"""
+        self.are_cut = False
+        """was a part found by the id of its video?"""
         if whole:
             own = np.fromiter(map(hash, self.ids), np.int64, len(self.ids))
             parts = np.unique(np.stack([self.source, own], axis=1), axis=0)  # of each whole video
             sources, counts = np.unique(parts[:, 0], return_counts=True)
             for row, video_id in whole.items():
                 if counts[np.searchsorted(sources, self.source[row])] == 1:
-                    self.ids[row] = video_id
+                    self.ids[row], self.are_cut = video_id, True
                 else:
                     self.ambiguous.append(row)
 
@@ -342,7 +344,12 @@ class ListedTable:
             yield "\n  ".join([title, *_first(pairs, text, shown=5)])
 
     def lacks_parts(self) -> bool:
-        """Whether some entry is a part of a video that was not extracted."""
+        """Whether parts of longer videos are missing, which extraction has to cut out by the list.
+
+        Not where parts were found by the ids of their videos: then the files are cut already, as those of Kinetics often are.
+        """
+        if self.ambiguous or self.are_cut:
+            return bool(self.ambiguous)
         return any(self.ids[row] not in self.extracted for row in np.flatnonzero(self.is_part).tolist())
 
     def unmatched(self) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """Which published weights are at hand, and how fast a network is here."""
 
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ def find_trunk(folder: Path, *, weights: Path | None = None, backbone: str | Non
     """The weights of a file, or else the best ones in a folder; None where there are none.
 
     Raises BadInputError where `weights` does not exist, or its name does not say which network it is of and `backbone` does
-    not either, and where `backbone` is none of PREFERRED, or has no weights in the folder.
+    not either, and where `backbone` is none of PREFERRED.
     """
     from twostream.models.backbones import BACKBONES, backbone_name
     from twostream.models.weights import find_pretrained
@@ -54,9 +53,6 @@ def find_trunk(folder: Path, *, weights: Path | None = None, backbone: str | Non
     for name in [backbone] if backbone else PREFERRED:
         if any(any(folder.glob(pattern)) for pattern in BACKBONES[name].weight_files):
             return Trunk(name, find_pretrained(folder, name).absolute())
-    if backbone:
-        words = shlex.join(["twostream", "fetch", backbone, f"--folder={folder}"])
-        raise BadInputError(f"{folder} has no weights of --arch={backbone}: {words} brings them")
     return None
 
 

@@ -225,7 +225,7 @@ def _reading(where: str = "") -> Iterator[None]:
     except OSError as error:
         is_missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         reason = error.strerror or str(error)
-        raise VideoError(f"{where}: {reason}" if where else reason, "missing" if is_missing else "unreadable") from None
+        raise VideoError(f"{where}: {reason}" if where else reason, "missing" if is_missing else "read error") from None
     except BadInputError as error:
         raise VideoError(str(error)) from None
 

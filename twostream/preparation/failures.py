@@ -24,7 +24,7 @@ from twostream.stream import RGB
 Record = dict[str, Any]
 """one line of the file"""
 
-TEMPORARY_KINDS = frozenset({KILLED, PROGRAM_ERROR, "missing", "time limit"})
+TEMPORARY_KINDS = frozenset({KILLED, PROGRAM_ERROR, "missing", "read error", "time limit"})
 """failures that the machine may have caused, so these videos are always tried again"""
 
 RULES = 2

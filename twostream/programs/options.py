@@ -340,7 +340,8 @@ def run(main: Callable[[], int | None]) -> None:
         if not isinstance(error, OSError | MemoryError) and not MEMORY.search(str(error)):
             raise
         if isinstance(error, BrokenPipeError) and _is_closed(sys.stdout):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still has to write
+            with open(os.devnull, "wb") as nobody:  # for what Python still has to write
+                os.dup2(nobody.fileno(), sys.stdout.fileno())
             code = EXIT_PIPE
         else:
             print(f"error: {_fault_of_machine(error)}", file=sys.stderr)

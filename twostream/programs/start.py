@@ -124,8 +124,14 @@ def plan_of(args: argparse.Namespace, collection: Collection, out: Path) -> tupl
 
 
 def trunks_at_hand(args: argparse.Namespace) -> tuple[Trunk | None, Trunk | None]:
-    """The network whose features are used, and CELLS_TRUNK if it is another one; None where there are no weights."""
+    """The network whose features are used, and CELLS_TRUNK if it is another one; None where there are no weights.
+
+    BadInputError if there are none of --arch.
+    """
     trunk = find_trunk(args.global_models_dir, weights=args.weights, backbone=args.arch)
+    if args.arch and trunk is None:
+        words = shlex.join(["twostream", "fetch", args.arch, f"--folder={args.global_models_dir}"])
+        raise BadInputError(f"{args.global_models_dir} has no weights of --arch={args.arch}: {words} brings them")
     second = None if args.weights or args.arch else find_trunk(args.global_models_dir, backbone=CELLS_TRUNK)
     return trunk, second if second != trunk else None
 

@@ -50,6 +50,7 @@ FAULT_KINDS = {
     "missing": "no such file, or a broken link",
     "empty": "a file of 0 bytes",
     "unreadable": "ffmpeg cannot open it: no video, no index, no permission; or not a regular file",
+    "read error": "the system could not read it, or its stored frames, which may be over",
     "no video": "only sound or cover art",
     "damaged": "ffmpeg complained while decoding",
     "cut short": "the frames end well before the declared duration",
