@@ -461,6 +461,17 @@ def test_another_toolkits_file_beside_our_own(run_here, save_root, tmp_path):
     assert rows["theirs"]["video_top1"] == 1 and rows["theirs"]["frame_top1"] is None
 
 
+def test_the_official_list_is_that_of_the_split_that_was_scored(run_here, tmp_path):
+    table = make_table(split="test")
+    write_scores(tmp_path / "a.npz", table)
+    labels = [CLASSES[label] for label in table.labels]
+    videos = [Video(name, "test", label, 9) for name, label in zip(table.video_ids.tolist(), labels, strict=True)]
+    write_annotations(tmp_path / "annotations.json", Annotations(CLASSES, [*videos, Video("v", "val", "run", 9)]))
+    words = ["--scores", tmp_path / "a.npz", f"--annotations={tmp_path}", f"--report={tmp_path / 'r.json'}"]
+    result = run_here("eval.py", *words)
+    assert result.returncode == 0 and "3 of 3 videos scored" in result.stdout, result.stderr
+
+
 def test_official_list_of_annotations(run_here, save_root, tmp_path):
     """A video that no score file lists counts as wrong; other labels are refused; a foreign file alone needs the list."""
     flow = save_root / "two/scores_val_1000000.npz"  # perfect for a, b, c

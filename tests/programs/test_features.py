@@ -50,7 +50,7 @@ def one_file(run, videos, tmp_path_factory):
     ("folder", "flags", "says"),
     [
         ("a", ["--num_clips=1"], None),
-        ("b", ["--num_clips=1"], "source {videos}/a/v.mkv instead of {videos}/b/v.mkv;"),
+        ("b", ["--num_clips=1"], "source {videos}/a/v.mkv instead of {videos}/b/v.mkv, bytes "),
         ("a", ["--num_clips=1", "--layers=softmax,pool"], "layers pool instead of pool,softmax;"),
         ("a", ["--num_clips=2"], "clips of rgb num_clips=1 views=centre instead of num_clips=2 views=centre;"),
         ("a", ["--frame_step=9"], "clips of rgb num_clips=1 views=centre instead of frame_step=9 views=centre;"),
@@ -72,6 +72,17 @@ def test_a_file_that_was_made_of_something_else_is_listed(
     assert (result.returncode, len(result.stderr.splitlines())) == ((5, 1) if says else (0, 0)), result.stderr
     if says:
         assert f"error: {one_file / 'v.mkv.npz'} is there, but has {says.format(**names)}" in result.stderr
+
+
+def test_a_video_that_was_moved_is_the_same(run, videos, one_file, tmp_path, run_command):
+    """As where each job copies the videos to a disk of its own; and a recognizer has the weights of its run."""
+    shutil.copytree(videos / "a", tmp_path / "scratch" / "a")
+    words = ["features", tmp_path / "scratch" / "a", "--out", one_file, "--num_clips=1", "--model"]
+    exported = run_command("export", "--runs", run, "--out", tmp_path / "recognizer")
+    assert exported.returncode == 0, exported.stderr
+    for model in (run, tmp_path / "recognizer"):
+        result = run_command(*words, model)
+        assert result.returncode == 0 and "wrote 0 files" in result.stdout, result.stderr
 
 
 def test_videos_of_data_roots_and_folders_of_images_are_told_apart(run, toy_root, tmp_path, run_command):

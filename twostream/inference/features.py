@@ -57,10 +57,13 @@ DIGITS = 16
 
 
 def made_of(recognizer: Recognizer, source: Source, layers: Sequence[str]) -> dict[str, str]:
-    """What decides the features of a video: its place, the layers, and of each stream the weights and the clips."""
-    record = {"source": source.place, "layers": ",".join(sorted(layers))}
+    """What decides the features of a video: its place and size, the layers, and of each stream the weights and the clips."""
+    record = {"source": source.place}
+    if source.path and source.path.is_file():
+        record["bytes"] = str(source.path.stat().st_size)
+    record["layers"] = ",".join(sorted(layers))
     for stream in recognizer.contract.streams:
-        weights = stream.sha256 or str(stream.source.get("checkpoint", ""))  # of a recognizer's file, or of a run
+        weights = str(stream.source.get("checkpoint", "") or stream.sha256)  # of the run, also if it was exported since
         record[f"weights of {stream.name}"] = weights[:DIGITS]
         record[f"clips of {stream.name}"] = " ".join(f"{k}={v}" for k, v in stream.sampling.to_json().items())
     return record
@@ -72,6 +75,8 @@ def check_made_of(path: Path, expected: dict[str, str]) -> None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = json.loads(str(arrays[MADE_OF])) if MADE_OF in arrays else expected
+        if _is_moved(found, expected):
+            found = found | {"source": expected["source"]}
         differences = [
             f"{name} {found.get(name)} instead of {expected.get(name)}"
             for name in {**expected, **found}
@@ -85,6 +90,12 @@ def check_made_of(path: Path, expected: dict[str, str]) -> None:
         ) from None
     if differences:
         raise BadInputError(f"{path} is there, but has {', '.join(differences)}; choose another --out, or remove it")
+
+
+def _is_moved(found: dict[str, str], expected: dict[str, str]) -> bool:
+    """Is it the same file in another folder, as where each job has a disk of its own?"""
+    names = {Path(record["source"]).name for record in (found, expected)}
+    return len(names) == 1 and "bytes" in expected and found.get("bytes") == expected["bytes"]
 
 
 class FeatureExtractor:

@@ -15,7 +15,7 @@ import numpy as np
 
 from twostream.annotations.json_file import read_annotations
 from twostream.counts import counted
-from twostream.errors import BadInputError
+from twostream.errors import BadInputError, EnvironmentFaultError
 from twostream.frames.store import FrameStore
 from twostream.frames.stores import input_types, open_store
 from twostream.motion_vectors.kept_frames import PictureMotion, with_motion
@@ -341,7 +341,7 @@ def find_all_sources(
     for text in texts:
         try:
             sources += find_sources(text, fps=fps, split=split, network=network, seconds=seconds)
-        except BadInputError as error:
+        except (BadInputError, EnvironmentFaultError) as error:  # the latter: a folder that cannot be listed
             failures.append(str(error))
     return sources, failures
 

@@ -284,7 +284,6 @@ def find_images(args: argparse.Namespace) -> Path | None:
 
 def read_tables(paths: Sequence[Path], args: argparse.Namespace) -> list[ScoreTable]:
     """The score files. The official list is that of the annotations, otherwise that of the first file of our own."""
-    official = read_split(args.annotations, args.split or DEFAULT_SPLIT) if args.annotations else None
     own_paths = [path for path in dict.fromkeys(paths) if is_own_file(path)]
     own = dict(zip(own_paths, map_in_threads(read_result, own_paths, progress=show_progress, name="read"), strict=True))
     for path, table in own.items():
@@ -293,7 +292,10 @@ def read_tables(paths: Sequence[Path], args: argparse.Namespace) -> list[ScoreTa
                 f"{path}: it has scores of split {table.split!r}, not of --split={args.split}; leave the flag out, or give the "
                 "scores of that split"
             )
-    if official:
+    official = None
+    if args.annotations:
+        split = args.split or next((table.split for table in own.values()), DEFAULT_SPLIT)
+        official = read_split(args.annotations, split)
         own = {path: apply_split(path, table, official, intersect=args.intersect) for path, table in own.items()}
     elif own:
         official = Split.from_table(own[own_paths[0]], str(own_paths[0]))

@@ -362,6 +362,7 @@ def _is_closed(stream: Any) -> bool:
 
 def _terminal(stream: Any) -> Any:
     """The stream, safe for names of files: what could control the terminal, or what it cannot show, is escaped."""
+    stream = stream or open(os.devnull, "w")  # None: it was closed before the program began
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
     return stream if isinstance(stream, Terminal) else Terminal(stream)
