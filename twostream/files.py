@@ -22,6 +22,10 @@ ZIP_RATIO = 4
 """of the bytes of its parts to its own, beyond ZIP_ROOM; numbers compress by less"""
 
 
+OWN_FILES = 256
+"""that a program opens for itself, beside those of its processes"""
+
+
 def write_file(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
     """Call `fill(file)` on a temporary file beside `path`, flush it to the disk, then rename it to `path`.
 
@@ -119,7 +123,8 @@ def check_zip(parts: zipfile.ZipFile) -> None:
 
 
 def allow_open_files(count: int) -> None:
-    """Raise this process's limit of open files to `count`, or as near to it as the system allows; never lower it."""
+    """Raise this process's limit of open files to OWN_FILES and `count` more, as far as the system allows; never lower it."""
+    count += OWN_FILES
     limit, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)  # both -1 where there is no limit
     if 0 <= limit < count:
         new_limit = min(count, hard_limit) if hard_limit >= 0 else count

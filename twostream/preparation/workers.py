@@ -199,7 +199,7 @@ class _Processes:
         self.starter = ThreadPoolExecutor(1, initializer=_prepare_starter)
         self.idle: list[_Worker] = []
         self.busy: dict[Future[Any], _Worker] = {}
-        allow_open_files(256 + FILES_PER_WORKER * num_workers)
+        allow_open_files(FILES_PER_WORKER * num_workers)
 
     def close(self) -> None:
         self.starter.shutdown()

@@ -804,7 +804,7 @@ def build_loaders(
         len(train_set), batch_size=args.batch_size, seed=args.seed, first=first, last=args.max_iterations,
         part=(world.rank, world.size), classes=train_set.items.labels() if args.class_balance else None,
     )  # fmt: skip
-    allow_open_files(256 + FILES_PER_WORKER * args.workers)
+    allow_open_files(FILES_PER_WORKER * args.workers)
     loading = {"num_workers": args.workers, "pin_memory": device.type == "cuda"}
     val_part = Subset(val_set, range(world.rank, len(val_set), world.size))
     part_size = world.part_of_batch(args.batch_size, accumulate=args.accumulate)
